@@ -1,0 +1,381 @@
+//! Turns units (records, batches) into frames with a place in a segment. No I/O: what is placed here is written by a flight.
+
+use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use crate::Lsn;
+use crate::format::{
+    self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, FRAME_BLOCKS_MAX, FRAME_MAX, FrameHeader, HEADER, Kind, Link, Position,
+    Promise,
+};
+use crate::segment::Segment;
+
+/// At the end of each segment, for MARKs and checkpoint records: so that they find room when the disk is full.
+pub(crate) const RESERVE_BLOCKS: u32 = 6;
+/// The largest checkpoint record: it must fit the reserve three times over.
+pub(crate) const CHECKPOINT_BLOCKS: u32 = 2;
+
+/// Bytes aligned to a block, as direct I/O wants them.
+#[derive(Debug)]
+pub(crate) struct FrameBuf {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl FrameBuf {
+    fn new(len: usize) -> FrameBuf {
+        let bytes = vec![0; len + BLOCK - 1];
+        let start = bytes.as_ptr().align_offset(BLOCK).min(BLOCK - 1);
+        FrameBuf { bytes, start, len }
+    }
+}
+
+impl Deref for FrameBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for FrameBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+}
+
+/// A frame that has its place, and everything but its promise and checksums.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) block: u32,
+    pub(crate) header: FrameHeader,
+    pub(crate) buf: FrameBuf,
+}
+
+impl Placed {
+    /// Puts the promise in and computes the checksums; what is then written.
+    pub(crate) fn finish(&mut self, promise: Promise) -> &[u8] {
+        self.header.promise = promise;
+        let len = self.segment.binding.encode(self.block, &self.header, &mut self.buf);
+        &self.buf[..len]
+    }
+}
+
+#[derive(Debug)]
+struct Building {
+    buf: FrameBuf,
+    header: FrameHeader,
+    /// The longest payload that its place allows.
+    max: usize,
+}
+
+/// So many prepared segments are needed before the unit can be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NeedSegments(pub(crate) usize);
+
+#[derive(Debug)]
+pub(crate) struct Assembler {
+    segment: Arc<Segment>,
+    /// The size of the segments to come.
+    segment_blocks: u32,
+    /// Where the next frame goes.
+    block: u32,
+    next_lsn: Lsn,
+    building: Option<Building>,
+    placed: VecDeque<Placed>,
+    placed_bytes: usize,
+    free: Vec<FrameBuf>,
+    rotations: Vec<Rotation>,
+}
+
+/// That the log has gone on in another segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rotation {
+    /// Where it left the one before.
+    pub(crate) from: Position,
+    pub(crate) to_epoch: u64,
+    pub(crate) first_lsn: Lsn,
+}
+
+impl Assembler {
+    /// Goes on at a place in an active segment.
+    pub(crate) fn new(segment: Arc<Segment>, segment_blocks: u32, block: u32, next_lsn: Lsn) -> Assembler {
+        Assembler {
+            segment,
+            segment_blocks,
+            block,
+            next_lsn,
+            building: None,
+            placed: VecDeque::new(),
+            placed_bytes: 0,
+            free: Vec::new(),
+            rotations: Vec::new(),
+        }
+    }
+
+    /// Begins a prepared segment with its LINK.
+    pub(crate) fn link(segment: Arc<Segment>, pred: Position, next_lsn: Lsn, control: &Control) -> Assembler {
+        let blocks = segment.blocks;
+        let mut new = Assembler::new(segment, blocks, format::LINK_BLOCK, next_lsn);
+        new.place_small(Kind::Link, 0, &Link { pred, control: control.clone() }.encode());
+        new
+    }
+
+    pub(crate) fn next_lsn(&self) -> Lsn {
+        self.next_lsn
+    }
+
+    /// Where the log stands behind all that was placed; between units.
+    pub(crate) fn end(&self) -> Promise {
+        Promise { position: self.segment.at(self.block), lsn: self.next_lsn.prev() }
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Whether nothing waits to be written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.building.is_none() && self.placed.is_empty()
+    }
+
+    /// Bytes of whole frames that wait to be written.
+    pub(crate) fn placed_bytes(&self) -> usize {
+        self.placed_bytes
+    }
+
+    /// How far into its segment the log is, from 0 to 1.
+    pub(crate) fn fill(&self) -> f32 {
+        self.block as f32 / self.segment.blocks as f32
+    }
+
+    /// Blocks that frames of this urgency may still have in the segment.
+    fn room(&self, urgent: bool) -> u32 {
+        let end = self.segment.data_end() - if urgent { 0 } else { RESERVE_BLOCKS };
+        end.saturating_sub(self.block)
+    }
+
+    /// Places a unit: the LSN of its first record. All or nothing; prepared segments are taken from `spares` as needed.
+    pub(crate) fn put<R: AsRef<[u8]>>(
+        &mut self,
+        records: &[R],
+        urgent: bool,
+        spares: &mut VecDeque<Arc<Segment>>,
+        control: &Control,
+    ) -> Result<Lsn, NeedSegments> {
+        let first = self.next_lsn;
+        let bytes: usize = records.iter().map(|r| r.as_ref().len() + 4).sum();
+        if let Some(building) = &self.building
+            && building.header.payload_len as usize + bytes > building.max
+        {
+            self.close_frame(0);
+        }
+        if self.building.is_none() {
+            if bytes > format::payload_max(FRAME_BLOCKS_MAX) {
+                self.put_large(records, bytes, spares, control)?;
+                return Ok(first);
+            }
+            if bytes > format::payload_max(self.room(urgent)) {
+                if bytes > format::payload_max(fresh_room(self.segment_blocks)) {
+                    // Small segments: less than a full frame fits one.
+                    self.put_large(records, bytes, spares, control)?;
+                    return Ok(first);
+                }
+                let spare = spares.pop_front().ok_or(NeedSegments(1))?;
+                self.rotate(spare, control);
+            }
+            let room = self.room(urgent);
+            self.open_frame(room, 0);
+        }
+        if let Some(building) = &mut self.building {
+            for record in records {
+                building.push(record.as_ref());
+            }
+        }
+        self.next_lsn.0 += records.len() as u64;
+        Ok(first)
+    }
+
+    /// A unit that spans frames, which hold nothing else.
+    fn put_large<R: AsRef<[u8]>>(
+        &mut self,
+        records: &[R],
+        bytes: usize,
+        spares: &mut VecDeque<Arc<Segment>>,
+        control: &Control,
+    ) -> Result<(), NeedSegments> {
+        let need = self.segments_for(bytes, records.len());
+        if spares.len() < need {
+            return Err(NeedSegments(need));
+        }
+        let mut flags = CONTINUES;
+        for record in records {
+            let record = record.as_ref();
+            self.reserve_frame(5.min(4 + record.len()), &mut flags, spares, control);
+            let mut rest = record;
+            if let Some(building) = &mut self.building {
+                building.begin(record.len());
+                rest = building.extend(rest);
+            }
+            self.next_lsn.0 += 1;
+            while !rest.is_empty() {
+                self.reserve_frame(1, &mut flags, spares, control);
+                if let Some(building) = &mut self.building {
+                    let left = building.extend(rest);
+                    building.header.head_len += (rest.len() - left.len()) as u32;
+                    rest = left;
+                }
+            }
+        }
+        self.close_frame(flags & CONTINUED);
+        Ok(())
+    }
+
+    /// Makes sure that a frame of a large unit is open with room for so many bytes.
+    fn reserve_frame(&mut self, bytes: usize, flags: &mut u8, spares: &mut VecDeque<Arc<Segment>>, control: &Control) {
+        if self.building.as_ref().is_some_and(|b| b.header.payload_len as usize + bytes <= b.max) {
+            return;
+        }
+        if self.building.is_some() {
+            self.close_frame(*flags);
+            *flags |= CONTINUED;
+        }
+        if self.room(false) == 0
+            && let Some(spare) = spares.pop_front()
+        {
+            self.rotate(spare, control);
+        }
+        let room = self.room(false);
+        assert!(room > 0, "segments_for bounds what a large unit takes");
+        self.open_frame(room, 0);
+    }
+
+    /// How many further segments a large unit takes. Each frame may waste the few bytes in which a length does not fit.
+    fn segments_for(&self, bytes: usize, records: usize) -> usize {
+        let capacity = |mut room: u32| {
+            let mut sum = 0;
+            while room > 0 {
+                let blocks = room.min(FRAME_BLOCKS_MAX);
+                sum += format::payload_max(blocks).saturating_sub(if records > 1 { 5 } else { 0 });
+                room -= blocks;
+            }
+            sum
+        };
+        let left = bytes.saturating_sub(capacity(self.room(false)));
+        left.div_ceil(capacity(fresh_room(self.segment_blocks)).max(1))
+    }
+
+    /// Places a MARK with the log's state; `false` if there is no room left for one. `urgent`: it may use the reserve.
+    pub(crate) fn mark(&mut self, closed: bool, urgent: bool, control: &Control) -> bool {
+        self.close_frame(0);
+        if self.room(urgent) == 0 {
+            return false;
+        }
+        let mut payload = Vec::with_capacity(64);
+        control.encode(&mut payload);
+        self.place_small(Kind::Mark, if closed { CLOSED } else { 0 }, &payload);
+        true
+    }
+
+    /// Seals the segment and goes on in a prepared one.
+    pub(crate) fn rotate(&mut self, spare: Arc<Segment>, control: &Control) {
+        self.close_frame(0);
+        let pred = self.segment.at(self.block);
+        self.placed_bytes += BLOCK;
+        self.placed.push_back(seal(&self.segment, self.block, self.next_lsn));
+        self.rotations.push(Rotation { from: pred, to_epoch: spare.epoch(), first_lsn: self.next_lsn });
+        self.segment = spare;
+        self.block = format::LINK_BLOCK;
+        self.place_small(Kind::Link, 0, &Link { pred, control: control.clone() }.encode());
+    }
+
+    /// Everything placed, in the order of the log; a frame still open is closed.
+    pub(crate) fn take(&mut self) -> VecDeque<Placed> {
+        self.close_frame(0);
+        self.placed_bytes = 0;
+        std::mem::take(&mut self.placed)
+    }
+
+    /// The rotations since this was asked last.
+    pub(crate) fn rotations(&mut self) -> Vec<Rotation> {
+        std::mem::take(&mut self.rotations)
+    }
+
+    /// Gives a written frame's memory back.
+    pub(crate) fn recycle(&mut self, buf: FrameBuf) {
+        // Some for the group that is gathering and some in flight; more is returned to the allocator.
+        if buf.len == FRAME_MAX && self.free.len() < 8 {
+            self.free.push(buf);
+        }
+    }
+
+    fn open_frame(&mut self, room: u32, flags: u8) {
+        let mut header = FrameHeader::new(Kind::Data, self.next_lsn);
+        header.flags = flags;
+        let buf = self.free.pop().unwrap_or_else(|| FrameBuf::new(FRAME_MAX));
+        self.building = Some(Building { buf, header, max: format::payload_max(room) });
+    }
+
+    fn close_frame(&mut self, flags: u8) {
+        if let Some(Building { buf, mut header, .. }) = self.building.take() {
+            header.flags |= flags;
+            self.place(header, buf);
+        }
+    }
+
+    fn place_small(&mut self, kind: Kind, flags: u8, payload: &[u8]) {
+        let mut header = FrameHeader::new(kind, self.next_lsn);
+        header.flags = flags;
+        header.payload_len = payload.len() as u32;
+        let mut buf = FrameBuf::new(header.frame_len());
+        buf[HEADER..HEADER + payload.len()].copy_from_slice(payload);
+        self.place(header, buf);
+    }
+
+    fn place(&mut self, header: FrameHeader, buf: FrameBuf) {
+        let blocks = header.blocks();
+        self.placed.push_back(Placed { segment: self.segment.clone(), block: self.block, header, buf });
+        self.placed_bytes += blocks as usize * BLOCK;
+        self.block += blocks;
+    }
+}
+
+/// The blocks for ordinary frames in a segment that has only its LINK.
+fn fresh_room(blocks: u32) -> u32 {
+    blocks - 1 - RESERVE_BLOCKS - (format::LINK_BLOCK + 1)
+}
+
+/// A segment's SEAL, placed.
+pub(crate) fn seal(segment: &Arc<Segment>, end: u32, next_lsn: Lsn) -> Placed {
+    let mut header = FrameHeader::new(Kind::Seal, next_lsn);
+    header.payload_len = 8;
+    let mut buf = FrameBuf::new(header.frame_len());
+    buf[HEADER..HEADER + 4].copy_from_slice(&end.to_le_bytes());
+    Placed { segment: segment.clone(), block: segment.data_end(), header, buf }
+}
+
+impl Building {
+    fn begin(&mut self, len: usize) {
+        let at = HEADER + self.header.payload_len as usize;
+        self.buf[at..at + 4].copy_from_slice(&(len as u32).to_le_bytes());
+        self.header.payload_len += 4;
+        self.header.records += 1;
+    }
+
+    /// Appends as much as there is room for; the rest.
+    fn extend<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let (now, rest) = bytes.split_at(bytes.len().min(self.max - self.header.payload_len as usize));
+        let at = HEADER + self.header.payload_len as usize;
+        self.buf[at..at + now.len()].copy_from_slice(now);
+        self.header.payload_len += now.len() as u32;
+        rest
+    }
+
+    fn push(&mut self, record: &[u8]) {
+        self.begin(record.len());
+        self.extend(record);
+    }
+}

@@ -1,0 +1,129 @@
+//! The one owner of background work: a thread that syncs (for futures, by policy, and the mark when the log falls idle), and one that
+//! prepares the next segment. Both end before the log does.
+
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::error::Doing;
+use crate::log::{Guard, Shared};
+
+/// So long after its last flush a log is idle, and says in a MARK what is durable.
+const IDLE_AFTER: Duration = Duration::from_millis(20);
+/// After a segment could not be prepared, so long until it is tried again (an append that needs one tries at once).
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(crate) struct Background {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    pub(crate) fn start(shared: &Arc<Shared>) -> Result<Background> {
+        let mut background = Background { threads: Vec::new() };
+        for (name, work) in [("foreword-sync", sync as fn(&Shared)), ("foreword-prepare", prepare)] {
+            let mine = shared.clone();
+            let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&mine));
+            match spawned.doing("start a thread", &shared.dir.path) {
+                Ok(thread) => background.threads.push(thread),
+                Err(error) => {
+                    background.stop(shared);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(background)
+    }
+
+    /// Ends the threads; waits for what they are doing.
+    pub(crate) fn stop(self, shared: &Shared) {
+        shared.lock().stop = true;
+        shared.kick.notify_all();
+        for thread in self.threads {
+            // A panic in there has poisoned the log, which says so.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn sync(shared: &Shared) {
+    let interval = shared.options.sync.interval;
+    let mut state = shared.lock();
+    let mut reported = false;
+    // When the oldest record that is not on its way was seen first, and the flush count when the log was last seen busy.
+    let mut unsynced_since: Option<Instant> = None;
+    let mut busy = (state.activity(), Instant::now());
+    while !state.stop {
+        if let Some(error) = state.failure() {
+            if !reported {
+                reported = true;
+                let error = error.clone();
+                drop(state);
+                shared.report(&error);
+                state = shared.lock();
+            }
+            state.idle = true;
+            state = sleep(shared, state, None);
+            continue;
+        }
+        if state.wants_sync() {
+            state = shared.fly(state, true);
+            continue;
+        }
+        let now = Instant::now();
+        if busy.0 != state.activity() {
+            busy = (state.activity(), now);
+        }
+        unsynced_since = state.has_unsynced().then(|| unsynced_since.unwrap_or(now));
+        let sync_at = unsynced_since.zip(interval).map(|(since, interval)| since + interval);
+        let mark_at = state.needs_promise().then_some(busy.1 + IDLE_AFTER);
+        if sync_at.is_some_and(|at| at <= now) {
+            unsynced_since = None;
+            state = shared.fly(state, true);
+            continue;
+        }
+        if mark_at.is_some_and(|at| at <= now) {
+            let (after, marked) = shared.mark_idle(state);
+            state = after;
+            if marked {
+                continue;
+            }
+        }
+        let until = [sync_at, mark_at].into_iter().flatten().filter(|&at| at > now).min();
+        state.idle = until.is_none();
+        state = sleep(shared, state, until.map(|at| at - now));
+    }
+}
+
+fn prepare(shared: &Shared) {
+    let mut state = shared.lock();
+    while !state.stop {
+        let mut pause = None;
+        if shared.wants_spare(&state) {
+            match shared.prepare_one(state) {
+                Ok(after) => {
+                    state = after;
+                    continue;
+                }
+                Err(error) => {
+                    // Whoever needs the segment tries again, and gets the error.
+                    crate::trace::warn!(error = %error, "cannot prepare a segment");
+                    pause = Some(RETRY_AFTER);
+                    state = shared.lock();
+                    if state.stop {
+                        break;
+                    }
+                }
+            }
+        }
+        state = sleep(shared, state, pause);
+    }
+}
+
+fn sleep<'a>(shared: &'a Shared, state: Guard<'a>, time: Option<Duration>) -> Guard<'a> {
+    match time {
+        Some(time) => shared.kick.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0,
+        None => shared.kick.wait(state).unwrap_or_else(PoisonError::into_inner),
+    }
+}

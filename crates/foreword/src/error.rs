@@ -1,0 +1,278 @@
+//! One error type; each variant prescribes what the caller does.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::Lsn;
+
+/// The result of this crate's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed, and so what to do about it. Cheap to clone: one failed flush answers many waiters.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused. Reading may be tried again; a writer that failed is [`Poisoned`](Error::Poisoned) from then on.
+    Io {
+        /// What was being done, as in "cannot *open the segment*".
+        doing: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+    /// There is no room for another segment. Nothing was appended. Free some space, or drop records with
+    /// [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no reopening.
+    NoSpace {
+        /// The directory of the log.
+        dir: PathBuf,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+    /// Another writer has the log open. Wait for it, or read with a [`View`](crate::View).
+    Locked {
+        /// The directory of the log.
+        dir: PathBuf,
+        /// What the holder wrote of itself (its process id), as far as it could be read.
+        holder: String,
+    },
+    /// There is no log here. Check the path, or create one with [`Options::create`](crate::Options::create).
+    NotFound {
+        /// The directory that was given.
+        dir: PathBuf,
+    },
+    /// A log is here already, and the options asked for a new one.
+    AlreadyExists {
+        /// The directory of the log.
+        dir: PathBuf,
+    },
+    /// The directory holds something else, or is another log than the one expected.
+    NotALog {
+        /// The directory that was given.
+        dir: PathBuf,
+        /// What was found instead.
+        why: String,
+    },
+    /// The log was written by a newer version of this library. Use that one.
+    UnsupportedVersion {
+        /// The segment that says so.
+        path: PathBuf,
+        /// Its format version.
+        found: u32,
+        /// The newest that this library reads.
+        supported: u32,
+    },
+    /// The evidence in the log says that data is damaged that was, or may have been, acknowledged.
+    /// Restore a copy; or go on with less, by [`Options::on_damage`](crate::Options::on_damage) or `foreword repair`.
+    Corruption(Arc<Damage>),
+    /// The log holds fewer records than the caller knows of ([`Options::expect_lsn`](crate::Options::expect_lsn)):
+    /// an older copy stands in its place.
+    RolledBack {
+        /// The directory of the log.
+        dir: PathBuf,
+        /// The LSN that the caller knows to have been durable.
+        expected: Lsn,
+        /// The last LSN that is there.
+        found: Lsn,
+    },
+    /// The record, or the batch with its lengths, is larger than the options allow. Nothing was appended.
+    TooLarge {
+        /// Its bytes.
+        bytes: u64,
+        /// How many are allowed.
+        max: u64,
+    },
+    /// An earlier write or flush failed, so that nothing is known of what it covered; the log accepts nothing more.
+    /// Whether the records that were waiting are there is known only after reopening.
+    Poisoned(Arc<Error>),
+    /// The log was closed.
+    Closed,
+    /// The record was dropped by front truncation.
+    Dropped {
+        /// The LSN asked for.
+        lsn: Lsn,
+        /// The first that is there.
+        start: Lsn,
+    },
+    /// The record was given up when a damaged log was salvaged.
+    Lost {
+        /// The LSN asked for.
+        lsn: Lsn,
+    },
+    /// The LSN lies beyond what was appended, so that it can never become durable by waiting here.
+    NotAppended {
+        /// The LSN asked for.
+        lsn: Lsn,
+        /// The last that was appended.
+        last: Lsn,
+    },
+    /// An option or argument has a value that cannot be.
+    Invalid {
+        /// Which.
+        what: &'static str,
+        /// What is wrong with it, and what would be right.
+        why: String,
+    },
+}
+
+/// What kind of damage was found: rows of the verdict table in `docs/FORMAT.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DamageKind {
+    /// Data that was durable is not there: zeros or old bytes in its place (row 6, and 16).
+    Missing,
+    /// A flipped bit or its like (rows 7 and 8).
+    Garbled,
+    /// A segment's header is not whole (row 9).
+    Header,
+    /// A segment inside the log, or its first, is gone (rows 10 and 11).
+    LostSegment,
+    /// The newest segment is gone (row 12).
+    LostNewest,
+    /// All segments are gone (row 13).
+    LostAll,
+    /// A segment of another log (row 14).
+    Foreign,
+    /// A copy of another segment of this log (row 15).
+    Misplaced,
+    /// A file that is shorter or longer than its segment (row 17).
+    Size,
+    /// A seal that is not whole (row 20).
+    Seal,
+    /// The identity file `LOG` is not whole, or not of this log (row 21).
+    Identity,
+    /// Checksums hold, but the structure does not (row 22).
+    Structure,
+}
+
+impl DamageKind {
+    /// The row of the verdict table in `docs/FORMAT.md`.
+    #[must_use]
+    pub fn row(self, proven: bool) -> u8 {
+        match self {
+            DamageKind::Missing => 6,
+            DamageKind::Garbled if proven => 7,
+            DamageKind::Garbled => 8,
+            DamageKind::Header => 9,
+            DamageKind::LostSegment => 10,
+            DamageKind::LostNewest => 12,
+            DamageKind::LostAll => 13,
+            DamageKind::Foreign => 14,
+            DamageKind::Misplaced => 15,
+            DamageKind::Size => 17,
+            DamageKind::Seal => 20,
+            DamageKind::Identity => 21,
+            DamageKind::Structure => 22,
+        }
+    }
+}
+
+/// Damage, where it is, and what the evidence says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// What kind.
+    pub kind: DamageKind,
+    /// The file.
+    pub path: PathBuf,
+    /// The byte in the file at which the damaged frame begins.
+    pub offset: u64,
+    /// The first LSN that cannot be read.
+    pub first_lsn: Lsn,
+    /// The last LSN known to have been durable, if any lies beyond the damage.
+    pub last_lsn: Option<Lsn>,
+    /// Whether the evidence proves that acknowledged data is damaged. If not, it may be: a crash cannot have done this,
+    /// and nothing says that it was never acknowledged.
+    pub proven: bool,
+    /// The evidence, in words.
+    pub evidence: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {}: {}", self.path.display(), self.offset, self.evidence)?;
+        match self.last_lsn {
+            Some(last) if last >= self.first_lsn => {
+                write!(f, "; records {} to {last} were durable and are affected", self.first_lsn)
+            }
+            _ => write!(f, "; records from {} on may be affected", self.first_lsn),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io { doing, path, source } => write!(f, "cannot {doing} ({}): {source}", path.display()),
+            Error::NoSpace { dir, source } => write!(
+                f,
+                "no space for another segment in {}: {source}; nothing was appended: free space or truncate the front, and go on",
+                dir.display()
+            ),
+            Error::Locked { dir, holder } => {
+                write!(f, "{} is open for writing elsewhere ({holder}): wait for it, or open it for reading", dir.display())
+            }
+            Error::NotFound { dir } => write!(f, "there is no log in {}: check the path, or create one", dir.display()),
+            Error::AlreadyExists { dir } => write!(f, "there is a log in {} already", dir.display()),
+            Error::NotALog { dir, why } => write!(f, "{} is not this log: {why}", dir.display()),
+            Error::UnsupportedVersion { path, found, supported } => {
+                write!(f, "{} has format version {found}; this program reads up to {supported}: use a newer one", path.display())
+            }
+            Error::Corruption(damage) => write!(
+                f,
+                "{}: {damage}; restore a copy, or see `foreword verify` and `foreword repair`",
+                if damage.proven { "corruption" } else { "corruption, perhaps of acknowledged data" }
+            ),
+            Error::RolledBack { dir, expected, found } => write!(
+                f,
+                "{} ends at LSN {found}, but {expected} was durable: an older copy stands in its place; restore the newer one",
+                dir.display()
+            ),
+            Error::TooLarge { bytes, max } => write!(f, "{bytes} bytes are more than the {max} allowed; nothing was appended"),
+            Error::Poisoned(cause) => {
+                write!(f, "the log stopped at an earlier failure ({cause}); reopen it to see what survived")
+            }
+            Error::Closed => f.write_str("the log is closed"),
+            Error::Dropped { lsn, start } => write!(f, "record {lsn} was dropped: the log starts at {start}"),
+            Error::Lost { lsn } => write!(f, "record {lsn} was given up when the log was salvaged"),
+            Error::NotAppended { lsn, last } => write!(f, "record {lsn} was never appended: the last is {last}"),
+            Error::Invalid { what, why } => write!(f, "{what}: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } | Error::NoSpace { source, .. } => Some(source.as_ref()),
+            Error::Poisoned(cause) => Some(cause.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl Error {
+    pub(crate) fn is_no_space(&self) -> bool {
+        matches!(self, Error::NoSpace { .. })
+    }
+
+    /// As the error of everything that comes after it.
+    pub(crate) fn poison(self) -> Error {
+        match self {
+            poisoned @ (Error::Poisoned(_) | Error::Closed) => poisoned,
+            cause => Error::Poisoned(Arc::new(cause)),
+        }
+    }
+}
+
+/// Names what was being done when the operating system refused.
+pub(crate) trait Doing<T> {
+    fn doing(self, doing: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, doing: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| Error::Io { doing, path: path.to_owned(), source: Arc::new(source) })
+    }
+}

@@ -1,0 +1,163 @@
+//! Going on in a fresh segment: after a crash, after a salvage, and after a cut at the back. One mechanism for all three.
+//!
+//! Nothing that lies in the log is changed. The fresh segment is filled from block 2 on, made durable, and becomes part of the
+//! log by one write: its LINK. Until that is there, a reader sees the log as it was, and a next attempt begins anew.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use crate::assemble::{self, Assembler, NeedSegments};
+use crate::disk::Access;
+use crate::error::Doing;
+use crate::format::{Control, LogId, Position, Promise};
+use crate::recovery::Entry;
+use crate::segment::{Dir, Segment};
+use crate::{Lsn, Result};
+
+/// Copied records are written when so many bytes of them have gathered.
+const WRITE_AT: usize = 1 << 20;
+
+/// Where, and as what, the log goes on.
+#[derive(Debug)]
+pub(crate) struct Branch {
+    pub(crate) log: LogId,
+    /// Where the log so far ends.
+    pub(crate) at: Position,
+    /// The LSN of the first record behind that.
+    pub(crate) next_lsn: Lsn,
+    pub(crate) segment_blocks: u32,
+    /// The epoch of the fresh segment, unless one is prepared.
+    pub(crate) epoch: u64,
+    pub(crate) spares: VecDeque<Arc<Segment>>,
+    /// Segments that get a seal, for the fresh one follows them.
+    pub(crate) unsealed: Vec<u64>,
+    pub(crate) control: Control,
+}
+
+/// The log's new tail, durable to its end.
+#[derive(Debug)]
+pub(crate) struct Branched {
+    pub(crate) assembler: Assembler,
+    pub(crate) spares: VecDeque<Arc<Segment>>,
+    /// The fresh segments' part of the chain.
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) durable: Promise,
+}
+
+/// Makes the branch, with records that `copy` gives to its argument one by one.
+pub(crate) fn fork(
+    dir: &Dir,
+    branch: Branch,
+    copy: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+) -> Result<Branched> {
+    let Branch { log, at, next_lsn, segment_blocks, epoch, mut spares, unsealed, control } = branch;
+    let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, None);
+    let first = match spares.pop_front() {
+        Some(spare) => spare,
+        None => prepare(epoch)?,
+    };
+    let mut assembler = Assembler::link(first.clone(), at, next_lsn, &control);
+    let mut link = assembler.take();
+    let mut entries = vec![Entry { epoch: first.epoch(), first_lsn: next_lsn, end: None }];
+    let mut fresh = vec![first];
+
+    let before = Promise { position: at, lsn: next_lsn.prev() };
+    let mut write = |assembler: &mut Assembler| -> Result<()> {
+        for mut placed in assembler.take() {
+            if !fresh.iter().any(|s| Arc::ptr_eq(s, &placed.segment)) {
+                fresh.push(placed.segment.clone());
+            }
+            let (segment, block) = (placed.segment.clone(), placed.block);
+            segment.write(block, &mut [io::IoSlice::new(placed.finish(before))], false)?;
+            assembler.recycle(placed.buf);
+        }
+        Ok(())
+    };
+    copy(&mut |record: &[u8]| {
+        loop {
+            match assembler.put(&[record], false, &mut spares, &control) {
+                Ok(_) => break,
+                Err(NeedSegments(need)) => {
+                    while spares.len() < need {
+                        let next = assembler.segment().epoch() + spares.len() as u64 + 1;
+                        spares.push_back(prepare(next)?);
+                    }
+                }
+            }
+        }
+        if assembler.placed_bytes() > WRITE_AT { write(&mut assembler) } else { Ok(()) }
+    })?;
+    write(&mut assembler)?;
+    for segment in &fresh {
+        segment.sync()?;
+    }
+    for epoch in unsealed {
+        if let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? {
+            let mut seal = assemble::seal(&Arc::new(segment), at.block, next_lsn);
+            let (segment, block) = (seal.segment.clone(), seal.block);
+            segment.write(block, &mut [io::IoSlice::new(seal.finish(before))], true)?;
+        }
+    }
+    for rotation in assembler.rotations() {
+        if let Some(last) = entries.last_mut() {
+            last.end = Some(rotation.from.block);
+        }
+        entries.push(Entry { epoch: rotation.to_epoch, first_lsn: rotation.first_lsn, end: None });
+    }
+    let durable = assembler.end();
+    for mut placed in link.drain(..) {
+        let (segment, block) = (placed.segment.clone(), placed.block);
+        segment.write(block, &mut [io::IoSlice::new(placed.finish(durable))], true)?;
+    }
+    Ok(Branched { assembler, spares, entries, durable })
+}
+
+/// Removes files that are not of the log any more. Their loss or survival in a crash makes no difference.
+pub(crate) fn remove(dir: &Dir, names: impl IntoIterator<Item = String>) -> Result<()> {
+    let mut any = false;
+    for name in names {
+        let path = dir.file(&name);
+        match dir.disk.remove(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.doing("remove the file", &path)?,
+        }
+        any = true;
+    }
+    if any { dir.sync() } else { Ok(()) }
+}
+
+/// Keeps a damaged file: as a copy, or the file itself.
+pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
+    let aside = dir.file(crate::segment::DAMAGED);
+    dir.disk.create_dir(&aside).doing("create the directory", &aside)?;
+    let taken = dir.disk.list(&aside).doing("list the directory", &aside)?;
+    let mut kept = name.to_owned();
+    for n in 1.. {
+        if !taken.contains(&kept) {
+            break;
+        }
+        kept = format!("{name}.{n}");
+    }
+    let (from, to) = (dir.file(name), aside.join(&kept));
+    if copy {
+        let source = dir.disk.open(&from, Access::Read).doing("open the file", &from)?;
+        let target = dir.disk.open(&to, Access::Create).doing("create the file", &to)?;
+        let mut buf = vec![0; 1 << 20];
+        let mut at = 0;
+        loop {
+            let n = crate::disk::read_full(&*source, &mut buf, at).doing("read the file", &from)?;
+            if n == 0 {
+                break;
+            }
+            let full = crate::disk::write_full(&*target, &mut [io::IoSlice::new(&buf[..n])], at, false);
+            full.doing("write the file", &to)?;
+            at += n as u64;
+        }
+        target.sync().doing("sync the file", &to)?;
+    } else {
+        dir.disk.rename(&from, &to).doing("put the file aside", &from)?;
+    }
+    dir.disk.sync_dir(&aside).doing("sync the directory", &aside)?;
+    dir.sync()
+}

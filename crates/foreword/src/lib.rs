@@ -1,0 +1,31 @@
+//! wip
+mod assemble;
+mod background;
+pub mod disk;
+mod error;
+mod fork;
+mod format;
+mod log;
+mod lsn;
+mod open;
+mod options;
+mod reader;
+mod recovery;
+mod segment;
+mod stats;
+mod ticket;
+mod trace;
+mod view;
+mod walk;
+
+pub use error::{Damage, DamageKind, Error, Result};
+pub use format::{LogId, ParseLogIdError};
+pub use log::{Durability, Log};
+pub use lsn::Lsn;
+pub use open::{RepairPlan, repair_plan};
+pub use options::{OnDamage, Options, SyncPolicy};
+pub use reader::{Iter, Reader, Record, RecordRef};
+pub use recovery::Verdict;
+pub use stats::{Histogram, RecoveryReport, Stats};
+pub use ticket::Commit;
+pub use view::{VerifyReport, View, verify, verify_on};

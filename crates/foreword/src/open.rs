@@ -1,0 +1,429 @@
+//! Opening for writing: what the survey found, and what follows from it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::assemble::Assembler;
+use crate::disk::{Access, Disk, DiskFile, OsDisk};
+use crate::error::{Damage, Doing};
+use crate::fork::{self, Branch};
+use crate::format::{Control, HEADER, Kind, LINK_BLOCK, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver};
+use crate::log::Snapshot;
+use crate::options::{Existence, OnDamage};
+use crate::reader::Chain;
+use crate::recovery::{self, Depth, Entry, Survey, Verdict};
+use crate::segment::{Dir, Found, IDENTITY, LOCK, Segment, segment_name};
+use crate::stats::RecoveryReport;
+use crate::{Error, Lsn, Options, Result};
+
+/// A log, ready for its first append.
+pub(crate) struct Opened {
+    pub(crate) lock: Box<dyn DiskFile>,
+    pub(crate) log: LogId,
+    pub(crate) assembler: Assembler,
+    pub(crate) spares: VecDeque<Arc<Segment>>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) control: Control,
+    pub(crate) durable: Promise,
+    pub(crate) report: RecoveryReport,
+}
+
+pub(crate) fn open(options: &Options, dir: &Dir) -> Result<Opened> {
+    let started = Instant::now();
+    let exists = look_before(options, dir)?;
+    let lock = dir.lock()?;
+    let text = format!("process {}\n", std::process::id());
+    let path = dir.file(LOCK);
+    lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0)).doing("write the lock file", &path)?;
+    let found = if exists { recovery::survey(dir, Depth::Tail, &[], &mut |_, _| {})? } else { None };
+    let mut opened = match found {
+        None if options.existence == Existence::MustExist => return Err(Error::NotFound { dir: dir.path.clone() }),
+        None => create(options, dir, lock)?,
+        Some(survey) => recover(options, dir, lock, survey)?,
+    };
+    opened.report.took = started.elapsed();
+    let report = &opened.report;
+    crate::trace::info!(
+        verdict = report.verdict.name(),
+        last_lsn = report.last_lsn.0,
+        rewritten = report.rewritten_records,
+        millis = report.took.as_millis() as u64,
+        "opened"
+    );
+    Ok(opened)
+}
+
+/// Whether a log is there; refuses before anything is made where none should be.
+fn look_before(options: &Options, dir: &Dir) -> Result<bool> {
+    let names = match dir.names() {
+        Err(Error::NotFound { .. }) if options.existence != Existence::MustExist => {
+            dir.disk.create_dir(&dir.path).doing("create the directory", &dir.path)?;
+            return Ok(false);
+        }
+        names => names?,
+    };
+    let exists = names.identity || !names.epochs.is_empty();
+    match options.existence {
+        Existence::MustExist if !exists => return Err(Error::NotFound { dir: dir.path.clone() }),
+        Existence::MustNotExist if exists => return Err(Error::AlreadyExists { dir: dir.path.clone() }),
+        _ => {}
+    }
+    if let Some(other) = names.others.iter().find(|name| *name != "lost+found")
+        && !exists
+    {
+        let why = format!("it holds other files ({other}), and no log: give it a directory of its own");
+        return Err(Error::NotALog { dir: dir.path.clone(), why });
+    }
+    Ok(exists)
+}
+
+fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opened> {
+    if options.expect_lsn > Lsn::ZERO {
+        return Err(Error::RolledBack { dir: dir.path.clone(), expected: options.expect_lsn, found: Lsn::ZERO });
+    }
+    // What an earlier attempt left: nothing in it was ever active.
+    let names = dir.names()?;
+    fork::remove(dir, names.temporary)?;
+    fork::remove(dir, names.epochs.into_iter().filter(|&e| e != 1).map(segment_name))?;
+    let random = LogId::random().map_err(|e| io::Error::other(e.to_string()));
+    let log = random.doing("get random bytes for the log's identity", &dir.path)?;
+    let first = dir.prepare(log, 1, options.segment_blocks(), None)?;
+    let control = Control::default();
+    let mut assembler = Assembler::link(first, Position::default(), Lsn::FIRST, &control);
+    write_durably(&mut assembler, Promise::default())?;
+    dir.write_identity(log)?;
+    let entries = vec![Entry { epoch: 1, first_lsn: Lsn::FIRST, end: None }];
+    let durable = assembler.end();
+    let report = RecoveryReport::new(Verdict::Created, Lsn::FIRST, Lsn::ZERO);
+    Ok(Opened { lock, log, assembler, spares: VecDeque::new(), entries, control, durable, report })
+}
+
+fn write_durably(assembler: &mut Assembler, promise: Promise) -> Result<()> {
+    for mut placed in assembler.take() {
+        let (segment, block) = (placed.segment.clone(), placed.block);
+        segment.write(block, &mut [io::IoSlice::new(placed.finish(promise))], true)?;
+    }
+    Ok(())
+}
+
+/// What is given up, and what is done with the files, when a damaged log is opened all the same.
+#[derive(Debug, Default)]
+struct Repair {
+    waivers: Vec<Waiver>,
+    given_up: Vec<(Lsn, Lsn)>,
+    /// Files of which a copy is kept, and files that are moved.
+    copied: Vec<String>,
+    moved: Vec<String>,
+    /// The LSN to go on with.
+    next_lsn: Option<Lsn>,
+}
+
+fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey) -> Result<Opened> {
+    let verdict = found.verdict.clone();
+    let (survey, repair) = match &verdict {
+        Verdict::Corruption(damage) => match options.on_damage {
+            OnDamage::Refuse => return Err(Error::Corruption(Arc::new(damage.clone()))),
+            action => plan(dir, action)?,
+        },
+        _ => (found, Repair::default()),
+    };
+    if let Some(expected) = options.expect_id.filter(|&id| id != survey.log) {
+        let why = format!("it is log {}, not {expected}", survey.log);
+        return Err(Error::NotALog { dir: dir.path.clone(), why });
+    }
+    let last_lsn = repair.next_lsn.unwrap_or(survey.next_lsn).prev();
+    if last_lsn < options.expect_lsn {
+        return Err(Error::RolledBack { dir: dir.path.clone(), expected: options.expect_lsn, found: last_lsn });
+    }
+    let mut report = RecoveryReport::new(verdict, survey.control.start, last_lsn);
+    report.scanned_bytes = survey.scanned;
+    report.garbled_sectors = survey.garbled_behind;
+    report.given_up.clone_from(&repair.given_up);
+    report.put_aside = repair.copied.iter().chain(&repair.moved).cloned().collect();
+    for name in &repair.copied {
+        fork::put_aside(dir, name, true)?;
+    }
+    for name in &repair.moved {
+        fork::put_aside(dir, name, false)?;
+    }
+    if repair.copied.iter().any(|name| name == IDENTITY) || !survey.names.identity {
+        dir.write_identity(survey.log)?;
+    }
+    let opened = if report.verdict == Verdict::Clean {
+        resume(options, dir, lock, &survey, report)?
+    } else {
+        branch(options, dir, lock, &survey, &repair, report)?
+    };
+    // Whatever is not on the chain was superseded, or never used.
+    let on_chain =
+        |epoch: u64| opened.entries.iter().any(|e| e.epoch == epoch) || opened.spares.iter().any(|s| s.epoch() == epoch);
+    let names = dir.names()?;
+    let off_chain = names.epochs.into_iter().filter(|&epoch| !on_chain(epoch)).map(segment_name);
+    fork::remove(dir, off_chain.chain(names.temporary))?;
+    Ok(opened)
+}
+
+/// After a clean close: the log goes on where it ended.
+fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey, report: RecoveryReport) -> Result<Opened> {
+    let (epoch, block) = (survey.end.epoch, survey.end.block);
+    let segment = match dir.open_segment(Some(survey.log), epoch, Access::Write)? {
+        Ok((segment, _)) => Arc::new(segment),
+        Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
+    };
+    // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again.
+    let mut closed = vec![0; crate::format::BLOCK];
+    segment.read(block - 1, &mut closed)?;
+    segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
+
+    let mut entries = survey.chain.clone();
+    let mut assembler = Assembler::new(segment, options.segment_blocks(), block, survey.next_lsn);
+    let promise = Promise { position: survey.end, lsn: survey.last_lsn() };
+    // Spares that the last writer had prepared are what they were; but only the next epochs in a row are of use.
+    let mut spares = VecDeque::new();
+    for next in survey.newest + 1.. {
+        if !survey.names.epochs.contains(&next) {
+            break;
+        }
+        match dir.open_segment(Some(survey.log), next, Access::Write)? {
+            Ok((spare, None)) if spare.blocks == options.segment_blocks() => spares.push_back(Arc::new(spare)),
+            _ => break,
+        }
+    }
+    if !assembler.mark(false, true, &survey.control) {
+        let next = match spares.pop_front() {
+            Some(spare) => spare,
+            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None)?,
+        };
+        assembler.rotate(next, &survey.control);
+        for rotation in assembler.rotations() {
+            if let Some(last) = entries.last_mut() {
+                last.end = Some(rotation.from.block);
+            }
+            entries.push(Entry { epoch: rotation.to_epoch, first_lsn: rotation.first_lsn, end: None });
+        }
+    }
+    write_durably(&mut assembler, promise)?;
+    let durable = assembler.end();
+    let control = survey.control.clone();
+    Ok(Opened { lock, log: survey.log, assembler, spares, entries, control, durable, report })
+}
+
+/// After anything else: it goes on in a fresh segment.
+fn branch(
+    options: &Options,
+    dir: &Dir,
+    lock: Box<dyn DiskFile>,
+    survey: &Survey,
+    repair: &Repair,
+    mut report: RecoveryReport,
+) -> Result<Opened> {
+    let damaged = matches!(report.verdict, Verdict::Corruption(_));
+    // What no promise covers may be only in the page cache; it is written again. (A promise beyond the end proves all before it.)
+    let proven = survey.promise.position.min(survey.end);
+    let whole = damaged && survey.promise.position >= survey.end || proven == survey.end;
+    let (at, next_lsn) = if whole {
+        (survey.end, repair.next_lsn.unwrap_or(survey.next_lsn))
+    } else if survey.promise.position.epoch == 0 {
+        let first = survey.chain.first().copied();
+        (
+            first.map_or(Position::default(), |e| Position::new(e.epoch, LINK_BLOCK + 1)),
+            first.map_or(survey.next_lsn, |e| e.first_lsn),
+        )
+    } else {
+        (proven, survey.promise.lsn.next())
+    };
+    let mut entries: Vec<Entry> = survey.chain.iter().copied().filter(|e| e.epoch <= at.epoch).collect();
+    if let Some(last) = entries.last_mut() {
+        last.end = Some(at.block);
+    }
+    let mut control = survey.control.clone();
+    for waiver in &repair.waivers {
+        if !control.waivers.contains(waiver) {
+            control.waivers.push(*waiver);
+        }
+    }
+    let front = entries.first().map_or(u64::MAX, |e| e.epoch);
+    control.waivers.retain(|w| w.to.epoch >= front || damaged);
+    // Files beyond the newest active segment were never used; only the next in line is replaced in place, since a seal may vouch for it.
+    let lost = damaged && !survey.names.epochs.contains(&(survey.newest + 1));
+    let epoch = if damaged { survey.highest + 1 + u64::from(lost) } else { survey.newest + 1 };
+    let unused = survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && e != epoch && !damaged);
+    fork::remove(dir, unused.map(segment_name))?;
+    for waiver in &mut control.waivers {
+        if waiver.to.epoch == u64::MAX {
+            waiver.to = Position::new(epoch, LINK_BLOCK);
+        }
+    }
+    let last = survey.last_lsn();
+    let chain =
+        Chain { log: survey.log, entries: survey.chain.clone(), waivers: control.waivers.clone(), start: Lsn::FIRST, cuts: 0 };
+    let mut copies = Snapshot::reader(dir, &chain, next_lsn, last);
+    let mut rewritten = 0;
+    let branched = fork::fork(
+        dir,
+        Branch {
+            log: survey.log,
+            at,
+            next_lsn,
+            segment_blocks: options.segment_blocks(),
+            epoch,
+            spares: VecDeque::new(),
+            unsealed: survey.unsealed.clone(),
+            control: control.clone(),
+        },
+        &mut |put| {
+            while !whole && let Some(record) = copies.next()? {
+                put(record.data)?;
+                rewritten += 1;
+            }
+            Ok(())
+        },
+    )?;
+    report.rewritten_records = rewritten;
+    entries.extend(&branched.entries);
+    let (assembler, spares, durable) = (branched.assembler, branched.spares, branched.durable);
+    Ok(Opened { lock, log: survey.log, assembler, spares, entries, control, durable, report })
+}
+
+/// What going on with a damaged log would mean.
+fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
+    let mut repair = Repair::default();
+    loop {
+        let Some(survey) = recovery::survey(dir, Depth::All, &repair.waivers, &mut |_, _| {})? else {
+            return Err(Error::NotFound { dir: dir.path.clone() });
+        };
+        let Verdict::Corruption(damage) = &survey.verdict else { return Ok((survey, repair)) };
+        let name = damage.path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        if name == IDENTITY {
+            repair.copied.push(name);
+            return Ok((survey, repair));
+        }
+        // A segment that is not even of this log, or of this place, cannot stay under its name.
+        let is_there = survey.names.epochs.iter().any(|&e| segment_name(e) == name);
+        let on_chain = survey.chain.iter().any(|e| segment_name(e.epoch) == name);
+        let list = if on_chain { &mut repair.copied } else { &mut repair.moved };
+        if is_there && !list.contains(&name) {
+            list.push(name);
+        }
+        if action == OnDamage::StopAtDamage {
+            let beyond = survey.names.epochs.iter().filter(|&&e| e > survey.end.epoch).map(|&e| segment_name(e));
+            repair.moved = beyond.collect();
+            let last = damage.last_lsn.unwrap_or(survey.last_lsn());
+            if last >= survey.next_lsn {
+                repair.given_up.push((survey.next_lsn, last));
+            }
+            return Ok((survey, repair));
+        }
+        if survey.control.waivers.len() >= WAIVERS_MAX {
+            let why = format!("more than {WAIVERS_MAX} stretches are damaged: stop at the damage, or restore a copy");
+            return Err(Error::Invalid { what: "salvage", why });
+        }
+        let resumes = resume_after(dir, &survey)?;
+        // With nothing readable behind it, the log goes on in a fresh segment, above every LSN that is known.
+        let known = damage.last_lsn.unwrap_or(survey.last_lsn());
+        let (to, next) = resumes.unwrap_or((Position::new(u64::MAX, LINK_BLOCK), known.next()));
+        let waiver = Waiver { from: survey.end, to, first_lost: survey.next_lsn, last_lost: next.prev() };
+        if waiver.last_lost >= waiver.first_lost {
+            repair.given_up.push((waiver.first_lost, waiver.last_lost));
+        }
+        if resumes.is_none() {
+            if next > survey.next_lsn {
+                repair.waivers.push(waiver);
+                repair.next_lsn = Some(next);
+            }
+            return Ok((survey, repair));
+        }
+        repair.waivers.push(waiver);
+    }
+}
+
+/// The next place behind the damage where a unit begins, and its LSN.
+fn resume_after(dir: &Dir, survey: &Survey) -> Result<Option<(Position, Lsn)>> {
+    let mut buf = Vec::new();
+    let at = survey.break_at;
+    for &epoch in survey.names.epochs.iter().filter(|&&e| e >= at.epoch.max(1)) {
+        let Ok((segment, _)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
+        // Where the log is known to leave a segment, nothing behind that is of the log.
+        let end = survey.chain.iter().find(|e| e.epoch == epoch).and_then(|e| e.end).unwrap_or(segment.data_end());
+        let mut block = if epoch == at.epoch { at.block + 1 } else { LINK_BLOCK };
+        while block < end {
+            if let Found::Frame(header) = segment.frame(block, end, &mut buf)? {
+                let begins = match header.kind {
+                    Kind::Link => block == LINK_BLOCK && Link::decode(&buf[HEADER..]).is_some(),
+                    Kind::Data => !header.has(crate::format::CONTINUED),
+                    Kind::Mark => true,
+                    Kind::Header | Kind::Seal => false,
+                };
+                if begins && header.first_lsn >= survey.next_lsn {
+                    return Ok(Some((segment.at(block), header.first_lsn)));
+                }
+            }
+            block += 1;
+        }
+    }
+    Ok(None)
+}
+
+impl RecoveryReport {
+    fn new(verdict: Verdict, start_lsn: Lsn, last_lsn: Lsn) -> RecoveryReport {
+        RecoveryReport {
+            verdict,
+            start_lsn,
+            last_lsn,
+            scanned_bytes: 0,
+            rewritten_records: 0,
+            given_up: Vec::new(),
+            put_aside: Vec::new(),
+            garbled_sectors: 0,
+            took: std::time::Duration::ZERO,
+        }
+    }
+}
+
+/// What repairing a log would do; nothing is changed. See [`repair_plan`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RepairPlan {
+    /// What was found first.
+    pub damage: Option<Damage>,
+    /// LSNs that would be given up: first and last of each stretch.
+    pub given_up: Vec<(Lsn, Lsn)>,
+    /// The LSN of the last record that would remain.
+    pub last_lsn: Lsn,
+    /// Files that would be put aside in `damaged/`.
+    pub put_aside: Vec<String>,
+}
+
+/// What opening with [`Options::on_damage`] would give up, without doing it. Reads the whole log.
+///
+/// # Errors
+/// As [`verify`](crate::verify), and [`Error::Invalid`] for [`OnDamage::Refuse`] or a log with too many damages to salvage.
+pub fn repair_plan(dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan> {
+    repair_plan_on(Arc::new(OsDisk), dir.as_ref(), action)
+}
+
+fn repair_plan_on(disk: Arc<dyn Disk>, path: &Path, action: OnDamage) -> Result<RepairPlan> {
+    let dir = Dir { disk, path: path.to_owned() };
+    if action == OnDamage::Refuse {
+        return Err(Error::Invalid { what: "action", why: "to refuse repairs nothing".into() });
+    }
+    let first = recovery::survey(&dir, Depth::All, &[], &mut |_, _| {})?;
+    let damage = match first {
+        None => return Err(Error::NotFound { dir: dir.path }),
+        Some(Survey { verdict: Verdict::Corruption(damage), .. }) => Some(damage),
+        Some(survey) => {
+            let last_lsn = survey.last_lsn();
+            return Ok(RepairPlan { damage: None, given_up: Vec::new(), last_lsn, put_aside: Vec::new() });
+        }
+    };
+    let (survey, repair) = plan(&dir, action)?;
+    Ok(RepairPlan {
+        damage,
+        given_up: repair.given_up,
+        last_lsn: repair.next_lsn.unwrap_or(survey.next_lsn).prev(),
+        put_aside: [repair.copied, repair.moved].concat(),
+    })
+}

@@ -1,0 +1,300 @@
+//! How a log is opened.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::disk::{Disk, OsDisk};
+use crate::format::{BLOCK, LogId};
+use crate::{Error, Log, Lsn, Result};
+
+pub(crate) const SEGMENT_BLOCKS_MIN: u32 = 16;
+/// 4 GiB: far below where a block number would overflow.
+const SEGMENT_BLOCKS_MAX: u32 = 1 << 20;
+const RECORD_MAX_LIMIT: u64 = 1 << 30;
+
+/// When records become durable that nobody waits for.
+///
+/// [`commit`](Log::commit) and [`sync`](Log::sync) return when the records are durable under every policy; the policy is about records that were
+/// only [appended](Log::append). Its parts add up: whichever is due first.
+///
+/// ```
+/// use foreword::SyncPolicy;
+/// use std::time::Duration;
+/// let policy = SyncPolicy::interval(Duration::from_millis(10)).or_every_bytes(1 << 20);
+/// assert_eq!(policy.bytes, Some(1 << 20));
+/// assert_eq!(SyncPolicy::default(), SyncPolicy::interval(Duration::from_millis(100)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncPolicy {
+    /// At the latest so long after an append.
+    pub interval: Option<Duration>,
+    /// After so many bytes of appended records.
+    pub bytes: Option<u64>,
+    /// After so many appended records.
+    pub records: Option<u64>,
+}
+
+impl SyncPolicy {
+    /// Only when asked: by `commit`, `sync` and their like, and on close.
+    #[must_use]
+    pub const fn manual() -> SyncPolicy {
+        SyncPolicy { interval: None, bytes: None, records: None }
+    }
+
+    /// In the background, at the latest so long after an append.
+    #[must_use]
+    pub const fn interval(interval: Duration) -> SyncPolicy {
+        SyncPolicy { interval: Some(interval), ..SyncPolicy::manual() }
+    }
+
+    /// In the background, after each so many appended records.
+    #[must_use]
+    pub const fn every_records(records: u64) -> SyncPolicy {
+        SyncPolicy { records: Some(records), ..SyncPolicy::manual() }
+    }
+
+    /// In the background, after each so many appended bytes.
+    #[must_use]
+    pub const fn every_bytes(bytes: u64) -> SyncPolicy {
+        SyncPolicy { bytes: Some(bytes), ..SyncPolicy::manual() }
+    }
+
+    /// This policy, and also after each so many appended bytes.
+    #[must_use]
+    pub const fn or_every_bytes(self, bytes: u64) -> SyncPolicy {
+        SyncPolicy { bytes: Some(bytes), ..self }
+    }
+
+    /// This policy, and also after each so many appended records.
+    #[must_use]
+    pub const fn or_every_records(self, records: u64) -> SyncPolicy {
+        SyncPolicy { records: Some(records), ..self }
+    }
+}
+
+impl Default for SyncPolicy {
+    /// Each 100 ms.
+    fn default() -> Self {
+        SyncPolicy::interval(Duration::from_millis(100))
+    }
+}
+
+/// What opening does when the evidence says corruption. Whatever it is, the damaged files are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDamage {
+    /// [`Error::Corruption`]: nothing is changed.
+    #[default]
+    Refuse,
+    /// The log ends at the damage: what follows it is given up, and its LSNs are given to new records. The files
+    /// are put aside in `damaged/`.
+    StopAtDamage,
+    /// What is readable beyond the damage stays, with its LSNs; the LSNs between are given up for good and answer [`Error::Lost`].
+    /// A copy of each damaged file is put aside in `damaged/`.
+    Salvage,
+}
+
+/// Whether opening may make a log, or must.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Existence {
+    #[default]
+    CreateIfMissing,
+    MustExist,
+    MustNotExist,
+}
+
+/// Hears of errors that no caller is waiting for.
+pub(crate) type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
+
+/// How a log is opened for writing. The defaults are right for most.
+///
+/// ```
+/// # fn main() -> Result<(), foreword::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// use foreword::Options;
+/// let log = Options::new().segment_bytes(1 << 20).open(dir.path())?;
+/// log.commit(b"hello")?;
+/// log.close()?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Options {
+    pub(crate) existence: Existence,
+    pub(crate) segment_bytes: u64,
+    pub(crate) record_bytes_max: u64,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) sync: SyncPolicy,
+    pub(crate) on_damage: OnDamage,
+    pub(crate) background: bool,
+    pub(crate) expect_lsn: Lsn,
+    pub(crate) expect_id: Option<LogId>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) on_error: Option<ErrorHook>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("existence", &self.existence)
+            .field("segment_bytes", &self.segment_bytes)
+            .field("record_bytes_max", &self.record_bytes_max)
+            .field("buffer_bytes", &self.buffer_bytes)
+            .field("sync", &self.sync)
+            .field("on_damage", &self.on_damage)
+            .field("background", &self.background)
+            .field("disk", &self.disk)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options::new()
+    }
+}
+
+impl Options {
+    /// The defaults: create the log if it is missing, segments of 64 MiB, records up to 64 MiB, a background sync each
+    /// 100 ms, refuse damage.
+    #[must_use]
+    pub fn new() -> Options {
+        Options {
+            existence: Existence::default(),
+            segment_bytes: 64 << 20,
+            record_bytes_max: 64 << 20,
+            buffer_bytes: 8 << 20,
+            sync: SyncPolicy::default(),
+            on_damage: OnDamage::default(),
+            background: true,
+            expect_lsn: Lsn::ZERO,
+            expect_id: None,
+            disk: Arc::new(OsDisk),
+            on_error: None,
+        }
+    }
+
+    /// `true` (the default): make the log if there is none. `false`: [`Error::NotFound`] then.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Options {
+        self.existence = if create { Existence::CreateIfMissing } else { Existence::MustExist };
+        self
+    }
+
+    /// Make a new log; [`Error::AlreadyExists`] if there is one.
+    #[must_use]
+    pub fn create_new(mut self) -> Options {
+        self.existence = Existence::MustNotExist;
+        self
+    }
+
+    /// The size of a segment file: 64 KiB to 4 GiB, rounded up to 4 KiB; 64 MiB by default. It is that of new segments: an existing log
+    /// goes on in this size.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Options {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// The largest record, and the largest batch with 4 bytes for each of its records: up to 1 GiB; 64 MiB by default. A record larger than a segment
+    /// spans several.
+    #[must_use]
+    pub fn record_bytes_max(mut self, bytes: u64) -> Options {
+        self.record_bytes_max = bytes;
+        self
+    }
+
+    /// How much may be appended and not yet written before an append has to write itself: 512 KiB to 1 GiB; 8 MiB by default. A single
+    /// record or batch may exceed it.
+    #[must_use]
+    pub fn buffer_bytes(mut self, bytes: usize) -> Options {
+        self.buffer_bytes = bytes;
+        self
+    }
+
+    /// When records become durable that nobody waits for.
+    #[must_use]
+    pub fn sync(mut self, policy: SyncPolicy) -> Options {
+        self.sync = policy;
+        self
+    }
+
+    /// What to do about corruption.
+    #[must_use]
+    pub fn on_damage(mut self, action: OnDamage) -> Options {
+        self.on_damage = action;
+        self
+    }
+
+    /// Whether the log has a thread of its own for background work (the default). Without it nothing is synced by policy,
+    /// futures make progress only when somebody syncs, and segments are prepared by the append that needs them: for deterministic tests.
+    #[must_use]
+    pub fn background(mut self, background: bool) -> Options {
+        self.background = background;
+        self
+    }
+
+    /// An LSN that the caller knows to have been durable. [`Error::RolledBack`] if the log ends before it:
+    /// the one thing that no evidence inside the directory can show, a directory put back whole from an old copy.
+    #[must_use]
+    pub fn expect_lsn(mut self, lsn: Lsn) -> Options {
+        self.expect_lsn = lsn;
+        self
+    }
+
+    /// The identity that the log must have ([`Log::id`]); [`Error::NotALog`] if it is another: the wrong disk mounted, say.
+    #[must_use]
+    pub fn expect_id(mut self, id: LogId) -> Options {
+        self.expect_id = Some(id);
+        self
+    }
+
+    /// The file system to use. For tests.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Options {
+        self.disk = disk;
+        self
+    }
+
+    /// Who is told of an error that no caller waits for: of a background sync, or of the last sync when a log is dropped without
+    /// [`close`](Log::close). By default a line on standard error.
+    #[must_use]
+    pub fn on_error(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Options {
+        self.on_error = Some(Arc::new(hook));
+        self
+    }
+
+    /// Opens the log in a directory for writing, recovering it if need be. Blocks: recovery reads at most what is not known to be durable, and
+    /// one segment.
+    ///
+    /// When it returns, every record in the log is durable.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotALog`], [`Error::UnsupportedVersion`],
+    /// [`Error::Corruption`], [`Error::RolledBack`], [`Error::NoSpace`], [`Error::Invalid`], [`Error::Io`].
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Log> {
+        self.check()?;
+        Log::open_with(self.clone(), dir.as_ref())
+    }
+
+    pub(crate) fn segment_blocks(&self) -> u32 {
+        self.segment_bytes.div_ceil(BLOCK as u64) as u32
+    }
+
+    fn check(&self) -> Result<()> {
+        let within = |what, value: u64, min: u64, max: u64| {
+            if (min..=max).contains(&value) {
+                return Ok(());
+            }
+            Err(Error::Invalid { what, why: format!("{value} is not between {min} and {max}") })
+        };
+        let blocks = |n: u32| u64::from(n) * BLOCK as u64;
+        within("segment_bytes", self.segment_bytes, blocks(SEGMENT_BLOCKS_MIN), blocks(SEGMENT_BLOCKS_MAX))?;
+        within("record_bytes_max", self.record_bytes_max, 1, RECORD_MAX_LIMIT)?;
+        within("buffer_bytes", self.buffer_bytes as u64, 512 << 10, 1 << 30)?;
+        within("sync.bytes", self.sync.bytes.unwrap_or(1), 1, u64::MAX)?;
+        within("sync.records", self.sync.records.unwrap_or(1), 1, u64::MAX)?;
+        let micros = self.sync.interval.map_or(1000, |d| d.as_micros().min(u128::from(u64::MAX)) as u64);
+        within("sync.interval in microseconds", micros, 100, 86_400_000_000)
+    }
+}

@@ -1,0 +1,572 @@
+//! Reading: forward, backward, at an LSN, and along the tail as it grows. One reader for a log that is open here, for one that another
+//! process writes, and for one that nobody has open.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::disk::Access;
+use crate::error::{Damage, DamageKind};
+use crate::format::{self, CONTINUED, FrameHeader, Head, LINK_BLOCK, LogId, Position, Waiver};
+use crate::recovery::Entry;
+use crate::segment::{Dir, Found, Segment};
+use crate::walk::Walker;
+use crate::{Error, Lsn, Result};
+
+/// More than any record: a bound on what a chain of frames may make a reader gather.
+const RECORD_LIMIT: usize = 1 << 30;
+
+/// The segments of a log, as readers see them.
+#[derive(Clone, Debug)]
+pub(crate) struct Chain {
+    pub(crate) log: LogId,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) waivers: Vec<Waiver>,
+    pub(crate) start: Lsn,
+    /// Rises whenever LSNs are cut off at the back, after which one may stand for another record.
+    pub(crate) cuts: u64,
+}
+
+impl Chain {
+    /// The entry in which a record begins, if it is in the log at all.
+    fn entry_of(&self, lsn: Lsn) -> Option<usize> {
+        self.entries.partition_point(|e| e.first_lsn <= lsn).checked_sub(1)
+    }
+}
+
+/// Where a reader's log comes from.
+pub(crate) trait Source: Send + Sync + fmt::Debug {
+    fn dir(&self) -> &Dir;
+    /// The chain as it is now. Cheap if nothing has changed.
+    fn chain(&self) -> Arc<Chain>;
+    /// The last LSN that may be read, looking for news if the reader has seen all up to `seen`.
+    fn limit(&self, seen: Lsn) -> Result<Lsn>;
+    /// Why the log ends where it does, if it should not.
+    fn damage(&self) -> Option<Damage>;
+    /// Waits until the limit is beyond an LSN (`true`), the time is over, or the log is closed.
+    fn wait(&self, beyond: Lsn, timeout: Option<Duration>) -> Result<bool>;
+    /// As `wait`, without blocking: wakes when it is worth asking again. `Ready(false)`: the log is closed.
+    fn poll(&self, beyond: Lsn, waker: &Waker) -> Poll<Result<bool>>;
+}
+
+/// A record that was read, borrowed from the reader's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// Its LSN.
+    pub lsn: Lsn,
+    /// Its bytes.
+    pub data: &'a [u8],
+}
+
+/// A record that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its LSN.
+    pub lsn: Lsn,
+    /// Its bytes.
+    pub data: Vec<u8>,
+}
+
+/// Reads a log, in both directions and along its growing tail.
+///
+/// A reader stands before a record: [`next`](Reader::next) reads that one and steps over it, [`prev`](Reader::prev) reads the one before and
+/// steps back. It needs no lock that a writer takes, sees no record that is not durable, and has one buffer of 256 KiB and the record it
+/// returns. Every frame is checked when it is read. Front truncation may overtake it: then it says [`Error::Dropped`].
+///
+/// ```
+/// # fn main() -> Result<(), foreword::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+/// log.commit(b"one")?;
+/// log.commit(b"two")?;
+/// let mut reader = log.reader();
+/// while let Some(record) = reader.next()? {
+///     println!("{}: {} bytes", record.lsn, record.data.len());
+/// }
+/// assert_eq!(reader.prev()?.unwrap().data, b"two");
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    source: Arc<dyn Source>,
+    chain: Arc<Chain>,
+    /// The LSN of the record before which the reader stands.
+    next: Lsn,
+    limit: Lsn,
+    walker: Option<Walker>,
+    span: Span,
+}
+
+/// The records that begin in one frame; the last may have been gathered from several.
+#[derive(Debug, Default)]
+struct Span {
+    /// The frame, whose payload is in the walker; or the stream in `joined`.
+    header: Option<FrameHeader>,
+    joined: Vec<u8>,
+    is_joined: bool,
+    first: Lsn,
+    records: u32,
+    /// Where the record after the one read last begins, and its LSN.
+    offset: usize,
+    lsn: Lsn,
+    /// Where each record begins, once somebody went backward.
+    index: Vec<u32>,
+}
+
+impl Span {
+    fn has(&self, lsn: Lsn) -> bool {
+        self.header.is_some() && lsn >= self.first && lsn.0 - self.first.0 < u64::from(self.records)
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(source: Arc<dyn Source>, from: Lsn) -> Reader {
+        let chain = source.chain();
+        let next = from.max(chain.start);
+        Reader { source, chain, next, limit: Lsn::ZERO, walker: None, span: Span::default() }
+    }
+
+    /// The LSN of the record that [`next`](Reader::next) will read, as far as it is known.
+    #[must_use]
+    pub fn position(&self) -> Lsn {
+        self.next
+    }
+
+    /// Stands before the record with this LSN, which need not be there yet. The next read says if it was dropped.
+    pub fn seek(&mut self, lsn: Lsn) {
+        self.next = lsn.max(Lsn::FIRST);
+    }
+
+    /// Stands behind the last record that is readable now.
+    ///
+    /// # Errors
+    /// [`Error::Io`], where the log is another process's.
+    pub fn seek_to_end(&mut self) -> Result<()> {
+        self.next = self.source.limit(Lsn::MAX)?.next();
+        Ok(())
+    }
+
+    /// The next record; `None` at the end of what is durable (more may come). Blocks only for reading files.
+    ///
+    /// After a salvage, LSNs that were given up are stepped over.
+    ///
+    /// # Errors
+    /// [`Error::Dropped`] if the record was truncated away, [`Error::Corruption`] if it cannot be read, [`Error::Io`]. The reader stays where it is.
+    #[allow(clippy::should_implement_trait)] // It lends; `Iterator` cannot.
+    pub fn next(&mut self) -> Result<Option<RecordRef<'_>>> {
+        if !self.readable(self.next)? {
+            return Ok(None);
+        }
+        self.load(self.next)?;
+        // A salvage may have made a gap.
+        let lsn = self.next.max(self.span.first);
+        if lsn > self.limit {
+            return Ok(None);
+        }
+        self.next = lsn.next();
+        self.record(lsn).map(Some)
+    }
+
+    /// The record before; `None` at the beginning of the log.
+    ///
+    /// # Errors
+    /// As [`next`](Reader::next).
+    pub fn prev(&mut self) -> Result<Option<RecordRef<'_>>> {
+        let lsn = match self.readable(self.next.prev()) {
+            Err(Error::Dropped { .. }) => return Ok(None),
+            readable => readable.map(|_| self.next.prev().min(self.limit))?,
+        };
+        if lsn < self.chain.start || lsn == Lsn::ZERO {
+            return Ok(None);
+        }
+        if let Some(gap) = self.chain.waivers.iter().find(|w| (w.first_lost..=w.last_lost).contains(&lsn)) {
+            self.next = gap.first_lost;
+            return self.prev();
+        }
+        self.load(lsn)?;
+        self.next = lsn;
+        self.record(lsn).map(Some)
+    }
+
+    /// The record with this LSN. The reader then stands behind it.
+    ///
+    /// # Errors
+    /// As [`next`](Reader::next), and [`Error::NotAppended`] if it is not there (or not durable) yet, [`Error::Lost`] if it was given up.
+    pub fn get(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
+        if lsn == Lsn::ZERO || !self.readable(lsn)? {
+            return Err(Error::NotAppended { lsn, last: self.limit });
+        }
+        if self.chain.waivers.iter().any(|w| (w.first_lost..=w.last_lost).contains(&lsn)) {
+            return Err(Error::Lost { lsn });
+        }
+        self.load(lsn)?;
+        self.next = lsn.next();
+        self.record(lsn)
+    }
+
+    /// The next record, waiting for it to become durable: for as long as it takes, or the time given. `None` when the time is over, or when
+    /// the log was closed and all of it is read.
+    ///
+    /// # Errors
+    /// As [`next`](Reader::next).
+    pub fn wait_next(&mut self, timeout: Option<Duration>) -> Result<Option<RecordRef<'_>>> {
+        if !self.readable(self.next)? && !self.source.wait(self.next.prev(), timeout)? {
+            return Ok(None);
+        }
+        self.next()
+    }
+
+    /// As [`wait_next`](Reader::wait_next), for async code on any executor. Cancel-safe: a record is consumed only by a completed await.
+    ///
+    /// On a log that another process writes there is nobody to wake the task: it asks again each time it is polled, and a thread that is
+    /// started for the wait wakes it.
+    ///
+    /// # Errors
+    /// As [`next`](Reader::next).
+    pub async fn next_async(&mut self) -> Result<Option<RecordRef<'_>>> {
+        if !self.readable(self.next)? && !(Tail { source: self.source.clone(), beyond: self.next.prev() }).await? {
+            return Ok(None);
+        }
+        self.next()
+    }
+
+    /// Whether a record may be read; looks at what has changed.
+    fn readable(&mut self, lsn: Lsn) -> Result<bool> {
+        if lsn > self.limit {
+            self.limit = self.source.limit(self.limit)?;
+        }
+        self.follow_changes();
+        if lsn > self.limit {
+            return match self.source.damage() {
+                // What is readable was read; now say why it ends.
+                Some(damage) if lsn == self.limit.next() => Err(Error::Corruption(Arc::new(damage))),
+                _ => Ok(false),
+            };
+        }
+        if lsn < self.chain.start && lsn > Lsn::ZERO {
+            return Err(Error::Dropped { lsn, start: self.chain.start });
+        }
+        Ok(true)
+    }
+
+    /// Takes a changed chain; what is buffered is dropped if records were cut off behind it. `true` if anything changed.
+    fn follow_changes(&mut self) -> bool {
+        let chain = self.source.chain();
+        if Arc::ptr_eq(&chain, &self.chain) {
+            return false;
+        }
+        if chain.cuts != self.chain.cuts {
+            self.walker = None;
+            self.span = Span::default();
+            self.limit = self.limit.min(self.source.limit(Lsn::MAX).unwrap_or(Lsn::ZERO));
+        }
+        self.chain = chain;
+        true
+    }
+
+    /// Makes the span that in which a record begins, or, behind a gap, the first after it.
+    fn load(&mut self, lsn: Lsn) -> Result<()> {
+        if self.span.has(lsn) {
+            return Ok(());
+        }
+        let in_chain = |w: &Walker| self.chain.entries.iter().any(|e| e.epoch == w.segment().epoch());
+        let goes_on = self.span.header.is_some()
+            && self.walker.as_ref().is_some_and(in_chain)
+            && lsn.0 == self.span.first.0 + u64::from(self.span.records);
+        let mut attempt = 0;
+        let mut loaded = if goes_on { self.load_forward(lsn) } else { self.locate(lsn).and_then(|()| self.load_forward(lsn)) };
+        // What fails may have been overtaken: by a rotation, a cut, or a file that was dropped and used again.
+        while loaded.is_err() && attempt < 8 {
+            self.limit = self.source.limit(Lsn::MAX)?;
+            if !self.follow_changes() {
+                break;
+            }
+            attempt += 1;
+            if lsn < self.chain.start {
+                return Err(Error::Dropped { lsn, start: self.chain.start });
+            }
+            loaded = self.locate(lsn).and_then(|()| self.load_forward(lsn));
+        }
+        if loaded.is_err() {
+            self.span = Span::default();
+            self.walker = None;
+        }
+        loaded
+    }
+
+    fn load_forward(&mut self, lsn: Lsn) -> Result<()> {
+        loop {
+            let header = self.step()?;
+            if header.records == 0 || header.next_lsn() <= lsn {
+                continue;
+            }
+            let Some(walker) = &self.walker else { continue };
+            let head = header.head_len as usize;
+            let payload = walker.payload(&header);
+            let span = &mut self.span;
+            span.first = header.first_lsn;
+            span.records = header.records;
+            span.lsn = span.first;
+            span.offset = head;
+            span.index.clear();
+            span.is_joined = false;
+            span.header = Some(header);
+            let missing = missing_bytes(payload.get(head..).unwrap_or(&[]));
+            if missing == Some(0) {
+                return Ok(());
+            }
+            span.joined.clear();
+            span.joined.extend_from_slice(&payload[head.min(payload.len())..]);
+            span.is_joined = true;
+            span.offset = 0;
+            return match missing {
+                Some(missing) => self.join(missing),
+                None => Err(self.broken(DamageKind::Structure, "records that do not add up")),
+            };
+        }
+    }
+
+    /// Gathers the rest of the last record from the frames that follow.
+    fn join(&mut self, mut missing: usize) -> Result<()> {
+        if missing > RECORD_LIMIT {
+            return Err(self.broken(DamageKind::Structure, "a record longer than any may be"));
+        }
+        while missing > 0 {
+            let header = self.step()?;
+            let Some(walker) = &mut self.walker else { continue };
+            let head = header.head_len as usize;
+            if header.kind == format::Kind::Link {
+                continue;
+            }
+            if head == 0 || head > missing || !header.has(CONTINUED) || head > header.payload_len as usize {
+                return Err(self.broken(DamageKind::Structure, "a record that does not go on where it should"));
+            }
+            self.span.joined.extend_from_slice(&walker.payload(&header)[..head]);
+            missing -= head;
+            if header.records > 0 {
+                // Others begin in this frame: it is read again for them.
+                walker.seek(walker.block() - header.blocks());
+            }
+        }
+        Ok(())
+    }
+
+    /// The next frame along the chain.
+    fn step(&mut self) -> Result<FrameHeader> {
+        loop {
+            let Some(walker) = &mut self.walker else { return Err(self.broken(DamageKind::Structure, "no position")) };
+            let at = walker.segment().at(walker.block());
+            let index = self.chain.entries.iter().position(|e| e.epoch == at.epoch);
+            if let Some(entry) = index.map(|i| self.chain.entries[i]) {
+                // It may have been the tip when the walker came, and be sealed now.
+                walker.set_end(entry.end.unwrap_or(u32::MAX));
+            }
+            let to = match self.chain.waivers.iter().find(|w| w.from == at) {
+                Some(waiver) => waiver.to,
+                None if walker.at_end() => match index.and_then(|i| self.chain.entries.get(i + 1)) {
+                    Some(next) => Position::new(next.epoch, LINK_BLOCK),
+                    None => return Err(self.broken(DamageKind::Missing, "the log ends before a record that was durable")),
+                },
+                None => match walker.step()? {
+                    Found::Frame(header) => return Ok(header),
+                    Found::Unwritten => {
+                        return Err(self.broken(DamageKind::Missing, "nothing is written where a record was durable"));
+                    }
+                    Found::Torn => {
+                        return Err(self.broken(DamageKind::Missing, "a frame of which some sectors were never written"));
+                    }
+                    Found::Damaged(why) => return Err(self.broken(DamageKind::Garbled, why)),
+                },
+            };
+            self.go(to)?;
+        }
+    }
+
+    /// Puts the walker at a position.
+    fn go(&mut self, to: Position) -> Result<()> {
+        let Some(entry) = self.chain.entries.iter().find(|e| e.epoch == to.epoch).copied() else {
+            return Err(self.broken(DamageKind::LostSegment, "a segment that is not there"));
+        };
+        let end = entry.end.unwrap_or(u32::MAX);
+        let segment = match &self.walker {
+            Some(walker) if walker.segment().epoch() == to.epoch => walker.segment().clone(),
+            _ => self.open(to.epoch)?,
+        };
+        match &mut self.walker {
+            Some(walker) => walker.replace(segment, to.block, end),
+            None => self.walker = Some(Walker::new(segment, to.block, end)),
+        }
+        Ok(())
+    }
+
+    fn open(&self, epoch: u64) -> Result<Arc<Segment>> {
+        match self.source.dir().open_segment(Some(self.chain.log), epoch, Access::Read)? {
+            Ok((segment, _)) => Ok(Arc::new(segment)),
+            Err(damage) => Err(Error::Corruption(Arc::new(Damage { first_lsn: self.next, ..damage }))),
+        }
+    }
+
+    /// Puts the walker at or before the frame in which a record begins, by bisection.
+    fn locate(&mut self, lsn: Lsn) -> Result<()> {
+        self.span.header = None;
+        let Some(entry) = self.chain.entry_of(lsn).map(|i| self.chain.entries[i]) else {
+            let start = self.chain.entries.first().map_or(self.chain.start, |e| e.first_lsn);
+            return Err(Error::Dropped { lsn, start });
+        };
+        self.go(Position::new(entry.epoch, LINK_BLOCK))?;
+        let Some(walker) = &mut self.walker else { return Ok(()) };
+        let segment = walker.segment().clone();
+        let (block, _) = frame_at(&segment, lsn, entry.end.unwrap_or(u32::MAX))?;
+        walker.seek(block);
+        Ok(())
+    }
+
+    /// The record from the span.
+    fn record(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
+        let span = &mut self.span;
+        let stream: &[u8] = match (&self.walker, &span.header) {
+            _ if span.is_joined => &span.joined,
+            (Some(walker), Some(header)) => walker.payload(header),
+            _ => &[],
+        };
+        let mut at = span.offset;
+        if span.lsn != lsn {
+            if span.index.is_empty() {
+                let head = span.header.filter(|_| !span.is_joined).map_or(0, |h| h.head_len as usize);
+                span.index = offsets(stream, head);
+            }
+            at = span.index.get((lsn.0 - span.first.0) as usize).map_or(usize::MAX, |&at| at as usize);
+        }
+        let Some((_, after)) = read_at(stream, at) else {
+            span.header = None;
+            return Err(self.broken(DamageKind::Structure, "records that do not add up"));
+        };
+        span.offset = after;
+        span.lsn = lsn.next();
+        let stream: &[u8] = match (&self.walker, &self.span.header) {
+            _ if self.span.is_joined => &self.span.joined,
+            (Some(walker), Some(header)) => walker.payload(header),
+            _ => &[],
+        };
+        Ok(RecordRef { lsn, data: &stream[at + 4..after] })
+    }
+
+    fn broken(&self, kind: DamageKind, why: &str) -> Error {
+        let at = self.walker.as_ref().map_or(Position::default(), |w| w.segment().at(w.block()));
+        Error::Corruption(Arc::new(Damage {
+            kind,
+            path: self.source.dir().segment(at.epoch),
+            offset: at.byte(),
+            first_lsn: self.next,
+            last_lsn: Some(self.limit).filter(|&limit| limit >= self.next),
+            proven: true,
+            evidence: format!("{why}; records up to {} were durable", self.limit),
+        }))
+    }
+}
+
+/// The last frame in a segment that begins at or before a record, which is the one that it begins in, if it does so in this segment.
+/// The LINK is such a frame for all that do.
+pub(crate) fn frame_at(segment: &Segment, lsn: Lsn, end: u32) -> Result<(u32, Option<FrameHeader>)> {
+    let (mut low, mut high) = (LINK_BLOCK, end.min(segment.data_end()));
+    let mut found = None;
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        let mut block = middle;
+        let frame = loop {
+            if block >= high {
+                break None;
+            }
+            match segment.head(block)? {
+                Head::Frame(header) => break Some(header),
+                // Nothing begins behind what is not written.
+                Head::Unwritten => break None,
+                Head::Middle | Head::Damaged(_) => block += 1,
+            }
+        };
+        match frame {
+            Some(header) if header.first_lsn <= lsn => (low, found) = (block, Some(header)),
+            _ => high = middle,
+        }
+    }
+    Ok((low, found))
+}
+
+fn read_at(stream: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let rest = stream.get(at..)?;
+    let (len, rest) = rest.split_at_checked(4)?;
+    let len = format::u32_at(len, 0) as usize;
+    Some((rest.get(..len)?, at + 4 + len))
+}
+
+fn offsets(stream: &[u8], mut at: usize) -> Vec<u32> {
+    let mut index = Vec::new();
+    while let Some((_, after)) = read_at(stream, at) {
+        index.push(at as u32);
+        at = after;
+    }
+    index
+}
+
+/// How many bytes of the last record are not in the stream; `None` if it does not add up.
+fn missing_bytes(stream: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while at < stream.len() {
+        let (len, rest) = stream[at..].split_at_checked(4)?;
+        let len = format::u32_at(len, 0) as usize;
+        if len > rest.len() {
+            return Some(len - rest.len());
+        }
+        at += 4 + len;
+    }
+    Some(0)
+}
+
+/// Completes when a source has more.
+struct Tail {
+    source: Arc<dyn Source>,
+    beyond: Lsn,
+}
+
+impl Future for Tail {
+    type Output = Result<bool>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+        self.source.poll(self.beyond, cx.waker())
+    }
+}
+
+/// Iterates over records; see [`Log::iter`](crate::Log::iter). Ends at the end of what is durable, or after an error.
+#[derive(Debug)]
+pub struct Iter {
+    reader: Reader,
+    forward: bool,
+    done: bool,
+}
+
+impl Iter {
+    pub(crate) fn forward(reader: Reader) -> Iter {
+        Iter { reader, forward: true, done: false }
+    }
+
+    pub(crate) fn backward(reader: Reader) -> Iter {
+        Iter { reader, forward: false, done: false }
+    }
+}
+
+impl Iterator for Iter {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Result<Record>> {
+        if self.done {
+            return None;
+        }
+        let read = if self.forward { self.reader.next() } else { self.reader.prev() };
+        let item = read.map(|r| r.map(|r| Record { lsn: r.lsn, data: r.data.to_vec() })).transpose();
+        self.done = !matches!(item, Some(Ok(_)));
+        item
+    }
+}

@@ -1,0 +1,757 @@
+//! What the log in a directory is, by evidence: the chain, its end, and the verdict. Reads only; what follows from it is done in
+//! `fork.rs`. The verdict table is in `docs/FORMAT.md`; the numbers of its rows are in the comments here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::disk::Access;
+use crate::error::{Damage, DamageKind};
+use crate::format::{
+    self, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise, SECTOR,
+    Waiver,
+};
+use crate::segment::{Dir, Found, Names, Segment};
+use crate::walk::Walker;
+use crate::{Lsn, Result};
+
+/// What the evidence says of a log: the rows of the verdict table in `docs/FORMAT.md`, coarsely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// There was no log; it was made.
+    Created,
+    /// It was closed (row 1).
+    Clean,
+    /// It was not closed, and nothing is missing or torn (row 2).
+    Unclosed,
+    /// A crash tore the tail; what is cut was never acknowledged (rows 3, 4, 5, 18 and 19).
+    TornTail,
+    /// Data that was, or may have been, acknowledged is damaged.
+    Corruption(Damage),
+}
+
+impl Verdict {
+    /// One word, for scripts: `created`, `clean`, `unclosed`, `torn-tail` or `corruption`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Verdict::Created => "created",
+            Verdict::Clean => "clean",
+            Verdict::Unclosed => "unclosed",
+            Verdict::TornTail => "torn-tail",
+            Verdict::Corruption(_) => "corruption",
+        }
+    }
+}
+
+/// A segment of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) epoch: u64,
+    pub(crate) first_lsn: Lsn,
+    /// Where the log leaves it, if it does.
+    pub(crate) end: Option<u32>,
+}
+
+/// How thoroughly to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// From the last promise on; a clean close is trusted. What lies before is checked when it is read.
+    Tail,
+    /// Everything.
+    All,
+}
+
+/// The log in a directory.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) log: LogId,
+    pub(crate) verdict: Verdict,
+    /// From the oldest segment to the tip. Empty if nothing of the log is readable.
+    pub(crate) chain: Vec<Entry>,
+    pub(crate) control: Control,
+    /// The highest promise of a frame in the chain.
+    pub(crate) promise: Promise,
+    /// Behind the last whole unit.
+    pub(crate) end: Position,
+    /// The LSN after the last whole unit's.
+    pub(crate) next_lsn: Lsn,
+    /// Where no valid frame was.
+    pub(crate) break_at: Position,
+    /// The highest epoch of an active segment, and of any.
+    pub(crate) newest: u64,
+    pub(crate) highest: u64,
+    pub(crate) names: Names,
+    /// Active segments without a seal, from the break on.
+    pub(crate) unsealed: Vec<u64>,
+    /// Garbled sectors where nothing can have been acknowledged (row 18).
+    pub(crate) garbled_behind: u64,
+    /// Bytes of frames that were read and checked.
+    pub(crate) scanned: u64,
+}
+
+/// A segment, by its first two blocks.
+#[derive(Debug)]
+struct Slot {
+    blocks: u32,
+    link: LinkState,
+    /// The file has not the length that its header says.
+    short: Option<Damage>,
+}
+
+#[derive(Debug)]
+enum LinkState {
+    Active {
+        link: Link,
+        header: FrameHeader,
+    },
+    /// Prepared and never used, as far as one can see.
+    Unwritten,
+    Damaged(&'static str),
+}
+
+/// Told how far a survey is: bytes done, bytes in all.
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Looks at a log. `Ok(None)`: there is none (no segment was ever active). `extra` waivers are honoured besides the log's own.
+pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progress<'_>) -> Result<Option<Survey>> {
+    let names = dir.names()?;
+    let mut surveyor = Surveyor { dir, slots: BTreeMap::new(), bad: BTreeMap::new(), depth, scanned: 0 };
+    let mut identity_damage = None;
+    let mut log = None;
+    if names.identity {
+        match dir.read_identity()? {
+            Ok(id) => log = Some(id),
+            Err(_) => identity_damage = Some("the file is not as it was written"),
+        }
+    }
+    if log.is_none() {
+        log = surveyor.newest_identity(&names)?;
+    }
+    let damage_at = |kind, path: PathBuf, offset, first_lsn, evidence: &str| Damage {
+        kind,
+        path,
+        offset,
+        first_lsn,
+        last_lsn: None,
+        proven: true,
+        evidence: evidence.to_owned(),
+    };
+    surveyor.look_at_all(log, &names)?;
+    let newest = surveyor.actives().next_back();
+    if names.epochs.is_empty() || (newest.is_none() && !names.identity && surveyor.bad.is_empty()) {
+        if !names.identity {
+            return Ok(None); // Creation that did not get as far as its first record.
+        }
+        // Row 13.
+        let evidence = "the log's identity is here, but no segment";
+        let damage = damage_at(DamageKind::LostAll, dir.file(crate::segment::IDENTITY), 0, Lsn::FIRST, evidence);
+        return Ok(Some(Survey::nothing(log.unwrap_or(LogId([0; 16])), names, damage)));
+    }
+    let highest = names.epochs.last().copied().unwrap_or(0);
+    let log = log.unwrap_or(LogId([0; 16]));
+
+    // The newest control state known without reading the tail; its start bounds what must be there.
+    let mut control = newest.map(|e| surveyor.control(e)).unwrap_or_default();
+    control.waivers.extend(extra);
+
+    // The tip: the newest segment from which the chain can be walked. `cut` is the oldest segment that cannot be part of it,
+    // `lost` the damage, where it is that of a whole segment.
+    let excused = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
+    let bad = surveyor.bad.iter().find(|&(&epoch, _)| !excused(epoch));
+    let mut cut = bad.map(|(&epoch, _)| epoch);
+    let mut lost = bad.map(|(_, damage)| damage.clone());
+    let (chain, scan, found) = loop {
+        let chain = surveyor.pick_chain(&mut cut, &control);
+        let mut scan = Scan::new(&chain, control.start);
+        let found = surveyor.scan(&mut scan, &chain, &mut control, progress)?;
+        // A chain whose front is gone is no damage if its records were dropped: which the last MARK may be the first to say.
+        let Some(front) = chain.first().copied() else { break (chain, scan, found) };
+        let pred = surveyor.pred_of(front.epoch, &control).unwrap_or_default();
+        if pred.epoch == 0 || front.first_lsn <= control.start {
+            break (chain, scan, found);
+        }
+        let evidence = "a segment of the log is not there, and its records were not dropped"; // Rows 10 and 11.
+        let mut damage = damage_at(DamageKind::LostSegment, dir.segment(pred.epoch), 0, control.start, evidence);
+        damage.last_lsn = Some(front.first_lsn.prev());
+        lost.get_or_insert(damage);
+        cut = Some(front.epoch);
+    };
+    if chain.is_empty() && lost.is_none() {
+        // The identity is written when the first segment is active.
+        let epoch = names.epochs.first().copied().unwrap_or(0);
+        let evidence = "the log's identity is here, but no segment that follows from the first";
+        let at = Position::new(epoch, LINK_BLOCK).byte();
+        lost = Some(damage_at(DamageKind::Missing, dir.segment(epoch), at, control.start, evidence));
+    }
+    if depth == Depth::Tail && lost.is_none() {
+        // Row 17, within the log: reading all would come upon it.
+        let cut_within = |e: &Entry| {
+            let short = surveyor.slots.get(&e.epoch)?.short.as_ref()?;
+            let waived = control.waivers.iter().any(|w| w.from.epoch == e.epoch);
+            (short.offset < Position::new(0, e.end?).byte() && !waived).then(|| short.clone())
+        };
+        lost = chain.iter().find_map(cut_within);
+    }
+
+    let mut survey = Survey {
+        log,
+        verdict: Verdict::Unclosed,
+        control,
+        promise: scan.promise,
+        end: scan.end,
+        next_lsn: scan.next,
+        break_at: scan.at,
+        newest: newest.unwrap_or(0),
+        highest: highest.max(scan.promise.position.epoch),
+        unsealed: Vec::new(),
+        garbled_behind: 0,
+        scanned: surveyor.scanned,
+        chain,
+        names,
+    };
+    let tip = survey.chain.last().map_or(0, |e| e.epoch);
+
+    // What lies behind the break: promises, and whether anything was written. The fast path has looked already.
+    let mut beyond = Beyond::default();
+    if found != Break::Closed || depth == Depth::All {
+        surveyor.look_beyond(&survey, &mut beyond)?;
+    }
+    let found = if found == Break::Closed && beyond.written { Break::Unwritten } else { found };
+    survey.highest = survey.highest.max(beyond.promise.position.epoch);
+    survey.garbled_behind = beyond.garbled;
+
+    // Seals, from the break on: row 12 and row 20.
+    let mut seal_damage = None;
+    for epoch in surveyor.actives().filter(|&e| e >= survey.break_at.epoch) {
+        match surveyor.seal(epoch)? {
+            Seal::Absent => survey.unsealed.push(epoch),
+            Seal::Damaged => seal_damage = Some(epoch),
+            Seal::There if epoch == survey.newest && !survey.names.epochs.contains(&(epoch + 1)) && lost.is_none() => {
+                let evidence = "the newest segment is sealed: there was another after it, and it is gone";
+                lost = Some(damage_at(DamageKind::LostNewest, dir.segment(epoch + 1), 0, survey.next_lsn, evidence));
+            }
+            Seal::There => {}
+        }
+    }
+
+    let at = survey.break_at;
+    let damage = |kind, path, offset, proven, evidence: String| {
+        let last_lsn = (beyond.promise.lsn >= survey.next_lsn).then_some(beyond.promise.lsn);
+        Verdict::Corruption(Damage { kind, path, offset, first_lsn: survey.next_lsn, last_lsn, proven, evidence })
+    };
+    let broken_at = |why: &str, proof: Promise| {
+        let position = proof.position;
+        format!("{why}; a later frame says that all before block {} of segment {} was durable", position.block, position.epoch)
+    };
+    let proven = beyond.promise.position > at;
+    // Where the chain ends whole and the next segment's LINK is what is broken, that is the place to name.
+    let next_link = match surveyor.slots.get(&(tip + 1)) {
+        Some(Slot { link: LinkState::Damaged(why), .. }) => Some((*why, true)),
+        Some(Slot { link: LinkState::Unwritten, .. }) if proven => Some(("a LINK that is not there", false)),
+        _ => None,
+    };
+    let here = || dir.segment(at.epoch);
+    survey.verdict = if let Some(found) = lost {
+        let last_lsn = found.last_lsn.or((beyond.promise.lsn >= survey.next_lsn).then_some(beyond.promise.lsn));
+        Verdict::Corruption(Damage { first_lsn: survey.next_lsn, last_lsn, ..found })
+    } else if let Some(why) = identity_damage {
+        damage(DamageKind::Identity, dir.file(crate::segment::IDENTITY), 0, true, why.to_owned())
+    } else if let Some(short) = surveyor.slots.get(&at.epoch).and_then(|slot| slot.short.as_ref())
+        && (at.epoch == tip || matches!(found, Break::Damaged(_)))
+    {
+        damage(DamageKind::Size, short.path.clone(), short.offset, true, short.evidence.clone())
+    } else {
+        match (found, next_link) {
+            (Break::Structure(why), _) => damage(DamageKind::Structure, here(), at.byte(), true, why.to_owned()),
+            (Break::Damaged(why), _) if proven => {
+                damage(DamageKind::Garbled, here(), at.byte(), true, broken_at(why, beyond.promise))
+            }
+            (Break::Damaged(why), _) => {
+                let evidence = format!("{why}; a crash cannot do this, and no later promise says whether it was acknowledged");
+                damage(DamageKind::Garbled, here(), at.byte(), false, evidence)
+            }
+            (Break::Unwritten | Break::Torn, Some((why, garbled))) => {
+                let kind = if garbled { DamageKind::Garbled } else { DamageKind::Missing };
+                let offset = Position::new(0, LINK_BLOCK).byte();
+                let evidence = if proven { broken_at(why, beyond.promise) } else { format!("{why}; a crash cannot do this") };
+                damage(kind, dir.segment(tip + 1), offset, proven, evidence)
+            }
+            (Break::Unwritten, None) if proven => {
+                damage(DamageKind::Missing, here(), at.byte(), true, broken_at("nothing is written here", beyond.promise))
+            }
+            (Break::Torn, None) if proven => {
+                let why = "a frame of which some sectors were never written";
+                damage(DamageKind::Missing, here(), at.byte(), true, broken_at(why, beyond.promise))
+            }
+            (Break::Closed | Break::Unwritten, None) if seal_damage.is_some() => {
+                let epoch = seal_damage.unwrap_or(0);
+                let (blocks, inner) = (surveyor.slots.get(&epoch).map_or(1, |s| s.blocks), epoch < survey.newest);
+                let offset = Position::new(epoch, blocks - 1).byte();
+                damage(DamageKind::Seal, dir.segment(epoch), offset, inner, "the segment's seal is damaged".to_owned())
+            }
+            (Break::Closed, _) => Verdict::Clean,
+            (Break::Unwritten, None) if scan.in_unit || beyond.written || survey.newest > tip => Verdict::TornTail,
+            (Break::Unwritten, None) => Verdict::Unclosed,
+            (Break::Torn, None) => Verdict::TornTail,
+        }
+    };
+    Ok(Some(survey))
+}
+
+/// Why a scan ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Break {
+    Closed,
+    Unwritten,
+    Torn,
+    Damaged(&'static str),
+    Structure(&'static str),
+}
+
+/// A scan along the chain.
+#[derive(Debug)]
+struct Scan {
+    /// Where the next frame is looked for.
+    at: Position,
+    /// The LSN that the next record to begin has.
+    expect: Lsn,
+    in_unit: bool,
+    /// Bytes of the record begun last that are still to come.
+    pending: u64,
+    /// Behind the last whole unit.
+    end: Position,
+    next: Lsn,
+    promise: Promise,
+    closed: bool,
+    /// No frame was seen yet: a unit may have begun in a segment that was dropped.
+    fresh: bool,
+}
+
+impl Scan {
+    fn new(chain: &[Entry], start: Lsn) -> Scan {
+        let (at, expect) = match chain.first() {
+            Some(first) => (Position::new(first.epoch, LINK_BLOCK), first.first_lsn),
+            None => (Position::default(), start),
+        };
+        Scan {
+            at,
+            expect,
+            in_unit: false,
+            pending: 0,
+            end: at,
+            next: expect,
+            promise: Promise::default(),
+            closed: false,
+            fresh: true,
+        }
+    }
+
+    /// Begins at a promise: it lies between units.
+    fn begin_at(&mut self, promise: Promise) {
+        self.at = promise.position;
+        self.end = promise.position;
+        self.promise = promise;
+        self.expect = promise.lsn.next();
+        self.next = self.expect;
+        self.fresh = false;
+    }
+
+    /// Takes a frame in; what is wrong with it, if anything is.
+    fn take(&mut self, header: &FrameHeader, payload: &[u8], control: &mut Control) -> std::result::Result<(), &'static str> {
+        let is_link = header.kind == Kind::Link;
+        if is_link != (self.at.block == LINK_BLOCK) {
+            return Err("a LINK out of its place, or something else in it");
+        }
+        if header.first_lsn != self.expect {
+            return Err("a frame whose LSN does not follow the one before");
+        }
+        self.closed = false;
+        match header.kind {
+            Kind::Header | Kind::Seal => return Err("a HEADER or SEAL among the records"),
+            Kind::Link => {
+                let link = Link::decode(payload).ok_or("a LINK that does not add up")?;
+                adopt(control, link.control);
+            }
+            Kind::Mark => {
+                if self.in_unit {
+                    return Err("a MARK inside a unit");
+                }
+                adopt(control, Control::decode(payload).ok_or("a MARK that does not add up")?);
+                self.closed = header.has(CLOSED);
+            }
+            Kind::Data => {
+                let continued = header.has(CONTINUED);
+                if self.fresh && continued {
+                    self.in_unit = true;
+                    self.pending = u64::from(header.head_len);
+                }
+                if continued != self.in_unit {
+                    return Err("a unit that does not end, or does not begin");
+                }
+                self.fresh = false;
+                self.count(header, payload)?;
+                self.in_unit = header.has(CONTINUES);
+                if !self.in_unit && self.pending > 0 {
+                    return Err("a record that does not end");
+                }
+            }
+        }
+        self.expect = header.next_lsn();
+        self.at.block += header.blocks();
+        if !self.in_unit {
+            self.end = self.at;
+            self.next = self.expect;
+        }
+        // A promise beyond the frame itself is only made by a fork's LINK, for what was written before it.
+        if header.promise.position > self.promise.position {
+            self.promise = header.promise;
+        }
+        Ok(())
+    }
+
+    /// Checks that the records in a payload add up.
+    fn count(&mut self, header: &FrameHeader, payload: &[u8]) -> std::result::Result<(), &'static str> {
+        const WRONG: &str = "records that do not add up";
+        let head = header.head_len as usize;
+        if head as u64 > self.pending || head > payload.len() || (self.pending > head as u64 && payload.len() > head) {
+            return Err(WRONG);
+        }
+        self.pending -= head as u64;
+        let mut rest = &payload[head..];
+        let mut records = 0;
+        while !rest.is_empty() {
+            let (len, tail) = rest.split_at_checked(4).ok_or(WRONG)?;
+            let len = format::u32_at(len, 0) as usize;
+            records += 1;
+            if len > tail.len() {
+                self.pending = (len - tail.len()) as u64;
+                rest = &[];
+            } else {
+                rest = &tail[len..];
+            }
+        }
+        if records != header.records || (self.pending > 0 && !header.has(CONTINUES)) {
+            return Err(WRONG);
+        }
+        Ok(())
+    }
+
+    /// Follows a waiver that begins here.
+    fn waive(&mut self, control: &Control) -> bool {
+        let from_here = |w: &&Waiver| w.from == self.at && !self.in_unit;
+        let Some(waiver) = control.waivers.iter().find(from_here) else { return false };
+        self.at = waiver.to;
+        self.end = waiver.to;
+        self.expect = waiver.last_lost.next();
+        self.next = self.expect;
+        true
+    }
+}
+
+/// A newer control state. The start only rises, and a waiver once written stays: so reading old frames after new ones does no harm.
+fn adopt(control: &mut Control, mut new: Control) {
+    new.start = new.start.max(control.start);
+    for waiver in control.waivers.drain(..) {
+        if !new.waivers.contains(&waiver) {
+            new.waivers.push(waiver);
+        }
+    }
+    *control = new;
+}
+
+/// What was found behind the break.
+#[derive(Debug, Default)]
+struct Beyond {
+    promise: Promise,
+    written: bool,
+    garbled: u64,
+}
+
+enum Seal {
+    There,
+    Absent,
+    Damaged,
+}
+
+struct Surveyor<'a> {
+    dir: &'a Dir,
+    slots: BTreeMap<u64, Slot>,
+    /// Segments of which not even the header can be used.
+    bad: BTreeMap<u64, Damage>,
+    depth: Depth,
+    scanned: u64,
+}
+
+impl Surveyor<'_> {
+    /// Without `LOG`, the newest segment with a sound header says which log this is.
+    fn newest_identity(&self, names: &Names) -> Result<Option<LogId>> {
+        for &epoch in names.epochs.iter().rev() {
+            if let Ok((segment, _)) = self.dir.open_segment(None, epoch, Access::Read)? {
+                return Ok(Some(segment.log()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn look_at_all(&mut self, log: Option<LogId>, names: &Names) -> Result<()> {
+        let mut buf = Vec::new();
+        for &epoch in &names.epochs {
+            let (segment, short) = match self.dir.open_segment(log, epoch, Access::Read)? {
+                Ok(found) => found,
+                Err(damage) => {
+                    self.bad.insert(epoch, damage);
+                    continue;
+                }
+            };
+            let link = match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
+                Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
+                    Some(link) if link.pred.epoch < epoch => LinkState::Active { link, header },
+                    _ => LinkState::Damaged("a LINK that does not add up"),
+                },
+                Found::Frame(_) => LinkState::Damaged("another frame in the LINK's place"),
+                Found::Unwritten | Found::Torn => LinkState::Unwritten,
+                Found::Damaged(why) => LinkState::Damaged(why),
+            };
+            self.slots.insert(epoch, Slot { blocks: segment.blocks, link, short });
+        }
+        Ok(())
+    }
+
+    fn actives(&self) -> impl DoubleEndedIterator<Item = u64> {
+        let active = |slot: &Slot| matches!(slot.link, LinkState::Active { .. });
+        self.slots.iter().filter(move |(_, slot)| active(slot)).map(|(&epoch, _)| epoch)
+    }
+
+    fn active(&self, epoch: u64) -> Option<(&Link, &FrameHeader)> {
+        match self.slots.get(&epoch)? {
+            Slot { link: LinkState::Active { link, header }, .. } => Some((link, header)),
+            _ => None,
+        }
+    }
+
+    fn control(&self, epoch: u64) -> Control {
+        self.active(epoch).map(|(link, _)| link.control.clone()).unwrap_or_default()
+    }
+
+    /// What a segment follows: by its LINK, or by the waiver that leads to it.
+    fn pred_of(&self, epoch: u64, control: &Control) -> Option<Position> {
+        let jump = control.waivers.iter().find(|w| w.to == Position::new(epoch, LINK_BLOCK));
+        jump.map(|w| w.from).or_else(|| self.active(epoch).map(|(link, _)| link.pred))
+    }
+
+    /// The chain to the newest tip below the cut from which it can be walked; the cut is lowered past those from which it cannot.
+    fn pick_chain(&self, cut: &mut Option<u64>, control: &Control) -> Vec<Entry> {
+        loop {
+            let below = cut.unwrap_or(u64::MAX);
+            let Some(tip) = self.actives().rev().find(|&e| e < below) else { return Vec::new() };
+            match self.walk_down(tip, control) {
+                Ok(chain) => return chain,
+                Err(epoch) => *cut = Some(epoch),
+            }
+        }
+    }
+
+    /// The chain from the oldest segment that is there to a tip, or the segment whose LINK cannot be read.
+    fn walk_down(&self, tip: u64, control: &Control) -> std::result::Result<Vec<Entry>, u64> {
+        let mut chain = Vec::new();
+        let (mut epoch, mut end) = (tip, None);
+        while let Some((_, header)) = self.active(epoch) {
+            chain.push(Entry { epoch, first_lsn: header.first_lsn, end });
+            let pred = self.pred_of(epoch, control).unwrap_or_default();
+            // What is not there was dropped, or is lost: judged after the scan.
+            let dropped = header.first_lsn <= control.start && self.active(pred.epoch).is_none();
+            if pred.epoch == 0 || dropped || !(self.slots.contains_key(&pred.epoch) || self.bad.contains_key(&pred.epoch)) {
+                chain.reverse();
+                return Ok(chain);
+            }
+            (epoch, end) = (pred.epoch, Some(pred.block));
+        }
+        Err(epoch)
+    }
+
+    fn open(&self, epoch: u64) -> Result<Arc<Segment>> {
+        match self.dir.open_segment(None, epoch, Access::Read)? {
+            Ok((segment, _)) => Ok(Arc::new(segment)),
+            Err(damage) => Err(crate::Error::Corruption(Arc::new(damage))),
+        }
+    }
+
+    /// Reads along the chain to the first place without a valid frame.
+    fn scan(&mut self, scan: &mut Scan, chain: &[Entry], control: &mut Control, progress: Progress<'_>) -> Result<Break> {
+        let Some(tip) = chain.last() else { return Ok(Break::Unwritten) };
+        if self.depth == Depth::Tail {
+            if let Some(closed) = self.closed(tip, scan, control)? {
+                return Ok(closed);
+            }
+            let promise = self.active(tip.epoch).map_or(Promise::default(), |(_, header)| header.promise);
+            if chain.iter().any(|e| e.epoch == promise.position.epoch) {
+                scan.begin_at(promise);
+            }
+        }
+        let bytes_of = |e: &Entry| self.slots.get(&e.epoch).map_or(0, |slot| Position::new(0, slot.blocks).byte());
+        let total: u64 = chain.iter().filter(|e| e.epoch >= scan.at.epoch).map(bytes_of).sum();
+        let before = self.scanned;
+        let mut walker: Option<Walker> = None;
+        loop {
+            while scan.waive(control) {}
+            let Some(index) = chain.iter().position(|e| e.epoch == scan.at.epoch) else {
+                return Ok(Break::Structure("a waiver that leads nowhere"));
+            };
+            let end = chain[index].end;
+            let walker = match &mut walker {
+                Some(walker) if walker.segment().epoch() == scan.at.epoch => {
+                    walker.seek(scan.at.block);
+                    walker
+                }
+                other => other.insert(Walker::new(self.open(scan.at.epoch)?, scan.at.block, end.unwrap_or(u32::MAX))),
+            };
+            if walker.at_end() {
+                match chain.get(index + 1) {
+                    Some(next) => scan.at = Position::new(next.epoch, LINK_BLOCK),
+                    // The tip is full to its seal.
+                    None if scan.closed => return Ok(Break::Closed),
+                    None => return Ok(Break::Unwritten),
+                }
+                continue;
+            }
+            match walker.step()? {
+                Found::Frame(header) => {
+                    if let Err(why) = scan.take(&header, walker.payload(&header), control) {
+                        return Ok(Break::Structure(why));
+                    }
+                    self.scanned += header.frame_len() as u64;
+                    progress(self.scanned - before, total);
+                }
+                Found::Unwritten if scan.closed && end.is_none() => return Ok(Break::Closed),
+                Found::Unwritten => return Ok(Break::Unwritten),
+                Found::Torn => return Ok(Break::Torn),
+                Found::Damaged(why) => return Ok(Break::Damaged(why)),
+            }
+        }
+    }
+
+    /// Row 1 without a scan: the last written block of the tip is that of a CLOSED mark, which promises all before it.
+    fn closed(&self, tip: &Entry, scan: &mut Scan, control: &mut Control) -> Result<Option<Break>> {
+        let Some(slot) = self.slots.get(&tip.epoch).filter(|slot| slot.short.is_none()) else { return Ok(None) };
+        let segment = self.open(tip.epoch)?;
+        let (mut written, mut unwritten) = (LINK_BLOCK, slot.blocks - 1);
+        while unwritten - written > 1 {
+            let middle = written + (unwritten - written) / 2;
+            match segment.head(middle)? {
+                Head::Frame(_) | Head::Middle => written = middle,
+                Head::Unwritten => unwritten = middle,
+                Head::Damaged(_) => return Ok(None),
+            }
+        }
+        let mut buf = Vec::new();
+        let Found::Frame(header) = segment.frame(written, segment.data_end(), &mut buf)? else { return Ok(None) };
+        let at = Position::new(tip.epoch, written);
+        if header.kind != Kind::Mark || !header.has(CLOSED) || header.promise.position != at || header.blocks() != 1 {
+            return Ok(None);
+        }
+        let Some(new) = Control::decode(format::payload(&header, &buf)) else { return Ok(None) };
+        // Bisection sees few blocks: nothing may stand right behind what it found.
+        for block in written + 1..(written + 1 + format::FRAME_BLOCKS_MAX).min(slot.blocks - 1) {
+            if segment.head(block)? != Head::Unwritten {
+                return Ok(None);
+            }
+        }
+        adopt(control, new);
+        scan.at = Position::new(tip.epoch, written + 1);
+        scan.end = scan.at;
+        scan.next = header.first_lsn;
+        scan.expect = header.first_lsn;
+        scan.promise = header.promise;
+        Ok(Some(Break::Closed))
+    }
+
+    /// Reads all that lies behind the break: the rest of that segment (if the log does not leave it before), and every file with a higher epoch.
+    fn look_beyond(&self, survey: &Survey, beyond: &mut Beyond) -> Result<()> {
+        for (&epoch, slot) in self.slots.range(survey.break_at.epoch..) {
+            let from = if epoch == survey.break_at.epoch { survey.break_at.block } else { LINK_BLOCK };
+            let segment = self.open(epoch)?;
+            let mut buf = vec![0; 64 * format::BLOCK];
+            let mut block = from;
+            while block < slot.blocks - 1 {
+                let want = buf.len().min((slot.blocks - 1 - block) as usize * format::BLOCK);
+                let read = segment.read(block, &mut buf[..want])?;
+                for (i, sectors) in buf[..read].chunks_exact(format::BLOCK).enumerate() {
+                    match segment.binding.head(block + i as u32, &sectors[..SECTOR]) {
+                        Head::Frame(header) => {
+                            beyond.written = true;
+                            if header.promise.position > beyond.promise.position {
+                                beyond.promise = header.promise;
+                            }
+                        }
+                        Head::Middle => beyond.written = true,
+                        Head::Damaged(_) => beyond.garbled += 1,
+                        Head::Unwritten => {}
+                    }
+                }
+                if read < want {
+                    break;
+                }
+                block += (want / format::BLOCK) as u32;
+            }
+        }
+        Ok(())
+    }
+
+    fn seal(&self, epoch: u64) -> Result<Seal> {
+        let Some(slot) = self.slots.get(&epoch).filter(|slot| slot.short.is_none()) else { return Ok(Seal::Absent) };
+        let segment = self.open(epoch)?;
+        Ok(match segment.frame(slot.blocks - 1, slot.blocks, &mut Vec::new())? {
+            Found::Frame(header) if header.kind == Kind::Seal => Seal::There,
+            Found::Unwritten | Found::Torn => Seal::Absent,
+            Found::Frame(_) | Found::Damaged(_) => Seal::Damaged,
+        })
+    }
+}
+
+impl Survey {
+    fn nothing(log: LogId, names: Names, damage: Damage) -> Survey {
+        let highest = names.epochs.last().copied().unwrap_or(0);
+        Survey {
+            log,
+            verdict: Verdict::Corruption(damage),
+            chain: Vec::new(),
+            control: Control::default(),
+            promise: Promise::default(),
+            end: Position::default(),
+            next_lsn: Lsn::FIRST,
+            break_at: Position::default(),
+            newest: 0,
+            highest,
+            names,
+            unsealed: Vec::new(),
+            garbled_behind: 0,
+            scanned: 0,
+        }
+    }
+
+    /// The last record's LSN.
+    pub(crate) fn last_lsn(&self) -> Lsn {
+        self.next_lsn.prev()
+    }
+}
+
+/// The chain by its LINKs alone, and the state in the newest: for a reader beside a writer.
+pub(crate) fn outline(dir: &Dir) -> Result<Option<(LogId, Vec<Entry>, Control)>> {
+    let names = dir.names()?;
+    let mut surveyor = Surveyor { dir, slots: BTreeMap::new(), bad: BTreeMap::new(), depth: Depth::Tail, scanned: 0 };
+    let log = match names.identity {
+        true => dir.read_identity()?.ok(),
+        false => None,
+    };
+    let log = match log {
+        Some(log) => Some(log),
+        None => surveyor.newest_identity(&names)?,
+    };
+    surveyor.look_at_all(log, &names)?;
+    let (Some(log), Some(newest)) = (log, surveyor.actives().next_back()) else { return Ok(None) };
+    let control = surveyor.control(newest);
+    let chain = surveyor.pick_chain(&mut None, &control);
+    Ok(Some((log, chain, control)))
+}

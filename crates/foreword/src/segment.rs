@@ -1,0 +1,343 @@
+//! One segment file: how it is made, recycled, read and written; and the other names in a log's directory.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::disk::{self, Access, Disk, DiskFile};
+use crate::error::{Damage, DamageKind, Doing};
+use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LogId, Position, SECTOR, SegmentHeader};
+use crate::{Error, Lsn, Result};
+
+pub(crate) const IDENTITY: &str = "LOG";
+pub(crate) const LOCK: &str = "LOCK";
+pub(crate) const DAMAGED: &str = "damaged";
+const TMP: &str = ".tmp";
+
+/// How much is zero-filled at a time: small enough not to stall a commit that shares the disk.
+const FILL: usize = 1 << 20;
+
+/// A log's directory on a disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Dir {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) path: PathBuf,
+}
+
+pub(crate) fn segment_name(epoch: u64) -> String {
+    format!("{epoch:020}.seg")
+}
+
+fn parse_segment_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg")?;
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// The names in a log's directory, sorted out.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// Epochs with a segment file, ascending.
+    pub(crate) epochs: Vec<u64>,
+    pub(crate) temporary: Vec<String>,
+    pub(crate) identity: bool,
+    /// Names that a log does not use.
+    pub(crate) others: Vec<String>,
+}
+
+impl Dir {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn segment(&self, epoch: u64) -> PathBuf {
+        self.file(&segment_name(epoch))
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.disk.sync_dir(&self.path).doing("sync the directory", &self.path)
+    }
+
+    pub(crate) fn names(&self) -> Result<Names> {
+        let mut names = Names::default();
+        let listed = match self.disk.list(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::NotFound { dir: self.path.clone() }),
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                return Err(Error::NotALog { dir: self.path.clone(), why: "it is a file, not a directory".into() });
+            }
+            listed => listed.doing("list the directory", &self.path)?,
+        };
+        for name in listed {
+            match parse_segment_name(&name) {
+                Some(epoch) => names.epochs.push(epoch),
+                None if name == IDENTITY => names.identity = true,
+                None if name.ends_with(TMP) => names.temporary.push(name),
+                None if name == LOCK || name == DAMAGED => {}
+                None => names.others.push(name),
+            }
+        }
+        names.epochs.sort_unstable();
+        Ok(names)
+    }
+
+    /// Takes the writer's lock. Tries for a moment: a reader that asks whether a writer is there holds it for microseconds.
+    pub(crate) fn lock(&self) -> Result<Box<dyn DiskFile>> {
+        let path = self.file(LOCK);
+        for patience in (0..20).rev() {
+            match self.disk.lock(&path) {
+                Ok(lock) => return Ok(lock),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && patience > 0 => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(e).doing("take the writer's lock", &path),
+            }
+        }
+        Err(Error::Locked { dir: self.path.clone(), holder: self.holder() })
+    }
+
+    /// What the lock's holder wrote of itself.
+    fn holder(&self) -> String {
+        let read = || -> io::Result<String> {
+            let file = self.disk.open(&self.file(LOCK), Access::Read)?;
+            let mut text = [0; 100];
+            let n = disk::read_full(&*file, &mut text, 0)?;
+            Ok(String::from_utf8_lossy(&text[..n]).trim().to_owned())
+        };
+        read().ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "by an unknown process".into())
+    }
+
+    pub(crate) fn has_writer(&self) -> Result<bool> {
+        let path = self.file(LOCK);
+        self.disk.is_locked(&path).doing("ask for the writer's lock", &path)
+    }
+
+    fn write_small(&self, name: &str, text: &str) -> Result<()> {
+        let tmp = self.file(&format!("{name}{TMP}"));
+        let file = self.disk.open(&tmp, Access::Create).doing("create the file", &tmp)?;
+        disk::write_full(&*file, &mut [io::IoSlice::new(text.as_bytes())], 0, false).doing("write the file", &tmp)?;
+        file.sync().doing("sync the file", &tmp)?;
+        self.disk.rename(&tmp, &self.file(name)).doing("rename the file", &tmp)?;
+        self.sync()
+    }
+
+    pub(crate) fn write_identity(&self, log: LogId) -> Result<()> {
+        self.write_small(IDENTITY, &identity_text(log))
+    }
+
+    /// The identity, if the file is there; `Err(text)` inside if it is not as it was written.
+    pub(crate) fn read_identity(&self) -> Result<std::result::Result<LogId, String>> {
+        let path = self.file(IDENTITY);
+        let file = self.disk.open(&path, Access::Read).doing("open the file", &path)?;
+        let mut text = [0; 128];
+        let n = disk::read_full(&*file, &mut text, 0).doing("read the file", &path)?;
+        let text = String::from_utf8_lossy(&text[..n]).into_owned();
+        let id = text.lines().nth(1).and_then(|line| line.strip_prefix("uuid ")?.parse().ok());
+        Ok(id.filter(|&id| identity_text(id) == text).ok_or(text))
+    }
+
+    /// Makes a segment ready for use under its name: zero-filled, or an old one of the same log recycled. Durable when it
+    /// returns. An unused file of that name is replaced. No error leaves anything but a temporary file.
+    pub(crate) fn prepare(&self, log: LogId, epoch: u64, blocks: u32, recycle: Option<u64>) -> Result<Arc<Segment>> {
+        let path = self.segment(epoch);
+        let tmp = self.file(&format!("{}{TMP}", segment_name(epoch)));
+        let bytes = u64::from(blocks) * BLOCK as u64;
+        let made = (|| -> io::Result<Box<dyn DiskFile>> {
+            let file = match recycle {
+                Some(old) => {
+                    self.disk.rename(&self.segment(old), &tmp)?;
+                    self.disk.open(&tmp, Access::Write)?
+                }
+                None => {
+                    let file = self.disk.open(&tmp, Access::Create)?;
+                    fill(&*file, bytes)?;
+                    file
+                }
+            };
+            let created_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+            let header = SegmentHeader {
+                version: format::VERSION,
+                segment_blocks: blocks,
+                log,
+                epoch,
+                created_ms,
+                recycled_from: recycle.unwrap_or(0),
+            };
+            disk::write_full(&*file, &mut [io::IoSlice::new(&header.encode())], 0, false)?;
+            file.sync()?;
+            self.disk.rename(&tmp, &path)?;
+            self.disk.sync_dir(&self.path)?;
+            Ok(file)
+        })();
+        match made {
+            Ok(file) => Ok(Arc::new(Segment { file, path, blocks, binding: Binding::new(log, epoch) })),
+            Err(source) => {
+                // What is half made only takes space, which may be just what is missing.
+                let _ = self.disk.remove(&tmp);
+                let source = Arc::new(source);
+                Err(match source.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        Error::NoSpace { dir: self.path.clone(), source }
+                    }
+                    _ => Error::Io { doing: "prepare a segment", path: tmp, source },
+                })
+            }
+        }
+    }
+
+    /// Whether a segment file has so many blocks, so that it may be recycled as one that has.
+    pub(crate) fn has_blocks(&self, epoch: u64, blocks: u32) -> bool {
+        let len = self.disk.open(&self.segment(epoch), Access::Read).and_then(|file| file.len());
+        len.is_ok_and(|len| len == u64::from(blocks) * BLOCK as u64)
+    }
+
+    /// Opens a segment by its header; `Err` inside if the header is damaged (rows 9, 14 and 15). A file of a wrong length (row 17) opens,
+    /// with the damage beside it: where the log left the segment before the cut, nothing is missing.
+    pub(crate) fn open_segment(
+        &self,
+        expect: Option<LogId>,
+        epoch: u64,
+        access: Access,
+    ) -> Result<std::result::Result<(Segment, Option<Damage>), Damage>> {
+        let path = self.segment(epoch);
+        let file = self.disk.open(&path, access).doing("open the segment", &path)?;
+        let len = file.len().doing("read the segment's length", &path)?;
+        let mut block = vec![0; BLOCK];
+        let read = disk::read_full(&*file, &mut block, 0).doing("read the segment's header", &path)?;
+        let damage = |kind, offset, evidence: String| {
+            let (first_lsn, last_lsn) = (Lsn::FIRST, None);
+            Damage { kind, path: path.clone(), offset, first_lsn, last_lsn, proven: true, evidence }
+        };
+        if read < BLOCK {
+            return Ok(Err(damage(DamageKind::Size, len, format!("the file has {len} bytes: its header is cut"))));
+        }
+        let Some(header) = SegmentHeader::decode(&mut block) else {
+            let evidence = "the segment's header fails its checksums, though it was whole before the file had its name";
+            return Ok(Err(damage(DamageKind::Header, 0, evidence.into())));
+        };
+        if header.version > format::VERSION {
+            let (found, supported) = (header.version, format::VERSION);
+            return Err(Error::UnsupportedVersion { path, found, supported });
+        }
+        if let Some(log) = expect.filter(|&log| log != header.log) {
+            let evidence = format!("a segment of log {} in the directory of log {log}", header.log);
+            return Ok(Err(damage(DamageKind::Foreign, 0, evidence)));
+        }
+        if header.epoch != epoch {
+            let evidence = format!("a copy of segment {} under this name", header.epoch);
+            return Ok(Err(damage(DamageKind::Misplaced, 0, evidence)));
+        }
+        if header.segment_blocks < crate::options::SEGMENT_BLOCKS_MIN {
+            let evidence = format!("a header that says {} blocks", header.segment_blocks);
+            return Ok(Err(damage(DamageKind::Structure, 0, evidence)));
+        }
+        let bytes = u64::from(header.segment_blocks) * BLOCK as u64;
+        let short =
+            (len != bytes).then(|| damage(DamageKind::Size, len, format!("the file has {len} bytes, its header says {bytes}")));
+        let binding = Binding::new(header.log, epoch);
+        Ok(Ok((Segment { file, path, blocks: header.segment_blocks, binding }, short)))
+    }
+}
+
+fn identity_text(log: LogId) -> String {
+    format!("foreword log format {}\nuuid {log}\n", format::VERSION)
+}
+
+fn fill(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; FILL.min(bytes as usize)];
+    let mut at = 0;
+    while at < bytes {
+        let some = &zeros[..zeros.len().min((bytes - at) as usize)];
+        disk::write_full(file, &mut [io::IoSlice::new(some)], at, false)?;
+        at += some.len() as u64;
+        // In steps, so that a commit's own flush never waits behind the whole of it.
+        file.sync()?;
+    }
+    Ok(())
+}
+
+/// An open segment file.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) path: PathBuf,
+    pub(crate) blocks: u32,
+    pub(crate) binding: Binding,
+}
+
+/// What a read found where a frame may begin.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Frame(FrameHeader),
+    Unwritten,
+    Torn,
+    Damaged(&'static str),
+}
+
+impl Segment {
+    pub(crate) fn epoch(&self) -> u64 {
+        self.binding.epoch
+    }
+
+    pub(crate) fn log(&self) -> LogId {
+        self.binding.log
+    }
+
+    pub(crate) fn at(&self, block: u32) -> Position {
+        Position::new(self.epoch(), block)
+    }
+
+    /// The seal's block, at which frames end.
+    pub(crate) fn data_end(&self) -> u32 {
+        self.blocks - 1
+    }
+
+    /// Reads at a block: how many bytes there were.
+    pub(crate) fn read(&self, block: u32, buf: &mut [u8]) -> Result<usize> {
+        disk::read_full(&*self.file, buf, self.at(block).byte()).doing("read the segment", &self.path)
+    }
+
+    /// What begins at a block, by its first sector.
+    pub(crate) fn head(&self, block: u32) -> Result<Head> {
+        let mut sector = [0; SECTOR];
+        if self.read(block, &mut sector)? < SECTOR {
+            return Ok(Head::Damaged("the file ends"));
+        }
+        Ok(self.binding.head(block, &sector))
+    }
+
+    /// Reads, checks and opens the frame at a block. `end` bounds it (the block behind the last that it may have).
+    pub(crate) fn frame(&self, block: u32, end: u32, buf: &mut Vec<u8>) -> Result<Found> {
+        buf.resize(BLOCK, 0);
+        if self.read(block, buf)? < BLOCK {
+            return Ok(Found::Damaged("the file ends"));
+        }
+        let header = match self.binding.head(block, &buf[..SECTOR]) {
+            Head::Frame(header) => header,
+            Head::Unwritten => return Ok(Found::Unwritten),
+            Head::Middle => return Ok(Found::Damaged("the middle of a frame where one should begin")),
+            Head::Damaged(why) => return Ok(Found::Damaged(why)),
+        };
+        if header.blocks() > end.saturating_sub(block) {
+            return Ok(Found::Damaged("a frame that reaches beyond its bounds"));
+        }
+        buf.resize(header.frame_len(), 0);
+        if self.read(block + 1, &mut buf[BLOCK..])? < header.frame_len() - BLOCK {
+            return Ok(Found::Damaged("the file ends"));
+        }
+        Ok(match self.binding.open_body(block, &header, buf) {
+            Ok(()) => Found::Frame(header),
+            Err(Body::Torn) => Found::Torn,
+            Err(Body::Damaged) => Found::Damaged("a frame that fails its checksum, though all of it was written"),
+        })
+    }
+
+    /// Writes bytes at a block, durably if asked.
+    pub(crate) fn write(&self, block: u32, bufs: &mut [io::IoSlice<'_>], durable: bool) -> Result<()> {
+        disk::write_full(&*self.file, bufs, self.at(block).byte(), durable).doing("write the segment", &self.path)
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync().doing("sync the segment", &self.path)
+    }
+}

@@ -1,0 +1,130 @@
+//! Walks a segment's frames forward in large reads: under recovery and under every reader.
+
+use std::sync::Arc;
+
+use crate::Result;
+use crate::format::{self, BLOCK, Body, FRAME_MAX, FrameHeader, Head, SECTOR};
+use crate::segment::{Found, Segment};
+
+/// Read at once. Large enough that the system call is cheap, small enough to stay in the processor's cache.
+const READ: usize = FRAME_MAX;
+
+#[derive(Debug)]
+pub(crate) struct Walker {
+    segment: Arc<Segment>,
+    /// The block behind the last that frames may have.
+    end: u32,
+    /// Where the next frame is looked for.
+    block: u32,
+    buf: Vec<u8>,
+    /// The block at which the buffer begins, and how many bytes of it are filled.
+    buf_block: u32,
+    filled: usize,
+    /// The last frame, within the buffer.
+    frame: (usize, usize),
+}
+
+impl Walker {
+    pub(crate) fn new(segment: Arc<Segment>, block: u32, end: u32) -> Walker {
+        let end = end.min(segment.data_end());
+        Walker { segment, end, block, buf: Vec::new(), buf_block: block, filled: 0, frame: (0, 0) }
+    }
+
+    /// With another's buffer, so that a reader has one.
+    pub(crate) fn replace(&mut self, segment: Arc<Segment>, block: u32, end: u32) {
+        let buf = std::mem::take(&mut self.buf);
+        *self = Walker { buf, ..Walker::new(segment, block, end) };
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Where the next frame is looked for.
+    pub(crate) fn block(&self) -> u32 {
+        self.block
+    }
+
+    pub(crate) fn set_end(&mut self, end: u32) {
+        self.end = end.min(self.segment.data_end());
+    }
+
+    pub(crate) fn at_end(&self) -> bool {
+        self.block >= self.end
+    }
+
+    /// Goes to a block.
+    pub(crate) fn seek(&mut self, block: u32) {
+        self.block = block;
+    }
+
+    /// The payload of the frame that `step` found last.
+    pub(crate) fn payload(&self, header: &FrameHeader) -> &[u8] {
+        format::payload(header, &self.buf[self.frame.0..self.frame.1])
+    }
+
+    /// Reads the frame at the current block, and steps over it if it is whole.
+    pub(crate) fn step(&mut self) -> Result<Found> {
+        // What was read ahead may have been written since: what is no frame is read afresh before it is believed.
+        let stale = self.offset().is_some();
+        match self.look()? {
+            Found::Frame(header) => {
+                self.block += header.blocks();
+                Ok(Found::Frame(header))
+            }
+            _ if stale => {
+                self.filled = 0;
+                self.step()
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Where the current block begins in the buffer, if its first sector is there.
+    fn offset(&self) -> Option<usize> {
+        let at = (self.block.checked_sub(self.buf_block)? as usize).checked_mul(BLOCK)?;
+        (at + BLOCK <= self.filled).then_some(at)
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let want = READ.min((self.segment.blocks.saturating_sub(self.block)) as usize * BLOCK);
+        if self.buf.len() < want {
+            self.buf.resize(READ, 0);
+        }
+        self.buf_block = self.block;
+        self.filled = 0;
+        self.filled = self.segment.read(self.block, &mut self.buf[..want])?;
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<Found> {
+        if self.offset().is_none() {
+            self.fill()?;
+        }
+        let Some(mut at) = self.offset() else { return Ok(Found::Damaged("the file ends")) };
+        let binding = self.segment.binding;
+        let header = match binding.head(self.block, &self.buf[at..at + SECTOR]) {
+            Head::Frame(header) => header,
+            Head::Unwritten => return Ok(Found::Unwritten),
+            Head::Middle => return Ok(Found::Damaged("the middle of a frame where one should begin")),
+            Head::Damaged(why) => return Ok(Found::Damaged(why)),
+        };
+        if header.blocks() > self.end.saturating_sub(self.block) {
+            return Ok(Found::Damaged("a frame that reaches beyond its bounds"));
+        }
+        let len = header.frame_len();
+        if at + len > self.filled && at > 0 {
+            self.fill()?;
+            at = 0;
+        }
+        if at + len > self.filled {
+            return Ok(Found::Damaged("the file ends"));
+        }
+        self.frame = (at, at + len);
+        Ok(match binding.open_body(self.block, &header, &mut self.buf[at..at + len]) {
+            Ok(()) => Found::Frame(header),
+            Err(Body::Torn) => Found::Torn,
+            Err(Body::Damaged) => Found::Damaged("a frame that fails its checksum, though all of it was written"),
+        })
+    }
+}

@@ -1,0 +1,228 @@
+//! The log's main job, as a user would have it do it.
+use std::sync::Arc;
+use std::time::Duration;
+
+use foreword::{Durability, Error, Log, Lsn, OnDamage, Options, SyncPolicy, Verdict, View};
+
+fn small() -> Options {
+    Options::new().segment_bytes(64 << 10)
+}
+
+fn record(i: u64) -> Vec<u8> {
+    let len = (i * 7919 % 900) as usize;
+    (0..len).map(|k| (i as usize + k * 31) as u8).collect()
+}
+
+fn check(log: &Log, from: u64, to: u64) {
+    let mut lsn = from;
+    for r in log.iter(Lsn(from)) {
+        let r = r.unwrap();
+        assert_eq!(r.lsn, Lsn(lsn));
+        assert_eq!(r.data, record(lsn), "{lsn}");
+        lsn += 1;
+    }
+    assert_eq!(lsn, to + 1);
+    for r in log.iter_back(Lsn::MAX) {
+        let r = r.unwrap();
+        lsn -= 1;
+        assert_eq!(r.lsn, Lsn(lsn));
+        assert_eq!(r.data, record(lsn), "{lsn}");
+    }
+    assert_eq!(lsn, from);
+}
+
+#[test]
+fn records_come_back_over_segments_and_reopenings() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut next = 1;
+    for round in 0..6 {
+        let log = small().open(dir.path()).unwrap();
+        let verdict = &log.recovery().verdict;
+        assert_eq!(*verdict, if round == 0 { Verdict::Created } else { Verdict::Clean });
+        assert_eq!(log.last_lsn(), Lsn(next - 1));
+        for _ in 0..500 {
+            assert_eq!(log.append(&record(next)).unwrap(), Lsn(next));
+            next += 1;
+            if next % 50 == 0 {
+                log.sync().unwrap();
+            }
+        }
+        log.sync().unwrap();
+        check(&log, 1, next - 1);
+        for lsn in (1..next).step_by(97) {
+            assert_eq!(log.get(Lsn(lsn)).unwrap(), record(lsn));
+        }
+        log.close().unwrap();
+    }
+    let report = foreword::verify(dir.path(), &mut |_, _| {}).unwrap();
+    assert_eq!(report.verdict, Some(Verdict::Clean));
+    assert_eq!(report.last_lsn, Lsn(next - 1));
+    let view = View::open(dir.path()).unwrap();
+    assert_eq!(view.iter(Lsn::ZERO).count() as u64, next - 1);
+}
+
+#[test]
+fn commits_from_many_threads_share_flushes() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Arc::new(Options::new().segment_bytes(1 << 20).open(dir.path()).unwrap());
+    std::thread::scope(|s| {
+        for t in 0..16 {
+            let log = &log;
+            s.spawn(move || {
+                for i in 0..200 {
+                    let lsn = log.commit(format!("{t} {i}").as_bytes()).unwrap();
+                    assert!(log.durable_lsn() >= lsn);
+                }
+            });
+        }
+    });
+    let stats = log.stats();
+    assert_eq!(stats.records, 3200);
+    assert!(stats.flushes < 3200, "{}", stats.flushes);
+    assert_eq!(log.iter(Lsn::FIRST).count(), 3200);
+}
+
+#[test]
+fn a_killed_log_recovers_what_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let log = small().sync(SyncPolicy::manual()).background(false).open(dir.path()).unwrap();
+    for i in 1..=300 {
+        log.append(&record(i)).unwrap();
+    }
+    log.sync().unwrap();
+    for i in 301..=400 {
+        log.append(&record(i)).unwrap();
+    }
+    log.write().unwrap();
+    log.append(b"never written").unwrap();
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    let view = View::open(copy.path()).unwrap();
+    assert_eq!(view.last_lsn().unwrap(), Lsn(400));
+    let recovered = small().open(copy.path()).unwrap();
+    assert_eq!(recovered.recovery().verdict, Verdict::Unclosed);
+    assert!(recovered.recovery().rewritten_records >= 100);
+    check(&recovered, 1, 400);
+    assert_eq!(recovered.commit(&record(401)).unwrap(), Lsn(401));
+    check(&recovered, 1, 401);
+    recovered.close().unwrap();
+    let again = small().open(copy.path()).unwrap();
+    check(&again, 1, 401);
+}
+
+#[test]
+fn large_records_and_batches_span_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let big: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2654435761) >> 13) as u8).collect();
+    log.commit(b"before").unwrap();
+    log.commit(&big).unwrap();
+    let batch: Vec<Vec<u8>> = (0..2000).map(record).collect();
+    let first = log.commit_batch(&batch).unwrap();
+    assert_eq!(first, Lsn(3));
+    log.commit(b"after").unwrap();
+    assert_eq!(log.get(Lsn(2)).unwrap(), big);
+    assert_eq!(log.get(Lsn(1003)).unwrap(), record(1000));
+    assert_eq!(log.get(Lsn(2003)).unwrap(), b"after");
+    assert_eq!(log.iter_back(Lsn::MAX).count(), 2003);
+    log.close().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    assert_eq!(
+        log.iter(Lsn::FIRST).map(|r| r.unwrap().data.len()).sum::<usize>(),
+        6 + 5 + 3_000_000 + batch.iter().map(Vec::len).sum::<usize>()
+    );
+}
+
+#[test]
+fn truncation_at_both_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    for i in 1..=2000 {
+        log.append(&record(i)).unwrap();
+    }
+    log.sync().unwrap();
+    let many = log.stats().segments;
+    log.hold("replica", Lsn(900)).unwrap();
+    assert_eq!(log.truncate_front(Lsn(1500)).unwrap(), Lsn(900));
+    assert!(log.stats().segments < many);
+    assert!(matches!(log.get(Lsn(899)), Err(Error::Dropped { .. })));
+    check(&log, 900, 2000);
+    log.truncate_back(Lsn(1800)).unwrap();
+    assert_eq!(log.last_lsn(), Lsn(1799));
+    check(&log, 900, 1799);
+    for i in 1800..=1900 {
+        assert_eq!(log.commit(&record(i)).unwrap(), Lsn(i));
+    }
+    check(&log, 900, 1900);
+    assert!(log.release("replica").unwrap());
+    assert_eq!(log.truncate_front(Lsn(1500)).unwrap(), Lsn(1500));
+    log.close().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    check(&log, 1500, 1900);
+    log.truncate_back(Lsn(1500)).unwrap();
+    assert_eq!(log.iter(Lsn::ZERO).count(), 0);
+    assert_eq!(log.commit(&record(1500)).unwrap(), Lsn(1500));
+    drop(log);
+    check(&small().open(dir.path()).unwrap(), 1500, 1500);
+}
+
+#[test]
+fn levels_of_durability_mean_what_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().background(false).open(dir.path()).unwrap();
+    log.append(b"a").unwrap();
+    assert_eq!((log.last_lsn(), log.written_lsn(), log.durable_lsn()), (Lsn(1), Lsn(0), Lsn(0)));
+    log.append_with(b"b", Durability::Written).unwrap();
+    assert_eq!((log.last_lsn(), log.written_lsn(), log.durable_lsn()), (Lsn(2), Lsn(2), Lsn(0)));
+    assert_eq!(log.iter(Lsn::ZERO).count(), 0, "no reader sees what is not durable");
+    log.append_with(b"c", Durability::Synced).unwrap();
+    assert_eq!((log.last_lsn(), log.written_lsn(), log.durable_lsn()), (Lsn(3), Lsn(3), Lsn(3)));
+    assert!(matches!(log.sync_to(Lsn(4)), Err(Error::NotAppended { .. })));
+}
+
+#[test]
+fn the_policy_syncs_in_the_background() {
+    for policy in [SyncPolicy::interval(Duration::from_millis(5)), SyncPolicy::every_records(3), SyncPolicy::every_bytes(3)] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = small().sync(policy).open(dir.path()).unwrap();
+        let mut reader = log.reader();
+        for _ in 0..3 {
+            log.append(b"x").unwrap();
+        }
+        let record = reader.wait_next(Some(Duration::from_secs(10))).unwrap().expect("durable by policy");
+        assert_eq!(record.lsn, Lsn(1));
+        log.close().unwrap();
+    }
+}
+
+#[test]
+fn a_second_writer_is_told_who_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    match small().open(dir.path()) {
+        Err(Error::Locked { holder, .. }) => assert!(holder.contains(&std::process::id().to_string())),
+        other => panic!("{other:?}"),
+    }
+    drop(log);
+    small().on_damage(OnDamage::Refuse).open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_view_follows_a_live_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let view = View::open(dir.path()).unwrap();
+    assert!(view.has_writer());
+    let mut reader = view.reader_at(Lsn::ZERO);
+    for i in 1..=500 {
+        log.commit(&record(i)).unwrap();
+    }
+    for i in 1..=500 {
+        let r = reader.wait_next(Some(Duration::from_secs(5))).unwrap().unwrap_or_else(|| panic!("{i}"));
+        assert_eq!((r.lsn, r.data), (Lsn(i), &record(i)[..]));
+    }
+    log.close().unwrap();
+}

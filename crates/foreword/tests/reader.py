@@ -1,0 +1,534 @@
+#!/usr/bin/env python3
+"""An independent, strictly read-only reader of the foreword log format, version 1.
+
+Written from docs/FORMAT.md alone, without a look at the Rust code. The tests run it on the
+directories they make, to hold the library to the document: where the two disagree, one is wrong.
+
+    python3 reader.py DIR          (no writer may be alive)
+
+Prints `<lsn> <hex>` (an empty record: `<lsn> -`) for each record that recovery would return, then
+`verdict: NAME row=N at=EPOCH:BLOCK`: clean, unclosed, torn-tail or corruption, the row of the
+document's table, and the position X or that of the damage. It always walks the whole chain and
+checks every frame on it. Before a verdict of corruption come the records read before the damage.
+"""
+import os
+import re
+import struct
+import sys
+from collections import namedtuple
+from functools import lru_cache
+
+BLOCK, SECTOR, MAX_BLOCKS = 4096, 512, 64
+HEADER, LINK, DATA, MARK, SEAL = 1, 2, 3, 4, 5
+CONTINUES, CONTINUED, CLOSED = 1, 2, 4
+FLAGS = {HEADER: 0, LINK: 0, DATA: CONTINUES | CONTINUED, MARK: CLOSED, SEAL: 0}
+VALID, UNWRITTEN, TORN, DAMAGED = "valid", "unwritten", "torn", "damaged"
+ZEROS = bytes(SECTOR)
+
+Head = namedtuple("Head", "magic crc body kind flags prev size count head promise_block"
+                          " promise_epoch promise_lsn first epoch")
+HEAD = struct.Struct("<4sIIBBHIIIIQQQQ")
+Frame = namedtuple("Frame", "head blocks payload")
+Link = namedtuple("Link", "epoch end first control")
+Control = namedtuple("Control", "start waivers")
+Waiver = namedtuple("Waiver", "begin end first last")
+
+
+class Corrupt(Exception):
+    def __init__(self, row, at):
+        super().__init__(row, at)
+        self.row, self.at = row, at
+
+
+# CRC-32C, four bytes a step: the tables of slicing-by-4, joined in pairs.
+
+def _tables():
+    one = []
+    for c in range(256):
+        for _ in range(8):
+            c = c >> 1 ^ (0x82F63B78 if c & 1 else 0)
+        one.append(c)
+    t = [one]
+    for _ in range(3):
+        t.append([one[c & 255] ^ c >> 8 for c in t[-1]])
+    return one, [a ^ b for b in t[2] for a in t[3]], [a ^ b for b in t[0] for a in t[1]]
+
+
+ONE, LOW, HIGH = _tables()
+
+
+def crc(data, before=0):
+    """The CRC of `data`, or of what has the CRC `before` followed by `data`."""
+    c = before ^ 0xFFFFFFFF
+    whole = len(data) & ~3
+    for (word,) in struct.iter_unpack("<I", data[:whole]):
+        c ^= word
+        c = LOW[c & 0xFFFF] ^ HIGH[c >> 16]
+    for byte in data[whole:]:
+        c = ONE[(c ^ byte) & 255] ^ c >> 8
+    return c ^ 0xFFFFFFFF
+
+
+@lru_cache(maxsize=1024)
+def prefix(uuid, epoch):
+    return crc(uuid + struct.pack("<Q", epoch))
+
+
+def tag(uuid, epoch, sector, first):
+    place = struct.pack("<Q", sector * 2 + first)
+    return struct.pack("<II", epoch & 0xFFFFFFFF, crc(place, prefix(uuid, epoch)))
+
+
+def layout(size):
+    """Where a payload of `size` bytes has its table entries, where they end, the frame's blocks."""
+    at = (64 + size + 7) // 8 * 8
+    entries = []
+    for _ in range(at // SECTOR):
+        at += 8 if at % SECTOR == 504 else 0
+        entries.append(at)
+        at += 8
+    return entries, at, -(-at // BLOCK)
+
+
+class Segment:
+    def __init__(self, epoch, uuid, data):
+        self.epoch, self.uuid, self.data = epoch, uuid, data
+        self.last = len(data) // BLOCK - 1      # the SEAL's block
+        self.defect = None                      # (row, position): what is wrong with the file as such
+        self.places = {}
+
+    def sector(self, i):
+        return self.data[i * SECTOR:(i + 1) * SECTOR]
+
+    def tagged(self, i, first):
+        return self.sector(i)[504:] == tag(self.uuid, self.epoch, i, first)
+
+    def written(self, i):
+        return self.tagged(i, 0) or self.tagged(i, 1)
+
+    def unwritten(self, i):
+        sector = self.sector(i)
+        if sector == ZEROS:
+            return True
+        if len(sector) < SECTOR or self.written(i):
+            return False
+        low = struct.unpack_from("<I", sector, 504)[0]
+        older = self.epoch - 1 - (self.epoch - 1 - low) % (1 << 32)
+        return older > 0 and sector[504:] in [tag(self.uuid, older, i, first) for first in (0, 1)]
+
+    def header_at(self, block):
+        """The header of the frame that begins at the block, if there is a valid one."""
+        raw = self.data[block * BLOCK:block * BLOCK + 64]
+        if len(self.data) < (block + 1) * BLOCK or raw[:4] != b"FWRD":
+            return None
+        head = Head(*HEAD.unpack(raw))
+        own = crc(struct.pack("<Q", block) + raw[8:], prefix(self.uuid, self.epoch))
+        good = head.crc == own and head.epoch == self.epoch and self.tagged(block * 8, 1)
+        return head if good else None
+
+    def place(self, block):
+        """(state, frame) of the place; a torn frame comes without payload."""
+        if block not in self.places:
+            self.places[block] = self._place(block)
+        return self.places[block]
+
+    def _place(self, block):
+        if self.unwritten(block * 8):
+            return UNWRITTEN, None
+        head = self.header_at(block)
+        if head is None:
+            return DAMAGED, None
+        bad = Corrupt(22, (self.epoch, block))
+        if head.size > MAX_BLOCKS * BLOCK:
+            raise bad
+        entries, end, blocks = layout(head.size)
+        limit = self.last + 1 if block in (0, self.last) else self.last
+        if blocks > MAX_BLOCKS or block + blocks > limit:
+            raise bad
+        raw = self.data[block * BLOCK:(block + blocks) * BLOCK]
+        sectors = range(block * 8, (block + blocks) * 8)
+        if crc(raw[64:]) != head.body:
+            torn = any(self.unwritten(i) for i in sectors)
+            return (TORN, Frame(head, blocks, None)) if torn else (DAMAGED, None)
+        if not all(self.tagged(i, 0) for i in sectors[1:]):
+            raise bad
+        whole = bytearray(raw)
+        for i in range(len(raw) // SECTOR):
+            at = i * SECTOR + 504
+            whole[at:at + 8] = raw[entries[i]:entries[i] + 8] if i < len(entries) else bytes(8)
+        stop = 64 + head.size
+        table = entries[0] if entries else end
+        if any(whole[stop:table]) or any(whole[end:]):
+            raise bad
+        kinds = {self.last: (SEAL,), 0: (HEADER,), 1: (LINK,)}.get(block, (DATA, MARK))
+        if head.kind not in kinds or head.flags & ~FLAGS[head.kind]:
+            raise bad
+        if head.kind != DATA and (head.count or head.head):
+            raise bad
+        if head.kind not in (DATA, MARK) and head.prev:
+            raise bad
+        return VALID, Frame(head, blocks, bytes(whole[64:stop]))
+
+    def link(self):
+        """The LINK, if the segment is active."""
+        if self.last < 2 or self.place(1)[0] != VALID:
+            return None
+        frame, at = self.place(1)[1], (self.epoch, 1)
+        if len(frame.payload) < 16:
+            raise Corrupt(22, at)
+        epoch, end, zero = struct.unpack_from("<QII", frame.payload)
+        if zero or epoch >= self.epoch:
+            raise Corrupt(22, at)
+        return Link(epoch, end, frame.head.first, control_part(frame.payload[16:], at))
+
+    def seal(self):
+        """(state, end) of the SEAL's place."""
+        state, frame = self.place(self.last) if self.last > 1 else (DAMAGED, None)
+        if state != VALID:
+            return state, None
+        if len(frame.payload) != 8:
+            raise Corrupt(22, (self.epoch, self.last))
+        end, zero = struct.unpack("<II", frame.payload)
+        if zero or not 1 < end <= self.last:
+            raise Corrupt(22, (self.epoch, self.last))
+        return VALID, end
+
+
+def control_part(raw, at):
+    try:
+        start, holds, waivers, zero = struct.unpack_from("<QHHI", raw)
+        good = not zero and holds <= 32 and waivers <= 32
+        pos = 16
+        for _ in range(holds if good else 0):
+            size = struct.unpack_from("<QB", raw, pos)[1]
+            name = raw[pos + 9:pos + 9 + size]
+            name.decode()
+            good = good and 1 <= size <= 64 and len(name) == size
+            pos += 9 + size
+        found = []
+        for _ in range(waivers if good else 0):
+            e1, e2, b1, b2, first, last = struct.unpack_from("<QQIIQQ", raw, pos)
+            found.append(Waiver((e1, b1), (e2, b2), first, last))
+            good = good and (e1, b1) < (e2, b2) and first <= last + 1
+            pos += 40
+    except (struct.error, UnicodeDecodeError):
+        good = False
+    if not good or pos != len(raw):
+        raise Corrupt(22, at)
+    return Control(start, found)
+
+
+class Reader:
+    def __init__(self, segments):
+        self.segs = segments
+        self.control = Control(0, [])
+        self.restart()
+
+    def restart(self):
+        self.records, self.expected = [], None
+        self.unit, self.need = None, 0    # of the unit under way: its records; bytes its last one lacks
+        self.closed, self.promise = False, (0, 0)
+
+    def waiver(self, at):
+        return next((w for w in self.control.waivers if w.begin <= at < w.end), None)
+
+    # The verdict at a position X.
+
+    def behind(self, at, after):
+        """Is there a promise beyond the position; is a sector from `after` on (one of that segment) written?"""
+        promise, written = self.promise, False
+        for epoch, seg in self.segs.items():
+            if epoch < at[0]:
+                continue
+            here, stop = epoch == at[0], min(seg.last + 1, len(seg.data) // BLOCK)
+            for block in range(at[1] if here else 1, stop):
+                head = seg.header_at(block)
+                if head:
+                    promise = max(promise, (head.promise_epoch, head.promise_block))
+            if here and seg.seal()[1] == at[1]:
+                stop = seg.last
+            sectors = range(after if here else 8, stop * 8)
+            written = written or any(seg.written(i) for i in sectors)
+        return promise > at, written
+
+    def judge(self, at, on_chain):
+        """(name, row, at), where X is the position."""
+        seg = self.segs[at[0]]
+        state, frame = seg.place(at[1]) if at[1] <= seg.last else (DAMAGED, None)
+        if state == DAMAGED and on_chain and at[1] == seg.last:
+            raise Corrupt(20, at)
+        promised, written = self.behind(at, at[1] * 8 + (frame.blocks * 8 if frame else 1))
+        if state == DAMAGED:
+            raise Corrupt(7 if promised else 8, at)
+        if promised:
+            raise Corrupt(6, at)
+        if on_chain:
+            self.check_seal(seg)
+            if seg.seal()[0] == VALID and max(self.segs) == at[0]:
+                raise Corrupt(12, at)
+        if written:
+            return "torn-tail", 4, at
+        if state == TORN:
+            return "torn-tail", 3, at
+        if self.unit is not None:
+            return "torn-tail", 5, at
+        return ("clean", 1, at) if self.closed else ("unclosed", 2, at)
+
+    def check_seal(self, seg):
+        at = (seg.epoch, seg.last)
+        if not self.waiver(at) and seg.seal()[0] == DAMAGED:
+            raise Corrupt(20, at)
+
+    def check_files(self):
+        for epoch, seg in sorted(self.segs.items()):
+            if seg.defect and not self.waiver(seg.defect[1]) and not self.waiver((epoch, 1)):
+                raise Corrupt(*seg.defect)
+
+    # The chain, backwards, then its frames, forwards.
+
+    def run(self):
+        actives = []
+        for epoch in sorted(self.segs, reverse=True):
+            if self.segs[epoch].defect is None or self.segs[epoch].defect[0] in (9, 17):
+                if self.segs[epoch].link():
+                    actives.append(epoch)
+        below = 1 << 64
+        while True:
+            top = next((e for e in actives if e < below), None)
+            self.restart()
+            self.control = self.last_control(self.segs[top]) if top else Control(0, [])
+            self.check_files()
+            if top is None:             # nothing but prepared segments
+                return self.judge((min(self.segs), 1), False)
+            chain, broken = self.trace(top, actives)
+            if broken is None:
+                return self.walk(chain)
+            self.judge((broken, 1), False)      # if it is no corruption, the log ends before it
+            below = broken
+
+    def last_control(self, seg):
+        control, block = seg.link().control, 1
+        while block < seg.last and seg.place(block)[0] == VALID:
+            frame = seg.place(block)[1]
+            if frame.head.kind == MARK:
+                control = control_part(frame.payload, (seg.epoch, block))
+            block += frame.blocks
+        return control
+
+    def trace(self, epoch, actives):
+        """[(epoch, end)] from the oldest on (the newest has no end), or an epoch whose LINK is not there."""
+        chain, start = [(epoch, None)], self.control.start
+        while True:
+            waiver = self.waiver((epoch, 1))
+            link = self.segs[epoch].link() if epoch in actives else None
+            if waiver and waiver.begin[0] < epoch:
+                (before, end), first = waiver.begin, waiver.first
+            elif link:
+                before, end, first = link[:3]
+            elif waiver:                # its LINK was given up: the next older one, as sealed
+                before = next((e for e in actives if e < epoch), 0)
+                end = self.segs[before].seal()[1] if before else 0
+                first = waiver.first
+                if end is None:
+                    raise Corrupt(10, (epoch, 1))
+            elif epoch in self.segs:
+                return chain, epoch
+            else:
+                raise Corrupt(10 if min(self.segs) < epoch else 11, (epoch, 0))
+            if before == 0:
+                self.expected = 1
+            if before == 0 or first <= start:
+                return chain[::-1], None
+            if before in self.segs and not 1 <= end <= self.segs[before].last:
+                raise Corrupt(22, (epoch, 1))
+            epoch = before
+            chain.append((epoch, end))
+
+    def walk(self, chain):
+        index, block, prev = 0, 1, 0
+        loose = self.expected is None   # what came before is not there: it cannot be compared with
+        while True:
+            epoch, end = chain[index]
+            seg, at = self.segs.get(epoch), (epoch, block)
+            waiver = self.waiver(at)
+            if waiver:
+                if self.unit:
+                    self.expected = self.unit[0][0]
+                if self.expected is not None and waiver.last + 1 < self.expected:
+                    raise Corrupt(22, at)
+                self.unit, self.need, self.closed = None, 0, False
+                self.expected, loose = waiver.last + 1, True
+                while chain[index][0] < waiver.end[0]:
+                    index += 1
+                    if index == len(chain):
+                        raise Corrupt(22, at)
+                block = max(1, waiver.end[1]) if chain[index][0] == waiver.end[0] else 1
+                continue
+            if seg is None:
+                raise Corrupt(10, at)
+            if end is not None and block >= end:
+                self.check_seal(seg)
+                index, block, prev = index + 1, 1, 0
+                continue
+            frame = None
+            if block < seg.last:
+                state, frame = seg.place(block)
+                frame = frame if state == VALID else None
+            if frame is None:
+                return self.ended(seg, block, end)
+            head = frame.head
+            if end is not None and block + frame.blocks > end:
+                raise Corrupt(22, at)
+            if self.expected is None:
+                self.expected = head.first
+            if head.first != self.expected or (head.prev != prev and not loose):
+                raise Corrupt(22, at)
+            self.promise = max(self.promise, (head.promise_epoch, head.promise_block))
+            self.closed = False
+            if head.kind == DATA:
+                self.data(frame, loose, at)
+            elif head.kind == MARK:
+                if self.unit is not None:
+                    raise Corrupt(22, at)
+                self.control = self.control._replace(start=control_part(frame.payload, at).start)
+                self.closed = bool(head.flags & CLOSED)
+            else:
+                self.control = self.control._replace(start=seg.link().control.start)
+            prev, block = frame.blocks, block + frame.blocks
+            loose = loose and head.kind == LINK     # a LINK may stand amid a unit
+
+    def ended(self, seg, block, end):
+        """The walk has come to where no valid frame is. A SEAL for just this end leads on to the next file."""
+        state, sealed = seg.seal()
+        if end is None and state == VALID:
+            if sealed < block:
+                raise Corrupt(22, (seg.epoch, seg.last))
+            if sealed == block and (block == seg.last or seg.place(block)[0] == UNWRITTEN):
+                later = [e for e in self.segs if e > seg.epoch]
+                if not later:
+                    raise Corrupt(12, (seg.epoch, block))
+                return self.judge((min(later), 1), False)
+        return self.judge((seg.epoch, block), True)
+
+    def data(self, frame, loose, at):
+        head, payload, bad = frame.head, frame.payload, Corrupt(22, at)
+        more, known = head.flags & CONTINUES, self.unit is not None
+        if bool(head.flags & CONTINUED) != known and not (loose and not known):
+            raise bad
+        if not known:
+            self.unit = []
+            self.need = None if head.flags & CONTINUED else 0   # None: nobody can know
+        if head.head > len(payload):
+            raise bad
+        if self.need is not None:
+            if head.head != min(self.need, len(payload)):
+                raise bad
+            if self.need:
+                self.unit[-1][1].extend(payload[:head.head])
+            self.need -= head.head
+        pos, lsn = head.head, head.first
+        if pos < len(payload):
+            self.need = 0
+        while pos < len(payload):
+            if len(payload) - pos < 4:
+                raise bad
+            size = struct.unpack_from("<I", payload, pos)[0]
+            body = payload[pos + 4:pos + 4 + size]
+            self.unit.append((lsn, bytearray(body)))
+            self.need = size - len(body)
+            pos, lsn = pos + 4 + len(body), lsn + 1
+        if lsn - head.first != head.count or (self.need and not more):
+            raise bad
+        self.expected = lsn
+        if not more:
+            self.records += self.unit
+            self.unit, self.need = None, 0
+
+
+# The directory.
+
+def check_header(seg, name_epoch, uuid):
+    """The defect of a segment file, as (row, position)."""
+    data, at = seg.data, (name_epoch, 0)
+    if len(data) < BLOCK:
+        return 17, at
+    own = own_header(data)
+    if own is None:
+        return 9, at
+    version, blocks, its_uuid, epoch = own
+    if its_uuid != uuid:
+        return 14, at
+    if epoch != name_epoch:
+        return 15, at
+    if version != 1 or blocks < 16:
+        return 22, at
+    seg.last = blocks - 1
+    if len(data) != blocks * BLOCK:
+        return 17, (name_epoch, min(len(data) // BLOCK, blocks))
+    return None
+
+
+def own_header(data):
+    """(version, segment_blocks, uuid, epoch) of a HEADER that is valid by what it says of itself."""
+    if len(data) < BLOCK:
+        return None
+    version, blocks, uuid = struct.unpack_from("<II16s", data, 64)
+    epoch = struct.unpack_from("<Q", data, 56)[0]
+    try:
+        state, frame = Segment(epoch, uuid, data[:BLOCK]).place(0)
+    except Corrupt:
+        return None
+    return (version, blocks, uuid, epoch) if state == VALID and len(frame.payload) == 40 else None
+
+
+def read(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def open_log(directory):
+    names = os.listdir(directory)
+    files = {int(n[:20]): read(os.path.join(directory, n))
+             for n in sorted(names) if re.fullmatch(r"[0-9]{20}\.seg", n)}
+    owners = {e: own[2] for e, own in ((e, own_header(d)) for e, d in files.items()) if own}
+    uuid = owners[max(owners)] if owners else bytes(16)
+    if "LOG" in names:
+        text = rb"foreword log format 1\nuuid (%s)\n" % b"-".join(b"[0-9a-f]{%d}" % n for n in (8, 4, 4, 4, 12))
+        match = re.fullmatch(text, read(os.path.join(directory, "LOG")))
+        if not match:
+            raise Corrupt(21, (0, 0))
+        uuid = bytes.fromhex(match.group(1).decode().replace("-", ""))
+        if not files:
+            raise Corrupt(13, (0, 0))
+        if owners and uuid not in owners.values():
+            raise Corrupt(21, (0, 0))
+    segments = {}
+    for epoch, data in files.items():
+        if not 0 < epoch < 1 << 64:
+            raise Corrupt(15, (epoch, 0))
+        segments[epoch] = Segment(epoch, uuid, data)
+        segments[epoch].defect = check_header(segments[epoch], epoch, uuid)
+    return segments
+
+
+def main():
+    if len(sys.argv) != 2 or not os.path.isdir(sys.argv[1]):
+        print("usage: reader.py DIR", file=sys.stderr)
+        return 1
+    reader = None
+    try:
+        reader = Reader(open_log(sys.argv[1]))
+        name, row, at = reader.run() if reader.segs else ("unclosed", 2, (0, 0))
+    except Corrupt as damage:
+        name, row, at = "corruption", damage.row, damage.at
+    lines = ["%d %s" % (lsn, body.hex() or "-")
+             for lsn, body in (reader.records if reader else []) if lsn >= reader.control.start]
+    print("\n".join(lines + ["verdict: %s row=%d at=%d:%d" % (name, row, *at)]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
