@@ -11,9 +11,8 @@ use crate::disk::{Access, Disk, DiskFile, OsDisk};
 use crate::error::{Damage, Doing};
 use crate::fork::{self, Branch};
 use crate::format::{Control, HEADER, Kind, LINK_BLOCK, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver};
-use crate::log::Snapshot;
 use crate::options::{Existence, OnDamage};
-use crate::reader::Chain;
+use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
 use crate::segment::{Dir, Found, IDENTITY, LOCK, Segment, segment_name};
 use crate::stats::RecoveryReport;
@@ -260,8 +259,7 @@ fn branch(
     let last = survey.last_lsn();
     let chain =
         Chain { log: survey.log, entries: survey.chain.clone(), waivers: control.waivers.clone(), start: Lsn::FIRST, cuts: 0 };
-    let mut copies = Snapshot::reader(dir, &chain, next_lsn, last);
-    let mut rewritten = 0;
+    let copies = Snapshot::reader(dir, &chain, next_lsn, last);
     let branched = fork::fork(
         dir,
         Branch {
@@ -274,15 +272,9 @@ fn branch(
             unsealed: survey.unsealed.clone(),
             control: control.clone(),
         },
-        &mut |put| {
-            while !whole && let Some(record) = copies.next()? {
-                put(record.data)?;
-                rewritten += 1;
-            }
-            Ok(())
-        },
+        (!whole).then_some(copies),
     )?;
-    report.rewritten_records = rewritten;
+    report.rewritten_records = branched.copied;
     entries.extend(&branched.entries);
     let (assembler, spares, durable) = (branched.assembler, branched.spares, branched.durable);
     Ok(Opened { lock, log: survey.log, assembler, spares, entries, control, durable, report })

@@ -570,3 +570,45 @@ impl Iterator for Iter {
         item
     }
 }
+
+/// A log that stands still: what a fork copies from.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    dir: Dir,
+    chain: Arc<Chain>,
+    last: Lsn,
+}
+
+impl Snapshot {
+    /// A reader over the records from one LSN to another, even if they were dropped by a truncation that left them in their segment.
+    pub(crate) fn reader(dir: &Dir, chain: &Chain, from: Lsn, last: Lsn) -> Reader {
+        let chain = Arc::new(Chain { start: from, ..chain.clone() });
+        Reader::new(Arc::new(Snapshot { dir: dir.clone(), chain, last }), from)
+    }
+}
+
+impl Source for Snapshot {
+    fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    fn chain(&self) -> Arc<Chain> {
+        self.chain.clone()
+    }
+
+    fn limit(&self, _seen: Lsn) -> Result<Lsn> {
+        Ok(self.last)
+    }
+
+    fn damage(&self) -> Option<Damage> {
+        None
+    }
+
+    fn wait(&self, _beyond: Lsn, _timeout: Option<Duration>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn poll(&self, _beyond: Lsn, _waker: &Waker) -> Poll<Result<bool>> {
+        Poll::Ready(Ok(false))
+    }
+}
