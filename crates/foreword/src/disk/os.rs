@@ -131,8 +131,9 @@ impl OsFile {
     fn direct(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> Option<&File> {
         use std::os::fd::AsRawFd;
         use std::os::unix::fs::OpenOptionsExt;
-        let aligned = |b: &io::IoSlice<'_>| b.as_ptr() as usize % DIRECT_ALIGN == 0 && b.len() % DIRECT_ALIGN == 0;
-        if offset % DIRECT_ALIGN as u64 != 0 || !bufs.iter().all(aligned) {
+        let aligned =
+            |b: &io::IoSlice<'_>| (b.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN) && b.len().is_multiple_of(DIRECT_ALIGN);
+        if !offset.is_multiple_of(DIRECT_ALIGN as u64) || !bufs.iter().all(aligned) {
             return None;
         }
         let open = || {
