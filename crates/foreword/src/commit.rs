@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     /// Waiters for flight `id` sleep on slot `id % SLOTS`.
     pub(crate) slots: [AtomicU32; SLOTS],
     pub(crate) chain: RwLock<Arc<Chain>>,
+    /// Rises with each change of the chain.
+    pub(crate) version: AtomicU64,
     pub(crate) counters: Counters,
 }
 
@@ -538,6 +540,10 @@ impl Source for Shared {
 
     fn chain(&self) -> Arc<Chain> {
         self.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     fn limit(&self, _seen: Lsn) -> Result<Lsn> {

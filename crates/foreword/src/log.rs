@@ -126,6 +126,7 @@ impl Log {
             durable: AtomicU64::new(durable.lsn.0),
             slots: [const { AtomicU32::new(0) }; SLOTS],
             chain: RwLock::new(Arc::new(chain)),
+            version: AtomicU64::new(0),
             counters: Counters::default(),
         });
         let background = if shared.options.background { Some(Background::start(&shared)?) } else { None };

@@ -79,6 +79,7 @@ impl Shared {
 
     pub(crate) fn set_chain(&self, chain: Chain) {
         *self.chain.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(chain);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn rotate<'a>(&'a self, mut state: Guard<'a>) -> Result<Guard<'a>> {

@@ -2,7 +2,7 @@
 
 macro_rules! examples {
     ($($name:ident = $path:literal),* $(,)?) => {$(
-        #[allow(missing_docs)]
+        #[allow(unreachable_pub)]
         #[path = $path]
         mod $name;
 
