@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) kick: Condvar,
     /// Committers that no flight has taken yet; changed under the lock.
     pub(crate) arrived: AtomicU32,
+    /// An append waits for a segment.
+    pub(crate) starved: AtomicBool,
     /// The last durable LSN, for those who ask without the lock.
     pub(crate) durable: AtomicU64,
     /// Waiters for flight `id` sleep on slot `id % SLOTS`.

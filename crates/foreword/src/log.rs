@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 
 use crate::assemble::CHECKPOINT_BLOCKS;
@@ -123,6 +123,7 @@ impl Log {
             changed: Condvar::new(),
             kick: Condvar::new(),
             arrived: AtomicU32::new(0),
+            starved: AtomicBool::new(false),
             durable: AtomicU64::new(durable.lsn.0),
             slots: [const { AtomicU32::new(0) }; SLOTS],
             chain: RwLock::new(Arc::new(chain)),

@@ -89,7 +89,7 @@ fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opene
     fork::remove(dir, names.epochs.into_iter().filter(|&e| e != 1).map(segment_name))?;
     let random = LogId::random().map_err(|e| io::Error::other(e.to_string()));
     let log = random.doing("get random bytes for the log's identity", &dir.path)?;
-    let first = dir.prepare(log, 1, options.segment_blocks(), None)?;
+    let first = dir.prepare(log, 1, options.segment_blocks(), None, &|| false)?;
     let control = Control::default();
     let mut assembler = Assembler::link(first, Position::default(), Lsn::FIRST, &control);
     write_durably(&mut assembler, Promise::default())?;
@@ -194,7 +194,7 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     if !assembler.mark(false, true, &survey.control) {
         let next = match spares.pop_front() {
             Some(spare) => spare,
-            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None)?,
+            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &|| false)?,
         };
         assembler.rotate(next, &survey.control);
         for rotation in assembler.rotations() {

@@ -17,13 +17,21 @@ const SPARES_MAX: usize = 2;
 
 impl Shared {
     /// Makes sure that so many segments are prepared.
-    pub(crate) fn obtain<'a>(&'a self, mut state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
+    pub(crate) fn obtain<'a>(&'a self, state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
         let started = Instant::now();
+        // Whoever is filling one leaves it at that.
+        self.starved.store(true, Ordering::Relaxed);
+        let obtained = self.prepare_until(state, need);
+        self.starved.store(false, Ordering::Relaxed);
+        self.counters.waited_for_segment(started.elapsed());
+        obtained
+    }
+
+    fn prepare_until<'a>(&'a self, mut state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
         while state.spares.len() < need {
             state = self.prepare_one(state)?;
             state.usable()?;
         }
-        self.counters.waited_for_segment(started.elapsed());
         Ok(state)
     }
 
@@ -43,7 +51,8 @@ impl Shared {
         // Rotations meanwhile take from the spares what they add to the epoch.
         let epoch = state.assembler.segment().epoch() + state.spares.len() as u64 + 1;
         drop(state);
-        let prepared = self.dir.prepare(self.log, epoch, self.options.segment_blocks(), recycle);
+        let prepared =
+            self.dir.prepare(self.log, epoch, self.options.segment_blocks(), recycle, &|| self.starved.load(Ordering::Relaxed));
         let mut state = self.lock();
         state.preparing = false;
         self.changed.notify_all();

@@ -185,6 +185,17 @@ impl DiskFile for OsFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
     }
+
+    #[cfg(target_os = "linux")]
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+            // A file system that cannot: filling it with zeros allocates it.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.set_len(len),
+            allocated => Ok(allocated?),
+        }
+    }
 }
 
 #[cfg(windows)]
