@@ -191,6 +191,9 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
             _ => break,
         }
     }
+    if !spares.is_empty() {
+        dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
+    }
     if !assembler.mark(false, true, &survey.control) {
         let next = match spares.pop_front() {
             Some(spare) => spare,
@@ -269,7 +272,7 @@ fn branch(
             segment_blocks: options.segment_blocks(),
             epoch,
             spares: VecDeque::new(),
-            unsealed: survey.unsealed.clone(),
+            unsealed: survey.unsealed.iter().copied().filter(|&e| !repair.moved.contains(&segment_name(e))).collect(),
             control: control.clone(),
         },
         (!whole).then_some(copies),
