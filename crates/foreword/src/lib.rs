@@ -53,6 +53,7 @@ mod recovery;
 mod rotate;
 mod segment;
 mod stats;
+mod sync;
 mod ticket;
 mod trace;
 mod truncate;
