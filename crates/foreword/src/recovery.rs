@@ -113,6 +113,9 @@ enum LinkState {
     Damaged(&'static str),
 }
 
+/// Read at once behind a break.
+const READ_BLOCKS: u32 = 64;
+
 /// Told how far a survey is: bytes done, bytes in all.
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
@@ -253,7 +256,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
                 let evidence = "the newest segment is sealed: there was another after it, and it is gone";
                 lost = Some(damage_at(DamageKind::LostNewest, dir.segment(epoch + 1), 0, survey.next_lsn, evidence));
             }
-            Seal::There(end) => sealed_here |= Position::new(epoch, end) == survey.break_at,
+            Seal::There(end) => sealed_here |= epoch == survey.break_at.epoch && end <= survey.break_at.block,
         }
     }
 
@@ -267,7 +270,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         format!("{why}; a later frame says that all before block {} of segment {} was durable", position.block, position.epoch)
     };
     let proven = beyond.promise.position > at;
-    // Where the seal says that the tip ends here, the next segment's LINK is what is broken, and that is the place to name.
+    // Where the seal says that the log had left the tip, the next segment's LINK is what is broken, and that is the place to name.
     let next_link = match surveyor.slots.get(&(tip + 1)) {
         Some(Slot { link: LinkState::Damaged(why), .. }) if sealed_here => Some((*why, true)),
         Some(Slot { link: LinkState::Unwritten, .. }) if sealed_here && proven => Some(("a LINK that is not there", false)),
@@ -568,6 +571,10 @@ impl Surveyor<'_> {
                 Found::Unwritten | Found::Torn => LinkState::Unwritten,
                 Found::Damaged(why) => LinkState::Damaged(why),
             };
+            if let Some(damage) = short.clone().filter(|_| !matches!(link, LinkState::Active { .. })) {
+                self.bad.insert(epoch, damage);
+                continue;
+            }
             self.slots.insert(epoch, Slot { blocks: segment.blocks, link, short });
         }
         Ok(())
@@ -665,7 +672,11 @@ impl Surveyor<'_> {
                     walker.seek(scan.at.block);
                     walker
                 }
-                other => other.insert(Walker::new(self.open(scan.at.epoch)?, scan.at.block, end.unwrap_or(u32::MAX))),
+                Some(walker) => {
+                    walker.replace(self.open(scan.at.epoch)?, scan.at.block, end.unwrap_or(u32::MAX));
+                    walker
+                }
+                none => none.insert(Walker::new(self.open(scan.at.epoch)?, scan.at.block, end.unwrap_or(u32::MAX))),
             };
             if walker.at_end() {
                 match chain.get(index + 1) {
@@ -730,16 +741,22 @@ impl Surveyor<'_> {
 
     /// Reads all that lies behind the break: the rest of that segment (if the log does not leave it before), and every file with a higher epoch.
     fn look_beyond(&self, survey: &Survey, beyond: &mut Beyond) -> Result<()> {
-        for (&epoch, slot) in self.slots.range(survey.break_at.epoch..) {
+        let behind = || self.slots.range(survey.break_at.epoch..);
+        let blocks_max = behind().map(|(_, slot)| slot.blocks.min(READ_BLOCKS)).max().unwrap_or(0);
+        let mut buf = vec![0; blocks_max as usize * BLOCK];
+        for (&epoch, slot) in behind() {
             let from = if epoch == survey.break_at.epoch { survey.break_at.block } else { LINK_BLOCK };
             let segment = self.open(epoch)?;
-            let mut buf = vec![0; 64 * BLOCK];
             let mut block = from;
-            while block < slot.blocks - 1 {
-                let want = buf.len().min((slot.blocks - 1 - block) as usize * BLOCK);
+            while block < slot.blocks {
+                let want = READ_BLOCKS.min(slot.blocks - block) as usize * BLOCK;
                 let read = segment.read(block, &mut buf[..want])?;
                 for (bytes, block) in buf[..read].chunks_exact(BLOCK).zip(block..) {
+                    // A seal is written when all before it is, or by a recovery: it says nothing of a hole.
+                    let own_seal = block == slot.blocks - 1 && epoch == survey.break_at.epoch;
+                    let written = beyond.written;
                     beyond.take(&segment.binding, block, bytes);
+                    beyond.written &= written || !own_seal;
                 }
                 if read < want {
                     break;

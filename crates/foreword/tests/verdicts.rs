@@ -756,7 +756,8 @@ fn row_21_damaged_identity() {
 
 #[test]
 fn row_22_wrong_structure() {
-    let structures: [(&str, fn(&mut [u8])); 6] = [
+    type Change = fn(&mut [u8]);
+    let structures: [(&str, Change); 6] = [
         ("an LSN that does not follow", |frame| frame[48] += 1),
         ("a continuation of nothing", |frame| frame[13] = 2),
         ("a head of nothing", |frame| frame[24] = 4),
