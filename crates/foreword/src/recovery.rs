@@ -323,6 +323,8 @@ struct Scan {
     in_unit: bool,
     /// Bytes of the record begun last that are still to come.
     pending: u64,
+    /// The record at hand began in a segment that was dropped: nothing says how long it is.
+    headless: bool,
     /// Behind the last whole unit.
     end: Position,
     next: Lsn,
@@ -345,6 +347,7 @@ impl Scan {
             expect,
             in_unit: false,
             pending: 0,
+            headless: false,
             end: at,
             next: expect,
             promise: Promise::default(),
@@ -392,7 +395,7 @@ impl Scan {
                 let continued = header.has(CONTINUED);
                 if self.fresh && continued {
                     self.in_unit = true;
-                    self.pending = u64::from(header.head_len);
+                    self.headless = true;
                 }
                 if continued != self.in_unit {
                     return Err("a unit that does not end, or does not begin");
@@ -424,6 +427,10 @@ impl Scan {
     fn count(&mut self, header: &FrameHeader, payload: &[u8]) -> std::result::Result<(), &'static str> {
         const WRONG: &str = "records that do not add up";
         let head = header.head_len as usize;
+        if self.headless {
+            self.pending = head as u64;
+            self.headless = head == payload.len() && header.has(CONTINUES);
+        }
         if head as u64 > self.pending || head > payload.len() || (self.pending > head as u64 && payload.len() > head) {
             return Err(WRONG);
         }
