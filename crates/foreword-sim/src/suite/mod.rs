@@ -5,11 +5,13 @@
 //! idempotent, also when it is itself cut short; when opening returns, all is durable; the log can be gone on with. Of a log that lives: nothing is
 //! acknowledged after a failed flush, and a poisoned log stays poisoned. Of damage: it is reported, or harmless.
 
+mod damage;
 mod exhaustive;
 mod model;
 mod random;
 mod runner;
 
+pub use damage::{DamageTally, damages};
 pub use exhaustive::{Bounds, Failure, Tally, exhaustive};
 pub use model::Violation;
 pub use random::{Case, Event, Summary, full_disk};
