@@ -125,20 +125,27 @@ fn segment_info(dir: &Dir, log: Option<LogId>, chain: &[Entry], epoch: u64) -> R
         Ok((segment, _)) => segment,
         Err(damage) => return Ok(info(SegmentState::Damaged(damage.evidence), None, 0)),
     };
+    if let Some(index) = chain.iter().position(|e| e.epoch == epoch)
+        && let Some((successor, end)) = chain.get(index + 1).zip(chain[index].end)
+    {
+        let (first, next) = (chain[index].first_lsn, successor.first_lsn);
+        return Ok(info(SegmentState::Sealed, range(first, next), end));
+    }
     let (first, end, next) = extent(&segment)?;
-    let range = |next: Lsn| (next > first).then(|| (first, next.prev()));
-    if let Some(index) = chain.iter().position(|e| e.epoch == epoch) {
-        return Ok(match chain.get(index + 1).zip(chain[index].end) {
-            Some((successor, end)) => info(SegmentState::Sealed, range(successor.first_lsn), end),
-            None => info(SegmentState::Current, range(next), end),
-        });
+    if chain.iter().any(|e| e.epoch == epoch) {
+        return Ok(info(SegmentState::Current, range(first, next), end));
     }
     Ok(match segment.frame(LINK_BLOCK, segment.data_end(), &mut Vec::new())? {
-        Found::Frame(header) if header.kind == Kind::Link => info(SegmentState::Superseded, range(next), end),
+        Found::Frame(header) if header.kind == Kind::Link => info(SegmentState::Superseded, range(first, next), end),
         Found::Frame(_) => info(SegmentState::Damaged("another frame in the LINK's place".into()), None, end),
         Found::Unwritten | Found::Torn => info(SegmentState::Prepared, None, LINK_BLOCK),
         Found::Damaged(why) => info(SegmentState::Damaged(format!("the LINK: {why}")), None, end),
     })
+}
+
+/// The first and the last LSN, if there are any.
+fn range(first: Lsn, next: Lsn) -> Option<(Lsn, Lsn)> {
+    (next > first).then(|| (first, next.prev()))
 }
 
 /// The first LSN of a segment, the block behind its frames, and the LSN there; by the frames' headers alone.
