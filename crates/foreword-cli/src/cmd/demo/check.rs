@@ -89,3 +89,55 @@ pub(super) fn check(log: &Log, acknowledged: &Acknowledged, seed: u64, round: u6
     found.lost = acknowledged.len() - intact;
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use foreword::Options;
+
+    use super::*;
+
+    const SEED: u64 = 3;
+
+    /// A log of 20 records by two threads, all acknowledged, after something was done to it.
+    fn found(change: impl Fn(&mut Vec<(Id, Vec<u8>)>)) -> Found {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Options::new().segment_bytes(1 << 20).open(dir.path()).unwrap();
+        let ids = (0..20).map(|i| Id { round: 1, thread: i % 2, counter: i / 2 });
+        let mut acknowledged = Acknowledged::default();
+        let mut records: Vec<_> = ids.map(|id| (id, id.content(SEED))).collect();
+        for (i, (id, _)) in records.iter().enumerate() {
+            assert!(acknowledged.add(i as u64 + 1, *id));
+        }
+        change(&mut records);
+        records.iter().for_each(|(_, content)| _ = log.append(content).unwrap());
+        log.sync().unwrap();
+        check(&log, &acknowledged, SEED, 1).unwrap()
+    }
+
+    fn unacknowledged(counter: u64) -> (Id, Vec<u8>) {
+        let id = Id { round: 1, thread: 0, counter };
+        (id, id.content(SEED))
+    }
+
+    #[test]
+    fn what_was_acknowledged_and_one_more_of_each_thread_is_right() {
+        let sound = found(|records| records.push(unacknowledged(10)));
+        assert_eq!((sound.recovered, sound.lost, sound.wrong.len()), (21, 0, 0), "{sound:?}");
+    }
+
+    #[test]
+    fn whatever_is_lost_changed_or_made_up_is_found() {
+        assert_eq!(found(|records| records.truncate(17)).lost, 3);
+        let changed = found(|records| records[4].1[40] ^= 1);
+        assert_eq!((changed.lost, changed.wrong.len()), (1, 2), "not its writer's, and a gap in that thread's: {changed:?}");
+        let exchanged = found(|records| records.swap(3, 5));
+        assert_eq!((exchanged.lost, exchanged.wrong.is_empty()), (2, false), "{exchanged:?}");
+        let phantom = found(|records| records.extend([unacknowledged(10), unacknowledged(11)]));
+        assert!(phantom.lost == 0 && phantom.wrong[0].contains("can have begun only 11"), "{phantom:?}");
+        let twice = found(|records| records.push(records[0].clone()));
+        assert!(twice.lost == 0 && !twice.wrong.is_empty(), "{twice:?}");
+        let mut other = Acknowledged::default();
+        assert!(other.add(1, unacknowledged(1).0) && !other.add(1, unacknowledged(2).0));
+    }
+}
