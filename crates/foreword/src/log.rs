@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::assemble::CHECKPOINT_BLOCKS;
 use crate::background::Background;
@@ -287,6 +288,21 @@ impl Log {
             return Err(Error::NotAppended { lsn, last });
         }
         self.shared.reach(state, lsn, true)
+    }
+
+    /// Waits for a record to become durable by whatever makes it so (the [`SyncPolicy`](crate::SyncPolicy), or somebody's sync), without asking
+    /// for a flush: for as long as it takes, or the time given. Whether it is durable: `false` when the time is over, or when the log was closed before it was.
+    ///
+    /// [`sync_to`](Log::sync_to) is for those who want it durable now.
+    ///
+    /// # Errors
+    /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`].
+    pub fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
+        let last = self.last_lsn();
+        if lsn > last {
+            return Err(Error::NotAppended { lsn, last });
+        }
+        self.shared.wait(lsn.prev(), timeout)
     }
 
     /// A future that completes when a record is durable.

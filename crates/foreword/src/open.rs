@@ -37,7 +37,9 @@ pub(crate) fn open(options: &Options, dir: &Dir) -> Result<Opened> {
     let text = format!("process {}\n", std::process::id());
     let path = dir.file(LOCK);
     lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0)).doing("write the lock file", &path)?;
-    let found = if exists { recovery::survey(dir, Depth::Tail, &[], &mut |_, _| {})? } else { None };
+    // Who wants damage mended means all of it, not only what lies on the way to the end.
+    let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
+    let found = if exists { recovery::survey(dir, depth, &[], &mut |_, _| {})? } else { None };
     let mut opened = match found {
         None if options.existence == Existence::MustExist => return Err(Error::NotFound { dir: dir.path.clone() }),
         None => create(options, dir, lock)?,

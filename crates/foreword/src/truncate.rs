@@ -51,14 +51,18 @@ impl Shared {
     /// When the log has fallen idle: says in the log what is durable. `true` if there was something to say.
     pub(crate) fn mark_idle<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, bool) {
         let due = state.needs_promise() && state.assembler.is_empty() && state.flights.is_empty() && state.failed.is_none();
-        let State { assembler, control, .. } = &mut *state;
-        if due && assembler.mark(false, false, control) {
-            state.idle_end = state.assembler.end().position;
-            return (self.fly(state, true), true);
+        let State { assembler, spares, control, .. } = &mut *state;
+        if !due {
+            return (state, false);
         }
-        // Without room for it, there is nothing to wait for either.
-        state.idle_end = state.durable.position;
-        (state, false)
+        if !assembler.mark(false, false, control) {
+            // No room for it: the next segment's LINK says the same. If there is none yet, whoever prepares it kicks.
+            let Some(spare) = spares.pop_front() else { return (state, false) };
+            assembler.rotate(spare, control);
+            self.rotated(&mut state);
+        }
+        state.idle_end = state.assembler.end().position;
+        (self.fly(state, true), true)
     }
 
     pub(crate) fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
