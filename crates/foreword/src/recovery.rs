@@ -176,15 +176,20 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
     // The tip: the newest segment from which the chain can be walked. `cut` is the oldest segment that cannot be part of it,
     // `lost` the damage, where it is that of a whole segment.
     let (mut cut, mut lost) = (None, None);
-    let (chain, scan, found) = loop {
+    let (chain, scan, found, beyond) = loop {
         let chain = surveyor.pick_chain(&mut cut, &control);
         let mut scan = Scan::new(&chain, &control);
         let found = surveyor.scan(&mut scan, &chain, &mut control, progress)?;
+        // What lies behind the break: promises, and whether anything was written. The fast path has looked already.
+        let beyond = if found == Break::Closed { Beyond::default() } else { surveyor.look_beyond(scan.at)? };
+        if matches!(found, Break::Damaged(_) | Break::Structure(_)) || beyond.promise.position > scan.at {
+            control.start = control.start.max(beyond.start);
+        }
         // A chain whose front is gone is no damage if its records were dropped: which the last MARK may be the first to say.
-        let Some(front) = chain.first().copied() else { break (chain, scan, found) };
+        let Some(front) = chain.first().copied() else { break (chain, scan, found, beyond) };
         let pred = surveyor.pred_of(front.epoch, &control).unwrap_or_default();
         if pred.epoch == 0 || front.first_lsn <= control.start {
-            break (chain, scan, found);
+            break (chain, scan, found, beyond);
         }
         let evidence = "a segment of the log is not there, and its records were not dropped"; // Rows 10 and 11.
         let mut damage = damage_at(DamageKind::LostSegment, dir.segment(pred.epoch), 0, control.start, evidence);
@@ -238,11 +243,6 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         names,
     };
 
-    // What lies behind the break: promises, and whether anything was written. The fast path has looked already.
-    let mut beyond = Beyond::default();
-    if found != Break::Closed {
-        surveyor.look_beyond(&survey, &mut beyond)?;
-    }
     let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && !beyond.written;
     let found = if ends_closed { Break::Closed } else { found };
     survey.highest = survey.highest.max(beyond.promise.position.epoch);
@@ -523,6 +523,8 @@ struct Beyond {
     promise: Promise,
     /// The last LSN that a frame header names, promised or not.
     known: Lsn,
+    /// The highest start that a LINK or MARK names.
+    start: Lsn,
     written: bool,
     garbled: u64,
 }
@@ -537,6 +539,7 @@ impl Beyond {
             if (active || !itself) && header.promise.position > self.promise.position {
                 self.promise = header.promise;
             }
+            self.start = self.start.max(start_of(binding, block, &header, bytes).unwrap_or(Lsn::ZERO));
         }
         let first = u64::from(block) * (BLOCK / SECTOR) as u64;
         for (sector, index) in bytes.chunks_exact(SECTOR).zip(first..) {
@@ -547,6 +550,18 @@ impl Beyond {
             }
         }
     }
+}
+
+/// The start LSN that a LINK or MARK names, if it is whole. (These have one block.)
+fn start_of(binding: &Binding, block: u32, header: &FrameHeader, bytes: &[u8]) -> Option<Lsn> {
+    if !matches!(header.kind, Kind::Link | Kind::Mark) || header.frame_len() != bytes.len() {
+        return None;
+    }
+    let mut frame = bytes.to_vec();
+    binding.open_body(block, header, &mut frame).ok()?;
+    let payload = format::payload(header, &frame);
+    let control = if header.kind == Kind::Link { Link::decode(payload)?.control } else { Control::decode(payload)? };
+    Some(control.start)
 }
 
 enum Seal {
@@ -765,12 +780,13 @@ impl Surveyor<'_> {
     }
 
     /// Reads all that lies behind the break: the rest of that segment (if the log does not leave it before), and every file with a higher epoch.
-    fn look_beyond(&self, survey: &Survey, beyond: &mut Beyond) -> Result<()> {
-        let behind = || self.slots.range(survey.break_at.epoch..);
+    fn look_beyond(&self, at: Position) -> Result<Beyond> {
+        let mut beyond = Beyond::default();
+        let behind = || self.slots.range(at.epoch..);
         let blocks_max = behind().map(|(_, slot)| slot.blocks.min(READ_BLOCKS)).max().unwrap_or(0);
         let mut buf = vec![0; blocks_max as usize * BLOCK];
         for (&epoch, slot) in behind() {
-            let from = if epoch == survey.break_at.epoch { survey.break_at.block } else { LINK_BLOCK };
+            let from = if epoch == at.epoch { at.block } else { LINK_BLOCK };
             let (segment, active) = (self.open(epoch)?, self.active(epoch).is_some());
             let mut block = from;
             while block < slot.blocks {
@@ -778,7 +794,7 @@ impl Surveyor<'_> {
                 let read = segment.read(block, &mut buf[..want])?;
                 for (bytes, block) in buf[..read].chunks_exact(BLOCK).zip(block..) {
                     // A seal is written when all before it is, or by a recovery: it says nothing of a hole.
-                    let own_seal = block == slot.blocks - 1 && epoch == survey.break_at.epoch;
+                    let own_seal = block == slot.blocks - 1 && epoch == at.epoch;
                     let written = beyond.written;
                     beyond.take(&segment.binding, active, block, bytes);
                     beyond.written &= written || !own_seal;
@@ -789,7 +805,7 @@ impl Surveyor<'_> {
                 block += (want / BLOCK) as u32;
             }
         }
-        Ok(())
+        Ok(beyond)
     }
 
     fn seal(&self, epoch: u64) -> Result<Seal> {
