@@ -54,6 +54,7 @@ mod recovery;
 mod rotate;
 mod segment;
 mod stats;
+mod sync;
 mod ticket;
 mod trace;
 mod truncate;

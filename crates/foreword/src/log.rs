@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::assemble::CHECKPOINT_BLOCKS;
 use crate::background::Background;
-use crate::commit::{SLOTS, Shared, State};
+use crate::commit::{Shared, State};
 use crate::disk::DiskFile;
 use crate::format::{self, HOLD_NAME_MAX, HOLDS_MAX, LogId};
 use crate::open::{self, Opened};
 use crate::reader::{Chain, Iter, Reader, Source};
 use crate::segment::Dir;
 use crate::stats::{Counters, RecoveryReport, Stats};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, RwLock, WaitWord};
 use crate::ticket::Commit;
 use crate::{Error, Lsn, Options, Result};
 
@@ -126,7 +127,7 @@ impl Log {
             arrived: AtomicU32::new(0),
             starved: AtomicBool::new(false),
             durable: AtomicU64::new(durable.lsn.0),
-            slots: [const { AtomicU32::new(0) }; SLOTS],
+            slots: std::array::from_fn(|_| WaitWord::default()),
             chain: RwLock::new(Arc::new(chain)),
             version: AtomicU64::new(0),
             counters: Counters::default(),

@@ -1,8 +1,6 @@
 //! Segments come and go: preparing the next, going on in it, and using dropped ones again.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::Result;
@@ -11,6 +9,8 @@ use crate::commit::{Guard, Shared, State};
 use crate::fork;
 use crate::reader::{Chain, Source};
 use crate::recovery::Entry;
+use crate::sync::PoisonError;
+use crate::sync::atomic::Ordering;
 
 /// Recycled segments kept ready; more are removed.
 const SPARES_MAX: usize = 2;

@@ -1,7 +1,6 @@
 //! State that is not records: marks and holds, and truncation at both ends.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use crate::commit::{FLIGHTS_MAX, Guard, Shared, State};
@@ -9,6 +8,7 @@ use crate::fork::{self, Branch};
 use crate::format::{self, CONTINUED, Kind, Position};
 use crate::reader::{Chain, Snapshot, Source, frame_at};
 use crate::recovery::Entry;
+use crate::sync::atomic::Ordering;
 use crate::{Error, Lsn, Result};
 
 impl Shared {
@@ -152,8 +152,8 @@ impl Shared {
         // Everyone who waited has what they waited for: it was durable, before it was cut.
         let wakers = std::mem::take(&mut state.wakers);
         for slot in &self.slots {
-            slot.fetch_add(1, Ordering::Relaxed);
-            atomic_wait::wake_all(slot);
+            slot.bump();
+            slot.wake_all();
         }
         drop(state);
         wakers.into_values().for_each(Waker::wake);
