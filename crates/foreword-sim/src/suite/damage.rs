@@ -38,7 +38,8 @@ fn logs() -> Vec<(Vec<Step>, bool)> {
     let batch = Step::Batch(4, 2500, true);
     let commits = vec![Step::Commit(300), Step::Commit(5000), batch.clone(), Step::Commit(10)];
     let rotated = [vec![Step::Rotate, Step::Rotate], commits.clone()].concat();
-    let cut = [rotated.clone(), vec![Step::TruncateBack(300), Step::Commit(200), Step::TruncateFront(300), Step::Commit(30)]].concat();
+    let cut =
+        [rotated.clone(), vec![Step::TruncateBack(300), Step::Commit(200), Step::TruncateFront(300), Step::Commit(30)]].concat();
     let reopened = [commits.clone(), vec![Step::Reopen, Step::Rotate, batch, Step::Hold(1, 300), Step::Commit(10)]].concat();
     let large = vec![Step::Commit(100), Step::Commit(150_000), Step::Commit(100)];
     let all = [commits, rotated, cut, reopened, large];
@@ -166,7 +167,8 @@ impl Subject {
             Ok(log) => log.iter(Lsn::ZERO).collect::<Result<Vec<_>, _>>(),
             Err(error) => return repair(error),
         };
-        let kept = again.as_ref().is_ok_and(|a| a.len() == before.len() + 1 && a.last().is_some_and(|r| r.data == b"after the repair"));
+        let kept =
+            again.as_ref().is_ok_and(|a| a.len() == before.len() + 1 && a.last().is_some_and(|r| r.data == b"after the repair"));
         ensure(kept, "what a repair left stays", || format!("{action:?}: {before:?}, then {:?}", again.map(|a| a.len())))
     }
 

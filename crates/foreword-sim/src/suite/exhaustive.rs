@@ -258,7 +258,11 @@ impl Workload<'_> {
         // What was not durable when recovery began may still be lost; else it finds what the first one found.
         let (_, again) = check_state(&after, model, model.durable, SEGMENT_BYTES, seed)?;
         ensure(found.is_none_or(|found| *found == again), "recovery is idempotent", || {
-            format!("{} after a crash at its change {point}, and {} without", summary(&again), found.map_or_else(String::new, summary))
+            format!(
+                "{} after a crash at its change {point}, and {} without",
+                summary(&again),
+                found.map_or_else(String::new, summary)
+            )
         })
     }
 }

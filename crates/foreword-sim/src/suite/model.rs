@@ -188,7 +188,9 @@ impl Model {
     /// What was found after a crash, if all up to `floor` was acknowledged.
     pub(crate) fn check(&self, found: &Found, floor: u64) -> Checked {
         let starts = [Some(self.start), self.doubt_start];
-        ensure(starts.contains(&Some(found.start)), "the start is where it was put", || format!("{} for {starts:?}", found.start))?;
+        ensure(starts.contains(&Some(found.start)), "the start is where it was put", || {
+            format!("{} for {starts:?}", found.start)
+        })?;
         let holds = [Some(&self.holds), self.doubt_holds.as_ref()];
         ensure(holds.contains(&Some(&found.holds)), "holds last", || format!("{:?} for {holds:?}", found.holds))?;
         self.check_records(found)?;

@@ -345,7 +345,9 @@ pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, segment_byt
         }
         (Ok((saw, view)), Ok(verified)) => {
             ensure(saw.as_ref() == Some(verdict), "a view sees what a writer sees", || format!("{saw:?} and {verdict:?}"))?;
-            ensure(view == found, "a view shows what recovery returns", || format!("{} and {}", summary(&view), summary(&found)))?;
+            ensure(view == found, "a view shows what recovery returns", || {
+                format!("{} and {}", summary(&view), summary(&found))
+            })?;
             ensure(verified.verdict.as_ref() == Some(verdict), "verify and open see the same", || {
                 format!("{:?} and {verdict:?}", verified.verdict)
             })?;
