@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::assemble::Assembler;
+use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
 use crate::error::{Damage, Doing};
 use crate::fork::{self, Branch};
@@ -148,13 +149,14 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     for name in &repair.moved {
         fork::put_aside(dir, name, false)?;
     }
-    if let Some(epoch) = survey.unproven_link {
+    if let Some(epoch) = survey.unproven_link.filter(|_| !bug::is(Bug::TrustLink)) {
         rewrite_link(dir, survey.log, epoch)?;
     }
     if repair.copied.iter().any(|name| name == IDENTITY) || !survey.names.identity {
         dir.write_identity(survey.log)?;
     }
-    let opened = if report.verdict == Verdict::Clean {
+    let in_place = bug::is(Bug::AppendAfterTear) && matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail);
+    let opened = if report.verdict == Verdict::Clean || in_place {
         resume(options, dir, lock, &survey, report)?
     } else {
         branch(options, dir, lock, &survey, &repair, report)?
@@ -189,7 +191,9 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again.
     let mut closed = vec![0; crate::format::BLOCK];
     segment.read(block - 1, &mut closed)?;
-    segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
+    if !bug::is(Bug::TrustClosed) {
+        segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
+    }
 
     let mut entries = survey.chain.clone();
     let mut assembler = Assembler::new(segment, options.segment_blocks(), block, survey.next_lsn);
@@ -208,7 +212,7 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     if !spares.is_empty() {
         dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
     }
-    if !assembler.mark(false, true, &survey.control) {
+    if !bug::is(Bug::NoOpenMark) && !assembler.mark(false, true, &survey.control) {
         let next = match spares.pop_front() {
             Some(spare) => spare,
             None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &|| false)?,
@@ -239,7 +243,7 @@ fn branch(
     let damaged = matches!(report.verdict, Verdict::Corruption(_));
     // What no promise covers may be only in the page cache; it is written again. (A promise beyond the end proves all before it.)
     let proven = survey.promise.position.min(survey.end);
-    let whole = damaged && survey.promise.position >= survey.end || proven == survey.end;
+    let whole = damaged && survey.promise.position >= survey.end || proven == survey.end || bug::is(Bug::TrustCache);
     let (at, next_lsn) = if whole {
         (survey.end, repair.next_lsn.unwrap_or(survey.next_lsn))
     } else if survey.promise.position.epoch == 0 {

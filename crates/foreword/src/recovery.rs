@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::{Damage, DamageKind};
 use crate::format::{
@@ -411,7 +412,7 @@ impl Scan {
         }
         self.expect = header.next_lsn();
         self.at.block += header.blocks();
-        if !self.in_unit {
+        if !self.in_unit || bug::is(Bug::AcceptPartialUnit) {
             self.end = self.at;
             self.next = self.expect;
         }
@@ -698,8 +699,8 @@ impl Surveyor<'_> {
                             beyond.written = true;
                             // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
                             let itself = header.promise.position > segment.at(block + i as u32);
-                            let counts = !itself || self.active(epoch).is_some();
-                            if counts && header.promise.position > beyond.promise.position {
+                            let counts = !itself || self.active(epoch).is_some() || bug::is(Bug::TrustTornLink);
+                            if counts && header.promise.position > beyond.promise.position && !bug::is(Bug::IgnorePromises) {
                                 beyond.promise = header.promise;
                             }
                         }
