@@ -331,7 +331,9 @@ struct Scan {
     end: Position,
     next: Lsn,
     promise: Promise,
-    /// The segment whose LINK makes the promise, or, without a promise, begins the log.
+    /// Where the chain begins.
+    first: Position,
+    /// The segment whose LINK makes the promise, or, without a promise, begins the chain.
     promising_link: Option<u64>,
     closed: bool,
     /// No frame was seen yet: a unit may have begun in a segment that was dropped.
@@ -353,6 +355,7 @@ impl Scan {
             end: at,
             next: expect,
             promise: Promise::default(),
+            first: at,
             promising_link: chain.first().map(|first| first.epoch),
             closed: false,
             fresh: true,
@@ -417,7 +420,8 @@ impl Scan {
             self.next = self.expect;
         }
         // A promise beyond the frame itself is only made by a fork's LINK, for what was written before it.
-        if header.promise.position > self.promise.position {
+        // One before the chain's first segment, which was dropped since, proves nothing of what is left.
+        if header.promise.position > self.promise.position.max(self.first) {
             self.promise = header.promise;
             let itself = is_link && header.promise.position.epoch >= epoch;
             self.promising_link = itself.then_some(epoch);
