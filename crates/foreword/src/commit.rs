@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::assemble::{Assembler, NeedSegments, Placed};
+use crate::bug::{self, Bug};
 use crate::error::Damage;
 use crate::format::{self, Control, LogId, Position, Promise};
 use crate::reader::{Chain, Source};
@@ -279,8 +280,8 @@ impl Shared {
     /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
     pub(crate) fn fly<'a>(&'a self, mut state: Guard<'a>, sync: bool) -> Guard<'a> {
         let frames = state.assembler.take();
-        let promise = state.durable;
         let reach = state.assembler.end();
+        let promise = if bug::is(Bug::PromiseEarly) { reach } else { state.durable };
         let id = state.next_flight;
         state.next_flight += 1;
         let records = reach.lsn.0.saturating_sub(state.launched_synced.0);
@@ -292,7 +293,10 @@ impl Shared {
         state.launched = reach.lsn;
         state.promised = state.promised.max(if frames.is_empty() { Position::default() } else { promise.position });
         // Whoever syncs takes over what was written before without a sync.
-        let dirty = if sync { std::mem::take(&mut state.dirty) } else { Vec::new() };
+        let mut dirty = if sync { std::mem::take(&mut state.dirty) } else { Vec::new() };
+        if bug::is(Bug::ForgetDirty) {
+            dirty.clear();
+        }
         if sync {
             state.launched_synced = reach.lsn;
             state.sync_due = false;
@@ -342,6 +346,7 @@ impl Shared {
                 (segment, block, frame.finish(promise))
             })
             .collect();
+        let sync = sync && !bug::is(Bug::AckBeforeFlush);
         // A sync of these bytes alone is enough if nothing else waits for one.
         let durable = sync && dirty.is_empty();
         let mut rest = &parts[..];
@@ -463,6 +468,9 @@ impl Shared {
     }
 
     pub(crate) fn fail(&self, state: &mut State, error: Error) {
+        if bug::is(Bug::ForgetFailure) {
+            return;
+        }
         if state.failed.is_none() {
             crate::trace::error!(error = %error, dir = %self.dir.path.display(), "the log is poisoned");
             state.failed = Some(error.poison());
