@@ -11,6 +11,7 @@ use crate::assemble::{self, Assembler, NeedSegments};
 use crate::disk::Access;
 use crate::error::Doing;
 use crate::format::{Control, LogId, Position, Promise};
+use crate::reader::Reader;
 use crate::recovery::Entry;
 use crate::segment::{Dir, Segment};
 use crate::{Lsn, Result};
@@ -43,16 +44,14 @@ pub(crate) struct Branched {
     /// The fresh segments' part of the chain.
     pub(crate) entries: Vec<Entry>,
     pub(crate) durable: Promise,
+    /// How many records were written again.
+    pub(crate) copied: u64,
 }
 
-/// Makes the branch, with records that `copy` gives to its argument one by one.
-pub(crate) fn fork(
-    dir: &Dir,
-    branch: Branch,
-    copy: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
-) -> Result<Branched> {
+/// Makes the branch, and writes all that `copies` reads into it.
+pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Branched> {
     let Branch { log, at, next_lsn, segment_blocks, epoch, mut spares, unsealed, control } = branch;
-    let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, None);
+    let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, None, &|| false);
     let first = match spares.pop_front() {
         Some(spare) => spare,
         None => prepare(epoch)?,
@@ -74,20 +73,20 @@ pub(crate) fn fork(
         }
         Ok(())
     };
-    copy(&mut |record: &[u8]| {
-        loop {
-            match assembler.put(&[record], false, &mut spares, &control) {
-                Ok(_) => break,
-                Err(NeedSegments(need)) => {
-                    while spares.len() < need {
-                        let next = assembler.segment().epoch() + spares.len() as u64 + 1;
-                        spares.push_back(prepare(next)?);
-                    }
+    let mut copied = 0;
+    if let Some(mut copies) = copies {
+        while let Some(record) = copies.next()? {
+            while let Err(NeedSegments(need)) = assembler.put(&[record.data], false, &mut spares, &control) {
+                while spares.len() < need {
+                    spares.push_back(prepare(assembler.segment().epoch() + spares.len() as u64 + 1)?);
                 }
             }
+            copied += 1;
+            if assembler.placed_bytes() > WRITE_AT {
+                write(&mut assembler)?;
+            }
         }
-        if assembler.placed_bytes() > WRITE_AT { write(&mut assembler) } else { Ok(()) }
-    })?;
+    }
     write(&mut assembler)?;
     for segment in &fresh {
         segment.sync()?;
@@ -110,7 +109,7 @@ pub(crate) fn fork(
         let (segment, block) = (placed.segment.clone(), placed.block);
         segment.write(block, &mut [io::IoSlice::new(placed.finish(durable))], true)?;
     }
-    Ok(Branched { assembler, spares, entries, durable })
+    Ok(Branched { assembler, spares, entries, durable, copied })
 }
 
 /// Removes files that are not of the log any more. Their loss or survival in a crash makes no difference.

@@ -1,6 +1,45 @@
-//! wip
+//! A write-ahead log that recovers by evidence.
+//!
+//! A log is a directory of segment files; a record is bytes with an [`Lsn`], dense and from 1. The five lines most users need:
+//!
+//! ```
+//! # fn main() -> Result<(), foreword::Error> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! use foreword::{Log, Lsn};
+//!
+//! let log = Log::open(dir.path())?; //          recovers, if there is anything to recover
+//! log.commit(b"set x = 1")?; //                 durable when it returns; concurrent commits share a flush
+//! for record in log.iter(Lsn::FIRST) {
+//!     println!("{:?}", record?); //             only what is durable
+//! }
+//! log.truncate_front(Lsn(2))?; //               a checkpoint made record 1 unneeded
+//! log.close()?; //                              a last sync, whose error is not lost
+//! # Ok(()) }
+//! ```
+//!
+//! # Buffered, written, synced
+//!
+//! Three different things, and each call says which one it gives ([`Durability`]): [`append`](Log::append) puts a record in
+//! memory and returns its LSN; [`write`](Log::write) gives it to the operating system, so that it survives the process;
+//! [`commit`](Log::commit) and [`sync`](Log::sync) make it survive the machine. What nobody waits for becomes durable by the
+//! [`SyncPolicy`], in the background. [`commit_async`](Log::commit_async) waits without a thread.
+//!
+//! # Evidence
+//!
+//! After a crash, a log's tail may be torn: that is normal, and it opens by itself. Acknowledged data may rot: that is not
+//! normal, and it must not pass for a torn tail. Other logs guess. Here the format carries the evidence: each sector of 512 bytes says whether it
+//! was written, each frame says what was durable before it, each segment says where its predecessor ended, and that it has a successor. From
+//! that follows a [`Verdict`], by the table in `docs/FORMAT.md`; [`Error::Corruption`] names file, offset, LSNs and evidence.
+//!
+//! # What is assumed, and what a failure means
+//!
+//! That an aligned sector is written whole or not at all, and that what a completed sync covered stays (`docs/GUARANTEES.md`). A failed flush is
+//! final: the log is [`Poisoned`](Error::Poisoned), nothing is retried on bytes of which nothing is known, and reopening recovers. A full disk
+//! is not a failure: [`Error::NoSpace`] comes before anything is half done, and the log goes on when there is room.
+
 mod assemble;
 mod background;
+mod commit;
 pub mod disk;
 mod error;
 mod fork;
@@ -11,10 +50,12 @@ mod open;
 mod options;
 mod reader;
 mod recovery;
+mod rotate;
 mod segment;
 mod stats;
 mod ticket;
 mod trace;
+mod truncate;
 mod view;
 mod walk;
 

@@ -11,9 +11,8 @@ use crate::disk::{Access, Disk, DiskFile, OsDisk};
 use crate::error::{Damage, Doing};
 use crate::fork::{self, Branch};
 use crate::format::{Control, HEADER, Kind, LINK_BLOCK, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver};
-use crate::log::Snapshot;
 use crate::options::{Existence, OnDamage};
-use crate::reader::Chain;
+use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
 use crate::segment::{Dir, Found, IDENTITY, LOCK, Segment, segment_name};
 use crate::stats::RecoveryReport;
@@ -90,7 +89,7 @@ fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opene
     fork::remove(dir, names.epochs.into_iter().filter(|&e| e != 1).map(segment_name))?;
     let random = LogId::random().map_err(|e| io::Error::other(e.to_string()));
     let log = random.doing("get random bytes for the log's identity", &dir.path)?;
-    let first = dir.prepare(log, 1, options.segment_blocks(), None)?;
+    let first = dir.prepare(log, 1, options.segment_blocks(), None, &|| false)?;
     let control = Control::default();
     let mut assembler = Assembler::link(first, Position::default(), Lsn::FIRST, &control);
     write_durably(&mut assembler, Promise::default())?;
@@ -192,10 +191,13 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
             _ => break,
         }
     }
+    if !spares.is_empty() {
+        dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
+    }
     if !assembler.mark(false, true, &survey.control) {
         let next = match spares.pop_front() {
             Some(spare) => spare,
-            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None)?,
+            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &|| false)?,
         };
         assembler.rotate(next, &survey.control);
         for rotation in assembler.rotations() {
@@ -260,8 +262,7 @@ fn branch(
     let last = survey.last_lsn();
     let chain =
         Chain { log: survey.log, entries: survey.chain.clone(), waivers: control.waivers.clone(), start: Lsn::FIRST, cuts: 0 };
-    let mut copies = Snapshot::reader(dir, &chain, next_lsn, last);
-    let mut rewritten = 0;
+    let copies = Snapshot::reader(dir, &chain, next_lsn, last);
     let branched = fork::fork(
         dir,
         Branch {
@@ -271,18 +272,12 @@ fn branch(
             segment_blocks: options.segment_blocks(),
             epoch,
             spares: VecDeque::new(),
-            unsealed: survey.unsealed.clone(),
+            unsealed: survey.unsealed.iter().copied().filter(|&e| !repair.moved.contains(&segment_name(e))).collect(),
             control: control.clone(),
         },
-        &mut |put| {
-            while !whole && let Some(record) = copies.next()? {
-                put(record.data)?;
-                rewritten += 1;
-            }
-            Ok(())
-        },
+        (!whole).then_some(copies),
     )?;
-    report.rewritten_records = rewritten;
+    report.rewritten_records = branched.copied;
     entries.extend(&branched.entries);
     let (assembler, spares, durable) = (branched.assembler, branched.spares, branched.durable);
     Ok(Opened { lock, log: survey.log, assembler, spares, entries, control, durable, report })

@@ -215,10 +215,11 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
 
     // What lies behind the break: promises, and whether anything was written. The fast path has looked already.
     let mut beyond = Beyond::default();
-    if found != Break::Closed || depth == Depth::All {
+    if found != Break::Closed {
         surveyor.look_beyond(&survey, &mut beyond)?;
     }
-    let found = if found == Break::Closed && beyond.written { Break::Unwritten } else { found };
+    let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && !beyond.written;
+    let found = if ends_closed { Break::Closed } else { found };
     survey.highest = survey.highest.max(beyond.promise.position.epoch);
     survey.garbled_behind = beyond.garbled;
 
@@ -300,7 +301,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
     Ok(Some(survey))
 }
 
-/// Why a scan ended.
+/// Why a scan ended. `Closed`: at the end of a closed log, with nothing behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Break {
     Closed,
@@ -611,7 +612,6 @@ impl Surveyor<'_> {
                 match chain.get(index + 1) {
                     Some(next) => scan.at = Position::new(next.epoch, LINK_BLOCK),
                     // The tip is full to its seal.
-                    None if scan.closed => return Ok(Break::Closed),
                     None => return Ok(Break::Unwritten),
                 }
                 continue;
@@ -624,7 +624,6 @@ impl Surveyor<'_> {
                     self.scanned += header.frame_len() as u64;
                     progress(self.scanned - before, total);
                 }
-                Found::Unwritten if scan.closed && end.is_none() => return Ok(Break::Closed),
                 Found::Unwritten => return Ok(Break::Unwritten),
                 Found::Torn => return Ok(Break::Torn),
                 Found::Damaged(why) => return Ok(Break::Damaged(why)),

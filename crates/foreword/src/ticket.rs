@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::log::Shared;
+use crate::commit::Shared;
 use crate::{Lsn, Result};
 
 /// A future that completes when a record (or batch) is durable, with its first LSN. Works on any executor.

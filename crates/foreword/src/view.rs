@@ -1,6 +1,7 @@
 //! Reading without writing: from another process than the writer's, or when there is none. And the check of everything.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub struct View {
 struct Shared {
     dir: Dir,
     state: Mutex<State>,
+    /// Rises with each change of the chain.
+    version: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl View {
     pub fn open_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<View> {
         let dir = Dir { disk, path: dir.as_ref().to_owned() };
         let state = State::look(&dir, None)?;
-        Ok(View { shared: Arc::new(Shared { dir, state: Mutex::new(state) }) })
+        Ok(View { shared: Arc::new(Shared { dir, state: Mutex::new(state), version: AtomicU64::new(0) }) })
     }
 
     /// The log's identity.
@@ -240,12 +243,19 @@ impl Source for Shared {
         self.lock().chain.clone()
     }
 
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     fn limit(&self, seen: Lsn) -> Result<Lsn> {
         let mut state = self.lock();
         // Many readers of one view ask in turn; one look serves them all.
         let stale = state.looked.elapsed() >= POLL || seen == Lsn::MAX;
         if stale && (seen >= state.limit || state.live) {
             let new = State::look(&self.dir, Some(&state))?;
+            if !Arc::ptr_eq(&new.chain, &state.chain) {
+                self.version.fetch_add(1, Ordering::Release);
+            }
             *state = new;
         }
         Ok(state.limit)

@@ -1,4 +1,6 @@
 //! The log's main job, as a user would have it do it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

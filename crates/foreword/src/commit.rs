@@ -1,0 +1,594 @@
+//! The commit path: how records get their place, and how groups of them get to the disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::assemble::{Assembler, NeedSegments, Placed};
+use crate::error::Damage;
+use crate::format::{self, Control, LogId, Position, Promise};
+use crate::reader::{Chain, Source};
+use crate::segment::{Dir, Segment};
+use crate::stats::Counters;
+use crate::{Error, Lsn, Options, Result};
+
+/// Flushes under way at once. What a later one covers is acknowledged only after the earlier; the promises make holes harmless.
+pub(crate) const FLIGHTS_MAX: usize = 2;
+/// Whole frames are written, unsynced, when so many bytes of them have gathered.
+const WRITE_AT: usize = 1 << 20;
+pub(crate) const SLOTS: usize = 16;
+
+/// What the log, its background threads, its readers and its tickets share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) dir: Dir,
+    pub(crate) log: LogId,
+    pub(crate) options: Options,
+    pub(crate) state: Mutex<State>,
+    /// Signalled when a flight lands, a segment is ready, or the log ends.
+    pub(crate) changed: Condvar,
+    /// Wakes the background threads.
+    pub(crate) kick: Condvar,
+    /// Committers that no flight has taken yet; changed under the lock.
+    pub(crate) arrived: AtomicU32,
+    /// An append waits for a segment.
+    pub(crate) starved: AtomicBool,
+    /// The last durable LSN, for those who ask without the lock.
+    pub(crate) durable: AtomicU64,
+    /// Waiters for flight `id` sleep on slot `id % SLOTS`.
+    pub(crate) slots: [AtomicU32; SLOTS],
+    pub(crate) chain: RwLock<Arc<Chain>>,
+    /// Rises with each change of the chain.
+    pub(crate) version: AtomicU64,
+    pub(crate) counters: Counters,
+}
+
+/// One group on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) id: u64,
+    /// What is reached when it and all before it have landed.
+    pub(crate) reach: Promise,
+    pub(crate) sync: bool,
+    /// How many committers wait for it.
+    pub(crate) members: u32,
+    pub(crate) landed: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) assembler: Assembler,
+    pub(crate) spares: VecDeque<Arc<Segment>>,
+    /// Somebody is preparing a segment.
+    pub(crate) preparing: bool,
+    pub(crate) control: Control,
+    pub(crate) flights: VecDeque<Flight>,
+    pub(crate) next_flight: u64,
+    /// What flights that are launched, and those with a sync, will reach.
+    pub(crate) launched: Lsn,
+    pub(crate) launched_synced: Lsn,
+    pub(crate) written: Lsn,
+    pub(crate) durable: Promise,
+    /// The highest promise that is in the log.
+    pub(crate) promised: Position,
+    /// Behind the last MARK that was written because the log had fallen idle: it needs no promise itself.
+    pub(crate) idle_end: Position,
+    /// Segments with written bytes that no launched flight syncs.
+    pub(crate) dirty: Vec<Arc<Segment>>,
+    pub(crate) failed: Option<Error>,
+    pub(crate) closed: bool,
+    pub(crate) cuts: u64,
+    /// A leader is waiting for those who were woken last.
+    pub(crate) gathering: bool,
+    /// How many those are.
+    pub(crate) expected: u32,
+    /// In vain so many times in a row; so it is not tried for so many flights.
+    pub(crate) gather_misses: u32,
+    pub(crate) gather_skips: u32,
+    /// What a flush takes, smoothed.
+    pub(crate) flush_nanos: u64,
+    pub(crate) wakers: BTreeMap<(Lsn, u64), Waker>,
+    pub(crate) waker_ids: u64,
+    pub(crate) tail_wakers: Vec<Waker>,
+    pub(crate) records: u64,
+    pub(crate) record_bytes: u64,
+    /// Counts of the last sync that the policy asked for.
+    pub(crate) policy_records: u64,
+    pub(crate) policy_bytes: u64,
+    /// The policy is due: the background thread syncs.
+    pub(crate) sync_due: bool,
+    /// The background thread sleeps until it is kicked.
+    pub(crate) idle: bool,
+    pub(crate) stop: bool,
+}
+
+pub(crate) type Guard<'a> = MutexGuard<'a, State>;
+
+/// Poisons the log if a flight does not land (hazard 26): its followers get an error, and do not hang.
+struct Landing<'a> {
+    shared: &'a Shared,
+    id: u64,
+    done: bool,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            let source = Arc::new(io::Error::other("a thread panicked while it was flushing"));
+            let error = Error::Io { doing: "flush", path: self.shared.dir.path.clone(), source };
+            let state = self.shared.lock();
+            drop(self.shared.land(state, self.id, Err(error)));
+        }
+    }
+}
+
+impl Shared {
+    /// The state, whoever panicked with it: nothing in it is left half changed by code that can panic.
+    pub(crate) fn lock(&self) -> Guard<'_> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn open_state(&self) -> Result<Guard<'_>> {
+        let state = self.lock();
+        state.usable()?;
+        Ok(state)
+    }
+
+    /// Tells of an error that nobody waits for.
+    pub(crate) fn report(&self, error: &Error) {
+        crate::trace::error!(error = %error, dir = %self.dir.path.display(), "background error");
+        match &self.options.on_error {
+            Some(hook) => hook(error),
+            None => eprintln!("foreword: {}: {error}", self.dir.path.display()),
+        }
+    }
+
+    /// Places a unit. The guard is held still, so that who wants to wait for it misses nothing.
+    pub(crate) fn append<R: AsRef<[u8]>>(&self, records: &[R], urgent: bool) -> Result<(Guard<'_>, Lsn)> {
+        let bytes: u64 = records.iter().map(|r| r.as_ref().len() as u64).sum();
+        let framed = if records.len() > 1 { bytes + 4 * records.len() as u64 } else { bytes };
+        if framed > self.options.record_bytes_max {
+            return Err(Error::TooLarge { bytes: framed, max: self.options.record_bytes_max });
+        }
+        if records.is_empty() {
+            return Err(Error::Invalid { what: "batch", why: "it has no records".into() });
+        }
+        let mut state = self.open_state()?;
+        let epoch = state.assembler.segment().epoch();
+        let first = loop {
+            let State { assembler, spares, control, .. } = &mut *state;
+            match assembler.put(records, urgent, spares, control) {
+                Ok(first) => break first,
+                Err(NeedSegments(need)) => state = self.obtain(state, need)?,
+            }
+        };
+        if state.assembler.segment().epoch() != epoch {
+            self.rotated(&mut state);
+        }
+        state.records += records.len() as u64;
+        state.record_bytes += bytes;
+        let policy = &self.options.sync;
+        if policy.records.is_some_and(|n| state.records - state.policy_records >= n)
+            || policy.bytes.is_some_and(|n| state.record_bytes - state.policy_bytes >= n)
+        {
+            state.sync_due = true;
+            self.kick.notify_all();
+        }
+        if state.idle && policy.interval.is_some() {
+            state.idle = false;
+            self.kick.notify_all();
+        }
+        Ok((state, first))
+    }
+
+    /// After an append that nobody waits for: writes what has gathered, if it is much.
+    pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
+        // One writer at a time is enough to keep the disk busy; who comes while it writes goes on, up to the limit.
+        while state.assembler.placed_bytes() >= WRITE_AT {
+            if state.flights.iter().all(|f| f.landed) {
+                drop(self.fly(state, false));
+                break;
+            }
+            if state.assembler.placed_bytes() < self.options.buffer_bytes {
+                break;
+            }
+            state = self.wait_changed(state);
+            state.usable()?;
+        }
+        Ok(())
+    }
+
+    /// Returns when everything up to an LSN is written, or durable.
+    pub(crate) fn reach<'a>(&'a self, mut state: Guard<'a>, lsn: Lsn, sync: bool) -> Result<()> {
+        let cuts = state.cuts;
+        let mut joined = false;
+        loop {
+            // What was cut off since was durable before.
+            if state.cuts != cuts || lsn <= if sync { state.durable.lsn } else { state.written } {
+                return Ok(());
+            }
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            if sync && !std::mem::replace(&mut joined, true) {
+                self.arrived.fetch_add(1, Ordering::Relaxed);
+            }
+            let launched = if sync { state.launched_synced } else { state.launched };
+            if launched < lsn && state.in_flight() < FLIGHTS_MAX && !state.gathering {
+                state = if sync && self.worth_gathering(&state) { self.gather(state) } else { self.fly(state, sync) };
+                continue;
+            }
+            // Asleep on the flight that covers the record, or on the next, which will.
+            let covering = state.flights.iter().find(|f| f.reach.lsn >= lsn && (f.sync || !sync));
+            let slot = &self.slots[covering.map_or(state.next_flight, |f| f.id) as usize % SLOTS];
+            let seen = slot.load(Ordering::Relaxed);
+            drop(state);
+            atomic_wait::wait(slot, seen);
+            if sync && self.durable.load(Ordering::Acquire) >= lsn.0 {
+                return Ok(());
+            }
+            state = self.lock();
+        }
+    }
+
+    /// Whether it pays to wait a moment for those who were woken by the last flight: in a closed loop they are about to commit again, and
+    /// without them the committers would fall into two cohorts that wait for each other's flush.
+    fn worth_gathering(&self, state: &State) -> bool {
+        state.gather_skips == 0 && self.arrived.load(Ordering::Relaxed) < state.expected
+    }
+
+    fn gather<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
+        state.gathering = true;
+        let (expected, bound) = (state.expected, Duration::from_nanos(state.flush_nanos / 2));
+        drop(state);
+        let started = Instant::now();
+        let mut all = false;
+        while !all && started.elapsed() < bound {
+            // They need the processor more than this thread does.
+            std::thread::yield_now();
+            all = self.arrived.load(Ordering::Relaxed) >= expected;
+        }
+        let mut state = self.lock();
+        state.gathering = false;
+        state.expected = 0;
+        state.gather_misses = if all { 0 } else { (state.gather_misses + 1).min(6) };
+        state.gather_skips = if all { 0 } else { 1 << state.gather_misses };
+        state
+    }
+
+    /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
+    pub(crate) fn fly<'a>(&'a self, mut state: Guard<'a>, sync: bool) -> Guard<'a> {
+        let frames = state.assembler.take();
+        let promise = state.durable;
+        let reach = state.assembler.end();
+        let id = state.next_flight;
+        state.next_flight += 1;
+        let records = reach.lsn.0.saturating_sub(state.launched_synced.0);
+        let members = if sync { self.arrived.swap(0, Ordering::Relaxed) } else { 0 };
+        if sync {
+            state.gather_skips = state.gather_skips.saturating_sub(1);
+        }
+        state.flights.push_back(Flight { id, reach, sync, members, landed: false });
+        state.launched = reach.lsn;
+        state.promised = state.promised.max(if frames.is_empty() { Position::default() } else { promise.position });
+        // Whoever syncs takes over what was written before without a sync.
+        let dirty = if sync { std::mem::take(&mut state.dirty) } else { Vec::new() };
+        if sync {
+            state.launched_synced = reach.lsn;
+            state.sync_due = false;
+            (state.policy_records, state.policy_bytes) = (state.records, state.record_bytes);
+        } else {
+            for frame in &frames {
+                if !state.dirty.iter().any(|s| Arc::ptr_eq(s, &frame.segment)) {
+                    state.dirty.push(frame.segment.clone());
+                }
+            }
+        }
+        drop(state);
+        let mut landing = Landing { shared: self, id, done: false };
+        let started = Instant::now();
+        let mut frames: Vec<Placed> = frames.into();
+        let flown = self.write_out(&mut frames, promise, sync, dirty, id);
+        let took = started.elapsed();
+        if sync && flown.is_ok() {
+            self.counters.flushed(took, records);
+            if took > Duration::from_secs(1) {
+                crate::trace::warn!(millis = took.as_millis() as u64, records, "slow flush");
+            }
+        }
+        let mut state = self.lock();
+        if sync {
+            state.flush_nanos = (state.flush_nanos * 7 + took.as_nanos() as u64) / 8;
+        }
+        for frame in frames {
+            state.assembler.recycle(frame.buf);
+        }
+        landing.done = true;
+        self.land(state, id, flown)
+    }
+
+    pub(crate) fn write_out(
+        &self,
+        frames: &mut [Placed],
+        promise: Promise,
+        sync: bool,
+        mut dirty: Vec<Arc<Segment>>,
+        id: u64,
+    ) -> Result<()> {
+        let parts: Vec<_> = frames
+            .iter_mut()
+            .map(|frame| {
+                let (segment, block) = (frame.segment.clone(), frame.block);
+                (segment, block, frame.finish(promise))
+            })
+            .collect();
+        // A sync of these bytes alone is enough if nothing else waits for one.
+        let durable = sync && dirty.is_empty();
+        let mut rest = &parts[..];
+        let mut written = 0;
+        while let Some((segment, block, bytes)) = rest.first() {
+            let mut bufs = vec![io::IoSlice::new(bytes)];
+            let mut end = block + (bytes.len() / format::BLOCK) as u32;
+            rest = &rest[1..];
+            while let Some((next, at, bytes)) = rest.first()
+                && *at == end
+                && Arc::ptr_eq(next, segment)
+            {
+                bufs.push(io::IoSlice::new(bytes));
+                end += (bytes.len() / format::BLOCK) as u32;
+                rest = &rest[1..];
+            }
+            written += (end - block) as usize * format::BLOCK;
+            segment.write(*block, &mut bufs, durable)?;
+            if sync && !durable && !dirty.iter().any(|s| Arc::ptr_eq(s, segment)) {
+                dirty.push(segment.clone());
+            }
+        }
+        self.counters.written_bytes.fetch_add(written as u64, Ordering::Relaxed);
+        if sync && !durable {
+            // Their writes must be done before they are synced.
+            let mut state = self.lock();
+            while state.flights.iter().any(|f| f.id < id && !f.sync && !f.landed) && state.failed.is_none() {
+                state = self.wait_changed(state);
+            }
+            drop(state);
+            for segment in dirty {
+                segment.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A flight has landed: all that have, in order, count; who waited for them is woken.
+    pub(crate) fn land<'a>(&'a self, mut state: Guard<'a>, id: u64, flown: Result<()>) -> Guard<'a> {
+        if let Err(error) = flown {
+            self.fail(&mut state, error);
+        }
+        if let Some(flight) = state.flights.iter_mut().find(|f| f.id == id) {
+            flight.landed = true;
+        }
+        let mut woken = [false; SLOTS];
+        let mut members = 0;
+        while state.failed.is_none() && state.flights.front().is_some_and(|f| f.landed) {
+            let Some(flight) = state.flights.pop_front() else { break };
+            state.written = state.written.max(flight.reach.lsn);
+            if flight.sync {
+                state.durable = flight.reach;
+                self.durable.store(flight.reach.lsn.0, Ordering::Release);
+            }
+            members += flight.members;
+            woken[flight.id as usize % SLOTS] = true;
+        }
+        if members > 0 {
+            state.expected = members;
+        }
+        if state.failed.is_some() {
+            woken = [true; SLOTS];
+        }
+        let reached = state.durable.lsn;
+        let later = state.wakers.split_off(&(reached.next(), 0));
+        let wakers = if state.failed.is_some() {
+            let mut all = std::mem::take(&mut state.wakers);
+            all.extend(later);
+            all
+        } else {
+            std::mem::replace(&mut state.wakers, later)
+        };
+        let tail = std::mem::take(&mut state.tail_wakers);
+        let done = || self.slots.iter().zip(woken).filter_map(|(slot, woken)| woken.then_some(slot));
+        done().for_each(|slot| _ = slot.fetch_add(1, Ordering::Relaxed));
+        // One of those who wait for the next flight leads it.
+        let leads =
+            !state.gathering && (!state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev());
+        let next = leads.then(|| &self.slots[state.next_flight as usize % SLOTS]);
+        if let Some(slot) = next {
+            slot.fetch_add(1, Ordering::Relaxed);
+        }
+        self.changed.notify_all();
+        if state.idle || !state.wakers.is_empty() || self.wants_spare(&state) {
+            state.idle = false;
+            self.kick.notify_all();
+        }
+        drop(state);
+        if let Some(slot) = next {
+            atomic_wait::wake_one(slot);
+        }
+        done().for_each(|slot| atomic_wait::wake_all(slot));
+        // Strangers' code runs without the lock.
+        wakers.into_values().chain(tail).for_each(Waker::wake);
+        self.lock()
+    }
+
+    pub(crate) fn fail(&self, state: &mut State, error: Error) {
+        if state.failed.is_none() {
+            crate::trace::error!(error = %error, dir = %self.dir.path.display(), "the log is poisoned");
+            state.failed = Some(error.poison());
+        }
+        state.flights.clear();
+    }
+
+    pub(crate) fn wait_changed<'a>(&'a self, state: Guard<'a>) -> Guard<'a> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn close(&self) -> Result<()> {
+        let mut state = self.lock();
+        state.closed = true; // No appends from here on; what is placed is flushed.
+        while !state.flights.is_empty() && state.failed.is_none() {
+            state = self.wait_changed(state);
+        }
+        while state.failed.is_none() && !(state.assembler.is_empty() && state.dirty.is_empty()) {
+            state = self.fly(state, true);
+        }
+        let State { assembler, control, failed, .. } = &mut *state;
+        // If there is no room, the next opening finds the log unclosed, which costs it a scan.
+        if failed.is_none() && assembler.mark(true, true, control) {
+            state = self.fly(state, true);
+        }
+        let closed = state.failed.clone().map_or(Ok(()), Err);
+        if state.failed.is_none() {
+            state.failed = Some(Error::Closed);
+        }
+        for slot in &self.slots {
+            slot.fetch_add(1, Ordering::Relaxed);
+            atomic_wait::wake_all(slot);
+        }
+        self.changed.notify_all();
+        let wakers: Vec<Waker> = std::mem::take(&mut state.wakers).into_values().collect();
+        let tail = std::mem::take(&mut state.tail_wakers);
+        drop(state);
+        wakers.into_iter().chain(tail).for_each(Waker::wake);
+        closed
+    }
+
+    /// For a [`Commit`]: whether its record is durable; if not, the waker is kept, under an id by which it is found again.
+    pub(crate) fn poll_durable(&self, lsn: Lsn, cuts: u64, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<()>> {
+        // (Had it been cut since, it would have been durable before.)
+        if self.durable.load(Ordering::Acquire) >= lsn.0 {
+            return Poll::Ready(Ok(()));
+        }
+        let mut state = self.lock();
+        if state.durable.lsn >= lsn || state.cuts != cuts {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = &state.failed {
+            return Poll::Ready(Err(error.clone()));
+        }
+        let id = *id.get_or_insert_with(|| {
+            state.waker_ids += 1;
+            state.waker_ids
+        });
+        state.wakers.insert((lsn, id), waker.clone());
+        // Somebody must lead its flight: the background thread, unless a committer comes first.
+        if state.launched_synced < lsn {
+            state.idle = false;
+            self.kick.notify_all();
+        }
+        Poll::Pending
+    }
+
+    /// A [`Commit`] that is not waited for any more.
+    pub(crate) fn forget(&self, lsn: Lsn, id: u64) {
+        self.lock().wakers.remove(&(lsn, id));
+    }
+}
+
+impl State {
+    pub(crate) fn usable(&self) -> Result<()> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None if self.closed => Err(Error::Closed),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flights.iter().filter(|f| !f.landed).count()
+    }
+
+    /// Whether the background thread should sync now, for futures that wait or because the policy says so.
+    pub(crate) fn wants_sync(&self) -> bool {
+        let futures = self.wakers.last_key_value().is_some_and(|((lsn, _), _)| *lsn > self.launched_synced);
+        self.failed.is_none() && (futures || self.sync_due) && self.in_flight() < FLIGHTS_MAX
+    }
+
+    /// Whether anything appended is not durable, nor on its way.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        self.failed.is_none() && self.launched_synced < self.assembler.next_lsn().prev()
+    }
+
+    /// Whether more is durable than the log says.
+    pub(crate) fn needs_promise(&self) -> bool {
+        self.durable.position > self.promised && self.durable.position != self.idle_end && self.failed.is_none()
+    }
+
+    /// A number that changes with each flush.
+    pub(crate) fn activity(&self) -> u64 {
+        self.next_flight
+    }
+
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failed.as_ref()
+    }
+}
+
+impl Source for Shared {
+    fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    fn chain(&self) -> Arc<Chain> {
+        self.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn limit(&self, _seen: Lsn) -> Result<Lsn> {
+        Ok(Lsn(self.durable.load(Ordering::Acquire)))
+    }
+
+    fn damage(&self) -> Option<Damage> {
+        None
+    }
+
+    fn wait(&self, beyond: Lsn, timeout: Option<Duration>) -> Result<bool> {
+        let deadline = timeout.map(|t| Instant::now() + t);
+        let mut state = self.lock();
+        loop {
+            if state.durable.lsn > beyond {
+                return Ok(true);
+            }
+            match &state.failed {
+                Some(Error::Closed) => return Ok(false),
+                Some(error) => return Err(error.clone()),
+                None => {}
+            }
+            state = match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Ok(false),
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.wait_changed(state),
+            };
+        }
+    }
+
+    fn poll(&self, beyond: Lsn, waker: &Waker) -> Poll<Result<bool>> {
+        let mut state = self.lock();
+        if state.durable.lsn > beyond {
+            return Poll::Ready(Ok(true));
+        }
+        match &state.failed {
+            Some(Error::Closed) => return Poll::Ready(Ok(false)),
+            Some(error) => return Poll::Ready(Err(error.clone())),
+            None => {}
+        }
+        if !state.tail_wakers.iter().any(|w| w.will_wake(waker)) {
+            state.tail_wakers.push(waker.clone());
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,128 @@
+//! Segments come and go: preparing the next, going on in it, and using dropped ones again.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::Result;
+use crate::assemble::Rotation;
+use crate::commit::{Guard, Shared, State};
+use crate::fork;
+use crate::reader::{Chain, Source};
+use crate::recovery::Entry;
+
+/// Recycled segments kept ready; more are removed.
+const SPARES_MAX: usize = 2;
+
+impl Shared {
+    /// Makes sure that so many segments are prepared.
+    pub(crate) fn obtain<'a>(&'a self, state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
+        let started = Instant::now();
+        // Whoever is filling one leaves it at that.
+        self.starved.store(true, Ordering::Relaxed);
+        let obtained = self.prepare_until(state, need);
+        self.starved.store(false, Ordering::Relaxed);
+        self.counters.waited_for_segment(started.elapsed());
+        obtained
+    }
+
+    fn prepare_until<'a>(&'a self, mut state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
+        while state.spares.len() < need {
+            state = self.prepare_one(state)?;
+            state.usable()?;
+        }
+        Ok(state)
+    }
+
+    /// Prepares the next segment, or waits for who is doing that.
+    pub(crate) fn prepare_one<'a>(&'a self, state: Guard<'a>) -> Result<Guard<'a>> {
+        if state.preparing {
+            return Ok(self.wait_changed(state));
+        }
+        let (state, prepared) = self.prepare_from(state, None);
+        prepared?;
+        Ok(state)
+    }
+
+    /// Prepares the next segment, anew or from an old one; nobody else is at it.
+    pub(crate) fn prepare_from<'a>(&'a self, mut state: Guard<'a>, recycle: Option<u64>) -> (Guard<'a>, Result<()>) {
+        state.preparing = true;
+        // Rotations meanwhile take from the spares what they add to the epoch.
+        let epoch = state.assembler.segment().epoch() + state.spares.len() as u64 + 1;
+        drop(state);
+        let prepared =
+            self.dir.prepare(self.log, epoch, self.options.segment_blocks(), recycle, &|| self.starved.load(Ordering::Relaxed));
+        let mut state = self.lock();
+        state.preparing = false;
+        self.changed.notify_all();
+        let counter = if recycle.is_some() { &self.counters.recycled } else { &self.counters.created };
+        counter.fetch_add(u64::from(prepared.is_ok()), Ordering::Relaxed);
+        let prepared = prepared.map(|spare| state.spares.push_back(spare));
+        (state, prepared)
+    }
+
+    /// Whether the background should prepare a segment now.
+    pub(crate) fn wants_spare(&self, state: &State) -> bool {
+        // A log that has never filled a segment may never fill this one.
+        !state.preparing
+            && state.spares.is_empty()
+            && state.failed.is_none()
+            && (state.assembler.fill() > 0.25 || self.chain().entries.len() > 1)
+    }
+
+    /// Brings the chain up to date with the assembler, which has gone on in other segments.
+    pub(crate) fn rotated(&self, state: &mut State) {
+        let mut chain = Chain::clone(&self.chain());
+        for Rotation { from, to_epoch, first_lsn } in state.assembler.rotations() {
+            if let Some(last) = chain.entries.last_mut().filter(|e| e.epoch == from.epoch) {
+                last.end = Some(from.block);
+            }
+            chain.entries.push(Entry { epoch: to_epoch, first_lsn, end: None });
+            self.counters.rotations.fetch_add(1, Ordering::Relaxed);
+            crate::trace::debug!(epoch = to_epoch, first_lsn = first_lsn.0, "rotated");
+        }
+        self.set_chain(chain);
+        self.kick.notify_all();
+    }
+
+    pub(crate) fn set_chain(&self, chain: Chain) {
+        *self.chain.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(chain);
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn rotate<'a>(&'a self, mut state: Guard<'a>) -> Result<Guard<'a>> {
+        if state.spares.is_empty() {
+            state = self.obtain(state, 1)?;
+        }
+        let State { assembler, spares, control, .. } = &mut *state;
+        if let Some(spare) = spares.pop_front() {
+            assembler.rotate(spare, control);
+        }
+        self.rotated(&mut state);
+        Ok(state)
+    }
+
+    /// Recycles segments that the log does not need any more, as far as it needs spares, and removes the others.
+    pub(crate) fn discard(&self, dropped: &[Entry]) -> Result<()> {
+        let blocks = self.options.segment_blocks();
+        let mut removed = Vec::new();
+        for entry in dropped {
+            let mut state = self.lock();
+            while state.preparing {
+                state = self.wait_changed(state);
+            }
+            if state.spares.len() < SPARES_MAX && self.dir.has_blocks(entry.epoch, blocks) {
+                let (after, recycled) = self.prepare_from(state, Some(entry.epoch));
+                if recycled.is_ok() {
+                    continue;
+                }
+                state = after;
+            }
+            drop(state);
+            removed.push(crate::segment::segment_name(entry.epoch));
+        }
+        self.counters.removed.fetch_add(removed.len() as u64, Ordering::Relaxed);
+        fork::remove(&self.dir, removed)
+    }
+}

@@ -1,0 +1,184 @@
+//! State that is not records: marks and holds, and truncation at both ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+
+use crate::commit::{FLIGHTS_MAX, Guard, Shared, State};
+use crate::fork::{self, Branch};
+use crate::format::{self, CONTINUED, Kind, Position};
+use crate::reader::{Chain, Snapshot, Source, frame_at};
+use crate::recovery::Entry;
+use crate::{Error, Lsn, Result};
+
+impl Shared {
+    /// Puts the control state into the log, durably.
+    pub(crate) fn mark<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
+        let State { assembler, control, .. } = &mut *state;
+        if !assembler.mark(false, true, control) {
+            state = self.rotate(state)?;
+        }
+        // A MARK has no LSN of its own: the flight that takes it, and those before it, must land.
+        loop {
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            if state.in_flight() >= FLIGHTS_MAX {
+                state = self.wait_changed(state);
+                continue;
+            }
+            let target = state.assembler.end().position;
+            state = self.fly(state, true);
+            while state.durable.position < target && state.failed.is_none() {
+                state = self.wait_changed(state);
+            }
+            return match &state.failed {
+                Some(error) => Err(error.clone()),
+                None => Ok(()),
+            };
+        }
+    }
+
+    /// As it was before a MARK for which there was no room.
+    pub(crate) fn restore_hold(&self, name: &str, before: Option<Lsn>) {
+        let holds = &mut self.lock().control.holds;
+        match before {
+            Some(lsn) => holds.insert(name.to_owned(), lsn),
+            None => holds.remove(name),
+        };
+    }
+
+    /// When the log has fallen idle: says in the log what is durable. `true` if there was something to say.
+    pub(crate) fn mark_idle<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, bool) {
+        let due = state.needs_promise() && state.assembler.is_empty() && state.flights.is_empty() && state.failed.is_none();
+        let State { assembler, control, .. } = &mut *state;
+        if due && assembler.mark(false, false, control) {
+            state.idle_end = state.assembler.end().position;
+            return (self.fly(state, true), true);
+        }
+        // Without room for it, there is nothing to wait for either.
+        state.idle_end = state.durable.position;
+        (state, false)
+    }
+
+    pub(crate) fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
+        let mut state = self.open_state()?;
+        let last = state.assembler.next_lsn().prev();
+        if before > last.next() {
+            return Err(Error::NotAppended { lsn: before, last });
+        }
+        let start = state.control.holds.values().copied().fold(before, Lsn::min).max(state.control.start);
+        if start > state.control.start {
+            let before = std::mem::replace(&mut state.control.start, start);
+            self.mark(state).inspect_err(|_| self.lock().control.start = before)?;
+            state = self.open_state()?;
+        }
+        // Readers that ask for less are told so from here on; what they hold open stays readable to them.
+        let mut chain = Chain::clone(&self.chain());
+        chain.start = chain.start.max(start);
+        let dropped = chain.entries.windows(2).take_while(|pair| pair[1].first_lsn <= start).count();
+        let dropped: Vec<Entry> = chain.entries.drain(..dropped).collect();
+        let front = chain.entries.first().map_or(0, |e| e.epoch);
+        chain.waivers.retain(|w| w.to.epoch >= front);
+        state.control.waivers.retain(|w| w.to.epoch >= front);
+        self.set_chain(chain);
+        drop(state);
+        self.discard(&dropped)?;
+        Ok(start)
+    }
+
+    pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {
+        let mut state = self.open_state()?;
+        // Everything lands first; then the lock is kept to the end (hazard 23).
+        while !(state.assembler.is_empty() && state.flights.is_empty() && state.dirty.is_empty()) || state.preparing {
+            state = if state.flights.is_empty() && !state.preparing { self.fly(state, true) } else { self.wait_changed(state) };
+            state.usable()?;
+        }
+        let next_lsn = state.assembler.next_lsn();
+        if from >= next_lsn {
+            return Ok(());
+        }
+        let chain = self.chain();
+        if from < chain.start {
+            return Err(Error::Dropped { lsn: from, start: chain.start });
+        }
+        let (at, first) = self.unit_boundary(&chain, from)?;
+        let mut entries: Vec<Entry> = chain.entries.iter().copied().filter(|e| e.epoch <= at.epoch).collect();
+        if let Some(last) = entries.last_mut() {
+            last.end = Some(at.block);
+        }
+        let tip = state.assembler.segment().epoch();
+        let mut control = state.control.clone();
+        control.waivers.retain(|w| w.from < at);
+        let branch = Branch {
+            log: self.log,
+            at,
+            next_lsn: first,
+            segment_blocks: self.options.segment_blocks(),
+            epoch: tip + 1,
+            spares: std::mem::take(&mut state.spares),
+            unsealed: vec![tip],
+            control,
+        };
+        // The copies are of durable records: readers may read them with the lock held.
+        let copies = Snapshot::reader(&self.dir, &chain, first, from.prev());
+        let forked = fork::fork(&self.dir, branch, Some(copies));
+        let branched = match forked {
+            Ok(branched) => branched,
+            Err(error) if error.is_no_space() => return Err(error),
+            Err(error) => {
+                // It is not known whether the LINK is there.
+                self.fail(&mut state, error.clone());
+                return Err(error);
+            }
+        };
+        state.cuts += 1;
+        state.control.waivers.retain(|w| w.from < at);
+        let kept = entries.last().map_or(0, |e| e.epoch);
+        entries.extend(&branched.entries);
+        let superseded = chain.entries.iter().filter(|e| e.epoch > kept).map(|e| crate::segment::segment_name(e.epoch));
+        state.spares = branched.spares;
+        state.assembler = branched.assembler;
+        state.durable = branched.durable;
+        state.written = branched.durable.lsn;
+        state.launched = branched.durable.lsn;
+        state.launched_synced = branched.durable.lsn;
+        self.durable.store(branched.durable.lsn.0, Ordering::Release);
+        self.set_chain(Chain { entries, cuts: state.cuts, waivers: state.control.waivers.clone(), ..Chain::clone(&chain) });
+        // Everyone who waited has what they waited for: it was durable, before it was cut.
+        let wakers = std::mem::take(&mut state.wakers);
+        for slot in &self.slots {
+            slot.fetch_add(1, Ordering::Relaxed);
+            atomic_wait::wake_all(slot);
+        }
+        drop(state);
+        wakers.into_values().for_each(Waker::wake);
+        fork::remove(&self.dir, superseded)
+    }
+
+    /// Where the unit begins that holds a record, and the LSN of its frame's first record.
+    pub(crate) fn unit_boundary(&self, chain: &Chain, mut lsn: Lsn) -> Result<(Position, Lsn)> {
+        loop {
+            let Some(entry) = chain.entries.iter().rev().find(|e| e.first_lsn <= lsn) else {
+                return Err(Error::Dropped { lsn, start: chain.start });
+            };
+            let segment = match self.dir.open_segment(Some(self.log), entry.epoch, crate::disk::Access::Read)? {
+                Ok((segment, _)) => segment,
+                Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
+            };
+            let (block, header) = frame_at(&segment, lsn, entry.end.unwrap_or(u32::MAX))?;
+            match header {
+                Some(header) if header.kind == Kind::Data && header.has(CONTINUED) => {
+                    let floor = chain.entries.first().map_or(Lsn::FIRST, |e| e.first_lsn);
+                    if header.first_lsn <= floor {
+                        // The unit began in a segment that was dropped.
+                        return Ok((segment.at(format::LINK_BLOCK + 1), entry.first_lsn));
+                    }
+                    lsn = header.first_lsn.prev();
+                }
+                Some(header) => return Ok((segment.at(block), header.first_lsn)),
+                None => return Ok((segment.at(format::LINK_BLOCK + 1), entry.first_lsn)),
+            }
+        }
+    }
+}

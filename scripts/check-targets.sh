@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Checks that the library compiles for the other operating systems. A target that cannot be installed here is skipped, and said so.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for target in x86_64-unknown-linux-gnu aarch64-apple-darwin x86_64-pc-windows-gnu; do
+    if ! rustup target list --installed 2>/dev/null | grep -qx "$target" && ! timeout 120 rustup target add "$target" >/dev/null 2>&1; then
+        echo "skipped: $target cannot be installed here"
+        continue
+    fi
+    echo "checking $target"
+    cargo check --quiet --locked -p foreword --target "$target"
+done
