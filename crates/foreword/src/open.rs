@@ -148,6 +148,9 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     for name in &repair.moved {
         fork::put_aside(dir, name, false)?;
     }
+    if let Some(epoch) = survey.unproven_link {
+        rewrite_link(dir, survey.log, epoch)?;
+    }
     if repair.copied.iter().any(|name| name == IDENTITY) || !survey.names.identity {
         dir.write_identity(survey.log)?;
     }
@@ -163,6 +166,17 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     let off_chain = names.epochs.into_iter().filter(|&epoch| !on_chain(epoch)).map(segment_name);
     fork::remove(dir, off_chain.chain(names.temporary))?;
     Ok(opened)
+}
+
+/// The page cache may show a LINK that the disk never got (hazard 11), and no frame behind it proves more: the same bytes are written
+/// again, before anything is built on it.
+fn rewrite_link(dir: &Dir, log: LogId, epoch: u64) -> Result<()> {
+    let Ok((segment, _)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(()) };
+    let mut link = Vec::new();
+    let Found::Frame(header) = segment.frame(LINK_BLOCK, segment.data_end(), &mut link)? else { return Ok(()) };
+    link.resize(header.frame_len(), 0);
+    segment.read(LINK_BLOCK, &mut link)?; // As it lies on the disk, tags and all.
+    segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&link)], true)
 }
 
 /// After a clean close: the log goes on where it ended.

@@ -73,6 +73,8 @@ pub(crate) struct Survey {
     pub(crate) control: Control,
     /// The highest promise of a frame in the chain.
     pub(crate) promise: Promise,
+    /// The segment whose LINK makes that promise, itself included: nothing else proves that the LINK is durable.
+    pub(crate) unproven_link: Option<u64>,
     /// Behind the last whole unit.
     pub(crate) end: Position,
     /// The LSN after the last whole unit's.
@@ -200,6 +202,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         verdict: Verdict::Unclosed,
         control,
         promise: scan.promise,
+        unproven_link: scan.promising_link.filter(|_| found != Break::Closed),
         end: scan.end,
         next_lsn: scan.next,
         break_at: scan.at,
@@ -325,6 +328,8 @@ struct Scan {
     end: Position,
     next: Lsn,
     promise: Promise,
+    /// The segment whose LINK makes the promise, or, without a promise, begins the log.
+    promising_link: Option<u64>,
     closed: bool,
     /// No frame was seen yet: a unit may have begun in a segment that was dropped.
     fresh: bool,
@@ -344,13 +349,15 @@ impl Scan {
             end: at,
             next: expect,
             promise: Promise::default(),
+            promising_link: chain.first().map(|first| first.epoch),
             closed: false,
             fresh: true,
         }
     }
 
-    /// Begins at a promise: it lies between units.
-    fn begin_at(&mut self, promise: Promise) {
+    /// Begins at the promise of a segment's LINK: it lies between units.
+    fn begin_at(&mut self, promise: Promise, link: u64) {
+        self.promising_link = (promise.position.epoch >= link).then_some(link);
         self.at = promise.position;
         self.end = promise.position;
         self.promise = promise;
@@ -361,7 +368,7 @@ impl Scan {
 
     /// Takes a frame in; what is wrong with it, if anything is.
     fn take(&mut self, header: &FrameHeader, payload: &[u8], control: &mut Control) -> std::result::Result<(), &'static str> {
-        let is_link = header.kind == Kind::Link;
+        let (is_link, epoch) = (header.kind == Kind::Link, self.at.epoch);
         if is_link != (self.at.block == LINK_BLOCK) {
             return Err("a LINK out of its place, or something else in it");
         }
@@ -408,6 +415,8 @@ impl Scan {
         // A promise beyond the frame itself is only made by a fork's LINK, for what was written before it.
         if header.promise.position > self.promise.position {
             self.promise = header.promise;
+            let itself = is_link && header.promise.position.epoch >= epoch;
+            self.promising_link = itself.then_some(epoch);
         }
         Ok(())
     }
@@ -588,7 +597,7 @@ impl Surveyor<'_> {
             }
             let promise = self.active(tip.epoch).map_or(Promise::default(), |(_, header)| header.promise);
             if chain.iter().any(|e| e.epoch == promise.position.epoch) {
-                scan.begin_at(promise);
+                scan.begin_at(promise, tip.epoch);
             }
         }
         let bytes_of = |e: &Entry| self.slots.get(&e.epoch).map_or(0, |slot| Position::new(0, slot.blocks).byte());
@@ -680,7 +689,10 @@ impl Surveyor<'_> {
                     match segment.binding.head(block + i as u32, &sectors[..SECTOR]) {
                         Head::Frame(header) => {
                             beyond.written = true;
-                            if header.promise.position > beyond.promise.position {
+                            // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
+                            let itself = header.promise.position > segment.at(block + i as u32);
+                            let counts = !itself || self.active(epoch).is_some();
+                            if counts && header.promise.position > beyond.promise.position {
                                 beyond.promise = header.promise;
                             }
                         }
@@ -718,6 +730,7 @@ impl Survey {
             chain: Vec::new(),
             control: Control::default(),
             promise: Promise::default(),
+            unproven_link: None,
             end: Position::default(),
             next_lsn: Lsn::FIRST,
             break_at: Position::default(),

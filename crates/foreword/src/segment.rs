@@ -157,9 +157,16 @@ impl Dir {
             let file = match recycle {
                 Some(old) => {
                     self.disk.rename(&self.segment(old), &tmp)?;
+                    // Durable first: or a crash could leave the new header under the old name.
+                    self.disk.sync_dir(&self.path)?;
                     self.disk.open(&tmp, Access::Write)?
                 }
                 None => {
+                    // A file of its own: one left here may still bear another name on the disk.
+                    match self.disk.remove(&tmp) {
+                        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                        _ => {}
+                    }
                     let file = self.disk.open(&tmp, Access::Create)?;
                     file.allocate(bytes)?;
                     fill(&*file, bytes, hurry)?;
