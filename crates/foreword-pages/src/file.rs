@@ -31,8 +31,9 @@ impl PageFile {
     /// Opens the page file that belongs to a log; makes it if the log has never been used.
     pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, log: &Log, page_bytes: usize) -> Result<PageFile> {
         let path = dir.join(NAME);
+        let is_new = log.last_lsn() == Lsn::ZERO;
         let file = match disk.open(&path, Access::Write) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && log.last_lsn() == Lsn::ZERO => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && is_new => {
                 create(disk.as_ref(), dir, log.id(), page_bytes).map_err(Error::io("create the page file", &path))?;
                 disk.open(&path, Access::Write)
             }
@@ -42,6 +43,10 @@ impl PageFile {
             opened => opened,
         };
         let file = file.map_err(Error::io("open the page file", &path))?;
+        if is_new {
+            // Its name may be there because somebody who was killed renamed it: it must be durable before the first record is.
+            disk.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
+        }
         let mut head = [0; IDENTITY];
         let read = read_full(file.as_ref(), &mut head, 0).map_err(Error::io("read the page file", &path))?;
         let page_bytes = identify(&head[..read], log.id(), &path)?;
@@ -132,8 +137,7 @@ fn create(disk: &dyn Disk, dir: &Path, log: LogId, page_bytes: usize) -> io::Res
     write_full(file.as_ref(), &page, 0)?;
     file.sync()?;
     drop(file);
-    disk.rename(&dir.join(TMP), &dir.join(NAME))?;
-    disk.sync_dir(dir)
+    disk.rename(&dir.join(TMP), &dir.join(NAME))
 }
 
 /// The page size of the file that begins so, if it is a page file and belongs to the log.

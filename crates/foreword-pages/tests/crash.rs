@@ -153,3 +153,25 @@ fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
     let store = options(&disk.kill(), 1).open(DIR).unwrap();
     assert_eq!(&store.read(pages[0]).unwrap()[..2], b"on");
 }
+
+/// A process that was killed between the renaming of the page file and the syncing of its directory leaves a name that may yet be lost.
+#[test]
+fn a_page_file_that_is_there_is_not_yet_durable() {
+    for change in 1.. {
+        let disk = SimDisk::new(change);
+        disk.power_off_at(change);
+        drop(options(&disk, 1).open(DIR));
+        let is_cut = disk.is_off();
+        let disk = disk.kill();
+        let store = options(&disk, 1).open(DIR).unwrap();
+        let mut txn = store.begin();
+        let page = txn.allocate().unwrap();
+        txn.update(page, 0, b"there").unwrap();
+        txn.commit().unwrap();
+        let store = options(&disk.crash(&Choice::None), 1).open(DIR).unwrap_or_else(|e| panic!("cut at {change}: {e}"));
+        assert_eq!(&store.read(page).unwrap()[..5], b"there");
+        if !is_cut {
+            break;
+        }
+    }
+}

@@ -334,7 +334,7 @@ impl Bank {
             return Err(format!("there is {sum} instead of {expected}"));
         }
         for (thread, &ledger) in self.ledgers.iter().enumerate() {
-            let moved = number(&*store.read(ledger).map_err(|e| e.to_string())?) as u64;
+            let moved = number(&store.read(ledger).map_err(|e| e.to_string())?) as u64;
             let acknowledged = self.acknowledged[thread].load(Ordering::SeqCst);
             let attempted = self.attempted[thread].load(Ordering::SeqCst);
             if !(acknowledged..=attempted).contains(&moved) {
@@ -425,7 +425,7 @@ impl Bank {
         if rng.chance(20) {
             return txn.abort();
         }
-        let count = number(&*store.read(self.ledgers[thread])?) as u64 + 1;
+        let count = number(&store.read(self.ledgers[thread])?) as u64 + 1;
         txn.update(self.ledgers[thread], 0, &count.to_le_bytes())?;
         self.attempted[thread].store(count, Ordering::SeqCst);
         txn.commit()?;
