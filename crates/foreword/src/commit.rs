@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,8 @@ use crate::format::{self, Control, LogId, Position, Promise};
 use crate::reader::{Chain, Source};
 use crate::segment::{Dir, Segment};
 use crate::stats::Counters;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, WaitWord, yield_now};
 use crate::{Error, Lsn, Options, Result};
 
 /// Flushes under way at once. What a later one covers is acknowledged only after the earlier; the promises make holes harmless.
@@ -39,7 +40,7 @@ pub(crate) struct Shared {
     /// The last durable LSN, for those who ask without the lock.
     pub(crate) durable: AtomicU64,
     /// Waiters for flight `id` sleep on slot `id % SLOTS`.
-    pub(crate) slots: [AtomicU32; SLOTS],
+    pub(crate) slots: [WaitWord; SLOTS],
     pub(crate) chain: RwLock<Arc<Chain>>,
     /// Rises with each change of the chain.
     pub(crate) version: AtomicU64,
@@ -224,9 +225,9 @@ impl Shared {
             // Asleep on the flight that covers the record, or on the next, which will.
             let covering = state.flights.iter().find(|f| f.reach.lsn >= lsn && (f.sync || !sync));
             let slot = &self.slots[covering.map_or(state.next_flight, |f| f.id) as usize % SLOTS];
-            let seen = slot.load(Ordering::Relaxed);
+            let seen = slot.read();
             drop(state);
-            atomic_wait::wait(slot, seen);
+            slot.wait(seen);
             if sync && self.durable.load(Ordering::Acquire) >= lsn.0 {
                 return Ok(());
             }
@@ -248,7 +249,7 @@ impl Shared {
         let mut all = false;
         while !all && started.elapsed() < bound {
             // They need the processor more than this thread does.
-            std::thread::yield_now();
+            yield_now();
             all = self.arrived.load(Ordering::Relaxed) >= expected;
         }
         let mut state = self.lock();
@@ -399,13 +400,13 @@ impl Shared {
         };
         let tail = std::mem::take(&mut state.tail_wakers);
         let done = || self.slots.iter().zip(woken).filter_map(|(slot, woken)| woken.then_some(slot));
-        done().for_each(|slot| _ = slot.fetch_add(1, Ordering::Relaxed));
+        done().for_each(WaitWord::bump);
         // One of those who wait for the next flight leads it.
         let leads =
             !state.gathering && (!state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev());
         let next = leads.then(|| &self.slots[state.next_flight as usize % SLOTS]);
         if let Some(slot) = next {
-            slot.fetch_add(1, Ordering::Relaxed);
+            slot.bump();
         }
         self.changed.notify_all();
         if state.idle || !state.wakers.is_empty() || self.wants_spare(&state) {
@@ -414,9 +415,9 @@ impl Shared {
         }
         drop(state);
         if let Some(slot) = next {
-            atomic_wait::wake_one(slot);
+            slot.wake_one();
         }
-        done().for_each(|slot| atomic_wait::wake_all(slot));
+        done().for_each(WaitWord::wake_all);
         // Strangers' code runs without the lock.
         wakers.into_values().chain(tail).for_each(Waker::wake);
         self.lock()
@@ -453,8 +454,8 @@ impl Shared {
             state.failed = Some(Error::Closed);
         }
         for slot in &self.slots {
-            slot.fetch_add(1, Ordering::Relaxed);
-            atomic_wait::wake_all(slot);
+            slot.bump();
+            slot.wake_all();
         }
         self.changed.notify_all();
         let wakers: Vec<Waker> = std::mem::take(&mut state.wakers).into_values().collect();

@@ -93,7 +93,9 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     }
     for epoch in unsealed {
         if let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? {
-            let mut seal = assemble::seal(&Arc::new(segment), at.block, next_lsn);
+            // What follows the fork is superseded: nothing of it counts.
+            let end = if epoch == at.epoch { at.block } else { 0 };
+            let mut seal = assemble::seal(&Arc::new(segment), end, next_lsn);
             let (segment, block) = (seal.segment.clone(), seal.block);
             segment.write(block, &mut [io::IoSlice::new(seal.finish(before))], true)?;
         }

@@ -10,7 +10,7 @@ use crate::assemble::Assembler;
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
 use crate::error::{Damage, Doing};
 use crate::fork::{self, Branch};
-use crate::format::{Control, HEADER, Kind, LINK_BLOCK, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver};
+use crate::format::{BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver};
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
@@ -37,7 +37,9 @@ pub(crate) fn open(options: &Options, dir: &Dir) -> Result<Opened> {
     let text = format!("process {}\n", std::process::id());
     let path = dir.file(LOCK);
     lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0)).doing("write the lock file", &path)?;
-    let found = if exists { recovery::survey(dir, Depth::Tail, &[], &mut |_, _| {})? } else { None };
+    // Who wants damage mended means all of it, not only what lies on the way to the end.
+    let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
+    let found = if exists { recovery::survey(dir, depth, &[], &mut |_, _| {})? } else { None };
     let mut opened = match found {
         None if options.existence == Existence::MustExist => return Err(Error::NotFound { dir: dir.path.clone() }),
         None => create(options, dir, lock)?,
@@ -120,6 +122,17 @@ struct Repair {
     next_lsn: Option<Lsn>,
 }
 
+impl Repair {
+    /// A segment that is of no use (not even of this log, or of this place) does not stay under its name.
+    fn move_what_is_off(&mut self, chain: &[Entry]) {
+        let on_chain = |name: &String| chain.iter().any(|e| segment_name(e.epoch) == *name);
+        let (copied, off) = std::mem::take(&mut self.copied).into_iter().partition(on_chain);
+        self.copied = copied;
+        let new: Vec<_> = off.into_iter().filter(|name| !self.moved.contains(name)).collect();
+        self.moved.extend(new);
+    }
+}
+
 fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey) -> Result<Opened> {
     let verdict = found.verdict.clone();
     let (survey, repair) = match &verdict {
@@ -154,7 +167,8 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     if repair.copied.iter().any(|name| name == IDENTITY) || !survey.names.identity {
         dir.write_identity(survey.log)?;
     }
-    let opened = if report.verdict == Verdict::Clean {
+    // (Garbled sectors ahead would stand in the way of a later frame.)
+    let opened = if report.verdict == Verdict::Clean && report.garbled_sectors == 0 {
         resume(options, dir, lock, &survey, report)?
     } else {
         branch(options, dir, lock, &survey, &repair, report)?
@@ -187,7 +201,7 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
         Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
     };
     // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again.
-    let mut closed = vec![0; crate::format::BLOCK];
+    let mut closed = vec![0; BLOCK];
     segment.read(block - 1, &mut closed)?;
     segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
 
@@ -239,7 +253,12 @@ fn branch(
     let damaged = matches!(report.verdict, Verdict::Corruption(_));
     // What no promise covers may be only in the page cache; it is written again. (A promise beyond the end proves all before it.)
     let proven = survey.promise.position.min(survey.end);
-    let whole = damaged && survey.promise.position >= survey.end || proven == survey.end;
+    let mut whole = proven == survey.end;
+    if !whole && !repair.waivers.is_empty() {
+        // Copies would close the gaps in the LSNs: it is made durable where it is.
+        write_again(dir, survey, proven)?;
+        whole = true;
+    }
     let (at, next_lsn) = if whole {
         (survey.end, repair.next_lsn.unwrap_or(survey.next_lsn))
     } else if survey.promise.position.epoch == 0 {
@@ -297,6 +316,29 @@ fn branch(
     Ok(Opened { lock, log: survey.log, assembler, spares, entries, control, durable, report })
 }
 
+/// Writes what lies between a position and the end of the log once more, byte by byte the same, durably.
+fn write_again(dir: &Dir, survey: &Survey, from: Position) -> Result<()> {
+    let mut buf = vec![0; FRAME_MAX];
+    for entry in survey.chain.iter().filter(|e| e.epoch >= from.epoch) {
+        let segment = match dir.open_segment(Some(survey.log), entry.epoch, Access::Write)? {
+            Ok((segment, _)) => segment,
+            Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
+        };
+        let end = entry.end.unwrap_or(survey.end.block);
+        let mut block = if entry.epoch == from.epoch { from.block } else { LINK_BLOCK };
+        while block < end {
+            let want = buf.len().min((end - block) as usize * BLOCK);
+            let read = segment.read(block, &mut buf[..want])?;
+            segment.write(block, &mut [io::IoSlice::new(&buf[..read])], true)?;
+            if read < want {
+                break;
+            }
+            block += (want / BLOCK) as u32;
+        }
+    }
+    Ok(())
+}
+
 /// What going on with a damaged log would mean.
 fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
     let mut repair = Repair::default();
@@ -304,25 +346,24 @@ fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
         let Some(survey) = recovery::survey(dir, Depth::All, &repair.waivers, &mut |_, _| {})? else {
             return Err(Error::NotFound { dir: dir.path.clone() });
         };
-        let Verdict::Corruption(damage) = &survey.verdict else { return Ok((survey, repair)) };
+        let Verdict::Corruption(damage) = &survey.verdict else {
+            repair.move_what_is_off(&survey.chain);
+            return Ok((survey, repair));
+        };
         let name = damage.path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         if name == IDENTITY {
             repair.copied.push(name);
             return Ok((survey, repair));
         }
-        // A segment that is not even of this log, or of this place, cannot stay under its name.
-        let is_there = survey.names.epochs.iter().any(|&e| segment_name(e) == name);
-        let on_chain = survey.chain.iter().any(|e| segment_name(e.epoch) == name);
-        let list = if on_chain { &mut repair.copied } else { &mut repair.moved };
-        if is_there && !list.contains(&name) {
-            list.push(name);
+        if survey.names.epochs.iter().any(|&e| segment_name(e) == name) && !repair.copied.contains(&name) {
+            repair.copied.push(name);
         }
         if action == OnDamage::StopAtDamage {
             let beyond = survey.names.epochs.iter().filter(|&&e| e > survey.end.epoch).map(|&e| segment_name(e));
             repair.moved = beyond.collect();
-            let last = damage.last_lsn.unwrap_or(survey.last_lsn());
-            if last >= survey.next_lsn {
-                repair.given_up.push((survey.next_lsn, last));
+            repair.move_what_is_off(&survey.chain);
+            if survey.known >= survey.next_lsn {
+                repair.given_up.push((survey.next_lsn, survey.known));
             }
             return Ok((survey, repair));
         }
@@ -332,7 +373,7 @@ fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
         }
         let resumes = resume_after(dir, &survey)?;
         // With nothing readable behind it, the log goes on in a fresh segment, above every LSN that is known.
-        let known = damage.last_lsn.unwrap_or(survey.last_lsn());
+        let known = survey.known.max(damage.last_lsn.unwrap_or(Lsn::ZERO));
         let (to, next) = resumes.unwrap_or((Position::new(u64::MAX, LINK_BLOCK), known.next()));
         let waiver = Waiver { from: survey.end, to, first_lost: survey.next_lsn, last_lost: next.prev() };
         if waiver.last_lost >= waiver.first_lost {
@@ -343,6 +384,7 @@ fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
                 repair.waivers.push(waiver);
                 repair.next_lsn = Some(next);
             }
+            repair.move_what_is_off(&survey.chain);
             return Ok((survey, repair));
         }
         repair.waivers.push(waiver);

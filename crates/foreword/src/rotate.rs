@@ -1,8 +1,6 @@
 //! Segments come and go: preparing the next, going on in it, and using dropped ones again.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::Result;
@@ -11,6 +9,8 @@ use crate::commit::{Guard, Shared, State};
 use crate::fork;
 use crate::reader::{Chain, Source};
 use crate::recovery::Entry;
+use crate::sync::PoisonError;
+use crate::sync::atomic::Ordering;
 
 /// Recycled segments kept ready; more are removed.
 const SPARES_MAX: usize = 2;
@@ -58,7 +58,11 @@ impl Shared {
         self.changed.notify_all();
         let counter = if recycle.is_some() { &self.counters.recycled } else { &self.counters.created };
         counter.fetch_add(u64::from(prepared.is_ok()), Ordering::Relaxed);
-        let prepared = prepared.map(|spare| state.spares.push_back(spare));
+        let prepared = prepared.map(|spare| {
+            state.spares.push_back(spare);
+            // An idle log may wait for it to say what is durable.
+            self.kick.notify_all();
+        });
         (state, prepared)
     }
 

@@ -114,6 +114,12 @@ impl View {
         self.shared.lock().control.holds.clone()
     }
 
+    /// LSNs that were given up in repairs: first and last of each stretch.
+    #[must_use]
+    pub fn lost(&self) -> Vec<(Lsn, Lsn)> {
+        self.shared.lock().control.lost()
+    }
+
     /// A reader that stands before a record ([`Lsn::ZERO`]: the first).
     #[must_use]
     pub fn reader_at(&self, lsn: Lsn) -> Reader {
@@ -342,7 +348,6 @@ pub fn verify(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Resu
 /// As [`verify`].
 pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
     let dir = Dir { disk, path: dir.as_ref().to_owned() };
-    let lost = |control: &Control| control.waivers.iter().map(|w| (w.first_lost, w.last_lost)).filter(|(a, b)| b >= a).collect();
     if !dir.has_writer()? {
         let Some(survey) = recovery::survey(&dir, Depth::All, &[], progress)? else {
             return Err(Error::NotFound { dir: dir.path });
@@ -355,7 +360,7 @@ pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn 
                 segments: survey.chain.len(),
                 checked_bytes: survey.scanned,
                 garbled_sectors: survey.garbled_behind,
-                lost: lost(&survey.control),
+                lost: survey.control.lost(),
                 verdict: Some(survey.verdict),
             });
         }
@@ -390,6 +395,6 @@ pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn 
         segments: state.chain.entries.len(),
         checked_bytes,
         garbled_sectors: 0,
-        lost: lost(&state.control),
+        lost: state.control.lost(),
     })
 }
