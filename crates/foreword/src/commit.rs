@@ -258,6 +258,7 @@ impl Shared {
         state.gather_skips == 0 && self.arrived.load(Ordering::Relaxed) < state.expected
     }
 
+    /// Waits for them, and flushes for all.
     fn gather<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
         state.gathering = true;
         let (expected, bound) = (state.expected, Duration::from_nanos(state.flush_nanos / 2));
@@ -274,7 +275,9 @@ impl Shared {
         state.expected = 0;
         state.gather_misses = if all { 0 } else { (state.gather_misses + 1).min(6) };
         state.gather_skips = if all { 0 } else { 1 << state.gather_misses };
-        state
+        // It leads, even if something else made its own record durable meanwhile: those who came since sleep until somebody does. (With all
+        // flights under way, one that lands wakes the next to lead.)
+        if state.has_unsynced() && state.in_flight() < FLIGHTS_MAX { self.fly(state, true) } else { state }
     }
 
     /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
