@@ -228,15 +228,7 @@ impl Shared {
             }
             let launched = if sync { state.launched_synced } else { state.launched };
             if launched < lsn && state.in_flight() < FLIGHTS_MAX && !state.gathering {
-                if sync && self.worth_gathering(&state) {
-                    state = self.gather(state);
-                    if state.launched_synced >= lsn {
-                        // Somebody took this record along; those who came meanwhile left the lead to this thread.
-                        self.pass_the_lead(&mut state);
-                    }
-                } else {
-                    state = self.fly(state, sync);
-                }
+                state = if sync && self.worth_gathering(&state) { self.gather(state) } else { self.fly(state, sync) };
                 continue;
             }
             // Asleep on the flight that covers the record, or on the next, which will.
@@ -447,12 +439,6 @@ impl Shared {
         let slot = (waiting && !state.gathering).then(|| &self.slots[state.next_flight as usize % SLOTS])?;
         slot.bump();
         Some(slot)
-    }
-
-    fn pass_the_lead(&self, state: &mut State) {
-        if let Some(slot) = self.next_leader(state) {
-            slot.wake_one();
-        }
     }
 
     /// Fails the log outside of a flight, and tells everyone.
