@@ -25,7 +25,7 @@ pub(crate) struct FrameBuf {
 }
 
 impl FrameBuf {
-    fn new(len: usize) -> FrameBuf {
+    pub(crate) fn zeroed(len: usize) -> FrameBuf {
         let bytes = vec![0; len + BLOCK - 1];
         let start = bytes.as_ptr().align_offset(BLOCK).min(BLOCK - 1);
         FrameBuf { bytes, start, len }
@@ -315,7 +315,7 @@ impl Assembler {
     fn open_frame(&mut self, room: u32, flags: u8) {
         let mut header = FrameHeader::new(Kind::Data, self.next_lsn);
         header.flags = flags;
-        let buf = self.free.pop().unwrap_or_else(|| FrameBuf::new(FRAME_MAX));
+        let buf = self.free.pop().unwrap_or_else(|| FrameBuf::zeroed(FRAME_MAX));
         self.building = Some(Building { buf, header, max: format::payload_max(room) });
     }
 
@@ -330,7 +330,7 @@ impl Assembler {
         let mut header = FrameHeader::new(kind, self.next_lsn);
         header.flags = flags;
         header.payload_len = payload.len() as u32;
-        let mut buf = FrameBuf::new(header.frame_len());
+        let mut buf = FrameBuf::zeroed(header.frame_len());
         buf[HEADER..HEADER + payload.len()].copy_from_slice(payload);
         self.place(header, buf);
     }
@@ -352,7 +352,7 @@ fn fresh_room(blocks: u32) -> u32 {
 pub(crate) fn seal(segment: &Arc<Segment>, end: u32, next_lsn: Lsn) -> Placed {
     let mut header = FrameHeader::new(Kind::Seal, next_lsn);
     header.payload_len = 8;
-    let mut buf = FrameBuf::new(header.frame_len());
+    let mut buf = FrameBuf::zeroed(header.frame_len());
     buf[HEADER..HEADER + 4].copy_from_slice(&end.to_le_bytes());
     Placed { segment: segment.clone(), block: segment.data_end(), header, buf }
 }

@@ -1,13 +1,14 @@
 //! The one owner of background work: a thread that syncs (for futures, by policy, and the mark when the log falls idle), and one that
 //! prepares the next segment. Both end before the log does.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::commit::{Guard, Shared};
 use crate::error::Doing;
+use crate::sync::PoisonError;
 
 /// So long after its last flush a log is idle, and says in a MARK what is durable.
 const IDLE_AFTER: Duration = Duration::from_millis(20);

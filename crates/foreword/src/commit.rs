@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,8 @@ use crate::format::{self, Control, LogId, Position, Promise};
 use crate::reader::{Chain, Source};
 use crate::segment::{Dir, Segment};
 use crate::stats::Counters;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, WaitWord, yield_now};
 use crate::{Error, Lsn, Options, Result};
 
 /// Flushes under way at once. What a later one covers is acknowledged only after the earlier; the promises make holes harmless.
@@ -32,11 +33,17 @@ pub(crate) struct Shared {
     pub(crate) changed: Condvar,
     /// Wakes the background threads.
     pub(crate) kick: Condvar,
+    /// Committers that no flight has taken yet; changed under the lock.
+    pub(crate) arrived: AtomicU32,
+    /// An append waits for a segment.
+    pub(crate) starved: AtomicBool,
     /// The last durable LSN, for those who ask without the lock.
     pub(crate) durable: AtomicU64,
     /// Waiters for flight `id` sleep on slot `id % SLOTS`.
-    pub(crate) slots: [AtomicU32; SLOTS],
+    pub(crate) slots: [WaitWord; SLOTS],
     pub(crate) chain: RwLock<Arc<Chain>>,
+    /// Rises with each change of the chain.
+    pub(crate) version: AtomicU64,
     pub(crate) counters: Counters,
 }
 
@@ -47,6 +54,8 @@ pub(crate) struct Flight {
     /// What is reached when it and all before it have landed.
     pub(crate) reach: Promise,
     pub(crate) sync: bool,
+    /// How many committers wait for it.
+    pub(crate) members: u32,
     pub(crate) landed: bool,
 }
 
@@ -73,6 +82,15 @@ pub(crate) struct State {
     pub(crate) failed: Option<Error>,
     pub(crate) closed: bool,
     pub(crate) cuts: u64,
+    /// A leader is waiting for those who were woken last.
+    pub(crate) gathering: bool,
+    /// How many those are.
+    pub(crate) expected: u32,
+    /// In vain so many times in a row; so it is not tried for so many flights.
+    pub(crate) gather_misses: u32,
+    pub(crate) gather_skips: u32,
+    /// What a flush takes, smoothed.
+    pub(crate) flush_nanos: u64,
     pub(crate) wakers: BTreeMap<(Lsn, u64), Waker>,
     pub(crate) waker_ids: u64,
     pub(crate) tail_wakers: Vec<Waker>,
@@ -187,6 +205,7 @@ impl Shared {
     /// Returns when everything up to an LSN is written, or durable.
     pub(crate) fn reach<'a>(&'a self, mut state: Guard<'a>, lsn: Lsn, sync: bool) -> Result<()> {
         let cuts = state.cuts;
+        let mut joined = false;
         loop {
             // What was cut off since was durable before.
             if state.cuts != cuts || lsn <= if sync { state.durable.lsn } else { state.written } {
@@ -195,19 +214,50 @@ impl Shared {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
+            if sync && !std::mem::replace(&mut joined, true) {
+                self.arrived.fetch_add(1, Ordering::Relaxed);
+            }
             let launched = if sync { state.launched_synced } else { state.launched };
-            if launched < lsn && state.in_flight() < FLIGHTS_MAX {
-                state = self.fly(state, sync);
+            if launched < lsn && state.in_flight() < FLIGHTS_MAX && !state.gathering {
+                state = if sync && self.worth_gathering(&state) { self.gather(state) } else { self.fly(state, sync) };
                 continue;
             }
             // Asleep on the flight that covers the record, or on the next, which will.
             let covering = state.flights.iter().find(|f| f.reach.lsn >= lsn && (f.sync || !sync));
             let slot = &self.slots[covering.map_or(state.next_flight, |f| f.id) as usize % SLOTS];
-            let seen = slot.load(Ordering::Relaxed);
+            let seen = slot.read();
             drop(state);
-            atomic_wait::wait(slot, seen);
+            slot.wait(seen);
+            if sync && self.durable.load(Ordering::Acquire) >= lsn.0 {
+                return Ok(());
+            }
             state = self.lock();
         }
+    }
+
+    /// Whether it pays to wait a moment for those who were woken by the last flight: in a closed loop they are about to commit again, and
+    /// without them the committers would fall into two cohorts that wait for each other's flush.
+    fn worth_gathering(&self, state: &State) -> bool {
+        state.gather_skips == 0 && self.arrived.load(Ordering::Relaxed) < state.expected
+    }
+
+    fn gather<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
+        state.gathering = true;
+        let (expected, bound) = (state.expected, Duration::from_nanos(state.flush_nanos / 2));
+        drop(state);
+        let started = Instant::now();
+        let mut all = false;
+        while !all && started.elapsed() < bound {
+            // They need the processor more than this thread does.
+            yield_now();
+            all = self.arrived.load(Ordering::Relaxed) >= expected;
+        }
+        let mut state = self.lock();
+        state.gathering = false;
+        state.expected = 0;
+        state.gather_misses = if all { 0 } else { (state.gather_misses + 1).min(6) };
+        state.gather_skips = if all { 0 } else { 1 << state.gather_misses };
+        state
     }
 
     /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
@@ -217,8 +267,12 @@ impl Shared {
         let reach = state.assembler.end();
         let id = state.next_flight;
         state.next_flight += 1;
-        let records = reach.lsn.0.saturating_sub(state.launched.0.max(if sync { state.launched_synced.0 } else { 0 }));
-        state.flights.push_back(Flight { id, reach, sync, landed: false });
+        let records = reach.lsn.0.saturating_sub(state.launched_synced.0);
+        let members = if sync { self.arrived.swap(0, Ordering::Relaxed) } else { 0 };
+        if sync {
+            state.gather_skips = state.gather_skips.saturating_sub(1);
+        }
+        state.flights.push_back(Flight { id, reach, sync, members, landed: false });
         state.launched = reach.lsn;
         state.promised = state.promised.max(if frames.is_empty() { Position::default() } else { promise.position });
         // Whoever syncs takes over what was written before without a sync.
@@ -247,6 +301,9 @@ impl Shared {
             }
         }
         let mut state = self.lock();
+        if sync {
+            state.flush_nanos = (state.flush_nanos * 7 + took.as_nanos() as u64) / 8;
+        }
         for frame in frames {
             state.assembler.recycle(frame.buf);
         }
@@ -315,6 +372,7 @@ impl Shared {
             flight.landed = true;
         }
         let mut woken = [false; SLOTS];
+        let mut members = 0;
         while state.failed.is_none() && state.flights.front().is_some_and(|f| f.landed) {
             let Some(flight) = state.flights.pop_front() else { break };
             state.written = state.written.max(flight.reach.lsn);
@@ -322,7 +380,11 @@ impl Shared {
                 state.durable = flight.reach;
                 self.durable.store(flight.reach.lsn.0, Ordering::Release);
             }
+            members += flight.members;
             woken[flight.id as usize % SLOTS] = true;
+        }
+        if members > 0 {
+            state.expected = members;
         }
         if state.failed.is_some() {
             woken = [true; SLOTS];
@@ -337,15 +399,14 @@ impl Shared {
             std::mem::replace(&mut state.wakers, later)
         };
         let tail = std::mem::take(&mut state.tail_wakers);
-        for (slot, _) in self.slots.iter().zip(woken).filter(|(_, woken)| *woken) {
-            slot.fetch_add(1, Ordering::Relaxed);
-            atomic_wait::wake_all(slot);
-        }
+        let done = || self.slots.iter().zip(woken).filter_map(|(slot, woken)| woken.then_some(slot));
+        done().for_each(WaitWord::bump);
         // One of those who wait for the next flight leads it.
-        if !state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev() {
-            let slot = &self.slots[state.next_flight as usize % SLOTS];
-            slot.fetch_add(1, Ordering::Relaxed);
-            atomic_wait::wake_one(slot);
+        let leads =
+            !state.gathering && (!state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev());
+        let next = leads.then(|| &self.slots[state.next_flight as usize % SLOTS]);
+        if let Some(slot) = next {
+            slot.bump();
         }
         self.changed.notify_all();
         if state.idle || !state.wakers.is_empty() || self.wants_spare(&state) {
@@ -353,6 +414,10 @@ impl Shared {
             self.kick.notify_all();
         }
         drop(state);
+        if let Some(slot) = next {
+            slot.wake_one();
+        }
+        done().for_each(WaitWord::wake_all);
         // Strangers' code runs without the lock.
         wakers.into_values().chain(tail).for_each(Waker::wake);
         self.lock()
@@ -389,8 +454,8 @@ impl Shared {
             state.failed = Some(Error::Closed);
         }
         for slot in &self.slots {
-            slot.fetch_add(1, Ordering::Relaxed);
-            atomic_wait::wake_all(slot);
+            slot.bump();
+            slot.wake_all();
         }
         self.changed.notify_all();
         let wakers: Vec<Waker> = std::mem::take(&mut state.wakers).into_values().collect();
@@ -478,6 +543,10 @@ impl Source for Shared {
 
     fn chain(&self) -> Arc<Chain> {
         self.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     fn limit(&self, _seen: Lsn) -> Result<Lsn> {

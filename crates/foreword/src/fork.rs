@@ -51,7 +51,7 @@ pub(crate) struct Branched {
 /// Makes the branch, and writes all that `copies` reads into it.
 pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Branched> {
     let Branch { log, at, next_lsn, segment_blocks, epoch, mut spares, unsealed, control } = branch;
-    let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, None);
+    let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, None, &|| false);
     let first = match spares.pop_front() {
         Some(spare) => spare,
         None => prepare(epoch)?,

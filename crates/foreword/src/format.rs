@@ -465,6 +465,11 @@ impl Default for Control {
 }
 
 impl Control {
+    /// LSNs that were given up: first and last of each stretch.
+    pub(crate) fn lost(&self) -> Vec<(Lsn, Lsn)> {
+        self.waivers.iter().map(|w| (w.first_lost, w.last_lost)).filter(|(first, last)| last >= first).collect()
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.start.0.to_le_bytes());
         out.extend((self.holds.len() as u16).to_le_bytes());

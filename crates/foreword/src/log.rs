@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::assemble::CHECKPOINT_BLOCKS;
 use crate::background::Background;
-use crate::commit::{SLOTS, Shared, State};
+use crate::commit::{Shared, State};
 use crate::disk::DiskFile;
 use crate::format::{self, HOLD_NAME_MAX, HOLDS_MAX, LogId};
 use crate::open::{self, Opened};
 use crate::reader::{Chain, Iter, Reader, Source};
 use crate::segment::Dir;
 use crate::stats::{Counters, RecoveryReport, Stats};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, RwLock, WaitWord};
 use crate::ticket::Commit;
 use crate::{Error, Lsn, Options, Result};
 
@@ -99,6 +101,11 @@ impl Log {
             failed: None,
             closed: false,
             cuts: 0,
+            gathering: false,
+            expected: 0,
+            gather_misses: 0,
+            gather_skips: 0,
+            flush_nanos: 0,
             wakers: BTreeMap::new(),
             waker_ids: 0,
             tail_wakers: Vec::new(),
@@ -117,9 +124,12 @@ impl Log {
             state: Mutex::new(state),
             changed: Condvar::new(),
             kick: Condvar::new(),
+            arrived: AtomicU32::new(0),
+            starved: AtomicBool::new(false),
             durable: AtomicU64::new(durable.lsn.0),
-            slots: [const { AtomicU32::new(0) }; SLOTS],
+            slots: std::array::from_fn(|_| WaitWord::default()),
             chain: RwLock::new(Arc::new(chain)),
+            version: AtomicU64::new(0),
             counters: Counters::default(),
         });
         let background = if shared.options.background { Some(Background::start(&shared)?) } else { None };
@@ -278,6 +288,21 @@ impl Log {
             return Err(Error::NotAppended { lsn, last });
         }
         self.shared.reach(state, lsn, true)
+    }
+
+    /// Waits for a record to become durable by whatever makes it so (the [`SyncPolicy`](crate::SyncPolicy), or somebody's sync), without asking
+    /// for a flush: for as long as it takes, or the time given. Whether it is durable: `false` when the time is over, or when the log was closed before it was.
+    ///
+    /// [`sync_to`](Log::sync_to) is for those who want it durable now.
+    ///
+    /// # Errors
+    /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`].
+    pub fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
+        let last = self.last_lsn();
+        if lsn > last {
+            return Err(Error::NotAppended { lsn, last });
+        }
+        self.shared.wait(lsn.prev(), timeout)
     }
 
     /// A future that completes when a record is durable.

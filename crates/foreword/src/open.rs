@@ -37,7 +37,9 @@ pub(crate) fn open(options: &Options, dir: &Dir) -> Result<Opened> {
     let text = format!("process {}\n", std::process::id());
     let path = dir.file(LOCK);
     lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0)).doing("write the lock file", &path)?;
-    let found = if exists { recovery::survey(dir, Depth::Tail, &[], &mut |_, _| {})? } else { None };
+    // Who wants damage mended means all of it, not only what lies on the way to the end.
+    let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
+    let found = if exists { recovery::survey(dir, depth, &[], &mut |_, _| {})? } else { None };
     let mut opened = match found {
         None if options.existence == Existence::MustExist => return Err(Error::NotFound { dir: dir.path.clone() }),
         None => create(options, dir, lock)?,
@@ -89,7 +91,7 @@ fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opene
     fork::remove(dir, names.epochs.into_iter().filter(|&e| e != 1).map(segment_name))?;
     let random = LogId::random().map_err(|e| io::Error::other(e.to_string()));
     let log = random.doing("get random bytes for the log's identity", &dir.path)?;
-    let first = dir.prepare(log, 1, options.segment_blocks(), None)?;
+    let first = dir.prepare(log, 1, options.segment_blocks(), None, &|| false)?;
     let control = Control::default();
     let mut assembler = Assembler::link(first, Position::default(), Lsn::FIRST, &control);
     write_durably(&mut assembler, Promise::default())?;
@@ -159,6 +161,9 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     for name in &repair.moved {
         fork::put_aside(dir, name, false)?;
     }
+    if let Some(epoch) = survey.unproven_link {
+        rewrite_link(dir, survey.log, epoch)?;
+    }
     if repair.copied.iter().any(|name| name == IDENTITY) || !survey.names.identity {
         dir.write_identity(survey.log)?;
     }
@@ -175,6 +180,17 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     let off_chain = names.epochs.into_iter().filter(|&epoch| !on_chain(epoch)).map(segment_name);
     fork::remove(dir, off_chain.chain(names.temporary))?;
     Ok(opened)
+}
+
+/// The page cache may show a LINK that the disk never got (hazard 11), and no frame behind it proves more: the same bytes are written
+/// again, before anything is built on it.
+fn rewrite_link(dir: &Dir, log: LogId, epoch: u64) -> Result<()> {
+    let Ok((segment, _)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(()) };
+    let mut link = Vec::new();
+    let Found::Frame(header) = segment.frame(LINK_BLOCK, segment.data_end(), &mut link)? else { return Ok(()) };
+    link.resize(header.frame_len(), 0);
+    segment.read(LINK_BLOCK, &mut link)?; // As it lies on the disk, tags and all.
+    segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&link)], true)
 }
 
 /// After a clean close: the log goes on where it ended.
@@ -203,10 +219,13 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
             _ => break,
         }
     }
+    if !spares.is_empty() {
+        dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
+    }
     if !assembler.mark(false, true, &survey.control) {
         let next = match spares.pop_front() {
             Some(spare) => spare,
-            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None)?,
+            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &|| false)?,
         };
         assembler.rotate(next, &survey.control);
         for rotation in assembler.rotations() {

@@ -47,6 +47,8 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     fn dir(&self) -> &Dir;
     /// The chain as it is now. Cheap if nothing has changed.
     fn chain(&self) -> Arc<Chain>;
+    /// A number that changes whenever the chain does.
+    fn version(&self) -> u64;
     /// The last LSN that may be read, looking for news if the reader has seen all up to `seen`.
     fn limit(&self, seen: Lsn) -> Result<Lsn>;
     /// Why the log ends where it does, if it should not.
@@ -98,6 +100,7 @@ pub struct Record {
 pub struct Reader {
     source: Arc<dyn Source>,
     chain: Arc<Chain>,
+    version: u64,
     /// The LSN of the record before which the reader stands.
     next: Lsn,
     limit: Lsn,
@@ -129,9 +132,10 @@ impl Span {
 
 impl Reader {
     pub(crate) fn new(source: Arc<dyn Source>, from: Lsn) -> Reader {
+        let version = source.version();
         let chain = source.chain();
         let next = from.max(chain.start);
-        Reader { source, chain, next, limit: Lsn::ZERO, walker: None, span: Span::default() }
+        Reader { source, chain, version, next, limit: Lsn::ZERO, walker: None, span: Span::default() }
     }
 
     /// The LSN of the record that [`next`](Reader::next) will read, as far as it is known.
@@ -162,6 +166,11 @@ impl Reader {
     /// [`Error::Dropped`] if the record was truncated away, [`Error::Corruption`] if it cannot be read, [`Error::Io`]. The reader stays where it is.
     #[allow(clippy::should_implement_trait)] // It lends; `Iterator` cannot.
     pub fn next(&mut self) -> Result<Option<RecordRef<'_>>> {
+        let at_hand = self.span.lsn == self.next && self.span.has(self.next) && self.next <= self.limit;
+        if at_hand && self.source.version() == self.version {
+            self.next = self.next.next();
+            return self.record(self.next.prev()).map(Some);
+        }
         while self.readable(self.next)? {
             let lsn = self.next;
             if let Some(last_lost) = self.chain.gap(lsn).map(|w| w.last_lost) {
@@ -259,10 +268,12 @@ impl Reader {
 
     /// Takes a changed chain; what is buffered is dropped if records were cut off behind it. `true` if anything changed.
     fn follow_changes(&mut self) -> bool {
-        let chain = self.source.chain();
-        if Arc::ptr_eq(&chain, &self.chain) {
+        let version = self.source.version();
+        if version == self.version {
             return false;
         }
+        self.version = version;
+        let chain = self.source.chain();
         if chain.cuts != self.chain.cuts {
             self.walker = None;
             self.span = Span::default();
@@ -431,32 +442,35 @@ impl Reader {
 
     /// The record from the span.
     fn record(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
-        let span = &mut self.span;
-        let stream: &[u8] = match (&self.walker, &span.header) {
-            _ if span.is_joined => &span.joined,
-            (Some(walker), Some(header)) => walker.payload(header),
-            _ => &[],
+        let at = match self.span.lsn == lsn {
+            true => self.span.offset,
+            false => self.indexed(lsn),
         };
-        let mut at = span.offset;
-        if span.lsn != lsn {
-            if span.index.is_empty() {
-                let head = span.header.filter(|_| !span.is_joined).map_or(0, |h| h.head_len as usize);
-                span.index = offsets(stream, head);
-            }
-            at = span.index.get((lsn.0 - span.first.0) as usize).map_or(usize::MAX, |&at| at as usize);
-        }
-        let Some((_, after)) = read_at(stream, at) else {
-            span.header = None;
+        let Some(after) = record_end(self.stream(), at) else {
+            self.span.header = None;
             return Err(self.broken(DamageKind::Structure, "records that do not add up"));
         };
-        span.offset = after;
-        span.lsn = lsn.next();
-        let stream: &[u8] = match (&self.walker, &self.span.header) {
+        self.span.offset = after;
+        self.span.lsn = lsn.next();
+        Ok(RecordRef { lsn, data: &self.stream()[at + 4..after] })
+    }
+
+    /// The records of the span, as bytes.
+    fn stream(&self) -> &[u8] {
+        match (&self.walker, &self.span.header) {
             _ if self.span.is_joined => &self.span.joined,
             (Some(walker), Some(header)) => walker.payload(header),
             _ => &[],
-        };
-        Ok(RecordRef { lsn, data: &stream[at + 4..after] })
+        }
+    }
+
+    /// Where a record of the span begins, for those who do not go forward.
+    fn indexed(&mut self, lsn: Lsn) -> usize {
+        if self.span.index.is_empty() {
+            let head = self.span.header.filter(|_| !self.span.is_joined).map_or(0, |h| h.head_len as usize);
+            self.span.index = offsets(self.stream(), head);
+        }
+        self.span.index.get((lsn.0 - self.span.first.0) as usize).map_or(usize::MAX, |&at| at as usize)
     }
 
     fn broken(&self, kind: DamageKind, why: &str) -> Error {
@@ -500,16 +514,16 @@ pub(crate) fn frame_at(segment: &Segment, lsn: Lsn, end: u32) -> Result<(u32, Op
     Ok((low, found))
 }
 
-fn read_at(stream: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let rest = stream.get(at..)?;
-    let (len, rest) = rest.split_at_checked(4)?;
-    let len = format::u32_at(len, 0) as usize;
-    Some((rest.get(..len)?, at + 4 + len))
+/// Where the record ends that begins at an offset.
+fn record_end(stream: &[u8], at: usize) -> Option<usize> {
+    let len = stream.get(at..at.checked_add(4)?)?;
+    let end = at + 4 + format::u32_at(len, 0) as usize;
+    (end <= stream.len()).then_some(end)
 }
 
 fn offsets(stream: &[u8], mut at: usize) -> Vec<u32> {
     let mut index = Vec::new();
-    while let Some((_, after)) = read_at(stream, at) {
+    while let Some(after) = record_end(stream, at) {
         index.push(at as u32);
         at = after;
     }
@@ -599,6 +613,10 @@ impl Source for Snapshot {
 
     fn chain(&self) -> Arc<Chain> {
         self.chain.clone()
+    }
+
+    fn version(&self) -> u64 {
+        0
     }
 
     fn limit(&self, _seen: Lsn) -> Result<Lsn> {

@@ -73,6 +73,8 @@ pub(crate) struct Survey {
     pub(crate) control: Control,
     /// The highest promise of a frame, in the chain or behind the break.
     pub(crate) promise: Promise,
+    /// The segment whose LINK makes that promise, itself included: nothing else proves that the LINK is durable.
+    pub(crate) unproven_link: Option<u64>,
     /// Behind the last whole unit.
     pub(crate) end: Position,
     /// The LSN after the last whole unit's.
@@ -182,7 +184,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         let mut scan = Scan::new(&chain, &control);
         let found = surveyor.scan(&mut scan, &chain, &mut control, progress)?;
         // What lies behind the break: promises, and whether anything was written. The fast path has looked already.
-        let beyond = if scan.trusted { Beyond::default() } else { surveyor.look_beyond(scan.at)? };
+        let beyond = if found == Break::Closed { Beyond::default() } else { surveyor.look_beyond(scan.at)? };
         if matches!(found, Break::Damaged(_) | Break::Structure(_)) || beyond.promise.position > scan.at {
             control.start = control.start.max(beyond.start);
         }
@@ -223,6 +225,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         verdict: Verdict::Unclosed,
         control,
         promise: scan.promise,
+        unproven_link: scan.promising_link.filter(|_| found != Break::Closed),
         end: scan.end,
         next_lsn: scan.next,
         break_at: scan.at,
@@ -237,7 +240,8 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
     };
     let tip = survey.chain.last().map_or(0, |e| e.epoch);
 
-    let found = if found == Break::Closed && beyond.written { Break::Unwritten } else { found };
+    let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && !beyond.written;
+    let found = if ends_closed { Break::Closed } else { found };
     survey.highest = survey.highest.max(beyond.promise.position.epoch);
     survey.garbled_behind = beyond.garbled;
     survey.known = survey.known.max(beyond.known);
@@ -324,7 +328,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
     Ok(Some(survey))
 }
 
-/// Why a scan ended.
+/// Why a scan ended. `Closed`: at the end of a closed log, with nothing behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Break {
     Closed,
@@ -344,13 +348,15 @@ struct Scan {
     in_unit: bool,
     /// Bytes of the record begun last that are still to come.
     pending: u64,
+    /// The record at hand began in a segment that was dropped: nothing says how long it is.
+    headless: bool,
     /// Behind the last whole unit.
     end: Position,
     next: Lsn,
     promise: Promise,
+    /// The segment whose LINK makes the promise, or, without a promise, begins the log.
+    promising_link: Option<u64>,
     closed: bool,
-    /// The fast path was taken: nothing can lie behind.
-    trusted: bool,
     /// No frame was seen yet: a unit may have begun in a segment that was dropped.
     fresh: bool,
 }
@@ -368,17 +374,19 @@ impl Scan {
             expect,
             in_unit: false,
             pending: 0,
+            headless: false,
             end: at,
             next: expect,
             promise: Promise::default(),
+            promising_link: chain.first().map(|first| first.epoch),
             closed: false,
-            trusted: false,
             fresh: true,
         }
     }
 
-    /// Begins at a promise: it lies between units.
-    fn begin_at(&mut self, promise: Promise) {
+    /// Begins at the promise of a segment's LINK: it lies between units.
+    fn begin_at(&mut self, promise: Promise, link: u64) {
+        self.promising_link = (promise.position.epoch >= link).then_some(link);
         self.at = promise.position;
         self.end = promise.position;
         self.promise = promise;
@@ -389,7 +397,7 @@ impl Scan {
 
     /// Takes a frame in; what is wrong with it, if anything is.
     fn take(&mut self, header: &FrameHeader, payload: &[u8], control: &mut Control) -> std::result::Result<(), &'static str> {
-        let is_link = header.kind == Kind::Link;
+        let (is_link, epoch) = (header.kind == Kind::Link, self.at.epoch);
         if is_link != (self.at.block == LINK_BLOCK) {
             return Err("a LINK out of its place, or something else in it");
         }
@@ -414,7 +422,7 @@ impl Scan {
                 let continued = header.has(CONTINUED);
                 if self.fresh && continued {
                     self.in_unit = true;
-                    self.pending = u64::from(header.head_len);
+                    self.headless = true;
                 }
                 if continued != self.in_unit {
                     return Err("a unit that does not end, or does not begin");
@@ -436,6 +444,8 @@ impl Scan {
         // A promise beyond the frame itself is only made by a fork's LINK, for what was written before it.
         if header.promise.position > self.promise.position {
             self.promise = header.promise;
+            let itself = is_link && header.promise.position.epoch >= epoch;
+            self.promising_link = itself.then_some(epoch);
         }
         Ok(())
     }
@@ -444,6 +454,10 @@ impl Scan {
     fn count(&mut self, header: &FrameHeader, payload: &[u8]) -> std::result::Result<(), &'static str> {
         const WRONG: &str = "records that do not add up";
         let head = header.head_len as usize;
+        if self.headless {
+            self.pending = head as u64;
+            self.headless = head == payload.len() && header.has(CONTINUES);
+        }
         if head as u64 > self.pending || head > payload.len() || (self.pending > head as u64 && payload.len() > head) {
             return Err(WRONG);
         }
@@ -509,10 +523,12 @@ struct Beyond {
 
 impl Beyond {
     /// Takes a block in, whose first sector is not the only one that counts: a tear may have left any.
-    fn take(&mut self, binding: &Binding, block: u32, bytes: &[u8]) {
+    fn take(&mut self, binding: &Binding, active: bool, block: u32, bytes: &[u8]) {
         if let Head::Frame(header) = binding.head(block, &bytes[..SECTOR]) {
             self.known = self.known.max(header.next_lsn().prev()).max(header.promise.lsn);
-            if header.promise.position > self.promise.position {
+            // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
+            let itself = header.promise.position > Position::new(binding.epoch, block);
+            if (active || !itself) && header.promise.position > self.promise.position {
                 self.promise = header.promise;
             }
             self.start = self.start.max(start_of(binding, block, &header, bytes).unwrap_or(Lsn::ZERO));
@@ -669,7 +685,7 @@ impl Surveyor<'_> {
             }
             let promise = self.active(tip.epoch).map_or(Promise::default(), |(_, header)| header.promise);
             if chain.iter().any(|e| e.epoch == promise.position.epoch) {
-                scan.begin_at(promise);
+                scan.begin_at(promise, tip.epoch);
             }
         }
         let bytes_of = |e: &Entry| self.slots.get(&e.epoch).map_or(0, |slot| Position::new(0, slot.blocks).byte());
@@ -697,7 +713,6 @@ impl Surveyor<'_> {
                 match chain.get(index + 1) {
                     Some(next) => scan.at = Position::new(next.epoch, LINK_BLOCK),
                     // The tip is full to its seal.
-                    None if scan.closed => return Ok(Break::Closed),
                     None => return Ok(Break::Unwritten),
                 }
                 continue;
@@ -710,7 +725,6 @@ impl Surveyor<'_> {
                     self.scanned += header.frame_len() as u64;
                     progress(self.scanned - before, total);
                 }
-                Found::Unwritten if scan.closed && end.is_none() => return Ok(Break::Closed),
                 Found::Unwritten => return Ok(Break::Unwritten),
                 Found::Torn => return Ok(Break::Torn),
                 Found::Damaged(why) => return Ok(Break::Damaged(why)),
@@ -745,7 +759,6 @@ impl Surveyor<'_> {
             }
         }
         adopt(control, new);
-        scan.trusted = true;
         scan.at = Position::new(tip.epoch, written + 1);
         scan.end = scan.at;
         scan.next = header.first_lsn;
@@ -762,7 +775,7 @@ impl Surveyor<'_> {
         let mut buf = vec![0; blocks_max as usize * BLOCK];
         for (&epoch, slot) in behind() {
             let from = if epoch == at.epoch { at.block } else { LINK_BLOCK };
-            let segment = self.open(epoch)?;
+            let (segment, active) = (self.open(epoch)?, self.active(epoch).is_some());
             let mut block = from;
             while block < slot.blocks {
                 let want = READ_BLOCKS.min(slot.blocks - block) as usize * BLOCK;
@@ -771,7 +784,7 @@ impl Surveyor<'_> {
                     // A seal is written when all before it is, or by a recovery: it says nothing of a hole.
                     let own_seal = block == slot.blocks - 1 && epoch == at.epoch;
                     let written = beyond.written;
-                    beyond.take(&segment.binding, block, bytes);
+                    beyond.take(&segment.binding, active, block, bytes);
                     beyond.written &= written || !own_seal;
                 }
                 if read < want {
@@ -806,6 +819,7 @@ impl Survey {
             chain: Vec::new(),
             control: Control::default(),
             promise: Promise::default(),
+            unproven_link: None,
             end: Position::default(),
             next_lsn: Lsn::FIRST,
             break_at: Position::default(),

@@ -1,8 +1,6 @@
 //! Segments come and go: preparing the next, going on in it, and using dropped ones again.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::Result;
@@ -11,19 +9,29 @@ use crate::commit::{Guard, Shared, State};
 use crate::fork;
 use crate::reader::{Chain, Source};
 use crate::recovery::Entry;
+use crate::sync::PoisonError;
+use crate::sync::atomic::Ordering;
 
 /// Recycled segments kept ready; more are removed.
 const SPARES_MAX: usize = 2;
 
 impl Shared {
     /// Makes sure that so many segments are prepared.
-    pub(crate) fn obtain<'a>(&'a self, mut state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
+    pub(crate) fn obtain<'a>(&'a self, state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
         let started = Instant::now();
+        // Whoever is filling one leaves it at that.
+        self.starved.store(true, Ordering::Relaxed);
+        let obtained = self.prepare_until(state, need);
+        self.starved.store(false, Ordering::Relaxed);
+        self.counters.waited_for_segment(started.elapsed());
+        obtained
+    }
+
+    fn prepare_until<'a>(&'a self, mut state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
         while state.spares.len() < need {
             state = self.prepare_one(state)?;
             state.usable()?;
         }
-        self.counters.waited_for_segment(started.elapsed());
         Ok(state)
     }
 
@@ -43,13 +51,18 @@ impl Shared {
         // Rotations meanwhile take from the spares what they add to the epoch.
         let epoch = state.assembler.segment().epoch() + state.spares.len() as u64 + 1;
         drop(state);
-        let prepared = self.dir.prepare(self.log, epoch, self.options.segment_blocks(), recycle);
+        let prepared =
+            self.dir.prepare(self.log, epoch, self.options.segment_blocks(), recycle, &|| self.starved.load(Ordering::Relaxed));
         let mut state = self.lock();
         state.preparing = false;
         self.changed.notify_all();
         let counter = if recycle.is_some() { &self.counters.recycled } else { &self.counters.created };
         counter.fetch_add(u64::from(prepared.is_ok()), Ordering::Relaxed);
-        let prepared = prepared.map(|spare| state.spares.push_back(spare));
+        let prepared = prepared.map(|spare| {
+            state.spares.push_back(spare);
+            // An idle log may wait for it to say what is durable.
+            self.kick.notify_all();
+        });
         (state, prepared)
     }
 
@@ -79,6 +92,7 @@ impl Shared {
 
     pub(crate) fn set_chain(&self, chain: Chain) {
         *self.chain.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(chain);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn rotate<'a>(&'a self, mut state: Guard<'a>) -> Result<Guard<'a>> {

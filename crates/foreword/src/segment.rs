@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::assemble::FrameBuf;
 use crate::disk::{self, Access, Disk, DiskFile};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LogId, Position, SECTOR, SegmentHeader};
@@ -138,7 +139,17 @@ impl Dir {
 
     /// Makes a segment ready for use under its name: zero-filled, or an old one of the same log recycled. Durable when it
     /// returns. An unused file of that name is replaced. No error leaves anything but a temporary file.
-    pub(crate) fn prepare(&self, log: LogId, epoch: u64, blocks: u32, recycle: Option<u64>) -> Result<Arc<Segment>> {
+    ///
+    /// As soon as `hurry` says that somebody waits for it, what is not filled yet stays only allocated: it has its space and reads as zeros, but writing
+    /// there will cost a change of metadata.
+    pub(crate) fn prepare(
+        &self,
+        log: LogId,
+        epoch: u64,
+        blocks: u32,
+        recycle: Option<u64>,
+        hurry: &dyn Fn() -> bool,
+    ) -> Result<Arc<Segment>> {
         let path = self.segment(epoch);
         let tmp = self.file(&format!("{}{TMP}", segment_name(epoch)));
         let bytes = u64::from(blocks) * BLOCK as u64;
@@ -146,11 +157,19 @@ impl Dir {
             let file = match recycle {
                 Some(old) => {
                     self.disk.rename(&self.segment(old), &tmp)?;
+                    // Durable first: or a crash could leave the new header under the old name.
+                    self.disk.sync_dir(&self.path)?;
                     self.disk.open(&tmp, Access::Write)?
                 }
                 None => {
+                    // A file of its own: one left here may still bear another name on the disk.
+                    match self.disk.remove(&tmp) {
+                        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                        _ => {}
+                    }
                     let file = self.disk.open(&tmp, Access::Create)?;
-                    fill(&*file, bytes)?;
+                    file.allocate(bytes)?;
+                    fill(&*file, bytes, hurry)?;
                     file
                 }
             };
@@ -243,15 +262,15 @@ fn identity_text(log: LogId) -> String {
     format!("foreword log format {}\nuuid {log}\n", format::VERSION)
 }
 
-fn fill(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
-    let zeros = vec![0; FILL.min(bytes as usize)];
-    let mut at = 0;
-    while at < bytes {
+/// Writes zeros, in steps that are durable each, so that a commit's own flush never waits behind the whole of it.
+fn fill(file: &dyn DiskFile, bytes: u64, hurry: &dyn Fn() -> bool) -> io::Result<()> {
+    let zeros = FrameBuf::zeroed(FILL.min(bytes as usize));
+    for at in (0..bytes).step_by(FILL) {
+        if hurry() {
+            break;
+        }
         let some = &zeros[..zeros.len().min((bytes - at) as usize)];
-        disk::write_full(file, &mut [io::IoSlice::new(some)], at, false)?;
-        at += some.len() as u64;
-        // In steps, so that a commit's own flush never waits behind the whole of it.
-        file.sync()?;
+        disk::write_full(file, &mut [io::IoSlice::new(some)], at, true)?;
     }
     Ok(())
 }

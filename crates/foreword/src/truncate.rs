@@ -1,7 +1,6 @@
 //! State that is not records: marks and holds, and truncation at both ends.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use crate::commit::{FLIGHTS_MAX, Guard, Shared, State};
@@ -9,6 +8,7 @@ use crate::fork::{self, Branch};
 use crate::format::{self, CONTINUED, Kind, Position};
 use crate::reader::{Chain, Snapshot, Source, frame_at};
 use crate::recovery::Entry;
+use crate::sync::atomic::Ordering;
 use crate::{Error, Lsn, Result};
 
 impl Shared {
@@ -51,14 +51,18 @@ impl Shared {
     /// When the log has fallen idle: says in the log what is durable. `true` if there was something to say.
     pub(crate) fn mark_idle<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, bool) {
         let due = state.needs_promise() && state.assembler.is_empty() && state.flights.is_empty() && state.failed.is_none();
-        let State { assembler, control, .. } = &mut *state;
-        if due && assembler.mark(false, false, control) {
-            state.idle_end = state.assembler.end().position;
-            return (self.fly(state, true), true);
+        let State { assembler, spares, control, .. } = &mut *state;
+        if !due {
+            return (state, false);
         }
-        // Without room for it, there is nothing to wait for either.
-        state.idle_end = state.durable.position;
-        (state, false)
+        if !assembler.mark(false, false, control) {
+            // No room for it: the next segment's LINK says the same. If there is none yet, whoever prepares it kicks.
+            let Some(spare) = spares.pop_front() else { return (state, false) };
+            assembler.rotate(spare, control);
+            self.rotated(&mut state);
+        }
+        state.idle_end = state.assembler.end().position;
+        (self.fly(state, true), true)
     }
 
     pub(crate) fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
@@ -148,8 +152,8 @@ impl Shared {
         // Everyone who waited has what they waited for: it was durable, before it was cut.
         let wakers = std::mem::take(&mut state.wakers);
         for slot in &self.slots {
-            slot.fetch_add(1, Ordering::Relaxed);
-            atomic_wait::wake_all(slot);
+            slot.bump();
+            slot.wake_all();
         }
         drop(state);
         wakers.into_values().for_each(Waker::wake);

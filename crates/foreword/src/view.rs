@@ -1,6 +1,7 @@
 //! Reading without writing: from another process than the writer's, or when there is none. And the check of everything.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub struct View {
 struct Shared {
     dir: Dir,
     state: Mutex<State>,
+    /// Rises with each change of the chain.
+    version: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl View {
     pub fn open_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<View> {
         let dir = Dir { disk, path: dir.as_ref().to_owned() };
         let state = State::look(&dir, None)?;
-        Ok(View { shared: Arc::new(Shared { dir, state: Mutex::new(state) }) })
+        Ok(View { shared: Arc::new(Shared { dir, state: Mutex::new(state), version: AtomicU64::new(0) }) })
     }
 
     /// The log's identity.
@@ -109,6 +112,12 @@ impl View {
     #[must_use]
     pub fn holds(&self) -> std::collections::BTreeMap<String, Lsn> {
         self.shared.lock().control.holds.clone()
+    }
+
+    /// LSNs that were given up in repairs: first and last of each stretch.
+    #[must_use]
+    pub fn lost(&self) -> Vec<(Lsn, Lsn)> {
+        self.shared.lock().control.lost()
     }
 
     /// A reader that stands before a record ([`Lsn::ZERO`]: the first).
@@ -240,12 +249,19 @@ impl Source for Shared {
         self.lock().chain.clone()
     }
 
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     fn limit(&self, seen: Lsn) -> Result<Lsn> {
         let mut state = self.lock();
         // Many readers of one view ask in turn; one look serves them all.
         let stale = state.looked.elapsed() >= POLL || seen == Lsn::MAX;
         if stale && (seen >= state.limit || state.live) {
             let new = State::look(&self.dir, Some(&state))?;
+            if !Arc::ptr_eq(&new.chain, &state.chain) {
+                self.version.fetch_add(1, Ordering::Release);
+            }
             *state = new;
         }
         Ok(state.limit)
@@ -332,7 +348,6 @@ pub fn verify(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Resu
 /// As [`verify`].
 pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
     let dir = Dir { disk, path: dir.as_ref().to_owned() };
-    let lost = |control: &Control| control.waivers.iter().map(|w| (w.first_lost, w.last_lost)).filter(|(a, b)| b >= a).collect();
     if !dir.has_writer()? {
         let Some(survey) = recovery::survey(&dir, Depth::All, &[], progress)? else {
             return Err(Error::NotFound { dir: dir.path });
@@ -345,7 +360,7 @@ pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn 
                 segments: survey.chain.len(),
                 checked_bytes: survey.scanned,
                 garbled_sectors: survey.garbled_behind,
-                lost: lost(&survey.control),
+                lost: survey.control.lost(),
                 verdict: Some(survey.verdict),
             });
         }
@@ -380,6 +395,6 @@ pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn 
         segments: state.chain.entries.len(),
         checked_bytes,
         garbled_sectors: 0,
-        lost: lost(&state.control),
+        lost: state.control.lost(),
     })
 }

@@ -11,7 +11,7 @@ use super::{Access, Disk, DiskFile};
 /// | | Linux | macOS | Windows |
 /// |---|---|---|---|
 /// | sync | `fdatasync` | `fcntl(F_FULLFSYNC)` | `FlushFileBuffers` |
-/// | durable write | `pwritev2(RWF_DSYNC)` | write + sync | write + sync |
+/// | durable write | `pwritev2(RWF_DSYNC)`, past the page cache (`O_DIRECT`) where the file system can | write + sync | write + sync |
 /// | sync of a directory | `fsync` | `fcntl(F_FULLFSYNC)` | not needed: NTFS journals names, and there is no such call |
 /// | lock | `flock` | `flock` | `LockFileEx` |
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,7 +57,7 @@ impl Disk for OsDisk {
         if file.metadata()?.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        Ok(Box::new(OsFile(file)))
+        Ok(Box::new(OsFile::from(file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -81,7 +81,7 @@ impl Disk for OsDisk {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(OsFile(file))),
+            Ok(()) => Ok(Box::new(OsFile::from(file))),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(e)) => Err(e),
         }
@@ -103,27 +103,71 @@ impl Disk for OsDisk {
 }
 
 #[derive(Debug)]
-struct OsFile(File);
+struct OsFile {
+    file: File,
+    /// The same file past the page cache, for durable writes; `None` inside where the file system has no such thing.
+    #[cfg(target_os = "linux")]
+    direct: std::sync::OnceLock<Option<File>>,
+}
+
+impl From<File> for OsFile {
+    fn from(file: File) -> OsFile {
+        OsFile {
+            file,
+            #[cfg(target_os = "linux")]
+            direct: std::sync::OnceLock::new(),
+        }
+    }
+}
+
+/// What direct I/O wants of memory, offsets and lengths, on any disk of today.
+#[cfg(target_os = "linux")]
+const DIRECT_ALIGN: usize = 4096;
+
+#[cfg(target_os = "linux")]
+impl OsFile {
+    /// The file for direct I/O, if it can take these buffers. The kernel keeps the page cache true to direct writes (readers use it), as long as nobody
+    /// maps the file; no block is ever written both ways at once, for none is written twice.
+    fn direct(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> Option<&File> {
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::OpenOptionsExt;
+        let aligned =
+            |b: &io::IoSlice<'_>| (b.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN) && b.len().is_multiple_of(DIRECT_ALIGN);
+        if !offset.is_multiple_of(DIRECT_ALIGN as u64) || !bufs.iter().all(aligned) {
+            return None;
+        }
+        let open = || {
+            let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+        };
+        self.direct.get_or_init(open).as_ref()
+    }
+}
 
 #[cfg(unix)]
 impl DiskFile for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        std::os::unix::fs::FileExt::read_at(&self.0, buf, offset)
+        std::os::unix::fs::FileExt::read_at(&self.file, buf, offset)
     }
 
     fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
         #[cfg(not(target_os = "macos"))]
-        return Ok(rustix::io::pwritev(&self.0, bufs, offset)?);
+        return Ok(rustix::io::pwritev(&self.file, bufs, offset)?);
         #[cfg(target_os = "macos")]
-        return std::os::unix::fs::FileExt::write_at(&self.0, first(bufs), offset);
+        return std::os::unix::fs::FileExt::write_at(&self.file, first(bufs), offset);
     }
 
     fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
         #[cfg(target_os = "linux")]
-        match rustix::io::pwritev2(&self.0, bufs, offset, rustix::io::ReadWriteFlags::DSYNC) {
-            // An old kernel or a file system without the flag: the same in two calls.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
-            wrote => return Ok(wrote?),
+        {
+            use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+            let file = self.direct(bufs, offset).unwrap_or(&self.file);
+            match pwritev2(file, bufs, offset, ReadWriteFlags::DSYNC) {
+                // An old kernel, or a file system without the flag or with its own idea of alignment: the same in two calls. Nothing was written.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+                wrote => return Ok(wrote?),
+            }
         }
         let wrote = self.write_at(bufs, offset)?;
         self.sync()?;
@@ -131,26 +175,37 @@ impl DiskFile for OsFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+            // A file system that cannot: filling it with zeros allocates it.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.set_len(len),
+            allocated => Ok(allocated?),
+        }
     }
 }
 
 #[cfg(windows)]
 impl DiskFile for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        std::os::windows::fs::FileExt::seek_read(&self.0, buf, offset)
+        std::os::windows::fs::FileExt::seek_read(&self.file, buf, offset)
     }
 
     fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        std::os::windows::fs::FileExt::seek_write(&self.0, first(bufs), offset)
+        std::os::windows::fs::FileExt::seek_write(&self.file, first(bufs), offset)
     }
 
     fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
@@ -160,15 +215,15 @@ impl DiskFile for OsFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 }
 

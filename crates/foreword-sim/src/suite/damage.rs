@@ -1,0 +1,193 @@
+//! Damage to what lies on the disk: each kind, in each place of several logs. It is reported, or costs nothing acknowledged.
+
+use std::path::{Path, PathBuf};
+
+use foreword::{Error, Log, Lsn, OnDamage};
+
+use super::exhaustive::{Failure, SEGMENT_BYTES};
+use super::model::{Checked, Model, ensure, violated};
+use super::runner::{DIR, Runner, Step, options, read_log};
+use crate::rng::{Rng, mix};
+use crate::{Choice, SECTOR, SimDisk};
+
+/// What is done to a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Damage {
+    Flip(u64, u8),
+    /// A sector that reads as zeros: a lost write.
+    Zero(u64),
+    Lose,
+    Cut(u64),
+    /// The file is what it was earlier.
+    Old,
+}
+
+/// What the damage did, over all places.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DamageTally {
+    /// Damaged disks.
+    pub states: u64,
+    /// Of these, how many the log reported.
+    pub reported: u64,
+    /// How many it opened, after a repair, with all that was readable.
+    pub repaired: u64,
+}
+
+/// The logs that are damaged: steps, and whether the log is closed then.
+fn logs() -> Vec<(Vec<Step>, bool)> {
+    let batch = Step::Batch(4, 2500, true);
+    let commits = vec![Step::Commit(300), Step::Commit(5000), batch.clone(), Step::Commit(10)];
+    let rotated = [vec![Step::Rotate, Step::Rotate], commits.clone()].concat();
+    let cut =
+        [rotated.clone(), vec![Step::TruncateBack(300), Step::Commit(200), Step::TruncateFront(300), Step::Commit(30)]].concat();
+    let reopened = [commits.clone(), vec![Step::Reopen, Step::Rotate, batch, Step::Hold(1, 300), Step::Commit(10)]].concat();
+    let large = vec![Step::Commit(100), Step::Commit(150_000), Step::Commit(100)];
+    let all = [commits, rotated, cut, reopened, large];
+    all.into_iter().flat_map(|steps| [(steps.clone(), false), (steps, true)]).collect()
+}
+
+/// Damages each of several logs in each sector of each file, and otherwise; checks what follows.
+///
+/// # Errors
+/// The first failure.
+pub fn damages(seed: u64) -> Result<DamageTally, Box<Failure>> {
+    let mut tally = DamageTally::default();
+    for (i, (steps, close)) in logs().iter().enumerate() {
+        let fail = |what: String, violation| {
+            let story = format!("{steps:?}, {}, {what}, seed {seed}", if *close { "closed" } else { "then the power fails" });
+            Box::new(Failure { violation, story })
+        };
+        let subject = Subject::make(steps, *close, mix(&[seed, i as u64])).map_err(|v| fail("no damage".into(), v))?;
+        for (path, damage) in subject.damages(mix(&[seed, i as u64])) {
+            subject.check(&path, &damage, &mut tally).map_err(|v| fail(format!("{damage:?} of {}", path.display()), v))?;
+        }
+    }
+    Ok(tally)
+}
+
+struct Subject {
+    disk: SimDisk,
+    model: Model,
+    /// The disk some steps before, and what was durable then.
+    old: SimDisk,
+    old_durable: u64,
+}
+
+impl Subject {
+    fn make(steps: &[Step], close: bool, seed: u64) -> Checked<Subject> {
+        let mut runner = Runner::new(SimDisk::new(seed), SEGMENT_BYTES);
+        runner.open()?;
+        let mut old = (runner.disk.crash(&Choice::None), 0);
+        for (i, step) in steps.iter().enumerate() {
+            if i + 2 == steps.len() {
+                old = (runner.disk.crash(&Choice::None), runner.model.durable);
+            }
+            runner.step(step)?;
+        }
+        ensure(!runner.is_down(), "a sound disk stops no log", || format!("{steps:?}"))?;
+        if let Some(log) = runner.log.take_if(|_| close) {
+            if let Err(error) = log.close() {
+                return violated("a sound disk stops no log", error.to_string());
+            }
+            runner.model.promised = runner.model.last();
+        }
+        let disk = runner.disk.crash(&Choice::None);
+        runner.disk.power_off();
+        Ok(Subject { disk, model: runner.model, old: old.0, old_durable: old.1 })
+    }
+
+    fn damages(&self, seed: u64) -> Vec<(PathBuf, Damage)> {
+        let mut rng = Rng::new(seed);
+        let mut all = Vec::new();
+        for (path, len) in self.disk.files() {
+            all.extend([Damage::Lose, Damage::Old, Damage::Cut(len / 2), Damage::Cut(len + 4096)].map(|d| (path.clone(), d)));
+            for at in (0..len).step_by(SECTOR) {
+                let size = SECTOR.min((len - at) as usize);
+                let empty = self.disk.peek(&path, at, size).is_none_or(|sector| sector.iter().all(|&b| b == 0));
+                if empty && !rng.chance(60) {
+                    continue;
+                }
+                all.push((path.clone(), Damage::Flip(at + rng.below(size as u64), rng.below(8) as u8)));
+                // The header of a frame, where a bit means most.
+                all.push((path.clone(), Damage::Flip(at + rng.below(size.min(64) as u64), rng.below(8) as u8)));
+                all.push((path.clone(), Damage::Zero(at)));
+            }
+        }
+        all
+    }
+
+    fn check(&self, path: &Path, damage: &Damage, tally: &mut DamageTally) -> Checked {
+        let disk = self.disk.copy();
+        let (done, floor) = match *damage {
+            Damage::Flip(at, bit) => (disk.flip(path, at, bit), self.model.durable),
+            Damage::Zero(at) => (disk.overwrite(path, at, &zeros(&disk, path, at)), self.model.promised),
+            Damage::Lose => (disk.lose(path), self.model.durable),
+            Damage::Cut(len) => (disk.cut(path, len), self.model.durable),
+            Damage::Old => (disk.replace(path, &self.old), self.old_durable.min(self.model.durable)),
+        };
+        if !done {
+            return Ok(()); // There was no such file earlier.
+        }
+        tally.states += 1;
+        let error = match options(&disk.copy(), SEGMENT_BYTES).open(DIR).and_then(|log| read_log(&log)) {
+            Ok(found) => return self.model.check(&found, floor),
+            Err(error) => error,
+        };
+        ensure(matches!(error, Error::Corruption(_)), "damage is reported as such", || error.to_string())?;
+        tally.reported += 1;
+        let verified = foreword::verify_on(disk.handle(), DIR, &mut |_, _| {});
+        let says_so = verified.as_ref().is_ok_and(|v| v.verdict.as_ref().is_some_and(|v| v.name() == "corruption"));
+        ensure(says_so, "verify finds the damage that readers find", || format!("{verified:?} for {error}"))?;
+        for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
+            self.check_repair(&disk.copy(), action)?;
+            tally.repaired += 1;
+        }
+        Ok(())
+    }
+
+    /// A damaged log that is opened all the same: what it returns is right, and it can be gone on with.
+    fn check_repair(&self, disk: &SimDisk, action: OnDamage) -> Checked {
+        let repair = |error: Error| violated("a damaged log can be gone on with", format!("{action:?}: {error}"));
+        let log = match options(disk, SEGMENT_BYTES).on_damage(action).open(DIR) {
+            Ok(log) => log,
+            Err(error) => return repair(error),
+        };
+        // Opening for writing looks at the tail alone: damage before that is found by reading.
+        let before = match self.read(&log) {
+            Ok(before) => before?,
+            Err(Error::Corruption(_)) => return Ok(()),
+            Err(error) => return repair(error),
+        };
+        match log.commit(b"after the repair").and_then(|lsn| log.close().map(|()| lsn)) {
+            Ok(lsn) if lsn.0 > before.last().copied().unwrap_or(0) => {}
+            Ok(lsn) => return violated("LSNs rise", format!("{lsn} after {before:?}")),
+            Err(error) => return repair(error),
+        }
+        let again = match options(disk, SEGMENT_BYTES).open(DIR) {
+            Ok(log) => log.iter(Lsn::ZERO).collect::<Result<Vec<_>, _>>(),
+            Err(error) => return repair(error),
+        };
+        let kept =
+            again.as_ref().is_ok_and(|a| a.len() == before.len() + 1 && a.last().is_some_and(|r| r.data == b"after the repair"));
+        ensure(kept, "what a repair left stays", || format!("{action:?}: {before:?}, then {:?}", again.map(|a| a.len())))
+    }
+
+    /// Reads what a repair left: the LSNs, if each record is what was appended there.
+    fn read(&self, log: &Log) -> Result<Checked<Vec<u64>>, Error> {
+        let mut lsns = Vec::new();
+        for record in log.iter(Lsn::ZERO) {
+            let record = record?;
+            if let Err(violation) = self.model.check_record(record.lsn.0, &record.data) {
+                return Ok(Err(violation));
+            }
+            lsns.push(record.lsn.0);
+        }
+        Ok(Ok(lsns))
+    }
+}
+
+fn zeros(disk: &SimDisk, path: &Path, at: u64) -> Vec<u8> {
+    let whole = disk.peek(path, at, SECTOR).map(|_| SECTOR);
+    let rest = || disk.files().iter().find(|(p, _)| p == path).map_or(0, |(_, len)| len.saturating_sub(at) as usize);
+    vec![0; whole.unwrap_or_else(rest)]
+}

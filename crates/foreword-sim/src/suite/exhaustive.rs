@@ -1,0 +1,268 @@
+//! Every workload of a few steps, every point at which it can crash, every state that this can leave.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use super::model::{Checked, Found, Model, Violation, ensure};
+use super::runner::{Runner, Step, check_state, recover, summary};
+use crate::rng::{Rng, mix};
+use crate::{Choice, SimDisk};
+
+/// Small enough that three steps can rotate twice.
+pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Steps of a workload, from a new log and from one with a past.
+    pub steps: usize,
+    /// As many, from a log with a past: segments, a cut, dropped records.
+    pub steps_aged: usize,
+    /// States of a crash point: all, if they are at most so many; else so many, drawn by the seed.
+    pub states: usize,
+    /// Points in the recovery of each state at which it crashes again.
+    pub recovery_points: usize,
+    /// Draws what is drawn.
+    pub seed: u64,
+    /// Threads to use.
+    pub threads: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Bounds { steps: 3, steps_aged: 2, states: 24, recovery_points: 1, seed: 1, threads }
+    }
+}
+
+/// What was visited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Sequences of steps.
+    pub workloads: u64,
+    /// Changing operations of their last steps.
+    pub crash_points: u64,
+    /// Disks that a crash left there.
+    pub states: u64,
+    /// Of these, from crash points all of whose states were visited.
+    pub states_complete: u64,
+    /// Disks that a crash in the recovery of one of these left.
+    pub recovery_states: u64,
+}
+
+/// A workload that violates an invariant.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The invariant.
+    pub violation: Violation,
+    /// What was done, and how to do it again.
+    pub story: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n  {}", self.violation, self.story)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+#[derive(Default)]
+struct Counters {
+    workloads: AtomicU64,
+    crash_points: AtomicU64,
+    states: AtomicU64,
+    states_complete: AtomicU64,
+    recovery_states: AtomicU64,
+}
+
+impl Counters {
+    fn tally(&self) -> Tally {
+        Tally {
+            workloads: self.workloads.load(Relaxed),
+            crash_points: self.crash_points.load(Relaxed),
+            states: self.states.load(Relaxed),
+            states_complete: self.states_complete.load(Relaxed),
+            recovery_states: self.recovery_states.load(Relaxed),
+        }
+    }
+}
+
+/// What workloads are made of.
+fn alphabet() -> Vec<Step> {
+    vec![
+        Step::Append(700),
+        Step::Commit(300),
+        Step::Batch(3, 2000, false),
+        Step::Sync,
+        Step::Rotate,
+        Step::TruncateFront(700),
+        Step::TruncateBack(400),
+        Step::Reopen,
+    ]
+}
+
+/// A log with a past.
+fn past() -> Vec<Step> {
+    let batch = Step::Batch(5, 3000, true);
+    let first = [Step::Commit(100), Step::Rotate, batch, Step::TruncateBack(300), Step::Rotate, Step::TruncateFront(500)];
+    let second = [Step::Reopen, Step::Hold(1, 400), Step::Append(5000), Step::Write, Step::Append(20)];
+    first.into_iter().chain(second).collect()
+}
+
+/// All workloads of one to so many steps.
+fn workloads(steps: usize) -> Vec<Vec<Step>> {
+    let mut all = Vec::new();
+    let mut longest = vec![Vec::new()];
+    for _ in 0..steps {
+        let extend = |w: &Vec<Step>| alphabet().into_iter().map(|step| [w.clone(), vec![step]].concat()).collect::<Vec<_>>();
+        longest = longest.iter().flat_map(extend).collect();
+        all.extend(longest.clone());
+    }
+    all
+}
+
+/// Visits all that the bounds ask for. `progress` is told how much of it is done, from 0 to 1.
+///
+/// # Errors
+/// The first failure.
+pub fn exhaustive(bounds: &Bounds, progress: &(dyn Fn(f64) + Sync)) -> Result<Tally, Box<Failure>> {
+    let mut all = vec![(Vec::new(), Vec::new())]; // Making the log, alone.
+    all.extend(workloads(bounds.steps).into_iter().map(|w| (Vec::new(), w)));
+    all.extend(workloads(bounds.steps_aged).into_iter().map(|w| (past(), w)));
+    let counters = Counters::default();
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let failure: Mutex<Option<Box<Failure>>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..bounds.threads.max(1) {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    let i = next.fetch_add(1, Relaxed);
+                    let Some((past, steps)) = all.get(i) else { break };
+                    let workload = Workload { past, steps, bounds, counters: &counters };
+                    if let Err(found) = workload.visit() {
+                        stop.store(true, Relaxed);
+                        failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(found);
+                    }
+                    progress(i as f64 / all.len() as f64);
+                }
+            });
+        }
+    });
+    match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        Some(failure) => Err(failure),
+        None => Ok(counters.tally()),
+    }
+}
+
+struct Workload<'a> {
+    past: &'a [Step],
+    steps: &'a [Step],
+    bounds: &'a Bounds,
+    counters: &'a Counters,
+}
+
+impl Workload<'_> {
+    fn story(&self, point: u64, what: &str) -> String {
+        let past = if self.past.is_empty() { "a new log" } else { "a log with a past" };
+        format!("{past}, {:?}, crash at change {point}, {what}, seed {}", self.steps, self.bounds.seed)
+    }
+
+    /// Crash points of the last step; those before belong to shorter workloads.
+    fn visit(&self) -> Result<(), Box<Failure>> {
+        self.counters.workloads.fetch_add(1, Relaxed);
+        let fail = |point: u64, what: &str, violation| Box::new(Failure { violation, story: self.story(point, what) });
+        let (from, mut runner) = self.run(None).map_err(|v| fail(0, "running it", v))?;
+        runner.check_live().map_err(|v| fail(0, "reading it", v))?;
+        let to = runner.disk.changes();
+        for point in from + 1..=to {
+            let (_, mut runner) = self.run(Some(point)).map_err(|v| fail(point, "running it", v))?;
+            self.check_point(&mut runner, point).map_err(|(what, v)| fail(point, &what, v))?;
+        }
+        self.check_point(&mut runner, to + 1).map_err(|(what, v)| fail(to + 1, &what, v))
+    }
+
+    /// Runs it, with power failing at a point; the changes made before its last step.
+    fn run(&self, power_off_at: Option<u64>) -> Checked<(u64, Runner)> {
+        let mut runner = Runner::new(SimDisk::new(self.bounds.seed), SEGMENT_BYTES);
+        if let Some(point) = power_off_at {
+            runner.disk.power_off_at(point);
+        }
+        let mut from = 0;
+        runner.open()?;
+        for step in self.past.iter().chain(self.steps) {
+            if runner.is_down() {
+                break;
+            }
+            from = runner.disk.changes();
+            runner.step(step)?;
+        }
+        Ok((from, runner))
+    }
+
+    /// Every state that a crash at this point can leave.
+    fn check_point(&self, runner: &mut Runner, point: u64) -> Result<(), (String, Violation)> {
+        self.counters.crash_points.fetch_add(1, Relaxed);
+        let seed = mix(&[self.bounds.seed, point, self.steps.len() as u64]);
+        let killed = runner.disk.kill();
+        let (model, disk) = (&runner.model, &runner.disk);
+        let complete = disk.undecided() < 20 && 1 << disk.undecided() <= self.bounds.states;
+        for (i, after) in disk.crash_states(self.bounds.states, seed).enumerate() {
+            self.counters.states.fetch_add(1, Relaxed);
+            self.counters.states_complete.fetch_add(u64::from(complete), Relaxed);
+            let seed = mix(&[seed, i as u64]);
+            self.check_state(&after, model, model.durable, seed).map_err(|v| (format!("state {i}"), v))?;
+        }
+        self.counters.states.fetch_add(1, Relaxed);
+        let after_kill = || -> Checked {
+            // First the kill alone, then with a power failure when it is recovered.
+            check_state(&killed.copy(), model, model.written, SEGMENT_BYTES, seed)?;
+            self.check_state(&killed, model, model.written, seed)
+        };
+        after_kill().map_err(|v| ("the process killed".to_owned(), v))
+    }
+
+    /// One state: it is recovered, checked, gone on with, crashed in recovery, and recovered again.
+    fn check_state(&self, disk: &SimDisk, model: &Model, floor: u64, seed: u64) -> Checked {
+        let undecided = disk.undecided() > 0;
+        let before = disk.copy();
+        let (log, found) = check_state(disk, model, floor, SEGMENT_BYTES, seed)?;
+        let recovery = disk.changes();
+        let mut model_after = model.clone();
+        model_after.adopt(&found);
+        let mut runner = Runner::resume(disk.clone(), model_after, log, SEGMENT_BYTES);
+        runner.step(&Step::Append(50))?;
+        runner.step(&Step::Commit(60))?;
+        let (model_after, crashed) = (runner.model.clone(), disk.crash(&Choice::Seed(seed)));
+        runner.disk.power_off();
+        drop(runner);
+        let (_, again) = recover(&crashed, SEGMENT_BYTES)?;
+        model_after.check(&again, model_after.durable)?;
+
+        let mut rng = Rng::new(seed);
+        for _ in 0..self.bounds.recovery_points {
+            let point = 1 + rng.below(recovery);
+            self.crash_in_recovery(&before, point, rng.next(), (!undecided).then_some(&found), model)?;
+        }
+        Ok(())
+    }
+
+    fn crash_in_recovery(&self, before: &SimDisk, point: u64, seed: u64, found: Option<&Found>, model: &Model) -> Checked {
+        let disk = before.copy();
+        disk.power_off_at(disk.changes() + point);
+        drop(super::runner::options(&disk, SEGMENT_BYTES).open(super::runner::DIR));
+        self.counters.recovery_states.fetch_add(1, Relaxed);
+        let after = if seed.is_multiple_of(3) { disk.kill() } else { disk.crash(&Choice::Seed(seed)) };
+        // What was not durable when recovery began may still be lost; else it finds what the first one found.
+        let (_, again) = check_state(&after, model, model.durable, SEGMENT_BYTES, seed)?;
+        ensure(found.is_none_or(|found| *found == again), "recovery is idempotent", || {
+            format!(
+                "{} after a crash at its change {point}, and {} without",
+                summary(&again),
+                found.map_or_else(String::new, summary)
+            )
+        })
+    }
+}

@@ -1,0 +1,385 @@
+//! Does what a workload says on a simulated disk, and checks what the log answers.
+
+use foreword::{Durability, Error, Log, Lsn, Options, SyncPolicy, Verdict, View};
+
+use super::model::{Checked, Found, Model, ensure, violated};
+use crate::{Choice, SimDisk};
+
+/// The log's directory.
+pub(crate) const DIR: &str = "/log";
+
+/// What a caller asks of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Appends a record of so many bytes.
+    Append(u32),
+    /// Appends and waits for the disk.
+    Commit(u32),
+    /// Appends so many records of so many bytes as one, and waits for the disk if so.
+    Batch(u8, u32, bool),
+    /// Gives everything to the operating system.
+    Write,
+    /// Makes everything durable.
+    Sync,
+    /// Commits until the log goes on in another segment.
+    Rotate,
+    /// Drops so many thousandths of the records at the front.
+    TruncateFront(u16),
+    /// Cuts off so many thousandths of the records at the back.
+    TruncateBack(u16),
+    /// Commits a small record with room kept for it.
+    Checkpoint,
+    /// Holds records from so many thousandths of the log on.
+    Hold(u8, u16),
+    /// Releases a hold.
+    Release(u8),
+    /// Closes the log and opens it again.
+    Reopen,
+}
+
+/// A log on a disk, and what is known of it.
+pub(crate) struct Runner {
+    pub(crate) disk: SimDisk,
+    pub(crate) model: Model,
+    pub(crate) log: Option<Log>,
+    segment_bytes: u64,
+    /// An error stopped the log.
+    poisoned: bool,
+}
+
+pub(crate) fn options(disk: &SimDisk, segment_bytes: u64) -> Options {
+    let options = Options::new().segment_bytes(segment_bytes).buffer_bytes(512 << 10);
+    options.background(false).sync(SyncPolicy::manual()).on_error(|_| ()).disk(disk.handle())
+}
+
+/// Everything in a log, read forward and backward.
+pub(crate) fn read_log(log: &Log) -> Result<Found, Error> {
+    let records = log.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>()?;
+    Ok(Found { start: log.start_lsn().0, last: log.durable_lsn().0, records, holds: log.holds() })
+}
+
+impl Runner {
+    pub(crate) fn new(disk: SimDisk, segment_bytes: u64) -> Runner {
+        Runner { disk, model: Model::new(), log: None, segment_bytes, poisoned: false }
+    }
+
+    /// Goes on with a log that was recovered.
+    pub(crate) fn resume(disk: SimDisk, model: Model, log: Log, segment_bytes: u64) -> Runner {
+        Runner { disk, model, log: Some(log), segment_bytes, poisoned: false }
+    }
+
+    fn options(&self) -> Options {
+        options(&self.disk, self.segment_bytes)
+    }
+
+    /// Whether the log can be used no more, and must be recovered.
+    pub(crate) fn is_down(&self) -> bool {
+        self.log.is_none() || self.poisoned || self.disk.is_off()
+    }
+
+    /// Opens the log, which nothing has happened to since it was closed, if it was there.
+    pub(crate) fn open(&mut self) -> Checked {
+        let Ok(log) = self.options().open(DIR) else { return Ok(()) };
+        self.model.made = true;
+        self.model.acknowledged(log.durable_lsn(), log.written_lsn());
+        self.model.promised = self.model.durable;
+        self.log = Some(log);
+        Ok(())
+    }
+
+    /// Does a step, and checks what can be checked at once.
+    pub(crate) fn step(&mut self, step: &Step) -> Checked {
+        let was_durable = self.model.durable;
+        let changes = self.disk.changes();
+        let done = self.ask(step);
+        let Some(log) = &self.log else { return done };
+        self.model.acknowledged(log.durable_lsn(), log.written_lsn());
+        done?;
+        if self.is_down() {
+            return self.check_poison();
+        }
+        // Whatever is flushed after a record was durable says so.
+        if self.disk.changes() > changes && self.model.durable > was_durable {
+            self.model.promised = self.model.promised.max(was_durable);
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, step: &Step) -> Checked {
+        let (start, last) = (self.model.start(), self.model.last());
+        let part = |thousandths: u16| (last + 1 - start) * u64::from(thousandths.min(1000)) / 1000;
+        match *step {
+            Step::Append(len) => self.append(&[len], Durability::Buffered),
+            Step::Commit(len) => self.append(&[len], Durability::Synced),
+            Step::Batch(count, len, durable) => {
+                let durability = if durable { Durability::Synced } else { Durability::Buffered };
+                self.append(&vec![len; usize::from(count.max(1))], durability)
+            }
+            Step::Checkpoint => self.checkpoint(),
+            Step::Write => self.simple(|log| log.write().map(drop)),
+            Step::Sync => self.simple(|log| log.sync().map(drop)),
+            Step::Rotate => self.rotate(),
+            Step::TruncateFront(thousandths) => self.truncate_front(start + part(thousandths)),
+            Step::TruncateBack(thousandths) => self.truncate_back(last + 1 - part(thousandths)),
+            Step::Hold(name, thousandths) => {
+                let (name, lsn) = (format!("hold {name}"), Lsn(start + part(thousandths)));
+                self.model.change_holds(&name, Some(lsn));
+                self.hold_or_release(|log| log.hold(&name, lsn))
+            }
+            Step::Release(name) => {
+                let name = format!("hold {name}");
+                self.model.change_holds(&name, None);
+                self.hold_or_release(|log| log.release(&name).map(drop))
+            }
+            Step::Reopen => self.reopen(),
+        }
+    }
+
+    /// After an error: whether the log goes on.
+    fn failed(&mut self, error: &Error) -> bool {
+        let Some(log) = &self.log else { return true };
+        if matches!(error, Error::NoSpace { .. }) {
+            return false;
+        }
+        // The one call that needs no disk.
+        self.poisoned |= matches!(log.release("no such hold"), Err(Error::Poisoned(_)));
+        self.poisoned
+    }
+
+    fn append(&mut self, lens: &[u32], durability: Durability) -> Checked {
+        let Some(log) = &self.log else { return Ok(()) };
+        let (first, bytes) = self.model.append(lens);
+        let appended = log.append_batch_with(&bytes, durability);
+        self.appended(first, lens.len() as u64, appended, durability)
+    }
+
+    fn checkpoint(&mut self) -> Checked {
+        let Some(log) = &self.log else { return Ok(()) };
+        let (first, bytes) = self.model.append(&[100]);
+        let appended = log.commit_checkpoint(&bytes[0]);
+        self.appended(first, 1, appended, Durability::Synced)
+    }
+
+    fn appended(&mut self, first: u64, count: u64, appended: Result<Lsn, Error>, durability: Durability) -> Checked {
+        let Some(log) = &self.log else { return Ok(()) };
+        match appended {
+            Ok(lsn) => {
+                ensure(lsn.0 == first, "LSNs are dense", || format!("{lsn} was given where {first} comes next"))?;
+                let reached = durability < Durability::Synced || log.durable_lsn().0 >= first + count - 1;
+                ensure(reached, "commit returns when it is durable", || format!("{lsn}, with {} durable", log.durable_lsn()))
+            }
+            Err(error) => {
+                if log.last_lsn().0 < first {
+                    self.model.not_appended(first);
+                }
+                self.failed(&error);
+                Ok(())
+            }
+        }
+    }
+
+    fn simple(&mut self, call: impl FnOnce(&Log) -> Result<(), Error>) -> Checked {
+        let Some(log) = &self.log else { return Ok(()) };
+        if let Err(error) = call(log) {
+            self.failed(&error);
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> Checked {
+        let Some(log) = &self.log else { return Ok(()) };
+        let before = log.stats().rotations;
+        while let Some(log) = &self.log
+            && log.stats().rotations == before
+            && !self.poisoned
+        {
+            let (durable, last) = (self.model.durable, self.model.last());
+            self.append(&[(self.segment_bytes / 6) as u32], Durability::Synced)?;
+            if self.model.last() == last {
+                return Ok(()); // No room.
+            }
+            if let Some(log) = &self.log {
+                self.model.acknowledged(log.durable_lsn(), log.written_lsn());
+            }
+            if self.model.durable > durable {
+                self.model.promised = self.model.promised.max(durable);
+            }
+        }
+        Ok(())
+    }
+
+    fn truncate_front(&mut self, before: u64) -> Checked {
+        let Some(log) = &self.log else { return Ok(()) };
+        let held = self.model.holds().values().map(|lsn| lsn.0).fold(before, u64::min).max(self.model.start());
+        self.model.truncate_front(held);
+        match log.truncate_front(Lsn(before)) {
+            Ok(start) => {
+                self.model.front_truncated(true);
+                ensure(start.0 == held, "front truncation stops at a hold", || format!("{start} for {held}"))
+            }
+            Err(error) => {
+                // It may have failed after its mark: when it recycled files.
+                let done = log.start_lsn().0 == held;
+                if done || !self.failed(&error) {
+                    self.model.front_truncated(done);
+                    self.model.nothing_done();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn truncate_back(&mut self, from: u64) -> Checked {
+        let Some(log) = &self.log else { return Ok(()) };
+        if from > self.model.last() {
+            return self.simple(|log| log.truncate_back(Lsn(from)));
+        }
+        self.model.truncate_back(from);
+        match log.truncate_back(Lsn(from)) {
+            Ok(()) => {
+                self.model.back_truncated();
+                self.model.acknowledged(log.durable_lsn(), log.written_lsn());
+                ensure(log.last_lsn().0 == from - 1, "a cut ends the log", || format!("at {} for {}", log.last_lsn(), from - 1))
+            }
+            Err(error) => {
+                if log.last_lsn().0 + 1 == from {
+                    self.model.back_truncated(); // What failed was the removal of files.
+                    self.failed(&error);
+                } else if !self.failed(&error) {
+                    self.model.nothing_done();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn hold_or_release(&mut self, call: impl FnOnce(&Log) -> Result<(), Error>) -> Checked {
+        let Some(log) = &self.log else { return Ok(()) };
+        match call(log) {
+            Ok(()) => self.model.holds_changed(),
+            Err(error) if !self.failed(&error) => self.model.nothing_done(),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Checked {
+        let Some(log) = self.log.take() else { return Ok(()) };
+        let last = log.last_lsn();
+        match log.close() {
+            Ok(()) => {
+                self.model.acknowledged(last, last);
+                self.model.promised = last.0;
+            }
+            Err(_) => return Ok(()),
+        }
+        let open = self.options().open(DIR);
+        let Ok(log) = open else { return Ok(()) };
+        let found = read_log(&log);
+        self.log = Some(log);
+        match found {
+            Ok(found) => {
+                self.model.check(&found, last.0)?;
+                self.model.adopt(&found);
+                Ok(())
+            }
+            Err(_) => Ok(()), // A fault in reading: recovery will see.
+        }
+    }
+
+    /// A log that failed says so to everyone, and acknowledges nothing more.
+    fn check_poison(&mut self) -> Checked {
+        let Some(log) = self.log.as_ref().filter(|_| self.poisoned) else { return Ok(()) };
+        let durable = log.durable_lsn();
+        let answers = [log.append(b"x").err(), log.commit(b"x").err(), log.sync().err(), log.truncate_front(Lsn(1)).err()];
+        let stays = answers.iter().all(|answer| matches!(answer, Some(Error::Poisoned(_))));
+        ensure(stays, "a poisoned log stays poisoned", || format!("{answers:?}"))?;
+        ensure(log.durable_lsn() == durable, "nothing is acknowledged after a failed flush", || {
+            format!("{} after {durable}", log.durable_lsn())
+        })
+    }
+
+    /// Checks what readers of the living log see.
+    pub(crate) fn check_live(&self) -> Checked {
+        let Some(log) = &self.log else { return Ok(()) };
+        match read_log(log) {
+            Ok(found) => self.model.check_live(&found),
+            Err(error) => violated("what is durable can be read", error.to_string()),
+        }
+    }
+
+    /// Goes on with a disk as a crash left it, if what it holds may be.
+    pub(crate) fn go_on(&mut self, disk: SimDisk, floor: u64, seed: u64) -> Checked {
+        self.disk.power_off();
+        self.log = None;
+        self.poisoned = false;
+        let (log, found) = check_state(&disk, &self.model, floor, self.segment_bytes, seed)?;
+        self.model.adopt(&found);
+        self.log = Some(log);
+        self.disk = disk;
+        Ok(())
+    }
+}
+
+/// Recovers a log and checks everything about it: what a view shows, what opening says, that all of it is durable then.
+pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, segment_bytes: u64, seed: u64) -> Checked<(Log, Found)> {
+    let sees = view(disk);
+    let verified = foreword::verify_on(disk.handle(), DIR, &mut |_, _| {});
+    let log = match options(disk, segment_bytes).open(DIR) {
+        Ok(log) => log,
+        Err(error) => return violated("what a crash leaves opens", error.to_string()),
+    };
+    let found = match read_log(&log) {
+        Ok(found) => found,
+        Err(error) => return violated("what recovery found can be read", error.to_string()),
+    };
+    model.check(&found, floor)?;
+    let backward = log.iter_back(Lsn::MAX).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>();
+    let same = backward.as_ref().is_ok_and(|b| b.iter().rev().eq(found.records.iter()));
+    ensure(same, "reading backward shows the same", || format!("{:?}", backward.map(|b| b.len())))?;
+
+    let verdict = &log.recovery().verdict;
+    match (sees, verified) {
+        (Err(Error::NotFound { .. }), Err(Error::NotFound { .. })) => {
+            ensure(!model.made && *verdict == Verdict::Created, "a log that was made is there", || format!("{verdict:?}"))?;
+        }
+        (Ok((saw, view)), Ok(verified)) => {
+            ensure(saw.as_ref() == Some(verdict), "a view sees what a writer sees", || format!("{saw:?} and {verdict:?}"))?;
+            ensure(view == found, "a view shows what recovery returns", || {
+                format!("{} and {}", summary(&view), summary(&found))
+            })?;
+            ensure(verified.verdict.as_ref() == Some(verdict), "verify and open see the same", || {
+                format!("{:?} and {verdict:?}", verified.verdict)
+            })?;
+            let same = verified.last_lsn.0 == found.last && verified.start_lsn.0 == found.start;
+            ensure(same, "verify and open see the same", || format!("{verified:?} and the end {}", found.last))?;
+        }
+        other => return violated("a view shows what recovery returns", format!("{other:?}")),
+    }
+    // When opening returns, all is durable.
+    let after = disk.crash(&if seed.is_multiple_of(2) { Choice::None } else { Choice::Seed(seed) });
+    let again = recover(&after, segment_bytes)?.1;
+    ensure(again == found, "recovery is idempotent", || format!("{} and then {}", summary(&found), summary(&again)))?;
+    Ok((log, found))
+}
+
+/// What a view shows of a log that nobody has open.
+pub(crate) fn view(disk: &SimDisk) -> Result<(Option<Verdict>, Found), Error> {
+    let view = View::open_on(disk.handle(), DIR)?;
+    let records = view.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>()?;
+    let found = Found { start: view.start_lsn().0, last: view.last_lsn()?.0, records, holds: view.holds() };
+    Ok((view.verdict(), found))
+}
+
+/// Opens and reads.
+pub(crate) fn recover(disk: &SimDisk, segment_bytes: u64) -> Checked<(Log, Found)> {
+    let log = options(disk, segment_bytes).open(DIR);
+    match log.and_then(|log| read_log(&log).map(|found| (log, found))) {
+        Ok(opened) => Ok(opened),
+        Err(error) => violated("what a crash leaves opens", error.to_string()),
+    }
+}
+
+pub(crate) fn summary(found: &Found) -> String {
+    format!("records {} to {} (holds {:?})", found.start, found.last, found.holds)
+}

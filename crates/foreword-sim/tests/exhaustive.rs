@@ -1,0 +1,12 @@
+//! Every crash state of every small workload.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use foreword_sim::suite::{Bounds, exhaustive};
+
+#[test]
+fn every_crash_state_of_small_workloads() {
+    let bounds = Bounds { steps: 2, steps_aged: 1, ..Bounds::default() };
+    let tally = exhaustive(&bounds, &|_| ()).unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{bounds:?}\n{tally:?}");
+    assert!(tally.states > 1_000, "{tally:?}");
+}

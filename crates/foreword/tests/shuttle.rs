@@ -1,0 +1,256 @@
+//! The commit path under shuttle: thousands of thread schedules of small scenarios. Run by `scripts/shuttle.sh`.
+#![cfg(shuttle)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use foreword::disk::{Access, Disk, DiskFile};
+use foreword::{Durability, Error, Log, Lsn, Options, SyncPolicy};
+use shuttle::thread;
+
+/// Files in memory; durable writes fail once `healthy` of them have succeeded. (No crashes: those are the simulator's business.)
+#[derive(Clone, Debug)]
+struct Memory {
+    files: Arc<Mutex<BTreeMap<PathBuf, File>>>,
+    healthy: Arc<AtomicI64>,
+}
+
+type Bytes = Arc<Mutex<Vec<u8>>>;
+
+#[derive(Clone, Debug)]
+struct File {
+    bytes: Bytes,
+    healthy: Arc<AtomicI64>,
+}
+
+impl Memory {
+    fn new(healthy: i64) -> Memory {
+        Memory { files: Arc::default(), healthy: Arc::new(AtomicI64::new(healthy)) }
+    }
+}
+
+impl Disk for Memory {
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let files = self.files.lock().unwrap();
+        let inside = files.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
+    }
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let mut files = self.files.lock().unwrap();
+        if access == Access::Create {
+            files.insert(path.to_owned(), File { bytes: Bytes::default(), healthy: self.healthy.clone() });
+        }
+        Ok(Box::new(files.get(path).cloned().ok_or(io::ErrorKind::NotFound)?))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut files = self.files.lock().unwrap();
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), file);
+        Ok(())
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.files.lock().unwrap().remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(path, Access::Create)
+    }
+    fn is_locked(&self, _: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let bytes = self.bytes.lock().unwrap();
+        let from = bytes.get(offset as usize..).unwrap_or(&[]);
+        let n = from.len().min(buf.len());
+        buf[..n].copy_from_slice(&from[..n]);
+        Ok(n)
+    }
+    fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        thread::yield_now();
+        let mut bytes = self.bytes.lock().unwrap();
+        let mut at = offset as usize;
+        for buf in bufs {
+            let len = bytes.len().max(at + buf.len());
+            bytes.resize(len, 0);
+            bytes[at..at + buf.len()].copy_from_slice(buf);
+            at += buf.len();
+        }
+        Ok(at - offset as usize)
+    }
+    fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        let wrote = self.write_at(bufs, offset)?;
+        self.sync()?;
+        Ok(wrote)
+    }
+    fn sync(&self) -> io::Result<()> {
+        thread::yield_now();
+        if self.healthy.fetch_sub(1, SeqCst) > 0 { Ok(()) } else { Err(io::Error::other("the disk has failed")) }
+    }
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes.lock().unwrap().len() as u64)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.bytes.lock().unwrap().resize(len as usize, 0);
+        Ok(())
+    }
+}
+
+fn open(memory: &Memory) -> Log {
+    let options = Options::new().background(false).sync(SyncPolicy::manual()).segment_bytes(64 << 10);
+    options.disk(Arc::new(memory.clone())).open("/log").unwrap()
+}
+
+/// As many schedules as `SHUTTLE_SCHEDULES` says.
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
+    let schedules = std::env::var("SHUTTLE_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
+    shuttle::check_random(scenario, schedules);
+}
+
+fn spawn(log: &Arc<Log>, work: impl FnOnce(&Log) + Send + 'static) -> thread::JoinHandle<()> {
+    let log = log.clone();
+    thread::spawn(move || work(&log))
+}
+
+#[test]
+fn committers_all_return_and_what_they_committed_is_durable() {
+    explore(|| {
+        let log = Arc::new(open(&Memory::new(i64::MAX)));
+        let committers: Vec<_> = (0..4u8)
+            .map(|t| {
+                spawn(&log, move |log| {
+                    for i in 0..3u8 {
+                        let lsn = log.commit(&[t, i]).unwrap();
+                        assert!(log.durable_lsn() >= lsn);
+                        assert_eq!(log.get(lsn).unwrap(), [t, i]);
+                    }
+                })
+            })
+            .collect();
+        committers.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(log.iter(Lsn::FIRST).count(), 12);
+    });
+}
+
+#[test]
+fn hazard_26_when_a_leader_fails_all_followers_hear_of_it_and_nothing_is_acknowledged_after() {
+    explore(|| {
+        let memory = Memory::new(i64::MAX);
+        let log = Arc::new(open(&memory));
+        memory.healthy.store(2, SeqCst);
+        let acknowledged = Arc::new(Mutex::new(Lsn::ZERO));
+        let committers: Vec<_> = (0..4u8)
+            .map(|t| {
+                let acknowledged = acknowledged.clone();
+                spawn(&log, move |log| {
+                    let mut failed = false;
+                    for i in 0..4u8 {
+                        match log.commit(&[t, i]) {
+                            Ok(lsn) => {
+                                assert!(!failed, "acknowledged after an error");
+                                let mut highest = acknowledged.lock().unwrap();
+                                *highest = lsn.max(*highest);
+                            }
+                            Err(Error::Poisoned(_)) => failed = true,
+                            Err(other) => panic!("{other}"),
+                        }
+                    }
+                    assert!(failed);
+                })
+            })
+            .collect();
+        committers.into_iter().for_each(|t| t.join().unwrap());
+        assert!(log.durable_lsn() >= *acknowledged.lock().unwrap());
+        assert!(matches!(log.append(b"x"), Err(Error::Poisoned(_))));
+        let log = Arc::into_inner(log).unwrap();
+        assert!(matches!(log.close(), Err(Error::Poisoned(_))));
+        memory.healthy.store(i64::MAX, SeqCst);
+        assert!(open(&memory).last_lsn() >= *acknowledged.lock().unwrap());
+    });
+}
+
+#[test]
+fn writes_syncs_and_commits_mix() {
+    explore(|| {
+        let log = Arc::new(open(&Memory::new(i64::MAX)));
+        let workers = [
+            spawn(&log, |log| {
+                log.append(b"a").unwrap();
+                log.sync().unwrap();
+            }),
+            spawn(&log, |log| {
+                log.append_with(b"b", Durability::Written).unwrap();
+                log.write().unwrap();
+            }),
+            spawn(&log, |log| {
+                log.commit_batch(&["c", "d"]).unwrap();
+            }),
+            spawn(&log, |log| {
+                log.append(&[7; 30_000]).unwrap();
+                log.append_with(&[8; 60_000], Durability::Synced).unwrap();
+            }),
+        ];
+        workers.into_iter().for_each(|t| t.join().unwrap());
+        log.sync().unwrap();
+        assert_eq!(log.iter(Lsn::FIRST).count(), 6);
+    });
+}
+
+#[test]
+fn hazard_23_truncation_at_both_ends_races_commits() {
+    explore(|| {
+        let memory = Memory::new(i64::MAX);
+        let log = Arc::new(open(&memory));
+        for _ in 0..6 {
+            log.append(&[1; 9000]).unwrap();
+        }
+        let workers = [
+            spawn(&log, |log| {
+                for _ in 0..3 {
+                    log.commit(&[2; 9000]).unwrap();
+                }
+            }),
+            spawn(&log, |log| log.truncate_back(Lsn(5)).unwrap()),
+            spawn(&log, |log| assert!(log.truncate_front(Lsn(3)).unwrap() <= Lsn(3))),
+            spawn(&log, |log| {
+                let mut reader = log.reader();
+                while let Ok(Some(record)) = reader.next() {
+                    assert!(record.data.iter().all(|b| *b == record.data[0]) && record.data.len() == 9000);
+                }
+            }),
+        ];
+        workers.into_iter().for_each(|t| t.join().unwrap());
+        log.sync().unwrap();
+        let (last, durable) = (log.last_lsn(), log.durable_lsn());
+        assert_eq!(last, durable, "the durable mark is never past the cut");
+        let seen: Vec<_> = log.iter(Lsn::FIRST).map(|r| r.unwrap().lsn).collect();
+        assert_eq!(seen, (3..=last.0).map(Lsn).collect::<Vec<_>>());
+        Arc::into_inner(log).unwrap().close().unwrap();
+        assert_eq!(open(&memory).last_lsn(), last);
+    });
+}
+
+#[test]
+fn a_close_leaves_no_future_hanging() {
+    explore(|| {
+        let log = open(&Memory::new(i64::MAX));
+        let commits: Vec<_> = (0..3).map(|_| log.commit_async(b"x").unwrap()).collect();
+        let waiters: Vec<_> =
+            commits.into_iter().map(|commit| thread::spawn(move || shuttle::future::block_on(commit))).collect();
+        log.close().unwrap();
+        for (i, waiter) in waiters.into_iter().enumerate() {
+            assert_eq!(waiter.join().unwrap().unwrap(), Lsn(i as u64 + 1));
+        }
+    });
+}
