@@ -66,6 +66,14 @@ impl Content {
         there == data
     }
 
+    /// Fills the holes with zeros.
+    pub(crate) fn allocate(&mut self) {
+        let zeros = Arc::new([0; PAGE]);
+        for page in &mut self.pages {
+            page.get_or_insert_with(|| zeros.clone());
+        }
+    }
+
     pub(crate) fn has_page(&self, index: u64) -> bool {
         self.pages.get(index as usize).is_some_and(Option::is_some)
     }

@@ -507,12 +507,17 @@ impl Control {
         }
         for _ in 0..waivers {
             let w = take(40)?;
-            control.waivers.push(Waiver {
+            let waiver = Waiver {
                 from: Position::new(u64_at(w, 0), u32_at(w, 16)),
                 to: Position::new(u64_at(w, 8), u32_at(w, 20)),
                 first_lost: Lsn(u64_at(w, 24)),
                 last_lost: Lsn(u64_at(w, 32)),
-            });
+            };
+            // One that led backward would lead a reader round in circles.
+            if waiver.to <= waiver.from {
+                return None;
+            }
+            control.waivers.push(waiver);
         }
         Some(control)
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::assemble::Assembler;
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
-use crate::error::{Damage, Doing};
+use crate::error::{Damage, DamageKind, Doing};
 use crate::fork::{self, Branch};
 use crate::format::{BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver};
 use crate::options::{Existence, OnDamage};
@@ -32,8 +32,10 @@ pub(crate) struct Opened {
 
 pub(crate) fn open(options: &Options, dir: &Dir) -> Result<Opened> {
     let started = Instant::now();
-    let exists = look_before(options, dir)?;
+    look_before(options, dir)?;
     let lock = dir.lock()?;
+    // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
+    let exists = look_before(options, dir)?;
     let text = format!("process {}\n", std::process::id());
     let path = dir.file(LOCK);
     lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0)).doing("write the lock file", &path)?;
@@ -84,6 +86,12 @@ fn look_before(options: &Options, dir: &Dir) -> Result<bool> {
 fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opened> {
     if options.expect_lsn > Lsn::ZERO {
         return Err(Error::RolledBack { dir: dir.path.clone(), expected: options.expect_lsn, found: Lsn::ZERO });
+    }
+    // Whoever made the directory may not have made its name durable. (A parent that may not be opened was not made by us.)
+    let parent = dir.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match dir.disk.sync_dir(parent) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {}
+        synced => synced.doing("sync the directory", parent)?,
     }
     // What an earlier attempt left: nothing in it was ever active.
     let names = dir.names()?;
@@ -164,7 +172,7 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     if let Some(epoch) = survey.unproven_link {
         rewrite_link(dir, survey.log, epoch)?;
     }
-    if repair.copied.iter().any(|name| name == IDENTITY) || !survey.names.identity {
+    if !survey.names.identity || dir.read_identity()?.as_ref() != Ok(&survey.log) {
         dir.write_identity(survey.log)?;
     }
     // (Garbled sectors ahead would stand in the way of a later frame.)
@@ -215,7 +223,10 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
             break;
         }
         match dir.open_segment(Some(survey.log), next, Access::Write)? {
-            Ok((spare, None)) if spare.blocks == options.segment_blocks() => spares.push_back(Arc::new(spare)),
+            // Nothing can have been written to it, but for an attempt at something that failed.
+            Ok((spare, None)) if spare.blocks == options.segment_blocks() && spare.is_unused()? => {
+                spares.push_back(Arc::new(spare))
+            }
             _ => break,
         }
     }
@@ -261,7 +272,9 @@ fn branch(
     }
     let (at, next_lsn) = if whole {
         (survey.end, repair.next_lsn.unwrap_or(survey.next_lsn))
-    } else if survey.promise.position.epoch == 0 {
+    } else if !survey.chain.iter().any(|e| e.epoch == survey.promise.position.epoch) {
+        // Nothing was promised yet, or only what is dropped by now. The first segment that is left, at least, was begun durably: before the log had its
+        // identity, or before what preceded it was dropped.
         let first = survey.chain.first().copied();
         (
             first.map_or(Position::default(), |e| Position::new(e.epoch, LINK_BLOCK + 1)),
@@ -283,7 +296,7 @@ fn branch(
     let front = entries.first().map_or(u64::MAX, |e| e.epoch);
     control.waivers.retain(|w| w.to.epoch >= front || damaged);
     // Files beyond the newest active segment were never used; only the next in line is replaced in place, since a seal may vouch for it.
-    let lost = damaged && !survey.names.epochs.contains(&(survey.newest + 1));
+    let lost = matches!(&report.verdict, Verdict::Corruption(damage) if damage.kind == DamageKind::LostNewest);
     let epoch = if damaged { survey.highest + 1 + u64::from(lost) } else { survey.newest + 1 };
     let unused = survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && e != epoch && !damaged);
     fork::remove(dir, unused.map(segment_name))?;

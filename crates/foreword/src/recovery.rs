@@ -85,7 +85,7 @@ pub(crate) struct Survey {
     pub(crate) newest: u64,
     pub(crate) highest: u64,
     pub(crate) names: Names,
-    /// Active segments without a seal, from the break on.
+    /// Active segments from the fork on: their seals are absent, or may be only in the page cache.
     pub(crate) unsealed: Vec<u64>,
     /// The highest LSN of which any frame speaks, before the break or behind it.
     pub(crate) known: Lsn,
@@ -175,10 +175,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
 
     // The tip: the newest segment from which the chain can be walked. `cut` is the oldest segment that cannot be part of it,
     // `lost` the damage, where it is that of a whole segment.
-    let excused = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
-    let bad = surveyor.bad.iter().find(|&(&epoch, _)| !excused(epoch));
-    let mut cut = bad.map(|(&epoch, _)| epoch);
-    let mut lost = bad.map(|(_, damage)| damage.clone());
+    let (mut cut, mut lost) = (None, None);
     let (chain, scan, found, beyond) = loop {
         let chain = surveyor.pick_chain(&mut cut, &control);
         let mut scan = Scan::new(&chain, &control);
@@ -200,6 +197,13 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         lost.get_or_insert(damage);
         cut = Some(front.epoch);
     };
+    // A start beyond the end was said by a frame beyond it, for a truncation that did not come about.
+    control.start = control.start.min(scan.next);
+    // Of the segments that cannot even be opened, the first that the log needs; or any.
+    let tip = chain.last().map_or(0, |e| e.epoch);
+    let excused = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
+    let bad = |above| surveyor.bad.iter().find(|&(&epoch, _)| epoch > above && !excused(epoch)).map(|(_, damage)| damage.clone());
+    lost = bad(tip).or(lost).or_else(|| bad(0));
     if chain.is_empty() && lost.is_none() {
         // The first LINK was durable before anything else was: `LOG`, or what lies behind it.
         let epoch = names.epochs.first().copied().unwrap_or(0);
@@ -238,7 +242,6 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         chain,
         names,
     };
-    let tip = survey.chain.last().map_or(0, |e| e.epoch);
 
     let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && !beyond.written;
     let found = if ends_closed { Break::Closed } else { found };
@@ -252,9 +255,14 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
     // Seals, from the break on: row 12 and row 20.
     let mut seal_damage = None;
     let mut sealed_here = false;
-    for epoch in surveyor.actives().filter(|&e| e >= survey.break_at.epoch) {
+    let fork = survey.break_at.epoch.min(survey.promise.position.epoch);
+    for epoch in surveyor.actives().filter(|&e| e >= fork) {
+        survey.unsealed.push(epoch);
+        if epoch < survey.break_at.epoch {
+            continue;
+        }
         match surveyor.seal(epoch)? {
-            Seal::Absent => survey.unsealed.push(epoch),
+            Seal::Absent => {}
             Seal::Damaged => seal_damage = Some(epoch),
             Seal::There(_) if epoch == survey.newest && !survey.names.epochs.contains(&(epoch + 1)) && lost.is_none() => {
                 let evidence = "the newest segment is sealed: there was another after it, and it is gone";
@@ -595,7 +603,7 @@ impl Surveyor<'_> {
             };
             let link = match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
                 Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
-                    Some(link) if link.pred.epoch < epoch => LinkState::Active { link, header },
+                    Some(link) if link.pred.epoch < epoch && epoch > 0 => LinkState::Active { link, header },
                     _ => LinkState::Damaged("a LINK that does not add up"),
                 },
                 Found::Frame(_) => LinkState::Damaged("another frame in the LINK's place"),
@@ -736,6 +744,10 @@ impl Surveyor<'_> {
     fn closed(&self, tip: &Entry, scan: &mut Scan, control: &mut Control) -> Result<Option<Break>> {
         let Some(slot) = self.slots.get(&tip.epoch).filter(|slot| slot.short.is_none()) else { return Ok(None) };
         let segment = self.open(tip.epoch)?;
+        // Sealed, there is more behind it, or should be.
+        if segment.head(slot.blocks - 1)? != Head::Unwritten {
+            return Ok(None);
+        }
         let (mut written, mut unwritten) = (LINK_BLOCK, slot.blocks - 1);
         while unwritten - written > 1 {
             let middle = written + (unwritten - written) / 2;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::disk::{Disk, OsDisk};
 use crate::error::Damage;
-use crate::format::{Control, FRAME_BLOCKS_MAX, Head, LINK_BLOCK, LogId, Position};
+use crate::format::{self, Control, FRAME_BLOCKS_MAX, Head, Kind, LINK_BLOCK, Link, LogId, Position};
 use crate::reader::{Chain, Iter, Reader, Source};
 use crate::recovery::{self, Depth, Survey, Verdict};
-use crate::segment::Dir;
+use crate::segment::{Dir, Found};
 use crate::{Error, Lsn, Result};
 
 /// How often a reader that waits looks whether there is more.
@@ -199,12 +199,12 @@ impl State {
                     break;
                 }
                 limit = limit.max(header.promise.lsn);
-                if matches!(header.kind, crate::format::Kind::Mark | crate::format::Kind::Link)
-                    && let crate::segment::Found::Frame(whole) = segment.frame(seen.block, segment.data_end(), &mut buf)?
-                {
-                    let payload = crate::format::payload(&whole, &buf);
+                if matches!(header.kind, Kind::Mark | Kind::Link) {
+                    // Not all of it is there yet: another time.
+                    let Found::Frame(whole) = segment.frame(seen.block, segment.data_end(), &mut buf)? else { break };
+                    let payload = format::payload(&whole, &buf);
                     let new = match whole.kind {
-                        crate::format::Kind::Link => crate::format::Link::decode(payload).map(|link| link.control),
+                        Kind::Link => Link::decode(payload).map(|link| link.control),
                         _ => Control::decode(payload),
                     };
                     control = new.unwrap_or(control);
