@@ -371,5 +371,5 @@ fn following_a_quiet_log_does_not_spin() {
     let (before, started) = (ticks(), Instant::now());
     std::thread::sleep(Duration::from_secs(1));
     let share = (ticks() - before) as f64 / 100.0 / started.elapsed().as_secs_f64();
-    assert!(share < 0.25, "{:.0} % of a processor", share * 100.0);
+    assert!(share < 0.15, "{:.0} % of a processor", share * 100.0);
 }

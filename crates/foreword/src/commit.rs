@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::assemble::{Assembler, NeedSegments, Placed};
+use crate::bug::{self, Bug};
 use crate::error::Damage;
 use crate::format::{self, Control, LogId, Position, Promise};
 use crate::reader::{Chain, Source};
@@ -227,15 +228,7 @@ impl Shared {
             }
             let launched = if sync { state.launched_synced } else { state.launched };
             if launched < lsn && state.in_flight() < FLIGHTS_MAX && !state.gathering {
-                if sync && self.worth_gathering(&state) {
-                    state = self.gather(state);
-                    if state.launched_synced >= lsn {
-                        // Somebody took this record along; those who came meanwhile left the lead to this thread.
-                        self.pass_the_lead(&mut state);
-                    }
-                } else {
-                    state = self.fly(state, sync);
-                }
+                state = if sync && self.worth_gathering(&state) { self.gather(state) } else { self.fly(state, sync) };
                 continue;
             }
             // Asleep on the flight that covers the record, or on the next, which will.
@@ -257,6 +250,7 @@ impl Shared {
         state.gather_skips == 0 && self.arrived.load(Ordering::Relaxed) < state.expected
     }
 
+    /// Waits for them, and flushes for all.
     fn gather<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
         state.gathering = true;
         let (expected, bound) = (state.expected, Duration::from_nanos(state.flush_nanos / 2));
@@ -273,14 +267,16 @@ impl Shared {
         state.expected = 0;
         state.gather_misses = if all { 0 } else { (state.gather_misses + 1).min(6) };
         state.gather_skips = if all { 0 } else { 1 << state.gather_misses };
-        state
+        // It leads, even if something else made its own record durable meanwhile: those who came since sleep until somebody does. (With all
+        // flights under way, one that lands wakes the next to lead.)
+        if state.has_unsynced() && state.in_flight() < FLIGHTS_MAX { self.fly(state, true) } else { state }
     }
 
     /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
     pub(crate) fn fly<'a>(&'a self, mut state: Guard<'a>, sync: bool) -> Guard<'a> {
         let frames = state.assembler.take();
-        let promise = state.durable;
         let reach = state.assembler.end();
+        let promise = if bug::is(Bug::PromiseEarly) { reach } else { state.durable };
         let id = state.next_flight;
         state.next_flight += 1;
         let records = reach.lsn.0.saturating_sub(state.launched_synced.0);
@@ -292,7 +288,10 @@ impl Shared {
         state.launched = reach.lsn;
         state.promised = state.promised.max(if frames.is_empty() { Position::default() } else { promise.position });
         // Whoever syncs takes over what was written before without a sync.
-        let dirty = if sync { std::mem::take(&mut state.dirty) } else { Vec::new() };
+        let mut dirty = if sync { std::mem::take(&mut state.dirty) } else { Vec::new() };
+        if bug::is(Bug::ForgetDirty) {
+            dirty.clear();
+        }
         if sync {
             state.launched_synced = reach.lsn;
             state.sync_due = false;
@@ -342,6 +341,7 @@ impl Shared {
                 (segment, block, frame.finish(promise))
             })
             .collect();
+        let sync = sync && !bug::is(Bug::AckBeforeFlush);
         // A sync of these bytes alone is enough if nothing else waits for one.
         let durable = sync && dirty.is_empty();
         let mut rest = &parts[..];
@@ -441,12 +441,6 @@ impl Shared {
         Some(slot)
     }
 
-    fn pass_the_lead(&self, state: &mut State) {
-        if let Some(slot) = self.next_leader(state) {
-            slot.wake_one();
-        }
-    }
-
     /// Fails the log outside of a flight, and tells everyone.
     pub(crate) fn poison(&self, mut state: Guard<'_>, error: Error) {
         self.fail(&mut state, error);
@@ -463,6 +457,9 @@ impl Shared {
     }
 
     pub(crate) fn fail(&self, state: &mut State, error: Error) {
+        if bug::is(Bug::ForgetFailure) {
+            return;
+        }
         if state.failed.is_none() {
             crate::trace::error!(error = %error, dir = %self.dir.path.display(), "the log is poisoned");
             state.failed = Some(error.poison());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::assemble::Assembler;
+use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::fork::{self, Branch};
@@ -169,14 +170,15 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     for name in &repair.moved {
         fork::put_aside(dir, name, false)?;
     }
-    if let Some(epoch) = survey.unproven_link {
+    if let Some(epoch) = survey.unproven_link.filter(|_| !bug::is(Bug::TrustLink)) {
         rewrite_link(dir, survey.log, epoch)?;
     }
     if !survey.names.identity || dir.read_identity()?.as_ref() != Ok(&survey.log) {
         dir.write_identity(survey.log)?;
     }
+    let in_place = bug::is(Bug::AppendAfterTear) && matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail);
     // (Garbled sectors ahead would stand in the way of a later frame.)
-    let opened = if report.verdict == Verdict::Clean && report.garbled_sectors == 0 {
+    let opened = if (report.verdict == Verdict::Clean && report.garbled_sectors == 0) || in_place {
         resume(options, dir, lock, &survey, report)?
     } else {
         branch(options, dir, lock, &survey, &repair, report)?
@@ -211,7 +213,9 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again.
     let mut closed = vec![0; BLOCK];
     segment.read(block - 1, &mut closed)?;
-    segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
+    if !bug::is(Bug::TrustClosed) {
+        segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
+    }
 
     let mut entries = survey.chain.clone();
     let mut assembler = Assembler::new(segment, options.segment_blocks(), block, survey.next_lsn);
@@ -233,7 +237,7 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     if !spares.is_empty() {
         dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
     }
-    if !assembler.mark(false, true, &survey.control) {
+    if !bug::is(Bug::NoOpenMark) && !assembler.mark(false, true, &survey.control) {
         let next = match spares.pop_front() {
             Some(spare) => spare,
             None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &|| false)?,
@@ -264,7 +268,7 @@ fn branch(
     let damaged = matches!(report.verdict, Verdict::Corruption(_));
     // What no promise covers may be only in the page cache; it is written again. (A promise beyond the end proves all before it.)
     let proven = survey.promise.position.min(survey.end);
-    let mut whole = proven == survey.end;
+    let mut whole = proven == survey.end || bug::is(Bug::TrustCache);
     if !whole && !repair.waivers.is_empty() {
         // Copies would close the gaps in the LSNs: it is made durable where it is.
         write_again(dir, survey, proven)?;

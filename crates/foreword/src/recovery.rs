@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::{Damage, DamageKind};
 use crate::format::{
@@ -362,7 +363,9 @@ struct Scan {
     end: Position,
     next: Lsn,
     promise: Promise,
-    /// The segment whose LINK makes the promise, or, without a promise, begins the log.
+    /// Where the chain begins.
+    first: Position,
+    /// The segment whose LINK makes the promise, or, without a promise, begins the chain.
     promising_link: Option<u64>,
     closed: bool,
     /// No frame was seen yet: a unit may have begun in a segment that was dropped.
@@ -386,6 +389,7 @@ impl Scan {
             end: at,
             next: expect,
             promise: Promise::default(),
+            first: at,
             promising_link: chain.first().map(|first| first.epoch),
             closed: false,
             fresh: true,
@@ -445,12 +449,13 @@ impl Scan {
         }
         self.expect = header.next_lsn();
         self.at.block += header.blocks();
-        if !self.in_unit {
+        if !self.in_unit || bug::is(Bug::AcceptPartialUnit) {
             self.end = self.at;
             self.next = self.expect;
         }
         // A promise beyond the frame itself is only made by a fork's LINK, for what was written before it.
-        if header.promise.position > self.promise.position {
+        // One before the chain's first segment, which was dropped since, proves nothing of what is left.
+        if header.promise.position > self.promise.position.max(self.first) {
             self.promise = header.promise;
             let itself = is_link && header.promise.position.epoch >= epoch;
             self.promising_link = itself.then_some(epoch);
@@ -536,7 +541,8 @@ impl Beyond {
             self.known = self.known.max(header.next_lsn().prev()).max(header.promise.lsn);
             // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
             let itself = header.promise.position > Position::new(binding.epoch, block);
-            if (active || !itself) && header.promise.position > self.promise.position {
+            let counts = (active || !itself || bug::is(Bug::TrustTornLink)) && !bug::is(Bug::IgnorePromises);
+            if counts && header.promise.position > self.promise.position {
                 self.promise = header.promise;
             }
             self.start = self.start.max(start_of(binding, block, &header, bytes).unwrap_or(Lsn::ZERO));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::assemble::FrameBuf;
+use crate::bug::{self, Bug};
 use crate::disk::{self, Access, Disk, DiskFile};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SegmentHeader};
@@ -60,7 +61,11 @@ impl Dir {
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.disk.sync_dir(&self.path).doing("sync the directory", &self.path)
+        self.sync_names().doing("sync the directory", &self.path)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        if bug::is(Bug::SkipDirSync) { Ok(()) } else { self.disk.sync_dir(&self.path) }
     }
 
     pub(crate) fn names(&self) -> Result<Names> {
@@ -162,7 +167,9 @@ impl Dir {
                 Some(old) => {
                     self.disk.rename(&self.segment(old), &tmp)?;
                     // Durable first: or a crash could leave the new header under the old name.
-                    self.disk.sync_dir(&self.path)?;
+                    if !bug::is(Bug::RecycleInPlace) {
+                        self.sync_names()?;
+                    }
                     self.disk.open(&tmp, Access::Write)?
                 }
                 None => {
@@ -188,9 +195,11 @@ impl Dir {
                 recycled_from: recycle.unwrap_or(0),
             };
             disk::write_full(&*file, &mut [io::IoSlice::new(&header.encode())], 0, false)?;
-            file.sync()?;
+            if !bug::is(Bug::SkipHeaderSync) {
+                file.sync()?;
+            }
             self.disk.rename(&tmp, &path)?;
-            self.disk.sync_dir(&self.path)?;
+            self.sync_names()?;
             Ok(file)
         })();
         match made {
@@ -363,10 +372,13 @@ impl Segment {
 
     /// Writes bytes at a block, durably if asked.
     pub(crate) fn write(&self, block: u32, bufs: &mut [io::IoSlice<'_>], durable: bool) -> Result<()> {
-        disk::write_full(&*self.file, bufs, self.at(block).byte(), durable).doing("write the segment", &self.path)
+        let wrote = disk::write_full(&*self.file, bufs, self.at(block).byte(), durable).doing("write the segment", &self.path);
+        if bug::is(Bug::RetryFlush) && durable && wrote.is_err() { self.sync() } else { wrote }
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync().doing("sync the segment", &self.path)
+        let synced = self.file.sync();
+        let synced = if bug::is(Bug::RetryFlush) && synced.is_err() { self.file.sync() } else { synced };
+        synced.doing("sync the segment", &self.path)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::bug::{self, Bug};
 use crate::commit::{FLIGHTS_MAX, Guard, Shared, State};
 use crate::fork::{self, Branch};
 use crate::format::{self, CONTINUED, Kind, Position};
@@ -82,7 +83,11 @@ impl Shared {
         let start = state.control.holds.values().copied().fold(before, Lsn::min).max(state.control.start);
         if start > state.control.start {
             let before = std::mem::replace(&mut state.control.start, start);
-            self.mark(state).inspect_err(|_| self.lock().control.start = before)?;
+            if bug::is(Bug::SkipFrontMark) {
+                drop(state);
+            } else {
+                self.mark(state).inspect_err(|_| self.lock().control.start = before)?;
+            }
             state = self.open_state()?;
         }
         // Readers that ask for less are told so from here on.
