@@ -122,11 +122,14 @@ fn a_directory_that_may_not_be_written() {
 fn a_disk_that_may_not_be_written() {
     use foreword_sim::{Effect, Fault, OpKind, SimDisk};
     let disk = SimDisk::new(1);
-    let options = || small().on_error(|_| ()).disk(disk.handle());
-    commit(&options().open("/log").unwrap(), 1..3);
+    let options = |disk: &SimDisk| small().on_error(|_| ()).disk(disk.handle());
+    let log = options(&disk).open("/log").unwrap();
+    commit(&log, 1..3);
+    let killed = disk.kill();
     for op in [OpKind::Write, OpKind::Create, OpKind::Rename, OpKind::SyncDir, OpKind::List, OpKind::Open, OpKind::Read] {
+        let disk = killed.copy();
         disk.fault(Fault::new(op, Effect::Eio).forever());
-        let error = options().open("/log").unwrap_err();
+        let error = options(&disk).open("/log").unwrap_err();
         let text = error.to_string();
         // What was being done, to which file, and what the system said.
         assert!(
@@ -135,8 +138,8 @@ fn a_disk_that_may_not_be_written() {
         );
         assert!(text.starts_with("cannot ") && text.contains("/log"), "{text}");
         disk.heal();
+        assert_eq!(options(&disk).open("/log").unwrap().last_lsn(), Lsn(2), "{op:?}");
     }
-    assert_eq!(options().open("/log").unwrap().last_lsn(), Lsn(2));
 }
 
 #[test]
