@@ -1,1 +1,92 @@
-fn main() {}
+//! The command `foreword`: a write-ahead log from the shell.
+
+mod cmd;
+mod decode;
+mod encode;
+mod exit;
+mod output;
+mod units;
+mod verdict;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::{Failure, Status};
+
+#[derive(Parser)]
+#[command(
+    name = "foreword",
+    version,
+    about = "A write-ahead log that recovers by evidence",
+    after_help = "Exit status: 0 fine, 1 usage or I/O, 2 torn tail (verify alone; nothing acknowledged is missing), 3 corruption.
+
+Example:
+  seq 1000 | foreword append mylog --quiet
+  foreword cat mylog | tail -1
+  foreword verify mylog"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Append(cmd::append::Args),
+    Cat(cmd::cat::Args),
+    Verify(cmd::verify::Args),
+    Repair(cmd::repair::Args),
+    Stat(cmd::stat::Args),
+    Truncate(cmd::truncate::Args),
+    Dump(cmd::dump::Args),
+    Demo(cmd::demo::Args),
+    #[command(hide = true)]
+    DemoWorker(cmd::demo::worker::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help and version are no errors. Whether the text could be written changes nothing.
+            let _ = told.print();
+            return ExitCode::from(u8::from(told.use_stderr()));
+        }
+    };
+    let done = match cli.command {
+        Command::Append(args) => cmd::append::run(&args),
+        Command::Cat(args) => cmd::cat::run(&args),
+        Command::Verify(args) => cmd::verify::run(&args),
+        Command::Repair(args) => cmd::repair::run(&args),
+        Command::Stat(args) => cmd::stat::run(&args),
+        Command::Truncate(args) => cmd::truncate::run(&args),
+        Command::Dump(args) => cmd::dump::run(&args),
+        Command::Demo(args) => cmd::demo::run(&args),
+        Command::DemoWorker(args) => cmd::demo::worker::run(&args),
+    };
+    let status = done.unwrap_or_else(|failure| {
+        if !matches!(failure, Failure::OutputClosed) {
+            let _ = writeln!(std::io::stderr(), "foreword: {failure}");
+        }
+        failure.status()
+    });
+    ExitCode::from(status as u8)
+}
+
+/// Tells the person at the terminal something that is no result. A closed standard error is no reason to stop.
+fn note(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "foreword: {text}");
+}
+
+impl Status {
+    /// The status that a verdict asks for.
+    fn of(verdict: Option<&foreword::Verdict>) -> Status {
+        match verdict {
+            Some(foreword::Verdict::TornTail) => Status::TornTail,
+            Some(foreword::Verdict::Corruption(_)) => Status::Corruption,
+            _ => Status::Fine,
+        }
+    }
+}

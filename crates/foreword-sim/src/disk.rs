@@ -603,7 +603,7 @@ impl DiskFile for SimFile {
         self.resize(len, false)
     }
 
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.resize(len, true)
+    fn allocate(&self, len: u64) -> io::Result<bool> {
+        self.resize(len, true).map(|()| true)
     }
 }

@@ -197,6 +197,10 @@ impl Assembler {
             }
         }
         self.next_lsn.0 += records.len() as u64;
+        if urgent {
+            // Nobody else is to join it where only the urgent may be.
+            self.close_frame(0);
+        }
         Ok(first)
     }
 

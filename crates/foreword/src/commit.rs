@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) log: LogId,
     pub(crate) options: Options,
     pub(crate) state: Mutex<State>,
+    /// Held by whoever changes the state that is not records; taken before the state's own lock.
+    pub(crate) changing: Mutex<()>,
     /// Signalled when a flight lands, a segment is ready, or the log ends.
     pub(crate) changed: Condvar,
     /// Wakes the background threads.
@@ -83,6 +85,8 @@ pub(crate) struct State {
     pub(crate) failed: Option<Error>,
     pub(crate) closed: bool,
     pub(crate) cuts: u64,
+    /// A truncation at the back is under way: appends wait.
+    pub(crate) cutting: bool,
     /// A leader is waiting for those who were woken last.
     pub(crate) gathering: bool,
     /// How many those are.
@@ -159,6 +163,10 @@ impl Shared {
             return Err(Error::Invalid { what: "batch", why: "it has no records".into() });
         }
         let mut state = self.open_state()?;
+        while state.cutting {
+            state = self.wait_changed(state);
+            state.usable()?;
+        }
         let epoch = state.assembler.segment().epoch();
         let first = loop {
             let State { assembler, spares, control, .. } = &mut *state;
@@ -220,7 +228,15 @@ impl Shared {
             }
             let launched = if sync { state.launched_synced } else { state.launched };
             if launched < lsn && state.in_flight() < FLIGHTS_MAX && !state.gathering {
-                state = if sync && self.worth_gathering(&state) { self.gather(state) } else { self.fly(state, sync) };
+                if sync && self.worth_gathering(&state) {
+                    state = self.gather(state);
+                    if state.launched_synced >= lsn {
+                        // Somebody took this record along; those who came meanwhile left the lead to this thread.
+                        self.pass_the_lead(&mut state);
+                    }
+                } else {
+                    state = self.fly(state, sync);
+                }
                 continue;
             }
             // Asleep on the flight that covers the record, or on the next, which will.
@@ -406,13 +422,7 @@ impl Shared {
         let tail = std::mem::take(&mut state.tail_wakers);
         let done = || self.slots.iter().zip(woken).filter_map(|(slot, woken)| woken.then_some(slot));
         done().for_each(WaitWord::bump);
-        // One of those who wait for the next flight leads it.
-        let leads =
-            !state.gathering && (!state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev());
-        let next = leads.then(|| &self.slots[state.next_flight as usize % SLOTS]);
-        if let Some(slot) = next {
-            slot.bump();
-        }
+        let next = self.next_leader(&state);
         self.changed.notify_all();
         if state.idle || !state.wakers.is_empty() || self.wants_spare(&state) {
             state.idle = false;
@@ -426,6 +436,35 @@ impl Shared {
         // Strangers' code runs without the lock.
         wakers.into_values().chain(tail).for_each(Waker::wake);
         self.lock()
+    }
+
+    /// If somebody waits for a flight that nobody leads: where they sleep. One of them is to be woken.
+    fn next_leader(&self, state: &State) -> Option<&WaitWord> {
+        let waiting = !state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev();
+        let slot = (waiting && !state.gathering).then(|| &self.slots[state.next_flight as usize % SLOTS])?;
+        slot.bump();
+        Some(slot)
+    }
+
+    fn pass_the_lead(&self, state: &mut State) {
+        if let Some(slot) = self.next_leader(state) {
+            slot.wake_one();
+        }
+    }
+
+    /// Fails the log outside of a flight, and tells everyone.
+    pub(crate) fn poison(&self, mut state: Guard<'_>, error: Error) {
+        self.fail(&mut state, error);
+        let wakers: Vec<Waker> = std::mem::take(&mut state.wakers).into_values().collect();
+        let tail = std::mem::take(&mut state.tail_wakers);
+        for slot in &self.slots {
+            slot.bump();
+            slot.wake_all();
+        }
+        self.changed.notify_all();
+        self.kick.notify_all();
+        drop(state);
+        wakers.into_iter().chain(tail).for_each(Waker::wake);
     }
 
     pub(crate) fn fail(&self, state: &mut State, error: Error) {
@@ -490,18 +529,21 @@ impl Shared {
             state.waker_ids += 1;
             state.waker_ids
         });
-        state.wakers.insert((lsn, id), waker.clone());
+        let before = state.wakers.insert((lsn, id), waker.clone());
         // Somebody must lead its flight: the background thread, unless a committer comes first.
         if state.launched_synced < lsn {
             state.idle = false;
             self.kick.notify_all();
         }
+        drop(state);
+        drop(before); // Without the lock: it may own anything, another commit too.
         Poll::Pending
     }
 
     /// A [`Commit`] that is not waited for any more.
     pub(crate) fn forget(&self, lsn: Lsn, id: u64) {
-        self.lock().wakers.remove(&(lsn, id));
+        let forgotten = self.lock().wakers.remove(&(lsn, id));
+        drop(forgotten); // Without the lock, as above.
     }
 }
 

@@ -260,17 +260,18 @@ impl Binding {
 
     /// The class of the sector with this index in the segment.
     pub(crate) fn classify(&self, index: u64, sector: &[u8]) -> Sector {
+        static ZEROS: [u8; SECTOR] = [0; SECTOR];
         let tag = &sector[TAG_AT..SECTOR];
+        let low = u64::from(u32_at(tag, 0));
         for first in [true, false] {
-            if tag == self.tag(index, first) {
+            if low == self.epoch & 0xffff_ffff && tag == self.tag(index, first) {
                 return Sector::Written { first };
             }
         }
-        if sector.iter().all(|&b| b == 0) {
+        if *sector == ZEROS {
             return Sector::Unwritten;
         }
         // The latest earlier epoch with these low 32 bits is the only one that the tag can mean.
-        let low = u64::from(u32_at(tag, 0));
         let high = self.epoch & !0xffff_ffff;
         let older = if high | low < self.epoch { Some(high | low) } else { (high | low).checked_sub(1 << 32) };
         match older.map(|epoch| Binding::new(self.log, epoch)) {
@@ -470,6 +471,11 @@ impl Default for Control {
 }
 
 impl Control {
+    /// LSNs that were given up: first and last of each stretch.
+    pub(crate) fn lost(&self) -> Vec<(Lsn, Lsn)> {
+        self.waivers.iter().map(|w| (w.first_lost, w.last_lost)).filter(|(first, last)| last >= first).collect()
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.start.0.to_le_bytes());
         out.extend((self.holds.len() as u16).to_le_bytes());
@@ -507,12 +513,17 @@ impl Control {
         }
         for _ in 0..waivers {
             let w = take(40)?;
-            control.waivers.push(Waiver {
+            let waiver = Waiver {
                 from: Position::new(u64_at(w, 0), u32_at(w, 16)),
                 to: Position::new(u64_at(w, 8), u32_at(w, 20)),
                 first_lost: Lsn(u64_at(w, 24)),
                 last_lost: Lsn(u64_at(w, 32)),
-            });
+            };
+            // One that led backward would lead a reader round in circles.
+            if waiver.to <= waiver.from {
+                return None;
+            }
+            control.waivers.push(waiver);
         }
         Some(control)
     }

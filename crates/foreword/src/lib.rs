@@ -49,6 +49,7 @@ pub mod disk;
 mod error;
 mod fork;
 mod format;
+pub mod inspect;
 mod log;
 mod lsn;
 mod open;

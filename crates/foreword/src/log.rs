@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::assemble::CHECKPOINT_BLOCKS;
 use crate::background::Background;
@@ -101,6 +102,7 @@ impl Log {
             closed: false,
             cuts: 0,
             gathering: false,
+            cutting: false,
             expected: 0,
             gather_misses: 0,
             gather_skips: 0,
@@ -121,6 +123,7 @@ impl Log {
             log,
             options,
             state: Mutex::new(state),
+            changing: Mutex::new(()),
             changed: Condvar::new(),
             kick: Condvar::new(),
             arrived: AtomicU32::new(0),
@@ -289,6 +292,21 @@ impl Log {
         self.shared.reach(state, lsn, true)
     }
 
+    /// Waits for a record to become durable by whatever makes it so (the [`SyncPolicy`](crate::SyncPolicy), or somebody's sync), without asking
+    /// for a flush: for as long as it takes, or the time given. Whether it is durable: `false` when the time is over, or when the log was closed before it was.
+    ///
+    /// [`sync_to`](Log::sync_to) is for those who want it durable now.
+    ///
+    /// # Errors
+    /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`].
+    pub fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
+        let last = self.last_lsn();
+        if lsn > last {
+            return Err(Error::NotAppended { lsn, last });
+        }
+        self.shared.wait(lsn.prev(), timeout)
+    }
+
     /// A future that completes when a record is durable.
     ///
     /// # Errors
@@ -367,7 +385,7 @@ impl Log {
         self.shared.truncate_front(before)
     }
 
-    /// Cuts off the record with this LSN and all after it, as a Raft log does; their LSNs are given to what is appended next. Durable when it
+    /// Cuts off the record with this LSN and all after it (a reader that stands further on goes on from where it stands, once there is a record again), as a Raft log does; their LSNs are given to what is appended next. Durable when it
     /// returns: everything before the cut is, too. Other calls wait meanwhile. Commits that were waiting for records that are cut succeed: they were durable.
     ///
     /// # Errors
@@ -388,6 +406,7 @@ impl Log {
                 why: format!("1 to {HOLD_NAME_MAX} bytes, not {}", name.len()),
             });
         }
+        let _changing = self.shared.one_at_a_time();
         let mut state = self.shared.open_state()?;
         if state.control.holds.len() >= HOLDS_MAX && !state.control.holds.contains_key(name) {
             return Err(Error::Invalid { what: "holds", why: format!("there are {HOLDS_MAX} already: release one") });
@@ -404,6 +423,7 @@ impl Log {
     /// # Errors
     /// As [`hold`](Log::hold).
     pub fn release(&self, name: &str) -> Result<bool> {
+        let _changing = self.shared.one_at_a_time();
         let mut state = self.shared.open_state()?;
         let Some(before) = state.control.holds.remove(name) else { return Ok(false) };
         self.shared.mark(state).inspect_err(|_| self.shared.restore_hold(name, Some(before)))?;

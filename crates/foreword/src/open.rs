@@ -9,9 +9,9 @@ use std::time::Instant;
 use crate::assemble::Assembler;
 use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
-use crate::error::{Damage, Doing};
+use crate::error::{Damage, DamageKind, Doing};
 use crate::fork::{self, Branch};
-use crate::format::{Control, HEADER, Kind, LINK_BLOCK, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver};
+use crate::format::{BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver};
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
@@ -33,12 +33,16 @@ pub(crate) struct Opened {
 
 pub(crate) fn open(options: &Options, dir: &Dir) -> Result<Opened> {
     let started = Instant::now();
-    let exists = look_before(options, dir)?;
+    look_before(options, dir)?;
     let lock = dir.lock()?;
+    // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
+    let exists = look_before(options, dir)?;
     let text = format!("process {}\n", std::process::id());
     let path = dir.file(LOCK);
     lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0)).doing("write the lock file", &path)?;
-    let found = if exists { recovery::survey(dir, Depth::Tail, &[], &mut |_, _| {})? } else { None };
+    // Who wants damage mended means all of it, not only what lies on the way to the end.
+    let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
+    let found = if exists { recovery::survey(dir, depth, &[], &mut |_, _| {})? } else { None };
     let mut opened = match found {
         None if options.existence == Existence::MustExist => return Err(Error::NotFound { dir: dir.path.clone() }),
         None => create(options, dir, lock)?,
@@ -84,6 +88,12 @@ fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opene
     if options.expect_lsn > Lsn::ZERO {
         return Err(Error::RolledBack { dir: dir.path.clone(), expected: options.expect_lsn, found: Lsn::ZERO });
     }
+    // Whoever made the directory may not have made its name durable. (A parent that may not be opened was not made by us.)
+    let parent = dir.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match dir.disk.sync_dir(parent) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {}
+        synced => synced.doing("sync the directory", parent)?,
+    }
     // What an earlier attempt left: nothing in it was ever active.
     let names = dir.names()?;
     fork::remove(dir, names.temporary)?;
@@ -121,6 +131,17 @@ struct Repair {
     next_lsn: Option<Lsn>,
 }
 
+impl Repair {
+    /// A segment that is of no use (not even of this log, or of this place) does not stay under its name.
+    fn move_what_is_off(&mut self, chain: &[Entry]) {
+        let on_chain = |name: &String| chain.iter().any(|e| segment_name(e.epoch) == *name);
+        let (copied, off) = std::mem::take(&mut self.copied).into_iter().partition(on_chain);
+        self.copied = copied;
+        let new: Vec<_> = off.into_iter().filter(|name| !self.moved.contains(name)).collect();
+        self.moved.extend(new);
+    }
+}
+
 fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey) -> Result<Opened> {
     let verdict = found.verdict.clone();
     let (survey, repair) = match &verdict {
@@ -152,11 +173,12 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     if let Some(epoch) = survey.unproven_link.filter(|_| !bug::is(Bug::TrustLink)) {
         rewrite_link(dir, survey.log, epoch)?;
     }
-    if repair.copied.iter().any(|name| name == IDENTITY) || !survey.names.identity {
+    if !survey.names.identity || dir.read_identity()?.as_ref() != Ok(&survey.log) {
         dir.write_identity(survey.log)?;
     }
     let in_place = bug::is(Bug::AppendAfterTear) && matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail);
-    let opened = if report.verdict == Verdict::Clean || in_place {
+    // (Garbled sectors ahead would stand in the way of a later frame.)
+    let opened = if report.verdict == Verdict::Clean && report.garbled_sectors == 0 || in_place {
         resume(options, dir, lock, &survey, report)?
     } else {
         branch(options, dir, lock, &survey, &repair, report)?
@@ -189,7 +211,7 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
         Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
     };
     // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again.
-    let mut closed = vec![0; crate::format::BLOCK];
+    let mut closed = vec![0; BLOCK];
     segment.read(block - 1, &mut closed)?;
     if !bug::is(Bug::TrustClosed) {
         segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
@@ -205,7 +227,10 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
             break;
         }
         match dir.open_segment(Some(survey.log), next, Access::Write)? {
-            Ok((spare, None)) if spare.blocks == options.segment_blocks() => spares.push_back(Arc::new(spare)),
+            // Nothing can have been written to it, but for an attempt at something that failed.
+            Ok((spare, None)) if spare.blocks == options.segment_blocks() && spare.is_unused()? => {
+                spares.push_back(Arc::new(spare))
+            }
             _ => break,
         }
     }
@@ -243,10 +268,17 @@ fn branch(
     let damaged = matches!(report.verdict, Verdict::Corruption(_));
     // What no promise covers may be only in the page cache; it is written again. (A promise beyond the end proves all before it.)
     let proven = survey.promise.position.min(survey.end);
-    let whole = damaged && survey.promise.position >= survey.end || proven == survey.end || bug::is(Bug::TrustCache);
+    let mut whole = proven == survey.end || bug::is(Bug::TrustCache);
+    if !whole && !repair.waivers.is_empty() {
+        // Copies would close the gaps in the LSNs: it is made durable where it is.
+        write_again(dir, survey, proven)?;
+        whole = true;
+    }
     let (at, next_lsn) = if whole {
         (survey.end, repair.next_lsn.unwrap_or(survey.next_lsn))
-    } else if survey.promise.position.epoch == 0 {
+    } else if !survey.chain.iter().any(|e| e.epoch == survey.promise.position.epoch) {
+        // Nothing was promised yet, or only what is dropped by now. The first segment that is left, at least, was begun durably: before the log had its
+        // identity, or before what preceded it was dropped.
         let first = survey.chain.first().copied();
         (
             first.map_or(Position::default(), |e| Position::new(e.epoch, LINK_BLOCK + 1)),
@@ -268,7 +300,7 @@ fn branch(
     let front = entries.first().map_or(u64::MAX, |e| e.epoch);
     control.waivers.retain(|w| w.to.epoch >= front || damaged);
     // Files beyond the newest active segment were never used; only the next in line is replaced in place, since a seal may vouch for it.
-    let lost = damaged && !survey.names.epochs.contains(&(survey.newest + 1));
+    let lost = matches!(&report.verdict, Verdict::Corruption(damage) if damage.kind == DamageKind::LostNewest);
     let epoch = if damaged { survey.highest + 1 + u64::from(lost) } else { survey.newest + 1 };
     let unused = survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && e != epoch && !damaged);
     fork::remove(dir, unused.map(segment_name))?;
@@ -301,6 +333,29 @@ fn branch(
     Ok(Opened { lock, log: survey.log, assembler, spares, entries, control, durable, report })
 }
 
+/// Writes what lies between a position and the end of the log once more, byte by byte the same, durably.
+fn write_again(dir: &Dir, survey: &Survey, from: Position) -> Result<()> {
+    let mut buf = vec![0; FRAME_MAX];
+    for entry in survey.chain.iter().filter(|e| e.epoch >= from.epoch) {
+        let segment = match dir.open_segment(Some(survey.log), entry.epoch, Access::Write)? {
+            Ok((segment, _)) => segment,
+            Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
+        };
+        let end = entry.end.unwrap_or(survey.end.block);
+        let mut block = if entry.epoch == from.epoch { from.block } else { LINK_BLOCK };
+        while block < end {
+            let want = buf.len().min((end - block) as usize * BLOCK);
+            let read = segment.read(block, &mut buf[..want])?;
+            segment.write(block, &mut [io::IoSlice::new(&buf[..read])], true)?;
+            if read < want {
+                break;
+            }
+            block += (want / BLOCK) as u32;
+        }
+    }
+    Ok(())
+}
+
 /// What going on with a damaged log would mean.
 fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
     let mut repair = Repair::default();
@@ -308,25 +363,24 @@ fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
         let Some(survey) = recovery::survey(dir, Depth::All, &repair.waivers, &mut |_, _| {})? else {
             return Err(Error::NotFound { dir: dir.path.clone() });
         };
-        let Verdict::Corruption(damage) = &survey.verdict else { return Ok((survey, repair)) };
+        let Verdict::Corruption(damage) = &survey.verdict else {
+            repair.move_what_is_off(&survey.chain);
+            return Ok((survey, repair));
+        };
         let name = damage.path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         if name == IDENTITY {
             repair.copied.push(name);
             return Ok((survey, repair));
         }
-        // A segment that is not even of this log, or of this place, cannot stay under its name.
-        let is_there = survey.names.epochs.iter().any(|&e| segment_name(e) == name);
-        let on_chain = survey.chain.iter().any(|e| segment_name(e.epoch) == name);
-        let list = if on_chain { &mut repair.copied } else { &mut repair.moved };
-        if is_there && !list.contains(&name) {
-            list.push(name);
+        if survey.names.epochs.iter().any(|&e| segment_name(e) == name) && !repair.copied.contains(&name) {
+            repair.copied.push(name);
         }
         if action == OnDamage::StopAtDamage {
             let beyond = survey.names.epochs.iter().filter(|&&e| e > survey.end.epoch).map(|&e| segment_name(e));
             repair.moved = beyond.collect();
-            let last = damage.last_lsn.unwrap_or(survey.last_lsn());
-            if last >= survey.next_lsn {
-                repair.given_up.push((survey.next_lsn, last));
+            repair.move_what_is_off(&survey.chain);
+            if survey.known >= survey.next_lsn {
+                repair.given_up.push((survey.next_lsn, survey.known));
             }
             return Ok((survey, repair));
         }
@@ -336,7 +390,7 @@ fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
         }
         let resumes = resume_after(dir, &survey)?;
         // With nothing readable behind it, the log goes on in a fresh segment, above every LSN that is known.
-        let known = damage.last_lsn.unwrap_or(survey.last_lsn());
+        let known = survey.known.max(damage.last_lsn.unwrap_or(Lsn::ZERO));
         let (to, next) = resumes.unwrap_or((Position::new(u64::MAX, LINK_BLOCK), known.next()));
         let waiver = Waiver { from: survey.end, to, first_lost: survey.next_lsn, last_lost: next.prev() };
         if waiver.last_lost >= waiver.first_lost {
@@ -347,6 +401,7 @@ fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
                 repair.waivers.push(waiver);
                 repair.next_lsn = Some(next);
             }
+            repair.move_what_is_off(&survey.chain);
             return Ok((survey, repair));
         }
         repair.waivers.push(waiver);

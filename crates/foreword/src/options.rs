@@ -219,7 +219,8 @@ impl Options {
         self
     }
 
-    /// What to do about corruption.
+    /// What to do about corruption. With anything but [`OnDamage::Refuse`], opening reads and checks the whole log: it is a repair, not a
+    /// way to open a log every day.
     #[must_use]
     pub fn on_damage(mut self, action: OnDamage) -> Options {
         self.on_damage = action;

@@ -35,6 +35,11 @@ impl Chain {
     fn entry_of(&self, lsn: Lsn) -> Option<usize> {
         self.entries.partition_point(|e| e.first_lsn <= lsn).checked_sub(1)
     }
+
+    /// The stretch in which an LSN was given up, if it was.
+    fn gap(&self, lsn: Lsn) -> Option<&Waiver> {
+        self.waivers.iter().find(|w| (w.first_lost..=w.last_lost).contains(&lsn))
+    }
 }
 
 /// Where a reader's log comes from.
@@ -166,17 +171,17 @@ impl Reader {
             self.next = self.next.next();
             return self.record(self.next.prev()).map(Some);
         }
-        if !self.readable(self.next)? {
-            return Ok(None);
+        while self.readable(self.next)? {
+            let lsn = self.next;
+            if let Some(last_lost) = self.chain.gap(lsn).map(|w| w.last_lost) {
+                self.next = last_lost.next();
+                continue;
+            }
+            self.load(lsn)?;
+            self.next = lsn.next();
+            return self.record(lsn).map(Some);
         }
-        self.load(self.next)?;
-        // A salvage may have made a gap.
-        let lsn = self.next.max(self.span.first);
-        if lsn > self.limit {
-            return Ok(None);
-        }
-        self.next = lsn.next();
-        self.record(lsn).map(Some)
+        Ok(None)
     }
 
     /// The record before; `None` at the beginning of the log.
@@ -191,8 +196,8 @@ impl Reader {
         if lsn < self.chain.start || lsn == Lsn::ZERO {
             return Ok(None);
         }
-        if let Some(gap) = self.chain.waivers.iter().find(|w| (w.first_lost..=w.last_lost).contains(&lsn)) {
-            self.next = gap.first_lost;
+        if let Some(first_lost) = self.chain.gap(lsn).map(|w| w.first_lost) {
+            self.next = first_lost;
             return self.prev();
         }
         self.load(lsn)?;
@@ -208,7 +213,7 @@ impl Reader {
         if lsn == Lsn::ZERO || !self.readable(lsn)? {
             return Err(Error::NotAppended { lsn, last: self.limit });
         }
-        if self.chain.waivers.iter().any(|w| (w.first_lost..=w.last_lost).contains(&lsn)) {
+        if self.chain.gap(lsn).is_some() {
             return Err(Error::Lost { lsn });
         }
         self.load(lsn)?;

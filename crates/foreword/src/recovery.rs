@@ -9,8 +9,8 @@ use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::{Damage, DamageKind};
 use crate::format::{
-    self, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise, SECTOR,
-    Waiver,
+    self, BLOCK, Binding, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position,
+    Promise, SECTOR, Sector, Waiver,
 };
 use crate::segment::{Dir, Found, Names, Segment};
 use crate::walk::Walker;
@@ -72,7 +72,7 @@ pub(crate) struct Survey {
     /// From the oldest segment to the tip. Empty if nothing of the log is readable.
     pub(crate) chain: Vec<Entry>,
     pub(crate) control: Control,
-    /// The highest promise of a frame in the chain.
+    /// The highest promise of a frame, in the chain or behind the break.
     pub(crate) promise: Promise,
     /// The segment whose LINK makes that promise, itself included: nothing else proves that the LINK is durable.
     pub(crate) unproven_link: Option<u64>,
@@ -86,8 +86,10 @@ pub(crate) struct Survey {
     pub(crate) newest: u64,
     pub(crate) highest: u64,
     pub(crate) names: Names,
-    /// Active segments without a seal, from the break on.
+    /// Active segments from the fork on: their seals are absent, or may be only in the page cache.
     pub(crate) unsealed: Vec<u64>,
+    /// The highest LSN of which any frame speaks, before the break or behind it.
+    pub(crate) known: Lsn,
     /// Garbled sectors where nothing can have been acknowledged (row 18).
     pub(crate) garbled_behind: u64,
     /// Bytes of frames that were read and checked.
@@ -113,6 +115,9 @@ enum LinkState {
     Unwritten,
     Damaged(&'static str),
 }
+
+/// Read at once behind a break.
+const READ_BLOCKS: u32 = 64;
 
 /// Told how far a survey is: bytes done, bytes in all.
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -142,8 +147,18 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         evidence: evidence.to_owned(),
     };
     surveyor.look_at_all(log, &names)?;
+    if surveyor.slots.is_empty()
+        && identity_damage.is_none()
+        && let Some(other) = surveyor.newest_identity(&names)?.filter(|&other| Some(other) != log)
+    {
+        identity_damage = Some("its uuid is that of no segment");
+        log = Some(other);
+        surveyor.bad.clear();
+        surveyor.look_at_all(log, &names)?;
+    }
     let newest = surveyor.actives().next_back();
-    if names.epochs.is_empty() || (newest.is_none() && !names.identity && surveyor.bad.is_empty()) {
+    let unused = surveyor.bad.is_empty() && surveyor.slots.values().all(|slot| matches!(slot.link, LinkState::Unwritten));
+    if names.epochs.is_empty() || (unused && !names.identity) {
         if !names.identity {
             return Ok(None); // Creation that did not get as far as its first record.
         }
@@ -161,19 +176,21 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
 
     // The tip: the newest segment from which the chain can be walked. `cut` is the oldest segment that cannot be part of it,
     // `lost` the damage, where it is that of a whole segment.
-    let excused = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
-    let bad = surveyor.bad.iter().find(|&(&epoch, _)| !excused(epoch));
-    let mut cut = bad.map(|(&epoch, _)| epoch);
-    let mut lost = bad.map(|(_, damage)| damage.clone());
-    let (chain, scan, found) = loop {
+    let (mut cut, mut lost) = (None, None);
+    let (chain, scan, found, beyond) = loop {
         let chain = surveyor.pick_chain(&mut cut, &control);
-        let mut scan = Scan::new(&chain, control.start);
+        let mut scan = Scan::new(&chain, &control);
         let found = surveyor.scan(&mut scan, &chain, &mut control, progress)?;
+        // What lies behind the break: promises, and whether anything was written. The fast path has looked already.
+        let beyond = if found == Break::Closed { Beyond::default() } else { surveyor.look_beyond(scan.at)? };
+        if matches!(found, Break::Damaged(_) | Break::Structure(_)) || beyond.promise.position > scan.at {
+            control.start = control.start.max(beyond.start);
+        }
         // A chain whose front is gone is no damage if its records were dropped: which the last MARK may be the first to say.
-        let Some(front) = chain.first().copied() else { break (chain, scan, found) };
+        let Some(front) = chain.first().copied() else { break (chain, scan, found, beyond) };
         let pred = surveyor.pred_of(front.epoch, &control).unwrap_or_default();
         if pred.epoch == 0 || front.first_lsn <= control.start {
-            break (chain, scan, found);
+            break (chain, scan, found, beyond);
         }
         let evidence = "a segment of the log is not there, and its records were not dropped"; // Rows 10 and 11.
         let mut damage = damage_at(DamageKind::LostSegment, dir.segment(pred.epoch), 0, control.start, evidence);
@@ -181,12 +198,22 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         lost.get_or_insert(damage);
         cut = Some(front.epoch);
     };
+    // A start beyond the end was said by a frame beyond it, for a truncation that did not come about.
+    control.start = control.start.min(scan.next);
+    // Of the segments that cannot even be opened, the first that the log needs; or any.
+    let tip = chain.last().map_or(0, |e| e.epoch);
+    let excused = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
+    let bad = |above| surveyor.bad.iter().find(|&(&epoch, _)| epoch > above && !excused(epoch)).map(|(_, damage)| damage.clone());
+    lost = bad(tip).or(lost).or_else(|| bad(0));
     if chain.is_empty() && lost.is_none() {
-        // The identity is written when the first segment is active.
+        // The first LINK was durable before anything else was: `LOG`, or what lies behind it.
         let epoch = names.epochs.first().copied().unwrap_or(0);
-        let evidence = "the log's identity is here, but no segment that follows from the first";
+        let (kind, evidence) = match surveyor.slots.get(&epoch) {
+            Some(Slot { link: LinkState::Damaged(why), .. }) => (DamageKind::Garbled, *why),
+            _ => (DamageKind::Missing, "a LINK that is not there, though there is more of the log"),
+        };
         let at = Position::new(epoch, LINK_BLOCK).byte();
-        lost = Some(damage_at(DamageKind::Missing, dir.segment(epoch), at, control.start, evidence));
+        lost = Some(damage_at(kind, dir.segment(epoch), at, control.start, evidence));
     }
     if depth == Depth::Tail && lost.is_none() {
         // Row 17, within the log: reading all would come upon it.
@@ -210,34 +237,39 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         newest: newest.unwrap_or(0),
         highest: highest.max(scan.promise.position.epoch),
         unsealed: Vec::new(),
+        known: scan.next.prev(),
         garbled_behind: 0,
         scanned: surveyor.scanned,
         chain,
         names,
     };
-    let tip = survey.chain.last().map_or(0, |e| e.epoch);
 
-    // What lies behind the break: promises, and whether anything was written. The fast path has looked already.
-    let mut beyond = Beyond::default();
-    if found != Break::Closed {
-        surveyor.look_beyond(&survey, &mut beyond)?;
-    }
     let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && !beyond.written;
     let found = if ends_closed { Break::Closed } else { found };
     survey.highest = survey.highest.max(beyond.promise.position.epoch);
     survey.garbled_behind = beyond.garbled;
+    survey.known = survey.known.max(beyond.known);
+    if beyond.promise.position > survey.promise.position {
+        survey.promise = beyond.promise;
+    }
 
     // Seals, from the break on: row 12 and row 20.
     let mut seal_damage = None;
-    for epoch in surveyor.actives().filter(|&e| e >= survey.break_at.epoch) {
+    let mut sealed_here = false;
+    let fork = survey.break_at.epoch.min(survey.promise.position.epoch);
+    for epoch in surveyor.actives().filter(|&e| e >= fork) {
+        survey.unsealed.push(epoch);
+        if epoch < survey.break_at.epoch {
+            continue;
+        }
         match surveyor.seal(epoch)? {
-            Seal::Absent => survey.unsealed.push(epoch),
+            Seal::Absent => {}
             Seal::Damaged => seal_damage = Some(epoch),
-            Seal::There if epoch == survey.newest && !survey.names.epochs.contains(&(epoch + 1)) && lost.is_none() => {
+            Seal::There(_) if epoch == survey.newest && !survey.names.epochs.contains(&(epoch + 1)) && lost.is_none() => {
                 let evidence = "the newest segment is sealed: there was another after it, and it is gone";
                 lost = Some(damage_at(DamageKind::LostNewest, dir.segment(epoch + 1), 0, survey.next_lsn, evidence));
             }
-            Seal::There => {}
+            Seal::There(end) => sealed_here |= epoch == survey.break_at.epoch && end <= survey.break_at.block,
         }
     }
 
@@ -251,15 +283,15 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         format!("{why}; a later frame says that all before block {} of segment {} was durable", position.block, position.epoch)
     };
     let proven = beyond.promise.position > at;
-    // Where the chain ends whole and the next segment's LINK is what is broken, that is the place to name.
+    // Where the seal says that the log had left the tip, the next segment's LINK is what is broken, and that is the place to name.
     let next_link = match surveyor.slots.get(&(tip + 1)) {
-        Some(Slot { link: LinkState::Damaged(why), .. }) => Some((*why, true)),
-        Some(Slot { link: LinkState::Unwritten, .. }) if proven => Some(("a LINK that is not there", false)),
+        Some(Slot { link: LinkState::Damaged(why), .. }) if sealed_here => Some((*why, true)),
+        Some(Slot { link: LinkState::Unwritten, .. }) if sealed_here && proven => Some(("a LINK that is not there", false)),
         _ => None,
     };
     let here = || dir.segment(at.epoch);
     survey.verdict = if let Some(found) = lost {
-        let last_lsn = found.last_lsn.or((beyond.promise.lsn >= survey.next_lsn).then_some(beyond.promise.lsn));
+        let last_lsn = found.last_lsn.max((beyond.promise.lsn >= survey.next_lsn).then_some(beyond.promise.lsn));
         Verdict::Corruption(Damage { first_lsn: survey.next_lsn, last_lsn, ..found })
     } else if let Some(why) = identity_damage {
         damage(DamageKind::Identity, dir.file(crate::segment::IDENTITY), 0, true, why.to_owned())
@@ -331,8 +363,6 @@ struct Scan {
     end: Position,
     next: Lsn,
     promise: Promise,
-    /// Where the chain begins.
-    first: Position,
     /// The segment whose LINK makes the promise, or, without a promise, begins the chain.
     promising_link: Option<u64>,
     closed: bool,
@@ -341,10 +371,12 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(chain: &[Entry], start: Lsn) -> Scan {
+    fn new(chain: &[Entry], control: &Control) -> Scan {
         let (at, expect) = match chain.first() {
-            Some(first) => (Position::new(first.epoch, LINK_BLOCK), first.first_lsn),
-            None => (Position::default(), start),
+            Some(first) => {
+                (way_in(first.epoch, control).map_or(Position::new(first.epoch, LINK_BLOCK), |w| w.to), first.first_lsn)
+            }
+            None => (Position::default(), control.start),
         };
         Scan {
             at,
@@ -355,7 +387,6 @@ impl Scan {
             end: at,
             next: expect,
             promise: Promise::default(),
-            first: at,
             promising_link: chain.first().map(|first| first.epoch),
             closed: false,
             fresh: true,
@@ -420,8 +451,7 @@ impl Scan {
             self.next = self.expect;
         }
         // A promise beyond the frame itself is only made by a fork's LINK, for what was written before it.
-        // One before the chain's first segment, which was dropped since, proves nothing of what is left.
-        if header.promise.position > self.promise.position.max(self.first) {
+        if header.promise.position > self.promise.position {
             self.promise = header.promise;
             let itself = is_link && header.promise.position.epoch >= epoch;
             self.promising_link = itself.then_some(epoch);
@@ -472,6 +502,11 @@ impl Scan {
     }
 }
 
+/// The waiver that leads from elsewhere into a segment.
+fn way_in(epoch: u64, control: &Control) -> Option<&Waiver> {
+    control.waivers.iter().find(|w| w.to.epoch == epoch && w.from.epoch < epoch)
+}
+
 /// A newer control state. The start only rises, and a waiver once written stays: so reading old frames after new ones does no harm.
 fn adopt(control: &mut Control, mut new: Control) {
     new.start = new.start.max(control.start);
@@ -487,12 +522,53 @@ fn adopt(control: &mut Control, mut new: Control) {
 #[derive(Debug, Default)]
 struct Beyond {
     promise: Promise,
+    /// The last LSN that a frame header names, promised or not.
+    known: Lsn,
+    /// The highest start that a LINK or MARK names.
+    start: Lsn,
     written: bool,
     garbled: u64,
 }
 
+impl Beyond {
+    /// Takes a block in, whose first sector is not the only one that counts: a tear may have left any.
+    fn take(&mut self, binding: &Binding, active: bool, block: u32, bytes: &[u8]) {
+        if let Head::Frame(header) = binding.head(block, &bytes[..SECTOR]) {
+            self.known = self.known.max(header.next_lsn().prev()).max(header.promise.lsn);
+            // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
+            let itself = header.promise.position > Position::new(binding.epoch, block);
+            let counts = active || !itself || bug::is(Bug::TrustTornLink);
+            if counts && header.promise.position > self.promise.position && !bug::is(Bug::IgnorePromises) {
+                self.promise = header.promise;
+            }
+            self.start = self.start.max(start_of(binding, block, &header, bytes).unwrap_or(Lsn::ZERO));
+        }
+        let first = u64::from(block) * (BLOCK / SECTOR) as u64;
+        for (sector, index) in bytes.chunks_exact(SECTOR).zip(first..) {
+            match binding.classify(index, sector) {
+                Sector::Written { .. } => self.written = true,
+                Sector::Unwritten => {}
+                Sector::Garbled => self.garbled += 1,
+            }
+        }
+    }
+}
+
+/// The start LSN that a LINK or MARK names, if it is whole. (These have one block.)
+fn start_of(binding: &Binding, block: u32, header: &FrameHeader, bytes: &[u8]) -> Option<Lsn> {
+    if !matches!(header.kind, Kind::Link | Kind::Mark) || header.frame_len() != bytes.len() {
+        return None;
+    }
+    let mut frame = bytes.to_vec();
+    binding.open_body(block, header, &mut frame).ok()?;
+    let payload = format::payload(header, &frame);
+    let control = if header.kind == Kind::Link { Link::decode(payload)?.control } else { Control::decode(payload)? };
+    Some(control.start)
+}
+
 enum Seal {
-    There,
+    /// With the end that it names.
+    There(u32),
     Absent,
     Damaged,
 }
@@ -529,13 +605,17 @@ impl Surveyor<'_> {
             };
             let link = match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
                 Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
-                    Some(link) if link.pred.epoch < epoch => LinkState::Active { link, header },
+                    Some(link) if link.pred.epoch < epoch && epoch > 0 => LinkState::Active { link, header },
                     _ => LinkState::Damaged("a LINK that does not add up"),
                 },
                 Found::Frame(_) => LinkState::Damaged("another frame in the LINK's place"),
                 Found::Unwritten | Found::Torn => LinkState::Unwritten,
                 Found::Damaged(why) => LinkState::Damaged(why),
             };
+            if let Some(damage) = short.clone().filter(|_| !matches!(link, LinkState::Active { .. })) {
+                self.bad.insert(epoch, damage);
+                continue;
+            }
             self.slots.insert(epoch, Slot { blocks: segment.blocks, link, short });
         }
         Ok(())
@@ -559,15 +639,21 @@ impl Surveyor<'_> {
 
     /// What a segment follows: by its LINK, or by the waiver that leads to it.
     fn pred_of(&self, epoch: u64, control: &Control) -> Option<Position> {
-        let jump = control.waivers.iter().find(|w| w.to == Position::new(epoch, LINK_BLOCK));
-        jump.map(|w| w.from).or_else(|| self.active(epoch).map(|(link, _)| link.pred))
+        way_in(epoch, control).map(|w| w.from).or_else(|| self.active(epoch).map(|(link, _)| link.pred))
+    }
+
+    /// The first LSN of a segment that can be on a chain: by its LINK, or, if that is damaged, by the waiver that leads past it.
+    fn first_lsn(&self, epoch: u64, control: &Control) -> Option<Lsn> {
+        let waived = || self.slots.contains_key(&epoch).then(|| way_in(epoch, control).map(|w| w.last_lost.next()))?;
+        self.active(epoch).map(|(_, header)| header.first_lsn).or_else(waived)
     }
 
     /// The chain to the newest tip below the cut from which it can be walked; the cut is lowered past those from which it cannot.
     fn pick_chain(&self, cut: &mut Option<u64>, control: &Control) -> Vec<Entry> {
         loop {
             let below = cut.unwrap_or(u64::MAX);
-            let Some(tip) = self.actives().rev().find(|&e| e < below) else { return Vec::new() };
+            let on_chain = |e: &u64| *e < below && self.first_lsn(*e, control).is_some();
+            let Some(tip) = self.slots.keys().rev().copied().find(on_chain) else { return Vec::new() };
             match self.walk_down(tip, control) {
                 Ok(chain) => return chain,
                 Err(epoch) => *cut = Some(epoch),
@@ -579,11 +665,11 @@ impl Surveyor<'_> {
     fn walk_down(&self, tip: u64, control: &Control) -> std::result::Result<Vec<Entry>, u64> {
         let mut chain = Vec::new();
         let (mut epoch, mut end) = (tip, None);
-        while let Some((_, header)) = self.active(epoch) {
-            chain.push(Entry { epoch, first_lsn: header.first_lsn, end });
+        while let Some(first_lsn) = self.first_lsn(epoch, control) {
+            chain.push(Entry { epoch, first_lsn, end });
             let pred = self.pred_of(epoch, control).unwrap_or_default();
             // What is not there was dropped, or is lost: judged after the scan.
-            let dropped = header.first_lsn <= control.start && self.active(pred.epoch).is_none();
+            let dropped = first_lsn <= control.start && self.first_lsn(pred.epoch, control).is_none();
             if pred.epoch == 0 || dropped || !(self.slots.contains_key(&pred.epoch) || self.bad.contains_key(&pred.epoch)) {
                 chain.reverse();
                 return Ok(chain);
@@ -627,7 +713,11 @@ impl Surveyor<'_> {
                     walker.seek(scan.at.block);
                     walker
                 }
-                other => other.insert(Walker::new(self.open(scan.at.epoch)?, scan.at.block, end.unwrap_or(u32::MAX))),
+                Some(walker) => {
+                    walker.replace(self.open(scan.at.epoch)?, scan.at.block, end.unwrap_or(u32::MAX));
+                    walker
+                }
+                none => none.insert(Walker::new(self.open(scan.at.epoch)?, scan.at.block, end.unwrap_or(u32::MAX))),
             };
             if walker.at_end() {
                 match chain.get(index + 1) {
@@ -656,6 +746,10 @@ impl Surveyor<'_> {
     fn closed(&self, tip: &Entry, scan: &mut Scan, control: &mut Control) -> Result<Option<Break>> {
         let Some(slot) = self.slots.get(&tip.epoch).filter(|slot| slot.short.is_none()) else { return Ok(None) };
         let segment = self.open(tip.epoch)?;
+        // Sealed, there is more behind it, or should be.
+        if segment.head(slot.blocks - 1)? != Head::Unwritten {
+            return Ok(None);
+        }
         let (mut written, mut unwritten) = (LINK_BLOCK, slot.blocks - 1);
         while unwritten - written > 1 {
             let middle = written + (unwritten - written) / 2;
@@ -688,45 +782,42 @@ impl Surveyor<'_> {
     }
 
     /// Reads all that lies behind the break: the rest of that segment (if the log does not leave it before), and every file with a higher epoch.
-    fn look_beyond(&self, survey: &Survey, beyond: &mut Beyond) -> Result<()> {
-        for (&epoch, slot) in self.slots.range(survey.break_at.epoch..) {
-            let from = if epoch == survey.break_at.epoch { survey.break_at.block } else { LINK_BLOCK };
-            let segment = self.open(epoch)?;
-            let mut buf = vec![0; 64 * format::BLOCK];
+    fn look_beyond(&self, at: Position) -> Result<Beyond> {
+        let mut beyond = Beyond::default();
+        let behind = || self.slots.range(at.epoch..);
+        let blocks_max = behind().map(|(_, slot)| slot.blocks.min(READ_BLOCKS)).max().unwrap_or(0);
+        let mut buf = vec![0; blocks_max as usize * BLOCK];
+        for (&epoch, slot) in behind() {
+            let from = if epoch == at.epoch { at.block } else { LINK_BLOCK };
+            let (segment, active) = (self.open(epoch)?, self.active(epoch).is_some());
             let mut block = from;
-            while block < slot.blocks - 1 {
-                let want = buf.len().min((slot.blocks - 1 - block) as usize * format::BLOCK);
+            while block < slot.blocks {
+                let want = READ_BLOCKS.min(slot.blocks - block) as usize * BLOCK;
                 let read = segment.read(block, &mut buf[..want])?;
-                for (i, sectors) in buf[..read].chunks_exact(format::BLOCK).enumerate() {
-                    match segment.binding.head(block + i as u32, &sectors[..SECTOR]) {
-                        Head::Frame(header) => {
-                            beyond.written = true;
-                            // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
-                            let itself = header.promise.position > segment.at(block + i as u32);
-                            let counts = !itself || self.active(epoch).is_some() || bug::is(Bug::TrustTornLink);
-                            if counts && header.promise.position > beyond.promise.position && !bug::is(Bug::IgnorePromises) {
-                                beyond.promise = header.promise;
-                            }
-                        }
-                        Head::Middle => beyond.written = true,
-                        Head::Damaged(_) => beyond.garbled += 1,
-                        Head::Unwritten => {}
-                    }
+                for (bytes, block) in buf[..read].chunks_exact(BLOCK).zip(block..) {
+                    // A seal is written when all before it is, or by a recovery: it says nothing of a hole.
+                    let own_seal = block == slot.blocks - 1 && epoch == at.epoch;
+                    let written = beyond.written;
+                    beyond.take(&segment.binding, active, block, bytes);
+                    beyond.written &= written || !own_seal;
                 }
                 if read < want {
                     break;
                 }
-                block += (want / format::BLOCK) as u32;
+                block += (want / BLOCK) as u32;
             }
         }
-        Ok(())
+        Ok(beyond)
     }
 
     fn seal(&self, epoch: u64) -> Result<Seal> {
         let Some(slot) = self.slots.get(&epoch).filter(|slot| slot.short.is_none()) else { return Ok(Seal::Absent) };
         let segment = self.open(epoch)?;
-        Ok(match segment.frame(slot.blocks - 1, slot.blocks, &mut Vec::new())? {
-            Found::Frame(header) if header.kind == Kind::Seal => Seal::There,
+        let mut buf = Vec::new();
+        Ok(match segment.frame(slot.blocks - 1, slot.blocks, &mut buf)? {
+            Found::Frame(header) if header.kind == Kind::Seal && header.payload_len >= 4 => {
+                Seal::There(format::u32_at(format::payload(&header, &buf), 0))
+            }
             Found::Unwritten | Found::Torn => Seal::Absent,
             Found::Frame(_) | Found::Damaged(_) => Seal::Damaged,
         })
@@ -750,6 +841,7 @@ impl Survey {
             highest,
             names,
             unsealed: Vec::new(),
+            known: Lsn::ZERO,
             garbled_behind: 0,
             scanned: 0,
         }

@@ -58,7 +58,11 @@ impl Shared {
         self.changed.notify_all();
         let counter = if recycle.is_some() { &self.counters.recycled } else { &self.counters.created };
         counter.fetch_add(u64::from(prepared.is_ok()), Ordering::Relaxed);
-        let prepared = prepared.map(|spare| state.spares.push_back(spare));
+        let prepared = prepared.map(|spare| {
+            state.spares.push_back(spare);
+            // An idle log may wait for it to say what is durable.
+            self.kick.notify_all();
+        });
         (state, prepared)
     }
 

@@ -9,13 +9,16 @@ use crate::assemble::FrameBuf;
 use crate::bug::{self, Bug};
 use crate::disk::{self, Access, Disk, DiskFile};
 use crate::error::{Damage, DamageKind, Doing};
-use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LogId, Position, SECTOR, SegmentHeader};
+use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SegmentHeader};
 use crate::{Error, Lsn, Result};
 
 pub(crate) const IDENTITY: &str = "LOG";
 pub(crate) const LOCK: &str = "LOCK";
 pub(crate) const DAMAGED: &str = "damaged";
 const TMP: &str = ".tmp";
+
+/// Beyond what any log reaches; so epochs can be counted up without a thought of overflow.
+pub(crate) const EPOCH_MAX: u64 = u64::MAX >> 8;
 
 /// How much is zero-filled at a time: small enough not to stall a commit that shares the disk.
 const FILL: usize = 1 << 20;
@@ -33,7 +36,8 @@ pub(crate) fn segment_name(epoch: u64) -> String {
 
 fn parse_segment_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+    let epoch = (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?;
+    epoch.filter(|&epoch| epoch <= EPOCH_MAX)
 }
 
 /// The names in a log's directory, sorted out.
@@ -175,8 +179,9 @@ impl Dir {
                         _ => {}
                     }
                     let file = self.disk.open(&tmp, Access::Create)?;
-                    file.allocate(bytes)?;
-                    fill(&*file, bytes, hurry)?;
+                    // Where no space can be reserved, only zeros reserve it.
+                    let reserved = file.allocate(bytes)?;
+                    fill(&*file, bytes, &|| reserved && hurry())?;
                     file
                 }
             };
@@ -332,6 +337,11 @@ impl Segment {
             return Ok(Head::Damaged("the file ends"));
         }
         Ok(self.binding.head(block, &sector))
+    }
+
+    /// Whether neither a LINK nor the first frame behind it was written.
+    pub(crate) fn is_unused(&self) -> Result<bool> {
+        Ok(self.head(LINK_BLOCK)? == Head::Unwritten && self.head(LINK_BLOCK + 1)? == Head::Unwritten)
     }
 
     /// Reads, checks and opens the frame at a block. `end` bounds it (the block behind the last that it may have).

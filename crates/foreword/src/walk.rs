@@ -89,7 +89,7 @@ impl Walker {
     fn fill(&mut self) -> Result<()> {
         let want = READ.min((self.segment.blocks.saturating_sub(self.block)) as usize * BLOCK);
         if self.buf.len() < want {
-            self.buf.resize(READ, 0);
+            self.buf.resize(want, 0);
         }
         self.buf_block = self.block;
         self.filled = 0;

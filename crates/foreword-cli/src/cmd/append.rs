@@ -1,0 +1,266 @@
+//! `foreword append`: records from standard input, each acknowledged as soon as it is as safe as was asked.
+//!
+//! Two threads overlap: one reads and appends, the other makes durable what there is and prints. So what has come in is flushed at once, what
+//! comes meanwhile is the next group, and nothing waits for more input.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use foreword::{Log, Lsn, Stats, SyncPolicy};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::decode::{Decoder, InputFormat};
+use crate::exit::{Failure, Status};
+use crate::output::Output;
+use crate::{units, verdict};
+
+/// Read at once: more than a pipe holds, so that all that is there comes in one piece.
+const READ: usize = 256 << 10;
+
+/// Append records from standard input
+///
+/// Prints the LSN of each record, in order, as soon as the record is durable. Everything that is there is one group; it is made durable
+/// without waiting for more. The log is made if there is none. If standard output is closed, appending goes on without printing.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  dmesg | foreword append mylog
+  foreword append mylog --quiet < /usr/share/dict/words
+  foreword append mylog --sync interval=10ms --segment-size 16M < events.txt
+  foreword cat old --format length-prefixed | foreword append new --format length-prefixed --quiet --json")]
+pub(crate) struct Args {
+    /// The log's directory
+    dir: PathBuf,
+    /// When records are flushed: `always` (at once), `interval[=TIME]` (in the background, by default each 100ms), `none` (left to the
+    /// operating system until the end of the input; an LSN then says that the record survives this process, not the machine)
+    #[arg(long, value_name = "WHEN", default_value = "always", value_parser = sync)]
+    sync: Sync,
+    /// Size of new segments, 64K to 4G [default: that of the log; 64M for a new one]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    segment_size: Option<u64>,
+    /// The longest record (in JSON and hex: the longest line), up to 1G. Memory use grows with it
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = units::size)]
+    max_record: u64,
+    /// What a record is
+    #[arg(long, value_enum, default_value = "lines")]
+    format: InputFormat,
+    /// Print no LSNs, but a summary to standard error at the end (on a terminal, with a progress bar)
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print no LSNs, but the summary as JSON to standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sync {
+    Always,
+    Interval(Duration),
+    None,
+}
+
+fn sync(text: &str) -> Result<Sync, String> {
+    match text.split_once('=') {
+        None if text == "always" => Ok(Sync::Always),
+        None if text == "interval" => Ok(Sync::Interval(Duration::from_millis(100))),
+        None if text == "none" => Ok(Sync::None),
+        Some(("interval", time)) => units::time(time).map(Sync::Interval),
+        _ => Err("use always, interval, interval=100ms or none".to_owned()),
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
+    let started = Instant::now();
+    let log = Arc::new(open(args)?);
+    let before = log.last_lsn();
+    let intake = Arc::new(Intake::default());
+    let progress = if args.quiet { progress() } else { ProgressBar::hidden() };
+    let reader = {
+        let (log, intake, progress) = (log.clone(), intake.clone(), progress.clone());
+        let (decoder, sync) = (Decoder::new(args.format, args.max_record as usize), args.sync);
+        std::thread::spawn(move || take_in(&log, &intake, decoder, sync, &progress))
+    };
+    // If the log fails, the reader may be waiting for input for ever: the process ends without it.
+    acknowledge(&log, &intake, args, before)?;
+    let read = reader.join().unwrap_or_else(|_| Err(Failure::Wrong("the reading thread panicked".to_owned())));
+    progress.finish_and_clear();
+    let stats = log.stats();
+    if let Some(log) = Arc::into_inner(log) {
+        log.close()?;
+    }
+    summarize(args, &stats, before, started.elapsed())?;
+    read.map(|()| Status::Fine)
+}
+
+fn open(args: &Args) -> Result<Log, Failure> {
+    let policy = match args.sync {
+        Sync::Interval(time) => SyncPolicy::interval(time),
+        Sync::Always | Sync::None => SyncPolicy::manual(),
+    };
+    let mut options = super::options_for(&args.dir).record_bytes_max(args.max_record).sync(policy);
+    if let Some(bytes) = args.segment_size {
+        options = options.segment_bytes(bytes);
+    }
+    Ok(options.open(&args.dir)?)
+}
+
+/// Reads all input and appends its records. Whatever ends it, what came before is appended and acknowledged.
+fn take_in(log: &Log, intake: &Intake, mut decoder: Decoder, sync: Sync, progress: &ProgressBar) -> Result<(), Failure> {
+    let _end = End(intake);
+    let mut stdin = std::io::stdin().lock();
+    let mut buf = vec![0; READ];
+    let mut last = Lsn::ZERO;
+    let taken = loop {
+        let mut put = |record: &[u8]| {
+            last = log.append(record)?;
+            Ok(())
+        };
+        let (taken, end) = match stdin.read(&mut buf) {
+            Ok(0) => (decoder.finish(&mut put), true),
+            Ok(n) => {
+                progress.inc(n as u64);
+                (decoder.feed(&buf[..n], &mut put), false)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => (Ok(()), false),
+            Err(e) => (Err(Failure::io("read standard input")(e)), true),
+        };
+        // All that was there is one group.
+        intake.appended(last);
+        if end || taken.is_err() {
+            break taken;
+        }
+    };
+    if sync != Sync::None {
+        // There is no more to come: the interval need not be waited for.
+        log.sync()?;
+    }
+    taken
+}
+
+/// Makes what is appended as safe as was asked, and says so.
+fn acknowledge(log: &Log, intake: &Intake, args: &Args, before: Lsn) -> Result<(), Failure> {
+    let mut out = (!args.quiet && !args.json).then(Output::new);
+    let mut done = before;
+    while let Some(appended) = intake.wait_beyond(done) {
+        let reached = match args.sync {
+            Sync::Always => {
+                log.sync_to(appended)?;
+                log.durable_lsn()
+            }
+            Sync::Interval(_) => {
+                log.wait_durable(done.next(), None)?;
+                log.durable_lsn()
+            }
+            Sync::None => log.write()?,
+        };
+        match print(out.as_mut(), done, reached) {
+            // Nobody listens any more; the records are wanted all the same.
+            Err(Failure::OutputClosed) => out = None,
+            printed => printed?,
+        }
+        done = reached;
+    }
+    Ok(())
+}
+
+fn print(out: Option<&mut Output>, after: Lsn, to: Lsn) -> Result<(), Failure> {
+    let Some(out) = out else { return Ok(()) };
+    for lsn in after.0 + 1..=to.0 {
+        out.line(format_args!("{lsn}"))?;
+    }
+    out.flush()
+}
+
+/// What the reader has appended, for who makes it durable.
+#[derive(Debug, Default)]
+struct Intake {
+    state: Mutex<(Lsn, bool)>,
+    changed: Condvar,
+}
+
+impl Intake {
+    fn lock(&self) -> MutexGuard<'_, (Lsn, bool)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn appended(&self, lsn: Lsn) {
+        self.lock().0 = lsn;
+        self.changed.notify_one();
+    }
+
+    /// The last LSN appended, once it is beyond another; `None` if that will not be.
+    fn wait_beyond(&self, lsn: Lsn) -> Option<Lsn> {
+        let mut state = self.lock();
+        while state.0 <= lsn && !state.1 {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        (state.0 > lsn).then_some(state.0)
+    }
+}
+
+/// Says that there is no more input, even if its thread panics.
+struct End<'a>(&'a Intake);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.lock().1 = true;
+        self.0.changed.notify_one();
+    }
+}
+
+/// Of known length if standard input is a file. Drawn on a terminal alone.
+fn progress() -> ProgressBar {
+    let len = stdin_len();
+    let template = match len {
+        Some(_) => "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} to go",
+        None => "{spinner} {bytes}, {bytes_per_sec}",
+    };
+    let bar = len.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[cfg(unix)]
+fn stdin_len() -> Option<u64> {
+    use std::os::fd::AsFd;
+    let stdin = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?);
+    stdin.metadata().ok().filter(|m| m.is_file()).map(|m| m.len())
+}
+
+#[cfg(not(unix))]
+fn stdin_len() -> Option<u64> {
+    None
+}
+
+fn summarize(args: &Args, stats: &Stats, before: Lsn, took: Duration) -> Result<(), Failure> {
+    let (first, last) = (before.next(), stats.appended_lsn);
+    let rate = units::megabytes_per_second(stats.record_bytes, took);
+    if args.json {
+        let mut out = Output::new();
+        out.json(&json!({
+            "records": stats.records,
+            "bytes": stats.record_bytes,
+            "first_lsn": (stats.records > 0).then_some(first.0),
+            "last_lsn": (stats.records > 0).then_some(last.0),
+            "seconds": took.as_secs_f64(),
+            "mb_per_second": rate,
+            "flushes": stats.flushes,
+            "written_bytes": stats.written_bytes,
+        }))?;
+        return out.flush();
+    }
+    if args.quiet {
+        crate::note(format_args!(
+            "appended {} (records {}) in {:.2} s: {rate:.1} MB/s, {} flushes",
+            units::human(stats.record_bytes),
+            verdict::range(first, last),
+            took.as_secs_f64(),
+            stats.flushes
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! The process that is killed: commits from many threads, and says of each record that it was acknowledged, once it was.
+
+use std::io::{Stdout, Write};
+use std::path::PathBuf;
+
+use foreword::{Log, Options};
+
+use super::content::Id;
+use crate::exit::{Failure, Status};
+
+/// What the worker says when it begins to commit.
+pub(super) const READY: &str = "ready";
+/// Small, so that the log goes on from segment to segment now and then.
+pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// The part of the demo that is killed
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    dir: PathBuf,
+    #[arg(long)]
+    threads: u64,
+    #[arg(long)]
+    round: u64,
+    #[arg(long)]
+    seed: u64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
+    let log = Options::new().segment_bytes(SEGMENT_BYTES).open(&args.dir)?;
+    let out = std::io::stdout();
+    say(&out, READY)?;
+    std::thread::scope(|scope| {
+        let (log, out) = (&log, &out);
+        let threads: Vec<_> = (0..args.threads).map(|thread| scope.spawn(move || commit(args, log, out, thread))).collect();
+        // They end when nobody listens any more, or the log fails; no later than that.
+        threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| Err(Failure::Wrong("a thread panicked".to_owned()))))
+    })?;
+    Ok(Status::Fine)
+}
+
+fn commit(args: &Args, log: &Log, out: &Stdout, thread: u64) -> Result<(), Failure> {
+    for counter in 0.. {
+        let id = Id { round: args.round, thread, counter };
+        let lsn = log.commit(&id.content(args.seed))?;
+        say(out, &format!("{thread} {counter} {lsn}"))?;
+    }
+    Ok(())
+}
+
+/// One line in one write, which a pipe takes whole or not at all.
+fn say(out: &Stdout, line: &str) -> Result<(), Failure> {
+    let mut out = out.lock();
+    out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()).map_err(Failure::output)
+}

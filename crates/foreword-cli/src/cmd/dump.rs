@@ -1,0 +1,179 @@
+//! `foreword dump`: what stands in the files, place by place.
+
+use std::path::PathBuf;
+
+use foreword::inspect::{self, Content, ControlInfo, Frame};
+use serde_json::{Value, json};
+
+use crate::exit::{Failure, Status};
+use crate::output::Output;
+use crate::verdict;
+
+/// Show each structure in the log's files with its offset
+///
+/// Of one segment, or of all. Decides nothing: a place that is torn or damaged is named, and the dump goes on behind it.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  foreword dump mylog
+  foreword dump mylog 3 | grep MARK
+  foreword dump mylog --json | jq 'select(.kind == \"DAMAGED\")'")]
+pub(crate) struct Args {
+    /// The log's directory
+    dir: PathBuf,
+    /// A segment's epoch (its file's name is the epoch in 20 digits)
+    segment: Option<u64>,
+    /// Print one JSON object for each structure
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
+    let mut out = Output::new();
+    let epochs = match args.segment {
+        Some(epoch) => vec![epoch],
+        None => inspect::segments(&args.dir)?.into_iter().map(|s| s.epoch).collect(),
+    };
+    for epoch in epochs {
+        let frames = inspect::frames(&args.dir, epoch)?;
+        if !args.json {
+            out.line(format_args!("segment {epoch}"))?;
+        }
+        for frame in frames {
+            let frame = frame?;
+            if args.json {
+                out.json(&frame_json(epoch, &frame))?;
+            } else {
+                out.line(format_args!(
+                    "{:>11}  {:>7}  {:<9}  {}",
+                    frame.offset,
+                    frame.bytes,
+                    kind(&frame.content),
+                    text(&frame)
+                ))?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(Status::Fine)
+}
+
+fn kind(content: &Content) -> &'static str {
+    match content {
+        Content::Header { .. } => "HEADER",
+        Content::Link { .. } => "LINK",
+        Content::Data { .. } => "DATA",
+        Content::Mark { .. } => "MARK",
+        Content::Seal { .. } => "SEAL",
+        Content::Unwritten => "unwritten",
+        Content::Torn => "TORN",
+        Content::Damaged(_) => "DAMAGED",
+        _ => "?",
+    }
+}
+
+fn text(frame: &Frame) -> String {
+    let mut text = content_text(&frame.content);
+    if let Some(promise) = frame.promise {
+        text.push_str(&format!("; promises segment {} before {}, LSN {}", promise.epoch, promise.offset, promise.lsn));
+    }
+    text
+}
+
+fn content_text(content: &Content) -> String {
+    match content {
+        Content::Header { version, log, epoch, segment_bytes, recycled_from, .. } => {
+            let recycled = recycled_from.map(|old| format!(", recycled from {old}")).unwrap_or_default();
+            format!("version {version}, log {log}, epoch {epoch}, {segment_bytes} bytes{recycled}")
+        }
+        Content::Link { follows: None, first_lsn, state } => {
+            format!("follows nothing, first LSN {first_lsn}{}", state_text(state))
+        }
+        Content::Link { follows: Some((epoch, end)), first_lsn, state } => {
+            format!("follows segment {epoch} up to {end}, first LSN {first_lsn}{}", state_text(state))
+        }
+        Content::Data { continued_bytes, records, continues } => {
+            let mut parts = Vec::new();
+            if *continued_bytes > 0 {
+                parts.push(format!("{continued_bytes} bytes of a record begun before"));
+            }
+            // As many as there are: that is what a dump is for.
+            let lens: Vec<String> = records.iter().map(|record| record.bytes.to_string()).collect();
+            if let (Some(first), Some(last)) = (records.first(), records.last()) {
+                let lsns = if records.len() == 1 { first.lsn.to_string() } else { format!("{} to {}", first.lsn, last.lsn) };
+                parts.push(format!("LSN {lsns}, bytes {}", lens.join(" ")));
+            }
+            if *continues {
+                parts.push("goes on in the next frame".to_owned());
+            }
+            parts.join(", ")
+        }
+        Content::Mark { closed, next_lsn, state } => {
+            format!("{}next LSN {next_lsn}{}", if *closed { "closed, " } else { "" }, state_text(state))
+        }
+        Content::Seal { end } => format!("the segment ends before {end}"),
+        Content::Unwritten => String::new(),
+        Content::Torn => "a frame of which some sectors were never written".to_owned(),
+        Content::Damaged(why) => why.clone(),
+        _ => String::new(),
+    }
+}
+
+fn state_text(state: &ControlInfo) -> String {
+    let mut text = format!(", log starts at {}", state.start_lsn);
+    for (name, lsn) in &state.holds {
+        text.push_str(&format!(", hold `{name}` {lsn}"));
+    }
+    if !state.lost.is_empty() {
+        text.push_str(&format!(", given up {}", verdict::stretches(&state.lost)));
+    }
+    text
+}
+
+fn state_json(state: &ControlInfo) -> Value {
+    json!({
+        "start_lsn": state.start_lsn.0,
+        "holds": state.holds.iter().map(|(name, lsn)| (name.clone(), Value::from(lsn.0))).collect::<Value>(),
+        "lost": verdict::stretches_json(&state.lost),
+    })
+}
+
+fn frame_json(epoch: u64, frame: &Frame) -> Value {
+    let mut value = content_json(&frame.content);
+    value["segment"] = json!(epoch);
+    value["offset"] = json!(frame.offset);
+    value["bytes"] = json!(frame.bytes);
+    value["kind"] = json!(kind(&frame.content));
+    if let Some(promise) = frame.promise {
+        value["promise"] = json!({ "segment": promise.epoch, "offset": promise.offset, "lsn": promise.lsn.0 });
+    }
+    value
+}
+
+fn content_json(content: &Content) -> Value {
+    match content {
+        Content::Header { version, log, epoch, segment_bytes, created_ms, recycled_from } => json!({
+            "version": version,
+            "log": log.to_string(),
+            "epoch": epoch,
+            "segment_bytes": segment_bytes,
+            "created_ms": created_ms,
+            "recycled_from": recycled_from,
+        }),
+        Content::Link { follows, first_lsn, state } => json!({
+            "follows": follows.map(|(epoch, end)| json!({ "segment": epoch, "end": end })),
+            "first_lsn": first_lsn.0,
+            "state": state_json(state),
+        }),
+        Content::Data { continued_bytes, records, continues } => json!({
+            "continued_bytes": continued_bytes,
+            "continues": continues,
+            "records": records.iter().map(|r| json!({ "lsn": r.lsn.0, "bytes": r.bytes })).collect::<Value>(),
+        }),
+        Content::Mark { closed, next_lsn, state } => {
+            json!({ "closed": closed, "next_lsn": next_lsn.0, "state": state_json(state) })
+        }
+        Content::Seal { end } => json!({ "end": end }),
+        Content::Damaged(why) => json!({ "why": why }),
+        _ => json!({}),
+    }
+}

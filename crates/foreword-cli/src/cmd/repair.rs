@@ -1,0 +1,137 @@
+//! `foreword repair`: going on with a damaged log, once its owner has seen what that gives up.
+
+use std::path::PathBuf;
+
+use foreword::{Damage, Lsn, OnDamage, RepairPlan};
+use serde_json::{Value, json};
+
+use crate::exit::{Failure, Status};
+use crate::output::Output;
+use crate::verdict;
+
+/// Show what going on with a damaged log would give up; do it with --apply
+///
+/// Without --apply nothing is changed, and without --stop and --salvage both are shown. Damaged files are put aside in the log's directory
+/// `damaged`, never thrown away. Exit status 3: the damage is still there.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  foreword repair mylog
+  foreword repair mylog --salvage --apply")]
+pub(crate) struct Args {
+    /// The log's directory
+    dir: PathBuf,
+    /// End the log at the damage: what follows is given up, and its LSNs are given out anew
+    #[arg(long)]
+    stop: bool,
+    /// Keep what is readable beyond the damage, with its LSNs; those between are given up for good
+    #[arg(long, conflicts_with = "stop")]
+    salvage: bool,
+    /// Do it
+    #[arg(long)]
+    apply: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is, would be, or was given up.
+struct Told {
+    action: OnDamage,
+    given_up: Vec<(Lsn, Lsn)>,
+    put_aside: Vec<String>,
+    last_lsn: Lsn,
+}
+
+impl From<(OnDamage, RepairPlan)> for Told {
+    fn from((action, plan): (OnDamage, RepairPlan)) -> Told {
+        Told { action, given_up: plan.given_up, put_aside: plan.put_aside, last_lsn: plan.last_lsn }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
+    let chosen: &[OnDamage] = match (args.stop, args.salvage) {
+        (true, _) => &[OnDamage::StopAtDamage],
+        (_, true) => &[OnDamage::Salvage],
+        _ => &[OnDamage::StopAtDamage, OnDamage::Salvage],
+    };
+    let mut damage = None;
+    let mut plans = Vec::new();
+    for &action in chosen {
+        let plan = foreword::repair_plan(&args.dir, action)?;
+        damage = plan.damage.clone();
+        plans.push(Told::from((action, plan)));
+    }
+    if let Some(damage) = damage.as_ref().filter(|_| args.apply && chosen.len() > 1) {
+        let both = "choose --stop or --salvage: without --apply, both are shown";
+        return Err(Failure::Wrong(format!("{} is damaged at offset {}; {both}", damage.path.display(), damage.offset)));
+    }
+    if args.apply {
+        plans = vec![apply(args, if damage.is_some() { chosen[0] } else { OnDamage::Refuse })?];
+    }
+    let mut out = Output::new();
+    if args.json {
+        out.json(&json!({
+            "damage": damage.as_ref().map(verdict::damage_json),
+            "applied": args.apply,
+            "plans": plans.iter().map(told_json).collect::<Value>(),
+        }))?;
+    } else {
+        print_text(&mut out, args, damage.as_ref(), &plans)?;
+    }
+    out.flush()?;
+    Ok(if damage.is_some() && !args.apply { Status::Corruption } else { Status::Fine })
+}
+
+/// Opening the log is the repair: of a torn tail, too.
+fn apply(args: &Args, action: OnDamage) -> Result<Told, Failure> {
+    let log = super::options_for(&args.dir).create(false).on_damage(action).open(&args.dir)?;
+    let report = log.recovery().clone();
+    log.close()?;
+    Ok(Told { action, given_up: report.given_up, put_aside: report.put_aside, last_lsn: report.last_lsn })
+}
+
+fn print_text(out: &mut Output, args: &Args, damage: Option<&Damage>, plans: &[Told]) -> Result<(), Failure> {
+    let Some(damage) = damage else {
+        return match plans.first() {
+            Some(told) => out.line(format_args!("no corruption; the log ends with LSN {}", told.last_lsn)),
+            None => Ok(()),
+        };
+    };
+    out.field("damage", if damage.proven { "proven" } else { "possible" })?;
+    verdict::damage_fields(out, damage)?;
+    for told in plans {
+        out.line(format_args!(""))?;
+        out.field(flag(told.action), if args.apply { "done" } else { "would do this (with --apply):" })?;
+        let gone =
+            if told.given_up.is_empty() { "nothing".to_owned() } else { format!("LSN {}", verdict::stretches(&told.given_up)) };
+        out.field("gives up", gone)?;
+        out.field("puts aside", files(&told.put_aside))?;
+        out.field("log ends", format_args!("with LSN {}", told.last_lsn))?;
+    }
+    Ok(())
+}
+
+fn files(names: &[String]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        [first, .., last] if names.len() > 4 => format!("{} files: {first} to {last}", names.len()),
+        few => few.join(", "),
+    }
+}
+
+fn flag(action: OnDamage) -> &'static str {
+    match action {
+        OnDamage::Refuse => "recover",
+        OnDamage::StopAtDamage => "--stop",
+        OnDamage::Salvage => "--salvage",
+    }
+}
+
+fn told_json(told: &Told) -> Value {
+    json!({
+        "action": flag(told.action).trim_start_matches('-'),
+        "given_up": verdict::stretches_json(&told.given_up),
+        "put_aside": told.put_aside,
+        "last_lsn": told.last_lsn.0,
+    })
+}

@@ -1,0 +1,117 @@
+//! `foreword stat`: a log at a glance.
+
+use std::path::PathBuf;
+
+use foreword::inspect::{self, SegmentInfo, SegmentState};
+use foreword::{Lsn, View};
+use serde_json::{Value, json};
+
+use crate::exit::{Failure, Status};
+use crate::output::Output;
+use crate::{units, verdict};
+
+/// Show a log's segments, records and sizes
+///
+/// Reads little: the verdict is that on the log's tail. `foreword verify` reads everything.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  foreword stat mylog
+  foreword stat mylog --json | jq .last_lsn")]
+pub(crate) struct Args {
+    /// The log's directory
+    dir: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
+    let view = View::open(&args.dir)?;
+    let segments = inspect::segments(&args.dir)?;
+    let last = view.last_lsn()?;
+    let mut out = Output::new();
+    if args.json {
+        print_json(&mut out, &view, last, &segments)?;
+    } else {
+        print_text(&mut out, &view, last, &segments)?;
+    }
+    out.flush()?;
+    Ok(match view.verdict() {
+        Some(foreword::Verdict::Corruption(_)) => Status::Corruption,
+        _ => Status::Fine,
+    })
+}
+
+fn fill(segment: &SegmentInfo) -> u64 {
+    (segment.used_bytes * 100).checked_div(segment.file_bytes).unwrap_or(0)
+}
+
+fn total(segments: &[SegmentInfo]) -> u64 {
+    segments.iter().map(|s| s.file_bytes).sum()
+}
+
+fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]) -> Result<(), Failure> {
+    let found = view.verdict();
+    out.field("log", view.id())?;
+    out.field("writer", if view.has_writer() { "has it open" } else { "none" })?;
+    out.field("verdict", verdict::sentence(found.as_ref()))?;
+    if let Some(damage) = verdict::damage(found.as_ref()) {
+        verdict::damage_fields(out, damage)?;
+    }
+    out.field("records", verdict::range(view.start_lsn(), last))?;
+    out.field("size", format_args!("{} in {} segments", units::human(total(segments)), segments.len()))?;
+    for (name, lsn) in view.holds() {
+        out.field("hold", format_args!("`{name}` keeps LSN {lsn} and later"))?;
+    }
+    if !view.lost().is_empty() {
+        out.field("given up", format_args!("LSN {}, in earlier repairs", verdict::stretches(&view.lost())))?;
+    }
+    out.line(format_args!(""))?;
+    let rows: Vec<Vec<String>> = segments.iter().map(row).collect();
+    out.table(&["epoch", "first LSN", "last LSN", "used", "file", "fill", "state"], &rows)
+}
+
+fn row(segment: &SegmentInfo) -> Vec<String> {
+    let lsn = |lsn: Option<Lsn>| lsn.map_or("-".to_owned(), |lsn| lsn.to_string());
+    let state = match &segment.state {
+        SegmentState::Damaged(why) => format!("damaged: {why}"),
+        state => state.name().to_owned(),
+    };
+    vec![
+        segment.epoch.to_string(),
+        lsn(segment.lsns.map(|(first, _)| first)),
+        lsn(segment.lsns.map(|(_, last)| last)),
+        units::human(segment.used_bytes),
+        units::human(segment.file_bytes),
+        format!("{} %", fill(segment)),
+        state,
+    ]
+}
+
+fn print_json(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]) -> Result<(), Failure> {
+    let found = view.verdict();
+    out.json(&json!({
+        "id": view.id().to_string(),
+        "writer": view.has_writer(),
+        "verdict": verdict::name(found.as_ref()),
+        "damage": verdict::damage(found.as_ref()).map(verdict::damage_json),
+        "start_lsn": view.start_lsn().0,
+        "last_lsn": last.0,
+        "bytes": total(segments),
+        "holds": view.holds().into_iter().map(|(name, lsn)| (name, Value::from(lsn.0))).collect::<Value>(),
+        "lost": verdict::stretches_json(&view.lost()),
+        "segments": segments.iter().map(segment_json).collect::<Value>(),
+    }))
+}
+
+fn segment_json(segment: &SegmentInfo) -> Value {
+    json!({
+        "epoch": segment.epoch,
+        "file": segment.path.display().to_string(),
+        "state": segment.state.name(),
+        "first_lsn": segment.lsns.map(|(first, _)| first.0),
+        "last_lsn": segment.lsns.map(|(_, last)| last.0),
+        "used_bytes": segment.used_bytes,
+        "file_bytes": segment.file_bytes,
+    })
+}

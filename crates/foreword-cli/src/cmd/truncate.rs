@@ -1,0 +1,63 @@
+//! `foreword truncate`: the front or the back of a log goes.
+
+use std::path::PathBuf;
+
+use foreword::Lsn;
+use serde_json::json;
+
+use crate::exit::{Failure, Status};
+use crate::output::Output;
+use crate::verdict;
+
+/// Drop records from the front, or cut them off at the back
+///
+/// Durable when it returns. There is no way back.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  foreword truncate mylog --before 5000    # keep 5000 and later
+  foreword truncate mylog --from 9000      # keep up to 8999; 9000 is given out anew")]
+#[group(skip)]
+pub(crate) struct Args {
+    /// The log's directory
+    dir: PathBuf,
+    #[command(flatten)]
+    cut: Cut,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Cut {
+    /// Drop the records before this one, as far as no hold keeps them
+    #[arg(long, value_name = "LSN", value_parser = super::lsn)]
+    before: Option<Lsn>,
+    /// Cut off this record and all after it
+    #[arg(long, value_name = "LSN", value_parser = super::lsn)]
+    from: Option<Lsn>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
+    let log = super::options_for(&args.dir).create(false).open(&args.dir)?;
+    if let Some(before) = args.cut.before {
+        let start = log.truncate_front(before)?;
+        if start < before {
+            let (name, _) = log.holds().into_iter().min_by_key(|(_, lsn)| *lsn).unwrap_or_default();
+            crate::note(format_args!("the hold `{name}` keeps LSN {start} and later"));
+        }
+    }
+    if let Some(from) = args.cut.from {
+        log.truncate_back(from)?;
+    }
+    let (start, last) = (log.start_lsn(), log.last_lsn());
+    log.close()?;
+    let mut out = Output::new();
+    if args.json {
+        out.json(&json!({ "start_lsn": start.0, "last_lsn": last.0 }))?;
+    } else {
+        out.field("records", verdict::range(start, last))?;
+    }
+    out.flush()?;
+    Ok(Status::Fine)
+}

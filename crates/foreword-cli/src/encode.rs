@@ -1,0 +1,70 @@
+//! Records on their way out.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use foreword::RecordRef;
+
+/// How `cat` writes records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// The record's bytes as they are, and a newline
+    #[value(alias = "lines")]
+    Text,
+    /// {"lsn": 7, "data": "text"} on a line each, or {"lsn": 7, "hex": "00ff"} if it is no UTF-8
+    Json,
+    /// Two digits for each byte, on a line each
+    Hex,
+    /// The record's length, 4 bytes, little-endian; then its bytes
+    LengthPrefixed,
+}
+
+impl OutputFormat {
+    pub(crate) fn write(self, record: RecordRef<'_>, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            OutputFormat::Text => {
+                out.write_all(record.data)?;
+                out.write_all(b"\n")
+            }
+            OutputFormat::Json => write_json(record, out),
+            OutputFormat::Hex => {
+                write_hex(record.data, out)?;
+                out.write_all(b"\n")
+            }
+            OutputFormat::LengthPrefixed => {
+                // No record has more than 1 GiB.
+                out.write_all(&(record.data.len() as u32).to_le_bytes())?;
+                out.write_all(record.data)
+            }
+        }
+    }
+}
+
+fn write_json(record: RecordRef<'_>, out: &mut impl Write) -> io::Result<()> {
+    write!(out, "{{\"lsn\":{},", record.lsn)?;
+    match std::str::from_utf8(record.data) {
+        Ok(text) => {
+            out.write_all(b"\"data\":")?;
+            serde_json::to_writer(&mut *out, text)?;
+        }
+        Err(_) => {
+            out.write_all(b"\"hex\":\"")?;
+            write_hex(record.data, out)?;
+            out.write_all(b"\"")?;
+        }
+    }
+    out.write_all(b"}\n")
+}
+
+fn write_hex(bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [0; 512];
+    for some in bytes.chunks(digits.len() / 2) {
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(some) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        out.write_all(&digits[..some.len() * 2])?;
+    }
+    Ok(())
+}

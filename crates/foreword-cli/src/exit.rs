@@ -1,0 +1,69 @@
+//! How the command ends: its exit status, and what it says when it failed.
+
+use std::fmt;
+use std::io;
+
+use foreword::Error;
+
+/// The exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Fine = 0,
+    /// Usage or I/O.
+    Failed = 1,
+    /// Of `verify` alone: nothing acknowledged is missing.
+    TornTail = 2,
+    Corruption = 3,
+}
+
+/// Why a subcommand ended early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Who read standard output has seen enough, as `head` does: a quiet end, and no error.
+    OutputClosed,
+    Log(Error),
+    Io {
+        doing: &'static str,
+        source: io::Error,
+    },
+    /// What was asked for, or came in, is wrong.
+    Wrong(String),
+}
+
+impl Failure {
+    pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
+        move |source| Failure::Io { doing, source }
+    }
+
+    pub(crate) fn output(source: io::Error) -> Failure {
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::Io { doing: "write to standard output", source },
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Failure::OutputClosed => Status::Fine,
+            Failure::Log(Error::Corruption(_)) => Status::Corruption,
+            _ => Status::Failed,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Log(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::OutputClosed => f.write_str("standard output was closed"),
+            Failure::Log(error) => error.fmt(f),
+            Failure::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Failure::Wrong(why) => f.write_str(why),
+        }
+    }
+}

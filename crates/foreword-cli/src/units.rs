@@ -1,0 +1,86 @@
+//! Sizes and times, as people write them.
+
+use std::time::Duration;
+
+/// A size: `65536`, `64K`, `64KiB`, `1M`, `4G` (powers of 1024).
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(format!("`{unit}` is no unit of size: use K, M or G")),
+    };
+    let number: u64 = number.parse().map_err(|_| "not a number, as in 65536, 64K or 1M".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
+}
+
+/// A time: `100ms`, `2s`, `500us`, `1m`.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text);
+    let seconds = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err("a time has a unit, as in 500us, 100ms, 2s or 1m".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| "not a number, as in 100ms or 2s".to_owned())?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|e| e.to_string())
+}
+
+fn split(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()))
+}
+
+/// A size for people: `1.5 MiB`.
+pub(crate) fn human(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+/// Megabytes (10^6) a second.
+pub(crate) fn megabytes_per_second(bytes: u64, time: Duration) -> f64 {
+    bytes as f64 / 1e6 / time.as_secs_f64().max(1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_every_spelling_and_nothing_else() {
+        for (text, bytes) in
+            [("0", 0), ("4096", 4096), ("64K", 65536), ("64KiB", 65536), ("64KB", 65536), ("3M", 3 << 20), ("4G", 4 << 30)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "K", "-1", "1T", "1.5M", "64 K", "99999999999999999999", "99999999999G"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_need_a_unit() {
+        assert_eq!(time("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(time("1.5s"), Ok(Duration::from_millis(1500)));
+        for wrong in ["", "100", "s", "1h", "-1s", "1.2.3s"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn human_sizes() {
+        assert_eq!(
+            (human(0), human(1023), human(1536), human(5 << 40)),
+            ("0 B".into(), "1023 B".into(), "1.5 KiB".into(), "5.0 TiB".into())
+        );
+    }
+}

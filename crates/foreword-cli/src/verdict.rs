@@ -1,0 +1,82 @@
+//! Verdicts and damage, in words and as JSON.
+
+use foreword::{Damage, Lsn, Verdict};
+use serde_json::{Value, json};
+
+use crate::exit::Failure;
+use crate::output::Output;
+
+/// One word for the verdict; `None` is that of a log with a writer.
+pub(crate) fn name(verdict: Option<&Verdict>) -> &'static str {
+    verdict.map_or("in-use", Verdict::name)
+}
+
+/// The verdict with the rows of the table in `docs/FORMAT.md` that it stands for.
+pub(crate) fn sentence(verdict: Option<&Verdict>) -> String {
+    match verdict {
+        None => "in use: a writer has it open; all that it said was durable is sound".to_owned(),
+        Some(Verdict::Created) => "created".to_owned(),
+        Some(Verdict::Clean) => "clean (row 1): the log was closed".to_owned(),
+        Some(Verdict::Unclosed) => "unclosed (row 2): the log was not closed; nothing is missing".to_owned(),
+        Some(Verdict::TornTail) => {
+            "torn tail (rows 3 to 5, 18, 19): a crash cut a write short; nothing acknowledged is missing".to_owned()
+        }
+        Some(Verdict::Corruption(damage)) => format!(
+            "corruption, {} (row {})",
+            if damage.proven { "proven: acknowledged data is damaged" } else { "possible: perhaps of acknowledged data" },
+            damage.kind.row(damage.proven)
+        ),
+        Some(other) => other.name().to_owned(),
+    }
+}
+
+/// Where the damage is, and how it is known.
+pub(crate) fn damage_fields(out: &mut Output, damage: &Damage) -> Result<(), Failure> {
+    out.field("file", damage.path.display())?;
+    out.field("offset", damage.offset)?;
+    match damage.last_lsn.filter(|&last| last >= damage.first_lsn) {
+        Some(last) => out.field("affected", format_args!("LSN {} to {last}, which were durable", damage.first_lsn))?,
+        None => out.field("affected", format_args!("perhaps records from LSN {} on", damage.first_lsn))?,
+    }
+    out.field("evidence", &damage.evidence)
+}
+
+pub(crate) fn damage_json(damage: &Damage) -> Value {
+    json!({
+        "kind": format!("{:?}", damage.kind),
+        "row": damage.kind.row(damage.proven),
+        "proven": damage.proven,
+        "file": damage.path.display().to_string(),
+        "offset": damage.offset,
+        "first_lsn": damage.first_lsn.0,
+        "last_lsn": damage.last_lsn.map(|lsn| lsn.0),
+        "evidence": damage.evidence,
+    })
+}
+
+/// The damage that a verdict tells of.
+pub(crate) fn damage(verdict: Option<&Verdict>) -> Option<&Damage> {
+    match verdict {
+        Some(Verdict::Corruption(damage)) => Some(damage),
+        _ => None,
+    }
+}
+
+/// LSNs from the first to the last, in words.
+pub(crate) fn range(first: Lsn, last: Lsn) -> String {
+    match (last.0 + 1).saturating_sub(first.0) {
+        0 => format!("none; the next is LSN {first}"),
+        1 => format!("1: LSN {first}"),
+        n => format!("{n}: LSN {first} to {last}"),
+    }
+}
+
+/// Stretches of LSNs, in words.
+pub(crate) fn stretches(lost: &[(Lsn, Lsn)]) -> String {
+    let one = |(first, last): &(Lsn, Lsn)| if first == last { first.to_string() } else { format!("{first} to {last}") };
+    lost.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+pub(crate) fn stretches_json(lost: &[(Lsn, Lsn)]) -> Value {
+    lost.iter().map(|(first, last)| json!([first.0, last.0])).collect()
+}

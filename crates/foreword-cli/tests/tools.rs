@@ -1,0 +1,259 @@
+//! What looks at a log and mends it: each verdict has its exit status, and looking changes nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use common::{Dir, dir, lsns, run, run_with};
+use serde_json::Value;
+
+/// A closed log of several segments: the numbers from 1 on.
+fn log_of(n: u64) -> Dir {
+    let dir = dir();
+    // In parts, so that there are many frames.
+    for part in 0..10 {
+        let text: String =
+            (n * part / 10 + 1..=n * (part + 1) / 10).map(|i| format!("record {i} {}\n", "x".repeat(200))).collect();
+        run_with(&["append", dir.str(), "--quiet", "--segment-size", "64K"], text.as_bytes()).status(0);
+    }
+    dir
+}
+
+/// All files of a log, to the byte.
+fn files(dir: &Dir) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+fn numbers(dir: &Dir) -> Vec<u64> {
+    let said = run(&["cat", dir.str()]);
+    said.text().lines().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_sound_log_verifies_and_looking_changes_nothing() {
+    let dir = log_of(2000);
+    let before = files(&dir);
+    let report = run(&["verify", dir.str(), "--json"]).status(0).json();
+    assert_eq!((&report["verdict"], &report["last_lsn"], &report["damage"]), (&"clean".into(), &2000.into(), &Value::Null));
+    assert!(run(&["verify", dir.str()]).status(0).text().starts_with("verdict     clean (row 1)"));
+    for args in [
+        &["stat"][..],
+        &["stat", "--json"],
+        &["dump"],
+        &["dump", "--json"],
+        &["repair"],
+        &["repair", "--salvage", "--json"],
+        &["cat"],
+    ] {
+        run(&[&args[..1], &[dir.str()], &args[1..]].concat()).status(0);
+    }
+    assert_eq!(files(&dir), before);
+}
+
+#[test]
+fn a_flipped_byte_is_status_3_until_it_is_repaired() {
+    for (choice, kept) in [("--stop", false), ("--salvage", true)] {
+        let dir = log_of(2000);
+        dir.flip(3, 9 * 512 + 8192);
+        let before = files(&dir);
+        let report = run(&["verify", dir.str(), "--json"]).status(3).json();
+        assert_eq!((&report["verdict"], &report["damage"]["row"]), (&"corruption".into(), &7.into()), "{report}");
+        assert_eq!(report["damage"]["proven"], true);
+        let first = report["damage"]["first_lsn"].as_u64().unwrap();
+        let text = run(&["verify", dir.str()]).status(3);
+        for part in ["row 7", "00000000000000000003.seg", "evidence", &format!("LSN {first} to 2000")] {
+            assert!(text.text().contains(part), "{part}: {text:?}");
+        }
+        // What is readable is shown, then the error.
+        let cat = run(&["cat", dir.str()]).status(3);
+        assert_eq!(cat.text().lines().count() as u64, first - 1);
+        assert!(cat.err.contains("corruption"), "{}", cat.err);
+
+        // Without --apply, and without a choice, nothing happens.
+        let plans = run(&["repair", dir.str(), "--json"]).status(3).json();
+        assert_eq!(plans["plans"].as_array().unwrap().len(), 2);
+        let plan = run(&["repair", dir.str(), choice, "--json"]).status(3).json();
+        assert_eq!(plan["applied"], false);
+        let said = run(&["repair", dir.str(), "--apply"]).status(1);
+        assert!(said.err.contains("--stop or --salvage"), "{}", said.err);
+        run(&["repair", dir.str(), "--stop", "--salvage"]).status(1);
+        assert_eq!(files(&dir), before);
+
+        let done = run(&["repair", dir.str(), choice, "--apply", "--json"]).status(0).json();
+        assert_eq!(done["plans"], plan["plans"], "as planned");
+        let given_up = |i: usize| plan["plans"][0]["given_up"][0][i].as_u64().unwrap();
+        assert_eq!(given_up(0), first);
+        let report = run(&["verify", dir.str(), "--json"]).status(0).json();
+        assert_eq!(report["lost"], if kept { plan["plans"][0]["given_up"].clone() } else { Value::Array(vec![]) });
+        let expected: Vec<u64> = (1..=2000).filter(|&i| i < first || kept && i > given_up(1)).collect();
+        assert_eq!(numbers(&dir), expected);
+        let note = run(&["cat", dir.str()]).status(0).err;
+        assert_eq!(note.contains("given up in a repair"), kept, "{note}");
+        let aside = fs::read(dir.path().join("damaged/00000000000000000003.seg")).unwrap();
+        assert_eq!(aside, before[&dir.segment(3)], "the damaged file is kept as it was");
+        run(&["repair", dir.str()]).status(0);
+        // It goes on.
+        let next = run_with(&["append", dir.str()], b"record 0\n").status(0);
+        assert_eq!(next.text(), format!("{}\n", expected.last().unwrap() + 1));
+    }
+}
+
+#[test]
+fn a_torn_tail_is_status_2_and_repair_or_opening_mends_it() {
+    let dir = log_of(100);
+    // As a crash in mid-write leaves it: not closed, and of the last frame some sectors were never written.
+    let dump = run(&["dump", dir.str(), "--json"]);
+    let frames: Vec<Value> = dump.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = frames.iter().rfind(|f| f["kind"] == "DATA").unwrap();
+    let (segment, offset) = (last["segment"].as_u64().unwrap(), last["offset"].as_u64().unwrap() as usize);
+    let mut bytes = fs::read(dir.segment(segment)).unwrap();
+    bytes[offset + 512..].fill(0);
+    fs::write(dir.segment(segment), &bytes).unwrap();
+    let report = run(&["verify", dir.str(), "--json"]).status(2).json();
+    assert_eq!((&report["verdict"], &report["last_lsn"]), (&"torn-tail".into(), &90.into()));
+    assert!(run(&["dump", dir.str()]).status(0).text().contains("TORN"));
+    run(&["cat", dir.str()]).status(0);
+    run(&["stat", dir.str()]).status(0);
+    run(&["repair", dir.str()]).status(0);
+    run(&["verify", dir.str()]).status(2);
+    assert_eq!(run(&["repair", dir.str(), "--apply", "--json"]).status(0).json()["plans"][0]["last_lsn"], 90);
+    run(&["verify", dir.str()]).status(0);
+    assert_eq!(numbers(&dir), (1..=90).collect::<Vec<_>>());
+}
+
+#[test]
+fn stat_accounts_for_every_record_and_byte() {
+    let dir = log_of(2000);
+    let stat = run(&["stat", dir.str(), "--json"]).status(0).json();
+    let segments = stat["segments"].as_array().unwrap();
+    assert!(segments.len() > 5);
+    let of = |name: &str, s: &Value| s[name].as_u64().unwrap_or(0);
+    let records: u64 =
+        segments.iter().filter(|s| s["last_lsn"].is_u64()).map(|s| of("last_lsn", s) - of("first_lsn", s) + 1).sum();
+    assert_eq!(records, 2000);
+    let bytes: usize = files(&dir).iter().filter(|(path, _)| path.extension().is_some()).map(|(_, bytes)| bytes.len()).sum();
+    assert_eq!(stat["bytes"], bytes);
+    assert_eq!(segments.iter().filter(|s| s["state"] == "current").count(), 1);
+    assert_eq!((&stat["verdict"], &stat["writer"]), (&"clean".into(), &false.into()));
+    // The same as a table.
+    let text = run(&["stat", dir.str()]).status(0);
+    let table: Vec<&str> = text.text().lines().skip_while(|line| !line.contains("first LSN")).skip(1).collect();
+    assert_eq!(table.len(), segments.len());
+    for (line, segment) in table.iter().zip(segments) {
+        let state = segment["state"].as_str().unwrap();
+        assert!(line.starts_with(&format!("{:>5}  ", segment["epoch"].as_u64().unwrap())) && line.ends_with(state), "{line}");
+    }
+    // A segment that cannot be used is named.
+    dir.flip(2, 100);
+    let stat = run(&["stat", dir.str(), "--json"]).status(3).json();
+    assert_eq!(stat["segments"][1]["state"], "damaged");
+}
+
+#[test]
+fn dump_tells_every_record_with_its_length() {
+    let dir = log_of(300);
+    let dump = run(&["dump", dir.str(), "--json"]).status(0);
+    let frames: Vec<Value> = dump.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let records: Vec<(u64, u64)> = frames
+        .iter()
+        .filter(|f| f["kind"] == "DATA")
+        .flat_map(|f| f["records"].as_array().unwrap())
+        .map(|r| (r["lsn"].as_u64().unwrap(), r["bytes"].as_u64().unwrap()))
+        .collect();
+    let expected: Vec<(u64, u64)> = (1..=300).map(|i| (i, format!("record {i} ").len() as u64 + 200)).collect();
+    assert_eq!(records, expected);
+    for kind in ["HEADER", "LINK", "MARK", "SEAL", "unwritten"] {
+        assert!(frames.iter().any(|f| f["kind"] == kind), "{kind}");
+    }
+    let text = run(&["dump", dir.str(), "1"]).status(0);
+    assert!(text.text().starts_with("segment 1\n") && !text.text().contains("segment 2\n"), "{text:?}");
+    assert!(run(&["dump", dir.str(), "99"]).status(1).err.contains("00000000000000000099.seg"));
+    // Damage is named where it is, and the dump goes on.
+    dir.flip(1, 8192 + 700);
+    let text = run(&["dump", dir.str(), "1"]).status(0);
+    let damaged: Vec<&str> = text.text().lines().filter(|line| line.contains("DAMAGED")).collect();
+    assert_eq!(damaged.len(), 1);
+    assert!(damaged[0].trim_start().starts_with("8192 "), "{damaged:?}");
+    assert!(text.text().lines().any(|line| line.contains("DATA") && !line.trim_start().starts_with("8192 ")));
+}
+
+#[test]
+fn truncate_drops_the_front_and_cuts_the_back() {
+    let dir = log_of(2000);
+    let said = run(&["truncate", dir.str(), "--before", "501", "--json"]).status(0).json();
+    assert_eq!((&said["start_lsn"], &said["last_lsn"]), (&501.into(), &2000.into()));
+    assert!(run(&["truncate", dir.str(), "--from", "1501"]).status(0).text().contains("1000: LSN 501 to 1500"));
+    assert_eq!(numbers(&dir), (501..=1500).collect::<Vec<_>>());
+    assert!(run(&["cat", dir.str(), "--from", "500"]).status(1).err.contains("the log starts at 501"));
+    assert_eq!(run_with(&["append", dir.str()], b"record 1501\n").status(0).text(), "1501\n");
+    run(&["verify", dir.str()]).status(0);
+    assert!(run(&["truncate", dir.str(), "--before", "9999"]).status(1).err.contains("never appended"));
+    assert!(run(&["truncate", dir.str(), "--from", "7"]).status(1).err.contains("dropped"));
+    run(&["truncate", dir.str(), "--from", "700", "--before", "600"]).status(1);
+    // Everything may go; the LSNs go on.
+    run(&["truncate", dir.str(), "--before", "1502"]).status(0);
+    assert_eq!(run(&["cat", dir.str()]).status(0).text(), "");
+    assert_eq!(run_with(&["append", dir.str()], b"a\nb\n").status(0).text(), lsns(1502..=1503));
+}
+
+#[test]
+fn a_hold_keeps_what_truncate_would_drop() {
+    let dir = log_of(100);
+    let log = foreword::Options::new().segment_bytes(64 << 10).open(dir.path()).unwrap();
+    log.hold("archiver", foreword::Lsn(40)).unwrap();
+    log.close().unwrap();
+    let said = run(&["truncate", dir.str(), "--before", "60"]).status(0);
+    assert!(said.text().contains("LSN 40 to 100") && said.err.contains("`archiver` keeps LSN 40"), "{said:?}");
+    assert!(run(&["stat", dir.str()]).text().contains("`archiver` keeps LSN 40"));
+    assert_eq!(run(&["stat", dir.str(), "--json"]).json()["holds"]["archiver"], 40);
+}
+
+#[test]
+fn a_directory_that_is_no_log_and_a_lost_log_are_told_apart() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("letter.txt"), "dear").unwrap();
+    let at = place.path().to_str().unwrap();
+    assert!(run(&["append", at]).status(1).err.contains("letter.txt"));
+    run(&["cat", at]).status(1);
+    let file = place.path().join("letter.txt");
+    run(&["cat", file.to_str().unwrap()]).status(1);
+    let dir = log_of(100);
+    for (path, _) in files(&dir).iter().filter(|(path, _)| path.extension().is_some()) {
+        fs::remove_file(path).unwrap();
+    }
+    assert_eq!(run(&["verify", dir.str(), "--json"]).status(3).json()["damage"]["row"], 13);
+    run(&["cat", dir.str()]).status(3);
+    run_with(&["append", dir.str()], b"no\n").status(3);
+}
+
+#[test]
+fn the_demo_kills_recovers_and_finds_every_acknowledged_record() {
+    let dir = dir();
+    let said = run(&["demo", dir.str(), "--rounds", "3", "--for", "400ms", "--seed", "7", "--json"]).status(0);
+    let rows: Vec<Value> = said.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 4);
+    for row in &rows[..3] {
+        assert!(row["acknowledged"].as_u64().unwrap() > 0, "{row}");
+        assert!(row["recovered"].as_u64() >= row["acknowledged"].as_u64(), "{row}");
+        assert_eq!(row["lost"], 0);
+        assert!(row["verdict"] == "unclosed" || row["verdict"] == "torn-tail", "killed, not closed: {row}");
+    }
+    assert_eq!((&rows[3]["lost"], &rows[3]["wrong"]), (&0.into(), &Value::Array(vec![])));
+    run(&["verify", dir.str()]).status(0);
+    assert!(run(&["demo", dir.str()]).status(1).err.contains("already"), "a log is there");
+}
+
+#[test]
+fn the_demo_leaves_nothing_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let output = common::foreword()
+        .args(["demo", "--rounds", "1", "--for", "100ms", "--threads", "2"])
+        .env("TMPDIR", place.path())
+        .output();
+    let said = common::Said::from(output.unwrap()).status(0);
+    assert!(said.text().contains("all are there, byte for byte"), "{said:?}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
