@@ -228,15 +228,7 @@ impl Shared {
             }
             let launched = if sync { state.launched_synced } else { state.launched };
             if launched < lsn && state.in_flight() < FLIGHTS_MAX && !state.gathering {
-                if sync && self.worth_gathering(&state) {
-                    state = self.gather(state);
-                    if state.launched_synced >= lsn {
-                        // Somebody took this record along; those who came meanwhile left the lead to this thread.
-                        self.pass_the_lead(&mut state);
-                    }
-                } else {
-                    state = self.fly(state, sync);
-                }
+                state = if sync && self.worth_gathering(&state) { self.gather(state) } else { self.fly(state, sync) };
                 continue;
             }
             // Asleep on the flight that covers the record, or on the next, which will.
@@ -258,6 +250,7 @@ impl Shared {
         state.gather_skips == 0 && self.arrived.load(Ordering::Relaxed) < state.expected
     }
 
+    /// Waits for them, and flushes for all.
     fn gather<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
         state.gathering = true;
         let (expected, bound) = (state.expected, Duration::from_nanos(state.flush_nanos / 2));
@@ -274,7 +267,9 @@ impl Shared {
         state.expected = 0;
         state.gather_misses = if all { 0 } else { (state.gather_misses + 1).min(6) };
         state.gather_skips = if all { 0 } else { 1 << state.gather_misses };
-        state
+        // It leads, even if something else made its own record durable meanwhile: those who came since sleep until somebody does. (With all
+        // flights under way, one that lands wakes the next to lead.)
+        if state.has_unsynced() && state.in_flight() < FLIGHTS_MAX { self.fly(state, true) } else { state }
     }
 
     /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
@@ -444,12 +439,6 @@ impl Shared {
         let slot = (waiting && !state.gathering).then(|| &self.slots[state.next_flight as usize % SLOTS])?;
         slot.bump();
         Some(slot)
-    }
-
-    fn pass_the_lead(&self, state: &mut State) {
-        if let Some(slot) = self.next_leader(state) {
-            slot.wake_one();
-        }
     }
 
     /// Fails the log outside of a flight, and tells everyone.

@@ -178,7 +178,7 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     }
     let in_place = bug::is(Bug::AppendAfterTear) && matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail);
     // (Garbled sectors ahead would stand in the way of a later frame.)
-    let opened = if report.verdict == Verdict::Clean && report.garbled_sectors == 0 || in_place {
+    let opened = if (report.verdict == Verdict::Clean && report.garbled_sectors == 0) || in_place {
         resume(options, dir, lock, &survey, report)?
     } else {
         branch(options, dir, lock, &survey, &repair, report)?

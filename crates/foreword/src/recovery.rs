@@ -363,6 +363,8 @@ struct Scan {
     end: Position,
     next: Lsn,
     promise: Promise,
+    /// Where the chain begins.
+    first: Position,
     /// The segment whose LINK makes the promise, or, without a promise, begins the chain.
     promising_link: Option<u64>,
     closed: bool,
@@ -387,6 +389,7 @@ impl Scan {
             end: at,
             next: expect,
             promise: Promise::default(),
+            first: at,
             promising_link: chain.first().map(|first| first.epoch),
             closed: false,
             fresh: true,
@@ -451,7 +454,8 @@ impl Scan {
             self.next = self.expect;
         }
         // A promise beyond the frame itself is only made by a fork's LINK, for what was written before it.
-        if header.promise.position > self.promise.position {
+        // One before the chain's first segment, which was dropped since, proves nothing of what is left.
+        if header.promise.position > self.promise.position.max(self.first) {
             self.promise = header.promise;
             let itself = is_link && header.promise.position.epoch >= epoch;
             self.promising_link = itself.then_some(epoch);
@@ -537,8 +541,8 @@ impl Beyond {
             self.known = self.known.max(header.next_lsn().prev()).max(header.promise.lsn);
             // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
             let itself = header.promise.position > Position::new(binding.epoch, block);
-            let counts = active || !itself || bug::is(Bug::TrustTornLink);
-            if counts && header.promise.position > self.promise.position && !bug::is(Bug::IgnorePromises) {
+            let counts = (active || !itself || bug::is(Bug::TrustTornLink)) && !bug::is(Bug::IgnorePromises);
+            if counts && header.promise.position > self.promise.position {
                 self.promise = header.promise;
             }
             self.start = self.start.max(start_of(binding, block, &header, bytes).unwrap_or(Lsn::ZERO));

@@ -1,0 +1,151 @@
+//! One error type; each variant prescribes what the caller does.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use foreword::Lsn;
+
+use crate::PageId;
+
+/// The result of this crate's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed, and so what to do about it. Cheap to clone.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The log said so. [`foreword::Error::NoSpace`]: nothing was changed; free some space, or take a
+    /// [checkpoint](crate::Store::checkpoint), which frees log, and try again. Others are final: reopen the store.
+    Log(foreword::Error),
+    /// The operating system refused. Reading may be tried again; a store that failed to write is [`Poisoned`](Error::Poisoned) from then on.
+    Io {
+        /// What was being done, as in "cannot *read a page*".
+        doing: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+    /// A page on disk is not what was written there, and the log does not hold what is needed to rebuild it. Restore a copy.
+    Rotten {
+        /// The page.
+        page: PageId,
+        /// The page file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The page is not allocated: it never was, or it was freed.
+    NotAllocated {
+        /// The page.
+        page: PageId,
+    },
+    /// The bytes do not lie in the page.
+    OutOfBounds {
+        /// The page.
+        page: PageId,
+        /// Where they begin.
+        offset: usize,
+        /// How many they are.
+        len: usize,
+        /// How many bytes a page has for its user.
+        body: usize,
+    },
+    /// All pages of the buffer pool were in use for a long time. Hold fewer pages at once, or make the pool larger.
+    PoolExhausted {
+        /// How many pages it holds.
+        pages: usize,
+    },
+    /// The directory holds something else than a page store, or its parts do not belong together.
+    NotAStore {
+        /// The directory, or the file in it.
+        path: PathBuf,
+        /// What was found instead.
+        why: String,
+    },
+    /// The store was written by a newer version of this library. Use that one.
+    UnsupportedVersion {
+        /// The file that says so.
+        path: PathBuf,
+        /// Its format version.
+        found: u32,
+        /// The newest that this library reads.
+        supported: u32,
+    },
+    /// A record in the log is whole, but makes no sense here: something else wrote to this log.
+    BadRecord {
+        /// Its LSN.
+        lsn: Lsn,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// An earlier write failed, so that nothing is known of what it covered. Reopening recovers from the log.
+    Poisoned(Arc<Error>),
+    /// An option or argument has a value that cannot be.
+    Invalid {
+        /// Which.
+        what: &'static str,
+        /// What is wrong with it, and what would be right.
+        why: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { doing, path, source: Arc::new(source) }
+    }
+
+    /// Whether there was no room, so that nothing was changed and the store goes on.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Error::Log(foreword::Error::NoSpace { .. }))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Log(error) => write!(f, "the log: {error}"),
+            Error::Io { doing, path, source } => write!(f, "cannot {doing} ({}): {source}", path.display()),
+            Error::Rotten { page, path, why } => write!(
+                f,
+                "page {page} of {} is damaged: {why}; the log does not reach back far enough to rebuild it: restore a copy",
+                path.display()
+            ),
+            Error::NotAllocated { page } => write!(f, "page {page} is not allocated"),
+            Error::OutOfBounds { page, offset, len, body } => {
+                write!(f, "{len} bytes at {offset} do not lie in page {page}, which has {body}")
+            }
+            Error::PoolExhausted { pages } => {
+                write!(f, "all {pages} pages of the buffer pool are in use: hold fewer at once, or make it larger")
+            }
+            Error::NotAStore { path, why } => write!(f, "{} is no page store: {why}", path.display()),
+            Error::UnsupportedVersion { path, found, supported } => {
+                write!(f, "{} has format version {found}; this program reads up to {supported}: use a newer one", path.display())
+            }
+            Error::BadRecord { lsn, why } => write!(f, "record {lsn} of the log is none of this store's: {why}"),
+            Error::Poisoned(error) => write!(f, "the store failed before ({error}): reopen it to recover"),
+            Error::Invalid { what, why } => write!(f, "{what}: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Log(error) => Some(error),
+            Error::Io { source, .. } => Some(source.as_ref()),
+            Error::Poisoned(error) => Some(error.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl From<foreword::Error> for Error {
+    fn from(error: foreword::Error) -> Error {
+        Error::Log(error)
+    }
+}

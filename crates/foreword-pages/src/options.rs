@@ -1,0 +1,162 @@
+//! How a store is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foreword::disk::{Disk, OsDisk};
+
+use crate::page::{PAGE_MAX, PAGE_MIN};
+use crate::{Error, Result, Store};
+
+const POOL_PAGES_MIN: usize = 16;
+const THREADS_MAX: usize = 64;
+
+/// How a store is opened. The defaults are right for most, but for the size of the buffer pool.
+///
+/// ```
+/// # fn main() -> Result<(), foreword_pages::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let store = foreword_pages::Options::new().pool_bytes(16 << 20).open(dir.path())?;
+/// store.close()
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) page_bytes: usize,
+    pub(crate) pool_bytes: usize,
+    pub(crate) checkpoint_bytes: u64,
+    pub(crate) checkpoint_interval: Option<Duration>,
+    pub(crate) full_page_images: bool,
+    pub(crate) recovery_threads: usize,
+    pub(crate) background: bool,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) log: foreword::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options::new()
+    }
+}
+
+impl Options {
+    /// The defaults: pages of 8 KiB, a pool of 64 MiB, a checkpoint each 64 MiB of log and each five minutes, as many threads for recovery
+    /// as there are processors.
+    #[must_use]
+    pub fn new() -> Options {
+        Options {
+            page_bytes: 8 << 10,
+            pool_bytes: 64 << 20,
+            checkpoint_bytes: 64 << 20,
+            checkpoint_interval: Some(Duration::from_secs(300)),
+            full_page_images: true,
+            recovery_threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
+            background: true,
+            disk: Arc::new(OsDisk),
+            log: foreword::Options::new(),
+        }
+    }
+
+    /// The size of the pages of a new store: a power of two from 4 to 64 KiB; 8 KiB by default. An existing store keeps its own.
+    #[must_use]
+    pub fn page_bytes(mut self, bytes: usize) -> Options {
+        self.page_bytes = bytes;
+        self
+    }
+
+    /// How much memory the buffer pool has: at least 16 pages; 64 MiB by default. The bookkeeping comes on top, some 300 bytes a page.
+    #[must_use]
+    pub fn pool_bytes(mut self, bytes: usize) -> Options {
+        self.pool_bytes = bytes;
+        self
+    }
+
+    /// Take a checkpoint in the background after each so many bytes of log; 64 MiB by default. Recovery reads about twice as much at most,
+    /// and the log keeps as much, unless a transaction lives longer.
+    #[must_use]
+    pub fn checkpoint_bytes(mut self, bytes: u64) -> Options {
+        self.checkpoint_bytes = bytes;
+        self
+    }
+
+    /// Take a checkpoint in the background at the latest so long after a change; five minutes by default. `None`: by bytes alone.
+    #[must_use]
+    pub fn checkpoint_interval(mut self, interval: Option<Duration>) -> Options {
+        self.checkpoint_interval = interval;
+        self
+    }
+
+    /// Whether the first change of a page after a checkpoint logs all of it (the default), so that a page that is torn by a crash can be
+    /// rebuilt. Without it the log is smaller, and a disk is needed that writes whole pages or nothing.
+    #[must_use]
+    pub fn full_page_images(mut self, images: bool) -> Options {
+        self.full_page_images = images;
+        self
+    }
+
+    /// How many threads redo changes in recovery: 1 to 64; by default as many as there are processors.
+    #[must_use]
+    pub fn recovery_threads(mut self, threads: usize) -> Options {
+        self.recovery_threads = threads;
+        self
+    }
+
+    /// Whether the store has a thread of its own that takes checkpoints (the default). Without it only
+    /// [`Store::checkpoint`] does: for deterministic tests.
+    #[must_use]
+    pub fn background(mut self, background: bool) -> Options {
+        self.background = background;
+        self
+    }
+
+    /// The file system to use, for the log as well. For tests.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Options {
+        self.disk = disk;
+        self
+    }
+
+    /// How the log is opened, but for its disk, which is the store's.
+    #[must_use]
+    pub fn log(mut self, log: foreword::Options) -> Options {
+        self.log = log;
+        self
+    }
+
+    /// Opens the store in a directory, making it if there is none, and recovers it if need be.
+    ///
+    /// # Errors
+    /// [`Error::Log`], [`Error::NotAStore`], [`Error::UnsupportedVersion`], [`Error::Rotten`], [`Error::BadRecord`], [`Error::Io`],
+    /// [`Error::Invalid`].
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Store> {
+        self.check()?;
+        Store::open_with(self, dir.as_ref())
+    }
+
+    fn check(&self) -> Result<()> {
+        let invalid = |what, why| Err(Error::Invalid { what, why });
+        if !(PAGE_MIN..=PAGE_MAX).contains(&self.page_bytes) || !self.page_bytes.is_power_of_two() {
+            return invalid("page_bytes", format!("{} is no power of two from {PAGE_MIN} to {PAGE_MAX}", self.page_bytes));
+        }
+        if self.checkpoint_bytes == 0 {
+            return invalid("checkpoint_bytes", "0 is too few".into());
+        }
+        if !(1..=THREADS_MAX).contains(&self.recovery_threads) {
+            return invalid("recovery_threads", format!("{} is not between 1 and {THREADS_MAX}", self.recovery_threads));
+        }
+        self.check_pool(self.page_bytes)
+    }
+
+    /// (The pages may be those of an existing store.)
+    pub(crate) fn check_pool(&self, page_bytes: usize) -> Result<()> {
+        let least = POOL_PAGES_MIN * page_bytes;
+        if self.pool_bytes < least || self.pool_bytes / page_bytes > u32::MAX as usize {
+            return Err(Error::Invalid {
+                what: "pool_bytes",
+                why: format!("{} is less than {least}, or too many", self.pool_bytes),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,459 @@
+//! The buffer pool: a fixed number of frames, each with a latch; which page is in which; and what of it is not on disk yet.
+//!
+//! Locks are taken in this order: the latch of one frame, a transaction's chain, the frame's bookkeeping ([`Meta`]), the log. A shard's lock
+//! is held for moments only, never over I/O, and nothing is waited for while it is held.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use foreword::{Log, Lsn};
+
+use crate::file::PageFile;
+use crate::ids::{IdMap, mix};
+use crate::page::{Edit, HEADER, Image, OwnedEdit, Page, PageId, Redo};
+use crate::policy::{Policy, Victim};
+use crate::sabotage::{self, Bug};
+use crate::{Error, Result};
+
+/// How long a thread waits for a frame when all are in use.
+const PATIENCE: Duration = Duration::from_secs(10);
+const SHARD_FRAMES: usize = 1024;
+const SHARDS_MAX: usize = 16;
+
+/// The pages in memory.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) file: PageFile,
+    pub(crate) log: Log,
+    shards: Box<[Shard]>,
+    /// Behind the highest page that was ever in the pool or the file.
+    end: AtomicU64,
+    /// Pages whose last image is older than this are logged whole when they change: the begin of the last checkpoint.
+    image_floor: AtomicU64,
+    /// Whether pages are logged whole at all.
+    images: bool,
+    pub(crate) counters: Counters,
+}
+
+/// What the pool did.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) hits: AtomicU64,
+    pub(crate) reads: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) images: AtomicU64,
+}
+
+/// A part of the pool with frames, a table and a policy of its own: each page has its place in one.
+#[derive(Debug)]
+struct Shard {
+    state: Mutex<State>,
+    frames: Box<[Frame]>,
+}
+
+#[derive(Debug)]
+struct State {
+    table: IdMap<u32>,
+    free: Vec<u32>,
+    policy: Policy,
+}
+
+#[derive(Debug)]
+pub(crate) struct Frame {
+    latch: RwLock<Page>,
+    meta: Mutex<Meta>,
+    /// Held while the page is written, so that no older copy overwrites a newer.
+    writing: Mutex<()>,
+    /// Rises under the shard's lock alone: a frame that has none there can be taken.
+    pins: AtomicU32,
+    /// The page that is here, once it is loaded; 0: none.
+    holds: AtomicU64,
+}
+
+/// How a frame stands to the disk.
+#[derive(Debug, Default)]
+struct Meta {
+    /// If the page on disk is not this: the LSN from which on the log makes this of it.
+    from: Option<Lsn>,
+    /// The same, counted from the copy on that was taken last to be written.
+    from_after: Option<Lsn>,
+    changes: u64,
+}
+
+impl Meta {
+    /// The page was changed by a record. `rebuilt`: from where on the log holds all of the page, if it does.
+    fn changed(&mut self, lsn: Lsn, rebuilt: Option<Lsn>) {
+        self.changes += 1;
+        match rebuilt {
+            Some(_) => (self.from, self.from_after) = (rebuilt, rebuilt),
+            None => {
+                self.from.get_or_insert(lsn);
+                self.from_after.get_or_insert(lsn);
+            }
+        }
+    }
+
+    /// A copy was written that had seen so many changes.
+    fn written(&mut self, changes: u64) {
+        let clean = self.changes == changes || sabotage::has(Bug::CleanTooSoon);
+        self.from = if clean { None } else { self.from_after };
+    }
+}
+
+/// How a page that is not in the pool gets there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// From the page file.
+    Read,
+    /// As zeros: it is overwritten as a whole.
+    Blank,
+}
+
+/// Keeps a page in the pool.
+#[derive(Debug)]
+pub(crate) struct Pin<'p> {
+    frame: &'p Frame,
+}
+
+impl<'p> Pin<'p> {
+    fn new(frame: &'p Frame) -> Pin<'p> {
+        frame.pins.fetch_add(1, Ordering::AcqRel);
+        Pin { frame }
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'p, Page> {
+        self.frame.latch.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'p, Page> {
+        self.frame.latch.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.frame.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Frame {
+    fn meta(&self) -> MutexGuard<'_, Meta> {
+        self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_unused(&self) -> bool {
+        self.pins.load(Ordering::Acquire) == 0
+    }
+
+    fn holds(&self, page: PageId) -> bool {
+        self.holds.load(Ordering::Acquire) == page.0
+    }
+}
+
+impl Shard {
+    fn new(frames: usize, page_bytes: usize) -> Shard {
+        let frame = |_| Frame {
+            latch: RwLock::new(Page::blank(page_bytes)),
+            meta: Mutex::default(),
+            writing: Mutex::default(),
+            pins: AtomicU32::new(0),
+            holds: AtomicU64::new(0),
+        };
+        let state = State { table: IdMap::default(), free: (0..frames as u32).rev().collect(), policy: Policy::new(frames) };
+        Shard { state: Mutex::new(state), frames: (0..frames).map(frame).collect() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_unused(&self, frame: u32) -> bool {
+        self.frames[frame as usize].is_unused()
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(file: PageFile, log: Log, pool_bytes: usize, images: bool) -> Result<Pool> {
+        let page_bytes = file.page_bytes();
+        let frames = pool_bytes / page_bytes;
+        let shards = (frames / SHARD_FRAMES).clamp(1, SHARDS_MAX);
+        let end = AtomicU64::new(file.pages()?);
+        let share = |i: usize| frames / shards + usize::from(i < frames % shards);
+        Ok(Pool {
+            file,
+            log,
+            shards: (0..shards).map(|i| Shard::new(share(i), page_bytes)).collect(),
+            end,
+            image_floor: AtomicU64::new(0),
+            images,
+            counters: Counters::default(),
+        })
+    }
+
+    pub(crate) fn frames(&self) -> usize {
+        self.shards.iter().map(|s| s.frames.len()).sum()
+    }
+
+    /// How many bytes of a page are the user's.
+    pub(crate) fn body(&self) -> usize {
+        self.file.page_bytes() - HEADER
+    }
+
+    /// Behind the highest page.
+    pub(crate) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// From here on, the first change of a page whose last image is older than this LSN logs all of the page.
+    pub(crate) fn raise_image_floor(&self, lsn: Lsn) {
+        self.image_floor.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    /// Brings a page into the pool, if it is not there, and keeps it there for as long as the pin lives.
+    pub(crate) fn fetch(&self, page: PageId, load: Load) -> Result<Pin<'_>> {
+        let shard = &self.shards[(mix(page.0) >> 40) as usize % self.shards.len()];
+        loop {
+            let mut state = shard.lock();
+            if let Some(&index) = state.table.get(&page) {
+                state.policy.touch(index);
+                let pin = Pin::new(&shard.frames[index as usize]);
+                drop(state);
+                if pin.frame.holds(page) {
+                    self.counters.hits.fetch_add(1, Ordering::Relaxed);
+                    return Ok(pin);
+                }
+                // Somebody loads it, with the latch held. If that fails, it is this thread's turn.
+                drop(pin.read());
+                continue;
+            }
+            let (mut state, index) = self.take_frame(shard, state)?;
+            if state.table.contains_key(&page) {
+                state.free.push(index);
+                continue;
+            }
+            // Nobody else knows the frame yet, so its latch is free.
+            let pin = Pin::new(&shard.frames[index as usize]);
+            let latched = pin.write();
+            state.table.insert(page, index);
+            drop(state);
+            return self.load(shard, index, pin, latched, page, load);
+        }
+    }
+
+    fn load<'p>(
+        &self,
+        shard: &Shard,
+        index: u32,
+        pin: Pin<'p>,
+        mut latched: RwLockWriteGuard<'p, Page>,
+        page: PageId,
+        load: Load,
+    ) -> Result<Pin<'p>> {
+        let loaded = match load {
+            Load::Read => {
+                self.counters.reads.fetch_add(1, Ordering::Relaxed);
+                self.file.read(page, &mut latched, &self.log)
+            }
+            Load::Blank => {
+                latched.clear();
+                Ok(())
+            }
+        };
+        if loaded.is_ok() {
+            latched.set_id(page);
+            self.end.fetch_max(page.0 + 1, Ordering::AcqRel);
+            pin.frame.holds.store(page.0, Ordering::Release);
+        }
+        drop(latched);
+        let mut state = shard.lock();
+        match loaded {
+            Ok(()) => state.policy.insert(index, page),
+            Err(_) => {
+                // (Some may still wait for the latch: the frame is taken only when they have gone.)
+                state.table.remove(&page);
+                state.free.push(index);
+            }
+        }
+        loaded.map(|()| pin)
+    }
+
+    /// Takes a frame out of the table and the queues, writing what is in it if need be.
+    fn take_frame<'s>(&self, shard: &'s Shard, mut state: MutexGuard<'s, State>) -> Result<(MutexGuard<'s, State>, u32)> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = state.free.iter().rposition(|&index| shard.is_unused(index)) {
+                let index = state.free.swap_remove(at);
+                return Ok((state, index));
+            }
+            let Some(victim) = state.policy.victim(|index| shard.is_unused(index)) else {
+                drop(state);
+                if Instant::now() > deadline {
+                    return Err(Error::PoolExhausted { pages: self.frames() });
+                }
+                std::thread::sleep(Duration::from_millis(1));
+                state = shard.lock();
+                continue;
+            };
+            let frame = &shard.frames[victim.frame as usize];
+            if state.evict(frame, victim) {
+                return Ok((state, victim.frame));
+            }
+            let pin = Pin::new(frame);
+            drop(state);
+            let written = self.write_back(frame);
+            state = shard.lock();
+            drop(pin);
+            if written.is_ok() && frame.is_unused() && state.evict(frame, victim) {
+                return Ok((state, victim.frame));
+            }
+            state.policy.keep(victim);
+            written?;
+        }
+    }
+
+    /// Writes a frame's page to the page file, if it is not what is there. The frame is pinned.
+    fn write_back(&self, frame: &Frame) -> Result<()> {
+        let _one = frame.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut copy, changes) = {
+            let page = frame.latch.read().unwrap_or_else(PoisonError::into_inner);
+            let mut meta = frame.meta();
+            if meta.from.is_none() {
+                return Ok(());
+            }
+            meta.from_after = None;
+            (page.clone(), meta.changes)
+        };
+        self.file.write(&mut copy, &self.log)?;
+        frame.meta().written(changes);
+        self.counters.writes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes a page, if it is in the pool and not on disk.
+    pub(crate) fn write_page(&self, page: PageId) -> Result<()> {
+        let shard = &self.shards[(mix(page.0) >> 40) as usize % self.shards.len()];
+        let state = shard.lock();
+        let Some(&index) = state.table.get(&page) else { return Ok(()) };
+        let pin = Pin::new(&shard.frames[index as usize]);
+        drop(state);
+        self.write_back(pin.frame)
+    }
+
+    /// The pages that are not on disk, and from which LSN on the log rebuilds each; by id.
+    pub(crate) fn dirty_pages(&self) -> Vec<(PageId, Lsn)> {
+        let frames = self.shards.iter().flat_map(|s| s.frames.iter());
+        let dirty = frames.filter_map(|frame| {
+            let meta = frame.meta();
+            meta.from.map(|from| (PageId(frame.holds.load(Ordering::Acquire)), from))
+        });
+        let mut dirty: Vec<_> = dirty.collect();
+        dirty.sort_unstable();
+        dirty
+    }
+
+    /// Logs a change and makes it, under the page's latch: so the LSNs of a page rise with the log. `log` is told what undoes the change and
+    /// what redoes it, and appends the record. `None`: the page is so already, and nothing was logged.
+    pub(crate) fn change(
+        &self,
+        page: PageId,
+        edit: Edit<'_>,
+        log: impl FnOnce(&OwnedEdit, Redo<'_>) -> Result<Lsn>,
+    ) -> Result<Option<Lsn>> {
+        self.file.check()?;
+        let pin = self.fetch(page, Load::Read)?;
+        let mut latched = pin.write();
+        self.check_written(page, &latched, &edit)?;
+        let Some((undo, edit)) = difference(&latched, edit) else { return Ok(None) };
+        // The checkpoint looks at the bookkeeping of each page after it has raised the floor: so either this sees the floor, or it sees this.
+        let mut meta = pin.frame.meta();
+        let is_old = self.images && latched.image_lsn().0 < self.image_floor.load(Ordering::Acquire);
+        let imaged = latched.image_lsn() == Lsn::ZERO || is_old && !sabotage::has(Bug::NoImage);
+        edit.apply(&mut latched);
+        let redo = if imaged { Redo::Image(Image::of(&latched)) } else { Redo::Edit(edit) };
+        let lsn = match log(&undo, redo) {
+            Ok(lsn) => lsn,
+            Err(error) => {
+                undo.as_edit().apply(&mut latched);
+                return Err(error);
+            }
+        };
+        latched.set_lsn(lsn);
+        if imaged {
+            latched.set_image_lsn(lsn);
+            self.counters.images.fetch_add(1, Ordering::Relaxed);
+        }
+        meta.changed(lsn, (self.images || imaged).then(|| latched.image_lsn()));
+        Ok(Some(lsn))
+    }
+
+    /// A page whose first record was an image cannot be blank: what was written was lost. (The first change of a map is of a bit, and is
+    /// an image, too.)
+    pub(crate) fn check_written(&self, page: PageId, latched: &Page, edit: &Edit<'_>) -> Result<()> {
+        let is_lost = latched.lsn() == Lsn::ZERO && matches!(edit, Edit::Bytes { .. });
+        if is_lost { Err(self.file.rotten(page, "nothing is there, and the page is in use".into())) } else { Ok(()) }
+    }
+
+    /// Begins a page anew. `log` appends the record.
+    pub(crate) fn format(&self, page: PageId, image: Image<'_>, log: impl FnOnce() -> Result<Lsn>) -> Result<()> {
+        self.file.check()?;
+        let pin = self.fetch(page, Load::Blank)?;
+        let mut latched = pin.write();
+        let mut meta = pin.frame.meta();
+        let lsn = log()?;
+        Redo::Image(image).apply(&mut latched, lsn);
+        meta.changed(lsn, Some(lsn));
+        Ok(())
+    }
+
+    /// Makes a change that is in the log already, unless the page has it: whether it had not. `from`: where the redo of this page begins.
+    pub(crate) fn redo(&self, page: PageId, redo: &Redo<'_>, lsn: Lsn, from: Lsn) -> Result<bool> {
+        let load = if matches!(redo, Redo::Image(_)) { Load::Blank } else { Load::Read };
+        let pin = self.fetch(page, load)?;
+        let mut latched = pin.write();
+        let is_new = lsn > latched.lsn();
+        if let Redo::Edit(edit) = redo {
+            self.check_written(page, &latched, edit)?;
+        }
+        if is_new {
+            redo.apply(&mut latched, lsn);
+        }
+        // What was read may never have been synced: it is written again in any case.
+        if is_new || !sabotage::has(Bug::TrustPages) {
+            pin.frame.meta().changed(from, None);
+        }
+        Ok(is_new)
+    }
+}
+
+impl State {
+    /// Takes an unused frame from its page, if that is on disk. `false`: it is not.
+    fn evict(&mut self, frame: &Frame, victim: Victim) -> bool {
+        if frame.meta().from.is_some() {
+            return false;
+        }
+        let page = PageId(frame.holds.swap(0, Ordering::AcqRel));
+        self.table.remove(&page);
+        self.policy.gone(victim, page);
+        true
+    }
+}
+
+/// What undoes an edit, and the edit, without bytes that it does not change. `None`: it changes none.
+fn difference<'e>(page: &Page, edit: Edit<'e>) -> Option<(OwnedEdit, Edit<'e>)> {
+    match edit {
+        Edit::Bytes { offset, bytes } => {
+            let old = &page.body()[offset as usize..][..bytes.len()];
+            let same = old.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+            let (old, new) = (&old[same..], &bytes[same..]);
+            let len = new.len() - old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+            let offset = offset + same as u32;
+            let undo = OwnedEdit::Bytes { offset, bytes: old[..len].into() };
+            (len > 0).then_some((undo, Edit::Bytes { offset, bytes: &new[..len] }))
+        }
+        Edit::Bit { bit, set } => {
+            let is_set = page.body()[bit as usize / 8] >> (bit % 8) & 1 == 1;
+            (is_set != set).then_some((OwnedEdit::Bit { bit, set: is_set }, edit))
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Recovery in the manner of ARIES: analysis finds where to begin and who lost, redo repeats history, undo takes the losers back.
+
+mod analysis;
+mod redo;
+mod report;
+
+use std::time::Instant;
+
+use foreword::Lsn;
+
+use crate::Result;
+use crate::sabotage::{self, Bug};
+use crate::store::Inner;
+use crate::txn::Chain;
+
+pub use report::{Phase, Recovery};
+
+/// Brings the pages to where the log says they were, without the transactions that did not end.
+pub(crate) fn run(store: &Inner, threads: usize) -> Result<Recovery> {
+    let mut report = Recovery::new(store.pool.log.recovery());
+
+    let started = Instant::now();
+    let plan = analysis::run(&store.pool.log, store.pool.body())?;
+    store.live.set_next_id(plan.next_txn);
+    store.checkpoints.set_last(plan.checkpoint);
+    store.pool.raise_image_floor(plan.checkpoint);
+    report.checkpoint = plan.checkpoint;
+    report.last_lsn = plan.last;
+    report.redo_from = plan.redo_from;
+    report.pages = plan.starts.len() as u64;
+    report.losers = plan.losers.len() as u64;
+    report.winners = plan.winners;
+    report.analysis = Phase { records: plan.records, bytes: plan.bytes, took: started.elapsed() };
+
+    let started = Instant::now();
+    let redone = redo::run(&store.pool, &plan, threads)?;
+    report.threads = threads as u64;
+    report.applied = redone.applied;
+    report.skipped = redone.skipped;
+    report.images = redone.images;
+    report.redo = Phase { records: redone.records, bytes: redone.bytes, took: started.elapsed() };
+
+    let started = Instant::now();
+    for (txn, next) in plan.losers.into_iter().rev().filter(|_| !sabotage::has(Bug::NoUndo)) {
+        report.undo.records += store.undo_all(txn, &Chain::found(next), &mut Vec::new())?;
+    }
+    // So that what was undone is not undone again.
+    let last = store.pool.log.last_lsn();
+    if last > Lsn::ZERO {
+        store.pool.log.sync_to(last)?;
+    }
+    report.undo.took = started.elapsed();
+    Ok(report)
+}

@@ -1,0 +1,52 @@
+//! Deliberate bugs, for the test suite alone: each must be caught by it. Without the feature `sabotage` there is no code here.
+
+/// A bug that can be switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Bug {
+    /// A page is written before the log that describes it is durable.
+    PageBeforeLog = 1,
+    /// The first change of a page after a checkpoint logs no image of it.
+    NoImage,
+    /// Undoing a change is not logged.
+    NoCompensation,
+    /// Recovery leaves the changes of transactions that did not end.
+    NoUndo,
+    /// Redo leaves out what was undone.
+    NoRedoOfUndo,
+    /// A checkpoint does not sync the page file.
+    NoPageSync,
+    /// A checkpoint forgets the pages that are not on disk.
+    NoDirtyPages,
+    /// A checkpoint forgets the transactions that are alive.
+    NoLiveTransactions,
+    /// The log is truncated up to the checkpoint, whatever recovery still needs.
+    TruncateTooFar,
+    /// A commit returns before it is durable.
+    CommitNotDurable,
+    /// A freed page is given out before its transaction has committed.
+    FreeTooSoon,
+    /// A page that changed while it was being written counts as written.
+    CleanTooSoon,
+    /// Recovery takes what it finds in the page file for durable.
+    TrustPages,
+}
+
+#[cfg(feature = "sabotage")]
+static ACTIVE: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+
+/// Switches a bug on, or all off, in this process.
+#[cfg(feature = "sabotage")]
+pub fn switch(bug: Option<Bug>) {
+    ACTIVE.store(bug.map_or(0, |b| b as u8), std::sync::atomic::Ordering::SeqCst);
+}
+
+#[cfg(feature = "sabotage")]
+pub(crate) fn has(bug: Bug) -> bool {
+    ACTIVE.load(std::sync::atomic::Ordering::Relaxed) == bug as u8
+}
+
+#[cfg(not(feature = "sabotage"))]
+pub(crate) const fn has(_bug: Bug) -> bool {
+    false
+}

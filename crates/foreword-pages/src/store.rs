@@ -1,0 +1,249 @@
+//! The store: pages, transactions on them, and the thread that takes checkpoints.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLockReadGuard};
+
+use foreword::Lsn;
+
+use crate::alloc::Allocator;
+use crate::checkpoint::{Background, Checkpoints, WriteBack};
+use crate::file::PageFile;
+use crate::page::{Edit, Page, PageId};
+use crate::pool::{Load, Pin, Pool};
+use crate::record::Record;
+use crate::recovery::{self, Recovery};
+use crate::txn::{Live, Txn};
+use crate::{Options, Result};
+
+const LOG: &str = "log";
+
+/// Pages that survive: a page file and its log, open for reading and writing.
+///
+/// All methods take `&self` and may be called from any number of threads.
+#[derive(Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+    background: Option<Background>,
+    recovery: Recovery,
+}
+
+/// What the store, its transactions and its background thread share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) pool: Pool,
+    pub(crate) alloc: Allocator,
+    pub(crate) live: Live,
+    pub(crate) checkpoints: Checkpoints,
+    /// Bytes of records that were appended.
+    pub(crate) logged_bytes: AtomicU64,
+}
+
+impl Inner {
+    pub(crate) fn append(&self, record: &Record<'_>, scratch: &mut Vec<u8>) -> Result<Lsn> {
+        record.encode(scratch);
+        let lsn = self.pool.log.append(scratch)?;
+        let before = self.logged_bytes.fetch_add(scratch.len() as u64, Ordering::Relaxed);
+        self.checkpoints.logged(before, scratch.len() as u64);
+        Ok(lsn)
+    }
+}
+
+impl Store {
+    /// Opens the store in a directory with the default [`Options`], making it if there is none.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Store> {
+        Options::new().open(dir)
+    }
+
+    /// How a store may be opened; the same as [`Options::new`].
+    #[must_use]
+    pub fn options() -> Options {
+        Options::new()
+    }
+
+    pub(crate) fn open_with(options: &Options, dir: &Path) -> Result<Store> {
+        let log = options.log.clone().disk(options.disk.clone()).open(dir.join(LOG))?;
+        let file = PageFile::open(&options.disk, dir, &log, options.page_bytes)?;
+        options.check_pool(file.page_bytes())?;
+        let pool = Pool::new(file, log, options.pool_bytes, options.full_page_images)?;
+        let inner = Arc::new(Inner {
+            alloc: Allocator::new(pool.body()),
+            pool,
+            live: Live::default(),
+            checkpoints: Checkpoints::new(options.checkpoint_bytes),
+            logged_bytes: AtomicU64::new(0),
+        });
+        let recovery = recovery::run(&inner, options.recovery_threads)?;
+        inner.alloc.load(&inner.pool)?;
+        if recovery.has_worked() {
+            inner.checkpoint(WriteBack::Old)?;
+        }
+        let background = if options.background { Some(Background::start(&inner, options.checkpoint_interval)?) } else { None };
+        Ok(Store { inner, background, recovery })
+    }
+
+    /// What opening found and did.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// How many bytes of a page are the user's: the page's size without the store's header.
+    #[must_use]
+    pub fn page_len(&self) -> usize {
+        self.inner.pool.body()
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&self) -> Txn<'_> {
+        Txn::begin(&self.inner)
+    }
+
+    /// A page, for reading. It stays in memory and as it is while the [`PageRef`] lives: hold it for moments only, and call nothing else of
+    /// the store meanwhile, or the thread may wait for itself.
+    ///
+    /// # Errors
+    /// [`Error::NotAllocated`](crate::Error::NotAllocated), [`Error::Rotten`](crate::Error::Rotten), [`Error::Io`](crate::Error::Io),
+    /// [`Error::PoolExhausted`](crate::Error::PoolExhausted); [`Error::Poisoned`](crate::Error::Poisoned) and
+    /// [`Error::Log`](crate::Error::Log) where another page had to be written to make room.
+    pub fn read(&self, page: PageId) -> Result<PageRef<'_>> {
+        let Inner { pool, alloc, .. } = &*self.inner;
+        alloc.check(page)?;
+        let pin = pool.fetch(page, Load::Read)?;
+        let latched = pin.read();
+        pool.check_written(page, &latched, &Edit::Bytes { offset: 0, bytes: &[] })?;
+        Ok(PageRef { latched, _pin: pin })
+    }
+
+    /// Waits until all transactions up to a commit record are durable: for those that were committed with less.
+    ///
+    /// # Errors
+    /// [`Error::Log`](crate::Error::Log).
+    pub fn sync_to(&self, commit: Lsn) -> Result<()> {
+        Ok(self.inner.pool.log.sync_to(commit)?)
+    }
+
+    /// Takes a checkpoint: bounds what recovery has to read and drops the log before that. Changes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Log`](crate::Error::Log), [`Error::Io`](crate::Error::Io), [`Error::Poisoned`](crate::Error::Poisoned).
+    pub fn checkpoint(&self) -> Result<Checkpointed> {
+        self.inner.checkpoint(WriteBack::Old)
+    }
+
+    /// As [`checkpoint`](Store::checkpoint), and writes all pages that are not on disk: recovery has next to nothing to do then.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Store::checkpoint).
+    pub fn checkpoint_all(&self) -> Result<Checkpointed> {
+        self.inner.checkpoint(WriteBack::All)
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let Inner { pool, alloc, live, checkpoints, .. } = &*self.inner;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            pages_used: alloc.used(),
+            pool_pages: pool.frames() as u64,
+            pool_hits: read(&pool.counters.hits),
+            pages_read: read(&pool.counters.reads),
+            pages_written: read(&pool.counters.writes),
+            pages_dirty: pool.dirty_pages().len() as u64,
+            page_images: read(&pool.counters.images),
+            checkpoints: checkpoints.count(),
+            transactions: live.count() as u64,
+            orphans: live.orphans() as u64,
+            log: pool.log.stats(),
+        }
+    }
+
+    /// Writes all pages, marks the log as closed and gives the store up, so that opening it has nothing to recover.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Store::checkpoint). What was committed is safe all the same.
+    pub fn close(mut self) -> Result<()> {
+        if let Some(background) = self.background.take() {
+            background.stop();
+        }
+        self.inner.checkpoint(WriteBack::All)?;
+        // Dropping it closes the log, but this tells of errors.
+        match Arc::try_unwrap(self.inner) {
+            Ok(inner) => Ok(inner.pool.log.close()?),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// A page that is being read: its bytes, without the store's header.
+#[derive(Debug)]
+pub struct PageRef<'s> {
+    // Dropped in this order.
+    latched: RwLockReadGuard<'s, Page>,
+    _pin: Pin<'s>,
+}
+
+impl PageRef<'_> {
+    /// The LSN of the last change of the page.
+    #[must_use]
+    pub fn lsn(&self) -> Lsn {
+        self.latched.lsn()
+    }
+}
+
+impl Deref for PageRef<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.latched.body()
+    }
+}
+
+/// What a checkpoint did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checkpointed {
+    /// The LSN of its begin.
+    pub begin: Lsn,
+    /// Where redo would begin now.
+    pub redo_from: Lsn,
+    /// Where the log starts now: earlier, if an old transaction is alive or a hold keeps it.
+    pub log_start: Lsn,
+    /// Pages that it wrote.
+    pub pages_written: u64,
+    /// Pages that are left to be written.
+    pub pages_dirty: u64,
+}
+
+/// What a store did since it was opened, and how it stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Pages that are allocated.
+    pub pages_used: u64,
+    /// Pages that the pool has room for.
+    pub pool_pages: u64,
+    /// Uses of pages that were in the pool.
+    pub pool_hits: u64,
+    /// Pages read from the page file.
+    pub pages_read: u64,
+    /// Pages written to it.
+    pub pages_written: u64,
+    /// Pages in the pool that are not on disk.
+    pub pages_dirty: u64,
+    /// Changes that logged all of their page.
+    pub page_images: u64,
+    /// Checkpoints taken.
+    pub checkpoints: u64,
+    /// Transactions that have not ended.
+    pub transactions: u64,
+    /// Those of them whose rollback failed: tried again at the next checkpoint.
+    pub orphans: u64,
+    /// What the log says.
+    pub log: foreword::Stats,
+}

@@ -1,0 +1,343 @@
+//! The store's main job, as a user would have it do it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+
+use foreword_pages::{Error, Options, PageId, Store};
+
+fn small() -> Options {
+    let log = foreword::Options::new().segment_bytes(256 << 10);
+    Options::new().page_bytes(4096).pool_bytes(64 * 4096).checkpoint_interval(None).log(log)
+}
+
+/// A page's first bytes.
+fn read(store: &Store, page: PageId, len: usize) -> Vec<u8> {
+    store.read(page).unwrap()[..len].to_vec()
+}
+
+#[test]
+fn what_is_committed_comes_back_after_closing_and_after_not_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pages: Vec<PageId> = Vec::new();
+    for round in 0u64..8 {
+        let store = small().open(dir.path()).unwrap();
+        assert_eq!(store.stats().pages_used, pages.len() as u64);
+        for (i, &page) in pages.iter().enumerate() {
+            assert_eq!(read(&store, page, 8), (round * 1000 + i as u64).to_le_bytes(), "round {round}");
+        }
+        let mut txn = store.begin();
+        pages.extend((0..100).map(|_| txn.allocate().unwrap()));
+        for (i, &page) in pages.iter().enumerate() {
+            txn.update(page, 0, &((round + 1) * 1000 + i as u64).to_le_bytes()).unwrap();
+        }
+        txn.commit().unwrap();
+        match round % 2 {
+            0 => store.close().unwrap(),
+            _ => drop(store),
+        }
+    }
+}
+
+#[test]
+fn what_is_not_committed_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let page = txn.allocate().unwrap();
+    txn.update(page, 10, b"committed").unwrap();
+    txn.commit().unwrap();
+
+    let mut dropped = store.begin();
+    dropped.update(page, 10, b"XXXXXXXXX").unwrap();
+    let other = dropped.allocate().unwrap();
+    drop(dropped);
+    assert_eq!(&store.read(page).unwrap()[10..19], b"committed");
+    assert!(matches!(store.read(other), Err(Error::NotAllocated { page }) if page == other));
+
+    // Alive when the store goes, with its changes on disk.
+    let mut lost = store.begin();
+    lost.update(page, 10, b"YYYYYYYYY").unwrap();
+    let other = lost.allocate().unwrap();
+    lost.free(page).unwrap();
+    store.checkpoint_all().unwrap();
+    std::mem::forget(lost);
+    drop(store);
+    let store = small().open(dir.path()).unwrap();
+    assert_eq!(store.recovery().losers, 1);
+    assert_eq!(store.recovery().undo.records, 2);
+    assert_eq!(&store.read(page).unwrap()[10..19], b"committed");
+    assert!(matches!(store.read(other), Err(Error::NotAllocated { .. })));
+    drop(store);
+    let store = small().open(dir.path()).unwrap();
+    assert_eq!(store.recovery().losers, 0, "it was undone once and for all");
+}
+
+#[test]
+fn savepoints_take_back_what_came_after_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let page = txn.allocate().unwrap();
+    txn.update(page, 0, b"one").unwrap();
+    let first = txn.savepoint();
+    txn.update(page, 0, b"two").unwrap();
+    let second = txn.savepoint();
+    txn.update(page, 0, b"three").unwrap();
+    txn.free(page).unwrap();
+    txn.rollback_to(&second).unwrap();
+    assert_eq!(read(&store, page, 5), b"two\0\0");
+    txn.rollback_to(&first).unwrap();
+    assert!(matches!(txn.rollback_to(&second), Err(Error::Invalid { .. })));
+    assert!(matches!(store.begin().rollback_to(&first), Err(Error::Invalid { .. })));
+    txn.update(page, 0, b"four").unwrap();
+    txn.rollback_to(&first).unwrap();
+    txn.rollback_to(&first).unwrap();
+    assert_eq!(read(&store, page, 5), b"one\0\0");
+    txn.update(page, 3, b"!").unwrap();
+    txn.commit().unwrap();
+    drop(store);
+    let store = small().open(dir.path()).unwrap();
+    assert_eq!(read(&store, page, 5), b"one!\0");
+}
+
+#[test]
+fn a_transaction_larger_than_its_memory_and_the_pool_is_rolled_back_from_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let pages: Vec<PageId> = (0..300).map(|_| txn.allocate().unwrap()).collect();
+    let fill = |byte: u8| vec![byte; store.page_len()];
+    pages.iter().for_each(|&page| txn.update(page, 0, &fill(1)).unwrap());
+    txn.commit().unwrap();
+    let mut txn = store.begin();
+    for byte in 2..6 {
+        pages.iter().for_each(|&page| txn.update(page, 0, &fill(byte)).unwrap());
+        store.checkpoint().unwrap();
+    }
+    assert!(store.stats().pages_written > 300, "the pool is smaller than that");
+    txn.abort().unwrap();
+    for &page in &pages {
+        assert_eq!(*store.read(page).unwrap(), fill(1)[..]);
+    }
+}
+
+#[test]
+fn freed_pages_are_given_out_again_but_not_before_the_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let page = txn.allocate().unwrap();
+    txn.update(page, 0, b"old").unwrap();
+    txn.commit().unwrap();
+    let mut freeing = store.begin();
+    freeing.free(page).unwrap();
+    assert!(matches!(freeing.free(page), Err(Error::NotAllocated { .. })));
+    let mut other = store.begin();
+    assert_ne!(other.allocate().unwrap(), page);
+    drop(freeing);
+    assert_eq!(read(&store, page, 3), b"old");
+    let mut freeing = store.begin();
+    freeing.free(page).unwrap();
+    freeing.commit().unwrap();
+    assert!(matches!(other.update(page, 0, b"x"), Err(Error::NotAllocated { .. })));
+    assert_eq!(other.allocate().unwrap(), page);
+    assert_eq!(read(&store, page, 3), b"\0\0\0", "a page begins empty");
+}
+
+#[test]
+fn arguments_that_cannot_be_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(small().page_bytes(5000).open(dir.path()), Err(Error::Invalid { .. })));
+    assert!(matches!(small().page_bytes(2048).open(dir.path()), Err(Error::Invalid { .. })));
+    assert!(matches!(small().pool_bytes(4096).open(dir.path()), Err(Error::Invalid { .. })));
+    assert!(matches!(small().recovery_threads(0).open(dir.path()), Err(Error::Invalid { .. })));
+    let store = small().open(dir.path()).unwrap();
+    assert!(matches!(small().open(dir.path()), Err(Error::Log(foreword::Error::Locked { .. }))));
+    let mut txn = store.begin();
+    let page = txn.allocate().unwrap();
+    for (offset, len) in [(0, 4096), (4064, 1), (usize::MAX, 2), (4000, 65)] {
+        assert!(matches!(txn.update(page, offset, &vec![1; len]), Err(Error::OutOfBounds { .. })), "{offset} {len}");
+    }
+    txn.update(page, 4063, b"x").unwrap();
+    for page in [0, 1, 3, 1 << 40, u64::MAX].map(PageId) {
+        assert!(matches!(txn.update(page, 0, b"x"), Err(Error::NotAllocated { .. })));
+        assert!(matches!(store.read(page), Err(Error::NotAllocated { .. })));
+        assert!(matches!(txn.free(page), Err(Error::NotAllocated { .. })));
+    }
+}
+
+#[test]
+fn checkpoints_bound_the_log_and_the_recovery() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().background(false).open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let pages: Vec<PageId> = (0..40).map(|_| txn.allocate().unwrap()).collect();
+    txn.commit().unwrap();
+    for round in 0u64..50 {
+        for &page in &pages[..if round < 40 { 40 } else { 10 }] {
+            let mut txn = store.begin();
+            txn.update(page, 100, &round.to_le_bytes()).unwrap();
+            txn.commit_with(foreword::Durability::Buffered).unwrap();
+        }
+        let done = store.checkpoint().unwrap();
+        assert!(done.redo_from.0 + 200 > done.begin.0, "round {round}: {done:?}");
+        assert_eq!(done.log_start, done.redo_from);
+    }
+    assert!(store.stats().log.segments < 10);
+    drop(store);
+    let store = small().open(dir.path()).unwrap();
+    assert!(store.recovery().redo.records < 200, "{}", store.recovery());
+    for (i, &page) in pages.iter().enumerate() {
+        let expected: u64 = if i < 10 { 49 } else { 39 };
+        assert_eq!(store.read(page).unwrap()[100..108], expected.to_le_bytes());
+    }
+}
+
+#[test]
+fn a_background_checkpoint_comes_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().checkpoint_bytes(100_000).open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let page = txn.allocate().unwrap();
+    txn.commit().unwrap();
+    let started = std::time::Instant::now();
+    for round in 0u64.. {
+        let mut txn = store.begin();
+        txn.update(page, 0, &[round as u8 | 1; 1000]).unwrap();
+        txn.update(page, 0, &[round as u8 & !1; 1000]).unwrap();
+        txn.commit_with(foreword::Durability::Buffered).unwrap();
+        if store.stats().checkpoints >= 3 {
+            break;
+        }
+        assert!(started.elapsed().as_secs() < 60);
+    }
+    store.close().unwrap();
+}
+
+#[test]
+fn a_torn_page_is_rebuilt_from_its_image_and_a_rotten_one_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let flip = |page: PageId, at: u64| {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(dir.path().join("PAGES")).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, page.0 * 4096 + at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], page.0 * 4096 + at).unwrap();
+    };
+    let options = small().background(false);
+    let store = options.open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let (cold, warm) = (txn.allocate().unwrap(), txn.allocate().unwrap());
+    txn.update(cold, 0, b"cold").unwrap();
+    txn.update(warm, 0, b"warm").unwrap();
+    txn.commit().unwrap();
+    store.close().unwrap();
+
+    let store = options.open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    txn.update(warm, 0, b"hot!").unwrap();
+    txn.commit().unwrap();
+    drop(store);
+    flip(warm, 2000);
+    flip(cold, 2000);
+    let store = options.open(dir.path()).unwrap();
+    assert_eq!(store.recovery().images, 1);
+    assert_eq!(read(&store, warm, 4), b"hot!");
+    match store.read(cold) {
+        Err(Error::Rotten { page, .. }) => assert_eq!(page, cold),
+        other => panic!("{other:?}"),
+    }
+    drop(store);
+    flip(cold, 2000);
+    assert_eq!(read(&options.open(dir.path()).unwrap(), cold, 4), b"cold");
+
+    // A page that was in use cannot be blank.
+    options.open(dir.path()).unwrap().close().unwrap();
+    let len = std::fs::metadata(dir.path().join("PAGES")).unwrap().len();
+    let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("PAGES")).unwrap();
+    file.set_len(cold.0 * 4096).unwrap();
+    file.set_len(len).unwrap();
+    let store = options.open(dir.path()).unwrap();
+    assert!(matches!(store.read(cold), Err(Error::Rotten { .. })));
+    assert!(matches!(store.begin().update(cold, 0, b"x"), Err(Error::Rotten { .. })));
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_refused() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for dir in [&one, &two] {
+        let store = small().open(dir.path()).unwrap();
+        let mut txn = store.begin();
+        let page = txn.allocate().unwrap();
+        txn.update(page, 0, b"x").unwrap();
+        txn.commit().unwrap();
+        store.close().unwrap();
+    }
+    let pages = |dir: &tempfile::TempDir| dir.path().join("PAGES");
+    let refused = |dir: &Path, words: &str| match small().open(dir) {
+        Err(error @ Error::NotAStore { .. }) => assert!(error.to_string().contains(words), "{error}"),
+        other => panic!("{other:?}"),
+    };
+    let kept = std::fs::read(pages(&one)).unwrap();
+    std::fs::copy(pages(&two), pages(&one)).unwrap();
+    refused(one.path(), "belongs to the log");
+    std::fs::write(pages(&one), b"something else entirely, and long enough to be looked at").unwrap();
+    refused(one.path(), "does not begin");
+    std::fs::remove_file(pages(&one)).unwrap();
+    refused(one.path(), "not there");
+    let mut newer = kept.clone();
+    newer[8] = 2;
+    std::fs::write(pages(&one), &newer).unwrap();
+    assert!(matches!(small().open(one.path()), Err(Error::UnsupportedVersion { found: 2, .. })));
+    std::fs::write(pages(&one), &kept).unwrap();
+    small().open(one.path()).unwrap();
+}
+
+#[test]
+fn an_existing_store_keeps_its_page_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().page_bytes(16 << 10).pool_bytes(1 << 20).open(dir.path()).unwrap();
+    assert_eq!(store.page_len(), (16 << 10) - 32);
+    store.close().unwrap();
+    let store = small().pool_bytes(1 << 20).open(dir.path()).unwrap();
+    assert_eq!(store.page_len(), (16 << 10) - 32);
+}
+
+#[test]
+fn holding_all_pages_is_an_error_and_not_a_hang() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().pool_bytes(16 * 4096).open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let pages: Vec<PageId> = (0..20).map(|_| txn.allocate().unwrap()).collect();
+    txn.commit().unwrap();
+    let held: Vec<_> = pages[..16].iter().map(|&page| store.read(page).unwrap()).collect();
+    assert!(matches!(store.read(pages[17]), Err(Error::PoolExhausted { pages: 16 })));
+    drop(held);
+    store.read(pages[17]).unwrap();
+}
+
+#[test]
+fn without_full_page_images_recovery_reads_the_pages_and_skips_what_they_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = small().full_page_images(false).background(false).recovery_threads(3);
+    let store = options.open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let pages: Vec<PageId> = (0..200).map(|_| txn.allocate().unwrap()).collect();
+    txn.commit().unwrap();
+    store.checkpoint_all().unwrap();
+    for round in 1u64..20 {
+        let mut txn = store.begin();
+        pages.iter().for_each(|&page| txn.update(page, 8 * round as usize, &round.to_le_bytes()).unwrap());
+        txn.commit().unwrap();
+    }
+    drop(store);
+    let store = options.open(dir.path()).unwrap();
+    let recovery = store.recovery();
+    assert_eq!(recovery.images, 0, "{recovery}");
+    assert!(recovery.applied > 0 && recovery.skipped > 0, "the pool is smaller than the pages: {recovery}");
+    assert_eq!(recovery.applied + recovery.skipped, 19 * 200, "{recovery}");
+    for &page in &pages {
+        let page = store.read(page).unwrap();
+        assert!((1u64..20).all(|round| page[8 * round as usize..][..8] == round.to_le_bytes()));
+    }
+}

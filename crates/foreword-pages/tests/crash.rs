@@ -1,0 +1,177 @@
+//! The crash suite: what a power failure or a kill at any I/O leaves, in work and in recovery, is what was committed.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{Bank, DIR, Rng, World, crashes_wanted, options};
+use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
+
+#[test]
+fn random_work_and_crashes_at_random_writes() {
+    let (mut crashes, wanted) = (0, crashes_wanted(400));
+    for seed in 0.. {
+        let mut world = World::new(seed);
+        world.run(6).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        crashes += world.crashes;
+        if crashes >= wanted {
+            println!("{crashes} crashes, {} seeds", seed + 1);
+            break;
+        }
+    }
+}
+
+/// A small fixed piece of work, cut at every single write; and recovery from that cut at every single write, too.
+#[test]
+fn a_crash_at_every_write_and_another_at_every_write_of_the_recovery() {
+    let run = |change: u64| {
+        let mut world = World::new(77);
+        let store = world.reopen(0).unwrap();
+        world.disk.power_off_at(world.disk.changes() + change);
+        world.live(store, 200).unwrap();
+        let is_cut = world.disk.is_off();
+        (world, is_cut)
+    };
+    let mut recoveries = 0;
+    for change in 1.. {
+        let (world, is_cut) = run(change);
+        for choice in [Choice::None, Choice::Seed(change), Choice::Seed(change + 1_000_000)] {
+            let crashed = world.disk.crash(&choice);
+            for second in (1..).step_by(if change % 4 == 0 { 1 } else { 7 }) {
+                let disk = crashed.copy();
+                disk.power_off_at(disk.changes() + second);
+                drop(options(&disk, 2).open(DIR));
+                let is_cut_again = disk.is_off();
+                let after = disk.crash(&Choice::Seed(second));
+                let mut again = World { disk: after, model: world.model.clone(), rng: Rng::new(second), crashes: 0 };
+                drop(again.reopen(0).unwrap_or_else(|v| panic!("cut at {change} ({choice:?}) and {second}: {v}")));
+                recoveries += 1;
+                if !is_cut_again {
+                    break;
+                }
+            }
+        }
+        if !is_cut {
+            break;
+        }
+    }
+    println!("{recoveries} recoveries");
+    assert!(recoveries > 1000);
+}
+
+#[test]
+fn money_is_neither_made_nor_lost_by_many_threads_and_crashes() {
+    let (mut crashes, wanted) = (0, crashes_wanted(120));
+    for seed in 0.. {
+        let mut rng = Rng::new(seed);
+        let mut bank = Bank::new(seed, 4, 24).unwrap();
+        for _ in 0..20 {
+            crashes += bank.round(&mut rng).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        }
+        if crashes >= wanted {
+            println!("{crashes} crashes, {} seeds", seed + 1);
+            break;
+        }
+    }
+}
+
+/// After a failed sync the page cache may show what the disk never got, and call it clean: it must be written again.
+#[test]
+fn what_a_failed_sync_left_in_the_page_cache_is_not_trusted() {
+    for images in [true, false] {
+        let disk = SimDisk::new(5);
+        let open = |disk: &SimDisk| options(disk, 2).full_page_images(images).open(DIR).unwrap();
+        let store = open(&disk);
+        let mut txn = store.begin();
+        let pages: Vec<_> = (0..10).map(|_| txn.allocate().unwrap()).collect();
+        txn.commit().unwrap();
+        store.checkpoint_all().unwrap();
+        let mut txn = store.begin();
+        pages.iter().for_each(|&page| txn.update(page, 5, b"precious").unwrap());
+        txn.commit().unwrap();
+        disk.fault(Fault::new(OpKind::Sync, Effect::Eio).on("PAGES"));
+        assert!(store.checkpoint_all().is_err());
+        disk.heal();
+        assert!(matches!(store.checkpoint_all(), Err(foreword_pages::Error::Poisoned(_))));
+        assert!(matches!(store.begin().update(pages[0], 0, b"x"), Err(foreword_pages::Error::Poisoned(_))));
+        drop(store);
+
+        let disk = disk.kill();
+        let store = open(&disk);
+        store.checkpoint_all().unwrap();
+        let disk = disk.crash(&Choice::None);
+        let store = open(&disk);
+        for &page in &pages {
+            assert_eq!(&store.read(page).unwrap()[5..13], b"precious", "images: {images}");
+        }
+    }
+}
+
+#[test]
+fn any_failing_write_is_told_and_what_was_committed_survives_it() {
+    for (part, op) in [("PAGES", OpKind::Write), ("PAGES", OpKind::Sync), ("log", OpKind::Write), ("log", OpKind::Sync)] {
+        for skip in 0..12 {
+            let mut world = World::new(skip);
+            let store = world.reopen(0).unwrap();
+            world.disk.fault(Fault::new(op, Effect::Eio).on(part).skip(skip).forever());
+            // Whatever it says: the model knows what was acknowledged.
+            let _ = world.live(store, 150);
+            world.disk.heal();
+            world.disk.power_off();
+            world.crash();
+            drop(world.reopen(1).unwrap_or_else(|violation| panic!("{part} {op:?} {skip}: {violation}")));
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
+    let disk = SimDisk::new(3);
+    let store = options(&disk, 1).open(DIR).unwrap();
+    let mut txn = store.begin();
+    let pages: Vec<_> = (0..12).map(|_| txn.allocate().unwrap()).collect();
+    txn.commit().unwrap();
+    store.checkpoint_all().unwrap();
+    disk.set_free(0);
+    // Changes are refused at some point, and nothing else is.
+    let mut txn = store.begin();
+    let refused = (0u64..100_000).find_map(|i| txn.update(pages[i as usize % 12], 0, &[i as u8 ^ 0x55; 500]).err());
+    let refused = refused.expect("the disk is full");
+    assert!(refused.is_no_space(), "{refused}");
+    // There may be no room to undo it: then it waits.
+    let aborted = txn.abort();
+    assert_eq!(aborted.is_err(), store.stats().orphans == 1);
+    disk.set_capacity(None);
+    store.checkpoint().unwrap();
+    assert_eq!(store.stats().orphans, 0);
+    for &page in &pages {
+        assert_eq!(store.read(page).unwrap()[..500], [0; 500]);
+    }
+    let mut txn = store.begin();
+    txn.update(pages[0], 0, b"on").unwrap();
+    txn.commit().unwrap();
+    drop(store);
+    let store = options(&disk.kill(), 1).open(DIR).unwrap();
+    assert_eq!(&store.read(pages[0]).unwrap()[..2], b"on");
+}
+
+/// A process that was killed between the renaming of the page file and the syncing of its directory leaves a name that may yet be lost.
+#[test]
+fn a_page_file_that_is_there_is_not_yet_durable() {
+    for change in 1.. {
+        let disk = SimDisk::new(change);
+        disk.power_off_at(change);
+        drop(options(&disk, 1).open(DIR));
+        let is_cut = disk.is_off();
+        let disk = disk.kill();
+        let store = options(&disk, 1).open(DIR).unwrap();
+        let mut txn = store.begin();
+        let page = txn.allocate().unwrap();
+        txn.update(page, 0, b"there").unwrap();
+        txn.commit().unwrap();
+        let store = options(&disk.crash(&Choice::None), 1).open(DIR).unwrap_or_else(|e| panic!("cut at {change}: {e}"));
+        assert_eq!(&store.read(page).unwrap()[..5], b"there");
+        if !is_cut {
+            break;
+        }
+    }
+}
