@@ -1,4 +1,56 @@
-//! Pages that survive. (Documentation follows.)
+//! Pages that survive: what a database stands on, on the write-ahead log [foreword].
+//!
+//! A [`Store`] is a file of pages and the log that belongs to it. [Transactions](Txn) change bytes in any number of pages, together or not at
+//! all; threads read pages through a buffer pool of fixed size; and whatever happens to the process or the machine, opening the store finds
+//! every transaction that was committed, and none that was not.
+//!
+//! ```
+//! # fn main() -> Result<(), foreword_pages::Error> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! use foreword_pages::Store;
+//!
+//! let store = Store::open(dir.path())?;
+//! let mut txn = store.begin();
+//! let (one, two) = (txn.allocate()?, txn.allocate()?);
+//! txn.update(one, 0, b"both")?;
+//! txn.update(two, 100, b"or neither")?;
+//! txn.commit()?; // durable when it returns
+//!
+//! drop(store); // or the process is killed, or the power fails
+//! let store = Store::open(dir.path())?;
+//! assert_eq!(&store.read(two)?[100..110], b"or neither");
+//! println!("{}", store.recovery());
+//! store.close()
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! In the manner of ARIES (Mohan et al., TODS 1992), with what was learned since:
+//!
+//! - **Steal, no-force**: a page may be written before the transaction that changed it commits, and need not be when it does. One rule holds it
+//!   together, in the one place where pages are written: the log is durable up to the page's LSN first.
+//! - **Commits** are one record each, made durable by the log's group commit: many threads share a flush.
+//! - **Full page images**: the first change of a page after a checkpoint logs all of it, so redo begins each page with an image and never
+//!   depends on what a torn write left. ([`Options::full_page_images`] switches it off for disks that write whole pages.)
+//! - **Fuzzy checkpoints** in the background bound what recovery reads, and drop the log before that. Changes go on meanwhile.
+//! - **Recovery** is one pass backward (analysis), one forward (redo, by all processors, each with pages of its own), and the losers
+//!   are undone with compensation records; it can be cut short at any point, any number of times.
+//! - **The pool** keeps out what is used once (S3-FIFO), so that a scan does not drive out what others work with.
+//!
+//! What lies in the files is described in `docs/PAGES.md`, byte by byte, with the rules that recovery rests on.
+//!
+//! # What is promised, and what is not
+//!
+//! - *Atomic and durable*: after a crash a transaction is there as a whole if its commit had returned, and gone as a whole if commit was never called. What
+//!   was under way is either. They become durable in the order in which they commit.
+//! - *Isolation is the caller's.* Each call is atomic by itself, and a page that is [read](Store::read) does not change while it is held; but changes are
+//!   visible at once, and two live transactions must not change the same bytes: one's rollback would take the other's change back. Transactions on different
+//!   pages, or on different bytes of one page, just work.
+//! - *Damage* is found by checksum. A page torn by a crash is rebuilt; one that rotted is [`Error::Rotten`], which names it.
+//! - *A failed write* of a page poisons the store; reopening recovers from the log. A full disk does not: nothing is changed, and the store goes on.
+//!
+//! Who needs no transactions can [`replay`] a log of his own on pages of his own.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -13,6 +65,7 @@ mod policy;
 mod pool;
 mod record;
 mod recovery;
+mod replay;
 #[doc(hidden)]
 pub mod sabotage;
 mod store;
@@ -22,5 +75,6 @@ pub use error::{Error, Result};
 pub use options::Options;
 pub use page::PageId;
 pub use recovery::{Phase, Recovery};
+pub use replay::{Pages, Replayed, replay};
 pub use store::{Checkpointed, PageRef, Stats, Store};
 pub use txn::{Savepoint, Txn};

@@ -1,6 +1,7 @@
 //! Recovery in the manner of ARIES: analysis finds where to begin and who lost, redo repeats history, undo takes the losers back.
 
 mod analysis;
+mod picture;
 mod redo;
 mod report;
 

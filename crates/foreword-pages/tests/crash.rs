@@ -8,7 +8,7 @@ use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
 #[test]
 fn random_work_and_crashes_at_random_writes() {
-    let (mut crashes, wanted) = (0, crashes_wanted(400));
+    let (mut crashes, wanted) = (0, crashes_wanted(1500));
     for seed in 0.. {
         let mut world = World::new(seed);
         world.run(6).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
@@ -60,7 +60,7 @@ fn a_crash_at_every_write_and_another_at_every_write_of_the_recovery() {
 
 #[test]
 fn money_is_neither_made_nor_lost_by_many_threads_and_crashes() {
-    let (mut crashes, wanted) = (0, crashes_wanted(120));
+    let (mut crashes, wanted) = (0, crashes_wanted(1000));
     for seed in 0.. {
         let mut rng = Rng::new(seed);
         let mut bank = Bank::new(seed, 4, 24).unwrap();

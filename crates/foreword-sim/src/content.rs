@@ -22,7 +22,7 @@ impl Content {
         self.pages.resize(len.div_ceil(PAGE as u64) as usize, None);
         if len < self.len
             && let Some(Some(last)) = self.pages.last_mut()
-            && len % PAGE as u64 != 0
+            && !len.is_multiple_of(PAGE as u64)
         {
             Arc::make_mut(last)[len as usize % PAGE..].fill(0);
         }

@@ -12,7 +12,7 @@ use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position,
     Promise, SECTOR, Sector, Waiver,
 };
-use crate::segment::{Dir, Found, Names, Segment};
+use crate::segment::{Dir, EPOCH_MAX, Found, Names, Segment};
 use crate::walk::Walker;
 use crate::{Lsn, Result};
 
@@ -82,7 +82,7 @@ pub(crate) struct Survey {
     pub(crate) next_lsn: Lsn,
     /// Where no valid frame was.
     pub(crate) break_at: Position,
-    /// The highest epoch of an active segment, and of any.
+    /// The highest epoch of an active segment, and of any (but for names beyond what any log reaches).
     pub(crate) newest: u64,
     pub(crate) highest: u64,
     pub(crate) names: Names,
@@ -167,7 +167,8 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         let damage = damage_at(DamageKind::LostAll, dir.file(crate::segment::IDENTITY), 0, Lsn::FIRST, evidence);
         return Ok(Some(Survey::nothing(log.unwrap_or(LogId([0; 16])), names, damage)));
     }
-    let highest = names.epochs.last().copied().unwrap_or(0);
+    // A strange file's name may leave no room for others behind it.
+    let highest = names.epochs.iter().rev().copied().find(|&e| e <= EPOCH_MAX / 2).unwrap_or(0);
     let log = log.unwrap_or(LogId([0; 16]));
 
     // The newest control state known without reading the tail; its start bounds what must be there.

@@ -119,7 +119,11 @@ impl Dir {
 
     pub(crate) fn has_writer(&self) -> Result<bool> {
         let path = self.file(LOCK);
-        self.disk.is_locked(&path).doing("ask for the writer's lock", &path)
+        match self.disk.is_locked(&path) {
+            // Listing it will say what it is.
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => Ok(false),
+            locked => locked.doing("ask for the writer's lock", &path),
+        }
     }
 
     fn write_small(&self, name: &str, text: &str) -> Result<()> {

@@ -126,6 +126,12 @@ class Segment:
         good = head.crc == own and head.epoch == self.epoch and self.tagged(block * 8, 1)
         return head if good else None
 
+    def promise_at(self, block):
+        """The promise of the header at the block; a LINK that promises itself must be whole."""
+        head = self.header_at(block)
+        promise = (head.promise_epoch, head.promise_block) if head else (0, 0)
+        return promise if promise <= (self.epoch, block) or self.place(block)[0] == VALID else (0, 0)
+
     def place(self, block):
         """(state, frame) of the place; a torn frame comes without payload."""
         if block not in self.places:
@@ -247,9 +253,7 @@ class Reader:
                 continue
             here, stop = epoch == at[0], min(seg.last + 1, len(seg.data) // BLOCK)
             for block in range(at[1] if here else 1, stop):
-                head = seg.header_at(block)
-                if head:
-                    promise = max(promise, (head.promise_epoch, head.promise_block))
+                promise = max(promise, seg.promise_at(block))
             stop = min(stop, seg.last) if here else stop    # X's own SEAL is not "written behind X"
             sectors = range(after if here else 8, stop * 8)
             written = written or any(seg.written(i) for i in sectors)
@@ -336,8 +340,7 @@ class Reader:
             block = block if epoch == broken[0] else 1
             for at in range(block, min(seg.last + 1, len(seg.data) // BLOCK)):
                 head = seg.header_at(at)
-                if head:
-                    promise = max(promise, (head.promise_epoch, head.promise_block))
+                promise = max(promise, seg.promise_at(at))
                 if head and head.kind in (LINK, MARK) and seg.place(at)[0] == VALID:
                     payload = seg.place(at)[1].payload
                     start = max(start, control_part(payload[16 if head.kind == LINK else 0:], (epoch, at)).start)

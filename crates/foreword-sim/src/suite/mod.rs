@@ -17,8 +17,11 @@ pub use model::Violation;
 pub use random::{Case, Event, Summary, full_disk};
 pub use runner::Step;
 
+/// A part of the suite: run from a seed; what went wrong.
+pub type Part = fn(u64) -> Result<(), String>;
+
 /// A small run of each part of the suite, by name: enough to find any of the library's deliberate bugs (`scripts/bugs.sh`).
-pub const PARTS: &[(&str, fn(u64) -> Result<(), String>)] =
+pub const PARTS: &[(&str, Part)] =
     &[("crash states", small_exhaustive), ("random cases", some_cases), ("full disk", some_full_disks), ("damage", some_damage)];
 
 fn small_exhaustive(seed: u64) -> Result<(), String> {
