@@ -22,7 +22,7 @@ impl Content {
         self.pages.resize(len.div_ceil(PAGE as u64) as usize, None);
         if len < self.len
             && let Some(Some(last)) = self.pages.last_mut()
-            && len % PAGE as u64 != 0
+            && !len.is_multiple_of(PAGE as u64)
         {
             Arc::make_mut(last)[len as usize % PAGE..].fill(0);
         }
@@ -64,6 +64,14 @@ impl Content {
         let mut there = vec![0; data.len()];
         self.read(offset, &mut there);
         there == data
+    }
+
+    /// Fills the holes with zeros.
+    pub(crate) fn allocate(&mut self) {
+        let zeros = Arc::new([0; PAGE]);
+        for page in &mut self.pages {
+            page.get_or_insert_with(|| zeros.clone());
+        }
     }
 
     pub(crate) fn has_page(&self, index: u64) -> bool {

@@ -529,6 +529,24 @@ impl SimFile {
     }
 }
 
+impl SimFile {
+    fn resize(&self, len: u64, allocate: bool) -> io::Result<()> {
+        let (mut state, turn) = self.disk.begin(OpKind::SetLen, &self.path, len, 0)?;
+        if matches!(turn, Turn::Struck(_, Effect::Eio)) {
+            return Err(eio());
+        }
+        if allocate && state.room_for(self.ino, 0, len as usize) < len as usize {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let Some(inode) = state.inodes.get_mut(&self.ino) else { return Err(not_found()) };
+        inode.set_len(len);
+        if allocate {
+            inode.cache.allocate();
+        }
+        if matches!(turn, Turn::Dying) { Err(no_power()) } else { Ok(()) }
+    }
+}
+
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let (mut state, turn) = self.disk.begin(OpKind::Read, &self.path, offset, buf.len())?;
@@ -582,12 +600,10 @@ impl DiskFile for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let (mut state, turn) = self.disk.begin(OpKind::SetLen, &self.path, len, 0)?;
-        if matches!(turn, Turn::Struck(_, Effect::Eio)) {
-            return Err(eio());
-        }
-        let Some(inode) = state.inodes.get_mut(&self.ino) else { return Err(not_found()) };
-        inode.set_len(len);
-        if matches!(turn, Turn::Dying) { Err(no_power()) } else { Ok(()) }
+        self.resize(len, false)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<bool> {
+        self.resize(len, true).map(|()| true)
     }
 }

@@ -32,7 +32,7 @@ pub enum OpKind {
     DurableWrite,
     /// Syncing a file. A fault here strikes durable writes, too, after they are written to the page cache.
     Sync,
-    /// Setting a length.
+    /// Setting a length, with space for it or without.
     SetLen,
 }
 

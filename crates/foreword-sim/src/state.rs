@@ -223,7 +223,8 @@ impl State {
                 for (at, range) in pieces(*at, data.len(), SECTOR) {
                     // What changes nothing needs no deciding.
                     let fresh = touched.insert(at / SECTOR as u64);
-                    if !sure && !(fresh && inode.platter.equals(at, &data[range.clone()])) {
+                    let there = fresh && inode.platter.equals(at, &data[range.clone()]);
+                    if !(*sure || there) {
                         units.push(Unit::Sector(ino, i, range));
                     }
                 }

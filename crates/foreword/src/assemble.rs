@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::Lsn;
+use crate::bug::{self, Bug};
 use crate::format::{
     self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, FRAME_BLOCKS_MAX, FRAME_MAX, FrameHeader, HEADER, Kind, Link, Position,
     Promise,
@@ -154,7 +155,7 @@ impl Assembler {
 
     /// Blocks that frames of this urgency may still have in the segment.
     fn room(&self, urgent: bool) -> u32 {
-        let end = self.segment.data_end() - if urgent { 0 } else { RESERVE_BLOCKS };
+        let end = self.segment.data_end() - if urgent || bug::is(Bug::NoReserve) { 0 } else { RESERVE_BLOCKS };
         end.saturating_sub(self.block)
     }
 
@@ -196,6 +197,10 @@ impl Assembler {
             }
         }
         self.next_lsn.0 += records.len() as u64;
+        if urgent {
+            // Nobody else is to join it where only the urgent may be.
+            self.close_frame(0);
+        }
         Ok(first)
     }
 
@@ -285,7 +290,9 @@ impl Assembler {
         self.close_frame(0);
         let pred = self.segment.at(self.block);
         self.placed_bytes += BLOCK;
-        self.placed.push_back(seal(&self.segment, self.block, self.next_lsn));
+        if !bug::is(Bug::SkipSeal) {
+            self.placed.push_back(seal(&self.segment, self.block, self.next_lsn));
+        }
         self.rotations.push(Rotation { from: pred, to_epoch: spare.epoch(), first_lsn: self.next_lsn });
         self.segment = spare;
         self.block = format::LINK_BLOCK;

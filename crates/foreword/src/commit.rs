@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::assemble::{Assembler, NeedSegments, Placed};
+use crate::bug::{self, Bug};
 use crate::error::Damage;
 use crate::format::{self, Control, LogId, Position, Promise};
 use crate::reader::{Chain, Source};
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) log: LogId,
     pub(crate) options: Options,
     pub(crate) state: Mutex<State>,
+    /// Held by whoever changes the state that is not records; taken before the state's own lock.
+    pub(crate) changing: Mutex<()>,
     /// Signalled when a flight lands, a segment is ready, or the log ends.
     pub(crate) changed: Condvar,
     /// Wakes the background threads.
@@ -82,6 +85,8 @@ pub(crate) struct State {
     pub(crate) failed: Option<Error>,
     pub(crate) closed: bool,
     pub(crate) cuts: u64,
+    /// A truncation at the back is under way: appends wait.
+    pub(crate) cutting: bool,
     /// A leader is waiting for those who were woken last.
     pub(crate) gathering: bool,
     /// How many those are.
@@ -158,6 +163,10 @@ impl Shared {
             return Err(Error::Invalid { what: "batch", why: "it has no records".into() });
         }
         let mut state = self.open_state()?;
+        while state.cutting {
+            state = self.wait_changed(state);
+            state.usable()?;
+        }
         let epoch = state.assembler.segment().epoch();
         let first = loop {
             let State { assembler, spares, control, .. } = &mut *state;
@@ -266,8 +275,8 @@ impl Shared {
     /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
     pub(crate) fn fly<'a>(&'a self, mut state: Guard<'a>, sync: bool) -> Guard<'a> {
         let frames = state.assembler.take();
-        let promise = state.durable;
         let reach = state.assembler.end();
+        let promise = if bug::is(Bug::PromiseEarly) { reach } else { state.durable };
         let id = state.next_flight;
         state.next_flight += 1;
         let records = reach.lsn.0.saturating_sub(state.launched_synced.0);
@@ -279,7 +288,10 @@ impl Shared {
         state.launched = reach.lsn;
         state.promised = state.promised.max(if frames.is_empty() { Position::default() } else { promise.position });
         // Whoever syncs takes over what was written before without a sync.
-        let dirty = if sync { std::mem::take(&mut state.dirty) } else { Vec::new() };
+        let mut dirty = if sync { std::mem::take(&mut state.dirty) } else { Vec::new() };
+        if bug::is(Bug::ForgetDirty) {
+            dirty.clear();
+        }
         if sync {
             state.launched_synced = reach.lsn;
             state.sync_due = false;
@@ -329,6 +341,7 @@ impl Shared {
                 (segment, block, frame.finish(promise))
             })
             .collect();
+        let sync = sync && !bug::is(Bug::AckBeforeFlush);
         // A sync of these bytes alone is enough if nothing else waits for one.
         let durable = sync && dirty.is_empty();
         let mut rest = &parts[..];
@@ -404,13 +417,7 @@ impl Shared {
         let tail = std::mem::take(&mut state.tail_wakers);
         let done = || self.slots.iter().zip(woken).filter_map(|(slot, woken)| woken.then_some(slot));
         done().for_each(WaitWord::bump);
-        // One of those who wait for the next flight leads it.
-        let leads =
-            !state.gathering && (!state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev());
-        let next = leads.then(|| &self.slots[state.next_flight as usize % SLOTS]);
-        if let Some(slot) = next {
-            slot.bump();
-        }
+        let next = self.next_leader(&state);
         self.changed.notify_all();
         if state.idle || !state.wakers.is_empty() || self.wants_spare(&state) {
             state.idle = false;
@@ -426,7 +433,33 @@ impl Shared {
         self.lock()
     }
 
+    /// If somebody waits for a flight that nobody leads: where they sleep. One of them is to be woken.
+    fn next_leader(&self, state: &State) -> Option<&WaitWord> {
+        let waiting = !state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev();
+        let slot = (waiting && !state.gathering).then(|| &self.slots[state.next_flight as usize % SLOTS])?;
+        slot.bump();
+        Some(slot)
+    }
+
+    /// Fails the log outside of a flight, and tells everyone.
+    pub(crate) fn poison(&self, mut state: Guard<'_>, error: Error) {
+        self.fail(&mut state, error);
+        let wakers: Vec<Waker> = std::mem::take(&mut state.wakers).into_values().collect();
+        let tail = std::mem::take(&mut state.tail_wakers);
+        for slot in &self.slots {
+            slot.bump();
+            slot.wake_all();
+        }
+        self.changed.notify_all();
+        self.kick.notify_all();
+        drop(state);
+        wakers.into_iter().chain(tail).for_each(Waker::wake);
+    }
+
     pub(crate) fn fail(&self, state: &mut State, error: Error) {
+        if bug::is(Bug::ForgetFailure) {
+            return;
+        }
         if state.failed.is_none() {
             crate::trace::error!(error = %error, dir = %self.dir.path.display(), "the log is poisoned");
             state.failed = Some(error.poison());
@@ -485,18 +518,21 @@ impl Shared {
             state.waker_ids += 1;
             state.waker_ids
         });
-        state.wakers.insert((lsn, id), waker.clone());
+        let before = state.wakers.insert((lsn, id), waker.clone());
         // Somebody must lead its flight: the background thread, unless a committer comes first.
         if state.launched_synced < lsn {
             state.idle = false;
             self.kick.notify_all();
         }
+        drop(state);
+        drop(before); // Without the lock: it may own anything, another commit too.
         Poll::Pending
     }
 
     /// A [`Commit`] that is not waited for any more.
     pub(crate) fn forget(&self, lsn: Lsn, id: u64) {
-        self.lock().wakers.remove(&(lsn, id));
+        let forgotten = self.lock().wakers.remove(&(lsn, id));
+        drop(forgotten); // Without the lock, as above.
     }
 }
 

@@ -63,10 +63,10 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn len(&self) -> io::Result<u64>;
     /// Sets the length, filling with zeros. Durable after [`sync`](DiskFile::sync).
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Sets the length, with zeros, and with space on the disk for all of it, so that writing it later cannot fail for want of
-    /// space. The default sets only the length.
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.set_len(len)
+    /// Sets the length, with zeros, and reserves space on the disk for all of it, so that writing it later cannot fail for want of
+    /// space: whether that can be had. The default sets only the length.
+    fn allocate(&self, len: u64) -> io::Result<bool> {
+        self.set_len(len).map(|()| false)
     }
     /// Whether the file is empty.
     fn is_empty(&self) -> io::Result<bool> {

@@ -39,6 +39,11 @@
 
 mod assemble;
 mod background;
+#[cfg(not(foreword_bug))]
+mod bug;
+#[cfg(foreword_bug)]
+#[doc(hidden)]
+pub mod bug;
 mod commit;
 pub mod disk;
 mod error;

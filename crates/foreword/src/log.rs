@@ -102,6 +102,7 @@ impl Log {
             closed: false,
             cuts: 0,
             gathering: false,
+            cutting: false,
             expected: 0,
             gather_misses: 0,
             gather_skips: 0,
@@ -122,6 +123,7 @@ impl Log {
             log,
             options,
             state: Mutex::new(state),
+            changing: Mutex::new(()),
             changed: Condvar::new(),
             kick: Condvar::new(),
             arrived: AtomicU32::new(0),
@@ -383,7 +385,7 @@ impl Log {
         self.shared.truncate_front(before)
     }
 
-    /// Cuts off the record with this LSN and all after it, as a Raft log does; their LSNs are given to what is appended next. Durable when it
+    /// Cuts off the record with this LSN and all after it (a reader that stands further on goes on from where it stands, once there is a record again), as a Raft log does; their LSNs are given to what is appended next. Durable when it
     /// returns: everything before the cut is, too. Other calls wait meanwhile. Commits that were waiting for records that are cut succeed: they were durable.
     ///
     /// # Errors
@@ -404,6 +406,7 @@ impl Log {
                 why: format!("1 to {HOLD_NAME_MAX} bytes, not {}", name.len()),
             });
         }
+        let _changing = self.shared.one_at_a_time();
         let mut state = self.shared.open_state()?;
         if state.control.holds.len() >= HOLDS_MAX && !state.control.holds.contains_key(name) {
             return Err(Error::Invalid { what: "holds", why: format!("there are {HOLDS_MAX} already: release one") });
@@ -420,6 +423,7 @@ impl Log {
     /// # Errors
     /// As [`hold`](Log::hold).
     pub fn release(&self, name: &str) -> Result<bool> {
+        let _changing = self.shared.one_at_a_time();
         let mut state = self.shared.open_state()?;
         let Some(before) = state.control.holds.remove(name) else { return Ok(false) };
         self.shared.mark(state).inspect_err(|_| self.shared.restore_hold(name, Some(before)))?;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::assemble::Assembler;
+use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
-use crate::error::{Damage, Doing};
+use crate::error::{Damage, DamageKind, Doing};
 use crate::fork::{self, Branch};
 use crate::format::{BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver};
 use crate::options::{Existence, OnDamage};
@@ -32,8 +33,10 @@ pub(crate) struct Opened {
 
 pub(crate) fn open(options: &Options, dir: &Dir) -> Result<Opened> {
     let started = Instant::now();
-    let exists = look_before(options, dir)?;
+    look_before(options, dir)?;
     let lock = dir.lock()?;
+    // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
+    let exists = look_before(options, dir)?;
     let text = format!("process {}\n", std::process::id());
     let path = dir.file(LOCK);
     lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0)).doing("write the lock file", &path)?;
@@ -84,6 +87,12 @@ fn look_before(options: &Options, dir: &Dir) -> Result<bool> {
 fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opened> {
     if options.expect_lsn > Lsn::ZERO {
         return Err(Error::RolledBack { dir: dir.path.clone(), expected: options.expect_lsn, found: Lsn::ZERO });
+    }
+    // Whoever made the directory may not have made its name durable. (A parent that may not be opened was not made by us.)
+    let parent = dir.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match dir.disk.sync_dir(parent) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {}
+        synced => synced.doing("sync the directory", parent)?,
     }
     // What an earlier attempt left: nothing in it was ever active.
     let names = dir.names()?;
@@ -161,14 +170,15 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     for name in &repair.moved {
         fork::put_aside(dir, name, false)?;
     }
-    if let Some(epoch) = survey.unproven_link {
+    if let Some(epoch) = survey.unproven_link.filter(|_| !bug::is(Bug::TrustLink)) {
         rewrite_link(dir, survey.log, epoch)?;
     }
-    if repair.copied.iter().any(|name| name == IDENTITY) || !survey.names.identity {
+    if !survey.names.identity || dir.read_identity()?.as_ref() != Ok(&survey.log) {
         dir.write_identity(survey.log)?;
     }
+    let in_place = bug::is(Bug::AppendAfterTear) && matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail);
     // (Garbled sectors ahead would stand in the way of a later frame.)
-    let opened = if report.verdict == Verdict::Clean && report.garbled_sectors == 0 {
+    let opened = if (report.verdict == Verdict::Clean && report.garbled_sectors == 0) || in_place {
         resume(options, dir, lock, &survey, report)?
     } else {
         branch(options, dir, lock, &survey, &repair, report)?
@@ -203,7 +213,9 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again.
     let mut closed = vec![0; BLOCK];
     segment.read(block - 1, &mut closed)?;
-    segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
+    if !bug::is(Bug::TrustClosed) {
+        segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
+    }
 
     let mut entries = survey.chain.clone();
     let mut assembler = Assembler::new(segment, options.segment_blocks(), block, survey.next_lsn);
@@ -215,14 +227,17 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
             break;
         }
         match dir.open_segment(Some(survey.log), next, Access::Write)? {
-            Ok((spare, None)) if spare.blocks == options.segment_blocks() => spares.push_back(Arc::new(spare)),
+            // Nothing can have been written to it, but for an attempt at something that failed.
+            Ok((spare, None)) if spare.blocks == options.segment_blocks() && spare.is_unused()? => {
+                spares.push_back(Arc::new(spare))
+            }
             _ => break,
         }
     }
     if !spares.is_empty() {
         dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
     }
-    if !assembler.mark(false, true, &survey.control) {
+    if !bug::is(Bug::NoOpenMark) && !assembler.mark(false, true, &survey.control) {
         let next = match spares.pop_front() {
             Some(spare) => spare,
             None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &|| false)?,
@@ -253,7 +268,7 @@ fn branch(
     let damaged = matches!(report.verdict, Verdict::Corruption(_));
     // What no promise covers may be only in the page cache; it is written again. (A promise beyond the end proves all before it.)
     let proven = survey.promise.position.min(survey.end);
-    let mut whole = proven == survey.end;
+    let mut whole = proven == survey.end || bug::is(Bug::TrustCache);
     if !whole && !repair.waivers.is_empty() {
         // Copies would close the gaps in the LSNs: it is made durable where it is.
         write_again(dir, survey, proven)?;
@@ -261,7 +276,9 @@ fn branch(
     }
     let (at, next_lsn) = if whole {
         (survey.end, repair.next_lsn.unwrap_or(survey.next_lsn))
-    } else if survey.promise.position.epoch == 0 {
+    } else if !survey.chain.iter().any(|e| e.epoch == survey.promise.position.epoch) {
+        // Nothing was promised yet, or only what is dropped by now. The first segment that is left, at least, was begun durably: before the log had its
+        // identity, or before what preceded it was dropped.
         let first = survey.chain.first().copied();
         (
             first.map_or(Position::default(), |e| Position::new(e.epoch, LINK_BLOCK + 1)),
@@ -283,7 +300,7 @@ fn branch(
     let front = entries.first().map_or(u64::MAX, |e| e.epoch);
     control.waivers.retain(|w| w.to.epoch >= front || damaged);
     // Files beyond the newest active segment were never used; only the next in line is replaced in place, since a seal may vouch for it.
-    let lost = damaged && !survey.names.epochs.contains(&(survey.newest + 1));
+    let lost = matches!(&report.verdict, Verdict::Corruption(damage) if damage.kind == DamageKind::LostNewest);
     let epoch = if damaged { survey.highest + 1 + u64::from(lost) } else { survey.newest + 1 };
     let unused = survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && e != epoch && !damaged);
     fork::remove(dir, unused.map(segment_name))?;

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::{Damage, DamageKind};
 use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position,
     Promise, SECTOR, Sector, Waiver,
 };
-use crate::segment::{Dir, Found, Names, Segment};
+use crate::segment::{Dir, EPOCH_MAX, Found, Names, Segment};
 use crate::walk::Walker;
 use crate::{Lsn, Result};
 
@@ -81,11 +82,11 @@ pub(crate) struct Survey {
     pub(crate) next_lsn: Lsn,
     /// Where no valid frame was.
     pub(crate) break_at: Position,
-    /// The highest epoch of an active segment, and of any.
+    /// The highest epoch of an active segment, and of any (but for names beyond what any log reaches).
     pub(crate) newest: u64,
     pub(crate) highest: u64,
     pub(crate) names: Names,
-    /// Active segments without a seal, from the break on.
+    /// Active segments from the fork on: their seals are absent, or may be only in the page cache.
     pub(crate) unsealed: Vec<u64>,
     /// The highest LSN of which any frame speaks, before the break or behind it.
     pub(crate) known: Lsn,
@@ -166,7 +167,8 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         let damage = damage_at(DamageKind::LostAll, dir.file(crate::segment::IDENTITY), 0, Lsn::FIRST, evidence);
         return Ok(Some(Survey::nothing(log.unwrap_or(LogId([0; 16])), names, damage)));
     }
-    let highest = names.epochs.last().copied().unwrap_or(0);
+    // A strange file's name may leave no room for others behind it.
+    let highest = names.epochs.iter().rev().copied().find(|&e| e <= EPOCH_MAX / 2).unwrap_or(0);
     let log = log.unwrap_or(LogId([0; 16]));
 
     // The newest control state known without reading the tail; its start bounds what must be there.
@@ -175,19 +177,21 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
 
     // The tip: the newest segment from which the chain can be walked. `cut` is the oldest segment that cannot be part of it,
     // `lost` the damage, where it is that of a whole segment.
-    let excused = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
-    let bad = surveyor.bad.iter().find(|&(&epoch, _)| !excused(epoch));
-    let mut cut = bad.map(|(&epoch, _)| epoch);
-    let mut lost = bad.map(|(_, damage)| damage.clone());
-    let (chain, scan, found) = loop {
+    let (mut cut, mut lost) = (None, None);
+    let (chain, scan, found, beyond) = loop {
         let chain = surveyor.pick_chain(&mut cut, &control);
         let mut scan = Scan::new(&chain, &control);
         let found = surveyor.scan(&mut scan, &chain, &mut control, progress)?;
+        // What lies behind the break: promises, and whether anything was written. The fast path has looked already.
+        let beyond = if found == Break::Closed { Beyond::default() } else { surveyor.look_beyond(scan.at)? };
+        if matches!(found, Break::Damaged(_) | Break::Structure(_)) || beyond.promise.position > scan.at {
+            control.start = control.start.max(beyond.start);
+        }
         // A chain whose front is gone is no damage if its records were dropped: which the last MARK may be the first to say.
-        let Some(front) = chain.first().copied() else { break (chain, scan, found) };
+        let Some(front) = chain.first().copied() else { break (chain, scan, found, beyond) };
         let pred = surveyor.pred_of(front.epoch, &control).unwrap_or_default();
         if pred.epoch == 0 || front.first_lsn <= control.start {
-            break (chain, scan, found);
+            break (chain, scan, found, beyond);
         }
         let evidence = "a segment of the log is not there, and its records were not dropped"; // Rows 10 and 11.
         let mut damage = damage_at(DamageKind::LostSegment, dir.segment(pred.epoch), 0, control.start, evidence);
@@ -195,6 +199,13 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         lost.get_or_insert(damage);
         cut = Some(front.epoch);
     };
+    // A start beyond the end was said by a frame beyond it, for a truncation that did not come about.
+    control.start = control.start.min(scan.next);
+    // Of the segments that cannot even be opened, the first that the log needs; or any.
+    let tip = chain.last().map_or(0, |e| e.epoch);
+    let excused = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
+    let bad = |above| surveyor.bad.iter().find(|&(&epoch, _)| epoch > above && !excused(epoch)).map(|(_, damage)| damage.clone());
+    lost = bad(tip).or(lost).or_else(|| bad(0));
     if chain.is_empty() && lost.is_none() {
         // The first LINK was durable before anything else was: `LOG`, or what lies behind it.
         let epoch = names.epochs.first().copied().unwrap_or(0);
@@ -233,13 +244,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         chain,
         names,
     };
-    let tip = survey.chain.last().map_or(0, |e| e.epoch);
 
-    // What lies behind the break: promises, and whether anything was written. The fast path has looked already.
-    let mut beyond = Beyond::default();
-    if found != Break::Closed {
-        surveyor.look_beyond(&survey, &mut beyond)?;
-    }
     let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && !beyond.written;
     let found = if ends_closed { Break::Closed } else { found };
     survey.highest = survey.highest.max(beyond.promise.position.epoch);
@@ -252,9 +257,14 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
     // Seals, from the break on: row 12 and row 20.
     let mut seal_damage = None;
     let mut sealed_here = false;
-    for epoch in surveyor.actives().filter(|&e| e >= survey.break_at.epoch) {
+    let fork = survey.break_at.epoch.min(survey.promise.position.epoch);
+    for epoch in surveyor.actives().filter(|&e| e >= fork) {
+        survey.unsealed.push(epoch);
+        if epoch < survey.break_at.epoch {
+            continue;
+        }
         match surveyor.seal(epoch)? {
-            Seal::Absent => survey.unsealed.push(epoch),
+            Seal::Absent => {}
             Seal::Damaged => seal_damage = Some(epoch),
             Seal::There(_) if epoch == survey.newest && !survey.names.epochs.contains(&(epoch + 1)) && lost.is_none() => {
                 let evidence = "the newest segment is sealed: there was another after it, and it is gone";
@@ -354,7 +364,9 @@ struct Scan {
     end: Position,
     next: Lsn,
     promise: Promise,
-    /// The segment whose LINK makes the promise, or, without a promise, begins the log.
+    /// Where the chain begins.
+    first: Position,
+    /// The segment whose LINK makes the promise, or, without a promise, begins the chain.
     promising_link: Option<u64>,
     closed: bool,
     /// No frame was seen yet: a unit may have begun in a segment that was dropped.
@@ -378,6 +390,7 @@ impl Scan {
             end: at,
             next: expect,
             promise: Promise::default(),
+            first: at,
             promising_link: chain.first().map(|first| first.epoch),
             closed: false,
             fresh: true,
@@ -437,12 +450,13 @@ impl Scan {
         }
         self.expect = header.next_lsn();
         self.at.block += header.blocks();
-        if !self.in_unit {
+        if !self.in_unit || bug::is(Bug::AcceptPartialUnit) {
             self.end = self.at;
             self.next = self.expect;
         }
         // A promise beyond the frame itself is only made by a fork's LINK, for what was written before it.
-        if header.promise.position > self.promise.position {
+        // One before the chain's first segment, which was dropped since, proves nothing of what is left.
+        if header.promise.position > self.promise.position.max(self.first) {
             self.promise = header.promise;
             let itself = is_link && header.promise.position.epoch >= epoch;
             self.promising_link = itself.then_some(epoch);
@@ -515,6 +529,8 @@ struct Beyond {
     promise: Promise,
     /// The last LSN that a frame header names, promised or not.
     known: Lsn,
+    /// The highest start that a LINK or MARK names.
+    start: Lsn,
     written: bool,
     garbled: u64,
 }
@@ -526,9 +542,11 @@ impl Beyond {
             self.known = self.known.max(header.next_lsn().prev()).max(header.promise.lsn);
             // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
             let itself = header.promise.position > Position::new(binding.epoch, block);
-            if (active || !itself) && header.promise.position > self.promise.position {
+            let counts = (active || !itself || bug::is(Bug::TrustTornLink)) && !bug::is(Bug::IgnorePromises);
+            if counts && header.promise.position > self.promise.position {
                 self.promise = header.promise;
             }
+            self.start = self.start.max(start_of(binding, block, &header, bytes).unwrap_or(Lsn::ZERO));
         }
         let first = u64::from(block) * (BLOCK / SECTOR) as u64;
         for (sector, index) in bytes.chunks_exact(SECTOR).zip(first..) {
@@ -539,6 +557,18 @@ impl Beyond {
             }
         }
     }
+}
+
+/// The start LSN that a LINK or MARK names, if it is whole. (These have one block.)
+fn start_of(binding: &Binding, block: u32, header: &FrameHeader, bytes: &[u8]) -> Option<Lsn> {
+    if !matches!(header.kind, Kind::Link | Kind::Mark) || header.frame_len() != bytes.len() {
+        return None;
+    }
+    let mut frame = bytes.to_vec();
+    binding.open_body(block, header, &mut frame).ok()?;
+    let payload = format::payload(header, &frame);
+    let control = if header.kind == Kind::Link { Link::decode(payload)?.control } else { Control::decode(payload)? };
+    Some(control.start)
 }
 
 enum Seal {
@@ -580,7 +610,7 @@ impl Surveyor<'_> {
             };
             let link = match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
                 Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
-                    Some(link) if link.pred.epoch < epoch => LinkState::Active { link, header },
+                    Some(link) if link.pred.epoch < epoch && epoch > 0 => LinkState::Active { link, header },
                     _ => LinkState::Damaged("a LINK that does not add up"),
                 },
                 Found::Frame(_) => LinkState::Damaged("another frame in the LINK's place"),
@@ -721,6 +751,10 @@ impl Surveyor<'_> {
     fn closed(&self, tip: &Entry, scan: &mut Scan, control: &mut Control) -> Result<Option<Break>> {
         let Some(slot) = self.slots.get(&tip.epoch).filter(|slot| slot.short.is_none()) else { return Ok(None) };
         let segment = self.open(tip.epoch)?;
+        // Sealed, there is more behind it, or should be.
+        if segment.head(slot.blocks - 1)? != Head::Unwritten {
+            return Ok(None);
+        }
         let (mut written, mut unwritten) = (LINK_BLOCK, slot.blocks - 1);
         while unwritten - written > 1 {
             let middle = written + (unwritten - written) / 2;
@@ -753,12 +787,13 @@ impl Surveyor<'_> {
     }
 
     /// Reads all that lies behind the break: the rest of that segment (if the log does not leave it before), and every file with a higher epoch.
-    fn look_beyond(&self, survey: &Survey, beyond: &mut Beyond) -> Result<()> {
-        let behind = || self.slots.range(survey.break_at.epoch..);
+    fn look_beyond(&self, at: Position) -> Result<Beyond> {
+        let mut beyond = Beyond::default();
+        let behind = || self.slots.range(at.epoch..);
         let blocks_max = behind().map(|(_, slot)| slot.blocks.min(READ_BLOCKS)).max().unwrap_or(0);
         let mut buf = vec![0; blocks_max as usize * BLOCK];
         for (&epoch, slot) in behind() {
-            let from = if epoch == survey.break_at.epoch { survey.break_at.block } else { LINK_BLOCK };
+            let from = if epoch == at.epoch { at.block } else { LINK_BLOCK };
             let (segment, active) = (self.open(epoch)?, self.active(epoch).is_some());
             let mut block = from;
             while block < slot.blocks {
@@ -766,7 +801,7 @@ impl Surveyor<'_> {
                 let read = segment.read(block, &mut buf[..want])?;
                 for (bytes, block) in buf[..read].chunks_exact(BLOCK).zip(block..) {
                     // A seal is written when all before it is, or by a recovery: it says nothing of a hole.
-                    let own_seal = block == slot.blocks - 1 && epoch == survey.break_at.epoch;
+                    let own_seal = block == slot.blocks - 1 && epoch == at.epoch;
                     let written = beyond.written;
                     beyond.take(&segment.binding, active, block, bytes);
                     beyond.written &= written || !own_seal;
@@ -777,7 +812,7 @@ impl Surveyor<'_> {
                 block += (want / BLOCK) as u32;
             }
         }
-        Ok(())
+        Ok(beyond)
     }
 
     fn seal(&self, epoch: u64) -> Result<Seal> {

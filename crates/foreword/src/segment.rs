@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::assemble::FrameBuf;
+use crate::bug::{self, Bug};
 use crate::disk::{self, Access, Disk, DiskFile};
 use crate::error::{Damage, DamageKind, Doing};
-use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LogId, Position, SECTOR, SegmentHeader};
+use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SegmentHeader};
 use crate::{Error, Lsn, Result};
 
 pub(crate) const IDENTITY: &str = "LOG";
 pub(crate) const LOCK: &str = "LOCK";
 pub(crate) const DAMAGED: &str = "damaged";
 const TMP: &str = ".tmp";
+
+/// Beyond what any log reaches; so epochs can be counted up without a thought of overflow.
+pub(crate) const EPOCH_MAX: u64 = u64::MAX >> 8;
 
 /// How much is zero-filled at a time: small enough not to stall a commit that shares the disk.
 const FILL: usize = 1 << 20;
@@ -32,7 +36,8 @@ pub(crate) fn segment_name(epoch: u64) -> String {
 
 fn parse_segment_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+    let epoch = (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?;
+    epoch.filter(|&epoch| epoch <= EPOCH_MAX)
 }
 
 /// The names in a log's directory, sorted out.
@@ -56,7 +61,11 @@ impl Dir {
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.disk.sync_dir(&self.path).doing("sync the directory", &self.path)
+        self.sync_names().doing("sync the directory", &self.path)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        if bug::is(Bug::SkipDirSync) { Ok(()) } else { self.disk.sync_dir(&self.path) }
     }
 
     pub(crate) fn names(&self) -> Result<Names> {
@@ -110,7 +119,11 @@ impl Dir {
 
     pub(crate) fn has_writer(&self) -> Result<bool> {
         let path = self.file(LOCK);
-        self.disk.is_locked(&path).doing("ask for the writer's lock", &path)
+        match self.disk.is_locked(&path) {
+            // Listing it will say what it is.
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => Ok(false),
+            locked => locked.doing("ask for the writer's lock", &path),
+        }
     }
 
     fn write_small(&self, name: &str, text: &str) -> Result<()> {
@@ -158,7 +171,9 @@ impl Dir {
                 Some(old) => {
                     self.disk.rename(&self.segment(old), &tmp)?;
                     // Durable first: or a crash could leave the new header under the old name.
-                    self.disk.sync_dir(&self.path)?;
+                    if !bug::is(Bug::RecycleInPlace) {
+                        self.sync_names()?;
+                    }
                     self.disk.open(&tmp, Access::Write)?
                 }
                 None => {
@@ -168,8 +183,9 @@ impl Dir {
                         _ => {}
                     }
                     let file = self.disk.open(&tmp, Access::Create)?;
-                    file.allocate(bytes)?;
-                    fill(&*file, bytes, hurry)?;
+                    // Where no space can be reserved, only zeros reserve it.
+                    let reserved = file.allocate(bytes)?;
+                    fill(&*file, bytes, &|| reserved && hurry())?;
                     file
                 }
             };
@@ -183,9 +199,11 @@ impl Dir {
                 recycled_from: recycle.unwrap_or(0),
             };
             disk::write_full(&*file, &mut [io::IoSlice::new(&header.encode())], 0, false)?;
-            file.sync()?;
+            if !bug::is(Bug::SkipHeaderSync) {
+                file.sync()?;
+            }
             self.disk.rename(&tmp, &path)?;
-            self.disk.sync_dir(&self.path)?;
+            self.sync_names()?;
             Ok(file)
         })();
         match made {
@@ -325,6 +343,11 @@ impl Segment {
         Ok(self.binding.head(block, &sector))
     }
 
+    /// Whether neither a LINK nor the first frame behind it was written.
+    pub(crate) fn is_unused(&self) -> Result<bool> {
+        Ok(self.head(LINK_BLOCK)? == Head::Unwritten && self.head(LINK_BLOCK + 1)? == Head::Unwritten)
+    }
+
     /// Reads, checks and opens the frame at a block. `end` bounds it (the block behind the last that it may have).
     pub(crate) fn frame(&self, block: u32, end: u32, buf: &mut Vec<u8>) -> Result<Found> {
         buf.resize(BLOCK, 0);
@@ -353,10 +376,13 @@ impl Segment {
 
     /// Writes bytes at a block, durably if asked.
     pub(crate) fn write(&self, block: u32, bufs: &mut [io::IoSlice<'_>], durable: bool) -> Result<()> {
-        disk::write_full(&*self.file, bufs, self.at(block).byte(), durable).doing("write the segment", &self.path)
+        let wrote = disk::write_full(&*self.file, bufs, self.at(block).byte(), durable).doing("write the segment", &self.path);
+        if bug::is(Bug::RetryFlush) && durable && wrote.is_err() { self.sync() } else { wrote }
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync().doing("sync the segment", &self.path)
+        let synced = self.file.sync();
+        let synced = if bug::is(Bug::RetryFlush) && synced.is_err() { self.file.sync() } else { synced };
+        synced.doing("sync the segment", &self.path)
     }
 }

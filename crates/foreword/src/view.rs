@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use crate::disk::{Disk, OsDisk};
 use crate::error::Damage;
-use crate::format::{Control, FRAME_BLOCKS_MAX, Head, LINK_BLOCK, LogId, Position};
+use crate::format::{self, Control, FRAME_BLOCKS_MAX, Head, Kind, LINK_BLOCK, Link, LogId, Position};
 use crate::reader::{Chain, Iter, Reader, Source};
 use crate::recovery::{self, Depth, Survey, Verdict};
-use crate::segment::Dir;
+use crate::segment::{Dir, Found};
 use crate::{Error, Lsn, Result};
 
 /// How often a reader that waits looks whether there is more.
 const POLL: Duration = Duration::from_millis(5);
+/// How often it looks while nobody has the log open: then a look reads what lies behind the end, and only a writer that came and went
+/// between can have changed anything.
+const POLL_AT_REST: Duration = Duration::from_millis(200);
 
 /// A log, open for reading only. Changes nothing, takes no lock that a writer could meet for long.
 ///
@@ -199,12 +202,12 @@ impl State {
                     break;
                 }
                 limit = limit.max(header.promise.lsn);
-                if matches!(header.kind, crate::format::Kind::Mark | crate::format::Kind::Link)
-                    && let crate::segment::Found::Frame(whole) = segment.frame(seen.block, segment.data_end(), &mut buf)?
-                {
-                    let payload = crate::format::payload(&whole, &buf);
+                if matches!(header.kind, Kind::Mark | Kind::Link) {
+                    // Not all of it is there yet: another time.
+                    let Found::Frame(whole) = segment.frame(seen.block, segment.data_end(), &mut buf)? else { break };
+                    let payload = format::payload(&whole, &buf);
                     let new = match whole.kind {
-                        crate::format::Kind::Link => crate::format::Link::decode(payload).map(|link| link.control),
+                        Kind::Link => Link::decode(payload).map(|link| link.control),
                         _ => Control::decode(payload),
                     };
                     control = new.unwrap_or(control);
@@ -237,6 +240,15 @@ impl State {
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As `limit`, for who asks again and again.
+    fn limit_for_waiting(&self, beyond: Lsn) -> Result<Lsn> {
+        let (at_rest, limit) = {
+            let state = self.lock();
+            (!state.live && state.limit <= beyond && state.looked.elapsed() < POLL_AT_REST, state.limit)
+        };
+        if at_rest && !self.dir.has_writer()? { Ok(limit) } else { self.limit(beyond) }
     }
 }
 
@@ -276,7 +288,7 @@ impl Source for Shared {
 
     fn wait(&self, beyond: Lsn, timeout: Option<Duration>) -> Result<bool> {
         let deadline = timeout.map(|t| Instant::now() + t);
-        while self.limit(Lsn::MAX)? <= beyond {
+        while self.limit_for_waiting(beyond)? <= beyond {
             if self.damage().is_some() {
                 return Ok(true); // The next read says so.
             }
@@ -289,7 +301,7 @@ impl Source for Shared {
     }
 
     fn poll(&self, beyond: Lsn, waker: &Waker) -> Poll<Result<bool>> {
-        match self.limit(Lsn::ZERO) {
+        match self.limit_for_waiting(beyond) {
             Ok(limit) if limit > beyond || self.damage().is_some() => Poll::Ready(Ok(true)),
             Ok(_) => {
                 // Nobody in this process knows when there is more.

@@ -25,7 +25,7 @@ FLAGS = {HEADER: 0, LINK: 0, DATA: CONTINUES | CONTINUED, MARK: CLOSED, SEAL: 0}
 VALID, UNWRITTEN, TORN, DAMAGED = "valid", "unwritten", "torn", "damaged"
 ZEROS = bytes(SECTOR)
 
-Head = namedtuple("Head", "magic crc body kind flags prev size count head promise_block"
+Head = namedtuple("Head", "magic crc body kind flags zero size count head promise_block"
                           " promise_epoch promise_lsn first epoch")
 HEAD = struct.Struct("<4sIIBBHIIIIQQQQ")
 Frame = namedtuple("Frame", "head blocks payload")
@@ -126,6 +126,12 @@ class Segment:
         good = head.crc == own and head.epoch == self.epoch and self.tagged(block * 8, 1)
         return head if good else None
 
+    def promise_at(self, block):
+        """The promise of the header at the block; a LINK that promises itself must be whole."""
+        head = self.header_at(block)
+        promise = (head.promise_epoch, head.promise_block) if head else (0, 0)
+        return promise if promise <= (self.epoch, block) or self.place(block)[0] == VALID else (0, 0)
+
     def place(self, block):
         """(state, frame) of the place; a torn frame comes without payload."""
         if block not in self.places:
@@ -165,7 +171,7 @@ class Segment:
             raise bad
         if head.kind != DATA and (head.count or head.head):
             raise bad
-        if head.kind not in (DATA, MARK) and head.prev:
+        if head.zero:
             raise bad
         return VALID, Frame(head, blocks, bytes(whole[64:stop]))
 
@@ -189,7 +195,7 @@ class Segment:
         if len(frame.payload) != 8:
             raise Corrupt(22, (self.epoch, self.last))
         end, zero = struct.unpack("<II", frame.payload)
-        if zero or not 1 < end <= self.last:
+        if zero or end > self.last:
             raise Corrupt(22, (self.epoch, self.last))
         return VALID, end
 
@@ -219,8 +225,8 @@ def control_part(raw, at):
 
 
 class Reader:
-    def __init__(self, segments):
-        self.segs = segments
+    def __init__(self, segments, has_log):
+        self.segs, self.has_log, self.actives = segments, has_log, []
         self.control = Control(0, [])
         self.restart()
 
@@ -230,7 +236,12 @@ class Reader:
         self.closed, self.promise = False, (0, 0)
 
     def waiver(self, at):
+        """The waiver that gives up a position."""
         return next((w for w in self.control.waivers if w.begin <= at < w.end), None)
+
+    def way_in(self, epoch):
+        """The waiver that leads from elsewhere into a segment."""
+        return next((w for w in self.control.waivers if w.begin[0] < epoch == w.end[0]), None)
 
     # The verdict at a position X.
 
@@ -242,30 +253,26 @@ class Reader:
                 continue
             here, stop = epoch == at[0], min(seg.last + 1, len(seg.data) // BLOCK)
             for block in range(at[1] if here else 1, stop):
-                head = seg.header_at(block)
-                if head:
-                    promise = max(promise, (head.promise_epoch, head.promise_block))
-            if here and seg.seal()[1] == at[1]:
-                stop = seg.last
+                promise = max(promise, seg.promise_at(block))
+            stop = min(stop, seg.last) if here else stop    # X's own SEAL is not "written behind X"
             sectors = range(after if here else 8, stop * 8)
             written = written or any(seg.written(i) for i in sectors)
         return promise > at, written
 
-    def judge(self, at, on_chain):
+    def judge(self, at):
         """(name, row, at), where X is the position."""
         seg = self.segs[at[0]]
-        state, frame = seg.place(at[1]) if at[1] <= seg.last else (DAMAGED, None)
-        if state == DAMAGED and on_chain and at[1] == seg.last:
-            raise Corrupt(20, at)
+        # The SEAL's block is no place for a frame: a segment that is full ends before it.
+        state, frame = seg.place(at[1]) if at[1] < seg.last else (UNWRITTEN, None)
         promised, written = self.behind(at, at[1] * 8 + (frame.blocks * 8 if frame else 1))
         if state == DAMAGED:
             raise Corrupt(7 if promised else 8, at)
         if promised:
             raise Corrupt(6, at)
-        if on_chain:
-            self.check_seal(seg)
-            if seg.seal()[0] == VALID and max(self.segs) == at[0]:
-                raise Corrupt(12, at)
+        if state == UNWRITTEN:
+            for epoch in sorted(e for e in self.actives if e >= at[0]):
+                if self.segs[epoch].seal()[0] == DAMAGED:
+                    raise Corrupt(20, (epoch, self.segs[epoch].last))
         if written:
             return "torn-tail", 4, at
         if state == TORN:
@@ -274,37 +281,48 @@ class Reader:
             return "torn-tail", 5, at
         return ("clean", 1, at) if self.closed else ("unclosed", 2, at)
 
-    def check_seal(self, seg):
-        at = (seg.epoch, seg.last)
-        if not self.waiver(at) and seg.seal()[0] == DAMAGED:
-            raise Corrupt(20, at)
-
-    def check_files(self):
-        for epoch, seg in sorted(self.segs.items()):
-            if seg.defect and not self.waiver(seg.defect[1]) and not self.waiver((epoch, 1)):
-                raise Corrupt(*seg.defect)
-
     # The chain, backwards, then its frames, forwards.
 
     def run(self):
-        actives = []
         for epoch in sorted(self.segs, reverse=True):
-            if self.segs[epoch].defect is None or self.segs[epoch].defect[0] in (9, 17):
-                if self.segs[epoch].link():
-                    actives.append(epoch)
-        below = 1 << 64
+            seg = self.segs[epoch]
+            if (seg.defect is None or seg.defect[0] == 17) and seg.link():
+                self.actives.append(epoch)
+        self.control = self.last_control(self.segs[self.actives[0]]) if self.actives else Control(0, [])
+        lost, below = None, 1 << 64
+        for epoch, seg in sorted(self.segs.items(), reverse=True):
+            if seg.defect and epoch not in self.actives and not self.waiver((epoch, 1)):
+                lost, below = seg.defect, epoch
+        if lost is None and self.actives:       # row 12
+            newest = self.actives[0]
+            if self.segs[newest].seal()[0] == VALID and newest + 1 not in self.segs:
+                lost = 12, (newest + 1, 0)
         while True:
-            top = next((e for e in actives if e < below), None)
+            top = next((e for e in self.actives if e < below), None)
             self.restart()
             self.control = self.last_control(self.segs[top]) if top else Control(0, [])
-            self.check_files()
-            if top is None:             # nothing but prepared segments
-                return self.judge((min(self.segs), 1), False)
-            chain, broken = self.trace(top, actives)
-            if broken is None:
-                return self.walk(chain)
-            self.judge((broken, 1), False)      # if it is no corruption, the log ends before it
-            below = broken
+            if top is None:
+                if lost:
+                    raise Corrupt(*lost)
+                at = min(self.segs), 1
+                if not self.has_log:            # nothing but prepared segments
+                    return self.judge(at)
+                raise Corrupt(7 if self.segs[at[0]].place(1)[0] == DAMAGED else 6, at)
+            chain, broken, missing = self.trace(top)
+            if missing:
+                lost, below = lost or missing, chain[0][0]
+            elif broken is not None:
+                below = broken
+            else:
+                break
+        try:
+            verdict = self.walk(chain)
+        except Corrupt:
+            if lost is None:
+                raise
+        if lost:
+            raise Corrupt(*lost)
+        return verdict
 
     def last_control(self, seg):
         control, block = seg.link().control, 1
@@ -313,50 +331,61 @@ class Reader:
             if frame.head.kind == MARK:
                 control = control_part(frame.payload, (seg.epoch, block))
             block += frame.blocks
+        # Behind damage, all that counts is how far the start has risen.
+        broken = seg.epoch, block
+        damaged, start, promise = block < seg.last and seg.place(block)[0] == DAMAGED, 0, (0, 0)
+        for epoch, seg in self.segs.items():
+            if epoch < broken[0] or seg.defect and seg.defect[0] != 17:
+                continue
+            block = block if epoch == broken[0] else 1
+            for at in range(block, min(seg.last + 1, len(seg.data) // BLOCK)):
+                head = seg.header_at(at)
+                promise = max(promise, seg.promise_at(at))
+                if head and head.kind in (LINK, MARK) and seg.place(at)[0] == VALID:
+                    payload = seg.place(at)[1].payload
+                    start = max(start, control_part(payload[16 if head.kind == LINK else 0:], (epoch, at)).start)
+        if damaged or promise > broken:
+            control = control._replace(start=max(control.start, start))
         return control
 
-    def trace(self, epoch, actives):
-        """[(epoch, end)] from the oldest on (the newest has no end), or an epoch whose LINK is not there."""
+    def trace(self, epoch):
+        """[(epoch, end)] from the oldest on (the newest has no end); an epoch whose LINK is not there; the damage, if a segment is lost."""
         chain, start = [(epoch, None)], self.control.start
         while True:
-            waiver = self.waiver((epoch, 1))
-            link = self.segs[epoch].link() if epoch in actives else None
-            if waiver and waiver.begin[0] < epoch:
+            waiver = self.way_in(epoch)
+            link = self.segs[epoch].link() if epoch in self.actives else None
+            if waiver:
                 (before, end), first = waiver.begin, waiver.first
             elif link:
                 before, end, first = link[:3]
-            elif waiver:                # its LINK was given up: the next older one, as sealed
-                before = next((e for e in actives if e < epoch), 0)
-                end = self.segs[before].seal()[1] if before else 0
-                first = waiver.first
-                if end is None:
-                    raise Corrupt(10, (epoch, 1))
             elif epoch in self.segs:
-                return chain, epoch
+                return chain, epoch, None
             else:
-                raise Corrupt(10 if min(self.segs) < epoch else 11, (epoch, 0))
+                row = 10 if min(self.segs) < epoch else 11
+                return chain[-2::-1], None, (row, (epoch, 0))
             if before == 0:
                 self.expected = 1
             if before == 0 or first <= start:
-                return chain[::-1], None
+                return chain[::-1], None, None
             if before in self.segs and not 1 <= end <= self.segs[before].last:
                 raise Corrupt(22, (epoch, 1))
             epoch = before
             chain.append((epoch, end))
 
     def walk(self, chain):
-        index, block, prev = 0, 1, 0
+        index, block = 0, 1
+        way_in = self.way_in(chain[0][0])
+        if way_in:
+            block, self.expected = way_in.end[1], way_in.last + 1
         loose = self.expected is None   # what came before is not there: it cannot be compared with
         while True:
             epoch, end = chain[index]
             seg, at = self.segs.get(epoch), (epoch, block)
-            waiver = self.waiver(at)
-            if waiver:
-                if self.unit:
-                    self.expected = self.unit[0][0]
+            waiver = next((w for w in self.control.waivers if w.begin == at), None)
+            if waiver and self.unit is None:
                 if self.expected is not None and waiver.last + 1 < self.expected:
                     raise Corrupt(22, at)
-                self.unit, self.need, self.closed = None, 0, False
+                self.closed = False
                 self.expected, loose = waiver.last + 1, True
                 while chain[index][0] < waiver.end[0]:
                     index += 1
@@ -367,8 +396,7 @@ class Reader:
             if seg is None:
                 raise Corrupt(10, at)
             if end is not None and block >= end:
-                self.check_seal(seg)
-                index, block, prev = index + 1, 1, 0
+                index, block = index + 1, 1
                 continue
             frame = None
             if block < seg.last:
@@ -381,7 +409,7 @@ class Reader:
                 raise Corrupt(22, at)
             if self.expected is None:
                 self.expected = head.first
-            if head.first != self.expected or (head.prev != prev and not loose):
+            if head.first != self.expected:
                 raise Corrupt(22, at)
             self.promise = max(self.promise, (head.promise_epoch, head.promise_block))
             self.closed = False
@@ -390,25 +418,27 @@ class Reader:
             elif head.kind == MARK:
                 if self.unit is not None:
                     raise Corrupt(22, at)
-                self.control = self.control._replace(start=control_part(frame.payload, at).start)
+                self.raise_start(control_part(frame.payload, at).start)
                 self.closed = bool(head.flags & CLOSED)
             else:
-                self.control = self.control._replace(start=seg.link().control.start)
-            prev, block = frame.blocks, block + frame.blocks
+                self.raise_start(seg.link().control.start)
+            block += frame.blocks
             loose = loose and head.kind == LINK     # a LINK may stand amid a unit
 
+    def raise_start(self, start):
+        """The start LSN only rises: what an old frame says of it does not undo what a new one said."""
+        self.control = self.control._replace(start=max(start, self.control.start))
+
     def ended(self, seg, block, end):
-        """The walk has come to where no valid frame is. A SEAL for just this end leads on to the next file."""
-        state, sealed = seg.seal()
-        if end is None and state == VALID:
-            if sealed < block:
-                raise Corrupt(22, (seg.epoch, seg.last))
-            if sealed == block and (block == seg.last or seg.place(block)[0] == UNWRITTEN):
-                later = [e for e in self.segs if e > seg.epoch]
-                if not later:
-                    raise Corrupt(12, (seg.epoch, block))
-                return self.judge((min(later), 1), False)
-        return self.judge((seg.epoch, block), True)
+        """The walk has come to where no valid frame is. A SEAL for no later an end leads on to the next file."""
+        state = seg.place(block)[0] if block < seg.last else UNWRITTEN
+        if seg.defect and (end is None or state == DAMAGED):
+            raise Corrupt(*seg.defect)
+        sealed, follower = seg.seal(), self.segs.get(seg.epoch + 1)
+        if end is None and state != DAMAGED and sealed[0] == VALID and sealed[1] <= block and follower:
+            if follower.place(1)[0] == DAMAGED or self.behind((seg.epoch, block), block * 8 + 1)[0]:
+                return self.judge((follower.epoch, 1))
+        return self.judge((seg.epoch, block))
 
     def data(self, frame, loose, at):
         head, payload, bad = frame.head, frame.payload, Corrupt(22, at)
@@ -495,23 +525,24 @@ def open_log(directory):
              for n in sorted(names) if re.fullmatch(r"[0-9]{20}\.seg", n)}
     owners = {e: own[2] for e, own in ((e, own_header(d)) for e, d in files.items()) if own}
     uuid = owners[max(owners)] if owners else bytes(16)
+    identity = None
     if "LOG" in names:
         text = rb"foreword log format 1\nuuid (%s)\n" % b"-".join(b"[0-9a-f]{%d}" % n for n in (8, 4, 4, 4, 12))
         match = re.fullmatch(text, read(os.path.join(directory, "LOG")))
-        if not match:
-            raise Corrupt(21, (0, 0))
-        uuid = bytes.fromhex(match.group(1).decode().replace("-", ""))
         if not files:
             raise Corrupt(13, (0, 0))
-        if owners and uuid not in owners.values():
-            raise Corrupt(21, (0, 0))
+        named = bytes.fromhex(match.group(1).decode().replace("-", "")) if match else None
+        if named is None or (owners and named not in owners.values()):
+            identity = Corrupt(21, (0, 0))
+        else:
+            uuid = named
     segments = {}
     for epoch, data in files.items():
         if not 0 < epoch < 1 << 64:
             raise Corrupt(15, (epoch, 0))
         segments[epoch] = Segment(epoch, uuid, data)
         segments[epoch].defect = check_header(segments[epoch], epoch, uuid)
-    return segments
+    return segments, "LOG" in names, identity
 
 
 def main():
@@ -520,8 +551,11 @@ def main():
         return 1
     reader = None
     try:
-        reader = Reader(open_log(sys.argv[1]))
-        name, row, at = reader.run() if reader.segs else ("unclosed", 2, (0, 0))
+        segments, has_log, identity = open_log(sys.argv[1])
+        reader = Reader(segments, has_log)
+        name, row, at = reader.run() if segments else ("unclosed", 2, (0, 0))
+        if identity:
+            raise identity
     except Corrupt as damage:
         name, row, at = "corruption", damage.row, damage.at
     lines = ["%d %s" % (lsn, body.hex() or "-")

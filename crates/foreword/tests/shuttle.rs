@@ -261,9 +261,8 @@ fn a_close_leaves_no_future_hanging() {
 fn who_gathers_leads_even_if_its_own_record_is_durable_by_then() {
     explore(|| {
         let log = Arc::new(open(&Memory::new(i64::MAX)));
-        let mut workers: Vec<_> = (0..3u8)
-            .map(|t| spawn(&log, move |log| (0..4u8).for_each(|i| _ = log.commit(&[t, i]).unwrap())))
-            .collect();
+        let mut workers: Vec<_> =
+            (0..3u8).map(|t| spawn(&log, move |log| (0..4u8).for_each(|i| _ = log.commit(&[t, i]).unwrap()))).collect();
         workers.push(spawn(&log, |log| (1..4).for_each(|lsn| log.hold("hold", Lsn(lsn)).unwrap())));
         workers.into_iter().for_each(|t| t.join().unwrap());
         assert_eq!(log.durable_lsn(), Lsn(12));

@@ -781,3 +781,23 @@ fn row_22_wrong_structure() {
         damaged(&files, &says, &after([1], &[(2, 4)], &aside, 2), &after([1, 3, 4], &[(2, 2)], &aside, 5));
     }
 }
+
+#[test]
+fn row_7_before_the_mark_that_says_what_was_dropped() {
+    // That the front was dropped is said by a MARK behind the damage: its segments are not lost.
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..18);
+    log.truncate_front(Lsn(10)).unwrap();
+    commit(&log, 18..20);
+    let mut files = Files::read(dir.path());
+    drop(log);
+    assert!(files.frame(1, 1).is_none(), "segment 1 is gone");
+    files.flip(3, 2 * BLOCK + 70, 0);
+    let dir = files.dir();
+    let damage = damage(check_dir(dir.path()).verdict);
+    assert_eq!((damage.kind, damage.first_lsn, damage.last_lsn), (DamageKind::Garbled, Lsn(15), Some(Lsn(18))));
+    let log = small().on_damage(OnDamage::Salvage).open(dir.path()).unwrap();
+    assert_eq!(log.recovery().given_up, [(Lsn(15), Lsn(15))]);
+    goes_on(dir.path(), log, numbered((10..15).chain(16..20)), 20, &[(15, 15)]);
+}

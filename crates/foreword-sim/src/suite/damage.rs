@@ -29,8 +29,10 @@ pub struct DamageTally {
     pub states: u64,
     /// Of these, how many the log reported.
     pub reported: u64,
-    /// How many it opened, after a repair, with all that was readable.
+    /// Repairs after which the log was gone on with.
     pub repaired: u64,
+    /// Salvages that were refused: an error, and stopping at the damage is left.
+    pub refused: u64,
 }
 
 /// The logs that are damaged: steps, and whether the log is closed then.
@@ -139,37 +141,44 @@ impl Subject {
         let says_so = verified.as_ref().is_ok_and(|v| v.verdict.as_ref().is_some_and(|v| v.name() == "corruption"));
         ensure(says_so, "verify finds the damage that readers find", || format!("{verified:?} for {error}"))?;
         for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
-            self.check_repair(&disk.copy(), action)?;
-            tally.repaired += 1;
+            let done = self.check_repair(&disk.copy(), action)?;
+            *(if done { &mut tally.repaired } else { &mut tally.refused }) += 1;
         }
         Ok(())
     }
 
-    /// A damaged log that is opened all the same: what it returns is right, and it can be gone on with.
-    fn check_repair(&self, disk: &SimDisk, action: OnDamage) -> Checked {
-        let repair = |error: Error| violated("a damaged log can be gone on with", format!("{action:?}: {error}"));
-        let log = match options(disk, SEGMENT_BYTES).on_damage(action).open(DIR) {
-            Ok(log) => log,
-            Err(error) => return repair(error),
+    /// A damaged log that is opened all the same: what it returns is right, and it can be gone on with. `false` if the salvage was refused.
+    fn check_repair(&self, disk: &SimDisk, action: OnDamage) -> Checked<bool> {
+        match self.repair(disk, action)? {
+            Ok(()) => Ok(true),
+            Err(_) if action == OnDamage::Salvage => Ok(false),
+            Err(error) => violated("a log that stops at its damage can be gone on with", error.to_string()),
+        }
+    }
+
+    fn repair(&self, disk: &SimDisk, action: OnDamage) -> Checked<Result<(), Error>> {
+        let opened = options(disk, SEGMENT_BYTES).on_damage(action).open(DIR);
+        let read = opened.and_then(|log| self.read(&log).map(|before| (log, before)));
+        let (log, before) = match read {
+            Ok((log, before)) => (log, before?),
+            // Opening for writing looks at the tail alone: damage before that is found by reading.
+            Err(Error::Corruption(_)) if action == OnDamage::StopAtDamage => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
         };
-        // Opening for writing looks at the tail alone: damage before that is found by reading.
-        let before = match self.read(&log) {
-            Ok(before) => before?,
-            Err(Error::Corruption(_)) => return Ok(()),
-            Err(error) => return repair(error),
-        };
-        match log.commit(b"after the repair").and_then(|lsn| log.close().map(|()| lsn)) {
+        let after = b"after the repair";
+        match log.commit(after).and_then(|lsn| log.close().map(|()| lsn)) {
             Ok(lsn) if lsn.0 > before.last().copied().unwrap_or(0) => {}
             Ok(lsn) => return violated("LSNs rise", format!("{lsn} after {before:?}")),
-            Err(error) => return repair(error),
+            Err(error) => return Ok(Err(error)),
         }
-        let again = match options(disk, SEGMENT_BYTES).open(DIR) {
-            Ok(log) => log.iter(Lsn::ZERO).collect::<Result<Vec<_>, _>>(),
-            Err(error) => return repair(error),
+        let read = options(disk, SEGMENT_BYTES).open(DIR).and_then(|log| log.iter(Lsn::ZERO).collect::<Result<Vec<_>, _>>());
+        let again = match read {
+            Ok(again) => again,
+            Err(error) => return Ok(Err(error)),
         };
-        let kept =
-            again.as_ref().is_ok_and(|a| a.len() == before.len() + 1 && a.last().is_some_and(|r| r.data == b"after the repair"));
-        ensure(kept, "what a repair left stays", || format!("{action:?}: {before:?}, then {:?}", again.map(|a| a.len())))
+        let kept = again.len() == before.len() + 1 && again.last().is_some_and(|r| r.data == after);
+        ensure(kept, "what a repair left stays", || format!("{action:?}: {before:?}, then {} records", again.len()))?;
+        Ok(Ok(()))
     }
 
     /// Reads what a repair left: the LSNs, if each record is what was appended there.

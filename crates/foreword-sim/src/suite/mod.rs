@@ -16,3 +16,27 @@ pub use exhaustive::{Bounds, Failure, Tally, exhaustive};
 pub use model::Violation;
 pub use random::{Case, Event, Summary, full_disk};
 pub use runner::Step;
+
+/// A part of the suite: run from a seed; what went wrong.
+pub type Part = fn(u64) -> Result<(), String>;
+
+/// A small run of each part of the suite, by name: enough to find any of the library's deliberate bugs (`scripts/bugs.sh`).
+pub const PARTS: &[(&str, Part)] =
+    &[("crash states", small_exhaustive), ("random cases", some_cases), ("full disk", some_full_disks), ("damage", some_damage)];
+
+fn small_exhaustive(seed: u64) -> Result<(), String> {
+    let bounds = Bounds { steps: 2, steps_aged: 1, seed, ..Bounds::default() };
+    exhaustive(&bounds, &|_| ()).map(drop).map_err(|failure| failure.to_string())
+}
+
+fn some_cases(seed: u64) -> Result<(), String> {
+    (seed..seed + 1000).try_for_each(|seed| Case::new(seed).run().map(drop).map_err(|v| format!("{v} (seed {seed})")))
+}
+
+fn some_full_disks(seed: u64) -> Result<(), String> {
+    (seed..seed + 20).try_for_each(|seed| full_disk(seed).map_err(|v| format!("{v} (seed {seed})")))
+}
+
+fn some_damage(seed: u64) -> Result<(), String> {
+    damages(seed).map(drop).map_err(|failure| failure.to_string())
+}

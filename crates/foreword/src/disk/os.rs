@@ -187,13 +187,12 @@ impl DiskFile for OsFile {
     }
 
     #[cfg(target_os = "linux")]
-    fn allocate(&self, len: u64) -> io::Result<()> {
+    fn allocate(&self, len: u64) -> io::Result<bool> {
         use rustix::fs::{FallocateFlags, fallocate};
         use rustix::io::Errno;
         match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
-            // A file system that cannot: filling it with zeros allocates it.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.set_len(len),
-            allocated => Ok(allocated?),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.set_len(len).map(|()| false),
+            allocated => Ok(allocated.map(|()| true)?),
         }
     }
 }

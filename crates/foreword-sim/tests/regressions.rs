@@ -1,0 +1,104 @@
+//! Each a bug that the suite found in the library, at its smallest: what happened, and what must.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use foreword::{Log, Lsn, Options, SyncPolicy};
+use foreword_sim::{Choice, SimDisk};
+
+fn open(disk: &SimDisk) -> foreword::Result<Log> {
+    let options = Options::new().segment_bytes(64 << 10).background(false).sync(SyncPolicy::manual());
+    options.on_error(|_| ()).disk(disk.handle()).open("/log")
+}
+
+fn records(log: &Log) -> Vec<(u64, Vec<u8>)> {
+    log.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data)).unwrap()).collect()
+}
+
+/// Runs, with the power failing at each change; gives the disk there, as it stands and with its page cache.
+fn at_each_change(base: &SimDisk, run: impl Fn(&SimDisk)) -> impl Iterator<Item = SimDisk> {
+    let whole = base.copy();
+    run(&whole);
+    (base.changes() + 1..=whole.changes()).map(move |change| {
+        let disk = base.copy();
+        disk.power_off_at(change);
+        run(&disk);
+        disk
+    })
+}
+
+/// The process was killed in the write of a fork's LINK: the page cache showed it, recovery built on it, and the disk never had it.
+#[test]
+fn a_link_that_only_the_page_cache_has() {
+    let base = SimDisk::new(1);
+    let log = open(&base).unwrap();
+    log.commit(b"one").unwrap();
+    let base = base.kill();
+    drop(log);
+    for killed in at_each_change(&base, |disk| drop(open(disk))) {
+        let killed = killed.kill();
+        drop(open(&killed.copy()).unwrap());
+        for crashed in at_each_change(&killed, |disk| drop(open(disk))) {
+            for after in crashed.crash_states(16, 1) {
+                assert_eq!(records(&open(&after).unwrap()), [(1, b"one".to_vec())]);
+            }
+        }
+    }
+}
+
+/// A fork's LINK promises itself; torn, its header alone was taken for proof of damage.
+#[test]
+fn a_torn_link() {
+    let base = SimDisk::new(1);
+    let log = open(&base).unwrap();
+    log.commit(b"one").unwrap();
+    let base = base.kill();
+    drop(log);
+    for crashed in at_each_change(&base, |disk| drop(open(disk))) {
+        for after in crashed.crash_states(256, 1) {
+            assert_eq!(records(&open(&after).unwrap()), [(1, b"one".to_vec())]);
+        }
+    }
+}
+
+/// A recycled file got its new header while it could still bear its old name; and so did a temporary file that was left of one.
+#[test]
+fn a_recycled_file_under_its_old_name() {
+    let truncate = |disk: &SimDisk| {
+        let Ok(log) = open(disk) else { return };
+        let commits = (0..4).try_for_each(|_| log.commit(&[7; 12_000]).map(drop));
+        let _ = commits.and_then(|()| log.truncate_front(Lsn(4)));
+    };
+    for crashed in at_each_change(&SimDisk::new(1), truncate) {
+        let killed = crashed.kill();
+        for after in
+            crashed.crash_states(64, 1).chain(at_each_change(&killed, |disk| drop(open(disk))).map(|d| d.crash(&Choice::None)))
+        {
+            open(&after).unwrap();
+        }
+    }
+}
+
+/// Front truncation left a chain that began inside a record of several frames: recovery took its part in the first for all of it.
+#[test]
+fn a_record_that_begins_in_a_dropped_segment() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    log.commit(&[1; 159_165]).unwrap();
+    log.commit(&[2; 100]).unwrap();
+    log.truncate_front(Lsn(2)).unwrap();
+    let after = disk.crash(&Choice::None);
+    drop(log);
+    assert_eq!(records(&open(&after).unwrap()), [(2, vec![2; 100])]);
+}
+
+/// Front truncation dropped the segment in which the last promise lay: recovery went on from there.
+#[test]
+fn a_promise_that_was_dropped() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    log.append(&[1; 45_438]).unwrap();
+    log.append(&[2; 100]).unwrap();
+    log.truncate_front(Lsn(2)).unwrap();
+    let after = disk.crash(&Choice::None);
+    drop(log);
+    assert_eq!(records(&open(&after).unwrap()), [(2, vec![2; 100])]);
+}

@@ -1,0 +1,85 @@
+//! Deliberate bugs: the checks are checked by them. Only a build with `--cfg foreword_bug` has them, and there the environment
+//! variable `FOREWORD_BUG` switches one on; `scripts/bugs.sh` shows by which test each is caught. In every other build
+//! [`is`] is `false` at compile time.
+#![cfg_attr(not(foreword_bug), allow(unreachable_pub, dead_code))]
+
+macro_rules! bugs {
+    ($($(#[doc = $what:literal])* $name:ident,)*) => {
+        /// A deliberate bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[doc = $what])* $name,)*
+        }
+
+        impl Bug {
+            /// All of them, each with what it does.
+            pub const ALL: &[(Bug, &str)] = &[$((Bug::$name, concat!($($what),*)),)*];
+        }
+    };
+}
+
+bugs! {
+    /// a directory is never synced
+    SkipDirSync,
+    /// a segment gets its name before its header is synced
+    SkipHeaderSync,
+    /// a commit is acknowledged before its flush
+    AckBeforeFlush,
+    /// a flush forgets what was written before it without one
+    ForgetDirty,
+    /// a failed flush is tried again, and then believed
+    RetryFlush,
+    /// a failed flush is forgotten
+    ForgetFailure,
+    /// a frame promises itself
+    PromiseEarly,
+    /// tags and checksums do not know their segment's epoch
+    IgnoreEpoch,
+    /// a frame's header is believed without its checksum
+    TrustHeader,
+    /// a frame's body is believed without its checksum
+    TrustBody,
+    /// recovery does not write again what only the page cache may have
+    TrustCache,
+    /// recovery builds on a LINK that only the page cache may have
+    TrustLink,
+    /// opening builds on a CLOSED mark that only the page cache may have
+    TrustClosed,
+    /// opening writes no mark behind a CLOSED one
+    NoOpenMark,
+    /// recovery goes on behind a torn tail, in place
+    AppendAfterTear,
+    /// recovery takes part of a batch
+    AcceptPartialUnit,
+    /// recovery does not look for promises behind the end
+    IgnorePromises,
+    /// recovery takes a torn LINK's promise for one
+    TrustTornLink,
+    /// a fork's LINK is written before its copies are synced
+    LinkBeforeCopies,
+    /// a full segment is not sealed
+    SkipSeal,
+    /// front truncation drops segments without saying so in the log
+    SkipFrontMark,
+    /// a recycled file is changed while it may still bear its old name
+    RecycleInPlace,
+    /// records take the room kept for marks and checkpoints
+    NoReserve,
+}
+
+/// Whether a bug is switched on.
+#[cfg(not(foreword_bug))]
+pub(crate) const fn is(_: Bug) -> bool {
+    false
+}
+
+/// Whether a bug is switched on.
+#[cfg(foreword_bug)]
+pub(crate) fn is(bug: Bug) -> bool {
+    static ON: std::sync::OnceLock<Option<Bug>> = std::sync::OnceLock::new();
+    let find = || {
+        let name = std::env::var("FOREWORD_BUG").ok()?;
+        Bug::ALL.iter().map(|&(bug, _)| bug).find(|bug| format!("{bug:?}") == name)
+    };
+    *ON.get_or_init(find) == Some(bug)
+}

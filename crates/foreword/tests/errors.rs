@@ -1,0 +1,337 @@
+//! Every refusal is a typed error, with what one needs to act on it, and a message that says what to do; and it changes nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::*;
+use foreword::{DamageKind, Error, Lsn, OnDamage, Options, SyncPolicy, Verdict, View, repair_plan, verify};
+
+fn verify_error(dir: &Path) -> Error {
+    verify(dir, &mut |_, _| {}).unwrap_err()
+}
+
+/// The message has all of these.
+fn says(error: &Error, parts: &[&str]) {
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "no {part:?} in: {text}");
+    }
+}
+
+#[test]
+fn a_missing_directory() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("a/b");
+    let errors = [
+        small().create(false).open(&dir).unwrap_err(),
+        View::open(&dir).unwrap_err(),
+        verify_error(&dir),
+        repair_plan(&dir, OnDamage::Salvage).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(&error, Error::NotFound { dir: said } if *said == dir), "{error:?}");
+        says(&error, &["check the path", &dir.display().to_string()]);
+    }
+    assert!(!root.path().join("a").exists());
+    // With `create`, the default, it is made with its parents.
+    small().open(&dir).unwrap().close().unwrap();
+    small().create(false).open(&dir).unwrap();
+}
+
+#[test]
+fn an_empty_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(small().create(false).open(dir.path()), Err(Error::NotFound { .. })));
+    assert!(matches!(View::open(dir.path()), Err(Error::NotFound { .. })));
+    assert!(matches!(verify_error(dir.path()), Error::NotFound { .. }));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    small().create_new().open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_log_where_a_new_one_is_wanted() {
+    let files = Files::closed(|log| commit(log, 1..3));
+    let dir = files.dir();
+    let error = small().create_new().open(dir.path()).unwrap_err();
+    assert!(matches!(&error, Error::AlreadyExists { dir: said } if said == dir.path()), "{error:?}");
+    says(&error, &["already"]);
+    assert_eq!(Files::read(dir.path()), files);
+}
+
+#[test]
+fn a_directory_that_is_not_a_log() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("letter.txt"), "dear").unwrap();
+    let error = small().open(dir.path()).unwrap_err();
+    assert!(matches!(&error, Error::NotALog { why, .. } if why.contains("letter.txt")), "{error:?}");
+    says(&error, &["a directory of its own"]);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
+    for error in [View::open(dir.path()).unwrap_err(), verify_error(dir.path())] {
+        assert!(matches!(error, Error::NotFound { .. } | Error::NotALog { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn a_file_where_the_directory_should_be() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    for error in [
+        small().open(&file).unwrap_err(),
+        small().create(false).open(&file).unwrap_err(),
+        View::open(&file).unwrap_err(),
+        verify_error(&file),
+    ] {
+        assert!(matches!(&error, Error::NotALog { .. }), "{error:?}");
+        says(&error, &["a file, not a directory"]);
+    }
+    // Nor can a directory be made below it.
+    let error = small().open(file.join("below")).unwrap_err();
+    assert!(matches!(&error, Error::Io { .. } | Error::NotALog { .. }), "{error:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"x");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_may_not_be_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let files = Files::crashed(|log| commit(log, 1..4));
+    let dir = files.dir();
+    let set = |mode| std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+    set(0o555);
+    if std::fs::write(dir.path().join("probe"), "").is_ok() {
+        std::fs::remove_file(dir.path().join("probe")).unwrap();
+        set(0o755);
+        eprintln!("SKIPPED: this user (root?) may write where nobody may");
+        return;
+    }
+    let error = small().open(dir.path()).unwrap_err();
+    assert!(matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied), "{error:?}");
+    says(&error, &["cannot ", &dir.path().display().to_string()]);
+    // Reading needs no right to write.
+    assert_eq!(View::open(dir.path()).unwrap().last_lsn().unwrap(), Lsn(3));
+    assert_eq!(check_dir(dir.path()).verdict, Some(Verdict::Unclosed));
+    set(0o755);
+    assert_eq!(Files::read(dir.path()), files);
+}
+
+#[test]
+fn a_disk_that_may_not_be_written() {
+    use foreword_sim::{Effect, Fault, OpKind, SimDisk};
+    let disk = SimDisk::new(1);
+    let options = |disk: &SimDisk| small().on_error(|_| ()).disk(disk.handle());
+    let log = options(&disk).open("/log").unwrap();
+    commit(&log, 1..3);
+    let killed = disk.kill();
+    for op in [OpKind::Write, OpKind::Create, OpKind::Rename, OpKind::SyncDir, OpKind::List, OpKind::Open, OpKind::Read] {
+        let disk = killed.copy();
+        disk.fault(Fault::new(op, Effect::Eio).forever());
+        let error = options(&disk).open("/log").unwrap_err();
+        let text = error.to_string();
+        // What was being done, to which file, and what the system said.
+        assert!(
+            matches!(&error, Error::Io { doing, path, .. } if !doing.is_empty() && path.starts_with("/log")),
+            "{op:?}: {error:?}"
+        );
+        assert!(text.starts_with("cannot ") && text.contains("/log"), "{text}");
+        disk.heal();
+        assert_eq!(options(&disk).open("/log").unwrap().last_lsn(), Lsn(2), "{op:?}");
+    }
+}
+
+#[test]
+fn a_newer_format() {
+    let mut files = Files::closed(|log| commit(log, 1..10));
+    files.forge(2, 0, |block| block[64..68].copy_from_slice(&2u32.to_le_bytes()));
+    let dir = files.dir();
+    for error in [
+        small().open(dir.path()).unwrap_err(),
+        small().on_damage(OnDamage::Salvage).open(dir.path()).unwrap_err(),
+        View::open(dir.path()).unwrap_err(),
+        verify_error(dir.path()),
+        repair_plan(dir.path(), OnDamage::StopAtDamage).unwrap_err(),
+    ] {
+        match &error {
+            Error::UnsupportedVersion { path, found: 2, supported: 1 } => assert_eq!(*path, dir.path().join(segment_name(2))),
+            other => panic!("{other:?}"),
+        }
+        says(&error, &["version 2", "use a newer one"]);
+    }
+    assert_eq!(Files::read(dir.path()), files);
+}
+
+#[test]
+fn absurd_options() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    let policy = |policy| small().sync(policy);
+    let cases: Vec<(&str, Options)> = vec![
+        ("segment_bytes", small().segment_bytes(0)),
+        ("segment_bytes", small().segment_bytes((64 << 10) - 4096)),
+        ("segment_bytes", small().segment_bytes((4 << 30) + 1)),
+        ("segment_bytes", small().segment_bytes(u64::MAX)),
+        ("record_bytes_max", small().record_bytes_max(0)),
+        ("record_bytes_max", small().record_bytes_max(u64::MAX)),
+        ("buffer_bytes", small().buffer_bytes(0)),
+        ("buffer_bytes", small().buffer_bytes(usize::MAX)),
+        ("sync.records", policy(SyncPolicy::every_records(0))),
+        ("sync.bytes", policy(SyncPolicy::every_bytes(0))),
+        ("sync.interval", policy(SyncPolicy::interval(Duration::ZERO))),
+        ("sync.interval", policy(SyncPolicy::interval(Duration::MAX))),
+    ];
+    for (option, options) in cases {
+        let error = options.open(&dir).unwrap_err();
+        assert!(matches!(&error, Error::Invalid { what, .. } if what.starts_with(option)), "{error:?}");
+        says(&error, &["between"]);
+        assert!(!dir.exists(), "{option}");
+    }
+    small().segment_bytes((64 << 10) + 1).record_bytes_max(1).buffer_bytes(512 << 10).open(&dir).unwrap();
+    let error = repair_plan(&dir, OnDamage::Refuse).unwrap_err();
+    assert!(matches!(&error, Error::Invalid { what: "action", .. }), "{error:?}");
+}
+
+#[test]
+fn another_log_than_the_one_expected() {
+    let files = Files::closed(|log| commit(log, 1..3));
+    let dir = files.dir();
+    let other = foreword::LogId([7; 16]);
+    let error = small().expect_id(other).open(dir.path()).unwrap_err();
+    assert!(matches!(&error, Error::NotALog { .. }), "{error:?}");
+    says(&error, &[&other.to_string(), &foreword::LogId(files.uuid()).to_string()]);
+    assert_eq!(Files::read(dir.path()), files);
+    small().expect_id(foreword::LogId(files.uuid())).open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_log_that_ends_before_what_was_known() {
+    for files in [Files::closed(|log| commit(log, 1..3)), Files::crashed(|log| commit(log, 1..3)), Files::default()] {
+        let dir = files.dir();
+        let last = if files == Files::default() { Lsn(0) } else { Lsn(2) };
+        let error = small().expect_lsn(Lsn(3)).open(dir.path()).unwrap_err();
+        assert!(matches!(&error, Error::RolledBack { expected: Lsn(3), found, .. } if *found == last), "{error:?}");
+        says(&error, &["an older copy", "restore"]);
+        assert_eq!(Files::read(dir.path()), files);
+        if last > Lsn(0) {
+            small().expect_lsn(last).open(dir.path()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn appends_that_cannot_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().record_bytes_max(1000).open(dir.path()).unwrap();
+    let error = log.append_batch::<&[u8]>(&[]).unwrap_err();
+    assert!(matches!(&error, Error::Invalid { what: "batch", .. }), "{error:?}");
+    for error in [log.commit(&[0; 1001]).unwrap_err(), log.append_batch(&[[0; 497], [0; 497]]).unwrap_err()] {
+        assert!(matches!(&error, Error::TooLarge { max: 1000, bytes } if *bytes > 1000), "{error:?}");
+        says(&error, &["1000", "nothing was appended"]);
+    }
+    let error = log.commit_checkpoint(&[0; 100_000]).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error:?}");
+    assert_eq!(log.last_lsn(), Lsn::ZERO);
+    // At the limits.
+    assert_eq!(log.commit(&[0; 1000]).unwrap(), Lsn(1));
+    assert_eq!(log.commit_batch(&[[0; 496], [0; 496]]).unwrap(), Lsn(2));
+}
+
+#[test]
+fn lsns_that_are_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..20);
+    log.truncate_front(Lsn(10)).unwrap();
+    for lsn in [Lsn(0), Lsn(20), Lsn::MAX] {
+        assert!(matches!(log.get(lsn), Err(Error::NotAppended { lsn: said, .. }) if said == lsn));
+    }
+    for lsn in [Lsn(20), Lsn::MAX] {
+        assert!(matches!(log.sync_to(lsn), Err(Error::NotAppended { last: Lsn(19), .. })));
+        assert!(matches!(log.durable(lsn), Err(Error::NotAppended { .. })));
+    }
+    assert!(matches!(log.get(Lsn(9)), Err(Error::Dropped { lsn: Lsn(9), start: Lsn(10) })));
+    assert!(matches!(log.truncate_front(Lsn(21)), Err(Error::NotAppended { .. })));
+    assert!(matches!(log.truncate_front(Lsn::MAX), Err(Error::NotAppended { .. })));
+    assert!(matches!(log.truncate_back(Lsn(9)), Err(Error::Dropped { .. })));
+    log.truncate_back(Lsn::MAX).unwrap();
+    assert_eq!(log.last_lsn(), Lsn(19));
+}
+
+#[test]
+fn holds_that_cannot_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    for name in ["", &"x".repeat(65)] {
+        assert!(matches!(log.hold(name, Lsn(1)), Err(Error::Invalid { what: "the hold's name", .. })));
+    }
+    for i in 0..32 {
+        log.hold(&format!("{i:064}"), Lsn(i)).unwrap();
+    }
+    let error = log.hold("one more", Lsn(1)).unwrap_err();
+    assert!(matches!(&error, Error::Invalid { what: "holds", .. }), "{error:?}");
+    says(&error, &["release one"]);
+    log.hold(&format!("{:064}", 3), Lsn(100)).unwrap();
+    assert!(!log.release("nobody").unwrap());
+    // The fullest MARK there can be comes back.
+    let crashed = Files::read(dir.path());
+    assert_eq!(MemDisk::new(&crashed).open(OnDamage::Refuse).unwrap().holds().len(), 32);
+}
+
+#[test]
+fn a_log_that_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..3);
+    let mut reader = log.reader();
+    log.close().unwrap();
+    // Readers go on to the end, and are told that there is no more.
+    assert_eq!(reader.next().unwrap().unwrap().lsn, Lsn(1));
+    assert_eq!(reader.wait_next(None).unwrap().unwrap().lsn, Lsn(2));
+    assert_eq!(reader.wait_next(None).unwrap(), None);
+}
+
+#[test]
+fn a_segment_file_that_is_empty_or_no_file() {
+    for newest in [false, true] {
+        let mut files = Files::crashed(|log| commit(log, 1..10));
+        let epoch = if newest { 2 } else { 1 };
+        files.segment(epoch).clear();
+        let dir = files.dir();
+        match small().open(dir.path()) {
+            Err(Error::Corruption(damage)) => {
+                assert_eq!((damage.kind, damage.offset, damage.proven), (DamageKind::Size, 0, true));
+                assert_eq!(damage.path, dir.path().join(segment_name(epoch)));
+                says(&Error::Corruption(damage), &["0 bytes", "foreword repair", "restore a copy"]);
+            }
+            other => panic!("{other:?}"),
+        }
+        // A directory under a segment's name.
+        let name = dir.path().join(segment_name(epoch));
+        std::fs::remove_file(&name).unwrap();
+        std::fs::create_dir(&name).unwrap();
+        for error in [small().open(dir.path()).unwrap_err(), View::open(dir.path()).unwrap_err(), verify_error(dir.path())] {
+            assert!(matches!(&error, Error::Io { path, .. } if *path == name), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_identity() {
+    let mut files = Files::crashed(|log| commit(log, 1..10));
+    files.0.insert("LOG".into(), b"foreword log format 1\nuuid what?\n".to_vec());
+    let dir = files.dir();
+    let error = small().open(dir.path()).unwrap_err();
+    assert!(matches!(&error, Error::Corruption(damage) if damage.kind == DamageKind::Identity), "{error:?}");
+    says(&error, &["LOG", "corruption", "foreword repair"]);
+    assert_eq!(Files::read(dir.path()), files);
+}
+
+#[test]
+fn errors_have_their_causes_and_can_be_shared() {
+    fn is_error<T: std::error::Error + Send + Sync + Clone + 'static>(_: &T) {}
+    let error = small().open("/dev/null/log").unwrap_err();
+    is_error(&error);
+    assert!(std::error::Error::source(&error).is_some() || matches!(error, Error::NotALog { .. }), "{error:?}");
+}

@@ -1,0 +1,285 @@
+//! Logs on disk, as version 1 of the format has them: the library must read them as it did when they were made, and the independent reader
+//! (`reader.py`, written from `docs/FORMAT.md` alone) must agree with it, on them and on what is left of them after mutations.
+//!
+//! A golden directory `tests/golden/NAME` has beside it `NAME.txt`: the verdict and its row, then each record's LSN and bytes in hex. They are
+//! made anew only by `cargo test --test golden -- --ignored make_golden_logs`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use common::*;
+use foreword::{DamageKind, Durability, Log, Lsn, OnDamage, Verdict};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn names() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(golden())
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().unwrap().strip_suffix(".txt").map(str::to_owned))
+        .collect();
+    names.sort();
+    names
+}
+
+/// What the library says of a log, as the reader prints it.
+fn library_says(disk: &MemDisk) -> ReaderSays {
+    let report = disk.verify();
+    let (mut records, error) = collect(disk.view().iter(Lsn::ZERO));
+    // (Of a batch that is damaged in its middle, a view may show the beginning before it comes to the damage.)
+    records.retain(|r| r.0 <= report.last_lsn.0);
+    let verdict = report.verdict.unwrap();
+    let row = match &verdict {
+        Verdict::Corruption(damage) => damage.kind.row(damage.proven),
+        Verdict::Clean => 1,
+        Verdict::Unclosed => 2,
+        _ => 4,
+    };
+    if !matches!(verdict, Verdict::Corruption(_)) {
+        assert!(error.is_none(), "{error:?}");
+    }
+    ReaderSays { records, verdict: verdict.name().to_owned(), row }
+}
+
+/// Both say the same, up to the rows that fit a torn tail together.
+fn agree(reader: &ReaderSays, library: &ReaderSays, what: &str) {
+    let lsns = |says: &ReaderSays| says.records.iter().map(|r| r.0).collect::<Vec<_>>();
+    assert_eq!(reader.verdict, library.verdict, "{what}: row {} and row {}", reader.row, library.row);
+    assert_eq!(lsns(reader), lsns(library), "{what}");
+    assert!(reader.records == library.records, "{what}: not the same bytes");
+}
+
+fn text(says: &ReaderSays) -> String {
+    let mut text = format!("verdict: {} row={} at=\n", says.verdict, says.row);
+    for (lsn, data) in &says.records {
+        write!(text, "{lsn} ").unwrap();
+        data.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
+        text.push_str(if data.is_empty() { "-\n" } else { "\n" });
+    }
+    text
+}
+
+#[test]
+fn the_library_reads_the_golden_logs() {
+    assert!(names().len() >= 12, "{:?}", names());
+    for name in names() {
+        let expected = ReaderSays::parse(&std::fs::read_to_string(golden().join(format!("{name}.txt"))).unwrap());
+        let files = Files::read(&golden().join(&name));
+        let said = library_says(&MemDisk::new(&files));
+        agree(&said, &expected, &name);
+        assert_eq!(said.row, expected.row, "{name}");
+        let opened = MemDisk::new(&files).open(OnDamage::Refuse);
+        assert_eq!(opened.is_ok(), expected.verdict != "corruption", "{name}: {opened:?}");
+        if let Ok(log) = opened {
+            assert!(collect(log.iter(Lsn::ZERO)).0 == expected.records, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_independent_reader_agrees_on_the_golden_logs() {
+    let dirs: Vec<PathBuf> = names().iter().map(|name| golden().join(name)).collect();
+    let Some(said) = ask_reader(&dirs) else { return };
+    for (name, said) in names().iter().zip(said) {
+        let expected = ReaderSays::parse(&std::fs::read_to_string(golden().join(format!("{name}.txt"))).unwrap());
+        agree(&said, &expected, name);
+        let torn = |row| (2..=5).contains(&row);
+        let lost = |row| (10..=11).contains(&row);
+        let same = said.row == expected.row || torn(said.row) && torn(expected.row) || lost(said.row) && lost(expected.row);
+        assert!(same, "{name}: row {} and row {}", said.row, expected.row);
+    }
+}
+
+/// A small generator of numbers, so that a failure can be run again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+/// Does one thing to a log that a disk, a crash or a person might.
+fn mutate(files: &mut Files, random: &mut Random) -> String {
+    let epochs = files.epochs();
+    let epoch = epochs[random.below(epochs.len())];
+    let frames = files.frames(epoch);
+    let frame = frames[random.below(frames.len())];
+    let within = random.below(frame.blocks * BLOCK);
+    let byte = frame.block * BLOCK + within;
+    match random.below(8) {
+        0..=2 => {
+            let bit = random.below(8) as u8;
+            files.flip(epoch, byte, bit);
+            format!("bit {bit} of byte {byte} of segment {epoch} flipped")
+        }
+        3 => {
+            let len = random.below(files.segment(epoch).len());
+            files.segment(epoch).truncate(len);
+            format!("segment {epoch} cut to {len}")
+        }
+        4 => {
+            files.unwrite_sector(epoch, byte / SECTOR);
+            format!("sector {} of segment {epoch} zeroed", byte / SECTOR)
+        }
+        5 => {
+            files.unwrite(epoch, frame.block..frame.block + frame.blocks);
+            format!("frame at block {} of segment {epoch} zeroed", frame.block)
+        }
+        6 => {
+            let byte = random.below(files.segment(epoch).len());
+            files.flip(epoch, byte, 0);
+            format!("byte {byte} of segment {epoch} flipped, wherever it is")
+        }
+        _ => {
+            files.remove(epoch);
+            format!("segment {epoch} removed")
+        }
+    }
+}
+
+#[test]
+fn the_independent_reader_agrees_on_mutated_logs() {
+    let rounds: usize = std::env::var("FOREWORD_MUTATIONS").map_or(8, |n| n.parse().unwrap());
+    let mut random = Random(1);
+    let root = tempfile::tempdir().unwrap();
+    let mut cases = Vec::new();
+    for name in names() {
+        let golden = Files::read(&golden().join(&name));
+        for round in 0..rounds {
+            let mut files = golden.clone();
+            if files.epochs().is_empty() {
+                continue;
+            }
+            let what = format!("{name}: {}", mutate(&mut files, &mut random));
+            let library = library_says(&MemDisk::new(&files));
+            let dir = root.path().join(format!("{name}-{round}"));
+            files.write(&dir);
+            cases.push((dir, library, what));
+        }
+    }
+    let halves: Vec<_> = cases.chunks(cases.len().div_ceil(2)).collect();
+    std::thread::scope(|s| {
+        for half in halves {
+            s.spawn(move || {
+                for (dir, library, what) in half {
+                    let Some(said) = ask_reader(std::slice::from_ref(dir)) else { return };
+                    agree(&said[0], library, what);
+                }
+            });
+        }
+    });
+}
+
+/// Makes the golden logs; each is a state of a log's directory, closed, or as a crash left it.
+fn make() -> Vec<(&'static str, Files)> {
+    let three = |log: &Log| {
+        let next = fill_segment(log, 1);
+        let next = fill_segment(log, next);
+        commit(log, next..next + 3);
+    };
+    let reopened = |files: &Files, action: OnDamage, work: &dyn Fn(&Log)| {
+        let dir = files.dir();
+        let log = small().on_damage(action).open(dir.path()).unwrap();
+        work(&log);
+        Files::read(dir.path())
+    };
+    let mut logs = vec![
+        ("empty", Files::crashed(|_| ())),
+        ("empty-closed", Files::closed(|_| ())),
+        ("closed", Files::closed(|log| commit(log, 1..6))),
+        ("unclosed", Files::crashed(|log| commit(log, 1..6))),
+        ("segments", Files::closed(three)),
+    ];
+    logs.push((
+        "spanning",
+        Files::closed(|log| {
+            log.commit(b"before").unwrap();
+            log.commit(&(0..70_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect::<Vec<_>>()).unwrap();
+            log.commit(b"").unwrap();
+        }),
+    ));
+    logs.push((
+        "batches",
+        Files::closed(|log| {
+            log.commit_batch(&[&b"one"[..], b"", b"three"]).unwrap();
+            log.commit_batch(&(4..40).map(record).collect::<Vec<_>>()).unwrap();
+            log.commit_batch(&(40..140).map(record).collect::<Vec<_>>()).unwrap();
+        }),
+    ));
+    let mut torn = Files::crashed(|log| {
+        commit(log, 1..5);
+        log.append_with(&[0xa5; 10_000], Durability::Written).unwrap();
+    });
+    torn.unwrite_sector(1, 60);
+    logs.push(("recovered", reopened(&torn, OnDamage::Refuse, &|log| commit(log, 5..8))));
+    logs.push(("torn-tail", torn));
+    logs.push((
+        "front-truncated",
+        Files::crashed(|log| {
+            three(log);
+            log.truncate_front(Lsn(16)).unwrap();
+            commit(log, 18..27);
+        }),
+    ));
+    logs.push((
+        "back-truncated",
+        Files::closed(|log| {
+            three(log);
+            log.truncate_back(Lsn(11)).unwrap();
+            log.commit(b"another eleventh").unwrap();
+        }),
+    ));
+    logs.push((
+        "holds",
+        Files::closed(|log| {
+            three(log);
+            log.hold("an archiver", Lsn(9)).unwrap();
+            log.hold("ein Replikat \u{2014} weit weg", Lsn(12)).unwrap();
+            log.truncate_front(Lsn(14)).unwrap();
+        }),
+    ));
+    let mut corrupt = Files::crashed(three);
+    corrupt.unwrite(3, 3..4);
+    logs.push(("salvaged", reopened(&corrupt, OnDamage::Salvage, &|log| commit(log, 18..20))));
+    logs.push(("corrupt", corrupt));
+    let mut lost = Files::closed(three);
+    lost.remove(3);
+    logs.push(("lost-newest", lost));
+    logs
+}
+
+#[test]
+#[ignore = "writes the golden logs anew"]
+fn make_golden_logs() {
+    let logs = make();
+    std::fs::remove_dir_all(golden()).ok();
+    for (name, files) in logs {
+        files.write(&golden().join(name));
+        let says = library_says(&MemDisk::new(&files));
+        std::fs::write(golden().join(format!("{name}.txt")), text(&says)).unwrap();
+    }
+}
+
+#[test]
+fn golden_logs_made_now_have_the_verdicts_of_those_made_then() {
+    for (name, files) in make() {
+        let expected = ReaderSays::parse(&std::fs::read_to_string(golden().join(format!("{name}.txt"))).unwrap());
+        let said = library_says(&MemDisk::new(&files));
+        assert_eq!(said.row, expected.row, "{name}");
+        agree(&said, &expected, name);
+    }
+    let damage = MemDisk::new(&Files::read(&golden().join("salvaged"))).verify();
+    assert_eq!(damage.lost, [(Lsn(16), Lsn(16))]);
+    let says = MemDisk::new(&Files::read(&golden().join("corrupt"))).verify();
+    assert!(matches!(says.verdict, Some(Verdict::Corruption(damage)) if damage.kind == DamageKind::Missing));
+}

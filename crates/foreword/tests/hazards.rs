@@ -1,0 +1,520 @@
+//! Hazards that have bitten real logs, one test for each that this one could meet, by their numbers in the field's list. 3, 4, 6 and 10 are
+//! also held by the unit tests of `format.rs`, 23 and 26 by `shuttle.rs`; 20 (mmap), 21 (sync hints) and 22 (macOS) by there being nothing of
+//! the kind: no mmap, no hints, and one place (`disk/os.rs`) that syncs.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use common::*;
+use foreword::{DamageKind, Durability, Error, Log, Lsn, OnDamage, Options, Verdict, View};
+use foreword_sim::{Effect, Fault, OpKind, SimDisk};
+
+fn on(disk: &SimDisk) -> Options {
+    small().on_error(|_| ()).disk(disk.handle())
+}
+
+fn lsns(log: &Log) -> Vec<u64> {
+    let (records, error) = collect(log.iter(Lsn::ZERO));
+    assert!(error.is_none(), "{error:?}");
+    assert!(records.iter().all(|(lsn, data)| *data == record(*lsn)), "wrong bytes");
+    records.into_iter().map(|r| r.0).collect()
+}
+
+#[test]
+fn hazard_01_appending_after_a_torn_tail() {
+    let mut files = Files::crashed(|log| {
+        commit(log, 1..4);
+        log.append_with(&[7; 10_000], Durability::Written).unwrap();
+    });
+    files.unwrite_sector(1, 45);
+    let dir = files.dir();
+    for round in 0..3 {
+        // Acknowledged, and found again each time, though nothing was closed.
+        let log = small().open(dir.path()).unwrap();
+        assert_eq!(lsns(&log), (1..4 + round).collect::<Vec<_>>());
+        commit(&log, 4 + round..5 + round);
+        let crashed = Files::read(dir.path());
+        drop(log);
+        crashed.write(dir.path());
+    }
+}
+
+#[test]
+fn hazard_02_stale_tail_after_a_cut() {
+    let files = Files::crashed(|log| {
+        commit(log, 1..7);
+        log.truncate_back(Lsn(3)).unwrap();
+        log.commit(b"shorter").unwrap();
+    });
+    let (records, error) = collect(MemDisk::new(&files).view().iter(Lsn::ZERO));
+    assert!(error.is_none());
+    assert_eq!(records.iter().map(|r| r.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(records[2].1, b"shorter");
+    let log = MemDisk::new(&files).open(OnDamage::Refuse).unwrap();
+    assert_eq!(log.last_lsn(), Lsn(3));
+}
+
+#[test]
+fn hazard_03_recycled_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..23);
+    log.truncate_front(Lsn(22)).unwrap();
+    assert!(log.stats().segments_recycled >= 1);
+    commit(&log, 23..31);
+    let crashed = Files::read(dir.path());
+    let recovered = MemDisk::new(&crashed).open(OnDamage::Refuse).unwrap();
+    // The file still holds whole frames of its earlier life behind the end: none comes up.
+    assert_eq!(lsns(&recovered), (22..31).collect::<Vec<_>>());
+    assert_eq!(recovered.recovery().garbled_sectors, 0);
+}
+
+#[test]
+fn hazard_05_a_length_that_is_not_what_was_written() {
+    for (at, what) in [(16, "the payload's"), (20, "the count"), (24, "the head's"), (64, "a record's")] {
+        // Rot: the checksum covers it, and it is not believed.
+        let mut rotten = Files::crashed(|log| commit(log, 1..5));
+        rotten.segment(1)[3 * BLOCK + at..3 * BLOCK + at + 4].fill(0xff);
+        // A program that errs: the checksum holds, and it is still not believed.
+        let mut forged = Files::crashed(|log| commit(log, 1..5));
+        forged.forge(1, 3, |frame| frame[at..at + 4].fill(0xff));
+        // The same in a frame that says it goes on.
+        let mut going_on = Files::crashed(|log| commit(log, 1..5));
+        going_on.forge(1, 3, |frame| {
+            frame[at..at + 4].fill(0xff);
+            frame[13] = 1;
+        });
+        for files in [rotten, forged, going_on] {
+            let disk = MemDisk::new(&files);
+            assert!(matches!(disk.verify().verdict, Some(Verdict::Corruption(_))), "{what}");
+            let (records, error) = collect(disk.view().iter(Lsn::ZERO));
+            assert_eq!(records, [(1, record(1))]);
+            assert!(matches!(error, Some(Error::Corruption(_))), "{what}");
+            disk.open(OnDamage::Salvage).unwrap();
+        }
+    }
+}
+
+#[test]
+fn hazard_06_a_payload_that_is_an_image_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().segment_bytes(1 << 20).open(dir.path()).unwrap();
+    commit(&log, 1..5);
+    let image = Files::read(dir.path()).remove(1);
+    log.commit(&image[..200_000]).unwrap();
+    commit(&log, 6..8);
+    let mut files = Files::read(dir.path());
+    let large = files.frames(1).into_iter().find(|f| f.blocks > 10).unwrap();
+    // Whether its beginning is lost or garbled: no frame is found in the payload behind it.
+    for damage in [0, 0x5a] {
+        let at = large.block * BLOCK;
+        files.segment(1)[at..at + SECTOR].fill(damage);
+        let log = MemDisk::new(&files).open(OnDamage::Salvage).unwrap();
+        assert_eq!(lsns(&log), [1, 2, 3, 4, 6, 7]);
+        assert_eq!(log.recovery().given_up, [(Lsn(5), Lsn(5))]);
+    }
+}
+
+#[test]
+fn hazard_07_holes() {
+    let disk = SimDisk::new(7);
+    let log = on(&disk).open("/log").unwrap();
+    commit(&log, 1..3);
+    for lsn in 3..7 {
+        log.append_with(&record(lsn), Durability::Written).unwrap();
+    }
+    let mut holes = 0;
+    for after in disk.crash_states(300, 1) {
+        let log = on(&after).open("/log").unwrap();
+        let there = lsns(&log);
+        assert!(there.len() >= 2 && there == (1..=there.len() as u64).collect::<Vec<_>>(), "{there:?}");
+        holes += usize::from(log.recovery().verdict == Verdict::TornTail);
+    }
+    assert!(holes > 10);
+}
+
+#[test]
+fn hazard_08_replaying_past_a_damaged_segment() {
+    // The last record of the first segment, with a whole second segment behind it.
+    let files = || Files::crashed(|log| commit(log, 1..11));
+    let mut flipped = files();
+    flipped.flip(1, 8 * BLOCK + 70, 0);
+    let mut zeroed = files();
+    zeroed.unwrite(1, 8..9);
+    for files in [flipped, zeroed] {
+        let disk = MemDisk::new(&files);
+        assert!(matches!(disk.verify().verdict, Some(Verdict::Corruption(damage)) if damage.first_lsn == Lsn(7)));
+        let (records, error) = collect(disk.view().iter(Lsn::ZERO));
+        assert_eq!(records.len(), 6);
+        assert!(matches!(error, Some(Error::Corruption(_))));
+    }
+}
+
+#[test]
+fn hazard_09_the_newest_segment_replaced_by_an_older_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..4);
+    let old = Files::read(dir.path());
+    commit(&log, 4..6);
+    log.close().unwrap();
+    old.write(dir.path());
+    // There is no evidence inside the directory; who knows of an LSN can say so.
+    assert_eq!(check_dir(dir.path()).verdict, Some(Verdict::Unclosed));
+    match small().expect_lsn(Lsn(5)).open(dir.path()) {
+        Err(Error::RolledBack { expected: Lsn(5), found: Lsn(3), .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(Files::read(dir.path()), old, "the refusal changes nothing");
+}
+
+#[test]
+fn hazard_11_a_failed_fsync_is_final() {
+    let disk = SimDisk::new(11);
+    let log = on(&disk).open("/log").unwrap();
+    commit(&log, 1..3);
+    disk.fault(Fault::new(OpKind::Sync, Effect::Eio).on(".seg"));
+    assert!(matches!(log.commit(&record(3)), Err(Error::Poisoned(_))));
+    // The disk is well again, and would say that all is synced: nobody asks it.
+    let asked = disk.ops().len();
+    for _ in 0..3 {
+        assert!(matches!(log.commit(&record(3)), Err(Error::Poisoned(_))));
+        assert!(matches!(log.append(&record(3)), Err(Error::Poisoned(_))));
+        assert!(matches!(log.sync(), Err(Error::Poisoned(_))));
+    }
+    assert_eq!(disk.ops().len(), asked);
+    assert_eq!(log.durable_lsn(), Lsn(2));
+    assert!(matches!(log.close(), Err(Error::Poisoned(_))));
+    // What the page cache shows is not what the disk has: opening makes durable what it returns.
+    let killed = disk.kill();
+    let log = on(&killed).open("/log").unwrap();
+    let there = lsns(&log);
+    assert!(there == [1, 2] || there == [1, 2, 3]);
+    for after in killed.crash_states(100, 3) {
+        assert_eq!(lsns(&on(&after).open("/log").unwrap()), there, "what opening returned is durable");
+    }
+}
+
+#[test]
+fn hazard_12_a_failed_sync_does_not_clear_what_needs_one() {
+    let disk = SimDisk::new(12);
+    let log = on(&disk).open("/log").unwrap();
+    log.append_with(&record(1), Durability::Written).unwrap();
+    disk.fault(Fault::new(OpKind::Sync, Effect::Eio).on(".seg"));
+    assert!(log.sync().is_err());
+    assert!(log.sync().is_err(), "there is still something that is not synced");
+    assert!(log.sync_to(Lsn(1)).is_err());
+    assert_eq!(log.durable_lsn(), Lsn(0));
+    assert!(matches!(log.close(), Err(Error::Poisoned(_))), "the last sync's error is not swallowed");
+}
+
+#[test]
+fn hazard_13_an_error_after_the_bytes_reached_the_disk() {
+    let disk = SimDisk::new(13);
+    let log = on(&disk).open("/log").unwrap();
+    commit(&log, 1..3);
+    disk.fault(Fault::new(OpKind::Sync, Effect::Eio).on(".seg"));
+    log.commit(&record(3)).unwrap_err();
+    // Two outcomes, and no other: it is there, or it is not. What was acknowledged is there in both.
+    let seen: BTreeSet<usize> = disk.crash_states(100, 1).map(|after| lsns(&on(&after).open("/log").unwrap()).len()).collect();
+    assert!(seen.iter().all(|n| (2..=3).contains(n)), "{seen:?}");
+}
+
+#[test]
+fn hazard_14_what_only_the_page_cache_has() {
+    let disk = SimDisk::new(14);
+    let log = on(&disk).open("/log").unwrap();
+    commit(&log, 1..3);
+    for lsn in 3..6 {
+        log.append_with(&record(lsn), Durability::Written).unwrap();
+    }
+    let killed = disk.kill();
+    let reopened = on(&killed).open("/log").unwrap();
+    assert_eq!(lsns(&reopened), [1, 2, 3, 4, 5]);
+    assert_eq!(reopened.durable_lsn(), Lsn(5));
+    for after in killed.crash_states(200, 1) {
+        assert_eq!(lsns(&on(&after).open("/log").unwrap()), [1, 2, 3, 4, 5]);
+    }
+}
+
+#[test]
+fn hazard_15_a_commit_changes_no_file_metadata() {
+    let disk = SimDisk::new(15);
+    let log = on(&disk).open("/log").unwrap();
+    let (before, lengths) = (disk.ops().len(), disk.files());
+    commit(&log, 1..7);
+    let kinds: Vec<OpKind> = disk.ops()[before..].iter().map(|op| op.kind).collect();
+    assert_eq!(kinds, [OpKind::DurableWrite; 6], "one write and nothing else for each");
+    assert_eq!(disk.files(), lengths);
+}
+
+#[test]
+fn hazard_16_names_are_synced_before_anything_stands_on_them() {
+    let disk = SimDisk::new(16);
+    let log = on(&disk).open("/new/log").unwrap();
+    commit(&log, 1..16); // Two rotations.
+    let (mut unsynced, mut named) = (0, BTreeSet::new());
+    for op in disk.ops() {
+        match op.kind {
+            OpKind::Rename => {
+                unsynced += 1;
+                named.insert(op.path.clone());
+            }
+            OpKind::SyncDir => unsynced = 0,
+            // (A file is known here by the path under which it was opened: that before it got its name.)
+            OpKind::DurableWrite if named.contains(&op.path) => {
+                assert_eq!(unsynced, 0, "{op:?} follows a rename that no sync of the directory follows");
+            }
+            _ => {}
+        }
+    }
+    assert!(named.len() >= 4);
+    // And so no crash in creation, or in a rotation, loses what was acknowledged.
+    for after in disk.crash_states(100, 1) {
+        assert_eq!(lsns(&on(&after).open("/new/log").unwrap()).len(), 15);
+    }
+}
+
+#[test]
+fn hazard_17_no_space() {
+    let disk = SimDisk::new(17);
+    let log = on(&disk).open("/log").unwrap();
+    disk.set_free(3 * (64 << 10) / 2);
+    let mut last = 0;
+    let error = loop {
+        match log.commit(&record(last + 1)) {
+            Ok(lsn) => last = lsn.0,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::NoSpace { .. }), "{error:?}");
+    assert_eq!(last, 14, "one segment more had room");
+    // Nothing is half done: reading works, a checkpoint finds room, the front can be dropped, and the log goes on.
+    assert_eq!(lsns(&log).len(), 14);
+    assert_eq!(log.last_lsn(), Lsn(14));
+    assert!(matches!(log.commit_batch(&[vec![1; 90_000]]), Err(Error::NoSpace { .. })));
+    assert_eq!(log.commit_checkpoint(&record(15)).unwrap(), Lsn(15));
+    assert_eq!(log.truncate_front(Lsn(15)).unwrap(), Lsn(15));
+    commit(&log, 16..18);
+    assert_eq!(lsns(&log), [15, 16, 17]);
+    // In recovery itself: an error, and the next attempt succeeds when there is room.
+    let full = disk.kill();
+    full.set_free(0);
+    assert!(matches!(on(&full).open("/log"), Err(Error::NoSpace { .. })));
+    full.set_capacity(None);
+    assert_eq!(lsns(&on(&full).open("/log").unwrap()), [15, 16, 17]);
+}
+
+#[test]
+fn hazard_18_short_and_interrupted_calls() {
+    let disk = SimDisk::new(18);
+    disk.fault(Fault::new(OpKind::Any, Effect::Short).forever());
+    for skip in 0..20 {
+        disk.fault(Fault::new(OpKind::Read, Effect::Interrupted).skip(skip));
+        disk.fault(Fault::new(OpKind::Write, Effect::Interrupted).skip(skip));
+    }
+    let log = on(&disk).open("/log").unwrap();
+    commit(&log, 1..12);
+    assert_eq!(lsns(&log).len(), 11);
+    log.close().unwrap();
+    let log = on(&disk).open("/log").unwrap();
+    assert_eq!(log.recovery().verdict, Verdict::Clean);
+    assert_eq!(lsns(&log).len(), 11);
+}
+
+#[test]
+fn hazard_19_no_acknowledged_block_is_written_again() {
+    let disk = SimDisk::new(19);
+    let log = on(&disk).open("/log").unwrap();
+    for lsn in 1..25 {
+        log.append_with(&record(lsn), if lsn % 3 == 0 { Durability::Synced } else { Durability::Written }).unwrap();
+    }
+    log.hold("archiver", Lsn(1)).unwrap();
+    log.close().unwrap();
+    let (mut written, mut named) = (BTreeSet::new(), BTreeSet::new());
+    for op in disk.ops() {
+        if op.kind == OpKind::Rename {
+            named.insert(op.path.clone());
+        } else if matches!(op.kind, OpKind::Write | OpKind::DurableWrite) && named.contains(&op.path) {
+            for block in op.offset / 4096..(op.offset + op.len as u64).div_ceil(4096) {
+                assert!(written.insert((op.path.clone(), block)), "{op:?} writes block {block} again");
+            }
+        }
+    }
+    assert!(written.len() > 25, "{written:?}");
+}
+
+#[test]
+fn hazard_20_a_file_that_shrinks_under_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..8);
+    let mut reader = log.reader_at(Lsn(5));
+    let file = std::fs::OpenOptions::new().write(true).open(dir.path().join(segment_name(1))).unwrap();
+    file.set_len(3 * BLOCK as u64).unwrap();
+    // An error, where a mapping would be a signal.
+    assert!(matches!(reader.next(), Err(Error::Corruption(_))));
+}
+
+#[test]
+fn hazard_24_readers_of_what_is_not_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..4);
+    log.append_with(&record(4), Durability::Written).unwrap();
+    log.append(&record(5)).unwrap();
+    let view = View::open(dir.path()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(collect(log.iter(Lsn::ZERO)).0.len(), log.durable_lsn().0 as usize);
+        assert!(view.last_lsn().unwrap() <= log.durable_lsn());
+        assert!(matches!(log.get(log.durable_lsn().next()), Err(Error::NotAppended { .. })));
+        log.append_with(&record(6), Durability::Written).unwrap();
+    }
+    log.sync().unwrap();
+    assert_eq!(log.get(Lsn(6)).unwrap(), record(6));
+}
+
+#[test]
+fn hazard_25_a_crash_in_recovery_and_in_the_recovery_after() {
+    let disk = SimDisk::new(25);
+    let log = on(&disk).open("/log").unwrap();
+    commit(&log, 1..10);
+    log.append_with(&record(10), Durability::Written).unwrap();
+    let killed = disk.kill();
+    let whole = killed.copy();
+    on(&whole).open("/log").unwrap();
+    for change in 1..=whole.changes() - killed.changes() {
+        let first = killed.copy();
+        first.power_off_at(killed.changes() + change);
+        let _ = on(&first).open("/log");
+        for second in first.crash_states(4, change) {
+            second.power_off_at(second.changes() + change / 2 + 1);
+            let _ = on(&second).open("/log");
+            for third in second.crash_states(4, change) {
+                let there = lsns(&on(&third).open("/log").unwrap());
+                assert!((9..=10).contains(&there.len()), "{there:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn hazard_26_the_leader_fails_and_all_followers_hear_of_it() {
+    let disk = SimDisk::new(26);
+    let log = Arc::new(on(&disk).open("/log").unwrap());
+    disk.fault(Fault::new(OpKind::Write, Effect::Eio).on(".seg").skip(5).forever());
+    std::thread::scope(|s| {
+        for _ in 0..8 {
+            s.spawn(|| {
+                while log.commit(b"x").is_ok() {}
+                assert!(matches!(log.commit(b"x"), Err(Error::Poisoned(_))));
+            });
+        }
+    });
+    assert!(log.durable_lsn() >= Lsn(1));
+}
+
+#[test]
+fn hazard_27_two_openers() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..3);
+    let before = Files::read(dir.path());
+    for action in [OnDamage::Refuse, OnDamage::StopAtDamage, OnDamage::Salvage] {
+        assert!(matches!(small().on_damage(action).open(dir.path()), Err(Error::Locked { .. })));
+    }
+    assert_eq!(Files::read(dir.path()), before);
+    // It is the lock that counts, not the file or what it says.
+    drop(log);
+    std::fs::write(dir.path().join("LOCK"), "process 1\n").unwrap();
+    small().open(dir.path()).unwrap();
+}
+
+#[test]
+fn hazard_28_a_backup_mixed_with_newer_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..10);
+    let mut backup = Files::read(dir.path());
+    commit(&log, 10..20);
+    let now = Files::read(dir.path());
+    drop(log);
+    // The backup's second segment with the third of today: its predecessor's end is not there.
+    let mut mixed = now.clone();
+    mixed.insert(2, backup.remove(2));
+    match MemDisk::new(&mixed).verify().verdict {
+        Some(Verdict::Corruption(damage)) => {
+            assert_eq!((damage.kind, damage.proven, damage.first_lsn), (DamageKind::Missing, true, Lsn(10)));
+        }
+        other => panic!("{other:?}"),
+    }
+    // Another log where this one should be.
+    let other = Files::crashed(|log| commit(log, 1..3)).dir();
+    let expected = foreword::LogId(now.uuid());
+    let refused = small().expect_id(expected).open(other.path());
+    assert!(matches!(refused, Err(Error::NotALog { .. })), "{refused:?}");
+    MemDisk::new(&now);
+    small().expect_id(expected).open(now.dir().path()).unwrap();
+}
+
+#[test]
+fn hazard_29_clocks_that_run_backward() {
+    let mut files = Files::crashed(|log| commit(log, 1..20));
+    for (epoch, time) in [(1, u64::MAX), (2, 0), (3, 1)] {
+        files.forge(epoch, 0, |frame| frame[88..96].copy_from_slice(&time.to_le_bytes()));
+    }
+    assert_eq!(MemDisk::new(&files).verify().verdict, Some(Verdict::Unclosed));
+    let log = MemDisk::new(&files).open(OnDamage::Refuse).unwrap();
+    assert_eq!(lsns(&log).len(), 19);
+}
+
+#[test]
+fn hazard_30_segments_that_somebody_still_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..30);
+    log.hold("archiver", Lsn(3)).unwrap();
+    log.hold("replica", Lsn(12)).unwrap();
+    assert_eq!(log.truncate_front(Lsn(28)).unwrap(), Lsn(3));
+    let crashed = Files::read(dir.path()).dir();
+    drop(log);
+    for dir in [dir.path(), crashed.path()] {
+        // Holds outlive the process, however it ended.
+        let log = small().open(dir).unwrap();
+        assert_eq!(log.holds().len(), 2);
+        assert_eq!(log.truncate_front(Lsn(28)).unwrap(), Lsn(3));
+        assert_eq!(lsns(&log)[0], 3);
+        assert!(log.release("archiver").unwrap());
+        assert_eq!(log.truncate_front(Lsn(28)).unwrap(), Lsn(12));
+        assert_eq!(lsns(&log)[0], 12);
+    }
+}
+
+#[test]
+fn hazard_31_a_reader_after_an_error_in_mid_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let large: Vec<u8> = (0..150_000u32).map(|i| (i ^ (i >> 8)) as u8).collect();
+    log.commit(b"before").unwrap();
+    log.commit(&large).unwrap();
+    log.commit(b"after").unwrap();
+    let path = dir.path().join(segment_name(2));
+    let good = std::fs::read(&path).unwrap();
+    let mut bad = good.clone();
+    bad[4 * BLOCK + 9] ^= 1;
+    let mut reader = log.reader();
+    assert_eq!(reader.next().unwrap().unwrap().data, b"before");
+    std::fs::write(&path, &bad).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(reader.next(), Err(Error::Corruption(_))));
+        assert_eq!(reader.position(), Lsn(2), "it stays where it is");
+    }
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap().data, large, "nothing of the failed attempt is left in it");
+    assert_eq!(reader.next().unwrap().unwrap().data, b"after");
+    assert_eq!(reader.prev().unwrap().unwrap().data, b"after");
+    assert_eq!(reader.prev().unwrap().unwrap().data, large);
+}
