@@ -35,7 +35,7 @@ fn it_recovers_and_shows_how() {
 
     let out = run(&["recover", path.to_str().unwrap()]);
     let text = String::from_utf8(out.stdout).unwrap();
-    assert!(text.contains("0 lost") && text.contains("0 changes made"), "it was closed: {text}");
+    assert!(text.contains("0 lost") && text.contains("redo, undo nothing"), "it was closed: {text}");
 }
 
 #[test]

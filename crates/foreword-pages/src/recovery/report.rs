@@ -98,6 +98,9 @@ impl fmt::Display for Recovery {
             self.losers,
             ms(self.analysis.took)
         )?;
+        if !self.has_worked() {
+            return write!(f, "redo, undo nothing: every page is as the log has it");
+        }
         writeln!(
             f,
             "redo       {} to {} with {} threads: {} changes made, {} skipped, {} pages from their image, {:.1} ms",
