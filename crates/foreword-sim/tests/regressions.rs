@@ -119,3 +119,24 @@ fn a_torn_mark_behind_a_closed_one() {
         }
     }
 }
+
+/// Front truncation dropped the last durable segment while its successor, LINK and all, waited for a flush.
+#[test]
+fn a_successor_that_is_not_durable() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    // Up to where the next record goes to another segment.
+    let mut last = log.commit(&[1; 15_000]).unwrap();
+    assert_eq!(log.truncate_front(last.next()).unwrap(), last.next());
+    while log.stats().rotations == 0 {
+        log.sync().unwrap();
+        log.truncate_front(last.next()).unwrap();
+        last = log.append(&[2; 100]).unwrap();
+    }
+    log.truncate_front(last).unwrap();
+    let after = disk.crash(&Choice::None);
+    drop(log);
+    let log = open(&after).unwrap();
+    assert_eq!(log.start_lsn(), last);
+    assert_eq!(records(&log), []);
+}
