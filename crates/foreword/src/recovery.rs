@@ -771,13 +771,12 @@ impl Surveyor<'_> {
             return Ok(None);
         }
         let Some(new) = Control::decode(format::payload(&header, &buf)) else { return Ok(None) };
-        // Bisection sees few blocks, and of each the first sector: nothing at all may stand right behind what it found.
+        // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind what it found.
         let behind = written + 1;
-        let ahead = (slot.blocks - 1 - behind).min(format::FRAME_BLOCKS_MAX) as usize * BLOCK;
-        buf.resize(ahead, 0);
-        let (read, first) = (segment.read(behind, &mut buf)?, u64::from(behind) * (BLOCK / SECTOR) as u64);
-        let unwritten = |(sector, index): (&[u8], u64)| segment.binding.classify(index, sector) == Sector::Unwritten;
-        if read < ahead || !buf.chunks_exact(SECTOR).zip(first..).all(unwritten) {
+        buf.resize(format::FRAME_BLOCKS_MAX.min(slot.blocks - 1 - behind) as usize * BLOCK, 0);
+        let read = segment.read(behind, &mut buf)?;
+        let sectors = buf[..read].chunks_exact(SECTOR).zip(u64::from(behind) * (BLOCK / SECTOR) as u64..);
+        if read < buf.len() || sectors.into_iter().any(|(s, i)| segment.binding.classify(i, s) != Sector::Unwritten) {
             return Ok(None);
         }
         adopt(control, new);
