@@ -63,6 +63,7 @@ fn sync(shared: &Shared) {
                 drop(state);
                 shared.report(&error);
                 state = shared.lock();
+                continue; // It may have been told to stop meanwhile.
             }
             state.idle = true;
             state = sleep(shared, state, None);

@@ -743,3 +743,28 @@ fn an_ordinary_record_does_not_join_a_checkpoint_in_the_reserve() {
         holds_records(&log, 1..10);
     });
 }
+
+/// Bug: a log that had failed hung when it was dropped. Cause: the background thread, which tells of the failure without the lock, did not look
+/// whether it had been told to stop meanwhile before it slept. Fix: it looks again.
+#[test]
+fn a_log_that_is_dropped_while_its_failure_is_reported_does_not_hang() {
+    use std::sync::mpsc;
+    use std::time::Duration;
+    let dir = tempfile::tempdir().unwrap();
+    let (reporting, reports) = mpsc::channel();
+    let disk = foreword_sim::SimDisk::new(1);
+    let options = foreword::Options::new().segment_bytes(64 << 10).disk(disk.handle()).on_error(move |_| {
+        let _ = reporting.send(());
+        std::thread::sleep(Duration::from_millis(200)); // Long enough for the drop to say stop.
+    });
+    let log = options.open(dir.path()).unwrap();
+    disk.power_off_at(disk.changes() + 1);
+    assert!(log.commit(b"x").is_err());
+    reports.recv_timeout(Duration::from_secs(10)).unwrap();
+    let (dropped, done) = mpsc::channel();
+    std::thread::spawn(move || {
+        drop(log);
+        let _ = dropped.send(());
+    });
+    done.recv_timeout(Duration::from_secs(10)).expect("the drop ends");
+}
