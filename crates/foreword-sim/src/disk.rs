@@ -484,7 +484,9 @@ impl SimFile {
         let mut len = bufs.iter().map(|buf| buf.len()).sum();
         let (mut state, turn) = self.disk.begin(kind, &self.path, offset, len)?;
         if matches!(turn, Turn::Struck(_, Effect::Short)) {
-            len = len.div_ceil(2);
+            // File systems stop between pages or blocks, never within a sector.
+            let stop = (offset + len.div_ceil(2) as u64).next_multiple_of(SECTOR as u64);
+            len = len.min((stop - offset) as usize);
         }
         let room = state.room_for(self.ino, offset, len);
         if room == 0 && len > 0 {

@@ -54,7 +54,7 @@ pub enum Effect {
     NoSpace,
     /// Interrupted; nothing is done.
     Interrupted,
-    /// Reads and writes stop half-way and say so.
+    /// Reads and writes stop half-way and say so; writes, at the end of a sector.
     Short,
     /// A write that says it is done and never reaches the disk, whatever is synced. The page cache shows it.
     Lost,

@@ -84,8 +84,8 @@ fn all_states(arguments: &Arguments, seed: u64) -> bool {
     let bounds = Bounds {
         steps,
         steps_aged: steps.saturating_sub(1),
-        states: arguments.number("states", 64) as usize,
-        recovery_points: arguments.number("recovery-points", 2) as usize,
+        states: arguments.number("states", 256) as usize,
+        recovery_points: arguments.number("recovery-points", 1) as usize,
         seed,
         ..Bounds::default()
     };

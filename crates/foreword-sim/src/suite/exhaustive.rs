@@ -19,7 +19,8 @@ pub struct Bounds {
     pub steps: usize,
     /// As many, from a log with a past: segments, a cut, dropped records.
     pub steps_aged: usize,
-    /// States of a crash point: all, if they are at most so many; else so many, drawn by the seed.
+    /// States of a crash point of a workload of one step: all, if they are at most so many; else so many, drawn by the seed. A quarter
+    /// of that for each step more.
     pub states: usize,
     /// Points in the recovery of each state at which it crashes again.
     pub recovery_points: usize,
@@ -32,7 +33,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Bounds { steps: 3, steps_aged: 2, states: 24, recovery_points: 1, seed: 1, threads }
+        Bounds { steps: 3, steps_aged: 2, states: 256, recovery_points: 1, seed: 1, threads }
     }
 }
 
@@ -208,8 +209,9 @@ impl Workload<'_> {
         let seed = mix(&[self.bounds.seed, point, self.steps.len() as u64]);
         let killed = runner.disk.kill();
         let (model, disk) = (&runner.model, &runner.disk);
-        let complete = disk.undecided() < 20 && 1 << disk.undecided() <= self.bounds.states;
-        for (i, after) in disk.crash_states(self.bounds.states, seed).enumerate() {
+        let most = (self.bounds.states >> (2 * self.steps.len().saturating_sub(1))).max(2);
+        let complete = disk.undecided() < 20 && 1 << disk.undecided() <= most;
+        for (i, after) in disk.crash_states(most, seed).enumerate() {
             self.counters.states.fetch_add(1, Relaxed);
             self.counters.states_complete.fetch_add(u64::from(complete), Relaxed);
             let seed = mix(&[seed, i as u64]);

@@ -25,7 +25,7 @@ pub const PARTS: &[(&str, Part)] =
     &[("crash states", small_exhaustive), ("random cases", some_cases), ("full disk", some_full_disks), ("damage", some_damage)];
 
 fn small_exhaustive(seed: u64) -> Result<(), String> {
-    let bounds = Bounds { steps: 2, steps_aged: 1, seed, ..Bounds::default() };
+    let bounds = Bounds { steps: 2, steps_aged: 1, states: 96, seed, ..Bounds::default() };
     exhaustive(&bounds, &|_| ()).map(drop).map_err(|failure| failure.to_string())
 }
 
