@@ -341,3 +341,72 @@ fn without_full_page_images_recovery_reads_the_pages_and_skips_what_they_have() 
         assert!((1u64..20).all(|round| page[8 * round as usize..][..8] == round.to_le_bytes()));
     }
 }
+
+#[test]
+fn without_full_page_images_a_torn_page_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = small().full_page_images(false).background(false);
+    let store = options.open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let page = txn.allocate().unwrap();
+    txn.commit().unwrap();
+    store.checkpoint_all().unwrap();
+    let mut txn = store.begin();
+    txn.update(page, 0, b"x").unwrap();
+    txn.commit().unwrap();
+    drop(store);
+    {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("PAGES")).unwrap();
+        file.write_all_at(b"torn", page.0 * 4096 + 2048).unwrap();
+    }
+    match options.open(dir.path()) {
+        Err(Error::Rotten { page: named, .. }) => assert_eq!(named, page),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_log_with_records_of_something_else_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    small().open(dir.path()).unwrap().close().unwrap();
+    let log = foreword::Options::new().open(dir.path().join("log")).unwrap();
+    log.commit(b"\x0fsomething else").unwrap();
+    log.close().unwrap();
+    assert!(matches!(small().open(dir.path()), Err(Error::BadRecord { .. })));
+}
+
+#[test]
+fn many_threads_change_pages_of_their_own_while_checkpoints_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().checkpoint_bytes(10_000).pool_bytes(32 * 4096).open(dir.path()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..6u64 {
+            let store = &store;
+            scope.spawn(move || {
+                let mut txn = store.begin();
+                let pages: Vec<PageId> = (0..10).map(|_| txn.allocate().unwrap()).collect();
+                txn.commit().unwrap();
+                for round in 0u64..100 {
+                    let mut txn = store.begin();
+                    for &page in &pages {
+                        txn.update(page, 0, &[thread, round].map(u64::to_le_bytes).concat()).unwrap();
+                    }
+                    match round % 3 {
+                        0 => txn.abort().unwrap(),
+                        1 => _ = txn.commit_with(foreword::Durability::Buffered).unwrap(),
+                        _ => _ = txn.commit().unwrap(),
+                    }
+                    for &page in &pages {
+                        let seen = store.read(page).unwrap()[8..16].to_vec();
+                        let last = if round % 3 == 0 { round.saturating_sub(1) } else { round };
+                        assert_eq!(seen, last.to_le_bytes());
+                    }
+                }
+            });
+        }
+    });
+    let stats = store.stats();
+    assert!(stats.checkpoints > 1 && stats.pages_used == 60 && stats.transactions == 0, "{stats:?}");
+    store.close().unwrap();
+}
