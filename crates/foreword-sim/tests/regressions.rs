@@ -102,3 +102,41 @@ fn a_promise_that_was_dropped() {
     drop(log);
     assert_eq!(records(&open(&after).unwrap()), [(2, vec![2; 100])]);
 }
+
+/// Of the mark behind a CLOSED one only later sectors were written: opening, which looked at the first ones, took the log for cleanly closed; `verify` did not.
+#[test]
+fn a_torn_mark_behind_a_closed_one() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    log.commit(b"one").unwrap();
+    log.close().unwrap();
+    for crashed in at_each_change(&disk, |disk| drop(open(disk).map(std::mem::forget))) {
+        for after in crashed.crash_states(256, 1) {
+            let verified = foreword::verify_on(after.handle(), "/log", &mut |_, _| {}).unwrap().verdict.unwrap();
+            let log = open(&after).unwrap();
+            assert_eq!(log.recovery().verdict, verified);
+            assert_eq!(records(&log), [(1, b"one".to_vec())]);
+        }
+    }
+}
+
+/// Front truncation dropped the last durable segment while its successor, LINK and all, waited for a flush.
+#[test]
+fn a_successor_that_is_not_durable() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    // Up to where the next record goes to another segment.
+    let mut last = log.commit(&[1; 15_000]).unwrap();
+    assert_eq!(log.truncate_front(last.next()).unwrap(), last.next());
+    while log.stats().rotations == 0 {
+        log.sync().unwrap();
+        log.truncate_front(last.next()).unwrap();
+        last = log.append(&[2; 100]).unwrap();
+    }
+    log.truncate_front(last).unwrap();
+    let after = disk.crash(&Choice::None);
+    drop(log);
+    let log = open(&after).unwrap();
+    assert_eq!(log.start_lsn(), last);
+    assert_eq!(records(&log), []);
+}

@@ -771,11 +771,13 @@ impl Surveyor<'_> {
             return Ok(None);
         }
         let Some(new) = Control::decode(format::payload(&header, &buf)) else { return Ok(None) };
-        // Bisection sees few blocks: nothing may stand right behind what it found.
-        for block in written + 1..(written + 1 + format::FRAME_BLOCKS_MAX).min(slot.blocks - 1) {
-            if segment.head(block)? != Head::Unwritten {
-                return Ok(None);
-            }
+        // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind what it found.
+        let behind = written + 1;
+        buf.resize(format::FRAME_BLOCKS_MAX.min(slot.blocks - 1 - behind) as usize * BLOCK, 0);
+        let read = segment.read(behind, &mut buf)?;
+        let sectors = buf[..read].chunks_exact(SECTOR).zip(u64::from(behind) * (BLOCK / SECTOR) as u64..);
+        if read < buf.len() || sectors.into_iter().any(|(s, i)| segment.binding.classify(i, s) != Sector::Unwritten) {
+            return Ok(None);
         }
         adopt(control, new);
         scan.at = Position::new(tip.epoch, written + 1);

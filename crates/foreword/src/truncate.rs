@@ -93,7 +93,10 @@ impl Shared {
         // Readers that ask for less are told so from here on.
         let mut chain = Chain::clone(&self.chain());
         chain.start = chain.start.max(start);
-        let dropped = chain.entries.windows(2).take_while(|pair| pair[1].first_lsn <= start).count();
+        // What begins behind a dropped segment must be durable: its LINK may still wait for a flush.
+        let durable = state.durable.position;
+        let goes_on = |next: &Entry| next.first_lsn <= start && Position::new(next.epoch, format::LINK_BLOCK) < durable;
+        let dropped = chain.entries.windows(2).take_while(|pair| goes_on(&pair[1])).count();
         let dropped: Vec<Entry> = chain.entries.drain(..dropped).collect();
         let front = chain.entries.first().map_or(0, |e| e.epoch);
         chain.waivers.retain(|w| w.to.epoch >= front);

@@ -448,9 +448,9 @@ fn a_salvage_keeps_the_lsns_of_records_that_no_promise_covers() {
 }
 
 /// Bug: a commit hung. Cause: a leader gathered its group; a hold's flight took its record along; who came meanwhile left the lead to the
-/// leader, which had nothing left to lead. Fix: it passes the lead on.
+/// leader, which saw nothing left to do for itself. Fix: who gathers leads, whatever became of its own record.
 #[test]
-fn a_leader_whose_record_was_taken_along_passes_the_lead_on() {
+fn a_leader_whose_record_was_taken_along_leads_all_the_same() {
     for _ in 0..5 {
         let disk = MemDisk::default();
         let (gate, held) = gated(&disk);

@@ -186,7 +186,7 @@ impl Subject {
         let mut lsns = Vec::new();
         for record in log.iter(Lsn::ZERO) {
             let record = record?;
-            if let Err(violation) = self.model.check_record(record.lsn.0, &record.data) {
+            if let Err(violation) = self.model.check_repaired_record(record.lsn.0, &record.data) {
                 return Ok(Err(violation));
             }
             lsns.push(record.lsn.0);
