@@ -406,23 +406,27 @@ impl Pool {
         Ok(())
     }
 
-    /// Makes a change that is in the log already, unless the page has it: whether it had not. `from`: where the redo of this page begins.
-    pub(crate) fn redo(&self, page: PageId, redo: &Redo<'_>, lsn: Lsn, from: Lsn) -> Result<bool> {
-        let load = if matches!(redo, Redo::Image(_)) { Load::Blank } else { Load::Read };
+    /// Makes changes of a page that are in the log already, in their order, but for those that it has: how many it had not. `from`: where
+    /// the redo of this page begins.
+    pub(crate) fn redo(&self, page: PageId, from: Lsn, changes: &[(Lsn, Redo<'_>)]) -> Result<u64> {
+        let load = if matches!(changes.first(), Some((_, Redo::Image(_)))) { Load::Blank } else { Load::Read };
         let pin = self.fetch(page, load)?;
         let mut latched = pin.write();
-        let is_new = lsn > latched.lsn();
-        if let Redo::Edit(edit) = redo {
-            self.check_written(page, &latched, edit)?;
-        }
-        if is_new {
-            redo.apply(&mut latched, lsn);
+        let mut applied = 0;
+        for (lsn, redo) in changes {
+            if let Redo::Edit(edit) = redo {
+                self.check_written(page, &latched, edit)?;
+            }
+            if *lsn > latched.lsn() {
+                redo.apply(&mut latched, *lsn);
+                applied += 1;
+            }
         }
         // What was read may never have been synced: it is written again in any case.
-        if is_new || !sabotage::has(Bug::TrustPages) {
+        if applied > 0 || !sabotage::has(Bug::TrustPages) {
             pin.frame.meta().changed(from, None);
         }
-        Ok(is_new)
+        Ok(applied)
     }
 }
 

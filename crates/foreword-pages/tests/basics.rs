@@ -1,6 +1,7 @@
 //! The store's main job, as a user would have it do it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use foreword_pages::{Error, Options, PageId, Store};
@@ -8,6 +9,17 @@ use foreword_pages::{Error, Options, PageId, Store};
 fn small() -> Options {
     let log = foreword::Options::new().segment_bytes(256 << 10);
     Options::new().page_bytes(4096).pool_bytes(64 * 4096).checkpoint_interval(None).log(log)
+}
+
+/// Changes bytes of the page file behind the store's back.
+fn overwrite(dir: &Path, at: u64, change: impl FnOnce(&mut u8)) {
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(dir.join("PAGES")).unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    change(&mut byte[0]);
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&byte).unwrap();
 }
 
 /// A page's first bytes.
@@ -217,13 +229,7 @@ fn a_background_checkpoint_comes_by_itself() {
 #[test]
 fn a_torn_page_is_rebuilt_from_its_image_and_a_rotten_one_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let flip = |page: PageId, at: u64| {
-        use std::os::unix::fs::FileExt;
-        let file = std::fs::OpenOptions::new().read(true).write(true).open(dir.path().join("PAGES")).unwrap();
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, page.0 * 4096 + at).unwrap();
-        file.write_all_at(&[byte[0] ^ 1], page.0 * 4096 + at).unwrap();
-    };
+    let flip = |page: PageId, at: u64| overwrite(dir.path(), page.0 * 4096 + at, |byte| *byte ^= 1);
     let options = small().background(false);
     let store = options.open(dir.path()).unwrap();
     let mut txn = store.begin();
@@ -355,11 +361,7 @@ fn without_full_page_images_a_torn_page_is_an_error_that_names_it() {
     txn.update(page, 0, b"x").unwrap();
     txn.commit().unwrap();
     drop(store);
-    {
-        use std::os::unix::fs::FileExt;
-        let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("PAGES")).unwrap();
-        file.write_all_at(b"torn", page.0 * 4096 + 2048).unwrap();
-    }
+    overwrite(dir.path(), page.0 * 4096 + 2048, |byte| *byte ^= 1);
     match options.open(dir.path()) {
         Err(Error::Rotten { page: named, .. }) => assert_eq!(named, page),
         other => panic!("{other:?}"),

@@ -43,7 +43,7 @@ fn distance(from: &str, to: &str) -> usize {
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
-    let program = target.join("examples/graph");
+    let program = target.join("examples").join(format!("graph{}", std::env::consts::EXE_SUFFIX));
     if !program.exists() {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--example", "graph", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);

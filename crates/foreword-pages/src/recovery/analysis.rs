@@ -3,12 +3,12 @@
 //! Backward, the first record that is met of a transaction says how it ended, and the first image of a page is where its redo begins: what lies
 //! before that image need not be looked at.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashSet};
 
 use foreword::{Log, Lsn};
 
-use crate::ids::IdMap;
+use crate::ids::{IdMap, IdSet};
 use crate::page::{PageId, Redo};
 use crate::record::{Checkpoint, Record};
 use crate::{Error, Result};
@@ -42,7 +42,7 @@ pub(crate) struct Start {
 
 pub(crate) fn run(log: &Log, body: usize) -> Result<Plan> {
     let mut plan = Plan { last: log.last_lsn(), ..Plan::default() };
-    let mut ended = HashSet::new();
+    let mut ended = IdSet::default();
     let mut checkpoint: Option<Checkpoint> = None;
     let mut reader = log.reader();
     reader.seek_to_end()?;
@@ -91,7 +91,7 @@ pub(crate) fn run(log: &Log, body: usize) -> Result<Plan> {
 
 impl Plan {
     /// A change by a transaction, after which `next` would be the one to undo.
-    fn saw(&mut self, txn: u64, next: Lsn, ended: &HashSet<u64>) {
+    fn saw(&mut self, txn: u64, next: Lsn, ended: &IdSet) {
         self.next_txn = self.next_txn.max(txn.saturating_add(1));
         if !ended.contains(&txn) {
             self.losers.entry(txn).or_insert(next);
@@ -112,7 +112,7 @@ impl Plan {
     }
 
     /// Adds what the checkpoint knew of the time before it.
-    fn complete(&mut self, checkpoint: Checkpoint, ended: &HashSet<u64>) {
+    fn complete(&mut self, checkpoint: Checkpoint, ended: &IdSet) {
         self.checkpoint = checkpoint.begin;
         self.next_txn = self.next_txn.max(checkpoint.next_txn);
         for (txn, _, next) in checkpoint.live {

@@ -1,7 +1,8 @@
 //! Redo: history repeated, in parallel by page.
 //!
 //! The log is read in windows. Of each window every thread reads a part of its own and sorts the records into baskets, one for each thread, by
-//! page. When all have read, each thread applies what is in its baskets, in the order of the log. So nothing is done by one thread alone.
+//! page. When all have read, each thread applies what is in its baskets, page by page, and for each page in the order of the log. So nothing is
+//! done by one thread alone, and a page is looked up once for all of its changes in a window.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
@@ -17,9 +18,9 @@ use crate::sabotage::{self, Bug};
 use crate::{Error, Result};
 
 /// How many bytes of records a thread should read of a window.
-const PART_BYTES: u64 = 4 << 20;
+const PART_BYTES: u64 = 16 << 20;
 const PART_RECORDS_MIN: u64 = 256;
-const PART_RECORDS_MAX: u64 = 1 << 17;
+const PART_RECORDS_MAX: u64 = 1 << 19;
 /// Threads that read pages ahead, where redo has to read pages at all.
 const AHEAD_THREADS: usize = 6;
 
@@ -36,8 +37,19 @@ pub(crate) struct Redone {
 #[derive(Debug, Default)]
 struct Basket {
     bytes: Vec<u8>,
-    /// LSN of the record, where it ends in the bytes, and where the redo of its page begins.
-    records: Vec<(Lsn, usize, Lsn)>,
+    entries: Vec<Entry>,
+}
+
+/// A record in a basket. They are sorted by page, then by LSN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    page: PageId,
+    lsn: Lsn,
+    /// Where its bytes lie: in whose basket, and where in it.
+    reader: u32,
+    at: (usize, usize),
+    /// Where the redo of its page begins.
+    start: Lsn,
 }
 
 struct Shared<'a> {
@@ -163,9 +175,9 @@ impl Shared<'_> {
                 cold.push(page);
             }
             let basket = &mut baskets[(mix(page.0) >> 20) as usize % self.threads];
+            let at = (basket.bytes.len(), basket.bytes.len() + record.data.len());
             basket.bytes.extend_from_slice(record.data);
-            let end = basket.bytes.len();
-            basket.records.push((lsn, end, start));
+            basket.entries.push(Entry { page, lsn, reader: thread as u32, at, start });
         }
         done.bytes += bytes;
         self.window_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -174,20 +186,26 @@ impl Shared<'_> {
     }
 
     fn apply(&self, thread: usize, done: &mut Redone) -> Result<()> {
-        for from in 0..self.threads {
-            let mut basket = lock(&self.baskets[from * self.threads + thread]);
-            let mut begin = 0;
-            for &(lsn, end, start) in &basket.records {
-                let record = Record::decode(&basket.bytes[begin..end], self.pool.body());
-                begin = end;
-                let Some((page, redo)) = record.map_err(|why| Error::BadRecord { lsn, why })?.page_and_redo() else { continue };
-                let is_new = self.pool.redo(page, &redo, lsn, start)?;
-                *if is_new { &mut done.applied } else { &mut done.skipped } += 1;
-                done.images += u64::from(is_new && matches!(redo, Redo::Image(_)));
+        let mut baskets: Vec<_> = (0..self.threads).map(|from| lock(&self.baskets[from * self.threads + thread])).collect();
+        let mut entries: Vec<Entry> = baskets.iter_mut().flat_map(|basket| basket.entries.drain(..)).collect();
+        entries.sort_unstable();
+        let mut changes = Vec::new();
+        for of_page in entries.chunk_by(|a, b| a.page == b.page) {
+            changes.clear();
+            for entry in of_page {
+                let bytes = &baskets[entry.reader as usize].bytes[entry.at.0..entry.at.1];
+                let record = Record::decode(bytes, self.pool.body());
+                let record = record.map_err(|why| Error::BadRecord { lsn: entry.lsn, why })?;
+                changes.extend(record.page_and_redo().map(|(_, redo)| (entry.lsn, redo)));
             }
-            basket.bytes.clear();
-            basket.records.clear();
+            let applied = self.pool.redo(of_page[0].page, of_page[0].start, &changes)?;
+            done.applied += applied;
+            done.skipped += changes.len() as u64 - applied;
+            let is_image = matches!(changes.first(), Some((_, Redo::Image(_)))) && applied as usize == changes.len();
+            done.images += u64::from(is_image);
         }
+        drop(changes);
+        baskets.iter_mut().for_each(|basket| basket.bytes.clear());
         Ok(())
     }
 
