@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -111,8 +112,9 @@ pub struct Reader {
 /// The records that begin in one frame; the last may have been gathered from several.
 #[derive(Debug, Default)]
 struct Span {
-    /// The frame, whose payload is in the walker; or the stream in `joined`.
+    /// The frame, whose payload is in the walker, at this place; or the stream is in `joined`.
     header: Option<FrameHeader>,
+    place: Range<usize>,
     joined: Vec<u8>,
     is_joined: bool,
     first: Lsn,
@@ -165,12 +167,29 @@ impl Reader {
     /// # Errors
     /// [`Error::Dropped`] if the record was truncated away, [`Error::Corruption`] if it cannot be read, [`Error::Io`]. The reader stays where it is.
     #[allow(clippy::should_implement_trait)] // It lends; `Iterator` cannot.
+    #[inline]
     pub fn next(&mut self) -> Result<Option<RecordRef<'_>>> {
-        let at_hand = self.span.lsn == self.next && self.span.has(self.next) && self.next <= self.limit;
-        if at_hand && self.source.version() == self.version {
-            self.next = self.next.next();
-            return self.record(self.next.prev()).map(Some);
+        match self.at_hand() {
+            Some(place) => {
+                let lsn = self.next;
+                self.next = lsn.next();
+                (self.span.lsn, self.span.offset) = (self.next, place.end);
+                Ok(Some(RecordRef { lsn, data: &self.stream()[place] }))
+            }
+            None => self.look_for_next(),
         }
+    }
+
+    /// Where in the stream the next record lies, if it is known to be readable still: so it is for all but the first of a frame.
+    #[inline]
+    fn at_hand(&self) -> Option<Range<usize>> {
+        let Span { lsn, offset, .. } = self.span;
+        let known = lsn == self.next && self.span.has(lsn) && lsn <= self.limit && self.source.version() == self.version;
+        let end = if known { record_end(self.stream(), offset) } else { None };
+        end.map(|end| offset + 4..end)
+    }
+
+    fn look_for_next(&mut self) -> Result<Option<RecordRef<'_>>> {
         while self.readable(self.next)? {
             let lsn = self.next;
             if let Some(last_lost) = self.chain.gap(lsn).map(|w| w.last_lost) {
@@ -323,6 +342,7 @@ impl Reader {
             let head = header.head_len as usize;
             let payload = walker.payload(&header);
             let span = &mut self.span;
+            span.place = walker.place(&header);
             span.first = header.first_lsn;
             span.records = header.records;
             span.lsn = span.first;
@@ -340,7 +360,7 @@ impl Reader {
             span.offset = 0;
             return match missing {
                 Some(missing) => self.join(missing),
-                None => Err(self.broken(DamageKind::Structure, "records that do not add up")),
+                None => Err(self.does_not_add_up()),
             };
         }
     }
@@ -441,26 +461,28 @@ impl Reader {
     }
 
     /// The record from the span.
+    #[inline]
     fn record(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
-        let at = match self.span.lsn == lsn {
-            true => self.span.offset,
-            false => self.indexed(lsn),
-        };
-        let Some(after) = record_end(self.stream(), at) else {
-            self.span.header = None;
-            return Err(self.broken(DamageKind::Structure, "records that do not add up"));
-        };
+        let at = if self.span.lsn == lsn { self.span.offset } else { self.indexed(lsn) };
+        let Some(after) = record_end(self.stream(), at) else { return Err(self.does_not_add_up()) };
         self.span.offset = after;
         self.span.lsn = lsn.next();
         Ok(RecordRef { lsn, data: &self.stream()[at + 4..after] })
     }
 
+    #[cold]
+    fn does_not_add_up(&mut self) -> Error {
+        self.span.header = None;
+        self.broken(DamageKind::Structure, "records that do not add up")
+    }
+
     /// The records of the span, as bytes.
+    #[inline]
     fn stream(&self) -> &[u8] {
-        match (&self.walker, &self.span.header) {
+        match &self.walker {
             _ if self.span.is_joined => &self.span.joined,
-            (Some(walker), Some(header)) => walker.payload(header),
-            _ => &[],
+            Some(walker) => walker.buffered(self.span.place.clone()),
+            None => &[],
         }
     }
 
@@ -473,6 +495,7 @@ impl Reader {
         self.span.index.get((lsn.0 - self.span.first.0) as usize).map_or(usize::MAX, |&at| at as usize)
     }
 
+    #[cold]
     fn broken(&self, kind: DamageKind, why: &str) -> Error {
         let at = self.walker.as_ref().map_or(Position::default(), |w| w.segment().at(w.block()));
         Error::Corruption(Arc::new(Damage {
@@ -515,6 +538,7 @@ pub(crate) fn frame_at(segment: &Segment, lsn: Lsn, end: u32) -> Result<(u32, Op
 }
 
 /// Where the record ends that begins at an offset.
+#[inline]
 fn record_end(stream: &[u8], at: usize) -> Option<usize> {
     let len = stream.get(at..at.checked_add(4)?)?;
     let end = at + 4 + format::u32_at(len, 0) as usize;

@@ -1,5 +1,6 @@
 //! Walks a segment's frames forward in large reads: under recovery and under every reader.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Result;
@@ -61,6 +62,17 @@ impl Walker {
     /// The payload of the frame that `step` found last.
     pub(crate) fn payload(&self, header: &FrameHeader) -> &[u8] {
         format::payload(header, &self.buf[self.frame.0..self.frame.1])
+    }
+
+    /// Where that payload lies in the buffer, until the next step.
+    pub(crate) fn place(&self, header: &FrameHeader) -> Range<usize> {
+        let start = self.frame.0 + format::HEADER;
+        start..start + header.payload_len as usize
+    }
+
+    /// What lies in the buffer at a place.
+    pub(crate) fn buffered(&self, place: Range<usize>) -> &[u8] {
+        self.buf.get(place).unwrap_or(&[])
     }
 
     /// Reads the frame at the current block, and steps over it if it is whole.
