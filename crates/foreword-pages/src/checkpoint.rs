@@ -117,7 +117,9 @@ impl Inner {
         if sabotage::has(Bug::NoLiveTransactions) {
             alive.clear();
         }
-        self.log_checkpoint(&Record::CheckpointEnd(Checkpoint { begin, next_txn, live: alive, dirty }))?;
+        let images = pool.logs_images();
+        let end = self.log_checkpoint(&Record::CheckpointEnd(Checkpoint { begin, images, next_txn, live: alive, dirty }))?;
+        pool.file.set_checkpoint(end)?;
         let keep = if sabotage::has(Bug::TruncateTooFar) { begin } else { keep };
         let log_start = pool.log.truncate_front(keep)?;
         let pages_written = pool.counters.writes.load(Ordering::Relaxed) - before;

@@ -16,13 +16,18 @@ const NAME: &str = "PAGES";
 const TMP: &str = "PAGES.tmp";
 const MAGIC: &[u8; 8] = b"FWRDPAGE";
 const IDENTITY: usize = 36;
+/// Where page 0 names the last checkpoint: a sector of its own, so that it is written as a whole or not at all.
+const CHECKPOINT: usize = 512;
+const SECTOR: usize = 512;
 
-/// The page file. Page 0 is its identity, written once; the others are where their ids say.
+/// The page file. Page 0 is its identity, and names the last checkpoint; the others are where their ids say.
 #[derive(Debug)]
 pub(crate) struct PageFile {
     file: Box<dyn DiskFile>,
     path: PathBuf,
     page_bytes: usize,
+    /// The end of the last checkpoint, as it was when the file was opened.
+    checkpoint: Option<Lsn>,
     /// The first write that failed: nothing is known of what it covered, so nothing may follow.
     failed: OnceLock<Error>,
 }
@@ -47,10 +52,27 @@ impl PageFile {
             // Its name may be there because somebody who was killed renamed it: it must be durable before the first record is.
             disk.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
         }
-        let mut head = [0; IDENTITY];
+        let mut head = [0; CHECKPOINT + SECTOR];
         let read = read_full(file.as_ref(), &mut head, 0).map_err(Error::io("read the page file", &path))?;
         let page_bytes = identify(&head[..read], log.id(), &path)?;
-        Ok(PageFile { file, path, page_bytes, failed: OnceLock::new() })
+        Ok(PageFile { file, path, page_bytes, checkpoint: checkpoint_in(&head[CHECKPOINT..]), failed: OnceLock::new() })
+    }
+
+    /// The LSN at which the last complete checkpoint ended, as it was when the file was opened. `None`: there was none, or the sector is damaged.
+    pub(crate) fn checkpoint(&self) -> Option<Lsn> {
+        self.checkpoint
+    }
+
+    /// Says, durably, at which LSN the last complete checkpoint ended.
+    pub(crate) fn set_checkpoint(&self, end: Lsn) -> Result<()> {
+        self.check()?;
+        let mut sector = [0; SECTOR];
+        sector[..8].copy_from_slice(&end.0.to_le_bytes());
+        let crc = crc32c::crc32c(&sector[..8]);
+        sector[8..12].copy_from_slice(&crc.to_le_bytes());
+        let written = write_full(self.file.as_ref(), &sector, CHECKPOINT as u64);
+        written.map_err(|e| self.fail(Error::io("write the first page", &self.path)(e)))?;
+        self.sync()
     }
 
     pub(crate) fn page_bytes(&self) -> usize {
@@ -165,6 +187,14 @@ fn identify(head: &[u8], log: LogId, path: &Path) -> Result<usize> {
         return Err(not(format!("pages of {page_bytes} bytes cannot be")));
     }
     Ok(page_bytes)
+}
+
+/// The LSN in the sector that names the last checkpoint.
+fn checkpoint_in(sector: &[u8]) -> Option<Lsn> {
+    let mut lsn = [0; 8];
+    lsn.copy_from_slice(&sector[..8]);
+    let is_whole = sector[8..12] == crc32c::crc32c(&lsn).to_le_bytes();
+    Some(Lsn(u64::from_le_bytes(lsn))).filter(|&lsn| is_whole && lsn > Lsn::ZERO)
 }
 
 /// Fills the buffer from an offset, as far as the file goes: how much of it there was.

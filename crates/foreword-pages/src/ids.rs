@@ -1,13 +1,13 @@
-//! Maps by page id: ids are small numbers that nobody chooses with ill intent, so a multiplication hashes them well enough.
+//! Maps by page id or transaction id: small numbers that nobody chooses with ill intent, so a multiplication hashes them well enough.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::page::PageId;
 
-pub(crate) type IdMap<V> = HashMap<PageId, V, BuildHasherDefault<IdHasher>>;
-/// Of transactions' ids, which are as harmless.
-pub(crate) type IdSet = HashSet<u64, BuildHasherDefault<IdHasher>>;
+pub(crate) type PageMap<V> = HashMap<PageId, V, BuildHasherDefault<IdHasher>>;
+pub(crate) type PageSet = HashSet<PageId, BuildHasherDefault<IdHasher>>;
+pub(crate) type TxnMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct IdHasher(u64);

@@ -34,8 +34,9 @@
 //! - **Full page images**: the first change of a page after a checkpoint logs all of it, so redo begins each page with an image and never
 //!   depends on what a torn write left. ([`Options::full_page_images`] switches it off for disks that write whole pages.)
 //! - **Fuzzy checkpoints** in the background bound what recovery reads, and drop the log before that. Changes go on meanwhile.
-//! - **Recovery** is one pass backward (analysis), one forward (redo, by all processors, each with pages of its own), and the losers
-//!   are undone with compensation records; it can be cut short at any point, any number of times.
+//! - **Recovery** begins at the last checkpoint, which the page file names, and is one pass forward: redo, by all processors, each with pages of
+//!   its own, and on the way what became of each transaction. Then the losers are undone with compensation records. It can be cut short at any
+//!   point, any number of times.
 //! - **The pool** keeps out what is used once (S3-FIFO), so that a scan does not drive out what others work with.
 //!
 //! What lies in the files is described in `docs/PAGES.md`, byte by byte, with the rules that recovery rests on.

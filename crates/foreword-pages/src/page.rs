@@ -56,8 +56,8 @@ impl Page {
         Page(vec![0; bytes].into())
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.0.fill(0);
+    pub(crate) fn clear_header(&mut self) {
+        self.0[..HEADER].fill(0);
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::IdMap;
+use crate::ids::PageMap;
 use crate::page::PageId;
 
 const USES_MAX: u8 = 3;
@@ -19,7 +19,7 @@ pub(crate) struct Policy {
     uses: Vec<u8>,
     /// Pages that left from the small queue, and when: the numbers of their departures.
     ghosts: VecDeque<(PageId, u64)>,
-    departed: IdMap<u64>,
+    departed: PageMap<u64>,
     departures: u64,
 }
 
@@ -37,7 +37,7 @@ impl Policy {
             main: VecDeque::with_capacity(frames),
             uses: vec![0; frames],
             ghosts: VecDeque::with_capacity(frames),
-            departed: IdMap::default(),
+            departed: PageMap::default(),
             departures: 0,
         }
     }

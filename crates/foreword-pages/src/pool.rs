@@ -1,16 +1,16 @@
 //! The buffer pool: a fixed number of frames, each with a latch; which page is in which; and what of it is not on disk yet.
 //!
-//! Locks are taken in this order: the latch of one frame, a transaction's chain, the frame's bookkeeping ([`Meta`]), the log. A shard's lock
+//! Locks are taken in this order: the latch of one frame, the frame's bookkeeping ([`Meta`]), a transaction's chain, the log. A shard's lock
 //! is held for moments only, never over I/O, and nothing is waited for while it is held.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use foreword::{Log, Lsn};
 
 use crate::file::PageFile;
-use crate::ids::{IdMap, mix};
+use crate::ids::{PageMap, mix};
 use crate::page::{Edit, HEADER, Image, OwnedEdit, Page, PageId, Redo};
 use crate::policy::{Policy, Victim};
 use crate::sabotage::{self, Bug};
@@ -32,7 +32,7 @@ pub(crate) struct Pool {
     /// Pages whose last image is older than this are logged whole when they change: the begin of the last checkpoint.
     image_floor: AtomicU64,
     /// Whether pages are logged whole at all.
-    images: bool,
+    images: AtomicBool,
     pub(crate) counters: Counters,
 }
 
@@ -54,13 +54,14 @@ struct Shard {
 
 #[derive(Debug)]
 struct State {
-    table: IdMap<u32>,
+    table: PageMap<u32>,
     free: Vec<u32>,
     policy: Policy,
 }
 
 #[derive(Debug)]
 pub(crate) struct Frame {
+    /// Has its bytes once a page was here: the pool takes memory as it fills.
     latch: RwLock<Page>,
     meta: Mutex<Meta>,
     /// Held while the page is written, so that no older copy overwrites a newer.
@@ -106,7 +107,7 @@ impl Meta {
 pub(crate) enum Load {
     /// From the page file.
     Read,
-    /// As zeros: it is overwritten as a whole.
+    /// Blank, but its body is anything: it is overwritten as a whole.
     Blank,
 }
 
@@ -152,15 +153,15 @@ impl Frame {
 }
 
 impl Shard {
-    fn new(frames: usize, page_bytes: usize) -> Shard {
+    fn new(frames: usize) -> Shard {
         let frame = |_| Frame {
-            latch: RwLock::new(Page::blank(page_bytes)),
+            latch: RwLock::new(Page::blank(0)),
             meta: Mutex::default(),
             writing: Mutex::default(),
             pins: AtomicU32::new(0),
             holds: AtomicU64::new(0),
         };
-        let state = State { table: IdMap::default(), free: (0..frames as u32).rev().collect(), policy: Policy::new(frames) };
+        let state = State { table: PageMap::default(), free: (0..frames as u32).rev().collect(), policy: Policy::new(frames) };
         Shard { state: Mutex::new(state), frames: (0..frames).map(frame).collect() }
     }
 
@@ -174,19 +175,18 @@ impl Shard {
 }
 
 impl Pool {
-    pub(crate) fn new(file: PageFile, log: Log, pool_bytes: usize, images: bool) -> Result<Pool> {
-        let page_bytes = file.page_bytes();
-        let frames = pool_bytes / page_bytes;
+    pub(crate) fn new(file: PageFile, log: Log, pool_bytes: usize) -> Result<Pool> {
+        let frames = pool_bytes / file.page_bytes();
         let shards = (frames / SHARD_FRAMES).clamp(1, SHARDS_MAX);
         let end = AtomicU64::new(file.pages()?);
         let share = |i: usize| frames / shards + usize::from(i < frames % shards);
         Ok(Pool {
             file,
             log,
-            shards: (0..shards).map(|i| Shard::new(share(i), page_bytes)).collect(),
+            shards: (0..shards).map(|i| Shard::new(share(i))).collect(),
             end,
             image_floor: AtomicU64::new(0),
-            images,
+            images: AtomicBool::new(true),
             counters: Counters::default(),
         })
     }
@@ -208,6 +208,16 @@ impl Pool {
     /// From here on, the first change of a page whose last image is older than this LSN logs all of the page.
     pub(crate) fn raise_image_floor(&self, lsn: Lsn) {
         self.image_floor.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    pub(crate) fn logs_images(&self) -> bool {
+        self.images.load(Ordering::Acquire)
+    }
+
+    /// Whether pages are logged whole from here on. A checkpoint must follow before the next change, and one that writes all: recovery
+    /// goes by what it says.
+    pub(crate) fn set_images(&self, images: bool) {
+        self.images.store(images, Ordering::Release);
     }
 
     /// Brings a page into the pool, if it is not there, and keeps it there for as long as the pin lives.
@@ -250,13 +260,16 @@ impl Pool {
         page: PageId,
         load: Load,
     ) -> Result<Pin<'p>> {
+        if latched.bytes().is_empty() {
+            *latched = Page::blank(self.file.page_bytes());
+        }
         let loaded = match load {
             Load::Read => {
                 self.counters.reads.fetch_add(1, Ordering::Relaxed);
                 self.file.read(page, &mut latched, &self.log)
             }
             Load::Blank => {
-                latched.clear();
+                latched.clear_header();
                 Ok(())
             }
         };
@@ -367,7 +380,8 @@ impl Pool {
         let Some((undo, edit)) = difference(&latched, edit) else { return Ok(None) };
         // The checkpoint looks at the bookkeeping of each page after it has raised the floor: so either this sees the floor, or it sees this.
         let mut meta = pin.frame.meta();
-        let is_old = self.images && latched.image_lsn().0 < self.image_floor.load(Ordering::Acquire);
+        let images = self.logs_images();
+        let is_old = images && latched.image_lsn().0 < self.image_floor.load(Ordering::Acquire);
         let imaged = latched.image_lsn() == Lsn::ZERO || is_old && !sabotage::has(Bug::NoImage);
         edit.apply(&mut latched);
         let redo = if imaged { Redo::Image(Image::of(&latched)) } else { Redo::Edit(edit) };
@@ -383,7 +397,7 @@ impl Pool {
             latched.set_image_lsn(lsn);
             self.counters.images.fetch_add(1, Ordering::Relaxed);
         }
-        meta.changed(lsn, (self.images || imaged).then(|| latched.image_lsn()));
+        meta.changed(lsn, (images || imaged).then(|| latched.image_lsn()));
         Ok(Some(lsn))
     }
 
@@ -406,10 +420,10 @@ impl Pool {
         Ok(())
     }
 
-    /// Makes changes of a page that are in the log already, in their order, but for those that it has: how many it had not. `from`: where
-    /// the redo of this page begins.
-    pub(crate) fn redo(&self, page: PageId, from: Lsn, changes: &[(Lsn, Redo<'_>)]) -> Result<u64> {
-        let load = if matches!(changes.first(), Some((_, Redo::Image(_)))) { Load::Blank } else { Load::Read };
+    /// Makes changes of a page that are in the log already, in their order, but for those that it has: how many it had not.
+    pub(crate) fn redo(&self, page: PageId, changes: &[(Lsn, Redo<'_>)]) -> Result<u64> {
+        let Some((first, redo)) = changes.first() else { return Ok(0) };
+        let load = if matches!(redo, Redo::Image(_)) { Load::Blank } else { Load::Read };
         let pin = self.fetch(page, load)?;
         let mut latched = pin.write();
         let mut applied = 0;
@@ -424,7 +438,8 @@ impl Pool {
         }
         // What was read may never have been synced: it is written again in any case.
         if applied > 0 || !sabotage::has(Bug::TrustPages) {
-            pin.frame.meta().changed(from, None);
+            let rebuilt = self.logs_images().then(|| latched.image_lsn());
+            pin.frame.meta().changed(*first, rebuilt);
         }
         Ok(applied)
     }

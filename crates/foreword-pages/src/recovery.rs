@@ -21,28 +21,33 @@ pub(crate) fn run(store: &Inner, threads: usize) -> Result<Recovery> {
     let mut report = Recovery::new(store.pool.log.recovery());
 
     let started = Instant::now();
-    let plan = analysis::run(&store.pool.log, store.pool.body())?;
-    store.live.set_next_id(plan.next_txn);
+    let (plan, transactions) = analysis::run(&store.pool.log, &store.pool.file, store.pool.body())?;
     store.checkpoints.set_last(plan.checkpoint);
     store.pool.raise_image_floor(plan.checkpoint);
+    // What undo logs is to be found by the same rule as what lies before it.
+    store.pool.set_images(plan.images);
     report.checkpoint = plan.checkpoint;
-    report.last_lsn = plan.last;
+    report.listed = plan.dirty.len() as u64;
+    report.live = transactions.live.len() as u64;
     report.redo_from = plan.redo_from;
-    report.pages = plan.starts.len() as u64;
-    report.losers = plan.losers.len() as u64;
-    report.winners = plan.winners;
-    report.analysis = Phase { records: plan.records, bytes: plan.bytes, took: started.elapsed() };
+    report.last_lsn = plan.last;
+    report.analysis.took = started.elapsed();
 
     let started = Instant::now();
-    let redone = redo::run(&store.pool, &plan, threads)?;
+    let (redone, transactions) = redo::run(&store.pool, &plan, transactions, threads)?;
+    store.live.set_next_id(transactions.next_id);
     report.threads = threads as u64;
     report.applied = redone.applied;
     report.skipped = redone.skipped;
     report.images = redone.images;
+    report.pages = redone.pages;
+    report.pages_skipped = redone.pages_skipped;
+    report.winners = transactions.ended;
+    report.losers = transactions.live.len() as u64;
     report.redo = Phase { records: redone.records, bytes: redone.bytes, took: started.elapsed() };
 
     let started = Instant::now();
-    for (txn, next) in plan.losers.into_iter().rev().filter(|_| !sabotage::has(Bug::NoUndo)) {
+    for (txn, next) in transactions.live.into_iter().rev().filter(|_| !sabotage::has(Bug::NoUndo)) {
         report.undo.records += store.undo_all(txn, &Chain::found(next), &mut Vec::new())?;
     }
     // So that what was undone is not undone again.

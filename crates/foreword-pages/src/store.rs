@@ -69,7 +69,7 @@ impl Store {
         let log = options.log.clone().disk(options.disk.clone()).open(dir.join(LOG))?;
         let file = PageFile::open(&options.disk, dir, &log, options.page_bytes)?;
         options.check_pool(file.page_bytes())?;
-        let pool = Pool::new(file, log, options.pool_bytes, options.full_page_images)?;
+        let pool = Pool::new(file, log, options.pool_bytes)?;
         let inner = Arc::new(Inner {
             alloc: Allocator::new(pool.body()),
             pool,
@@ -79,7 +79,10 @@ impl Store {
         });
         let recovery = recovery::run(&inner, options.recovery_threads)?;
         inner.alloc.load(&inner.pool)?;
-        if recovery.has_worked() {
+        if inner.pool.logs_images() != options.full_page_images {
+            inner.pool.set_images(options.full_page_images);
+            inner.checkpoint(WriteBack::All)?;
+        } else if recovery.has_worked() {
             inner.checkpoint(WriteBack::Old)?;
         }
         let background = if options.background { Some(Background::start(&inner, options.checkpoint_interval)?) } else { None };

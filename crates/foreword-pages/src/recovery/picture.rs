@@ -75,7 +75,12 @@ impl Recovery {
         writeln!(svg, r##"<text x="20" y="{}">time</text>"##, y + 16.0)?;
         let phases = [
             ("log", self.log.took, "#ccd3da", String::new()),
-            ("analysis", self.analysis.took, "#5b8db8", rate(self.analysis.records, self.analysis.took)),
+            (
+                "analysis",
+                self.analysis.took,
+                "#5b8db8",
+                format!("{} pages listed, {} transactions alive", self.listed, self.live),
+            ),
             ("redo", self.redo.took, "#5aa469", format!("{}, {} threads", rate(self.redo.records, self.redo.took), self.threads)),
             ("undo", self.undo.took, "#c8734f", format!("{} changes of {} transactions", self.undo.records, self.losers)),
         ];

@@ -13,27 +13,33 @@ pub struct Recovery {
     pub log: RecoveryReport,
     /// The begin of the last complete checkpoint; [`Lsn::ZERO`] if there is none.
     pub checkpoint: Lsn,
-    /// Where redo began.
+    /// Pages that were not on disk, by that checkpoint.
+    pub listed: u64,
+    /// Transactions that were alive, by that checkpoint.
+    pub live: u64,
+    /// Where redo began: at the checkpoint, or where the log rebuilds the oldest page in its list.
     pub redo_from: Lsn,
     /// The last LSN that recovery found.
     pub last_lsn: Lsn,
-    /// Pages that were not known to be on disk.
+    /// Pages that redo looked at.
     pub pages: u64,
-    /// Transactions that had ended since the checkpoint.
+    /// Pages that it did not look at, though changes of them were met: they were on disk when the checkpoint was taken.
+    pub pages_skipped: u64,
+    /// Transactions whose end was met.
     pub winners: u64,
     /// Transactions that had not ended: they were undone.
     pub losers: u64,
     /// Changes that were made again.
     pub applied: u64,
-    /// Changes that the pages had already, or that a later image of the page held.
+    /// Changes that were passed over: the pages have them.
     pub skipped: u64,
     /// Pages that were taken from a full image in the log, whatever the page file had.
     pub images: u64,
     /// Threads that redid changes.
     pub threads: u64,
-    /// From the end of the log back to the checkpoint.
+    /// Finding the checkpoint. (Its records are read with those of redo, in one pass.)
     pub analysis: Phase,
-    /// From `redo_from` to the end.
+    /// From `redo_from` to the end; which transactions had ended is found on the way.
     pub redo: Phase,
     /// Of the losers: its records are the changes undone.
     pub undo: Phase,
@@ -55,9 +61,12 @@ impl Recovery {
         Recovery {
             log: log.clone(),
             checkpoint: Lsn::ZERO,
+            listed: 0,
+            live: 0,
             redo_from: Lsn::ZERO,
             last_lsn: Lsn::ZERO,
             pages: 0,
+            pages_skipped: 0,
             winners: 0,
             losers: 0,
             applied: 0,
@@ -90,10 +99,10 @@ impl fmt::Display for Recovery {
         )?;
         writeln!(
             f,
-            "analysis   {} records back to the checkpoint at {}: {} pages to look after, {} transactions ended, {} lost, {:.1} ms",
-            self.analysis.records,
+            "analysis   checkpoint at {}: {} pages were not on disk, {} transactions alive; since then {} ended, {} lost, {:.1} ms",
             self.checkpoint,
-            self.pages,
+            self.listed,
+            self.live,
             self.winners,
             self.losers,
             ms(self.analysis.took)
@@ -103,13 +112,15 @@ impl fmt::Display for Recovery {
         }
         writeln!(
             f,
-            "redo       {} to {} with {} threads: {} changes made, {} skipped, {} pages from their image, {:.1} ms",
+            "redo       {} to {} with {} threads: {} changes made, {} skipped; {} pages, {} of them from their image, {} skipped, {:.1} ms",
             self.redo_from,
             self.last_lsn,
             self.threads,
             self.applied,
             self.skipped,
+            self.pages,
             self.images,
+            self.pages_skipped,
             ms(self.redo.took)
         )?;
         write!(f, "undo       {} changes of {} transactions, {:.1} ms", self.undo.records, self.losers, ms(self.undo.took))
