@@ -64,14 +64,15 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
 
     let before = Promise { position: at, lsn: next_lsn.prev() };
     let mut write = |assembler: &mut Assembler| -> Result<()> {
-        for mut placed in assembler.take() {
+        let mut frames = assembler.take();
+        for placed in &mut frames {
             if !fresh.iter().any(|s| Arc::ptr_eq(s, &placed.segment)) {
                 fresh.push(placed.segment.clone());
             }
             let (segment, block) = (placed.segment.clone(), placed.block);
             segment.write(block, &mut [io::IoSlice::new(placed.finish(before))], false)?;
-            assembler.recycle(placed.buf);
         }
+        assembler.recycle(frames);
         Ok(())
     };
     let mut copied = 0;

@@ -53,6 +53,7 @@ pub mod inspect;
 mod log;
 mod lsn;
 mod open;
+mod pace;
 mod options;
 mod reader;
 mod recovery;
