@@ -17,8 +17,8 @@ pub(crate) const RESERVE_BLOCKS: u32 = 6;
 /// The largest checkpoint record: it must fit the reserve three times over.
 pub(crate) const CHECKPOINT_BLOCKS: u32 = 2;
 
-/// So many buffers and lists are kept for the next use.
-const FREE_MAX: usize = 8;
+/// So many buffers and lists are kept for the next use: 8 MiB, as much as [`Options::buffer_bytes`](crate::Options::buffer_bytes) lets gather by default.
+const FREE_MAX: usize = 32;
 
 /// Bytes aligned to a block, as direct I/O wants them.
 #[derive(Debug)]

@@ -113,6 +113,10 @@ pub(crate) struct State {
     /// Counts of the last sync that the policy asked for.
     pub(crate) policy_records: u64,
     pub(crate) policy_bytes: u64,
+    /// Record bytes and flights with a sync when a segment was prepared last.
+    pub(crate) at_last_prepare: (u64, u64),
+    /// So much has gathered that the background thread should write it.
+    pub(crate) write_due: bool,
     /// The policy is due: the background thread syncs.
     pub(crate) sync_due: bool,
     /// The background thread sleeps until it is kicked.
@@ -203,11 +207,16 @@ impl Shared {
         Ok((state, first))
     }
 
-    /// After an append that nobody waits for: writes what has gathered, if it is much.
+    /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much.
     pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
-        // One writer at a time is enough to keep the disk busy; who comes while it writes goes on, up to the limit.
         while state.assembler.placed_bytes() >= WRITE_AT {
-            if state.flights.iter().all(|f| f.landed) {
+            if self.options.background {
+                // While the thread writes, this one goes on, up to the limit.
+                if !std::mem::replace(&mut state.write_due, true) {
+                    self.kick.notify_all();
+                }
+            } else if state.flights.iter().all(|f| f.landed) {
+                // One writer at a time is enough to keep the disk busy.
                 drop(self.fly(state, false));
                 break;
             }
@@ -291,6 +300,7 @@ impl Shared {
     /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
     pub(crate) fn fly<'a>(&'a self, mut state: Guard<'a>, sync: bool) -> Guard<'a> {
         let mut frames = state.assembler.take();
+        state.write_due = false;
         let reach = state.assembler.end();
         let promise = if bug::is(Bug::PromiseEarly) { reach } else { state.durable };
         let id = state.next_flight;
@@ -331,7 +341,7 @@ impl Shared {
         drop(state);
         let mut landing = Landing { shared: self, id, done: false };
         let started = Instant::now();
-        let flown = self.write_out(frames.make_contiguous(), promise, sync, dirty, id);
+        let flown = self.write_out(frames.make_contiguous(), promise, sync, &mut dirty, id);
         let took = started.elapsed();
         if sync && flown.is_ok() {
             self.counters.flushed(took, records);
@@ -344,6 +354,10 @@ impl Shared {
             state.pace.landed(took.as_nanos() as u64, beside);
         }
         state.assembler.recycle(frames);
+        if state.dirty.capacity() == 0 {
+            dirty.clear();
+            state.dirty = dirty; // Its memory serves again.
+        }
         landing.done = true;
         self.land(state, id, flown)
     }
@@ -353,7 +367,7 @@ impl Shared {
         frames: &mut [Placed],
         promise: Promise,
         sync: bool,
-        mut dirty: Vec<Arc<Segment>>,
+        dirty: &mut Vec<Arc<Segment>>,
         id: u64,
     ) -> Result<()> {
         for frame in frames.iter_mut() {
@@ -391,7 +405,7 @@ impl Shared {
                 state = self.wait_changed(state);
             }
             drop(state);
-            for segment in dirty {
+            for segment in dirty.drain(..) {
                 segment.sync()?;
             }
         }
@@ -433,7 +447,7 @@ impl Shared {
         done().for_each(WaitWord::bump);
         let next = self.next_leader(&state);
         self.changed.notify_all();
-        if state.idle || !state.wakers.is_empty() || self.wants_spare(&state) {
+        if state.idle || state.write_due || !state.wakers.is_empty() || self.wants_spare(&state) {
             state.idle = false;
             self.kick.notify_all();
         }
@@ -573,6 +587,11 @@ impl State {
     pub(crate) fn wants_sync(&self) -> bool {
         let futures = self.wakers.last_key_value().is_some_and(|((lsn, _), _)| *lsn > self.launched_synced);
         self.failed.is_none() && (futures || self.sync_due) && self.has_lane()
+    }
+
+    /// Whether the background thread should write what has gathered.
+    pub(crate) fn wants_write(&self) -> bool {
+        self.failed.is_none() && self.write_due && self.flights.iter().all(|f| f.landed)
     }
 
     /// Whether anything appended is not durable, nor on its way.

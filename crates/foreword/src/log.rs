@@ -112,6 +112,8 @@ impl Log {
             record_bytes: 0,
             policy_records: 0,
             policy_bytes: 0,
+            at_last_prepare: (0, 0),
+            write_due: false,
             sync_due: false,
             idle: false,
             stop: false,
