@@ -309,6 +309,30 @@ fn hazard_17_no_space() {
 }
 
 #[test]
+fn hazard_17_no_space_while_opening() {
+    // However little room there is: it is said that there is too little, and with more the log opens.
+    for pages in 0..40 {
+        let disk = SimDisk::new(17);
+        disk.set_free(pages * 4096);
+        let opened = on(&disk).open("/log");
+        assert!(matches!(opened, Ok(_) | Err(Error::NoSpace { .. })), "{pages} pages: {opened:?}");
+        drop(opened);
+        disk.set_capacity(None);
+        commit(&on(&disk).open("/log").unwrap(), 1..3);
+    }
+    // A log that was closed opens without any: how else could its owner drop records to make room?
+    let disk = SimDisk::new(17);
+    let log = on(&disk).open("/log").unwrap();
+    commit(&log, 1..20);
+    log.close().unwrap();
+    assert!(disk.cut("/log/LOCK", 0), "so that its text needs room");
+    disk.set_free(0);
+    let log = on(&disk).open("/log").unwrap();
+    log.truncate_front(Lsn(15)).unwrap();
+    assert_eq!(lsns(&log), [15, 16, 17, 18, 19]);
+}
+
+#[test]
 fn hazard_18_short_and_interrupted_calls() {
     let disk = SimDisk::new(18);
     disk.fault(Fault::new(OpKind::Any, Effect::Short).forever());
