@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::assemble::Assembler;
+use crate::assemble::{Assembler, Urgency};
 use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
@@ -241,7 +241,7 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     if !spares.is_empty() {
         dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
     }
-    if !bug::is(Bug::NoOpenMark) && !assembler.mark(false, true, &survey.control) {
+    if !bug::is(Bug::NoOpenMark) && !assembler.mark(false, Urgency::Mark, &survey.control) {
         let next = match spares.pop_front() {
             Some(spare) => spare,
             None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &|| false)?,
