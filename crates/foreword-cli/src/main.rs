@@ -4,9 +4,11 @@ mod cmd;
 mod decode;
 mod encode;
 mod exit;
+mod noise;
 mod output;
 mod units;
 mod verdict;
+mod victim;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -44,6 +46,9 @@ enum Command {
     Demo(cmd::demo::Args),
     #[command(hide = true)]
     DemoWorker(cmd::demo::worker::Args),
+    Chaos(cmd::chaos::Args),
+    #[command(hide = true)]
+    ChaosWorker(cmd::chaos::worker::Args),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +70,8 @@ fn main() -> ExitCode {
         Command::Dump(args) => cmd::dump::run(&args),
         Command::Demo(args) => cmd::demo::run(&args),
         Command::DemoWorker(args) => cmd::demo::worker::run(&args),
+        Command::Chaos(args) => cmd::chaos::run(&args),
+        Command::ChaosWorker(args) => cmd::chaos::worker::run(&args),
     };
     let status = done.unwrap_or_else(|failure| {
         if !matches!(failure, Failure::OutputClosed) {

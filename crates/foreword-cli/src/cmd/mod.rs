@@ -2,6 +2,7 @@
 
 pub(crate) mod append;
 pub(crate) mod cat;
+pub(crate) mod chaos;
 pub(crate) mod demo;
 pub(crate) mod dump;
 pub(crate) mod repair;
