@@ -41,6 +41,7 @@ enum Command {
     Stat(cmd::stat::Args),
     Truncate(cmd::truncate::Args),
     Dump(cmd::dump::Args),
+    Doctor(cmd::doctor::Args),
     Demo(cmd::demo::Args),
     #[command(hide = true)]
     DemoWorker(cmd::demo::worker::Args),
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Command::Stat(args) => cmd::stat::run(&args),
         Command::Truncate(args) => cmd::truncate::run(&args),
         Command::Dump(args) => cmd::dump::run(&args),
+        Command::Doctor(args) => cmd::doctor::run(&args),
         Command::Demo(args) => cmd::demo::run(&args),
         Command::DemoWorker(args) => cmd::demo::worker::run(&args),
     };

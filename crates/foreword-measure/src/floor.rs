@@ -68,10 +68,14 @@ pub enum Method {
     DirectDsync,
     /// A write, and `sync_file_range` that waits. Linux. Seldom honest: see [`Strategy::dishonest`].
     RangeSync,
+    /// No flush at all: the page cache has it. Not durable; to compare with.
+    Cached,
+    /// `O_DIRECT` without a flush: the device has it, perhaps in a cache that loses it. Not durable; to compare with. Linux.
+    DirectOnly,
 }
 
 impl Method {
-    /// All of them.
+    /// All that make a write durable.
     pub const ALL: [Method; 5] = [Method::Fdatasync, Method::Fsync, Method::Dsync, Method::DirectDsync, Method::RangeSync];
 
     /// Its name for people.
@@ -83,6 +87,8 @@ impl Method {
             Method::Dsync => "RWF_DSYNC",
             Method::DirectDsync => "O_DIRECT + RWF_DSYNC",
             Method::RangeSync => "sync_file_range",
+            Method::Cached => "no flush, page cache",
+            Method::DirectOnly => "no flush, O_DIRECT",
         }
     }
 }
@@ -103,7 +109,7 @@ impl fmt::Display for Strategy {
 }
 
 impl Strategy {
-    /// All of them, state by state.
+    /// All that make a write durable, state by state.
     #[must_use]
     pub fn all() -> Vec<Strategy> {
         FileState::ALL.iter().flat_map(|&state| Method::ALL.map(|method| Strategy { state, method })).collect()
@@ -188,7 +194,7 @@ impl Probe {
     pub fn open(dir: &Path, strategy: Strategy, file_bytes: u64) -> Result<Probe> {
         let (path, file) = create(dir)?;
         let mut probe = Probe { strategy, path, file, direct: None, file_bytes, at: 0 };
-        if strategy.method == Method::DirectDsync {
+        if matches!(strategy.method, Method::DirectDsync | Method::DirectOnly) {
             probe.direct = Some(open_direct(&probe.path, false)?);
         }
         probe.prepare(true)?;
@@ -281,6 +287,8 @@ impl Probe {
             }
             Method::Dsync => write_dsync(&self.file, block, at),
             Method::DirectDsync => write_dsync(self.direct.as_ref().unwrap_or(&self.file), block, at),
+            Method::Cached => write_all_at(&self.file, block, at),
+            Method::DirectOnly => write_all_at(self.direct.as_ref().unwrap_or(&self.file), block, at),
             Method::RangeSync => {
                 write_all_at(&self.file, block, at)?;
                 sync_range(&self.file, at, block.len())
@@ -611,7 +619,8 @@ mod tests {
     fn every_strategy_writes_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let mut worked = 0;
-        for strategy in Strategy::all() {
+        let unflushed = [Method::Cached, Method::DirectOnly].map(|method| Strategy { state: FileState::Zeroed, method });
+        for strategy in Strategy::all().into_iter().chain(unflushed) {
             let mut probe = match Probe::open(dir.path(), strategy, SMALL) {
                 Err(e) if e.is_unsupported() => continue,
                 probe => probe.unwrap(),
@@ -624,7 +633,7 @@ mod tests {
                 assert!(burst.rate() > 0.0 && burst.bandwidth() > 0.0);
             }
         }
-        assert!(worked >= 6, "only {worked} strategies work here");
+        assert!(worked >= 7, "only {worked} strategies work here");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -19,7 +19,7 @@ pub struct Machine {
     pub cpus: usize,
     /// Bytes of memory.
     pub memory_bytes: Option<u64>,
-    /// What virtualizes it, if something says that it does.
+    /// The maker of the virtual machine that this is, if it is one.
     pub hypervisor: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory.and_then(|text| text.split(' ').next()?.parse::<u64>().ok()).map(|kib| kib << 10),
             hypervisor: virtual_machine
-                .then(|| read("/sys/class/dmi/id/sys_vendor").unwrap_or_else(|| "a hypervisor".to_owned())),
+                .then(|| read("/sys/class/dmi/id/sys_vendor").unwrap_or_else(|| "of unknown make".to_owned())),
         }
     }
 }

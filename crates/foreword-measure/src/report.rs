@@ -54,16 +54,22 @@ pub enum Item {
     Plot(Plot),
     /// A table.
     Table(Table),
+    /// Points, one below the other.
+    List(Vec<String>),
+    /// Lines to be copied.
+    Code(String),
 }
 
-/// A table of texts. The first column is to the left, the others to the right.
+/// A table of texts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Table {
     /// Its title, which may be empty.
     pub title: String,
     /// Names of the columns.
     pub head: Vec<String>,
-    /// Rows, each with a cell for each column.
+    /// How many columns, from the first on, are words and so to the left; the others are to the right.
+    pub words: usize,
+    /// Rows, each with a cell for each column. What follows a line break in a cell is small.
     pub rows: Vec<Vec<String>>,
 }
 
@@ -262,13 +268,33 @@ impl Section {
         self.items.push(Item::Table(table));
         self
     }
+
+    /// And points.
+    #[must_use]
+    pub fn list(mut self, points: Vec<String>) -> Section {
+        self.items.push(Item::List(points));
+        self
+    }
+
+    /// And lines to be copied.
+    #[must_use]
+    pub fn code(mut self, lines: impl Into<String>) -> Section {
+        self.items.push(Item::Code(lines.into()));
+        self
+    }
 }
 
 impl Table {
-    /// A table.
+    /// A table whose first column is words, the others numbers.
     #[must_use]
     pub fn new(title: impl Into<String>, head: &[&str], rows: Vec<Vec<String>>) -> Table {
-        Table { title: title.into(), head: head.iter().map(|&name| name.to_owned()).collect(), rows }
+        Table { title: title.into(), head: head.iter().map(|&name| name.to_owned()).collect(), words: 1, rows }
+    }
+
+    /// With words in so many columns.
+    #[must_use]
+    pub fn words(self, columns: usize) -> Table {
+        Table { words: columns, ..self }
     }
 }
 

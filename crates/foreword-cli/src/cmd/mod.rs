@@ -3,7 +3,9 @@
 pub(crate) mod append;
 pub(crate) mod cat;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod dump;
+mod ground;
 pub(crate) mod repair;
 pub(crate) mod stat;
 pub(crate) mod truncate;

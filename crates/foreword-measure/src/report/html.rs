@@ -68,6 +68,13 @@ fn section(out: &mut String, section: &Section) {
                 out.push_str("</figure>\n");
             }
             Item::Table(texts) => table(out, texts),
+            Item::List(points) => {
+                let points: String = points.iter().map(|point| format!("<li>{}</li>\n", escaped(point))).collect();
+                let _ = writeln!(out, "<ul>\n{points}</ul>");
+            }
+            Item::Code(lines) => {
+                let _ = writeln!(out, "<pre><code>{}</code></pre>", escaped(lines));
+            }
         }
     }
     out.push_str("</section>\n");
@@ -85,16 +92,21 @@ fn table(out: &mut String, table: &Table) {
     if !table.title.is_empty() {
         let _ = writeln!(out, "<h3>{}</h3>", escaped(&table.title));
     }
+    let class = |i: usize| if i < table.words { " class=\"word\"" } else { "" };
     out.push_str("<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>");
-    for name in &table.head {
-        let _ = write!(out, "<th scope=\"col\">{}</th>", escaped(name));
+    for (i, name) in table.head.iter().enumerate() {
+        let _ = write!(out, "<th scope=\"col\"{}>{}</th>", class(i), escaped(name));
     }
     out.push_str("</tr></thead>\n<tbody>\n");
     for row in &table.rows {
         out.push_str("<tr>");
         for (i, cell) in row.iter().enumerate() {
             let (tag, scope) = if i == 0 { ("th", " scope=\"row\"") } else { ("td", "") };
-            let _ = write!(out, "<{tag}{scope}>{}</{tag}>", escaped(cell));
+            let (text, small) = match cell.split_once('\n') {
+                Some((text, small)) => (text, format!("<br><small>{}</small>", escaped(small))),
+                None => (cell.as_str(), String::new()),
+            };
+            let _ = write!(out, "<{tag}{scope}{}>{}{small}</{tag}>", class(i), escaped(text));
         }
         out.push_str("</tr>\n");
     }
@@ -108,6 +120,24 @@ pub(super) fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::*;
+    use crate::sample::Spread;
+
+    #[test]
+    fn cells_lists_and_code_keep_to_their_places() {
+        let bar = Bar::from(Spread::of(&[1.0, 2.0, 3.0]).unwrap());
+        let plot = Plot::bars("p", Axis::linear("x", Unit::Seconds), [("a", bar)]);
+        let section = Section::new("S").plot(plot).list(vec!["one <".into()]).code("x < y");
+        let table = Table::new("", &["a", "b", "c"], vec![vec!["1".into(), "2".into(), "3".into()]]).words(2);
+        let html = Report::new("T").section(section.table(table)).to_html();
+        for part in [
+            "<td>2 s<br><small>1 s–3 s</small></td>",
+            "<li>one &lt;</li>",
+            "<pre><code>x &lt; y</code></pre>",
+            "<td class=\"word\">2</td><td>3</td>",
+        ] {
+            assert!(html.contains(part), "{part}");
+        }
+    }
 
     #[test]
     fn the_page_carries_its_data_and_asks_for_nothing() {

@@ -34,7 +34,7 @@ pub(super) fn figure(plot: &Plot) -> String {
 pub(super) fn table(plot: &Plot) -> Table {
     let cell = |axis: &Axis, value: f64, spread: Option<(f64, f64)>| match spread {
         Some((low, high)) if low < high => {
-            format!("{} ({}–{})", axis.unit.text(value), axis.unit.text(low), axis.unit.text(high))
+            format!("{}\n{}–{}", axis.unit.text(value), axis.unit.text(low), axis.unit.text(high))
         }
         _ => axis.unit.text(value),
     };
@@ -50,13 +50,13 @@ pub(super) fn table(plot: &Plot) -> Table {
             };
             let head = std::iter::once(x.label.clone()).chain(series.iter().map(|s| s.name.clone())).collect();
             let row = |&place: &f64| std::iter::once(on_axis(x, place)).chain(series.iter().map(|s| at(s, place))).collect();
-            Table { title: String::new(), head, rows: places.iter().map(row).collect() }
+            Table { title: String::new(), head, words: 1, rows: places.iter().map(row).collect() }
         }
         Body::Bars { value, names, groups } => {
             let head = std::iter::once(String::new()).chain(names.iter().cloned()).collect();
             let bar = |bar: &Option<Bar>| bar.as_ref().map_or_else(none, |bar| cell(value, bar.value, bar.spread));
             let row = |group: &Group| std::iter::once(group.name.clone()).chain(group.bars.iter().map(bar)).collect();
-            Table { title: String::new(), head, rows: groups.iter().map(row).collect() }
+            Table { title: String::new(), head, words: 1, rows: groups.iter().map(row).collect() }
         }
     }
 }
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(table.rows, [["1", "100", "120"], ["8", "800", "–"], ["64", "0", "7.68k"]]);
         let spread = Bar { value: 2.0, spread: Some((1.0, 3.0)) };
         let bars = Plot::bars("t", Axis::linear("s", Unit::Seconds), [("x", spread), ("y", 0.5.into())]).table();
-        assert_eq!(bars.rows, [["x", "2 s (1 s–3 s)"], ["y", "500 ms"]]);
+        assert_eq!(bars.rows, [["x", "2 s\n1 s–3 s"], ["y", "500 ms"]]);
     }
 
     #[test]
