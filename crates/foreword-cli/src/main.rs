@@ -42,6 +42,7 @@ enum Command {
     Truncate(cmd::truncate::Args),
     Dump(cmd::dump::Args),
     Doctor(cmd::doctor::Args),
+    Bench(cmd::bench::Args),
     Demo(cmd::demo::Args),
     #[command(hide = true)]
     DemoWorker(cmd::demo::worker::Args),
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Truncate(args) => cmd::truncate::run(&args),
         Command::Dump(args) => cmd::dump::run(&args),
         Command::Doctor(args) => cmd::doctor::run(&args),
+        Command::Bench(args) => cmd::bench::run(&args),
         Command::Demo(args) => cmd::demo::run(&args),
         Command::DemoWorker(args) => cmd::demo::worker::run(&args),
     };

@@ -18,6 +18,7 @@ use crate::units;
 
 /// What both commands take.
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// A directory on the disk to measure. Files are made in a new directory there, and removed; nothing else is touched
     #[arg(default_value = ".")]

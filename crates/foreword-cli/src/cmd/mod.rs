@@ -1,6 +1,7 @@
 //! The subcommands.
 
 pub(crate) mod append;
+pub(crate) mod bench;
 pub(crate) mod cat;
 pub(crate) mod demo;
 pub(crate) mod doctor;

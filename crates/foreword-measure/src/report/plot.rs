@@ -12,8 +12,8 @@ use super::{Axis, Bar, Body, Group, Plot, Point, Role, Series, Table};
 const WIDE: (f64, f64) = (760.0, 400.0);
 const NARROW: (f64, f64) = (350.0, 330.0);
 
-/// How wide a character is taken to be.
-const CHAR: f64 = 7.2;
+/// How wide a character is taken to be, in whatever font the reader has.
+const CHAR: f64 = 8.0;
 const COLORS: usize = 8;
 
 /// The legend and the drawings.
@@ -128,11 +128,13 @@ struct Area {
     right: f64,
     top: f64,
     bottom: f64,
+    /// Room at its left and right edge, so that marks do not touch what is beside.
+    edge: f64,
 }
 
 impl Area {
     fn x(&self, part: f64) -> f64 {
-        self.left + (self.right - self.left) * part
+        self.left + self.edge + (self.right - self.left - 2.0 * self.edge) * part
     }
 
     fn y(&self, part: f64) -> f64 {
@@ -151,8 +153,12 @@ fn lines(plot: &Plot, x: &Axis, y: &Axis, series: &[Series], (width, height): (f
     let points = || series.iter().flat_map(|s| &s.points);
     let across = Span::of(x, points().map(|p| p.x))?;
     let up = Span::of(y, points().flat_map(|p| [Some(p.y), p.spread.map(|s| s.0), p.spread.map(|s| s.1)]).flatten())?;
-    let labels = up.ticks.iter().map(|&tick| on_axis(y, tick).chars().count()).max().unwrap_or(0);
-    let area = Area { left: labels as f64 * CHAR + 10.0, right: width - 22.0, top: 30.0, bottom: height - 46.0 };
+    let longest = |axis: &Axis, ticks: &[f64]| {
+        ticks.iter().map(|&tick| on_axis(axis, tick).chars().count()).max().unwrap_or(0) as f64 * CHAR
+    };
+    // The last tick below may stand at the very edge, and its text beyond it.
+    let right = width - (longest(x, &across.ticks) / 2.0).max(10.0);
+    let area = Area { left: longest(y, &up.ticks) + 10.0, right, top: 30.0, bottom: height - 46.0, edge: 9.0 };
     let mut out = String::new();
     up_axis(&mut out, y, &up, &area);
     across_axis(&mut out, x, &across, &area, true);
@@ -221,8 +227,10 @@ fn across_axis(out: &mut String, axis: &Axis, span: &Span, area: &Area, named: b
 
 fn bars(plot: &Plot, axis: &Axis, names: &[String], groups: &[Group], (width, _): (f64, f64)) -> Option<String> {
     const THICK: f64 = 16.0;
-    let values = groups.iter().flat_map(|g| g.bars.iter().flatten());
-    let span = Span::of(axis, values.flat_map(|b| [Some(b.value), b.spread.map(|s| s.1)]).flatten())?;
+    let values = || groups.iter().flat_map(|g| g.bars.iter().flatten());
+    // A whisker that is far longer than any bar is cut off, so that the bars can be seen.
+    let longest = values().map(|b| b.value).fold(0.0, f64::max);
+    let span = Span::of(axis, values().flat_map(|b| [Some(b.value), b.spread.map(|s| s.1.min(2.0 * longest))]).flatten())?;
     // Names stand before their bars where there is room, else above them.
     let longest = groups.iter().map(|g| g.name.chars().count()).max().unwrap_or(0) as f64 * CHAR;
     let beside = longest + 12.0 < width * 0.4;
@@ -231,7 +239,7 @@ fn bars(plot: &Plot, axis: &Axis, names: &[String], groups: &[Group], (width, _)
     let high = |group: &Group| above + count(group).max(1.0) * (THICK + 3.0) + 9.0;
     let top = 6.0;
     let bottom = top + groups.iter().map(high).sum::<f64>();
-    let area = Area { left, right: width - 70.0, top, bottom };
+    let area = Area { left, right: width - 70.0, top, bottom, edge: 0.0 };
     let mut out = String::new();
     across_axis(&mut out, axis, &span, &area, true);
     let mut y = top + 4.0;
@@ -254,10 +262,10 @@ fn bars(plot: &Plot, axis: &Axis, names: &[String], groups: &[Group], (width, _)
                 escaped(&said)
             );
             if let Some((low, high)) = bar.spread.and_then(|(low, high)| span.place(low).zip(span.place(high))) {
-                let (low, high, middle) = (area.x(low), area.x(high), bar_y + THICK / 2.0);
-                let _ =
-                    write!(out, "<path class=\"spread\" d=\"M{low:.1} {middle:.1}H{high:.1}M{high:.1} {:.1}v8\"/>", middle - 4.0);
-                end = end.max(high);
+                let (low, tip, middle) = (area.x(low), area.x(high.min(1.0)), bar_y + THICK / 2.0);
+                let stop = if high <= 1.0 { format!("M{tip:.1} {:.1}v8", middle - 4.0) } else { String::new() };
+                let _ = write!(out, "<path class=\"spread\" d=\"M{low:.1} {middle:.1}H{tip:.1}{stop}\"/>");
+                end = end.max(tip);
             }
             let text = escaped(&axis.unit.text(bar.value));
             let _ = writeln!(out, "<text class=\"value\" x=\"{:.1}\" y=\"{:.1}\">{text}</text></g>", end + 5.0, bar_y + 12.5);

@@ -252,7 +252,7 @@ fn segment_words(bytes: u64, findings: &Findings) -> String {
 /// So that flushes take at most 2 % of the time: a round number of milliseconds, from 5 to 1000.
 fn sync_interval_ms(findings: &Findings) -> u64 {
     let flush = findings.best().map_or(1e-3, |best| best.latency.quantile(0.9).as_secs_f64());
-    let wanted = (flush * 50.0 * 1e3).ceil() as u64;
+    let wanted = (flush * 50.0 * 1e3).round() as u64;
     [5, 10, 20, 50, 100, 200, 500].into_iter().find(|&ms| ms >= wanted).unwrap_or(1000)
 }
 
@@ -280,4 +280,118 @@ fn mount_words(setting: &Setting) -> Vec<String> {
         words.push("With the mount option `discard` removing a segment makes the disk discard its blocks at once, which may delay commits: let truncation recycle segments, or use fstrim instead.".to_owned());
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use foreword_measure::idle::Idle;
+    use foreword_measure::machine::{Device, Machine, Place};
+    use foreword_measure::sample::{Latencies, Spread};
+
+    use super::super::examine::BLOCK;
+    use super::*;
+
+    fn setting(device: Option<Device>, kind: &str, options: &[&str], hypervisor: Option<&str>) -> Setting {
+        let machine = Machine {
+            system: String::new(),
+            cpu: String::new(),
+            cpus: 2,
+            memory_bytes: None,
+            hypervisor: hypervisor.map(str::to_owned),
+        };
+        let place = Place {
+            dir: "/d".into(),
+            file_system: Some(kind.to_owned()),
+            mount_point: None,
+            mount_options: options.iter().map(|o| (*o).to_owned()).collect(),
+            source: None,
+            free_bytes: Some(1 << 40),
+            device,
+        };
+        let idle = Idle { seconds: 1.0, cpus: 2, cpu: None, load: None };
+        Setting { machine, place, idle, doubts: Vec::new(), seconds: 1.0 }
+    }
+
+    fn measured(state: FileState, method: Method, micros: f64, base: f64, in_flight: usize, rate: f64) -> Measured {
+        let mut latency = Latencies::new();
+        latency.record(Duration::from_secs_f64(micros / 1e6));
+        let one = |value: f64| Spread::of(&[value]).unwrap();
+        Measured {
+            state,
+            method,
+            block_bytes: BLOCK,
+            in_flight,
+            latency,
+            median_seconds: one(micros / 1e6),
+            writes_per_second: one(rate),
+            to_base: Some(one(micros / base)),
+        }
+    }
+
+    /// Of a disk with such a durable write, in microseconds, a write without a flush to the device, and one to the page cache.
+    fn findings(durable: f64, device_only: f64, cached: f64) -> Findings {
+        use FileState::{Growing, Zeroed};
+        let of = |state, method, micros| measured(state, method, micros, durable * 1.1, 1, 1e6 / micros);
+        Findings {
+            strategies: vec![
+                of(Zeroed, Method::Fdatasync, durable * 1.1),
+                of(Zeroed, Method::DirectDsync, durable),
+                of(Growing, Method::Fdatasync, durable * 2.2),
+            ],
+            unavailable: Vec::new(),
+            unflushed: vec![of(Zeroed, Method::DirectOnly, device_only), of(Zeroed, Method::Cached, cached)],
+            shapes: [1, 8].map(|n| measured(Zeroed, Method::DirectDsync, durable, durable, n, n as f64 * 1e6 / durable)).into(),
+            write_bandwidth: Spread::of(&[1e9]).unwrap(),
+            read_bandwidth: Spread::of(&[2e9]),
+        }
+    }
+
+    fn device(rotational: bool, volatile_cache: bool) -> Option<Device> {
+        Some(Device { rotational: Some(rotational), volatile_cache: Some(volatile_cache), ..Device::default() })
+    }
+
+    #[test]
+    fn a_flush_is_believed_only_if_it_takes_as_long_as_the_medium_needs() {
+        use FlushVerdict::{Nothing, Plausible, Suspicious};
+        let ssd = || setting(device(false, true), "ext4", &[], None);
+        let cases = [
+            (ssd(), findings(100.0, 20.0, 1.0), Plausible, "100 µs (20 µs without the flush)"),
+            (setting(None, "tmpfs", &[], None), findings(2.0, 2.0, 1.0), Nothing, "memory"),
+            (setting(device(false, true), "ext4", &["nobarrier"], None), findings(100.0, 20.0, 1.0), Suspicious, "nobarrier"),
+            (ssd(), findings(1.5, 1.2, 1.0), Suspicious, "page cache"),
+            (setting(device(true, true), "ext4", &[], None), findings(100.0, 20.0, 1.0), Suspicious, "battery"),
+            (setting(device(true, true), "ext4", &[], Some("QEMU")), findings(100.0, 20.0, 1.0), Suspicious, "virtual"),
+            (setting(device(true, true), "ext4", &[], None), findings(8000.0, 20.0, 1.0), Plausible, "8 ms"),
+            (ssd(), findings(4.0, 1.0, 1.0), Suspicious, "less than any medium"),
+            (ssd(), findings(20.0, 20.0, 1.0), Suspicious, "takes no time"),
+            (setting(device(false, false), "ext4", &[], None), findings(20.0, 20.0, 1.0), Plausible, "20 µs"),
+        ];
+        for (setting, findings, verdict, part) in cases {
+            let flush = flush(&setting, &findings);
+            assert_eq!(flush.verdict, verdict, "{flush:?}");
+            assert!(flush.why.contains(part), "{part}: {flush:?}");
+        }
+    }
+
+    #[test]
+    fn the_options_fit_the_disk() {
+        let fast = Advice::of(&setting(device(false, true), "ext4", &[], None), &findings(100.0, 20.0, 1.0));
+        assert_eq!((fast.segment_bytes, fast.sync_interval_ms, fast.direct_pays), (32 << 20, 5, Some(true)));
+        assert!(fast.code.contains("segment_bytes(32 << 20)") && fast.command.contains("--segment-size 32M --sync interval=5ms"));
+        assert!(fast.words.iter().any(|w| w.contains("2.00 times as long as a zero-filled one")), "{:?}", fast.words);
+        assert!(fast.words.iter().any(|w| w.contains("8.0 times as many")), "{:?}", fast.words);
+        let mut slow = findings(8000.0, 20.0, 1.0);
+        slow.write_bandwidth = Spread::of(&[150e6]).unwrap();
+        slow.read_bandwidth = Spread::of(&[150e6]);
+        let slow = Advice::of(&setting(device(true, true), "ext4", &["discard", "sync"], None), &slow);
+        assert_eq!((slow.segment_bytes, slow.sync_interval_ms), (128 << 20, 500));
+        assert!(slow.words.iter().any(|w| w.contains("`discard`")) && slow.words.iter().any(|w| w.contains("`sync`")));
+        let mut none = setting(None, "tmpfs", &[], None);
+        none.place.free_bytes = Some(64 << 20);
+        let none = Advice::of(&none, &findings(2.0, 2.0, 1.0));
+        assert_eq!(none.segment_bytes, 4 << 20, "the disk has room for many");
+        assert!(none.words[0].contains("no place for a log"), "{:?}", none.words);
+    }
 }
