@@ -17,6 +17,9 @@ pub(crate) const RESERVE_BLOCKS: u32 = 6;
 /// The largest checkpoint record: it must fit the reserve three times over.
 pub(crate) const CHECKPOINT_BLOCKS: u32 = 2;
 
+/// So many buffers and lists are kept for the next use: 8 MiB, as much as [`Options::buffer_bytes`](crate::Options::buffer_bytes) lets gather by default.
+const FREE_MAX: usize = 32;
+
 /// Bytes aligned to a block, as direct I/O wants them.
 #[derive(Debug)]
 pub(crate) struct FrameBuf {
@@ -60,8 +63,13 @@ impl Placed {
     /// Puts the promise in and computes the checksums; what is then written.
     pub(crate) fn finish(&mut self, promise: Promise) -> &[u8] {
         self.header.promise = promise;
-        let len = self.segment.binding.encode(self.block, &self.header, &mut self.buf);
-        &self.buf[..len]
+        self.segment.binding.encode(self.block, &self.header, &mut self.buf);
+        self.bytes()
+    }
+
+    /// What is written, once it is finished.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buf[..self.header.frame_len()]
     }
 }
 
@@ -88,7 +96,9 @@ pub(crate) struct Assembler {
     building: Option<Building>,
     placed: VecDeque<Placed>,
     placed_bytes: usize,
+    /// Memory of what was written, for what comes: in steady state nothing is allocated.
     free: Vec<FrameBuf>,
+    free_lists: Vec<VecDeque<Placed>>,
     rotations: Vec<Rotation>,
 }
 
@@ -113,6 +123,7 @@ impl Assembler {
             placed: VecDeque::new(),
             placed_bytes: 0,
             free: Vec::new(),
+            free_lists: Vec::new(),
             rotations: Vec::new(),
         }
     }
@@ -303,7 +314,7 @@ impl Assembler {
     pub(crate) fn take(&mut self) -> VecDeque<Placed> {
         self.close_frame(0);
         self.placed_bytes = 0;
-        std::mem::take(&mut self.placed)
+        std::mem::replace(&mut self.placed, self.free_lists.pop().unwrap_or_default())
     }
 
     /// The rotations since this was asked last.
@@ -311,11 +322,13 @@ impl Assembler {
         std::mem::take(&mut self.rotations)
     }
 
-    /// Gives a written frame's memory back.
-    pub(crate) fn recycle(&mut self, buf: FrameBuf) {
-        // Some for the group that is gathering and some in flight; more is returned to the allocator.
-        if buf.len == FRAME_MAX && self.free.len() < 8 {
-            self.free.push(buf);
+    /// Gives the memory of written frames back.
+    pub(crate) fn recycle(&mut self, mut written: VecDeque<Placed>) {
+        // Enough for a group that is gathering and those in flight; more is returned to the allocator.
+        let keep = FREE_MAX - self.free.len().min(FREE_MAX);
+        self.free.extend(written.drain(..).map(|placed| placed.buf).filter(|buf| buf.len == FRAME_MAX).take(keep));
+        if self.free_lists.len() < FREE_MAX {
+            self.free_lists.push(written);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::commit::{Shared, State};
 use crate::disk::DiskFile;
 use crate::format::{self, HOLD_NAME_MAX, HOLDS_MAX, LogId};
 use crate::open::{self, Opened};
+use crate::pace::Pace;
 use crate::reader::{Chain, Iter, Reader, Source};
 use crate::segment::Dir;
 use crate::stats::{Counters, RecoveryReport, Stats};
@@ -101,12 +102,9 @@ impl Log {
             failed: None,
             closed: false,
             cuts: 0,
-            gathering: false,
+            gathering: None,
             cutting: false,
-            expected: 0,
-            gather_misses: 0,
-            gather_skips: 0,
-            flush_nanos: 0,
+            pace: Pace::default(),
             wakers: BTreeMap::new(),
             waker_ids: 0,
             tail_wakers: Vec::new(),
@@ -114,6 +112,8 @@ impl Log {
             record_bytes: 0,
             policy_records: 0,
             policy_bytes: 0,
+            at_last_prepare: (0, 0),
+            write_due: false,
             sync_due: false,
             idle: false,
             stop: false,
@@ -127,6 +127,7 @@ impl Log {
             changed: Condvar::new(),
             kick: Condvar::new(),
             arrived: AtomicU32::new(0),
+            syncs: AtomicU64::new(0),
             starved: AtomicBool::new(false),
             durable: AtomicU64::new(durable.lsn.0),
             slots: std::array::from_fn(|_| WaitWord::default()),

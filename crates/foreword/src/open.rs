@@ -15,7 +15,7 @@ use crate::format::{BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, Link, L
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::segment::{Dir, Found, IDENTITY, LOCK, Segment, segment_name};
+use crate::segment::{Dir, Found, IDENTITY, LOCK, Segment, at_once, segment_name};
 use crate::stats::RecoveryReport;
 use crate::{Error, Lsn, Options, Result};
 
@@ -100,7 +100,7 @@ fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opene
     fork::remove(dir, names.epochs.into_iter().filter(|&e| e != 1).map(segment_name))?;
     let random = LogId::random().map_err(|e| io::Error::other(e.to_string()));
     let log = random.doing("get random bytes for the log's identity", &dir.path)?;
-    let first = dir.prepare(log, 1, options.segment_blocks(), None, &|| false)?;
+    let first = dir.prepare(log, 1, options.segment_blocks(), None, &at_once)?;
     let control = Control::default();
     let mut assembler = Assembler::link(first, Position::default(), Lsn::FIRST, &control);
     write_durably(&mut assembler, Promise::default())?;
@@ -240,7 +240,7 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     if !bug::is(Bug::NoOpenMark) && !assembler.mark(false, true, &survey.control) {
         let next = match spares.pop_front() {
             Some(spare) => spare,
-            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &|| false)?,
+            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &at_once)?,
         };
         assembler.rotate(next, &survey.control);
         for rotation in assembler.rotations() {

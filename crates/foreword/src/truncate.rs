@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::bug::{self, Bug};
-use crate::commit::{FLIGHTS_MAX, Guard, Shared, State};
+use crate::commit::{Guard, Shared, State};
 use crate::fork::{self, Branch};
 use crate::format::{self, CONTINUED, Kind, Position};
 use crate::reader::{Chain, Snapshot, Source, frame_at};
@@ -26,7 +26,7 @@ impl Shared {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
-            if state.in_flight() >= FLIGHTS_MAX {
+            if !state.has_lane() {
                 state = self.wait_changed(state);
                 continue;
             }
