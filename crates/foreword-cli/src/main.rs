@@ -43,6 +43,8 @@ enum Command {
     Stat(cmd::stat::Args),
     Truncate(cmd::truncate::Args),
     Dump(cmd::dump::Args),
+    Doctor(cmd::doctor::Args),
+    Bench(cmd::bench::Args),
     Demo(cmd::demo::Args),
     #[command(hide = true)]
     DemoWorker(cmd::demo::worker::Args),
@@ -68,6 +70,8 @@ fn main() -> ExitCode {
         Command::Stat(args) => cmd::stat::run(&args),
         Command::Truncate(args) => cmd::truncate::run(&args),
         Command::Dump(args) => cmd::dump::run(&args),
+        Command::Doctor(args) => cmd::doctor::run(&args),
+        Command::Bench(args) => cmd::bench::run(&args),
         Command::Demo(args) => cmd::demo::run(&args),
         Command::DemoWorker(args) => cmd::demo::worker::run(&args),
         Command::Chaos(args) => cmd::chaos::run(&args),
