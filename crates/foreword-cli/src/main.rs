@@ -4,9 +4,11 @@ mod cmd;
 mod decode;
 mod encode;
 mod exit;
+mod noise;
 mod output;
 mod units;
 mod verdict;
+mod victim;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -46,6 +48,9 @@ enum Command {
     Demo(cmd::demo::Args),
     #[command(hide = true)]
     DemoWorker(cmd::demo::worker::Args),
+    Chaos(cmd::chaos::Args),
+    #[command(hide = true)]
+    ChaosWorker(cmd::chaos::worker::Args),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +74,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => cmd::bench::run(&args),
         Command::Demo(args) => cmd::demo::run(&args),
         Command::DemoWorker(args) => cmd::demo::worker::run(&args),
+        Command::Chaos(args) => cmd::chaos::run(&args),
+        Command::ChaosWorker(args) => cmd::chaos::worker::run(&args),
     };
     let status = done.unwrap_or_else(|failure| {
         if !matches!(failure, Failure::OutputClosed) {

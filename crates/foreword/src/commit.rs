@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::assemble::{Assembler, NeedSegments, Placed};
+use crate::assemble::{Assembler, NeedSegments, Placed, Urgency};
 use crate::bug::{self, Bug};
 use crate::error::Damage;
 use crate::format::{self, Control, LogId, Position, Promise};
@@ -166,7 +166,7 @@ impl Shared {
     }
 
     /// Places a unit. The guard is held still, so that who wants to wait for it misses nothing.
-    pub(crate) fn append<R: AsRef<[u8]>>(&self, records: &[R], urgent: bool) -> Result<(Guard<'_>, Lsn)> {
+    pub(crate) fn append<R: AsRef<[u8]>>(&self, records: &[R], urgency: Urgency) -> Result<(Guard<'_>, Lsn)> {
         let bytes: u64 = records.iter().map(|r| r.as_ref().len() as u64).sum();
         let framed = if records.len() > 1 { bytes + 4 * records.len() as u64 } else { bytes };
         if framed > self.options.record_bytes_max {
@@ -183,7 +183,7 @@ impl Shared {
         let epoch = state.assembler.segment().epoch();
         let first = loop {
             let State { assembler, spares, control, .. } = &mut *state;
-            match assembler.put(records, urgent, spares, control) {
+            match assembler.put(records, urgency, spares, control) {
                 Ok(first) => break first,
                 Err(NeedSegments(need)) => state = self.obtain(state, need)?,
             }
@@ -510,7 +510,7 @@ impl Shared {
         }
         let State { assembler, control, failed, .. } = &mut *state;
         // If there is no room, the next opening finds the log unclosed, which costs it a scan.
-        if failed.is_none() && assembler.mark(true, true, control) {
+        if failed.is_none() && assembler.mark(true, Urgency::Last, control) {
             state = self.fly(state, true);
         }
         let closed = state.failed.clone().map_or(Ok(()), Err);

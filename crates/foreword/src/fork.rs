@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crate::assemble::{self, Assembler, NeedSegments};
+use crate::assemble::{self, Assembler, NeedSegments, Urgency};
 use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::Doing;
@@ -78,7 +78,7 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     let mut copied = 0;
     if let Some(mut copies) = copies {
         while let Some(record) = copies.next()? {
-            while let Err(NeedSegments(need)) = assembler.put(&[record.data], false, &mut spares, &control) {
+            while let Err(NeedSegments(need)) = assembler.put(&[record.data], Urgency::Ordinary, &mut spares, &control) {
                 while spares.len() < need {
                     spares.push_back(prepare(assembler.segment().epoch() + spares.len() as u64 + 1)?);
                 }

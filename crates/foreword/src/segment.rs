@@ -212,13 +212,7 @@ impl Dir {
             Err(source) => {
                 // What is half made only takes space, which may be just what is missing.
                 let _ = self.disk.remove(&tmp);
-                let source = Arc::new(source);
-                Err(match source.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                        Error::NoSpace { dir: self.path.clone(), source }
-                    }
-                    _ => Error::Io { doing: "prepare a segment", path: tmp, source },
-                })
+                Err(Error::Io { doing: "prepare a segment", path: tmp, source: Arc::new(source) }.or_no_space(&self.path))
             }
         }
     }

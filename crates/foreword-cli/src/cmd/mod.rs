@@ -3,6 +3,7 @@
 pub(crate) mod append;
 pub(crate) mod bench;
 pub(crate) mod cat;
+pub(crate) mod chaos;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod dump;
