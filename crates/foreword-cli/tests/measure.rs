@@ -3,7 +3,6 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 
 use common::{foreword, run, run_with, soon};
 use serde_json::Value;
