@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks that the library compiles for the other operating systems. A target that cannot be installed here is skipped, and said so.
+# Checks that the libraries compile for the other operating systems. A target that cannot be installed here is skipped, and said so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for target in x86_64-unknown-linux-gnu aarch64-apple-darwin x86_64-pc-windows-gnu; do
@@ -8,5 +8,5 @@ for target in x86_64-unknown-linux-gnu aarch64-apple-darwin x86_64-pc-windows-gn
         continue
     fi
     echo "checking $target"
-    cargo check --quiet --locked -p foreword --target "$target"
+    cargo check --quiet --locked -p foreword -p foreword-measure --target "$target"
 done

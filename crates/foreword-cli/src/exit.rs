@@ -22,6 +22,7 @@ pub(crate) enum Failure {
     /// Who read standard output has seen enough, as `head` does: a quiet end, and no error.
     OutputClosed,
     Log(Error),
+    Measure(foreword_measure::Error),
     Io {
         doing: &'static str,
         source: io::Error,
@@ -57,11 +58,18 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<foreword_measure::Error> for Failure {
+    fn from(error: foreword_measure::Error) -> Failure {
+        Failure::Measure(error)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::OutputClosed => f.write_str("standard output was closed"),
             Failure::Log(error) => error.fmt(f),
+            Failure::Measure(error) => error.fmt(f),
             Failure::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
             Failure::Wrong(why) => f.write_str(why),
         }

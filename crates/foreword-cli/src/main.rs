@@ -4,9 +4,11 @@ mod cmd;
 mod decode;
 mod encode;
 mod exit;
+mod noise;
 mod output;
 mod units;
 mod verdict;
+mod victim;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -41,9 +43,14 @@ enum Command {
     Stat(cmd::stat::Args),
     Truncate(cmd::truncate::Args),
     Dump(cmd::dump::Args),
+    Doctor(cmd::doctor::Args),
+    Bench(cmd::bench::Args),
     Demo(cmd::demo::Args),
     #[command(hide = true)]
     DemoWorker(cmd::demo::worker::Args),
+    Chaos(cmd::chaos::Args),
+    #[command(hide = true)]
+    ChaosWorker(cmd::chaos::worker::Args),
 }
 
 fn main() -> ExitCode {
@@ -63,8 +70,12 @@ fn main() -> ExitCode {
         Command::Stat(args) => cmd::stat::run(&args),
         Command::Truncate(args) => cmd::truncate::run(&args),
         Command::Dump(args) => cmd::dump::run(&args),
+        Command::Doctor(args) => cmd::doctor::run(&args),
+        Command::Bench(args) => cmd::bench::run(&args),
         Command::Demo(args) => cmd::demo::run(&args),
         Command::DemoWorker(args) => cmd::demo::worker::run(&args),
+        Command::Chaos(args) => cmd::chaos::run(&args),
+        Command::ChaosWorker(args) => cmd::chaos::worker::run(&args),
     };
     let status = done.unwrap_or_else(|failure| {
         if !matches!(failure, Failure::OutputClosed) {

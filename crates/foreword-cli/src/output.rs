@@ -3,12 +3,32 @@
 use std::fmt;
 use std::io::{BufWriter, StdoutLock, Write};
 
+use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
 use crate::exit::Failure;
 
 /// Large, so that the system calls are few.
 const BUFFER: usize = 256 << 10;
+
+/// A column of a table.
+#[derive(Clone, Copy)]
+pub(crate) struct Column {
+    name: &'static str,
+    align: CellAlignment,
+}
+
+impl Column {
+    /// Of texts.
+    pub(crate) fn left(name: &'static str) -> Column {
+        Column { name, align: CellAlignment::Left }
+    }
+
+    /// Of numbers.
+    pub(crate) fn right(name: &'static str) -> Column {
+        Column { name, align: CellAlignment::Right }
+    }
+}
 
 pub(crate) struct Output(BufWriter<StdoutLock<'static>>);
 
@@ -26,32 +46,25 @@ impl Output {
         self.line(format_args!("{name:<10}  {value}"))
     }
 
+    /// Names and their values, all values below one another.
+    pub(crate) fn fields(&mut self, fields: &[(String, String)]) -> Result<(), Failure> {
+        let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        fields.iter().try_for_each(|(name, value)| self.line(format_args!("{name:<width$}  {value}")))
+    }
+
     /// A JSON value on a line of its own.
     pub(crate) fn json(&mut self, value: &Value) -> Result<(), Failure> {
         self.line(format_args!("{value}"))
     }
 
-    /// Aligned columns: to the right, but for the last.
-    pub(crate) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
-        let cell_width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = head.iter().enumerate().map(|(i, name)| cell_width(i).max(name.chars().count())).collect();
-        self.row(head.iter().copied(), &widths)?;
-        for row in rows {
-            self.row(row.iter().map(String::as_str), &widths)?;
+    /// Aligned columns.
+    pub(crate) fn table(&mut self, head: &[Column], rows: &[Vec<String>]) -> Result<(), Failure> {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(head.iter().map(|column| column.name)).add_rows(rows);
+        for (column, Column { align, .. }) in table.column_iter_mut().zip(head) {
+            column.set_padding((0, 2)).set_cell_alignment(*align);
         }
-        Ok(())
-    }
-
-    fn row<'a>(&mut self, cells: impl Iterator<Item = &'a str>, widths: &[usize]) -> Result<(), Failure> {
-        let mut line = String::new();
-        for (i, (cell, &width)) in cells.zip(widths).enumerate() {
-            if i + 1 == widths.len() {
-                line.push_str(cell);
-            } else {
-                line.push_str(&format!("{cell:>width$}  "));
-            }
-        }
-        self.line(format_args!("{line}"))
+        self.line(format_args!("{}", table.trim_fmt()))
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {

@@ -290,7 +290,9 @@ fn a_read_only_directory_can_be_read_and_refuses_a_writer() {
     run_with(&["append", log_str], b"one\n").status(0);
     // Where nobody can reach it, the command could not even be started.
     let program = place.path().join("foreword");
-    fs::copy(env!("CARGO_BIN_EXE_foreword"), &program).unwrap();
+    // By another process: were it open for writing in this one, another test's child could have inherited it, and it would be busy.
+    let copied = std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_foreword")).arg(&program).status();
+    assert!(copied.unwrap().success());
     let is_root = fs::metadata(&log).unwrap().uid() == 0;
     for (path, mode) in [(&log, 0o555), (&place.path().to_owned(), 0o755), (&program, 0o755)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();

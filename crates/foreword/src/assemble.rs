@@ -13,9 +13,35 @@ use crate::format::{
 use crate::segment::Segment;
 
 /// At the end of each segment, for MARKs and checkpoint records: so that they find room when the disk is full.
-pub(crate) const RESERVE_BLOCKS: u32 = 6;
-/// The largest checkpoint record: it must fit the reserve three times over.
+const RESERVE_BLOCKS: u32 = 6;
+/// The largest checkpoint record: the reserve has room for two, and for what must follow them.
 pub(crate) const CHECKPOINT_BLOCKS: u32 = 2;
+
+/// So many buffers and lists are kept for the next use: 8 MiB, as much as [`Options::buffer_bytes`](crate::Options::buffer_bytes) lets gather by default.
+const FREE_MAX: usize = 32;
+
+/// How much something is needed on a full disk. Each leaves the end of the segment to what is needed more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    Ordinary,
+    Checkpoint,
+    Mark,
+    /// What frees a segment for what comes next, or is the last thing that is written.
+    Last,
+}
+
+impl Urgency {
+    /// The blocks that it leaves.
+    fn leaves(self) -> u32 {
+        match self {
+            _ if bug::is(Bug::NoReserve) => 0,
+            Urgency::Ordinary => RESERVE_BLOCKS,
+            Urgency::Checkpoint => 2,
+            Urgency::Mark => 1,
+            Urgency::Last => 0,
+        }
+    }
+}
 
 /// Bytes aligned to a block, as direct I/O wants them.
 #[derive(Debug)]
@@ -60,8 +86,13 @@ impl Placed {
     /// Puts the promise in and computes the checksums; what is then written.
     pub(crate) fn finish(&mut self, promise: Promise) -> &[u8] {
         self.header.promise = promise;
-        let len = self.segment.binding.encode(self.block, &self.header, &mut self.buf);
-        &self.buf[..len]
+        self.segment.binding.encode(self.block, &self.header, &mut self.buf);
+        self.bytes()
+    }
+
+    /// What is written, once it is finished.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buf[..self.header.frame_len()]
     }
 }
 
@@ -88,7 +119,9 @@ pub(crate) struct Assembler {
     building: Option<Building>,
     placed: VecDeque<Placed>,
     placed_bytes: usize,
+    /// Memory of what was written, for what comes: in steady state nothing is allocated.
     free: Vec<FrameBuf>,
+    free_lists: Vec<VecDeque<Placed>>,
     rotations: Vec<Rotation>,
 }
 
@@ -113,6 +146,7 @@ impl Assembler {
             placed: VecDeque::new(),
             placed_bytes: 0,
             free: Vec::new(),
+            free_lists: Vec::new(),
             rotations: Vec::new(),
         }
     }
@@ -154,16 +188,15 @@ impl Assembler {
     }
 
     /// Blocks that frames of this urgency may still have in the segment.
-    fn room(&self, urgent: bool) -> u32 {
-        let end = self.segment.data_end() - if urgent || bug::is(Bug::NoReserve) { 0 } else { RESERVE_BLOCKS };
-        end.saturating_sub(self.block)
+    fn room(&self, urgency: Urgency) -> u32 {
+        (self.segment.data_end() - urgency.leaves()).saturating_sub(self.block)
     }
 
     /// Places a unit: the LSN of its first record. All or nothing; prepared segments are taken from `spares` as needed.
     pub(crate) fn put<R: AsRef<[u8]>>(
         &mut self,
         records: &[R],
-        urgent: bool,
+        urgency: Urgency,
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
     ) -> Result<Lsn, NeedSegments> {
@@ -179,7 +212,7 @@ impl Assembler {
                 self.put_large(records, bytes, spares, control)?;
                 return Ok(first);
             }
-            if bytes > format::payload_max(self.room(urgent)) {
+            if bytes > format::payload_max(self.room(urgency)) {
                 if bytes > format::payload_max(fresh_room(self.segment_blocks)) {
                     // Small segments: less than a full frame fits one.
                     self.put_large(records, bytes, spares, control)?;
@@ -188,7 +221,7 @@ impl Assembler {
                 let spare = spares.pop_front().ok_or(NeedSegments(1))?;
                 self.rotate(spare, control);
             }
-            let room = self.room(urgent);
+            let room = self.room(urgency);
             self.open_frame(room, 0);
         }
         if let Some(building) = &mut self.building {
@@ -197,7 +230,7 @@ impl Assembler {
             }
         }
         self.next_lsn.0 += records.len() as u64;
-        if urgent {
+        if urgency != Urgency::Ordinary {
             // Nobody else is to join it where only the urgent may be.
             self.close_frame(0);
         }
@@ -248,12 +281,12 @@ impl Assembler {
             self.close_frame(*flags);
             *flags |= CONTINUED;
         }
-        if self.room(false) == 0
+        if self.room(Urgency::Ordinary) == 0
             && let Some(spare) = spares.pop_front()
         {
             self.rotate(spare, control);
         }
-        let room = self.room(false);
+        let room = self.room(Urgency::Ordinary);
         assert!(room > 0, "segments_for bounds what a large unit takes");
         self.open_frame(room, 0);
     }
@@ -269,14 +302,14 @@ impl Assembler {
             }
             sum
         };
-        let left = bytes.saturating_sub(capacity(self.room(false)));
+        let left = bytes.saturating_sub(capacity(self.room(Urgency::Ordinary)));
         left.div_ceil(capacity(fresh_room(self.segment_blocks)).max(1))
     }
 
-    /// Places a MARK with the log's state; `false` if there is no room left for one. `urgent`: it may use the reserve.
-    pub(crate) fn mark(&mut self, closed: bool, urgent: bool, control: &Control) -> bool {
+    /// Places a MARK with the log's state; `false` if there is no room left for one.
+    pub(crate) fn mark(&mut self, closed: bool, urgency: Urgency, control: &Control) -> bool {
         self.close_frame(0);
-        if self.room(urgent) == 0 {
+        if self.room(urgency) == 0 {
             return false;
         }
         let mut payload = Vec::with_capacity(64);
@@ -303,7 +336,7 @@ impl Assembler {
     pub(crate) fn take(&mut self) -> VecDeque<Placed> {
         self.close_frame(0);
         self.placed_bytes = 0;
-        std::mem::take(&mut self.placed)
+        std::mem::replace(&mut self.placed, self.free_lists.pop().unwrap_or_default())
     }
 
     /// The rotations since this was asked last.
@@ -311,11 +344,13 @@ impl Assembler {
         std::mem::take(&mut self.rotations)
     }
 
-    /// Gives a written frame's memory back.
-    pub(crate) fn recycle(&mut self, buf: FrameBuf) {
-        // Some for the group that is gathering and some in flight; more is returned to the allocator.
-        if buf.len == FRAME_MAX && self.free.len() < 8 {
-            self.free.push(buf);
+    /// Gives the memory of written frames back.
+    pub(crate) fn recycle(&mut self, mut written: VecDeque<Placed>) {
+        // Enough for a group that is gathering and those in flight; more is returned to the allocator.
+        let keep = FREE_MAX - self.free.len().min(FREE_MAX);
+        self.free.extend(written.drain(..).map(|placed| placed.buf).filter(|buf| buf.len == FRAME_MAX).take(keep));
+        if self.free_lists.len() < FREE_MAX {
+            self.free_lists.push(written);
         }
     }
 

@@ -69,8 +69,9 @@ fn sync(shared: &Shared) {
             state = sleep(shared, state, None);
             continue;
         }
-        if state.wants_sync() {
-            state = shared.fly(state, true);
+        let sync = state.wants_sync();
+        if sync || state.wants_write() {
+            state = shared.fly(state, sync);
             continue;
         }
         let now = Instant::now();

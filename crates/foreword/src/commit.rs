@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::assemble::{Assembler, NeedSegments, Placed};
+use crate::assemble::{Assembler, NeedSegments, Placed, Urgency};
 use crate::bug::{self, Bug};
 use crate::error::Damage;
 use crate::format::{self, Control, LogId, Position, Promise};
+use crate::pace::Pace;
 use crate::reader::{Chain, Source};
 use crate::segment::{Dir, Segment};
 use crate::stats::Counters;
@@ -17,10 +18,10 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, WaitWord, yield_now};
 use crate::{Error, Lsn, Options, Result};
 
-/// Flushes under way at once. What a later one covers is acknowledged only after the earlier; the promises make holes harmless.
-pub(crate) const FLIGHTS_MAX: usize = 2;
 /// Whole frames are written, unsynced, when so many bytes of them have gathered.
 const WRITE_AT: usize = 1 << 20;
+/// So many frames are written in one call.
+const BUFS_MAX: usize = 64;
 pub(crate) const SLOTS: usize = 16;
 
 /// What the log, its background threads, its readers and its tickets share.
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) kick: Condvar,
     /// Committers that no flight has taken yet; changed under the lock.
     pub(crate) arrived: AtomicU32,
+    /// Flights with a sync that have left; changed under the lock.
+    pub(crate) syncs: AtomicU64,
     /// An append waits for a segment.
     pub(crate) starved: AtomicBool,
     /// The last durable LSN, for those who ask without the lock.
@@ -59,7 +62,19 @@ pub(crate) struct Flight {
     pub(crate) sync: bool,
     /// How many committers wait for it.
     pub(crate) members: u32,
+    /// Another was in the air at the same time.
+    pub(crate) beside: bool,
     pub(crate) landed: bool,
+}
+
+/// A flight that waits for its share of the committers.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    /// How many flights with a sync had left before.
+    id: u64,
+    started: Instant,
+    /// How many committers there were when it began.
+    waiting: u32,
 }
 
 #[derive(Debug)]
@@ -87,15 +102,9 @@ pub(crate) struct State {
     pub(crate) cuts: u64,
     /// A truncation at the back is under way: appends wait.
     pub(crate) cutting: bool,
-    /// A leader is waiting for those who were woken last.
-    pub(crate) gathering: bool,
-    /// How many those are.
-    pub(crate) expected: u32,
-    /// In vain so many times in a row; so it is not tried for so many flights.
-    pub(crate) gather_misses: u32,
-    pub(crate) gather_skips: u32,
-    /// What a flush takes, smoothed.
-    pub(crate) flush_nanos: u64,
+    /// Somebody waits for others to join it.
+    pub(crate) gathering: Option<Gathering>,
+    pub(crate) pace: Pace,
     pub(crate) wakers: BTreeMap<(Lsn, u64), Waker>,
     pub(crate) waker_ids: u64,
     pub(crate) tail_wakers: Vec<Waker>,
@@ -104,6 +113,10 @@ pub(crate) struct State {
     /// Counts of the last sync that the policy asked for.
     pub(crate) policy_records: u64,
     pub(crate) policy_bytes: u64,
+    /// Record bytes and flights with a sync when a segment was prepared last.
+    pub(crate) at_last_prepare: (u64, u64),
+    /// So much has gathered that the background thread should write it.
+    pub(crate) write_due: bool,
     /// The policy is due: the background thread syncs.
     pub(crate) sync_due: bool,
     /// The background thread sleeps until it is kicked.
@@ -153,7 +166,7 @@ impl Shared {
     }
 
     /// Places a unit. The guard is held still, so that who wants to wait for it misses nothing.
-    pub(crate) fn append<R: AsRef<[u8]>>(&self, records: &[R], urgent: bool) -> Result<(Guard<'_>, Lsn)> {
+    pub(crate) fn append<R: AsRef<[u8]>>(&self, records: &[R], urgency: Urgency) -> Result<(Guard<'_>, Lsn)> {
         let bytes: u64 = records.iter().map(|r| r.as_ref().len() as u64).sum();
         let framed = if records.len() > 1 { bytes + 4 * records.len() as u64 } else { bytes };
         if framed > self.options.record_bytes_max {
@@ -170,7 +183,7 @@ impl Shared {
         let epoch = state.assembler.segment().epoch();
         let first = loop {
             let State { assembler, spares, control, .. } = &mut *state;
-            match assembler.put(records, urgent, spares, control) {
+            match assembler.put(records, urgency, spares, control) {
                 Ok(first) => break first,
                 Err(NeedSegments(need)) => state = self.obtain(state, need)?,
             }
@@ -194,11 +207,16 @@ impl Shared {
         Ok((state, first))
     }
 
-    /// After an append that nobody waits for: writes what has gathered, if it is much.
+    /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much.
     pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
-        // One writer at a time is enough to keep the disk busy; who comes while it writes goes on, up to the limit.
         while state.assembler.placed_bytes() >= WRITE_AT {
-            if state.flights.iter().all(|f| f.landed) {
+            if self.options.background {
+                // While the thread writes, this one goes on, up to the limit.
+                if !std::mem::replace(&mut state.write_due, true) {
+                    self.kick.notify_all();
+                }
+            } else if state.flights.iter().all(|f| f.landed) {
+                // One writer at a time is enough to keep the disk busy.
                 drop(self.fly(state, false));
                 break;
             }
@@ -227,9 +245,13 @@ impl Shared {
                 self.arrived.fetch_add(1, Ordering::Relaxed);
             }
             let launched = if sync { state.launched_synced } else { state.launched };
-            if launched < lsn && state.in_flight() < FLIGHTS_MAX && !state.gathering {
-                state = if sync && self.worth_gathering(&state) { self.gather(state) } else { self.fly(state, sync) };
-                continue;
+            if launched < lsn && state.has_lane() {
+                let complete = !sync || self.arrived.load(Ordering::Relaxed) >= state.pace.share(state.aloft());
+                if complete || state.gathering.is_none() {
+                    // Who completes the group leads it: it has the processor, and the one that began to gather may have to wait for it.
+                    state = if complete { self.fly(state, sync) } else { self.gather(state) };
+                    continue;
+                }
             }
             // Asleep on the flight that covers the record, or on the next, which will.
             let covering = state.flights.iter().find(|f| f.reach.lsn >= lsn && (f.sync || !sync));
@@ -244,37 +266,41 @@ impl Shared {
         }
     }
 
-    /// Whether it pays to wait a moment for those who were woken by the last flight: in a closed loop they are about to commit again, and
-    /// without them the committers would fall into two cohorts that wait for each other's flush.
-    fn worth_gathering(&self, state: &State) -> bool {
-        state.gather_skips == 0 && self.arrived.load(Ordering::Relaxed) < state.expected
-    }
-
-    /// Waits for them, and flushes for all.
+    /// Waits a moment for those who are about to commit, and flushes for all, unless one of them does.
     fn gather<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
-        state.gathering = true;
-        let (expected, bound) = (state.expected, Duration::from_nanos(state.flush_nanos / 2));
-        drop(state);
+        let id = self.syncs.load(Ordering::Relaxed);
+        let waiting = self.arrived.load(Ordering::Relaxed);
+        let patience = Duration::from_nanos(state.pace.patience());
         let started = Instant::now();
-        let mut all = false;
-        while !all && started.elapsed() < bound {
+        state.gathering = Some(Gathering { id, started, waiting });
+        drop(state);
+        let (mut waiting, mut waited, mut last) = (waiting, Duration::ZERO, Duration::ZERO);
+        while self.syncs.load(Ordering::Relaxed) == id && waited < last + patience && waited < 2 * patience {
             // They need the processor more than this thread does.
             yield_now();
-            all = self.arrived.load(Ordering::Relaxed) >= expected;
+            waited = started.elapsed();
+            let now = self.arrived.load(Ordering::Relaxed);
+            if now > waiting {
+                (waiting, last) = (now, waited);
+            }
         }
         let mut state = self.lock();
-        state.gathering = false;
-        state.expected = 0;
-        state.gather_misses = if all { 0 } else { (state.gather_misses + 1).min(6) };
-        state.gather_skips = if all { 0 } else { 1 << state.gather_misses };
-        // It leads, even if something else made its own record durable meanwhile: those who came since sleep until somebody does. (With all
-        // flights under way, one that lands wakes the next to lead.)
-        if state.has_unsynced() && state.in_flight() < FLIGHTS_MAX { self.fly(state, true) } else { state }
+        if state.gathering.as_ref().is_none_or(|g| g.id != id) {
+            return state;
+        }
+        // It leads, even if something else made its own record durable meanwhile: those who came since sleep until somebody does.
+        if state.has_unsynced() && state.has_lane() {
+            return self.fly(state, true);
+        }
+        // All flights are under way: one that lands wakes the next to lead.
+        state.gathering = None;
+        state
     }
 
     /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
     pub(crate) fn fly<'a>(&'a self, mut state: Guard<'a>, sync: bool) -> Guard<'a> {
-        let frames = state.assembler.take();
+        let mut frames = state.assembler.take();
+        state.write_due = false;
         let reach = state.assembler.end();
         let promise = if bug::is(Bug::PromiseEarly) { reach } else { state.durable };
         let id = state.next_flight;
@@ -282,9 +308,18 @@ impl Shared {
         let records = reach.lsn.0.saturating_sub(state.launched_synced.0);
         let members = if sync { self.arrived.swap(0, Ordering::Relaxed) } else { 0 };
         if sync {
-            state.gather_skips = state.gather_skips.saturating_sub(1);
+            let aloft = state.aloft();
+            if let Some(Gathering { started, waiting, .. }) = state.gathering.take() {
+                state.pace.waited(members.saturating_sub(waiting), started.elapsed().as_nanos() as u64, members, aloft);
+            }
+            state.pace.launched(members, aloft);
+            self.syncs.fetch_add(1, Ordering::Relaxed);
         }
-        state.flights.push_back(Flight { id, reach, sync, members, landed: false });
+        let mut beside = false;
+        for other in state.flights.iter_mut().filter(|f| !f.landed) {
+            (other.beside, beside) = (true, true);
+        }
+        state.flights.push_back(Flight { id, reach, sync, members, beside, landed: false });
         state.launched = reach.lsn;
         state.promised = state.promised.max(if frames.is_empty() { Position::default() } else { promise.position });
         // Whoever syncs takes over what was written before without a sync.
@@ -306,8 +341,7 @@ impl Shared {
         drop(state);
         let mut landing = Landing { shared: self, id, done: false };
         let started = Instant::now();
-        let mut frames: Vec<Placed> = frames.into();
-        let flown = self.write_out(&mut frames, promise, sync, dirty, id);
+        let flown = self.write_out(frames.make_contiguous(), promise, sync, &mut dirty, id);
         let took = started.elapsed();
         if sync && flown.is_ok() {
             self.counters.flushed(took, records);
@@ -316,11 +350,13 @@ impl Shared {
             }
         }
         let mut state = self.lock();
-        if sync {
-            state.flush_nanos = (state.flush_nanos * 7 + took.as_nanos() as u64) / 8;
+        if let Some(beside) = state.flights.iter().find(|f| f.id == id && f.sync).map(|f| f.beside) {
+            state.pace.landed(took.as_nanos() as u64, beside);
         }
-        for frame in frames {
-            state.assembler.recycle(frame.buf);
+        state.assembler.recycle(frames);
+        if state.dirty.capacity() == 0 {
+            dirty.clear();
+            state.dirty = dirty; // Its memory serves again.
         }
         landing.done = true;
         self.land(state, id, flown)
@@ -331,38 +367,35 @@ impl Shared {
         frames: &mut [Placed],
         promise: Promise,
         sync: bool,
-        mut dirty: Vec<Arc<Segment>>,
+        dirty: &mut Vec<Arc<Segment>>,
         id: u64,
     ) -> Result<()> {
-        let parts: Vec<_> = frames
-            .iter_mut()
-            .map(|frame| {
-                let (segment, block) = (frame.segment.clone(), frame.block);
-                (segment, block, frame.finish(promise))
-            })
-            .collect();
+        for frame in frames.iter_mut() {
+            frame.finish(promise);
+        }
         let sync = sync && !bug::is(Bug::AckBeforeFlush);
         // A sync of these bytes alone is enough if nothing else waits for one.
         let durable = sync && dirty.is_empty();
-        let mut rest = &parts[..];
+        let mut rest = &frames[..];
         let mut written = 0;
-        while let Some((segment, block, bytes)) = rest.first() {
-            let mut bufs = vec![io::IoSlice::new(bytes)];
-            let mut end = block + (bytes.len() / format::BLOCK) as u32;
-            rest = &rest[1..];
-            while let Some((next, at, bytes)) = rest.first()
-                && *at == end
-                && Arc::ptr_eq(next, segment)
-            {
-                bufs.push(io::IoSlice::new(bytes));
-                end += (bytes.len() / format::BLOCK) as u32;
-                rest = &rest[1..];
+        while let Some(first) = rest.first() {
+            // Neighbours go in one call.
+            let mut bufs = [io::IoSlice::new(&[]); BUFS_MAX];
+            let (mut run, mut end) = (0, first.block);
+            for (buf, frame) in bufs.iter_mut().zip(rest) {
+                if frame.block != end || !Arc::ptr_eq(&frame.segment, &first.segment) {
+                    break;
+                }
+                *buf = io::IoSlice::new(frame.bytes());
+                end += frame.header.blocks();
+                run += 1;
             }
-            written += (end - block) as usize * format::BLOCK;
-            segment.write(*block, &mut bufs, durable)?;
-            if sync && !durable && !dirty.iter().any(|s| Arc::ptr_eq(s, segment)) {
-                dirty.push(segment.clone());
+            first.segment.write(first.block, &mut bufs[..run], durable)?;
+            written += (end - first.block) as usize * format::BLOCK;
+            if sync && !durable && !dirty.iter().any(|s| Arc::ptr_eq(s, &first.segment)) {
+                dirty.push(first.segment.clone());
             }
+            rest = &rest[run..];
         }
         self.counters.written_bytes.fetch_add(written as u64, Ordering::Relaxed);
         if sync && !durable {
@@ -372,7 +405,7 @@ impl Shared {
                 state = self.wait_changed(state);
             }
             drop(state);
-            for segment in dirty {
+            for segment in dirty.drain(..) {
                 segment.sync()?;
             }
         }
@@ -388,7 +421,6 @@ impl Shared {
             flight.landed = true;
         }
         let mut woken = [false; SLOTS];
-        let mut members = 0;
         while state.failed.is_none() && state.flights.front().is_some_and(|f| f.landed) {
             let Some(flight) = state.flights.pop_front() else { break };
             state.written = state.written.max(flight.reach.lsn);
@@ -396,11 +428,7 @@ impl Shared {
                 state.durable = flight.reach;
                 self.durable.store(flight.reach.lsn.0, Ordering::Release);
             }
-            members += flight.members;
             woken[flight.id as usize % SLOTS] = true;
-        }
-        if members > 0 {
-            state.expected = members;
         }
         if state.failed.is_some() {
             woken = [true; SLOTS];
@@ -419,7 +447,7 @@ impl Shared {
         done().for_each(WaitWord::bump);
         let next = self.next_leader(&state);
         self.changed.notify_all();
-        if state.idle || !state.wakers.is_empty() || self.wants_spare(&state) {
+        if state.idle || state.write_due || !state.wakers.is_empty() || self.wants_spare(&state) {
             state.idle = false;
             self.kick.notify_all();
         }
@@ -436,7 +464,7 @@ impl Shared {
     /// If somebody waits for a flight that nobody leads: where they sleep. One of them is to be woken.
     fn next_leader(&self, state: &State) -> Option<&WaitWord> {
         let waiting = !state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev();
-        let slot = (waiting && !state.gathering).then(|| &self.slots[state.next_flight as usize % SLOTS])?;
+        let slot = (waiting && state.gathering.is_none()).then(|| &self.slots[state.next_flight as usize % SLOTS])?;
         slot.bump();
         Some(slot)
     }
@@ -482,7 +510,7 @@ impl Shared {
         }
         let State { assembler, control, failed, .. } = &mut *state;
         // If there is no room, the next opening finds the log unclosed, which costs it a scan.
-        if failed.is_none() && assembler.mark(true, true, control) {
+        if failed.is_none() && assembler.mark(true, Urgency::Last, control) {
             state = self.fly(state, true);
         }
         let closed = state.failed.clone().map_or(Ok(()), Err);
@@ -545,14 +573,25 @@ impl State {
         }
     }
 
-    pub(crate) fn in_flight(&self) -> usize {
-        self.flights.iter().filter(|f| !f.landed).count()
+    /// Whether another flight may leave.
+    pub(crate) fn has_lane(&self) -> bool {
+        self.flights.iter().filter(|f| !f.landed).count() < self.pace.lanes()
+    }
+
+    /// How many committers are in the air.
+    fn aloft(&self) -> u32 {
+        self.flights.iter().map(|f| f.members).sum()
     }
 
     /// Whether the background thread should sync now, for futures that wait or because the policy says so.
     pub(crate) fn wants_sync(&self) -> bool {
         let futures = self.wakers.last_key_value().is_some_and(|((lsn, _), _)| *lsn > self.launched_synced);
-        self.failed.is_none() && (futures || self.sync_due) && self.in_flight() < FLIGHTS_MAX
+        self.failed.is_none() && (futures || self.sync_due) && self.has_lane()
+    }
+
+    /// Whether the background thread should write what has gathered.
+    pub(crate) fn wants_write(&self) -> bool {
+        self.failed.is_none() && self.write_due && self.flights.iter().all(|f| f.landed)
     }
 
     /// Whether anything appended is not durable, nor on its way.

@@ -257,6 +257,16 @@ impl Error {
         matches!(self, Error::NoSpace { .. })
     }
 
+    /// As the error of what changes nothing until it succeeds: that there was no room is all that there is to say.
+    pub(crate) fn or_no_space(self, dir: &Path) -> Error {
+        match self {
+            Error::Io { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Error::NoSpace { dir: dir.to_owned(), source }
+            }
+            error => error,
+        }
+    }
+
     /// As the error of everything that comes after it.
     pub(crate) fn poison(self) -> Error {
         match self {

@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crate::assemble::{self, Assembler, NeedSegments};
+use crate::assemble::{self, Assembler, NeedSegments, Urgency};
 use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::Doing;
 use crate::format::{BLOCK, Control, Kind, LogId, Position, Promise};
 use crate::reader::Reader;
 use crate::recovery::Entry;
-use crate::segment::{Dir, Found, Segment};
+use crate::segment::{Dir, Found, Segment, at_once};
 use crate::{Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.
@@ -52,7 +52,7 @@ pub(crate) struct Branched {
 /// Makes the branch, and writes all that `copies` reads into it.
 pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Branched> {
     let Branch { log, at, next_lsn, segment_blocks, epoch, mut spares, unsealed, control } = branch;
-    let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, None, &|| false);
+    let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, None, &at_once);
     let first = match spares.pop_front() {
         Some(spare) => spare,
         None => prepare(epoch)?,
@@ -64,20 +64,21 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
 
     let before = Promise { position: at, lsn: next_lsn.prev() };
     let mut write = |assembler: &mut Assembler| -> Result<()> {
-        for mut placed in assembler.take() {
+        let mut frames = assembler.take();
+        for placed in &mut frames {
             if !fresh.iter().any(|s| Arc::ptr_eq(s, &placed.segment)) {
                 fresh.push(placed.segment.clone());
             }
             let (segment, block) = (placed.segment.clone(), placed.block);
             segment.write(block, &mut [io::IoSlice::new(placed.finish(before))], false)?;
-            assembler.recycle(placed.buf);
         }
+        assembler.recycle(frames);
         Ok(())
     };
     let mut copied = 0;
     if let Some(mut copies) = copies {
         while let Some(record) = copies.next()? {
-            while let Err(NeedSegments(need)) = assembler.put(&[record.data], false, &mut spares, &control) {
+            while let Err(NeedSegments(need)) = assembler.put(&[record.data], Urgency::Ordinary, &mut spares, &control) {
                 while spares.len() < need {
                     spares.push_back(prepare(assembler.segment().epoch() + spares.len() as u64 + 1)?);
                 }

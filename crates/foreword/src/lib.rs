@@ -54,6 +54,7 @@ mod log;
 mod lsn;
 mod open;
 mod options;
+mod pace;
 mod reader;
 mod recovery;
 mod rotate;

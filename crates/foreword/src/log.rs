@@ -6,12 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::assemble::CHECKPOINT_BLOCKS;
+use crate::assemble::{CHECKPOINT_BLOCKS, Urgency};
 use crate::background::Background;
 use crate::commit::{Shared, State};
 use crate::disk::DiskFile;
 use crate::format::{self, HOLD_NAME_MAX, HOLDS_MAX, LogId};
 use crate::open::{self, Opened};
+use crate::pace::Pace;
 use crate::reader::{Chain, Iter, Reader, Source};
 use crate::segment::Dir;
 use crate::stats::{Counters, RecoveryReport, Stats};
@@ -101,12 +102,9 @@ impl Log {
             failed: None,
             closed: false,
             cuts: 0,
-            gathering: false,
+            gathering: None,
             cutting: false,
-            expected: 0,
-            gather_misses: 0,
-            gather_skips: 0,
-            flush_nanos: 0,
+            pace: Pace::default(),
             wakers: BTreeMap::new(),
             waker_ids: 0,
             tail_wakers: Vec::new(),
@@ -114,6 +112,8 @@ impl Log {
             record_bytes: 0,
             policy_records: 0,
             policy_bytes: 0,
+            at_last_prepare: (0, 0),
+            write_due: false,
             sync_due: false,
             idle: false,
             stop: false,
@@ -127,6 +127,7 @@ impl Log {
             changed: Condvar::new(),
             kick: Condvar::new(),
             arrived: AtomicU32::new(0),
+            syncs: AtomicU64::new(0),
             starved: AtomicBool::new(false),
             durable: AtomicU64::new(durable.lsn.0),
             slots: std::array::from_fn(|_| WaitWord::default()),
@@ -162,7 +163,7 @@ impl Log {
     /// # Errors
     /// [`Error::TooLarge`] and [`Error::NoSpace`]: nothing was appended, and the log goes on. [`Error::Poisoned`], [`Error::Closed`].
     pub fn append(&self, record: &[u8]) -> Result<Lsn> {
-        let state = self.shared.append(&[record], false)?;
+        let state = self.shared.append(&[record], Urgency::Ordinary)?;
         let lsn = state.1;
         self.shared.settle(state.0)?;
         Ok(lsn)
@@ -206,7 +207,7 @@ impl Log {
     /// # Errors
     /// As [`append_with`](Log::append_with); [`Error::Invalid`] for an empty batch.
     pub fn append_batch_with<R: AsRef<[u8]>>(&self, records: &[R], durability: Durability) -> Result<Lsn> {
-        let (state, first) = self.shared.append(records, false)?;
+        let (state, first) = self.shared.append(records, Urgency::Ordinary)?;
         let last = Lsn(first.0 + records.len() as u64 - 1);
         match durability {
             Durability::Buffered => self.shared.settle(state)?,
@@ -222,7 +223,7 @@ impl Log {
     /// # Errors
     /// As [`append`](Log::append).
     pub fn commit_async(&self, record: &[u8]) -> Result<Commit> {
-        let (state, lsn) = self.shared.append(&[record], false)?;
+        let (state, lsn) = self.shared.append(&[record], Urgency::Ordinary)?;
         let cuts = state.cuts;
         self.shared.settle(state)?;
         Ok(Commit::new(self.shared.clone(), lsn, lsn, cuts))
@@ -233,7 +234,7 @@ impl Log {
     /// # Errors
     /// As [`append_batch`](Log::append_batch).
     pub fn commit_batch_async<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Commit> {
-        let (state, first) = self.shared.append(records, false)?;
+        let (state, first) = self.shared.append(records, Urgency::Ordinary)?;
         let cuts = state.cuts;
         self.shared.settle(state)?;
         Ok(Commit::new(self.shared.clone(), first, Lsn(first.0 + records.len() as u64 - 1), cuts))
@@ -249,7 +250,7 @@ impl Log {
         if record.len() > max {
             return Err(Error::TooLarge { bytes: record.len() as u64, max: max as u64 });
         }
-        let (state, lsn) = self.shared.append(&[record], true)?;
+        let (state, lsn) = self.shared.append(&[record], Urgency::Checkpoint)?;
         self.shared.reach(state, lsn, true)?;
         Ok(lsn)
     }
@@ -377,10 +378,10 @@ impl Log {
     }
 
     /// Drops the records before an LSN, as far as no [hold](Log::hold) needs them: the LSN at which the log starts now. Durable when it
-    /// returns. Segments with nothing else in them are recycled or removed. Works on a full disk.
+    /// returns. Segments with nothing else in them are recycled or removed. Works on a full disk, if it frees a segment.
     ///
     /// # Errors
-    /// [`Error::NotAppended`] if the LSN is more than one beyond the last; [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
+    /// [`Error::NotAppended`] if the LSN is more than one beyond the last; [`Error::NoSpace`]: nothing was dropped; [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
     pub fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
         self.shared.truncate_front(before)
     }
@@ -415,7 +416,7 @@ impl Log {
         if before == Some(lsn) {
             return Ok(());
         }
-        self.shared.mark(state).inspect_err(|_| self.shared.restore_hold(name, before))
+        self.shared.mark(state, Urgency::Mark).inspect_err(|_| self.shared.restore_hold(name, before))
     }
 
     /// Releases a hold: whether there was one of that name. Durable when it returns.
@@ -426,7 +427,7 @@ impl Log {
         let _changing = self.shared.one_at_a_time();
         let mut state = self.shared.open_state()?;
         let Some(before) = state.control.holds.remove(name) else { return Ok(false) };
-        self.shared.mark(state).inspect_err(|_| self.shared.restore_hold(name, Some(before)))?;
+        self.shared.mark(state, Urgency::Mark).inspect_err(|_| self.shared.restore_hold(name, Some(before)))?;
         Ok(true)
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::assemble::Assembler;
+use crate::assemble::{Assembler, Urgency};
 use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
@@ -15,7 +15,7 @@ use crate::format::{BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, Link, L
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::segment::{Dir, Found, IDENTITY, LOCK, Segment, segment_name};
+use crate::segment::{Dir, Found, IDENTITY, Segment, at_once, segment_name};
 use crate::stats::RecoveryReport;
 use crate::{Error, Lsn, Options, Result};
 
@@ -32,14 +32,18 @@ pub(crate) struct Opened {
 }
 
 pub(crate) fn open(options: &Options, dir: &Dir) -> Result<Opened> {
+    open_or_leave(options, dir).map_err(|error| error.or_no_space(&dir.path))
+}
+
+fn open_or_leave(options: &Options, dir: &Dir) -> Result<Opened> {
     let started = Instant::now();
     look_before(options, dir)?;
     let lock = dir.lock()?;
     // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
     let exists = look_before(options, dir)?;
     let text = format!("process {}\n", std::process::id());
-    let path = dir.file(LOCK);
-    lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0)).doing("write the lock file", &path)?;
+    // Only people read it: that there is no room for it is no reason to refuse.
+    let _ = lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0));
     // Who wants damage mended means all of it, not only what lies on the way to the end.
     let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
     let found = if exists { recovery::survey(dir, depth, &[], &mut |_, _| {})? } else { None };
@@ -100,7 +104,7 @@ fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opene
     fork::remove(dir, names.epochs.into_iter().filter(|&e| e != 1).map(segment_name))?;
     let random = LogId::random().map_err(|e| io::Error::other(e.to_string()));
     let log = random.doing("get random bytes for the log's identity", &dir.path)?;
-    let first = dir.prepare(log, 1, options.segment_blocks(), None, &|| false)?;
+    let first = dir.prepare(log, 1, options.segment_blocks(), None, &at_once)?;
     let control = Control::default();
     let mut assembler = Assembler::link(first, Position::default(), Lsn::FIRST, &control);
     write_durably(&mut assembler, Promise::default())?;
@@ -237,10 +241,10 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     if !spares.is_empty() {
         dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
     }
-    if !bug::is(Bug::NoOpenMark) && !assembler.mark(false, true, &survey.control) {
+    if !bug::is(Bug::NoOpenMark) && !assembler.mark(false, Urgency::Mark, &survey.control) {
         let next = match spares.pop_front() {
             Some(spare) => spare,
-            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &|| false)?,
+            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &at_once)?,
         };
         assembler.rotate(next, &survey.control);
         for rotation in assembler.rotations() {

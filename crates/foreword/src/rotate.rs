@@ -1,7 +1,7 @@
 //! Segments come and go: preparing the next, going on in it, and using dropped ones again.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::assemble::Rotation;
@@ -9,9 +9,16 @@ use crate::commit::{Guard, Shared, State};
 use crate::fork;
 use crate::reader::{Chain, Source};
 use crate::recovery::Entry;
+use crate::segment::Fill;
 use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
 
+/// How far into its segment a log is when the next begins to be prepared, and when that should be filled.
+const PREPARE_AT: f32 = 0.25;
+const FILLED_AT: f32 = 0.75;
+/// More bytes for each flush than this are bulk.
+const BULK: u64 = 256 << 10;
+const FILL_NAP: Duration = Duration::from_millis(1);
 /// Recycled segments kept ready; more are removed.
 const SPARES_MAX: usize = 2;
 
@@ -50,9 +57,15 @@ impl Shared {
         state.preparing = true;
         // Rotations meanwhile take from the spares what they add to the epoch.
         let epoch = state.assembler.segment().epoch() + state.spares.len() as u64 + 1;
+        let syncs = self.syncs.load(Ordering::Relaxed);
+        let (bytes_before, syncs_before) = state.at_last_prepare;
+        state.at_last_prepare = (state.record_bytes, syncs);
+        // Where flushes are few and large, what they save with zeros is less than the zeros cost.
+        let bulk = (state.record_bytes - bytes_before) / (syncs - syncs_before + 1) > BULK;
+        let from = state.assembler.fill();
         drop(state);
-        let prepared =
-            self.dir.prepare(self.log, epoch, self.options.segment_blocks(), recycle, &|| self.starved.load(Ordering::Relaxed));
+        let pace = |done| if bulk { Fill::Stop } else { self.fill_pace(from, done) };
+        let prepared = self.dir.prepare(self.log, epoch, self.options.segment_blocks(), recycle, &pace);
         let mut state = self.lock();
         state.preparing = false;
         self.changed.notify_all();
@@ -66,13 +79,33 @@ impl Shared {
         (state, prepared)
     }
 
+    /// Zero-filling keeps in step with the log, so that at no time it takes much of the disk from the commits: it is done when the log is at
+    /// [`FILLED_AT`]. It goes on while nothing is appended, and stops when the segment is waited for.
+    fn fill_pace(&self, from: f32, done: f32) -> Fill {
+        let mut before = None;
+        loop {
+            if self.starved.load(Ordering::Relaxed) {
+                return Fill::Stop;
+            }
+            let state = self.lock();
+            let (now, stop, fill) = (state.assembler.next_lsn(), state.stop, state.assembler.fill());
+            drop(state);
+            let due = (fill - from) / (FILLED_AT - from).max(0.01) - done;
+            if due >= 0.0 || before == Some(now) || stop {
+                return Fill::By(due);
+            }
+            before = Some(now);
+            std::thread::sleep(FILL_NAP);
+        }
+    }
+
     /// Whether the background should prepare a segment now.
     pub(crate) fn wants_spare(&self, state: &State) -> bool {
         // A log that has never filled a segment may never fill this one.
         !state.preparing
             && state.spares.is_empty()
             && state.failed.is_none()
-            && (state.assembler.fill() > 0.25 || self.chain().entries.len() > 1)
+            && (state.assembler.fill() > PREPARE_AT || self.chain().entries.len() > 1)
     }
 
     /// Brings the chain up to date with the assembler, which has gone on in other segments.

@@ -20,8 +20,9 @@ const TMP: &str = ".tmp";
 /// Beyond what any log reaches; so epochs can be counted up without a thought of overflow.
 pub(crate) const EPOCH_MAX: u64 = u64::MAX >> 8;
 
-/// How much is zero-filled at a time: small enough not to stall a commit that shares the disk.
-const FILL: usize = 1 << 20;
+/// How much is zero-filled at a time, at least and at most: little does not stall a commit that shares the disk, much is faster.
+const FILL_MIN: usize = 64 << 10;
+const FILL_MAX: usize = 1 << 20;
 
 /// A log's directory on a disk.
 #[derive(Clone, Debug)]
@@ -153,7 +154,7 @@ impl Dir {
     /// Makes a segment ready for use under its name: zero-filled, or an old one of the same log recycled. Durable when it
     /// returns. An unused file of that name is replaced. No error leaves anything but a temporary file.
     ///
-    /// As soon as `hurry` says that somebody waits for it, what is not filled yet stays only allocated: it has its space and reads as zeros, but writing
+    /// `pace` is asked before each step of the zero-filling. What it does not fill stays only allocated: it has its space and reads as zeros, but writing
     /// there will cost a change of metadata.
     pub(crate) fn prepare(
         &self,
@@ -161,7 +162,7 @@ impl Dir {
         epoch: u64,
         blocks: u32,
         recycle: Option<u64>,
-        hurry: &dyn Fn() -> bool,
+        pace: &dyn Fn(f32) -> Fill,
     ) -> Result<Arc<Segment>> {
         let path = self.segment(epoch);
         let tmp = self.file(&format!("{}{TMP}", segment_name(epoch)));
@@ -185,7 +186,7 @@ impl Dir {
                     let file = self.disk.open(&tmp, Access::Create)?;
                     // Where no space can be reserved, only zeros reserve it.
                     let reserved = file.allocate(bytes)?;
-                    fill(&*file, bytes, &|| reserved && hurry())?;
+                    fill(&*file, bytes, reserved, pace)?;
                     file
                 }
             };
@@ -211,13 +212,7 @@ impl Dir {
             Err(source) => {
                 // What is half made only takes space, which may be just what is missing.
                 let _ = self.disk.remove(&tmp);
-                let source = Arc::new(source);
-                Err(match source.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                        Error::NoSpace { dir: self.path.clone(), source }
-                    }
-                    _ => Error::Io { doing: "prepare a segment", path: tmp, source },
-                })
+                Err(Error::Io { doing: "prepare a segment", path: tmp, source: Arc::new(source) }.or_no_space(&self.path))
             }
         }
     }
@@ -280,15 +275,33 @@ fn identity_text(log: LogId) -> String {
     format!("foreword log format {}\nuuid {log}\n", format::VERSION)
 }
 
-/// Writes zeros, in steps that are durable each, so that a commit's own flush never waits behind the whole of it.
-fn fill(file: &dyn DiskFile, bytes: u64, hurry: &dyn Fn() -> bool) -> io::Result<()> {
-    let zeros = FrameBuf::zeroed(FILL.min(bytes as usize));
-    for at in (0..bytes).step_by(FILL) {
-        if hurry() {
-            break;
-        }
-        let some = &zeros[..zeros.len().min((bytes - at) as usize)];
-        disk::write_full(file, &mut [io::IoSlice::new(some)], at, true)?;
+/// How zero-filling goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fill {
+    /// By so much of the whole, at the least and at the most a step's worth.
+    By(f32),
+    /// Not at all: somebody waits for the segment, or it is not worth it.
+    Stop,
+}
+
+/// All of it, as fast as it goes: nothing else uses the log.
+pub(crate) fn at_once(_done: f32) -> Fill {
+    Fill::By(1.0)
+}
+
+/// Writes zeros, in steps that are durable each, so that a commit's own flush never waits behind the whole of it. `reserved`: it may be left at that.
+fn fill(file: &dyn DiskFile, bytes: u64, reserved: bool, pace: &dyn Fn(f32) -> Fill) -> io::Result<()> {
+    let zeros = FrameBuf::zeroed(FILL_MAX);
+    let mut at = 0;
+    while at < bytes {
+        let step = match pace(at as f32 / bytes as f32) {
+            Fill::By(part) => (part * bytes as f32) as usize,
+            Fill::Stop if reserved => break,
+            Fill::Stop => FILL_MAX,
+        };
+        let step = step.next_multiple_of(BLOCK).clamp(FILL_MIN, FILL_MAX).min((bytes - at) as usize);
+        disk::write_full(file, &mut [io::IoSlice::new(&zeros[..step])], at, true)?;
+        at += step as u64;
     }
     Ok(())
 }

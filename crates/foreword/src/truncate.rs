@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::assemble::Urgency;
 use crate::bug::{self, Bug};
-use crate::commit::{FLIGHTS_MAX, Guard, Shared, State};
+use crate::commit::{Guard, Shared, State};
 use crate::fork::{self, Branch};
 use crate::format::{self, CONTINUED, Kind, Position};
 use crate::reader::{Chain, Snapshot, Source, frame_at};
@@ -16,9 +17,9 @@ use crate::{Error, Lsn, Result};
 
 impl Shared {
     /// Puts the control state into the log, durably.
-    pub(crate) fn mark<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
+    pub(crate) fn mark<'a>(&'a self, mut state: Guard<'a>, urgency: Urgency) -> Result<()> {
         let State { assembler, control, .. } = &mut *state;
-        if !assembler.mark(false, true, control) {
+        if !assembler.mark(false, urgency, control) {
             state = self.rotate(state)?;
         }
         // A MARK has no LSN of its own: the flight that takes it, and those before it, must land.
@@ -26,7 +27,7 @@ impl Shared {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
-            if state.in_flight() >= FLIGHTS_MAX {
+            if !state.has_lane() {
                 state = self.wait_changed(state);
                 continue;
             }
@@ -58,7 +59,7 @@ impl Shared {
         if !due {
             return (state, false);
         }
-        if !assembler.mark(false, false, control) {
+        if !assembler.mark(false, Urgency::Ordinary, control) {
             // No room for it: the next segment's LINK says the same. If there is none yet, whoever prepares it kicks.
             let Some(spare) = spares.pop_front() else { return (state, false) };
             assembler.rotate(spare, control);
@@ -86,7 +87,10 @@ impl Shared {
             if bug::is(Bug::SkipFrontMark) {
                 drop(state);
             } else {
-                self.mark(state).inspect_err(|_| self.lock().control.start = before)?;
+                // Whoever may free a segment finds room, whatever others have marked before.
+                let frees = self.chain().entries.get(1).is_some_and(|next| next.first_lsn <= start);
+                let urgency = if frees { Urgency::Last } else { Urgency::Mark };
+                self.mark(state, urgency).inspect_err(|_| self.lock().control.start = before)?;
             }
             state = self.open_state()?;
         }

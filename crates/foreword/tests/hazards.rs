@@ -309,6 +309,52 @@ fn hazard_17_no_space() {
 }
 
 #[test]
+fn hazard_17_no_space_and_the_front_is_dropped_whatever_was_done_before() {
+    type Waste = fn(&Log, u64) -> foreword::Result<()>;
+    let checkpoint: Waste = |log, _| log.commit_checkpoint(b"again and again").map(drop);
+    let hold: Waste = |log, n| log.hold("somebody", Lsn(20 + n));
+    // (Each drops a record of the first segment, and frees nothing.)
+    let truncation: Waste = |log, n| log.truncate_front(Lsn(2 + n)).map(drop);
+    for waste in [checkpoint, hold, truncation] {
+        let disk = SimDisk::new(17);
+        let log = on(&disk).open("/log").unwrap();
+        commit(&log, 1..29); // Four segments are full, but for what is kept at the end of each.
+        disk.set_free(0);
+        let wasted = (0..6).map_while(|n| waste(&log, n).ok()).count();
+        assert!((2..6).contains(&wasted), "{wasted}");
+        assert!(matches!(waste(&log, wasted as u64), Err(Error::NoSpace { .. })));
+        assert_eq!(log.truncate_front(Lsn(18)).unwrap(), Lsn(18));
+        let next = log.last_lsn().0 + 1;
+        commit(&log, next..next + 2);
+        log.close().unwrap();
+    }
+}
+
+#[test]
+fn hazard_17_no_space_while_opening() {
+    // However little room there is: it is said that there is too little, and with more the log opens.
+    for pages in 0..40 {
+        let disk = SimDisk::new(17);
+        disk.set_free(pages * 4096);
+        let opened = on(&disk).open("/log");
+        assert!(matches!(opened, Ok(_) | Err(Error::NoSpace { .. })), "{pages} pages: {opened:?}");
+        drop(opened);
+        disk.set_capacity(None);
+        commit(&on(&disk).open("/log").unwrap(), 1..3);
+    }
+    // A log that was closed opens without any: how else could its owner drop records to make room?
+    let disk = SimDisk::new(17);
+    let log = on(&disk).open("/log").unwrap();
+    commit(&log, 1..20);
+    log.close().unwrap();
+    assert!(disk.cut("/log/LOCK", 0), "so that its text needs room");
+    disk.set_free(0);
+    let log = on(&disk).open("/log").unwrap();
+    log.truncate_front(Lsn(15)).unwrap();
+    assert_eq!(lsns(&log), [15, 16, 17, 18, 19]);
+}
+
+#[test]
 fn hazard_18_short_and_interrupted_calls() {
     let disk = SimDisk::new(18);
     disk.fault(Fault::new(OpKind::Any, Effect::Short).forever());

@@ -1,9 +1,13 @@
 //! The subcommands.
 
 pub(crate) mod append;
+pub(crate) mod bench;
 pub(crate) mod cat;
+pub(crate) mod chaos;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod dump;
+mod ground;
 pub(crate) mod repair;
 pub(crate) mod stat;
 pub(crate) mod truncate;

@@ -7,7 +7,7 @@ use foreword::{Lsn, View};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
-use crate::output::Output;
+use crate::output::{Column, Output};
 use crate::{units, verdict};
 
 /// Show a log's segments, records and sizes
@@ -68,7 +68,8 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
     }
     out.line(format_args!(""))?;
     let rows: Vec<Vec<String>> = segments.iter().map(row).collect();
-    out.table(&["epoch", "first LSN", "last LSN", "used", "file", "fill", "state"], &rows)
+    let numbers = ["epoch", "first LSN", "last LSN", "used", "file", "fill"].map(Column::right);
+    out.table(&[&numbers[..], &[Column::left("state")]].concat(), &rows)
 }
 
 fn row(segment: &SegmentInfo) -> Vec<String> {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::noise::Noise;
+
 /// Who wrote a record: the how manyth of which thread, in which round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Id {
@@ -26,7 +28,7 @@ impl Id {
             _ => noise.next() % 650,
         };
         let mut bytes = format!("{self}\n").into_bytes();
-        bytes.extend((0..len.div_ceil(8)).flat_map(|_| noise.next().to_le_bytes()));
+        bytes.extend(noise.bytes(len as usize));
         bytes
     }
 
@@ -40,24 +42,6 @@ impl Id {
             }
             _ => None,
         }
-    }
-}
-
-/// Numbers that look random and are the same for the same seed (SplitMix64).
-pub(crate) struct Noise(pub(crate) u64);
-
-impl Noise {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 up to 1.
-    pub(crate) fn fraction(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

@@ -1,11 +1,9 @@
 //! `foreword demo`: the log's main job, shown. A process commits from many threads and is killed in mid-flight, again and again; what it
 //! had acknowledged must be there.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -13,9 +11,11 @@ use foreword::{Options, RecoveryReport, View};
 use serde_json::json;
 
 use self::check::{Acknowledged, Found, check};
-use self::content::{Id, Noise};
+use self::content::Id;
 use crate::exit::{Failure, Status};
+use crate::noise::{Noise, random_seed};
 use crate::output::Output;
+use crate::victim::Victim;
 use crate::{units, verdict};
 
 mod check;
@@ -61,7 +61,7 @@ struct Round {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
-    let seed = args.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 32);
+    let seed = args.seed.unwrap_or_else(random_seed);
     let (dir, temporary) = match &args.dir {
         Some(dir) => (dir.clone(), None),
         None => {
@@ -106,17 +106,6 @@ fn temporary_dir(seed: u64) -> Result<PathBuf, Failure> {
     Ok(dir)
 }
 
-/// Kills whoever is still there when it goes.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn play(
     args: &Args,
     dir: &Path,
@@ -150,34 +139,29 @@ fn play(
 
 /// Runs the worker until it is killed: how long it committed, and what it had acknowledged.
 fn live_and_die(args: &Args, dir: &Path, seed: u64, round: u64, life: Duration) -> Result<(Duration, Vec<(u64, Id)>), Failure> {
-    let program = std::env::current_exe().map_err(Failure::io("find this program"))?;
-    let mut command = Command::new(program);
-    command.arg("demo-worker").arg(dir).stdin(Stdio::null()).stdout(Stdio::piped());
-    for (name, value) in [("--threads", args.threads), ("--round", round), ("--seed", seed)] {
-        command.arg(name).arg(value.to_string());
-    }
-    let mut child = Killed(command.spawn().map_err(Failure::io("start the child process"))?);
-    let Some(pipe) = child.0.stdout.take() else { return Err(Failure::Wrong("the child process has no output".to_owned())) };
+    let arguments = |command: &mut Command| {
+        command.arg("demo-worker").arg(dir);
+        for (name, value) in [("--threads", args.threads), ("--round", round), ("--seed", seed)] {
+            command.arg(name).arg(value.to_string());
+        }
+    };
     let (ready, is_ready) = mpsc::channel();
-    let listener = std::thread::spawn(move || listen(pipe, round, ready));
+    let mut victim = Victim::start(arguments, move |pipe| listen(pipe, round, ready))?;
     // An error if the child ended before it was ready; the check of its status says so.
     let _ = is_ready.recv();
     let started = Instant::now();
     std::thread::sleep(life);
-    if let Some(status) = child.0.try_wait().map_err(Failure::io("look after the child process"))? {
+    if let Some(status) = victim.ended()? {
         return Err(Failure::Wrong(format!("the child process ended by itself ({status})")));
     }
-    child.0.kill().map_err(Failure::io("kill the child process"))?;
     let ran = started.elapsed();
-    drop(child);
-    let acks = listener.join().map_err(|_| Failure::Wrong("the listening thread panicked".to_owned()))?;
-    Ok((ran, acks))
+    Ok((ran, victim.kill()?))
 }
 
 /// Everything that the worker says until it is dead.
-fn listen(pipe: impl Read, round: u64, ready: mpsc::Sender<()>) -> Vec<(u64, Id)> {
+fn listen(pipe: impl BufRead, round: u64, ready: mpsc::Sender<()>) -> Vec<(u64, Id)> {
     let mut acks = Vec::new();
-    for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+    for line in pipe.lines().map_while(Result::ok) {
         if line == worker::READY {
             let _ = ready.send(());
             continue;

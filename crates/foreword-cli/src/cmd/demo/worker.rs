@@ -1,12 +1,13 @@
 //! The process that is killed: commits from many threads, and says of each record that it was acknowledged, once it was.
 
-use std::io::{Stdout, Write};
+use std::io::Stdout;
 use std::path::PathBuf;
 
 use foreword::{Log, Options};
 
 use super::content::Id;
 use crate::exit::{Failure, Status};
+use crate::victim::say;
 
 /// What the worker says when it begins to commit.
 pub(super) const READY: &str = "ready";
@@ -42,13 +43,7 @@ fn commit(args: &Args, log: &Log, out: &Stdout, thread: u64) -> Result<(), Failu
     for counter in 0.. {
         let id = Id { round: args.round, thread, counter };
         let lsn = log.commit(&id.content(args.seed))?;
-        say(out, &format!("{thread} {counter} {lsn}"))?;
+        say(out, format_args!("{thread} {counter} {lsn}"))?;
     }
     Ok(())
-}
-
-/// One line in one write, which a pipe takes whole or not at all.
-fn say(out: &Stdout, line: &str) -> Result<(), Failure> {
-    let mut out = out.lock();
-    out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()).map_err(Failure::output)
 }

@@ -1,0 +1,76 @@
+//! What the writing process tells the one that will kill it: a line each.
+
+use std::fmt;
+
+use foreword::Lsn;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// The log is open, with the records from one LSN to another.
+    Ready(Lsn, Lsn),
+    /// This record was acknowledged, and so all before it: they survive a kill.
+    Acknowledged(Lsn),
+    /// The records before this one will be dropped.
+    Cutting(Lsn),
+    /// They are.
+    Cut(Lsn),
+    /// The disk is full.
+    Full,
+    /// Something that must not be.
+    Wrong(String),
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Word::Ready(start, last) => write!(f, "ready {start} {last}"),
+            Word::Acknowledged(lsn) => write!(f, "acknowledged {lsn}"),
+            Word::Cutting(lsn) => write!(f, "cutting {lsn}"),
+            Word::Cut(lsn) => write!(f, "cut {lsn}"),
+            Word::Full => f.write_str("full"),
+            Word::Wrong(what) => write!(f, "wrong {}", what.replace('\n', " ")),
+        }
+    }
+}
+
+impl Word {
+    pub(super) fn parse(line: &str) -> Option<Word> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let lsn = |text: &str| text.parse().ok().map(Lsn);
+        Some(match word {
+            "ready" => {
+                let (start, last) = rest.split_once(' ')?;
+                Word::Ready(lsn(start)?, lsn(last)?)
+            }
+            "acknowledged" => Word::Acknowledged(lsn(rest)?),
+            "cutting" => Word::Cutting(lsn(rest)?),
+            "cut" => Word::Cut(lsn(rest)?),
+            "full" => Word::Full,
+            "wrong" => Word::Wrong(rest.to_owned()),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_understood_as_it_was_said() {
+        let words = [
+            Word::Ready(Lsn(7), Lsn(12)),
+            Word::Acknowledged(Lsn(3)),
+            Word::Cutting(Lsn(4)),
+            Word::Cut(Lsn(5)),
+            Word::Full,
+            Word::Wrong("it was 1, not 2".to_owned()),
+        ];
+        for word in words {
+            assert_eq!(Word::parse(&word.to_string()), Some(word));
+        }
+        for nonsense in ["", "ready 7", "acknowledged", "acknowledged x", "acknowledged 12 7", "acknow"] {
+            assert_eq!(Word::parse(nonsense), None, "{nonsense}");
+        }
+    }
+}
