@@ -9,12 +9,13 @@ use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::error::{Doing, Error, Result};
+use crate::load::{self, Outcome};
 use crate::machine::Place;
 use crate::sample::Latencies;
 
@@ -232,32 +233,27 @@ impl Probe {
             self.prepare(false)?;
         }
         let next = AtomicU64::new(self.at);
-        let started = Instant::now();
-        let latencies = if in_flight <= 1 {
-            self.write_until(&next, block_bytes, started, time)?
-        } else {
-            let probe = &*self;
-            let work = || probe.write_until(&next, block_bytes, started, time);
-            std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..in_flight).map(|_| scope.spawn(work)).collect();
-                let mut all = Latencies::new();
-                for thread in threads {
-                    let some = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                    all.merge(&some?);
-                }
-                Ok(all)
-            })?
-        };
-        let seconds = started.elapsed().as_secs_f64();
+        let probe = &*self;
+        let Outcome { latencies, seconds, .. } = load::together(vec![(); in_flight.max(1)], |(), start, stop| {
+            let block = Buffer::random(block_bytes);
+            probe.write_until(&next, block, start(), time, stop)
+        })?;
         let bytes = latencies.count() * block_bytes as u64;
         self.at += bytes;
         Ok(Burst { latencies, seconds, bytes })
     }
 
-    fn write_until(&self, next: &AtomicU64, block_bytes: usize, started: Instant, time: Duration) -> Result<Latencies> {
-        let mut block = Buffer::random(block_bytes);
+    fn write_until(
+        &self,
+        next: &AtomicU64,
+        mut block: Buffer,
+        started: Instant,
+        time: Duration,
+        stop: &AtomicBool,
+    ) -> Result<Latencies> {
+        let block_bytes = block.len();
         let mut latencies = Latencies::new();
-        loop {
+        while !stop.load(Ordering::Relaxed) {
             let at = next.fetch_add(block_bytes as u64, Ordering::Relaxed);
             if at + block_bytes as u64 > self.file_bytes {
                 break;

@@ -95,7 +95,7 @@ where
 }
 
 /// Runs threads that start together, and gathers what they measured.
-fn together<W: Send, E: Send>(
+pub(crate) fn together<W: Send, E: Send>(
     workers: Vec<W>,
     run: impl Fn(&mut W, &dyn Fn() -> Instant, &AtomicBool) -> Result<Latencies, E> + Sync,
 ) -> Result<Outcome, E> {

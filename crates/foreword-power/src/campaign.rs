@@ -24,6 +24,8 @@ const CHECK: usize = 1;
 const LIFE_OF_CHECK: u16 = u16::MAX;
 /// After so many states, one is crashed again in its recovery.
 const AGAIN_EVERY: usize = 4;
+/// So many events lie just behind another.
+const JUST_BEHIND: usize = 20;
 
 /// Real file systems under a log, on a disk whose power fails: record, rebuild, mount, check
 ///
@@ -42,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1200)]
     states: usize,
     /// Lives of the workload's process to record
-    #[arg(long, value_name = "N", default_value_t = 12)]
+    #[arg(long, value_name = "N", default_value_t = 40)]
     lives: u16,
     /// Decides the workload, the moments and what is lost (threads and the kernel have their own mind)
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -117,7 +119,7 @@ impl Campaign<'_> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("live").arg(self.log()).arg(self.disk.notes()).arg(self.args.seed.to_string()).arg(life.to_string());
         let mut process = command.spawn().context("cannot start the workload")?;
-        let patience = if rng.u8(..4) == 0 { Duration::MAX } else { Duration::from_millis(rng.u64(10..1500)) };
+        let patience = if rng.u8(..8) == 0 { Duration::MAX } else { Duration::from_millis(rng.u64(10..500)) };
         let started = Instant::now();
         while started.elapsed() < patience {
             match process.try_wait()? {
@@ -145,7 +147,7 @@ impl Campaign<'_> {
         let mut rng = Rng::with_seed(self.args.seed);
         let pending = self.disk.pending_by_point(WORK)?;
         tally.recorded(&pending, notes.len());
-        let points = points(&pending, self.args.states, &mut rng);
+        let points = points(&pending, &notes, self.args.states, &mut rng);
         let bar = ProgressBar::new(points.len() as u64);
         bar.set_style(ProgressStyle::with_template("{prefix} {bar:40} {pos}/{len} states, {eta} left")?);
         bar.set_prefix(self.kind.name());
@@ -170,7 +172,8 @@ impl Campaign<'_> {
     /// What the last check did is cut short by another power failure.
     fn check_again(&self, history: &History, known: &Known, first: &Failure, rng: &mut Rng, tally: &mut Tally) -> Result<()> {
         self.disk.keep(CHECK)?;
-        let history = match history.after(known, &self.notes(CHECK)?) {
+        let notes = self.notes(CHECK)?;
+        let history = match history.after(known, &notes) {
             Ok(history) => history,
             Err(violation) => {
                 tally.violated(&first.to_string(), &violation);
@@ -178,7 +181,7 @@ impl Campaign<'_> {
             }
         };
         let pending = self.disk.pending_by_point(CHECK)?;
-        for point in points(&pending, 1, rng) {
+        for point in points(&pending, &notes, 1, rng) {
             let second = Failure { point, lies: 0, torn: SECTOR, seed: rng.u64(..) };
             let (_, outcome) = self.check(CHECK, &second, &history, history.known_at(point))?;
             tally.again(&outcome, &format!("{first}, and then {second}"));
@@ -189,17 +192,17 @@ impl Campaign<'_> {
     /// Lets the power fail, and checks what it left. How many sectors were pending.
     fn check(&self, shelf: usize, failure: &Failure, history: &History, known: &Known) -> Result<(usize, Outcome)> {
         let (pending, mounted) = self.fail(shelf, failure)?;
-        let (mounted, torn_blocks) = match mounted {
-            // Here and there (their superblocks) file systems assume that a block of 4 KiB is written whole.
-            Err(_) => (self.fail(shelf, &Failure { torn: LARGE_SECTOR, ..*failure })?.1, false),
-            mounted => (mounted, true),
+        let (mounted, torn_block) = match mounted {
+            // Here and there file systems assume that a block of 4 KiB is written whole.
+            Err(error) => (self.fail(shelf, &Failure { torn: LARGE_SECTOR, ..*failure })?.1, Some(error.to_string())),
+            Ok(mounted) => (Ok(mounted), None),
         };
         let mounted = match mounted {
             Ok(mounted) => mounted,
             Err(error) => return Ok((pending, Outcome::Unmountable(error.to_string()))),
         };
         let outcome = match check_log(&self.log(), &self.disk, self.args.seed, failure.seed, history, known)? {
-            Ok(verdict) => Outcome::Held { verdict, torn_blocks },
+            Ok(verdict) => Outcome::Held { verdict, torn_block },
             Err(violation) => Outcome::Violated(violation),
         };
         mounted.end()?;
@@ -224,18 +227,26 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Points at which something is pending, ascending; the same ones again if they are few.
-fn points(pending: &[usize], count: usize, rng: &mut Rng) -> Vec<usize> {
-    let candidates: Vec<usize> = (0..pending.len()).filter(|&point| pending[point] > 0).collect();
-    if candidates.is_empty() {
-        return Vec::new();
-    }
-    let mut points = Vec::new();
-    while points.len() < count {
-        points.extend(rng.choose_multiple(&candidates, count - points.len()));
-    }
+/// Points at which something is pending, ascending; the same ones again if they are few. Half of them lie just behind something rare that must last: an
+/// opening, a truncation.
+fn points(pending: &[usize], notes: &[(usize, Note)], count: usize, rng: &mut Rng) -> Vec<usize> {
+    let is_pending = |point: &usize| pending.get(*point).is_some_and(|sectors| *sectors > 0);
+    let anywhere: Vec<usize> = (0..pending.len()).filter(is_pending).collect();
+    let rare = notes.iter().filter(|(_, note)| matches!(note, Note::Opened { .. } | Note::FrontAt(_) | Note::CutAt(_)));
+    let mut behind: Vec<usize> = rare.flat_map(|&(point, _)| point..point + JUST_BEHIND).filter(is_pending).collect();
+    behind.dedup();
+    let mut points = draw(&behind, count / 2, rng);
+    points.extend(draw(&anywhere, count - points.len(), rng));
     points.sort_unstable();
     points
+}
+
+fn draw(candidates: &[usize], count: usize, rng: &mut Rng) -> Vec<usize> {
+    let mut drawn = Vec::new();
+    while drawn.len() < count && !candidates.is_empty() {
+        drawn.extend(rng.choose_multiple(candidates, count - drawn.len()));
+    }
+    drawn
 }
 
 /// Opens the log, compares every record, goes on with it, and opens it again: the verdict of the first opening.

@@ -142,6 +142,8 @@ pub(crate) struct Life {
 impl Life {
     /// Opens the log, uses it and closes it, several times.
     pub(crate) fn live(&self) -> Result<()> {
+        // Nobody else would end it.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         let notes = Notes::open(&self.notes)?;
         let mut rng = Rng::with_seed(self.seed ^ u64::from(self.life) << 32);
         let mut threads = 0;

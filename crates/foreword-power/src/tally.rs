@@ -9,10 +9,10 @@ use crate::history::Violation;
 
 /// What became of a state.
 pub(crate) enum Outcome {
-    /// All held; the verdict with which the log opened. Whether the file system took blocks that were torn.
+    /// All held; the verdict with which the log opened. What mounting said of a block that was torn, if the state was made with whole ones then.
     Held {
         verdict: &'static str,
-        torn_blocks: bool,
+        torn_block: Option<String>,
     },
     Violated(Violation),
     /// The file system itself did not mount.
@@ -48,7 +48,7 @@ pub(crate) struct Tally {
     again: BTreeMap<&'static str, usize>,
     examples: Vec<String>,
     wrong: usize,
-    whole_blocks: usize,
+    whole_blocks: BTreeMap<String, usize>,
     unmountable: usize,
 }
 
@@ -74,7 +74,8 @@ impl Tally {
 
     fn look(&mut self, outcome: &Outcome, what: &str) {
         match outcome {
-            Outcome::Held { torn_blocks, .. } => self.whole_blocks += usize::from(!torn_blocks),
+            Outcome::Held { torn_block: Some(error), .. } => *self.whole_blocks.entry(error.clone()).or_default() += 1,
+            Outcome::Held { .. } => {}
             Outcome::Violated(violation) => self.violated(what, violation),
             Outcome::Unmountable(error) => {
                 self.unmountable += 1;
@@ -143,9 +144,8 @@ impl Tally {
             let counts: Vec<String> = columns.iter().map(|column| self.count(class, Some(column)).to_string()).collect();
             lines.push(format!("| {name} | {} | {} |", self.count(class, None), counts.join(" | ")));
         }
-        let again: Vec<String> = self.again.iter().map(|(name, count)| format!("{count} {name}")).collect();
-        lines.push(format!("crashed again in recovery: {} ({})", self.again.values().sum::<usize>(), again.join(", ")));
-        lines.push(format!("mounted only with whole blocks: {}", self.whole_blocks));
+        lines.push(format!("crashed again in recovery: {}", sum(&self.again)));
+        lines.push(format!("mounted only with whole blocks: {}", sum(&self.whole_blocks)));
         lines.extend(self.examples.iter().map(|example| format!("  {example}")));
         lines.push(match self.held() {
             true => "none lost, none phantom, none that does not open\n".to_owned(),
@@ -153,4 +153,11 @@ impl Tally {
         });
         lines.join("\n")
     }
+}
+
+/// The sum, and its parts.
+fn sum<K: std::fmt::Display>(counts: &BTreeMap<K, usize>) -> String {
+    let parts: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let total = counts.values().sum::<usize>();
+    if parts.is_empty() { total.to_string() } else { format!("{total} ({})", parts.join(", ")) }
 }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use foreword_sim::suite::{Bounds, Case, Summary, damages, exhaustive};
+use foreword_sim::suite::{Bounds, Case, Summary, damages, exhaustive, matrix};
 
 const USAGE: &str = "\
 Tests the log on a simulated disk.
@@ -13,6 +13,7 @@ Tests the log on a simulated disk.
   foreword-sim --exhaustive [--steps N] [--states N] [--recovery-points N] [--seed S]
                                              every crash state of all workloads of up to N steps (3)
   foreword-sim --damage [--seed S]           damage of every kind in every sector of several logs
+  foreword-sim --matrix                      what each fault does: the table in docs/GUARANTEES.md
   foreword-sim --bugs                        whether each deliberate bug is caught (built with --cfg foreword_bug)
 
 The exit status is 0 if every invariant held, 1 if one did not, 2 for wrong arguments.";
@@ -30,7 +31,7 @@ impl Arguments {
                 _ => return None,
             }
         }
-        let known = ["seeds", "seed", "exhaustive", "steps", "states", "recovery-points", "damage", "bugs", "bug"];
+        let known = ["seeds", "seed", "exhaustive", "steps", "states", "recovery-points", "damage", "matrix", "bugs", "bug"];
         arguments.iter().all(|(name, _)| known.contains(&name.as_str())).then_some(Arguments(arguments))
     }
 
@@ -55,6 +56,9 @@ fn main() -> ExitCode {
         bugs::hunt()
     } else if arguments.has("exhaustive") {
         all_states(&arguments, seed)
+    } else if arguments.has("matrix") {
+        print!("{}", matrix());
+        true
     } else if arguments.has("damage") {
         report(damages(seed).map(|tally| format!("{tally:?}")).map_err(|failure| failure.to_string()))
     } else {

@@ -7,12 +7,14 @@
 
 mod damage;
 mod exhaustive;
+mod matrix;
 mod model;
 mod random;
 mod runner;
 
 pub use damage::{DamageTally, damages};
 pub use exhaustive::{Bounds, Failure, Tally, exhaustive};
+pub use matrix::matrix;
 pub use model::Violation;
 pub use random::{Case, Event, Summary, full_disk};
 pub use runner::Step;

@@ -27,10 +27,18 @@ mod strategy;
 ///   interval[=T]   nobody waits; synced in the background each T (100ms)
 ///   buffered       nobody waits; one sync at the end
 ///
-/// After `each` and `group` a record is durable when the call returns; else the latencies are those of calls that promise less. All combinations take turns
-/// in rounds; the medians count. Before and after each the physical limits are measured: F, a single durable write of the same blocks into a zero-filled file; W, bandwidth; c,
-/// an append's processor time. `ceiling` is min(n / F, W / r, 1 / c), for n records that share a flush, and r bytes a record on disk; `eta` is the part of it that was
-/// reached. The log's front is dropped as it grows, as after checkpoints, so that its files are used again.
+/// After `each` and `group` a record is durable when the call returns; the latencies of the others are
+/// those of calls that promise less. All combinations take turns in rounds; the medians count.
+///
+/// Before and after each, the physical limits are measured:
+///
+///   F   a single durable write of the same blocks into a zero-filled file
+///   W   bandwidth of large writes
+///   c   an append's processor time
+///
+/// `ceiling` is min(n / F, W / r, 1 / c), for n records that share a flush, and r bytes a record on disk;
+/// `eta` is the part of it that was reached. The log's front is dropped as it grows, as after
+/// checkpoints, so that its files are used again.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,

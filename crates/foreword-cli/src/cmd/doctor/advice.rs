@@ -6,20 +6,36 @@ use serde::Serialize;
 
 use super::examine::{Findings, Measured};
 use crate::cmd::ground::Setting;
-use crate::units;
 
 /// What to make of it.
 #[derive(Debug, Serialize)]
 pub(super) struct Advice {
     pub(super) flush: Flush,
     pub(super) words: Vec<String>,
-    pub(super) segment_bytes: u64,
-    pub(super) sync_interval_ms: u64,
     /// Whether writing past the page cache is faster than fdatasync.
     pub(super) direct_pays: Option<bool>,
-    /// The options, in Rust and for the command.
-    pub(super) code: String,
-    pub(super) command: String,
+    /// `None` where no log belongs.
+    pub(super) options: Option<Options>,
+}
+
+/// Options of a log that fit the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Options {
+    pub(super) segment_bytes: u64,
+    pub(super) sync_interval_ms: u64,
+}
+
+impl Options {
+    /// As they are written in Rust, and for the command.
+    pub(super) fn lines(self) -> [String; 2] {
+        let Options { segment_bytes, sync_interval_ms: ms } = self;
+        let (number, shift, unit) =
+            if segment_bytes < 1 << 30 { (segment_bytes >> 20, 20, 'M') } else { (segment_bytes >> 30, 30, 'G') };
+        [
+            format!("Options::new().segment_bytes({number} << {shift}).sync(SyncPolicy::interval(Duration::from_millis({ms})))"),
+            format!("foreword append LOG --segment-size {number}{unit} --sync interval={ms}ms"),
+        ]
+    }
 }
 
 /// Whether a flush does anything.
@@ -70,37 +86,23 @@ const FLASH_MIN: f64 = 5e-6;
 impl Advice {
     pub(super) fn of(setting: &Setting, findings: &Findings) -> Advice {
         let flush = flush(setting, findings);
-        let segment_bytes = segment_bytes(setting, findings);
-        let sync_interval_ms = sync_interval_ms(findings);
         let direct_pays = direct_ratio(findings).map(|ratio| ratio < 0.97);
-        let mut words = Vec::new();
-        words.extend(flush.verdict.what_to_do().map(str::to_owned));
+        let mut words: Vec<String> = flush.verdict.what_to_do().map(str::to_owned).into_iter().collect();
+        if flush.verdict == FlushVerdict::Nothing {
+            return Advice { flush, words, direct_pays, options: None };
+        }
+        let options = Options { segment_bytes: segment_bytes(setting, findings), sync_interval_ms: sync_interval_ms(findings) };
         words.extend(commit_words(findings));
         words.extend(preparation_words(findings));
         words.extend(direct_words(findings));
         words.extend(overlap_words(findings));
-        words.push(segment_words(segment_bytes, findings));
+        words.push(segment_words(options.segment_bytes, findings));
         words.push(format!(
-            "A background sync each {sync_interval_ms} ms keeps this disk at most 2 % busy; what is lost in a power failure is what was appended, and not committed, in that time."
+            "A background sync each {} ms keeps this disk at most 2 % busy; what is lost in a power failure is what was appended, and not committed, in that time.",
+            options.sync_interval_ms
         ));
         words.extend(mount_words(setting));
-        let size = units::human(segment_bytes).replace(".0 ", " ");
-        let (number, unit) = size.split_once(' ').unwrap_or((&size, ""));
-        let shift = if unit.starts_with('G') { 30 } else { 20 };
-        Advice {
-            flush,
-            words,
-            segment_bytes,
-            sync_interval_ms,
-            direct_pays,
-            code: format!(
-                "Options::new().segment_bytes({number} << {shift}).sync(SyncPolicy::interval(Duration::from_millis({sync_interval_ms})))"
-            ),
-            command: format!(
-                "foreword append LOG --segment-size {number}{} --sync interval={sync_interval_ms}ms",
-                &unit[..1.min(unit.len())]
-            ),
-        }
+        Advice { flush, words, direct_pays, options: Some(options) }
     }
 }
 
@@ -244,7 +246,7 @@ fn segment_words(bytes: u64, findings: &Findings) -> String {
     let read = findings.read_bandwidth.unwrap_or(findings.write_bandwidth).median;
     format!(
         "Segments of {}: going on in the next one costs under 1 % at full bandwidth, and opening after a crash reads at most one ({}).",
-        units::human(bytes).replace(".0 ", " "),
+        Unit::Bytes.text(bytes as f64),
         time(bytes as f64 / read)
     )
 }
@@ -378,20 +380,24 @@ mod tests {
     #[test]
     fn the_options_fit_the_disk() {
         let fast = Advice::of(&setting(device(false, true), "ext4", &[], None), &findings(100.0, 20.0, 1.0));
-        assert_eq!((fast.segment_bytes, fast.sync_interval_ms, fast.direct_pays), (32 << 20, 5, Some(true)));
-        assert!(fast.code.contains("segment_bytes(32 << 20)") && fast.command.contains("--segment-size 32M --sync interval=5ms"));
+        let options = fast.options.unwrap();
+        assert_eq!((options.segment_bytes, options.sync_interval_ms, fast.direct_pays), (32 << 20, 5, Some(true)));
+        let [code, command] = options.lines();
+        assert!(code.contains("segment_bytes(32 << 20)") && command.contains("--segment-size 32M --sync interval=5ms"));
         assert!(fast.words.iter().any(|w| w.contains("2.00 times as long as a zero-filled one")), "{:?}", fast.words);
         assert!(fast.words.iter().any(|w| w.contains("8.0 times as many")), "{:?}", fast.words);
         let mut slow = findings(8000.0, 20.0, 1.0);
         slow.write_bandwidth = Spread::of(&[150e6]).unwrap();
         slow.read_bandwidth = Spread::of(&[150e6]);
         let slow = Advice::of(&setting(device(true, true), "ext4", &["discard", "sync"], None), &slow);
-        assert_eq!((slow.segment_bytes, slow.sync_interval_ms), (128 << 20, 500));
+        assert_eq!(slow.options, Some(Options { segment_bytes: 128 << 20, sync_interval_ms: 500 }));
         assert!(slow.words.iter().any(|w| w.contains("`discard`")) && slow.words.iter().any(|w| w.contains("`sync`")));
-        let mut none = setting(None, "tmpfs", &[], None);
-        none.place.free_bytes = Some(64 << 20);
-        let none = Advice::of(&none, &findings(2.0, 2.0, 1.0));
-        assert_eq!(none.segment_bytes, 4 << 20, "the disk has room for many");
+        let mut full = setting(device(false, true), "ext4", &[], None);
+        full.place.free_bytes = Some(64 << 20);
+        let full = Advice::of(&full, &findings(100.0, 20.0, 1.0)).options.unwrap();
+        assert_eq!(full.segment_bytes, 4 << 20, "the disk has room for many");
+        let none = Advice::of(&setting(None, "tmpfs", &[], None), &findings(2.0, 2.0, 1.0));
+        assert_eq!((none.options, none.words.len()), (None, 1));
         assert!(none.words[0].contains("no place for a log"), "{:?}", none.words);
     }
 }

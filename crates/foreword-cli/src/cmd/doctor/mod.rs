@@ -99,7 +99,8 @@ fn print(out: &mut Output, setting: &Setting, findings: &Findings, advice: &Advi
     for words in &advice.words {
         out.line(format_args!("- {words}"))?;
     }
-    out.line(format_args!("\n  {}\n  {}", advice.code, advice.command))
+    let lines = advice.options.map(|options| options.lines().join("\n  "));
+    lines.map_or(Ok(()), |lines| out.line(format_args!("\n  {lines}")))
 }
 
 fn strategy_row(measured: &Measured) -> Vec<String> {

@@ -19,7 +19,11 @@ pub(super) fn page(setting: &Setting, findings: &Findings, advice: &Advice) -> R
 fn recommendation(advice: &Advice) -> Section {
     let mut points = vec![format!("Flushes are {}: {}.", advice.flush.verdict.name(), advice.flush.why)];
     points.extend(advice.words.iter().cloned());
-    Section::new("Recommendation").list(points).code(format!("{}\n{}", advice.code, advice.command))
+    let section = Section::new("Recommendation").list(points);
+    match advice.options {
+        Some(options) => section.code(options.lines().join("\n")),
+        None => section,
+    }
 }
 
 fn strategies(findings: &Findings) -> Section {
