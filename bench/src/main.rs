@@ -1,0 +1,78 @@
+//! Foreword beside its peers and the raw disk, in one run. `foreword-bench help` says how.
+
+mod cell;
+mod doc;
+mod gauge;
+mod honest;
+mod payload;
+mod peers;
+mod results;
+mod run;
+mod tables;
+mod window;
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Measures Foreword beside its peers and the raw disk.
+///
+/// `run` measures, `honest` checks that nobody cheats, `doc` puts the tables into docs/PERFORMANCE.md.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+enum Command {
+    Run(run::Args),
+    Honest(honest::Args),
+    Doc(doc::Args),
+    /// Tables of what was measured so far, and the page and summary again.
+    Show {
+        /// The results of a run.
+        #[arg(default_value = "foreword-bench.jsonl")]
+        run: PathBuf,
+    },
+    /// The contestants, their versions and configurations.
+    Peers,
+    /// One measurement: what `run` starts a process for.
+    #[command(hide = true)]
+    Cell(cell::Job),
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Run(args) => args.run(),
+        Command::Honest(args) => args.run(),
+        Command::Doc(args) => args.run(),
+        Command::Show { run } => show(&run),
+        Command::Peers => {
+            peers();
+            Ok(())
+        }
+        Command::Cell(job) => job.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("foreword-bench: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show(run: &std::path::Path) -> anyhow::Result<()> {
+    let results = results::Results::read(run)?;
+    for workload in results.workloads() {
+        println!("{}", tables::text(&results.brief(workload)));
+    }
+    tables::write(run)
+}
+
+fn peers() {
+    for peer in peers::PEERS {
+        println!("{:16} {:8} {}", peer.name, peer.version(), peer.setting);
+        for (feature, why) in peer.lacks {
+            println!("{:26}lacks {feature:?}: {why}", "");
+        }
+    }
+}

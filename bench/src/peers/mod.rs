@@ -1,0 +1,266 @@
+//! The contestants: each peer behind one small interface, in its best honest configuration.
+//!
+//! Honest: a commit returns when its record is synced, and not before. Best: what its documentation and source offer to make that fast
+//! is used (preallocation, recycling, large segments), and said in [`Peer::setting`].
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Result, bail};
+
+use crate::window::Window;
+
+mod commitlog;
+mod files;
+mod fjall;
+pub mod floor;
+mod foreword;
+mod mrecordlog;
+mod okaywal;
+mod raft_engine;
+mod redb;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
+mod sharded_log;
+mod sled;
+mod sqlite;
+mod surrealkv;
+pub mod walrus;
+mod writeahead;
+
+/// What a contestant can be asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// A record that is synced when the call returns.
+    Commit,
+    /// The same for a batch, as one.
+    Batch,
+    /// Commits in flight from one thread.
+    Async,
+    /// Records appended without waiting, and one sync at the end.
+    Append,
+    /// Reopening and reading everything.
+    Read,
+}
+
+/// One contestant.
+pub struct Peer {
+    /// Its name in tables and on the command line.
+    pub name: &'static str,
+    /// Its package, by which its version is found in `Cargo.lock`.
+    pub package: &'static str,
+    /// How it is configured, and why.
+    pub setting: &'static str,
+    /// What it lacks, and why.
+    pub lacks: &'static [(Feature, &'static str)],
+    /// Opens it for writing.
+    pub open: fn(&Path, Need) -> Result<Box<dyn Log>>,
+    /// Opens it and reads every record, with every checksum that it has verified. Order is its own.
+    pub read: fn(&Path, Sink) -> Result<()>,
+}
+
+/// What a measurement will ask of a log, for those that prepare for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    /// About how many bytes of records will be written at most.
+    pub bytes: u64,
+}
+
+/// An open log, shared by the threads of a measurement.
+pub trait Log: Send + Sync {
+    /// What one of so many threads writes through.
+    fn writer(&self, thread: usize) -> Result<Box<dyn Writer + Send + '_>>;
+
+    /// Flushes so far, if it counts them.
+    fn flushes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Closes it in order.
+    fn close(self: Box<Self>) -> Result<()>;
+}
+
+/// One thread's side of a log.
+pub trait Writer {
+    /// Returns when the record is synced.
+    fn commit(&mut self, record: &[u8]) -> Result<()>;
+
+    /// Returns when the records are synced, all or none of which survive a crash.
+    fn commit_batch(&mut self, _records: &[&[u8]]) -> Result<()> {
+        bail!("no batches")
+    }
+
+    /// Appends what it is given until there is no more, and then syncs once.
+    fn append_all(&mut self, _next: Records<'_>) -> Result<()> {
+        bail!("no append without a sync")
+    }
+
+    /// Keeps a window of commits in flight from this thread.
+    fn commit_window(&mut self, _window: &mut Window) -> Result<()> {
+        bail!("no asynchronous commit")
+    }
+}
+
+/// Gives one record after the other.
+pub type Records<'a> = &'a mut dyn FnMut() -> Option<&'static [u8]>;
+
+/// Takes one record after the other. (It owns what it borrows, because some hand it to threads and managers of their own.)
+pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
+
+impl Peer {
+    /// Why it lacks a feature, if it does.
+    pub fn lacks(&self, feature: Feature) -> Option<&'static str> {
+        self.lacks.iter().find(|(f, _)| *f == feature).map(|(_, why)| *why)
+    }
+
+    /// Whether it is no log but the disk.
+    pub fn is_floor(&self) -> bool {
+        self.package.is_empty()
+    }
+
+    /// Its version in this build.
+    pub fn version(&self) -> &'static str {
+        version(self.package).unwrap_or("")
+    }
+}
+
+/// All of them: the floor, Foreword, and the others by name.
+pub const PEERS: &[&Peer] = &[
+    &floor::DIRECT,
+    &floor::FDATASYNC,
+    &foreword::PEER,
+    &commitlog::PEER,
+    &fjall::PEER,
+    &mrecordlog::PEER,
+    &okaywal::PEER,
+    &raft_engine::PEER,
+    &redb::PEER,
+    #[cfg(feature = "rocksdb")]
+    &rocksdb::PEER,
+    &sharded_log::PEER,
+    &sled::PEER,
+    &sqlite::PEER,
+    &surrealkv::PEER,
+    &walrus::PEER,
+    &writeahead::PEER,
+];
+
+/// The contestant of that name; what follows a colon is for itself.
+pub fn find(name: &str) -> Result<&'static Peer> {
+    let name = name.split(':').next().unwrap_or(name);
+    match PEERS.iter().find(|peer| peer.name == name) {
+        Some(peer) => Ok(peer),
+        None => bail!("there is no contestant {name:?}; there are {}", names().join(", ")),
+    }
+}
+
+/// Their names.
+pub fn names() -> Vec<&'static str> {
+    PEERS.iter().map(|peer| peer.name).collect()
+}
+
+/// The version of a package in this build. (Several of one name: the highest, which is the one that is asked for here.)
+fn version(package: &str) -> Option<&'static str> {
+    let name = format!("name = \"{package}\"\nversion = \"");
+    let lock = include_str!("../../Cargo.lock");
+    let at = lock.rfind(&name)? + name.len();
+    lock[at..].split('"').next()
+}
+
+/// Keys for those that are not logs but stores: a counter that all threads share, big-endian, so that order of keys is order of insertion.
+#[derive(Default)]
+struct Keys(AtomicU64);
+
+impl Keys {
+    fn next(&self) -> [u8; 8] {
+        self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    /// What one wrote through an adapter is read back through it: every record, in its bytes, and nothing else.
+    fn round_trip(peer: &Peer, feature: Feature, write: impl FnOnce(&mut dyn Writer)) {
+        if peer.lacks(feature).is_some() || peer.lacks(Feature::Read).is_some() {
+            return;
+        }
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let log = (peer.open)(dir.path(), Need { bytes: 1 << 20 }).unwrap();
+        write(log.writer(0).unwrap().as_mut());
+        log.close().unwrap();
+        let mut left: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+        for i in 0..300 {
+            *left.entry(record(i).to_vec()).or_default() += 1;
+        }
+        let left = Arc::new(Mutex::new(left));
+        let taken = left.clone();
+        let take = move |record: &[u8]| *taken.lock().unwrap().get_mut(record).expect("a record that was not written") -= 1;
+        (peer.read)(dir.path(), Box::new(take)).unwrap();
+        assert!(left.lock().unwrap().values().all(|&n| n == 0), "{}: records are missing, or there twice", peer.name);
+    }
+
+    fn record(i: usize) -> &'static [u8] {
+        crate::payload::record(128, i)
+    }
+
+    fn each(feature: Feature, write: fn(&mut dyn Writer)) {
+        // (walrus knows its directory from the environment alone, which is one for the whole process.)
+        for peer in PEERS.iter().filter(|peer| peer.name != "walrus" && !peer.is_floor()) {
+            println!("{}", peer.name);
+            round_trip(peer, feature, write);
+        }
+    }
+
+    #[test]
+    fn commits_are_read_back() {
+        each(Feature::Commit, |w| (0..300).for_each(|i| w.commit(record(i)).unwrap()));
+    }
+
+    #[test]
+    fn batches_are_read_back() {
+        each(Feature::Batch, |w| {
+            for i in 0..3 {
+                let batch: Vec<&[u8]> = (i * 100..i * 100 + 100).map(record).collect();
+                w.commit_batch(&batch).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn appends_are_read_back() {
+        each(Feature::Append, |w| {
+            let mut records = (0..300).map(record);
+            w.append_all(&mut || records.next()).unwrap();
+        });
+    }
+
+    #[test]
+    fn windows_are_read_back() {
+        for peer in PEERS.iter().filter(|peer| peer.lacks(Feature::Async).is_none()) {
+            let dir = tempfile::tempdir_in(".").unwrap();
+            let log = (peer.open)(dir.path(), Need { bytes: 1 << 20 }).unwrap();
+            let mut window = Window::new(16, 128, Duration::from_millis(500));
+            log.writer(0).unwrap().commit_window(&mut window).unwrap();
+            log.close().unwrap();
+            let read = Arc::new(AtomicU64::new(0));
+            let count = read.clone();
+            (peer.read)(dir.path(), Box::new(move |_| drop(count.fetch_add(1, Ordering::Relaxed)))).unwrap();
+            assert!(window.latencies.count() > 16, "{}", peer.name);
+            assert_eq!(read.load(Ordering::Relaxed), window.latencies.count(), "{}", peer.name);
+        }
+    }
+
+    #[test]
+    fn versions_are_known() {
+        for peer in PEERS.iter().filter(|peer| !peer.is_floor()) {
+            assert!(peer.version().starts_with(|c: char| c.is_ascii_digit()), "{}: {:?}", peer.name, peer.version());
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! Results as tables: for the terminal, for a page, and for docs/PERFORMANCE.md.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use foreword_measure::report::{Axis, Plot, Report, Section, Series, Table, Unit};
+use foreword_measure::sample::Spread;
+
+use crate::cell::Outcome;
+use crate::results::{Metric, Results};
+use crate::workload::Workload::{self, Append, Async, Batch, Commit, Open, Recover, Tail};
+
+const OURS: &str = "foreword";
+const FLOOR: &str = "floor";
+
+/// Records a second, until all are durable.
+fn rate(o: &Outcome) -> Option<f64> {
+    (o.records > 0).then(|| o.records as f64 / o.spent.seconds)
+}
+
+/// Records a second, until the last append returned.
+fn append_rate(o: &Outcome) -> Option<f64> {
+    o.append_seconds.map(|seconds| o.records as f64 / seconds)
+}
+
+fn seconds(o: &Outcome) -> Option<f64> {
+    Some(o.spent.seconds)
+}
+
+fn p50(o: &Outcome) -> Option<f64> {
+    o.latency.map(|l| l.p50 as f64 / 1e9)
+}
+
+fn p99(o: &Outcome) -> Option<f64> {
+    o.latency.map(|l| l.p99 as f64 / 1e9)
+}
+
+fn longest(o: &Outcome) -> Option<f64> {
+    o.latency.map(|l| l.max as f64 / 1e9)
+}
+
+/// Processor seconds a record.
+fn cpu(o: &Outcome) -> Option<f64> {
+    Some(o.spent.cpu_seconds / o.records as f64)
+}
+
+/// Flushes that the disk made, for each record.
+fn flushes(o: &Outcome) -> Option<f64> {
+    o.spent.disk_flushes.map(|n| n as f64 / o.records as f64)
+}
+
+/// Bytes that the disk wrote, for each record.
+fn disk_bytes(o: &Outcome) -> Option<f64> {
+    o.spent.disk_written_bytes.map(|n| n as f64 / o.records as f64)
+}
+
+/// Memory that it took.
+fn memory(o: &Outcome) -> Option<f64> {
+    (o.memory_peak > 0).then(|| o.memory_peak.saturating_sub(o.memory_before) as f64)
+}
+
+/// How a figure is shown.
+type Show = fn(f64) -> String;
+
+/// To three digits, in groups of three: `118,000`.
+fn count(value: f64) -> String {
+    if value < 100.0 {
+        let digits = if value < 10.0 { 2 } else { 1 };
+        return format!("{value:.digits$}");
+    }
+    let scale = 10f64.powf(value.log10().floor() - 2.0).max(1.0);
+    let whole = format!("{:.0}", (value / scale).round() * scale);
+    let mut grouped = String::new();
+    for (i, digit) in whole.chars().enumerate() {
+        if i > 0 && (whole.len() - i) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+fn time(value: f64) -> String {
+    Unit::Seconds.text(value)
+}
+
+fn bytes(value: f64) -> String {
+    Unit::Bytes.text(value)
+}
+
+/// The median, and how far it is to be believed.
+fn with_spread(spread: Spread, show: Show) -> String {
+    format!("{} ({} to {})", show(spread.median), show(spread.min), show(spread.max))
+}
+
+fn size(bytes: usize) -> String {
+    Unit::Bytes.text(bytes as f64)
+}
+
+impl Results {
+    /// A contestant's name in tables.
+    fn title(&self, peer: &str) -> String {
+        let mark = if self.is_dishonest(peer) { " †" } else { "" };
+        match peer {
+            OURS => format!("**{peer}**"),
+            _ => format!("{peer}{mark}"),
+        }
+    }
+
+    /// One workload, everything that is known of it; the fastest first.
+    pub fn brief(&self, workload: Workload) -> Table {
+        let head = ["", "a second", "(least to most)", "to Foreword", "p50", "p99", "CPU", "flushes", "disk", "memory"];
+        let mut peers = self.peers(workload);
+        peers.sort_by(|a, b| {
+            self.median(workload, b, rate).unwrap_or(0.0).total_cmp(&self.median(workload, a, rate).unwrap_or(0.0))
+        });
+        let row = |peer: &str| {
+            let spread = self.spread(workload, peer, rate);
+            let show = |metric: Metric, show: Show| self.median(workload, peer, metric).map_or(String::new(), show);
+            let to_ours = self.ratio((workload, peer), (workload, OURS), rate);
+            vec![
+                self.title(peer).replace("**", ""),
+                spread.map_or(String::new(), |s| count(s.median)),
+                spread.map_or(String::new(), |s| format!("{} to {}", count(s.min), count(s.max))),
+                to_ours.map_or(String::new(), |r| format!("{:.2}", r.median)),
+                show(p50, time),
+                show(p99, time),
+                show(cpu, time),
+                show(flushes, |n| format!("{n:.3}")),
+                show(disk_bytes, bytes),
+                show(memory, bytes),
+            ]
+        };
+        Table::new(workload.to_string(), &head, peers.into_iter().map(row).collect())
+    }
+
+    /// One figure of several workloads: a row for each contestant, and below, Foreword's ratios.
+    fn matrix(&self, title: &str, columns: &[(String, Workload)], metric: Metric, show: Show) -> Option<Table> {
+        let columns: Vec<_> = columns.iter().filter(|(_, w)| !self.peers(*w).is_empty()).collect();
+        let mut peers: Vec<&str> = Vec::new();
+        for (_, workload) in &columns {
+            let new: Vec<&str> = self.peers(*workload).into_iter().filter(|p| !peers.contains(p)).collect();
+            peers.extend(new);
+        }
+        // In the order in which contestants are listed.
+        peers.sort_by_key(|peer| crate::peers::PEERS.iter().position(|p| p.name == *peer));
+        let row = |peer: &&str| {
+            let figures = columns.iter().map(|(_, w)| self.median(*w, peer, metric).map_or("–".to_owned(), show));
+            std::iter::once(self.title(peer)).chain(figures).collect::<Vec<String>>()
+        };
+        let rows: Vec<_> = peers.iter().map(row).filter(|row| row[1..].iter().any(|cell| cell != "–")).collect();
+        let head: Vec<&str> = std::iter::once("").chain(columns.iter().map(|(label, _)| label.as_str())).collect();
+        (!rows.is_empty()).then(|| Table::new(title, &head, rows))
+    }
+
+    /// Foreword to the best peer, and to what the disk allows (`allows` says how many times the floor's rate that is).
+    fn ratios(
+        &self,
+        columns: &[(String, Workload)],
+        metric: Metric,
+        allows: impl Fn(Workload) -> Option<(Workload, f64)>,
+    ) -> Option<Table> {
+        let columns: Vec<_> = columns.iter().filter(|(_, w)| self.median(*w, OURS, metric).is_some()).collect();
+        if columns.is_empty() {
+            return None;
+        }
+        let two = |ratio: Spread| with_spread(ratio, |r| format!("{r:.2}"));
+        let mut best = vec!["to the best peer".to_owned()];
+        let mut limit = vec!["to what the disk allows".to_owned()];
+        for &&(_, workload) in &columns {
+            let peer = self.best_peer(workload, metric);
+            let ratio = peer.and_then(|peer| Some((peer, self.ratio((workload, OURS), (workload, peer), metric)?)));
+            best.push(ratio.map_or("–".to_owned(), |(peer, ratio)| format!("{}, {peer}", two(ratio))));
+            let allowed = allows(workload).and_then(|(of, times)| {
+                let floor = self.best_floor(of)?;
+                Some(self.ratio((workload, OURS), (of, floor), rate)?.scaled(1.0 / times))
+            });
+            limit.push(allowed.map_or("–".to_owned(), two));
+        }
+        let head: Vec<&str> = std::iter::once("Foreword").chain(columns.iter().map(|(label, _)| label.as_str())).collect();
+        Some(Table::new("", &head, vec![best, limit]))
+    }
+
+    /// The fastest way of writing durably.
+    fn best_floor(&self, workload: Workload) -> Option<&str> {
+        let floors = self.peers(workload).into_iter().filter(|p| p.starts_with(FLOOR));
+        let rated = floors.filter_map(|p| Some((p, self.median(workload, p, rate)?)));
+        rated.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(p, _)| p)
+    }
+
+    /// Everything, in sections.
+    pub fn sections(&self) -> Vec<Section> {
+        let parts = [
+            self.contestants(),
+            self.commits(128),
+            self.commits(1 << 10),
+            self.commits(16 << 10),
+            self.asynchronous(),
+            self.batches(),
+            self.appends(),
+            self.recovery(),
+            self.opening(),
+            self.tailing(),
+            self.memory(),
+            self.failures(),
+        ];
+        parts.into_iter().flatten().filter(|section| !section.items.is_empty()).collect()
+    }
+
+    fn contestants(&self) -> Option<Section> {
+        let row = |c: &crate::results::Contestant| {
+            let of: Vec<_> = self.honest.iter().filter(|h| h.peer == c.name).collect();
+            let checked = match of.iter().all(|h| h.is_honest()) {
+                _ if of.is_empty() => "–".to_owned(),
+                true => "yes".to_owned(),
+                false => {
+                    let seen = |h: &&crate::results::Honest| format!("{} of {}", h.covered, h.commits);
+                    format!("**no**: {}", of.iter().map(seen).collect::<Vec<_>>().join(", "))
+                }
+            };
+            let lacks = if c.lacks.is_empty() { String::new() } else { format!("; lacks {}", c.lacks.join("; ")) };
+            vec![self.title(&c.name), c.version.clone(), format!("{}{lacks}", c.setting), checked]
+        };
+        let rows: Vec<_> = self.run.contestants.iter().map(row).collect();
+        let table = Table::new("", &["", "version", "configuration", "a flush covers each acknowledgement"], rows);
+        let text = "Each acknowledges a commit only when it is synced, as strace shows: a flush of the file began after the record was written to it, and \
+                    ended before the commit returned (100 commits by one thread, 800 by eight). † marks whom strace saw acknowledging without; \
+                    it counts as no peer in ratios.";
+        Some(Section::new("Contestants").text(text).table(table))
+    }
+
+    fn commits(&self, bytes: usize) -> Option<Section> {
+        let threads = [1, 2, 8, 64, 256];
+        let of = |threads| Commit { threads, size: bytes };
+        let columns = threads.map(|t| (format!("T={t}"), of(t)));
+        let mut section = Section::new(format!("Durable commits, records of {}", size(bytes)))
+            .text("Commits a second by T threads, each of which waits for its record before it commits the next; medians.");
+        let allows = |w| match w {
+            Commit { threads, .. } => Some((of(1), threads as f64)),
+            _ => None,
+        };
+        section = with(section, self.matrix("Commits a second", &columns, rate, count));
+        section = with(section, self.ratios(&columns, rate, allows));
+        if let Some(plot) = self.commit_plot(&columns, bytes) {
+            section = section.plot(plot);
+        }
+        section = with(section, self.matrix("Latency, p50", &columns, p50, time));
+        section = with(section, self.matrix("Latency, p99", &columns, p99, time));
+        section = with(section, self.matrix("Processor time of a commit", &columns, cpu, time));
+        section = with(section, self.matrix("Flushes of the disk for a commit", &columns, flushes, |n| format!("{n:.3}")));
+        section = with(section, self.matrix("Written to the disk for a commit", &columns, disk_bytes, self::bytes));
+        Some(section)
+    }
+
+    fn commit_plot(&self, columns: &[(String, Workload)], bytes: usize) -> Option<Plot> {
+        let threads = |w: Workload| if let Commit { threads, .. } = w { threads as f64 } else { 0.0 };
+        let (_, one) = columns.first()?;
+        let line = |peer: &str| {
+            let points = columns.iter().filter_map(|(_, w)| Some((threads(*w), self.spread(*w, peer, rate)?)));
+            Series::measured(peer, points.collect::<Vec<_>>())
+        };
+        let floor = self.median(*one, self.best_floor(*one)?, rate)?;
+        let ceiling = Series::limit("T / F", columns.iter().map(|(_, w)| (threads(*w), threads(*w) * floor)));
+        let peers = self.peers(columns.iter().map(|(_, w)| *w).find(|w| threads(*w) == 8.0)?);
+        let (x, y) = (Axis::log("threads", Unit::Count).discrete(), Axis::log("commits/s", Unit::Count));
+        let series = peers.into_iter().map(line).chain([ceiling]).collect();
+        Some(Plot::lines(format!("Commits by threads, {}", size(bytes)), x, y, series))
+    }
+
+    fn asynchronous(&self) -> Option<Section> {
+        let columns = [1, 256, 4096].map(|n| (format!("{} in flight", count(n as f64)), Async { in_flight: n, size: 128 }));
+        let section = Section::new("Asynchronous commits from one thread, records of 128 B")
+            .text("When the oldest of a window is durable, all that are leave it, and as many new ones enter.");
+        let section = with(section, self.matrix("Commits a second", &columns, rate, count));
+        let section = with(section, self.ratios(&columns, rate, |_| None));
+        Some(with(section, self.matrix("Latency, p50", &columns, p50, time)))
+    }
+
+    fn batches(&self) -> Option<Section> {
+        let columns = [1, 8].map(|threads| (format!("T={threads}"), Batch { threads, size: 128 }));
+        let section =
+            Section::new("Atomic batches of 100 records of 128 B").text("Records a second, each batch durable before the next.");
+        let section = with(section, self.matrix("", &columns, rate, count));
+        Some(with(section, self.ratios(&columns, rate, |_| None)))
+    }
+
+    fn appends(&self) -> Option<Section> {
+        let columns = [16, 128, 1 << 10, 4 << 10, 16 << 10].map(|n| (size(n), Append { size: n }));
+        let text = "One thread appends for half a second without waiting, and then syncs.";
+        let section = Section::new("Buffered append").text(text);
+        let section =
+            with(section, self.matrix("Records a second, until the last append returned", &columns, append_rate, count));
+        let section = with(section, self.ratios(&columns, append_rate, |_| None));
+        let section = with(section, self.matrix("Records a second, until all are durable", &columns, rate, count));
+        Some(with(section, self.ratios(&columns, rate, |w| Some((w, 1.0)))))
+    }
+
+    fn recovery(&self) -> Option<Section> {
+        let mut section = Section::new("Recovery")
+            .text("Opening a log and reading every record, all checksums verified, the files in the page cache.");
+        for workload in self.workloads() {
+            let Recover { bytes: all, size: each } = workload else { continue };
+            let gib = |o: &Outcome| Some(o.spent.seconds);
+            let mut peers: Vec<_> =
+                self.peers(workload).into_iter().filter_map(|p| Some((p, self.spread(workload, p, gib)?))).collect();
+            peers.sort_by(|a, b| a.1.median.total_cmp(&b.1.median));
+            let row = |(peer, spread): (&str, Spread)| {
+                let speed = |seconds: f64| format!("{:.2}", all as f64 / f64::from(1 << 30) / seconds);
+                vec![
+                    self.title(peer),
+                    speed(spread.median),
+                    format!("{} to {}", speed(spread.max), speed(spread.min)),
+                    self.median(workload, peer, memory).map_or("–".to_owned(), bytes),
+                ]
+            };
+            let title = format!("{} in records of {}", size(all as usize), size(each));
+            let rows = peers.into_iter().map(row).collect();
+            section = section.table(Table::new(title, &["", "GiB/s", "(least to most)", "memory"], rows));
+            let column = [(size(all as usize), workload)];
+            section = with(section, self.ratios(&column, rate, |w| Some((w, 1.0))));
+        }
+        Some(section)
+    }
+
+    fn opening(&self) -> Option<Section> {
+        let sizes = [256, 1 << 10, 4 << 10, 16 << 10].map(|mib| mib << 20);
+        let columns = |killed| sizes.map(|bytes| (size(bytes as usize), Open { bytes, killed }));
+        let section = Section::new("Opening").text("How long opening takes, by the log's size, in the page cache.");
+        let section = with(section, self.matrix("After a clean close", &columns(false), seconds, time));
+        let section = with(section, self.matrix("After the process was killed", &columns(true), seconds, time));
+        Some(with(section, self.matrix("Memory that it took", &columns(false), memory, bytes)))
+    }
+
+    fn tailing(&self) -> Option<Section> {
+        let mut rows = Vec::new();
+        for workload in self.workloads() {
+            let Tail { threads, view, .. } = workload else { continue };
+            let show = |metric: Metric, show: Show| self.median(workload, OURS, metric).map_or(String::new(), show);
+            let which = if view { "through the files, as from another process" } else { "in the same process" };
+            rows.push(vec![
+                format!("{threads} threads, {which}"),
+                show(rate, count),
+                show(p50, time),
+                show(p99, time),
+                show(longest, time),
+            ]);
+        }
+        let text = "A reader follows while threads commit records of 128 B as fast as they can: how long after its acknowledgement to the committer it has a record. It \
+                    has read all of them. No peer has a reader that follows what is durable.";
+        let head = ["", "commits/s", "lag, p50", "p99", "most"];
+        (!rows.is_empty()).then(|| Section::new("A reader that follows").text(text).table(Table::new("", &head, rows)))
+    }
+
+    fn memory(&self) -> Option<Section> {
+        let columns = [
+            ("T=8, 128 B", Commit { threads: 8, size: 128 }),
+            ("T=256, 16 KiB", Commit { threads: 256, size: 16 << 10 }),
+            ("append, 1 KiB", Append { size: 1 << 10 }),
+            ("recovery", Recover { bytes: 1 << 30, size: 1 << 10 }),
+        ];
+        let columns = columns.map(|(name, workload)| (name.to_owned(), workload));
+        let text = "The most that a process took while its log was open, beyond what it had before; mapped files count, threads' stacks too.";
+        Some(with(Section::new("Memory").text(text), self.matrix("", &columns, memory, bytes)))
+    }
+
+    fn failures(&self) -> Option<Section> {
+        let row = |(workload, peer, why): &(Workload, String, String)| vec![peer.clone(), workload.to_string(), why.clone()];
+        let rows: Vec<_> = self.failed.iter().map(row).collect();
+        (!rows.is_empty()).then(|| Section::new("Failed").table(Table::new("", &["", "workload", "what it said"], rows)))
+    }
+}
+
+fn with(section: Section, table: Option<Table>) -> Section {
+    match table {
+        Some(table) => section.table(table),
+        None => section,
+    }
+}
+
+/// A table for a terminal.
+pub fn text(table: &Table) -> String {
+    let rows: Vec<&Vec<String>> = std::iter::once(&table.head).chain(&table.rows).collect();
+    let widths: Vec<usize> =
+        (0..table.head.len()).map(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0)).collect();
+    let mut out = format!("{}\n", table.title);
+    for row in rows {
+        for (i, cell) in row.iter().enumerate() {
+            let pad = " ".repeat(widths[i] - cell.chars().count());
+            out += &if i == 0 { format!("  {cell}{pad}") } else { format!("  {pad}{cell}") };
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// A table for a document.
+pub fn markdown(table: &Table) -> String {
+    let line =
+        |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "));
+    let title = if table.title.is_empty() { String::new() } else { format!("{}:\n\n", table.title) };
+    let ruler = format!("|---|{}\n", "---:|".repeat(table.head.len() - 1));
+    format!("{title}{}{ruler}{}\n", line(&table.head), table.rows.iter().map(|row| line(row)).collect::<String>())
+}
+
+/// Writes the page and the summary beside a run's results.
+pub fn write(out: &Path) -> Result<()> {
+    let results = Results::read(out)?;
+    let mut report = Report::new("Foreword beside its peers")
+        .text("Each figure is the median of interleaved repetitions, measured in one run, in one directory.");
+    report.facts = results.run.facts.clone();
+    report.warnings = results.run.warnings.clone();
+    report.sections = results.sections();
+    for section in &mut report.sections {
+        for item in &mut section.items {
+            if let foreword_measure::report::Item::Table(table) = item {
+                table.rows.iter_mut().flatten().for_each(|cell| *cell = cell.replace("**", ""));
+            }
+        }
+    }
+    for (extension, content) in [("html", report.to_html()), ("json", serde_json::to_string_pretty(&report)?)] {
+        let path = out.with_extension(extension);
+        std::fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn figures_are_shown_to_three_digits() {
+        let shown = [0.254, 9.876, 12.34, 345.6, 6789.0, 118_432.0, 9_612_345.0].map(count);
+        assert_eq!(shown, ["0.25", "9.88", "12.3", "346", "6,790", "118,000", "9,610,000"]);
+    }
+}
