@@ -206,6 +206,39 @@ fn checkpoints_bound_the_log_and_the_recovery() {
 }
 
 #[test]
+fn a_damaged_name_of_the_last_checkpoint_costs_a_search_and_a_name_the_log_does_not_have_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().background(false).open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let page = txn.allocate().unwrap();
+    txn.update(page, 0, b"before").unwrap();
+    txn.commit().unwrap();
+    store.checkpoint().unwrap();
+    let mut txn = store.begin();
+    txn.update(page, 0, b"behind").unwrap();
+    txn.commit().unwrap();
+    drop(store);
+    let sector = || std::fs::read(dir.path().join("PAGES")).unwrap()[512..1024].to_vec();
+    assert_ne!(sector(), [0; 512], "the checkpoint has no name");
+
+    overwrite(dir.path(), 512, |byte| *byte ^= 1);
+    let store = small().background(false).open(dir.path()).unwrap();
+    assert_eq!(read(&store, page, 6), b"behind");
+    drop(store);
+
+    // A whole sector, but of another time: LSN 1,000,000.
+    let mut name = 1_000_000u64.to_le_bytes().to_vec();
+    name.extend(crc32c::crc32c(&name).to_le_bytes());
+    for (at, new) in name.into_iter().enumerate() {
+        overwrite(dir.path(), 512 + at as u64, |byte| *byte = new);
+    }
+    match small().background(false).open(dir.path()) {
+        Err(Error::NotAStore { why, .. }) => assert!(why.contains("1000000"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_background_checkpoint_comes_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let store = small().checkpoint_bytes(100_000).open(dir.path()).unwrap();
