@@ -244,7 +244,7 @@ impl Log {
     /// [`truncate_front`](Log::truncate_front) makes space.
     ///
     /// # Errors
-    /// As [`commit`](Log::commit). [`Error::NoSpace`] only when the room was used up by earlier ones with no truncation between.
+    /// As [`commit`](Log::commit). [`Error::NoSpace`] only when the room was used up by two earlier ones, and no truncation between freed a segment.
     pub fn commit_checkpoint(&self, record: &[u8]) -> Result<Lsn> {
         let max = format::payload_max(CHECKPOINT_BLOCKS) - 4;
         if record.len() > max {
