@@ -639,6 +639,16 @@ fn a_waiver_that_leads_backward_ends_no_reader_in_a_circle() {
     }
 }
 
+/// A log of ten records opens so, takes twenty more, and is whole after that.
+fn goes_on_from_10(disk: &MemDisk, action: OnDamage) {
+    let log = disk.open(action).unwrap();
+    holds_records(&log, 1..11);
+    commit(&log, 11..31);
+    log.close().unwrap();
+    assert_eq!(disk.verify().verdict, Some(Verdict::Clean));
+    holds_records(&disk.open(OnDamage::Refuse).unwrap(), 1..31);
+}
+
 /// Bug: a panic (overflow). Cause: a file whose name is the highest epoch there is, after which another was wanted. Fix: no
 /// name beyond what a log reaches is that of a segment.
 #[test]
@@ -650,12 +660,7 @@ fn a_file_with_the_name_of_the_last_epoch_is_no_segment() {
             strange.insert(u64::MAX, contents);
             let disk = MemDisk::new(&strange);
             assert_eq!(disk.verify().verdict, Some(Verdict::Clean));
-            let log = disk.open(action).unwrap();
-            holds_records(&log, 1..11);
-            commit(&log, 11..31);
-            log.close().unwrap();
-            assert_eq!(disk.verify().verdict, Some(Verdict::Clean));
-            holds_records(&disk.open(OnDamage::Refuse).unwrap(), 1..31);
+            goes_on_from_10(&disk, action);
         }
     }
 }
@@ -672,12 +677,7 @@ fn a_repair_goes_on_below_the_last_epoch() {
                 strange.insert(strange_epoch, contents);
                 let disk = MemDisk::new(&strange);
                 assert!(matches!(disk.open(OnDamage::Refuse), Err(Error::Corruption(_))));
-                let log = disk.open(action).unwrap();
-                holds_records(&log, 1..11);
-                commit(&log, 11..31);
-                log.close().unwrap();
-                assert_eq!(disk.verify().verdict, Some(Verdict::Clean));
-                holds_records(&disk.open(OnDamage::Refuse).unwrap(), 1..31);
+                goes_on_from_10(&disk, action);
             }
         }
     }
