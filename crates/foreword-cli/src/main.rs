@@ -47,10 +47,10 @@ enum Command {
     Bench(cmd::bench::Args),
     Demo(cmd::demo::Args),
     #[command(hide = true)]
-    DemoWorker(cmd::demo::worker::Args),
+    DemoWorker(victim::Args),
     Chaos(cmd::chaos::Args),
     #[command(hide = true)]
-    ChaosWorker(cmd::chaos::worker::Args),
+    ChaosWorker(victim::Args),
 }
 
 fn main() -> ExitCode {

@@ -1,10 +1,23 @@
 //! A process of this program that is killed in mid-flight.
 
 use std::io::{BufReader, Stdout, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
 use crate::exit::Failure;
+
+/// What a victim is told to do
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    pub(crate) dir: PathBuf,
+    #[arg(long)]
+    pub(crate) threads: u64,
+    #[arg(long)]
+    pub(crate) round: u64,
+    #[arg(long)]
+    pub(crate) seed: u64,
+}
 
 /// It is killed when this goes, if not before.
 pub(crate) struct Victim<T> {

@@ -1,7 +1,6 @@
 //! The process that is killed: it writes in every way there is, cuts the front off, reads along, and says what it was promised.
 
 use std::io::Stdout;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,22 +12,10 @@ use super::script::{CHECKPOINT_BYTES, Script};
 use super::words::Word;
 use crate::exit::{Failure, Status};
 use crate::noise::Noise;
-use crate::victim;
+use crate::victim::{self, Args};
 
 /// How long a full disk is left alone before it is tried again.
 const FULL: Duration = Duration::from_millis(3);
-
-/// The part of `chaos` that is killed
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    dir: PathBuf,
-    #[arg(long)]
-    threads: u64,
-    #[arg(long)]
-    round: u64,
-    #[arg(long)]
-    seed: u64,
-}
 
 /// Small segments, so that the log goes from one to the next all the time, and a background that has work.
 pub(super) fn options() -> Options {

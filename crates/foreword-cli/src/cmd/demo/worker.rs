@@ -1,30 +1,17 @@
 //! The process that is killed: commits from many threads, and says of each record that it was acknowledged, once it was.
 
 use std::io::Stdout;
-use std::path::PathBuf;
 
 use foreword::{Log, Options};
 
 use super::content::Id;
 use crate::exit::{Failure, Status};
-use crate::victim::say;
+use crate::victim::{Args, say};
 
 /// What the worker says when it begins to commit.
 pub(super) const READY: &str = "ready";
 /// Small, so that the log goes on from segment to segment now and then.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
-
-/// The part of the demo that is killed
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    dir: PathBuf,
-    #[arg(long)]
-    threads: u64,
-    #[arg(long)]
-    round: u64,
-    #[arg(long)]
-    seed: u64,
-}
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let log = Options::new().segment_bytes(SEGMENT_BYTES).open(&args.dir)?;
