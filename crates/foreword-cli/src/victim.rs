@@ -27,13 +27,17 @@ pub(crate) struct Victim<T> {
 }
 
 impl<T: Send + 'static> Victim<T> {
-    /// Starts this program with other arguments. What the process says comes to `listen`, in a thread of its own.
+    /// Starts this program as one of its workers. What the process says comes to `listen`, in a thread of its own.
     pub(crate) fn start(
-        arguments: impl FnOnce(&mut Command),
+        worker: &str,
+        args: &Args,
         listen: impl FnOnce(BufReader<ChildStdout>) -> T + Send + 'static,
     ) -> Result<Victim<T>, Failure> {
         let mut command = Command::new(std::env::current_exe().map_err(Failure::io("find this program"))?);
-        arguments(&mut command);
+        command.arg(worker).arg(&args.dir);
+        for (name, value) in [("--threads", args.threads), ("--round", args.round), ("--seed", args.seed)] {
+            command.arg(name).arg(value.to_string());
+        }
         // In a group of its own: an interrupt from the terminal is for us alone.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

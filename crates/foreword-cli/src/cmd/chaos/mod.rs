@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use self::words::Word;
 use crate::exit::{Failure, Status};
 use crate::noise::{Noise, random_seed};
 use crate::output::Output;
-use crate::victim::Victim;
+use crate::victim::{self, Victim};
 use crate::{units, verdict};
 
 mod check;
@@ -255,13 +255,8 @@ impl<'a> Campaign<'a> {
     fn start_and_kill(&mut self, round: u64, life: Duration) -> Result<(), Failure> {
         let Args { threads, full_disk, .. } = *self.args;
         let heard = self.heard.clone();
-        let arguments = |command: &mut Command| {
-            command.arg("chaos-worker").arg(&self.log);
-            for (name, value) in [("--threads", threads), ("--round", round), ("--seed", self.seed)] {
-                command.arg(name).arg(value.to_string());
-            }
-        };
-        let mut victim = Victim::start(arguments, move |pipe| {
+        let told = victim::Args { dir: self.log.clone(), threads, round, seed: self.seed };
+        let mut victim = Victim::start("chaos-worker", &told, move |pipe| {
             pipe.lines().map_while(Result::ok).filter_map(|line| Word::parse(&line)).for_each(|word| lock(&heard).hear(word));
         })?;
         let ended = self.look_after(&mut victim, life)?;

@@ -3,7 +3,6 @@
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use self::content::Id;
 use crate::exit::{Failure, Status};
 use crate::noise::{Noise, random_seed};
 use crate::output::Output;
-use crate::victim::Victim;
+use crate::victim::{self, Victim};
 use crate::{units, verdict};
 
 mod check;
@@ -139,14 +138,9 @@ fn play(
 
 /// Runs the worker until it is killed: how long it committed, and what it had acknowledged.
 fn live_and_die(args: &Args, dir: &Path, seed: u64, round: u64, life: Duration) -> Result<(Duration, Vec<(u64, Id)>), Failure> {
-    let arguments = |command: &mut Command| {
-        command.arg("demo-worker").arg(dir);
-        for (name, value) in [("--threads", args.threads), ("--round", round), ("--seed", seed)] {
-            command.arg(name).arg(value.to_string());
-        }
-    };
+    let told = victim::Args { dir: dir.to_owned(), threads: args.threads, round, seed };
     let (ready, is_ready) = mpsc::channel();
-    let mut victim = Victim::start(arguments, move |pipe| listen(pipe, round, ready))?;
+    let mut victim = Victim::start("demo-worker", &told, move |pipe| listen(pipe, round, ready))?;
     // An error if the child ended before it was ready; the check of its status says so.
     let _ = is_ready.recv();
     let started = Instant::now();
