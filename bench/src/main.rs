@@ -1,5 +1,6 @@
 //! Foreword beside its peers and the raw disk, in one run. `foreword-bench help` says how.
 
+mod ablation;
 mod cell;
 mod doc;
 mod gauge;
@@ -24,6 +25,7 @@ use clap::Parser;
 #[command(version, max_term_width = 100)]
 enum Command {
     Run(run::Args),
+    Ablation(ablation::Args),
     Honest(honest::Args),
     Doc(doc::Args),
     /// Tables of what was measured so far, and the page and summary again.
@@ -42,6 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(args) => args.run(),
+        Command::Ablation(args) => args.run(),
         Command::Honest(args) => args.run(),
         Command::Doc(args) => args.run(),
         Command::Show { run } => show(&run),
