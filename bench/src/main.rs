@@ -1,6 +1,7 @@
 //! Foreword beside its peers and the raw disk, in one run. `foreword-bench help` says how.
 
 mod cell;
+mod damage;
 mod doc;
 mod gauge;
 mod honest;
@@ -19,12 +20,13 @@ use clap::Parser;
 
 /// Measures Foreword beside its peers and the raw disk.
 ///
-/// `run` measures, `honest` checks that nobody cheats, `doc` puts the tables into docs/PERFORMANCE.md.
+/// `run` measures, `honest` checks that nobody cheats, `damage` shows what comes back of a damaged log, `doc` puts the tables into docs/PERFORMANCE.md.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 enum Command {
     Run(run::Args),
     Honest(honest::Args),
+    Damage(damage::Args),
     Doc(doc::Args),
     /// Tables of what was measured so far, and the page and summary again.
     Show {
@@ -37,12 +39,16 @@ enum Command {
     /// One measurement: what `run` starts a process for.
     #[command(hide = true)]
     Cell(cell::Job),
+    /// One part of `damage`.
+    #[command(hide = true)]
+    DamagePart(damage::Part),
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(args) => args.run(),
         Command::Honest(args) => args.run(),
+        Command::Damage(args) => args.run(),
         Command::Doc(args) => args.run(),
         Command::Show { run } => show(&run),
         Command::Peers => {
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Cell(job) => job.run(),
+        Command::DamagePart(part) => part.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
