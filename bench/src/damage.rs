@@ -139,7 +139,7 @@ fn zero(file: &File, from: u64, to: u64) -> io::Result<()> {
 }
 
 /// A record, from 1 on: a name by which it is found in a file, and bytes that cannot be compressed.
-fn record(number: usize) -> &'static [u8] {
+pub fn record(number: usize) -> &'static [u8] {
     static ALL: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         let of = |number| {
             let name = name(number);
@@ -278,7 +278,7 @@ impl Args {
 }
 
 /// A line of what a contestant said, without what is true on this machine alone.
-fn shortened(line: &str, dir: &Path) -> String {
+pub fn shortened(line: &str, dir: &Path) -> String {
     let line = line.replace(&dir.display().to_string(), "LOG");
     let words = line.split(' ').map(|word| match word.split_once("/registry/src/") {
         Some((_, path)) => path.split_once('/').map_or(path, |(_, path)| path),
