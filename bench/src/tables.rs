@@ -426,7 +426,7 @@ pub fn markdown(table: &Table) -> String {
     let line =
         |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "));
     let title = if table.title.is_empty() { String::new() } else { format!("{}:\n\n", table.title) };
-    let ruler = format!("|---|{}\n", "---:|".repeat(table.head.len() - 1));
+    let ruler = format!("|{}{}\n", "---|".repeat(table.words), "---:|".repeat(table.head.len() - table.words));
     format!("{title}{}{ruler}{}\n", line(&table.head), table.rows.iter().map(|row| line(row)).collect::<String>())
 }
 

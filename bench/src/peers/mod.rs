@@ -223,7 +223,10 @@ mod tests {
             log.close().unwrap();
             let read = Arc::new(AtomicU64::new(0));
             let count = read.clone();
-            (peer.read)(dir.path(), Box::new(move |_| drop(count.fetch_add(1, Ordering::Relaxed)))).unwrap();
+            let take = move |_: &[u8]| {
+                count.fetch_add(1, Ordering::Relaxed);
+            };
+            (peer.read)(dir.path(), Box::new(take)).unwrap();
             assert!(window.latencies.count() > 16, "{}", peer.name);
             assert_eq!(read.load(Ordering::Relaxed), window.latencies.count(), "{}", peer.name);
         }
