@@ -111,7 +111,11 @@ fn every_link_leads_to_a_chapter() {
             let target = read_to_string(&target).unwrap_or_else(|e| panic!("{}: {link}: {e}", path.display()));
             if let Some(heading) = heading {
                 let slug = |line: &str| {
-                    line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-").replace([',', '.', ':', '?', '`', '\''], "")
+                    line.trim_start_matches('#')
+                        .trim()
+                        .to_lowercase()
+                        .replace(' ', "-")
+                        .replace([',', '.', ':', '?', '`', '\''], "")
                 };
                 assert!(
                     target.lines().any(|line| line.starts_with('#') && slug(line) == heading),

@@ -101,6 +101,8 @@ fn the_error_of_the_last_sync_is_not_lost() {
 #[cfg_attr(not(feature = "solutions"), ignore = "exercise 2: a sync in the background")]
 fn dropping_stops_it_too() {
     let (calls, sync) = counter();
-    drop(Syncer::start(HOUR, sync));
+    {
+        let _dropped = Syncer::start(HOUR, sync);
+    }
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }

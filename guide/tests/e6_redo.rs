@@ -117,3 +117,19 @@ fn whichever_pages_were_written_and_however_often_it_crashes_the_result_is_the_s
         }
     }
 }
+
+#[test]
+#[cfg_attr(not(feature = "solutions"), ignore = "exercise 6: redo with page LSNs")]
+fn pages_that_were_written_need_no_log() {
+    let (disk, pages) = crashed();
+    let (mut accounts, shelf) = open(&disk, &pages);
+    (0..4).for_each(|account| accounts.write_page(account).unwrap());
+    drop(accounts);
+    let log = open_log(&disk);
+    log.truncate_front(log.last_lsn().next()).unwrap();
+    drop(log);
+    let (mut accounts, _) = open(&disk, &shelf.pages.borrow());
+    assert_eq!(balances(&accounts), [33, 8, 99, 0]);
+    accounts.add(0, 1).unwrap();
+    assert_eq!(balances(&accounts), [34, 8, 99, 0], "what is added is added to the page as it was written");
+}

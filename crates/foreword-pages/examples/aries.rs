@@ -13,7 +13,7 @@ const PAGE: usize = 4096;
 const HEAD: u64 = 32;
 
 // ANCHOR: graph
-/// A node is a page: which nodes it points to, then which point to it; a byte for each other node, 1 if there is such an edge.
+/// A node is a page: which nodes it points to, then which point to it; for each node a byte, 1 if there is an edge.
 const NODES: [(char, PageId); 4] = [('a', PageId(2)), ('b', PageId(3)), ('c', PageId(4)), ('d', PageId(5))];
 const OUT: usize = 0;
 const IN: usize = NODES.len();
@@ -52,7 +52,7 @@ fn story(disk: &SimDisk) -> Result<()> {
 
     let mut loser = store.begin();
     half_out(&mut loser, B, C)?; // half of b -> c
-    store.checkpoint_all()?; // *steal*: writes pages, those with uncommitted changes among them
+    store.checkpoint_all()?; // *steal*: writes pages with uncommitted changes, too
     half_in(&mut loser, B, C)?; // the other half
 
     let mut winner = store.begin();

@@ -47,7 +47,7 @@ fn work(disk: &SimDisk) -> u64 {
 }
 
 /// Runs the example.
-pub fn main() -> foreword::Result<()> {
+pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     // ANCHOR: survives
     let whole = SimDisk::new(1);
     work(&whole);

@@ -74,8 +74,8 @@ fn fresh() -> Result<SimDisk> {
 }
 
 // ANCHOR: survey
-/// Lets the power fail at each change that `work` makes to the disk, and looks at every state in which that can leave it: how many states there are, and in how many
-/// money was made or lost.
+/// Lets the power fail at each change that `work` makes to the disk, and looks at every state in which that can
+/// leave it: how many states there are, and in how many money was made or lost.
 fn survey(work: fn(&SimDisk) -> Result<()>, recover: fn(&SimDisk) -> Result<()>) -> Result<(u64, u64)> {
     let before = fresh()?;
     let whole = before.copy();

@@ -48,7 +48,7 @@ fn show(dir: &Path) -> Result<()> {
         let what = match frame.content {
             Content::Header { .. } => "HEADER: which log, which segment".to_owned(),
             Content::Link { .. } => "LINK: what the segment follows".to_owned(),
-            Content::Data { records, .. } => format!("DATA: {} of {} bytes", records[0].lsn, records[0].bytes),
+            Content::Data { records, .. } => format!("DATA: record {}, {} bytes", records[0].lsn, records[0].bytes),
             other => format!("{other:?}"),
         };
         let promise = frame.promise.map(|p| format!("all before {} was durable, up to {}", p.offset, p.lsn));
