@@ -3,7 +3,7 @@
 #
 #   scripts/guide.sh            build it into guide/book (installs mdBook with cargo, if there is none)
 #   scripts/guide.sh measure    measure anew what its chapters show of times: guide/output/measured, and the curve of group commit. A minute, on an idle machine;
-#                               GUIDE_DISK=DIR says on which disk (default: where the repository is)
+#                               GUIDE_DISK=DIR says on which disk (default: where the repository is); --anyway goes on with a busy machine, and the page says so
 #   scripts/guide.sh exercises  check that the solutions pass the exercises' tests, and that each test fails on the unsolved exercise
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,7 +31,7 @@ measure() {
         TMPDIR=$disk "$target/release/examples/$example" | sed "s|$disk/[^/]*|DIR|" >"$out/$example.txt"
     done
     graph "$disk" >"$out/graph.txt"
-    "$target/release/foreword" bench "$disk" --strategies each,group --threads 1,2,4,8,16,32,64 --records 128 --for 1500ms --rounds 3 --json >"$disk/bench.json"
+    "$target/release/foreword" bench "$disk" --strategies each,group --threads 1,2,4,8,16,32,64 --records 128 --for 1500ms --rounds 3 --json "$@" >"$disk/bench.json"
     # Where it was measured is nobody's business.
     sed "s|$disk|DIR|g" "$disk/bench.json" >guide/output/bench.json
     "$target/release/curve" guide/output/bench.json guide/output/curve.svg guide/output/curve.md
@@ -48,8 +48,8 @@ graph() { # loads a graph, is killed, and goes on
 }
 
 exercises() {
-    cargo test --quiet --locked -p foreword-guide --features solutions
-    said=$(timeout 300 cargo test --locked -p foreword-guide --no-fail-fast -- --ignored 2>&1 || true)
+    cargo test --quiet --locked -p foreword-guide --features solutions --test 'e*'
+    said=$(timeout 300 cargo test --locked -p foreword-guide --no-fail-fast --test 'e*' -- --ignored 2>&1 || true)
     tests=$(grep -c 'cfg_attr(not(feature = "solutions"), ignore' guide/tests/e*.rs | awk -F: '{ n += $2 } END { print n }')
     red=$(grep -c '^test .* FAILED$' <<<"$said" || true)
     if [ "$red" -ne "$tests" ] || [ "$tests" -eq 0 ] || grep -q '^test .* ok$' <<<"$said"; then
@@ -60,7 +60,9 @@ exercises() {
     echo "all $tests tests are red on the exercises and green on the solutions"
 }
 
-case ${1:-build} in
-    build | measure | exercises) "${1:-build}" ;;
+command=${1:-build}
+shift || true
+case $command in
+    build | measure | exercises) "$command" "$@" ;;
     *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
