@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use foreword::{Log, Lsn, Options, SyncPolicy};
 use foreword_sim::SimDisk;
 
+// ANCHOR: store
 /// Counters by name. Each change is a record; opening replays them.
 struct Store {
     log: Log,
@@ -30,6 +31,7 @@ impl Store {
         Ok(*counter)
     }
 }
+// ANCHOR_END: store
 
 /// What a user does: the last count it was told of, before the power failed.
 fn work(disk: &SimDisk) -> u64 {
@@ -44,7 +46,9 @@ fn work(disk: &SimDisk) -> u64 {
     told
 }
 
-fn main() -> foreword::Result<()> {
+/// Runs the example.
+pub fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // ANCHOR: survives
     let whole = SimDisk::new(1);
     work(&whole);
     let mut states = 0;
@@ -59,6 +63,7 @@ fn main() -> foreword::Result<()> {
             states += 1;
         }
     }
+    // ANCHOR_END: survives
     println!("the power failed at each of {} changes: {states} states, and no counter was lost", whole.changes());
     Ok(())
 }

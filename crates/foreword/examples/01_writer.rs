@@ -11,6 +11,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let log = Log::options().background(false).open(dir.path())?; // no background sync: we want to see each step
 
+    // ANCHOR: steps
     // 1. Appended: it has its LSN, and is in this process's memory. A crash of the process loses it.
     let lsn = log.append(b"update page 1")?;
     log.append(b"update page 2")?;
@@ -24,12 +25,15 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     // 3. Durable: the disk has it. (To sync without writing first would sync nothing: `sync` does both, in that order.)
     log.sync()?;
     assert_eq!((log.written_lsn(), log.durable_lsn()), (Lsn(2), Lsn(2)));
+    // ANCHOR_END: steps
 
+    // ANCHOR: commit
     // `commit` is all three. So is `commit_batch`, for records that must be there together or not at all.
     log.commit(b"commit")?;
     log.commit_batch(&["begin", "debit", "credit", "end"])?;
     println!("durable up to {}", log.durable_lsn());
 
     log.close()?; // a last sync, whose error we would see here
+    // ANCHOR_END: commit
     Ok(())
 }

@@ -10,11 +10,14 @@ use foreword::{Log, Lsn, SyncPolicy};
 /// Runs the example.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
+    // ANCHOR: open
     let log = Log::options()
         .sync(SyncPolicy::interval(Duration::from_millis(20)))
         .on_error(|error| eprintln!("the disk has failed, and nobody was waiting: {error}"))
         .open(dir.path())?;
+    // ANCHOR_END: open
 
+    // ANCHOR: work
     let started = Instant::now();
     let mut appended = 0u64;
     while started.elapsed() < Duration::from_millis(200) {
@@ -24,12 +27,15 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let behind = log.last_lsn().0 - log.durable_lsn().0;
     println!("{appended} appends, {} background flushes, {behind} records not durable yet", log.stats().flushes);
+    // ANCHOR_END: work
 
+    // ANCHOR: close
     // Close stops the background thread (waiting for the flush it may be in), syncs the rest, and only then returns.
     log.close()?;
 
     let log = Log::open(dir.path())?;
     println!("after reopening: {} records, verdict {:?}", log.last_lsn(), log.recovery().verdict);
     assert_eq!(log.last_lsn(), Lsn(appended));
+    // ANCHOR_END: close
     Ok(())
 }

@@ -32,6 +32,7 @@ fn crashed_log(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
 
 /// Runs the example.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // ANCHOR: torn
     // The power failed while the last frame was being written: one of its sectors never reached the disk.
     let torn = tempfile::tempdir()?;
     crashed_log(torn.path())?;
@@ -42,7 +43,9 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(log.last_lsn(), Lsn(2));
     log.commit(b"and goes on")?;
     println!("recovered: {:?}", log.iter(Lsn::FIRST).map(|r| r.map(|r| r.data.len())).collect::<Result<Vec<_>, _>>()?);
+    // ANCHOR_END: torn
 
+    // ANCHOR: rotten
     // The same place, but a flipped bit: no crash does that, and the next frame says that this one was durable.
     let rotten = tempfile::tempdir()?;
     crashed_log(rotten.path())?;
@@ -51,5 +54,6 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
         Err(Error::Corruption(damage)) => println!("flipped bit: {damage}"),
         other => return Err(format!("a flipped bit went unnoticed: {other:?}").into()),
     }
+    // ANCHOR_END: rotten
     Ok(())
 }

@@ -12,6 +12,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let log = Arc::new(Log::options().segment_bytes(16 << 20).open(dir.path())?);
     for threads in [1, 100] {
         let (before, started) = (log.stats().flushes, Instant::now());
+        // ANCHOR: commit
         let workers: Vec<_> = (0..threads)
             .map(|t| {
                 let log = log.clone();
@@ -27,6 +28,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
         for worker in workers {
             worker.join().map_err(|_| "a committer panicked")??;
         }
+        // ANCHOR_END: commit
         let (flushes, took) = (log.stats().flushes - before, started.elapsed());
         println!(
             "{threads:>3} threads: {COMMITS} commits in {took:.0?}, {flushes} flushes, {:.1} commits a flush",

@@ -17,12 +17,14 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (name, every) in [("a flush for each record", 1), ("a flush for each hundred", 100), ("one flush at the end", RECORDS)] {
         let log = options.open(dir.path().join(every.to_string()))?;
         let started = Instant::now();
+        // ANCHOR: loop
         for i in 1..=RECORDS {
             log.append(&record)?;
             if i % every == 0 {
                 log.sync()?;
             }
         }
+        // ANCHOR_END: loop
         let rate = f64::from(RECORDS) / started.elapsed().as_secs_f64();
         println!("{name:<26} {rate:>12.0} records/s, {} flushes", log.stats().flushes);
         rates.push(rate);

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use foreword::{Log, Lsn};
 
+// ANCHOR: page
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Page {
     /// The last record applied to this page: it is written together with the page's contents.
     lsn: Lsn,
     balance: i64,
 }
+// ANCHOR_END: page
 
 /// A record: which page, and how much to add. (Adding is not idempotent; the page LSN makes it so.)
 fn encode(page: u32, delta: i64) -> Vec<u8> {
@@ -22,6 +24,7 @@ fn decode(record: &[u8]) -> Option<(u32, i64)> {
     Some((u32::from_le_bytes(page.try_into().ok()?), i64::from_le_bytes(delta.try_into().ok()?)))
 }
 
+// ANCHOR: redo
 /// Replays the log; how many records were applied, and how many skipped. Stops after `crash_after` records, as a crash might.
 fn redo(log: &Log, pages: &mut BTreeMap<u32, Page>, crash_after: usize) -> Result<(u32, u32), Box<dyn std::error::Error>> {
     let (mut applied, mut skipped) = (0, 0);
@@ -39,6 +42,7 @@ fn redo(log: &Log, pages: &mut BTreeMap<u32, Page>, crash_after: usize) -> Resul
     }
     Ok((applied, skipped))
 }
+// ANCHOR_END: redo
 
 /// Runs the example.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,6 +1,6 @@
 //! A write-ahead log that recovers by evidence.
 //!
-//! A log is a directory of segment files; a record is bytes with an [`Lsn`], dense and from 1. The five lines most users need:
+//! A log is a directory of segment files; a record is bytes with an [`Lsn`], dense and from 1. The five calls most users need:
 //!
 //! ```
 //! # fn main() -> Result<(), foreword::Error> {
@@ -16,6 +16,19 @@
 //! log.close()?; //                              a last sync, whose error is not lost
 //! # Ok(()) }
 //! ```
+//!
+//! | to | see |
+//! |---|---|
+//! | choose options | [`Options`], [`SyncPolicy`] |
+//! | append without waiting, batches, futures | [`Log::append`], [`Log::commit_batch`], [`Log::commit_async`] |
+//! | read: forward, backward, by LSN, along the growing tail | [`Reader`]; from another process, [`View`] |
+//! | drop what a checkpoint made unneeded, cut off the back | [`Log::truncate_front`], [`Log::hold`], [`Log::truncate_back`] |
+//! | know what opening found | [`Log::recovery`], [`Verdict`], [`verify`] |
+//! | do something about an error | [`Error`]: each variant says what |
+//! | look into the files | [`inspect`] |
+//!
+//! In the repository: `docs/GUARANTEES.md` says what is promised, under which assumptions, and what is not detected; `docs/FORMAT.md`, what every byte is and
+//! what follows from what is found; `guide/` explains how a log like this one works, with examples to run and exercises (`scripts/guide.sh` makes a book of it).
 //!
 //! # Buffered, written, synced
 //!

@@ -14,10 +14,12 @@ macro_rules! examples {
 }
 
 examples! {
+    costs = "../examples/00_costs.rs",
     writer = "../examples/01_writer.rs",
     background_sync = "../examples/02_background_sync.rs",
     recovery = "../examples/03_recovery.rs",
     group_commit = "../examples/04_group_commit.rs",
     strategies = "../examples/05_strategies.rs",
     redo = "../examples/06_redo.rs",
+    evidence = "../examples/07_evidence.rs",
 }

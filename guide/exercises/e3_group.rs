@@ -1,0 +1,68 @@
+//! Exercise 3: group commit (chapter 5).
+//!
+//! Threads commit records, and wait until theirs is durable. One flush at a time is under way; who arrives meanwhile waits, and all that wait
+//! when it lands fly together with the next. No thread is there for the flushing: one of the committers leads, the others follow.
+//!
+//! A failed flush is final: whoever waits gets an error, and so does every later commit. The device is not asked again.
+
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// What makes records durable.
+pub trait Device: Send + Sync {
+    /// Appends records and makes them durable, together. Takes long.
+    ///
+    /// # Errors
+    /// Nothing is known of what is durable.
+    fn flush(&self, records: &[Vec<u8>]) -> io::Result<()>;
+}
+
+/// A log whose committers share flushes.
+#[derive(Debug)]
+pub struct GroupCommit<D> {
+    device: D,
+    state: Mutex<State>,
+    landed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Records for the next flush.
+    waiting: Vec<Vec<u8>>,
+    /// The last LSN that was given out,
+    last: u64,
+    /// and the last that is durable.
+    durable: u64,
+    flying: bool,
+    failed: bool,
+}
+
+impl<D: Device> GroupCommit<D> {
+    /// An empty log on a device.
+    pub fn new(device: D) -> GroupCommit<D> {
+        GroupCommit { device, state: Mutex::default(), landed: Condvar::new() }
+    }
+
+    /// The device, to look at.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// How many records wait for the next flush.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Appends a record and returns its LSN, from 1, when it is durable.
+    ///
+    /// # Errors
+    /// If the device has failed, now or before.
+    pub fn commit(&self, record: &[u8]) -> io::Result<u64> {
+        // Until the record is durable: if a flush is under way, wait; else lead one, without the lock.
+        todo!("exercise 3")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
