@@ -52,6 +52,11 @@ impl Output {
         fields.iter().try_for_each(|(name, value)| self.line(format_args!("{name:<width$}  {value}")))
     }
 
+    /// As it is.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
+        self.0.write_all(text.as_bytes()).map_err(Failure::output)
+    }
+
     /// A JSON value on a line of its own.
     pub(crate) fn json(&mut self, value: &Value) -> Result<(), Failure> {
         self.line(format_args!("{value}"))

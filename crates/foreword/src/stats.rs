@@ -117,6 +117,16 @@ pub struct Stats {
     pub written_lsn: Lsn,
     /// The last LSN that survives the machine.
     pub durable_lsn: Lsn,
+    /// Groups on their way to the disk now.
+    pub flights: u64,
+    /// How long the oldest of them has been on its way, in nanoseconds; 0 if there is none. That of a disk that stalls grows.
+    pub flight_nanos: u64,
+    /// Readers of this process that follow the tail: that have waited for a record at least once.
+    pub readers: u64,
+    /// The last LSN that the slowest of them has read; the durable LSN minus this is its lag.
+    pub slowest_reader_lsn: Lsn,
+    /// The log failed, and accepts nothing more ([`Error::Poisoned`](crate::Error::Poisoned)).
+    pub failed: bool,
 }
 
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ pub(crate) mod dump;
 mod ground;
 pub(crate) mod repair;
 pub(crate) mod stat;
+pub(crate) mod top;
 pub(crate) mod truncate;
 pub(crate) mod verify;
 
