@@ -215,3 +215,55 @@ fn a_damaged_log_is_shown() {
     let look = once(&dir);
     assert_eq!((&look["state"], &look["verdict"]), (&"closed".into(), &"corruption".into()));
 }
+
+/// As docs/FORMAT.md describes it.
+fn crc(text: &str) -> u32 {
+    !text.bytes().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78)))
+}
+
+/// What a writer says when all is not well.
+#[test]
+fn a_log_in_trouble_says_so() {
+    assert_eq!(crc("123456789"), 0xe306_9283);
+    let dir = dir();
+    let log = options().publish(false).open(dir.path()).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let write = |open_nanos: u64, unix_millis: u128, more: &str| {
+        let (process, file) = (std::process::id(), dir.path().join("STATS"));
+        let text = format!("foreword stats 1\nprocess {process}\nopen_nanos {open_nanos}\nunix_millis {unix_millis}\n{more}");
+        fs::write(file, format!("{text}crc {:08x}\n", crc(&text))).unwrap();
+    };
+    let seen = || (once(&dir), run(&["top", dir.str(), "--once"]).status(0).text().to_owned());
+    let says = |unix_millis, more| {
+        write(9, unix_millis, more);
+        seen()
+    };
+    // It says so again and again.
+    let stop = AtomicBool::new(false);
+    let (look, text) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for second in 1.. {
+                write(second * 1_000_000_000, now, "flights 2\nflight_nanos 1500000000\nappended_lsn 9\ndurable_lsn 4\n");
+                if stop.load(SeqCst) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        });
+        let _stop = Stop(&stop);
+        common::soon("its word", || dir.path().join("STATS").exists());
+        seen()
+    });
+    assert_eq!((&look["state"], &look["oldest_flush_seconds"]), (&"stalled".into(), &1.5.into()), "{look}");
+    for part in ["STALLED: the disk does not answer", "5 records are not durable yet; 2 flushes under way, the oldest for 1.5 s"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    let (look, text) = says(now - 60_000, "flights 1\nflight_nanos 1000\n");
+    assert_eq!(look["state"], "silent");
+    assert!(text.contains("SILENT: it said nothing for 1 min"), "{text}");
+    let (look, text) = says(now - 60_000, "failure cannot write the segment\\n(no disk)\n");
+    assert_eq!((&look["state"], &look["failure"]), (&"failed".into(), &"cannot write the segment\n(no disk)".into()));
+    assert!(text.contains("FAILED: cannot write the segment"), "{text}");
+    log.close().unwrap();
+}

@@ -24,7 +24,8 @@ pub(crate) struct Background {
 impl Background {
     pub(crate) fn start(shared: &Arc<Shared>) -> Result<Background> {
         let mut background = Background { threads: Vec::new() };
-        let publish = shared.options.publish.then_some(("foreword-stats", publish as fn(&Shared)));
+        let tells = shared.options.publish || cfg!(feature = "metrics");
+        let publish = tells.then_some(("foreword-stats", publish as fn(&Shared)));
         for (name, work) in [("foreword-sync", sync as fn(&Shared)), ("foreword-prepare", prepare)].into_iter().chain(publish) {
             let mine = shared.clone();
             let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&mine));

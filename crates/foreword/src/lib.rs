@@ -52,6 +52,7 @@ mod format;
 pub mod inspect;
 mod log;
 mod lsn;
+mod meters;
 mod open;
 mod options;
 mod pace;

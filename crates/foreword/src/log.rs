@@ -118,6 +118,7 @@ impl Log {
             idle: false,
             stop: false,
         };
+        let counters = Counters::new(&dir.path);
         let shared = Arc::new(Shared {
             dir,
             log,
@@ -133,7 +134,7 @@ impl Log {
             slots: std::array::from_fn(|_| WaitWord::default()),
             chain: RwLock::new(Arc::new(chain)),
             version: AtomicU64::new(0),
-            counters: Counters::default(),
+            counters,
             tails: Tails::default(),
         });
         let background = if shared.options.background { Some(Background::start(&shared)?) } else { None };

@@ -146,7 +146,7 @@ fn decode(bytes: &[u8]) -> Option<Published> {
     let text = std::str::from_utf8(bytes).unwrap_or_else(|e| std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or(""));
     let end = text.find("\ncrc ")? + 1;
     let crc = text.get(end + 4..end + 12)?;
-    if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(text[..end].as_bytes()) {
+    if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(&text.as_bytes()[..end]) {
         return None;
     }
     let mut lines = text[..end].lines();
@@ -232,9 +232,13 @@ impl Publisher {
         }
     }
 
-    /// Says how the log is doing, unless nothing has changed.
+    /// Says how the log is doing: to the recorder of metrics, and, unless nothing has changed, in the file.
     pub(crate) fn publish(&mut self, shared: &Shared) {
         let mut stats = shared.stats();
+        shared.counters.meters.tell(&stats);
+        if !shared.options.publish {
+            return;
+        }
         let (holds, failure) = {
             let state = shared.lock();
             (state.control.holds.clone(), state.failure().cloned())

@@ -97,7 +97,7 @@ pub(crate) fn unprivileged(place: &Path) -> Command {
     command
 }
 
-/// What the command writes to a terminal until it ends or there is enough of it; then it is killed.
+/// What the command writes to a terminal, on standard output, until it ends or there is enough of it; then it is killed.
 #[cfg(unix)]
 pub(crate) fn on_terminal(mut command: Command, enough: impl Fn(&str) -> bool) -> String {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -107,7 +107,7 @@ pub(crate) fn on_terminal(mut command: Command, enough: impl Fn(&str) -> bool) -
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
     let screen = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
-    command.stdout(screen.try_clone().unwrap()).stderr(screen);
+    command.stdout(screen).stderr(Stdio::null());
     let mut running = Running(command.spawn().unwrap());
     drop(command); // It has the other end open.
     let (mut shown, mut some) = (String::new(), [0; 4096]);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::exit::{Failure, Status};
-use crate::output::{Column, Output};
+use crate::output::{Column, Output, Tone};
 use crate::{units, verdict};
 use watch::{Activity, Health, Look, Watch};
 
@@ -101,7 +101,7 @@ fn print(args: &Args, look: &Look, redraws: bool) -> Result<(), Failure> {
         out.json(&look_json(args, look))?;
     } else {
         if redraws {
-            out.text(CLEAR)?;
+            out.bytes(CLEAR.as_bytes())?;
         }
         print_text(&mut out, args, look)?;
         if !args.once {
@@ -114,7 +114,7 @@ fn print(args: &Args, look: &Look, redraws: bool) -> Result<(), Failure> {
 fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure> {
     out.field("log", args.dir.display())?;
     out.field("writer", writer_text(look))?;
-    out.field("state", state_text(look))?;
+    out.toned("state", tone(look), state_text(look))?;
     if let Some(published) = look.published() {
         print_rates(out, look.activity.as_ref(), &Activity::of(published))?;
     } else if let (Some(_), Some(activity)) = (&look.writer, &look.activity) {
@@ -194,6 +194,16 @@ fn state_text(look: &Look) -> String {
         Health::Silent => format!("{}: it said nothing for {age}, with a flush under way", name.to_uppercase()),
         Health::Idle if published.is_some() => format!("{name} for {age}"),
         Health::Idle | Health::Running => name.to_owned(),
+    }
+}
+
+fn tone(look: &Look) -> Tone {
+    match look.health() {
+        Health::Closed => verdict::tone(look.verdict.as_ref()),
+        Health::Running => Tone::Good,
+        Health::Idle => Tone::Plain,
+        Health::Stalled | Health::Silent => Tone::Warn,
+        Health::Failed => Tone::Bad,
     }
 }
 
