@@ -529,7 +529,9 @@ impl Shared {
         let tail = std::mem::take(&mut state.tail_wakers);
         drop(state);
         wakers.into_iter().chain(tail).for_each(Waker::wake);
-        self.counters.meters.tell(&self.stats());
+        if cfg!(feature = "metrics") {
+            self.counters.meters.tell(&self.stats());
+        }
         closed
     }
 
