@@ -43,6 +43,11 @@
 //! counters, gauges and histograms for the recorder of the `metrics` facade that is installed when a log is opened; names and units are in
 //! `docs/OPERATIONS.md`.
 
+#[cfg(not(foreword_ablation))]
+mod ablation;
+#[cfg(foreword_ablation)]
+#[doc(hidden)]
+pub mod ablation;
 mod assemble;
 mod background;
 #[cfg(not(foreword_bug))]
