@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::exit::{Failure, Status};
+use crate::output::Tone;
 
 #[derive(Parser)]
 #[command(
@@ -30,6 +31,8 @@ Example:
   foreword verify mylog"
 )]
 struct Cli {
+    #[command(flatten)]
+    color: colorchoice_clap::Color,
     #[command(subcommand)]
     command: Command,
 }
@@ -41,6 +44,7 @@ enum Command {
     Verify(cmd::verify::Args),
     Repair(cmd::repair::Args),
     Stat(cmd::stat::Args),
+    Top(cmd::top::Args),
     Truncate(cmd::truncate::Args),
     Dump(cmd::dump::Args),
     Doctor(cmd::doctor::Args),
@@ -51,6 +55,8 @@ enum Command {
     Chaos(cmd::chaos::Args),
     #[command(hide = true)]
     ChaosWorker(victim::Args),
+    Completions(cmd::manual::CompletionsArgs),
+    Man(cmd::manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -62,12 +68,14 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(told.use_stderr()));
         }
     };
+    cli.color.write_global();
     let done = match cli.command {
         Command::Append(args) => cmd::append::run(&args),
         Command::Cat(args) => cmd::cat::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Repair(args) => cmd::repair::run(&args),
         Command::Stat(args) => cmd::stat::run(&args),
+        Command::Top(args) => cmd::top::run(&args),
         Command::Truncate(args) => cmd::truncate::run(&args),
         Command::Dump(args) => cmd::dump::run(&args),
         Command::Doctor(args) => cmd::doctor::run(&args),
@@ -76,10 +84,12 @@ fn main() -> ExitCode {
         Command::DemoWorker(args) => cmd::demo::worker::run(&args),
         Command::Chaos(args) => cmd::chaos::run(&args),
         Command::ChaosWorker(args) => cmd::chaos::worker::run(&args),
+        Command::Completions(args) => cmd::manual::completions(&args),
+        Command::Man(args) => cmd::manual::man(&args),
     };
     let status = done.unwrap_or_else(|failure| {
         if !matches!(failure, Failure::OutputClosed) {
-            let _ = writeln!(std::io::stderr(), "foreword: {failure}");
+            let _ = writeln!(anstream::stderr(), "{0}foreword:{0:#} {failure}", Tone::Bad.style());
         }
         failure.status()
     });

@@ -46,6 +46,22 @@ pub(crate) fn human(bytes: u64) -> String {
     format!("{value:.1} TiB")
 }
 
+/// A time for people who wait: `0.4 s`, `12 s`, `3 min 5 s`, `7 h 30 min`, `12 days 3 h`.
+pub(crate) fn long_time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let two = |large: u64, large_name, small: u64, small_name| match small {
+        0 => format!("{large} {large_name}"),
+        _ => format!("{large} {large_name} {small} {small_name}"),
+    };
+    match seconds {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        60..3600 => two(seconds / 60, "min", seconds % 60, "s"),
+        3600..86_400 => two(seconds / 3600, "h", seconds / 60 % 60, "min"),
+        _ => two(seconds / 86_400, if seconds < 172_800 { "day" } else { "days" }, seconds / 3600 % 24, "h"),
+    }
+}
+
 /// Megabytes (10^6) a second.
 pub(crate) fn megabytes_per_second(bytes: u64, time: Duration) -> f64 {
     bytes as f64 / 1e6 / time.as_secs_f64().max(1e-9)
@@ -74,6 +90,13 @@ mod tests {
         for wrong in ["", "100", "s", "1h", "-1s", "1.2.3s"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn long_times() {
+        let text = |seconds| long_time(Duration::from_secs_f64(seconds));
+        let times = [0.42, 12.9, 185.0, 3600.0, 27_000.0, 90_000.0, 604_800.0].map(text);
+        assert_eq!(times, ["0.4 s", "12 s", "3 min 5 s", "1 h", "7 h 30 min", "1 day 1 h", "7 days"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use foreword::{Damage, Lsn, Verdict};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
-use crate::output::Output;
+use crate::output::{Output, Tone};
 
 /// One word for the verdict; `None` is that of a log with a writer.
 pub(crate) fn name(verdict: Option<&Verdict>) -> &'static str {
@@ -27,6 +27,15 @@ pub(crate) fn sentence(verdict: Option<&Verdict>) -> String {
             damage.kind.row(damage.proven)
         ),
         Some(other) => other.name().to_owned(),
+    }
+}
+
+/// How bad it is.
+pub(crate) fn tone(verdict: Option<&Verdict>) -> Tone {
+    match verdict {
+        Some(Verdict::Corruption(_)) => Tone::Bad,
+        Some(Verdict::TornTail) => Tone::Warn,
+        _ => Tone::Good,
     }
 }
 

@@ -209,6 +209,12 @@ fn a_hold_keeps_what_truncate_would_drop() {
     assert!(said.text().contains("LSN 40 to 100") && said.err.contains("`archiver` keeps LSN 40"), "{said:?}");
     assert!(run(&["stat", dir.str()]).text().contains("`archiver` keeps LSN 40"));
     assert_eq!(run(&["stat", dir.str(), "--json"]).json()["holds"]["archiver"], 40);
+    // Its owner is gone for good.
+    assert!(run(&["truncate", dir.str(), "--release", "nobody"]).status(1).err.contains("no hold `nobody`"));
+    run(&["truncate", dir.str(), "--release", "archiver", "--before", "60"]).status(1);
+    run(&["truncate", dir.str(), "--release", "archiver"]).status(0);
+    assert_eq!(run(&["stat", dir.str(), "--json"]).json()["holds"], serde_json::json!({}));
+    assert!(run(&["truncate", dir.str(), "--before", "60"]).status(0).text().contains("LSN 60 to 100"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The one owner of background work: a thread that syncs (for futures, by policy, and the mark when the log falls idle), and one that
-//! prepares the next segment. Both end before the log does.
+//! prepares the next segment, and one that tells other processes how the log is doing. All end before the log does.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::Result;
 use crate::commit::{Guard, Shared};
 use crate::error::Doing;
+use crate::publish::{self, Publisher};
 use crate::sync::PoisonError;
 
 /// So long after its last flush a log is idle, and says in a MARK what is durable.
@@ -23,7 +24,9 @@ pub(crate) struct Background {
 impl Background {
     pub(crate) fn start(shared: &Arc<Shared>) -> Result<Background> {
         let mut background = Background { threads: Vec::new() };
-        for (name, work) in [("foreword-sync", sync as fn(&Shared)), ("foreword-prepare", prepare)] {
+        let tells = shared.options.publish || cfg!(feature = "metrics");
+        let publish = tells.then_some(("foreword-stats", publish as fn(&Shared)));
+        for (name, work) in [("foreword-sync", sync as fn(&Shared)), ("foreword-prepare", prepare)].into_iter().chain(publish) {
             let mine = shared.clone();
             let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&mine));
             match spawned.doing("start a thread", &shared.dir.path) {
@@ -42,6 +45,7 @@ impl Background {
         shared.lock().stop = true;
         shared.kick.notify_all();
         for thread in self.threads {
+            thread.thread().unpark();
             // A panic in there has poisoned the log, which says so.
             let _ = thread.join();
         }
@@ -121,6 +125,18 @@ fn prepare(shared: &Shared) {
             }
         }
         state = sleep(shared, state, pause);
+    }
+}
+
+fn publish(shared: &Shared) {
+    let mut publisher = Publisher::new();
+    loop {
+        // Not with the others, who are woken again and again.
+        std::thread::park_timeout(publish::EVERY);
+        if shared.lock().stop {
+            return publisher.withdraw(shared);
+        }
+        publisher.publish(shared);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::bug::{self, Bug};
 use crate::error::Damage;
 use crate::format::{self, Control, LogId, Position, Promise};
 use crate::pace::Pace;
-use crate::reader::{Chain, Source};
+use crate::reader::{Chain, Source, Tails};
 use crate::segment::{Dir, Segment};
 use crate::stats::Counters;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     /// Rises with each change of the chain.
     pub(crate) version: AtomicU64,
     pub(crate) counters: Counters,
+    /// Readers that follow the tail.
+    pub(crate) tails: Tails,
 }
 
 /// One group on its way to the disk.
@@ -65,6 +67,7 @@ pub(crate) struct Flight {
     /// Another was in the air at the same time.
     pub(crate) beside: bool,
     pub(crate) landed: bool,
+    pub(crate) started: Instant,
 }
 
 /// A flight that waits for its share of the committers.
@@ -319,7 +322,8 @@ impl Shared {
         for other in state.flights.iter_mut().filter(|f| !f.landed) {
             (other.beside, beside) = (true, true);
         }
-        state.flights.push_back(Flight { id, reach, sync, members, beside, landed: false });
+        let started = Instant::now();
+        state.flights.push_back(Flight { id, reach, sync, members, beside, landed: false, started });
         state.launched = reach.lsn;
         state.promised = state.promised.max(if frames.is_empty() { Position::default() } else { promise.position });
         // Whoever syncs takes over what was written before without a sync.
@@ -340,7 +344,6 @@ impl Shared {
         }
         drop(state);
         let mut landing = Landing { shared: self, id, done: false };
-        let started = Instant::now();
         let flown = self.write_out(frames.make_contiguous(), promise, sync, &mut dirty, id);
         let took = started.elapsed();
         if sync && flown.is_ok() {
@@ -526,6 +529,9 @@ impl Shared {
         let tail = std::mem::take(&mut state.tail_wakers);
         drop(state);
         wakers.into_iter().chain(tail).for_each(Waker::wake);
+        if cfg!(feature = "metrics") {
+            self.counters.meters.tell(&self.stats());
+        }
         closed
     }
 
@@ -633,6 +639,10 @@ impl Source for Shared {
 
     fn damage(&self) -> Option<Damage> {
         None
+    }
+
+    fn attend(&self, at: &Arc<std::sync::atomic::AtomicU64>) {
+        self.tails.attend(at);
     }
 
     fn wait(&self, beyond: Lsn, timeout: Option<Duration>) -> Result<bool> {

@@ -28,8 +28,9 @@ use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, SegmentHeader,
 };
+use crate::publish::{self, Published};
 use crate::recovery::{self, Entry};
-use crate::segment::{Dir, Found, Segment};
+use crate::segment::{Dir, Found, Segment, UNKNOWN_HOLDER, holder_text};
 use crate::{Error, Lsn, Result};
 
 /// A segment file.
@@ -95,6 +96,33 @@ pub fn segments(dir: impl AsRef<Path>) -> Result<Vec<SegmentInfo>> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Who has a log open for writing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Writer {
+    /// What it wrote of itself in `LOCK`: its process id.
+    pub holder: String,
+    /// How its log is doing, as it said at most a second or so before. `None`: it has not yet, or does not ([`Options::publish`](crate::Options::publish)).
+    pub published: Option<Published>,
+}
+
+/// Who has the log in a directory open for writing, if anybody has, and what it says of itself. Cheap, and without effect on it: two small files
+/// are read.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn writer(dir: impl AsRef<Path>) -> Result<Option<Writer>> {
+    let dir = Dir { disk: Arc::new(OsDisk), path: dir.as_ref().to_owned() };
+    if !dir.has_writer()? {
+        return Ok(None);
+    }
+    let holder = dir.holder();
+    // A killed process leaves its own, until the next has removed it.
+    let its_own = |p: &Published| holder == holder_text(p.process) || holder == UNKNOWN_HOLDER;
+    let published = publish::read(&dir).filter(its_own);
+    Ok(Some(Writer { holder, published }))
 }
 
 fn segments_now(dir: &Dir) -> Result<Vec<SegmentInfo>> {

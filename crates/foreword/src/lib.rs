@@ -49,6 +49,12 @@
 //! That an aligned sector is written whole or not at all, and that what a completed sync covered stays (`docs/GUARANTEES.md`). A failed flush is
 //! final: the log is [`Poisoned`](Error::Poisoned), nothing is retried on bytes of which nothing is known, and reopening recovers. A full disk
 //! is not a failure: [`Error::NoSpace`] comes before anything is half done, and the log goes on when there is room.
+//!
+//! # Features
+//!
+//! Both are off by default, and then there is no code for them. `tracing`: events for operators (recovery verdicts, rotation, slow flushes). `metrics`:
+//! counters, gauges and histograms for the recorder of the `metrics` facade that is installed when a log is opened; names and units are in
+//! `docs/OPERATIONS.md`.
 
 #[cfg(not(foreword_ablation))]
 mod ablation;
@@ -70,9 +76,11 @@ mod format;
 pub mod inspect;
 mod log;
 mod lsn;
+mod meters;
 mod open;
 mod options;
 mod pace;
+mod publish;
 mod reader;
 mod recovery;
 mod rotate;
@@ -91,6 +99,7 @@ pub use log::{Durability, Log};
 pub use lsn::Lsn;
 pub use open::{RepairPlan, repair_plan};
 pub use options::{OnDamage, Options, SyncPolicy};
+pub use publish::Published;
 pub use reader::{Iter, Reader, Record, RecordRef};
 pub use recovery::Verdict;
 pub use stats::{Histogram, RecoveryReport, Stats};

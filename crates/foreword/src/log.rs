@@ -13,7 +13,7 @@ use crate::disk::DiskFile;
 use crate::format::{self, HOLD_NAME_MAX, HOLDS_MAX, LogId};
 use crate::open::{self, Opened};
 use crate::pace::Pace;
-use crate::reader::{Chain, Iter, Reader, Source};
+use crate::reader::{Chain, Iter, Reader, Source, Tails};
 use crate::segment::Dir;
 use crate::stats::{Counters, RecoveryReport, Stats};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -118,6 +118,7 @@ impl Log {
             idle: false,
             stop: false,
         };
+        let counters = Counters::new(&dir.path);
         let shared = Arc::new(Shared {
             dir,
             log,
@@ -133,7 +134,8 @@ impl Log {
             slots: std::array::from_fn(|_| WaitWord::default()),
             chain: RwLock::new(Arc::new(chain)),
             version: AtomicU64::new(0),
-            counters: Counters::default(),
+            counters,
+            tails: Tails::default(),
         });
         let background = if shared.options.background { Some(Background::start(&shared)?) } else { None };
         Ok(Log { shared, background, lock: Some(lock), report })
@@ -441,18 +443,7 @@ impl Log {
     /// Counters and histograms.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let state = self.shared.lock();
-        Stats {
-            records: state.records,
-            record_bytes: state.record_bytes,
-            segments: self.shared.chain().entries.len() as u64,
-            segments_prepared: state.spares.len() as u64,
-            start_lsn: state.control.start,
-            appended_lsn: state.assembler.next_lsn().prev(),
-            written_lsn: state.written,
-            durable_lsn: state.durable.lsn,
-            ..self.shared.counters.read()
-        }
+        self.shared.stats()
     }
 
     /// Stops the background work, syncs, marks the log as closed and gives the lock up: the error of that last sync is returned here. Readers go

@@ -15,7 +15,7 @@ use crate::format::{BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, Link, L
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::segment::{Dir, Found, IDENTITY, Segment, at_once, segment_name};
+use crate::segment::{Dir, Found, IDENTITY, Segment, at_once, holder_text, segment_name};
 use crate::stats::RecoveryReport;
 use crate::{Error, Lsn, Options, Result};
 
@@ -41,7 +41,7 @@ fn open_or_leave(options: &Options, dir: &Dir) -> Result<Opened> {
     let lock = dir.lock()?;
     // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
     let exists = look_before(options, dir)?;
-    let text = format!("process {}\n", std::process::id());
+    let text = format!("{}\n", holder_text(std::process::id()));
     // Only people read it: that there is no room for it is no reason to refuse.
     let _ = lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0));
     // Who wants damage mended means all of it, not only what lies on the way to the end.

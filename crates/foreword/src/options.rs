@@ -127,6 +127,7 @@ pub struct Options {
     pub(crate) sync: SyncPolicy,
     pub(crate) on_damage: OnDamage,
     pub(crate) background: bool,
+    pub(crate) publish: bool,
     pub(crate) expect_lsn: Lsn,
     pub(crate) expect_id: Option<LogId>,
     pub(crate) disk: Arc<dyn Disk>,
@@ -143,6 +144,7 @@ impl fmt::Debug for Options {
             .field("sync", &self.sync)
             .field("on_damage", &self.on_damage)
             .field("background", &self.background)
+            .field("publish", &self.publish)
             .field("disk", &self.disk)
             .finish_non_exhaustive()
     }
@@ -167,6 +169,7 @@ impl Options {
             sync: SyncPolicy::default(),
             on_damage: OnDamage::default(),
             background: true,
+            publish: true,
             expect_lsn: Lsn::ZERO,
             expect_id: None,
             disk: Arc::new(OsDisk),
@@ -232,6 +235,15 @@ impl Options {
     #[must_use]
     pub fn background(mut self, background: bool) -> Options {
         self.background = background;
+        self
+    }
+
+    /// Whether the log tells other processes how it is doing (the default): about once a second, if anything has changed, it writes its counters into the
+    /// file `STATS` in its directory, for [`inspect::writer`](crate::inspect::writer) and `foreword top`. Nothing waits for that file, and nothing is
+    /// decided by it. Without [`background`](Options::background) there is none.
+    #[must_use]
+    pub fn publish(mut self, publish: bool) -> Options {
+        self.publish = publish;
         self
     }
 

@@ -5,7 +5,8 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     fn limit(&self, seen: Lsn) -> Result<Lsn>;
     /// Why the log ends where it does, if it should not.
     fn damage(&self) -> Option<Damage>;
+    /// Takes note of a reader that follows the tail, by the last LSN that it has read.
+    fn attend(&self, _at: &Arc<AtomicU64>) {}
     /// Waits until the limit is beyond an LSN (`true`), the time is over, or the log is closed.
     fn wait(&self, beyond: Lsn, timeout: Option<Duration>) -> Result<bool>;
     /// As `wait`, without blocking: wakes when it is worth asking again. `Ready(false)`: the log is closed.
@@ -107,6 +110,32 @@ pub struct Reader {
     limit: Lsn,
     walker: Option<Walker>,
     span: Span,
+    /// The last LSN that was read, for the log to see; once the reader follows the tail.
+    at: Option<Arc<AtomicU64>>,
+}
+
+/// The readers that follow a log's tail.
+#[derive(Debug, Default)]
+pub(crate) struct Tails(Mutex<Vec<Weak<AtomicU64>>>);
+
+impl Tails {
+    pub(crate) fn attend(&self, at: &Arc<AtomicU64>) {
+        self.those_there(|tails| tails.push(Arc::downgrade(at)));
+    }
+
+    /// How many there are, and the last LSN that the slowest has read.
+    pub(crate) fn slowest(&self) -> (u64, Lsn) {
+        self.those_there(|tails| {
+            let read = tails.iter().filter_map(|tail| Some(tail.upgrade()?.load(Ordering::Relaxed)));
+            (tails.len() as u64, Lsn(read.min().unwrap_or(0)))
+        })
+    }
+
+    fn those_there<T>(&self, with: impl FnOnce(&mut Vec<Weak<AtomicU64>>) -> T) -> T {
+        let mut tails = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tails.retain(|tail| tail.strong_count() > 0);
+        with(&mut tails)
+    }
 }
 
 /// The records that begin in one frame; the last may have been gathered from several.
@@ -137,7 +166,7 @@ impl Reader {
         let version = source.version();
         let chain = source.chain();
         let next = from.max(chain.start);
-        Reader { source, chain, version, next, limit: Lsn::ZERO, walker: None, span: Span::default() }
+        Reader { source, chain, version, next, limit: Lsn::ZERO, walker: None, span: Span::default(), at: None }
     }
 
     /// The LSN of the record that [`next`](Reader::next) will read, as far as it is known.
@@ -246,6 +275,7 @@ impl Reader {
     /// # Errors
     /// As [`next`](Reader::next).
     pub fn wait_next(&mut self, timeout: Option<Duration>) -> Result<Option<RecordRef<'_>>> {
+        self.attend();
         if !self.readable(self.next)? && !self.source.wait(self.next.prev(), timeout)? {
             return Ok(None);
         }
@@ -260,10 +290,20 @@ impl Reader {
     /// # Errors
     /// As [`next`](Reader::next).
     pub async fn next_async(&mut self) -> Result<Option<RecordRef<'_>>> {
+        self.attend();
         if !self.readable(self.next)? && !(Tail { source: self.source.clone(), beyond: self.next.prev() }).await? {
             return Ok(None);
         }
         self.next()
+    }
+
+    /// Lets the log see how far this reader has come, now that it follows the tail.
+    fn attend(&mut self) {
+        let read = self.next.prev().0;
+        match &self.at {
+            Some(at) => at.store(read, Ordering::Relaxed),
+            None => self.source.attend(self.at.insert(Arc::new(AtomicU64::new(read)))),
+        }
     }
 
     /// Whether a record may be read; looks at what has changed.
@@ -306,6 +346,9 @@ impl Reader {
     fn load(&mut self, lsn: Lsn) -> Result<()> {
         if self.span.has(lsn) {
             return Ok(());
+        }
+        if let Some(at) = &self.at {
+            at.store(lsn.prev().0, Ordering::Relaxed);
         }
         let in_chain = |w: &Walker| self.chain.entries.iter().any(|e| e.epoch == w.segment().epoch());
         let goes_on = self.span.header.is_some()

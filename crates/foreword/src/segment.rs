@@ -16,6 +16,7 @@ use crate::{Error, Lsn, Result};
 pub(crate) const IDENTITY: &str = "LOG";
 pub(crate) const LOCK: &str = "LOCK";
 pub(crate) const DAMAGED: &str = "damaged";
+pub(crate) const STATS: &str = "STATS";
 const TMP: &str = ".tmp";
 
 /// Beyond what any log reaches; so epochs can be counted up without a thought of overflow.
@@ -36,6 +37,14 @@ pub(crate) fn segment_name(epoch: u64) -> String {
     format!("{epoch:020}.seg")
 }
 
+/// Where the file cannot be read while it is locked (Windows).
+pub(crate) const UNKNOWN_HOLDER: &str = "by an unknown process";
+
+/// What a writer puts into `LOCK`.
+pub(crate) fn holder_text(process: u32) -> String {
+    format!("process {process}")
+}
+
 fn parse_segment_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     let epoch = (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?;
@@ -47,6 +56,7 @@ fn parse_segment_name(name: &str) -> Option<u64> {
 pub(crate) struct Names {
     /// Epochs with a segment file, ascending.
     pub(crate) epochs: Vec<u64>,
+    /// What the next writer removes.
     pub(crate) temporary: Vec<String>,
     pub(crate) identity: bool,
     /// Names that a log does not use.
@@ -83,7 +93,8 @@ impl Dir {
             match parse_segment_name(&name) {
                 Some(epoch) => names.epochs.push(epoch),
                 None if name == IDENTITY => names.identity = true,
-                None if name.ends_with(TMP) => names.temporary.push(name),
+                // Stats that are there when a log is opened are of a process that was killed.
+                None if name.ends_with(TMP) || name == STATS => names.temporary.push(name),
                 None if name == LOCK || name == DAMAGED => {}
                 None => names.others.push(name),
             }
@@ -109,14 +120,14 @@ impl Dir {
     }
 
     /// What the lock's holder wrote of itself.
-    fn holder(&self) -> String {
+    pub(crate) fn holder(&self) -> String {
         let read = || -> io::Result<String> {
             let file = self.disk.open(&self.file(LOCK), Access::Read)?;
             let mut text = [0; 100];
             let n = disk::read_full(&*file, &mut text, 0)?;
             Ok(String::from_utf8_lossy(&text[..n]).trim().to_owned())
         };
-        read().ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "by an unknown process".into())
+        read().ok().filter(|text| !text.is_empty()).unwrap_or_else(|| UNKNOWN_HOLDER.into())
     }
 
     pub(crate) fn has_writer(&self) -> Result<bool> {

@@ -1,8 +1,10 @@
 //! Counters and histograms: what an operator reads.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::meters::Meters;
 use crate::{Lsn, Verdict};
 
 /// A histogram with a bucket for each power of two.
@@ -117,9 +119,19 @@ pub struct Stats {
     pub written_lsn: Lsn,
     /// The last LSN that survives the machine.
     pub durable_lsn: Lsn,
+    /// Groups on their way to the disk now.
+    pub flights: u64,
+    /// How long the oldest of them has been on its way, in nanoseconds; 0 if there is none. That of a disk that stalls grows.
+    pub flight_nanos: u64,
+    /// Readers of this process that follow the tail: that have waited for a record at least once.
+    pub readers: u64,
+    /// The last LSN that the slowest of them has read; the durable LSN minus this is its lag.
+    pub slowest_reader_lsn: Lsn,
+    /// The log failed, and accepts nothing more ([`Error::Poisoned`](crate::Error::Poisoned)).
+    pub failed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) written_bytes: AtomicU64,
     flushes: AtomicU64,
@@ -130,17 +142,35 @@ pub(crate) struct Counters {
     pub(crate) created: AtomicU64,
     pub(crate) recycled: AtomicU64,
     pub(crate) removed: AtomicU64,
+    pub(crate) meters: Meters,
 }
 
 impl Counters {
+    pub(crate) fn new(dir: &Path) -> Counters {
+        Counters {
+            written_bytes: AtomicU64::default(),
+            flushes: AtomicU64::default(),
+            flush_nanos: AtomicHistogram::default(),
+            group_records: AtomicHistogram::default(),
+            rotations: AtomicU64::default(),
+            rotation_wait_nanos: AtomicHistogram::default(),
+            created: AtomicU64::default(),
+            recycled: AtomicU64::default(),
+            removed: AtomicU64::default(),
+            meters: Meters::new(dir),
+        }
+    }
+
     pub(crate) fn flushed(&self, took: Duration, records: u64) {
         self.flushes.fetch_add(1, Relaxed);
         self.flush_nanos.record(took.as_nanos() as u64);
         self.group_records.record(records);
+        self.meters.flushed(took, records);
     }
 
     pub(crate) fn waited_for_segment(&self, took: Duration) {
         self.rotation_wait_nanos.record(took.as_nanos() as u64);
+        self.meters.waited_for_segment(took);
     }
 
     /// The part of the stats that is counted.

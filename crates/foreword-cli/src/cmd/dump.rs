@@ -6,7 +6,7 @@ use foreword::inspect::{self, Content, ControlInfo, Frame};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
-use crate::output::Output;
+use crate::output::{Output, Tone};
 use crate::verdict;
 
 /// Show each structure in the log's files with its offset
@@ -36,20 +36,16 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     for epoch in epochs {
         let frames = inspect::frames(&args.dir, epoch)?;
         if !args.json {
-            out.line(format_args!("segment {epoch}"))?;
+            let title = out.paint(Tone::Name, format!("segment {epoch}"));
+            out.line(format_args!("{title}"))?;
         }
         for frame in frames {
             let frame = frame?;
             if args.json {
                 out.json(&frame_json(epoch, &frame))?;
             } else {
-                out.line(format_args!(
-                    "{:>11}  {:>7}  {:<9}  {}",
-                    frame.offset,
-                    frame.bytes,
-                    kind(&frame.content),
-                    text(&frame)
-                ))?;
+                let kind = out.paint(tone(&frame.content), format!("{:<9}", kind(&frame.content)));
+                out.line(format_args!("{:>11}  {:>7}  {kind}  {}", frame.offset, frame.bytes, text(&frame)))?;
             }
         }
     }
@@ -68,6 +64,14 @@ fn kind(content: &Content) -> &'static str {
         Content::Torn => "TORN",
         Content::Damaged(_) => "DAMAGED",
         _ => "?",
+    }
+}
+
+fn tone(content: &Content) -> Tone {
+    match content {
+        Content::Torn => Tone::Warn,
+        Content::Damaged(_) => Tone::Bad,
+        _ => Tone::Plain,
     }
 }
 

@@ -8,8 +8,10 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod dump;
 mod ground;
+pub(crate) mod manual;
 pub(crate) mod repair;
 pub(crate) mod stat;
+pub(crate) mod top;
 pub(crate) mod truncate;
 pub(crate) mod verify;
 

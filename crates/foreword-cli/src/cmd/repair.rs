@@ -6,7 +6,7 @@ use foreword::{Damage, Lsn, OnDamage, RepairPlan};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
-use crate::output::Output;
+use crate::output::{Output, Tone};
 use crate::verdict;
 
 /// Show what going on with a damaged log would give up; do it with --apply
@@ -97,14 +97,14 @@ fn print_text(out: &mut Output, args: &Args, damage: Option<&Damage>, plans: &[T
             None => Ok(()),
         };
     };
-    out.field("damage", if damage.proven { "proven" } else { "possible" })?;
+    out.toned("damage", Tone::Bad, if damage.proven { "proven" } else { "possible" })?;
     verdict::damage_fields(out, damage)?;
     for told in plans {
         out.line(format_args!(""))?;
         out.field(flag(told.action), if args.apply { "done" } else { "would do this (with --apply):" })?;
         let gone =
             if told.given_up.is_empty() { "nothing".to_owned() } else { format!("LSN {}", verdict::stretches(&told.given_up)) };
-        out.field("gives up", gone)?;
+        out.toned("gives up", if told.given_up.is_empty() { Tone::Good } else { Tone::Warn }, gone)?;
         out.field("puts aside", files(&told.put_aside))?;
         out.field("log ends", format_args!("with LSN {}", told.last_lsn))?;
     }

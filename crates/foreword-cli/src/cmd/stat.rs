@@ -7,7 +7,7 @@ use foreword::{Lsn, View};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
-use crate::output::{Column, Output};
+use crate::output::{Column, Output, Tone};
 use crate::{units, verdict};
 
 /// Show a log's segments, records and sizes
@@ -54,7 +54,7 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
     let found = view.verdict();
     out.field("log", view.id())?;
     out.field("writer", if view.has_writer() { "has it open" } else { "none" })?;
-    out.field("verdict", verdict::sentence(found.as_ref()))?;
+    out.toned("verdict", verdict::tone(found.as_ref()), verdict::sentence(found.as_ref()))?;
     if let Some(damage) = verdict::damage(found.as_ref()) {
         verdict::damage_fields(out, damage)?;
     }
@@ -67,15 +67,16 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         out.field("given up", format_args!("LSN {}, in earlier repairs", verdict::stretches(&view.lost())))?;
     }
     out.line(format_args!(""))?;
-    let rows: Vec<Vec<String>> = segments.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = segments.iter().map(|segment| row(out, segment)).collect();
     let numbers = ["epoch", "first LSN", "last LSN", "used", "file", "fill"].map(Column::right);
     out.table(&[&numbers[..], &[Column::left("state")]].concat(), &rows)
 }
 
-fn row(segment: &SegmentInfo) -> Vec<String> {
+fn row(out: &Output, segment: &SegmentInfo) -> Vec<String> {
     let lsn = |lsn: Option<Lsn>| lsn.map_or("-".to_owned(), |lsn| lsn.to_string());
     let state = match &segment.state {
-        SegmentState::Damaged(why) => format!("damaged: {why}"),
+        SegmentState::Damaged(why) => out.paint(Tone::Bad, format!("damaged: {why}")),
+        SegmentState::Current => out.paint(Tone::Good, segment.state.name().to_owned()),
         state => state.name().to_owned(),
     };
     vec![

@@ -48,7 +48,8 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
 }
 
 fn print_text(out: &mut Output, report: &VerifyReport) -> Result<(), Failure> {
-    out.field("verdict", verdict::sentence(report.verdict.as_ref()))?;
+    let found = report.verdict.as_ref();
+    out.toned("verdict", verdict::tone(found), verdict::sentence(found))?;
     if let Some(damage) = verdict::damage(report.verdict.as_ref()) {
         verdict::damage_fields(out, damage)?;
     }

@@ -77,6 +77,52 @@ pub(crate) fn start(args: &[&str]) -> Running {
     Running(foreword().args(args).stdin(Stdio::piped()).spawn().unwrap())
 }
 
+/// The command, to be run without the right to write, even where the tests run as root. It is copied to a place that anyone can reach.
+#[cfg(unix)]
+pub(crate) fn unprivileged(place: &Path) -> Command {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    let program = place.join("foreword");
+    // By another process: were it open for writing in this one, another test's child could have inherited it, and it would be busy.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_foreword")).arg(&program).status();
+    assert!(copied.unwrap().success());
+    for path in [place, &program] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = Command::new(&program);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if std::fs::metadata(place).unwrap().uid() == 0 {
+        command.uid(65534).gid(65534);
+    }
+    command
+}
+
+/// What the command writes to a terminal, on standard output, until it ends or there is enough of it; then it is killed.
+#[cfg(unix)]
+pub(crate) fn on_terminal(mut command: Command, enough: impl Fn(&str) -> bool) -> String {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use std::io::Read;
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let screen = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    command.stdout(screen).stderr(Stdio::null());
+    let mut running = Running(command.spawn().unwrap());
+    drop(command); // It has the other end open.
+    let (mut shown, mut some) = (String::new(), [0; 4096]);
+    let mut terminal = std::fs::File::from(terminal);
+    // When the other end is closed there is an error.
+    while let Ok(n) = terminal.read(&mut some) {
+        shown.push_str(&String::from_utf8_lossy(&some[..n]));
+        if enough(&shown) {
+            running.0.kill().unwrap();
+        }
+    }
+    running.0.wait().unwrap();
+    shown
+}
+
 pub(crate) struct Dir {
     _temp: tempfile::TempDir,
     path: PathBuf,

@@ -1,0 +1,286 @@
+//! `foreword top`: a log that another process has open, as it goes.
+
+mod watch;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use foreword::{Histogram, Published};
+use foreword_measure::report::Unit;
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::exit::{Failure, Status};
+use crate::output::{Column, Output, Tone};
+use crate::{units, verdict};
+use watch::{Activity, Health, Look, Watch};
+
+/// Home, and all that was there is gone.
+const CLEAR: &str = "\x1b[H\x1b[J";
+/// How long a signal may wait.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Watch a log that another process has open
+///
+/// Shows rates, group sizes, the latency of flushes, segments, holds and readers that lag, until it is interrupted. A process that has a log open says once a
+/// second how it is doing, in the file STATS; if it does not (`Options::publish`), what the log's files say is shown. The process is not disturbed:
+/// nothing is written, and no lock is taken that it could meet. Quantiles are upper bounds: the next power of two.
+///
+/// States: running, idle, closed (no process has it open), stalled (a flush takes more than a second), silent (the process should have said something
+/// meanwhile: it is stopped, or has no processor), failed (the log accepts nothing more).
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  foreword top mylog
+  foreword top mylog --once
+  foreword top mylog --json --interval 10s >> mylog.top
+  foreword top mylog --once --json | jq '.state, .flush_p99_seconds'")]
+pub(crate) struct Args {
+    /// The log's directory
+    dir: PathBuf,
+    /// How often to look: 100ms to 1h. A log says how it is doing once a second
+    #[arg(long, short, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    interval: Duration,
+    /// Look twice, an interval apart, show what happened between, and end
+    #[arg(long, short = '1')]
+    once: bool,
+    /// Print one JSON object for each look
+    #[arg(long)]
+    json: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let time = units::time(text)?;
+    let fits = (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&time);
+    fits.then_some(time).ok_or_else(|| "from 100ms to 1h (60m)".to_owned())
+}
+
+pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, interrupted.clone()).map_err(Failure::io("handle signals"))?;
+    }
+    let redraws = !args.once && !args.json && std::io::stdout().is_terminal();
+    let mut watch = Watch::new(&args.dir);
+    let first = watch.look()?;
+    if redraws {
+        print(args, &first, redraws)?;
+    }
+    while sleep(args.interval, &interrupted) {
+        let mut look = watch.look()?;
+        // The log may not have said anything in an interval of less than a second.
+        while args.once && look.activity.is_none() && sleep(NAP, &interrupted) {
+            look = watch.look()?;
+        }
+        print(args, &look, redraws)?;
+        if args.once {
+            break;
+        }
+    }
+    Ok(Status::Fine)
+}
+
+/// Whether to go on after the time.
+fn sleep(time: Duration, interrupted: &AtomicBool) -> bool {
+    let started = Instant::now();
+    while !interrupted.load(Ordering::Relaxed) {
+        match time.checked_sub(started.elapsed()) {
+            Some(left) => std::thread::sleep(left.min(NAP)),
+            None => return true,
+        }
+    }
+    false
+}
+
+fn print(args: &Args, look: &Look, redraws: bool) -> Result<(), Failure> {
+    // Opened for each: in between, nothing holds standard output.
+    let mut out = Output::new();
+    if args.json {
+        out.json(&look_json(args, look))?;
+    } else {
+        if redraws {
+            out.bytes(CLEAR.as_bytes())?;
+        }
+        print_text(&mut out, args, look)?;
+        if !args.once {
+            out.line(format_args!(""))?;
+        }
+    }
+    out.flush()
+}
+
+fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure> {
+    out.field("log", args.dir.display())?;
+    out.field("writer", writer_text(look))?;
+    out.toned("state", tone(look), state_text(look))?;
+    if let Some(published) = look.published() {
+        print_rates(out, look.activity.as_ref(), &Activity::of(published))?;
+    } else if let (Some(_), Some(activity)) = (&look.writer, &look.activity) {
+        out.field("records/s", Unit::Count.text(activity.per_second(activity.records)))?;
+    }
+    out.field("records", verdict::range(look.start, look.durable))?;
+    if let Some(Published { stats, .. }) = look.published() {
+        let waiting = stats.appended_lsn.0.saturating_sub(stats.durable_lsn.0);
+        let aloft = match stats.flights {
+            0 => "no flush under way".to_owned(),
+            1 => format!("a flush under way for {}", nanos(stats.flight_nanos)),
+            n => format!("{n} flushes under way, the oldest for {}", nanos(stats.flight_nanos)),
+        };
+        out.field("waiting", format_args!("{waiting} records are not durable yet; {aloft}"))?;
+    }
+    out.field("segments", segments_text(look))?;
+    for (name, lsn) in &look.holds {
+        let kept = (look.durable.0 + 1).saturating_sub(lsn.0.max(look.start.0));
+        out.field("hold", format_args!("`{name}` keeps LSN {lsn} and later: {kept} records"))?;
+    }
+    match look.published().map(|p| (p.stats.readers, reader_lag(p))) {
+        None | Some((0, _)) => Ok(()),
+        Some((n, lag)) => {
+            out.field("readers", format_args!("{n} follow the tail in that process; the slowest is {lag} records behind"))
+        }
+    }
+}
+
+fn print_rates(out: &mut Output, now: Option<&Activity>, all: &Activity) -> Result<(), Failure> {
+    /// A row: its name, and what it says of an activity.
+    type Row = (&'static str, fn(&Activity) -> Option<String>);
+    let rows: [Row; 7] = [
+        ("records/s", |a| Some(Unit::Count.text(a.per_second(a.records)))),
+        ("bytes/s", |a| Some(Unit::BytesPerSecond.text(a.per_second(a.work.as_ref()?.record_bytes)))),
+        ("to disk/s", |a| Some(Unit::BytesPerSecond.text(a.per_second(a.work.as_ref()?.written_bytes)))),
+        ("flushes/s", |a| Some(Unit::Count.text(a.per_second(a.work.as_ref()?.flushes)))),
+        ("group", |a| Some(Unit::Count.text(any(&a.work.as_ref()?.group_records)?.mean()))),
+        ("flush p50", |a| Some(nanos(any(&a.work.as_ref()?.flush_nanos)?.quantile(0.5)))),
+        ("flush p99", |a| Some(nanos(any(&a.work.as_ref()?.flush_nanos)?.quantile(0.99)))),
+    ];
+    let cell = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|(name, of)| vec![(*name).to_owned(), cell(now.and_then(of)), cell(of(all))]).collect();
+    out.line(format_args!(""))?;
+    out.table(&[Column::left(""), Column::right("now"), Column::right("since opened")], &rows)?;
+    out.line(format_args!(""))
+}
+
+/// A histogram that has anything in it.
+fn any(histogram: &Histogram) -> Option<&Histogram> {
+    Some(histogram).filter(|h| h.count() > 0)
+}
+
+fn nanos(nanos: u64) -> String {
+    Unit::Seconds.text(nanos as f64 / 1e9)
+}
+
+fn writer_text(look: &Look) -> String {
+    match (&look.writer, look.published()) {
+        (None, _) => "none: no process has the log open".to_owned(),
+        (Some(writer), Some(published)) => format!("{}, for {}", writer.holder, units::long_time(published.open_for)),
+        (Some(writer), None) => format!("{}, which does not say how it is doing (yet): from the files", writer.holder),
+    }
+}
+
+fn state_text(look: &Look) -> String {
+    let name = look.health().name();
+    let published = look.published();
+    let age = units::long_time(look.age);
+    match look.health() {
+        Health::Closed => format!("{name}; {}", verdict::sentence(look.verdict.as_ref())),
+        Health::Failed => {
+            let why = published.and_then(|p| p.failure.as_deref()).unwrap_or_default();
+            format!("{}: {why}", name.to_uppercase())
+        }
+        Health::Stalled => format!("{}: the disk does not answer", name.to_uppercase()),
+        Health::Silent => format!("{}: it said nothing for {age}, with a flush under way", name.to_uppercase()),
+        Health::Idle if published.is_some() => format!("{name} for {age}"),
+        Health::Idle | Health::Running => name.to_owned(),
+    }
+}
+
+fn tone(look: &Look) -> Tone {
+    match look.health() {
+        Health::Closed => verdict::tone(look.verdict.as_ref()),
+        Health::Running => Tone::Good,
+        Health::Idle => Tone::Plain,
+        Health::Stalled | Health::Silent => Tone::Warn,
+        Health::Failed => Tone::Bad,
+    }
+}
+
+fn segments_text(look: &Look) -> String {
+    let size = units::human(look.disk_bytes);
+    match look.published() {
+        None => format!("{} files; {size} on disk", look.segment_files),
+        Some(Published { stats, .. }) => {
+            let waits = any(&stats.rotation_wait_nanos);
+            let waited = waits.map(|w| format!(", {} of which waited, {} at most", w.count(), nanos(w.quantile(1.0))));
+            format!(
+                "{} and {} prepared; {size} on disk; {} rotations{}",
+                stats.segments,
+                stats.segments_prepared,
+                stats.rotations,
+                waited.unwrap_or_default()
+            )
+        }
+    }
+}
+
+fn reader_lag(published: &Published) -> u64 {
+    published.stats.durable_lsn.0.saturating_sub(published.stats.slowest_reader_lsn.0)
+}
+
+fn look_json(args: &Args, look: &Look) -> Value {
+    let published = look.published();
+    let mut value = json!({
+        "dir": args.dir.display().to_string(),
+        "state": look.health().name(),
+        "writer": look.writer.as_ref().map(|w| &w.holder),
+        "verdict": look.writer.is_none().then(|| verdict::name(look.verdict.as_ref())),
+        "start_lsn": look.start.0,
+        "durable_lsn": look.durable.0,
+        "holds": look.holds.iter().map(|(name, lsn)| (name.clone(), Value::from(lsn.0))).collect::<Value>(),
+        "disk_bytes": look.disk_bytes,
+        "segment_files": look.segment_files,
+        "now": look.activity.as_ref().map(activity_json),
+        "since_opened": published.map(|p| activity_json(&Activity::of(p))),
+    });
+    if let Some(published) = published {
+        let Published { process, open_for, stats, failure, .. } = published;
+        let more = json!({
+            "process": process,
+            "open_seconds": open_for.as_secs_f64(),
+            "age_seconds": look.age.as_secs_f64(),
+            "failure": failure,
+            "appended_lsn": stats.appended_lsn.0,
+            "flushes_under_way": stats.flights,
+            "oldest_flush_seconds": stats.flight_nanos as f64 / 1e9,
+            "segments": stats.segments,
+            "segments_prepared": stats.segments_prepared,
+            "rotations": stats.rotations,
+            "rotation_waits": stats.rotation_wait_nanos.count(),
+            "readers": stats.readers,
+            "reader_lag_records": (stats.readers > 0).then(|| reader_lag(published)),
+        });
+        if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+            value.extend(more);
+        }
+    }
+    value
+}
+
+/// Quantities that are not known are null.
+fn activity_json(activity: &Activity) -> Value {
+    let work = activity.work.as_ref();
+    let rate = |count: u64| activity.per_second(count);
+    let quantile = |q| work.and_then(|w| any(&w.flush_nanos)).map(|h| h.quantile(q) as f64 / 1e9);
+    json!({
+        "seconds": activity.seconds,
+        "records_per_second": rate(activity.records),
+        "bytes_per_second": work.map(|w| rate(w.record_bytes)),
+        "written_bytes_per_second": work.map(|w| rate(w.written_bytes)),
+        "flushes_per_second": work.map(|w| rate(w.flushes)),
+        "records_per_flush": work.and_then(|w| any(&w.group_records)).map(Histogram::mean),
+        "flush_p50_seconds": quantile(0.5),
+        "flush_p99_seconds": quantile(0.99),
+    })
+}

@@ -1,0 +1,248 @@
+//! A log, looked at again and again from outside. While its writer says how it is doing, nothing else of the log is read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use foreword::inspect::{self, Writer};
+use foreword::{Histogram, Lsn, Published, Stats, Verdict, View};
+
+use crate::exit::Failure;
+
+/// A log in which something happens says so once a second: what is older than this is not what is.
+const SILENT_AFTER: Duration = Duration::from_millis(2500);
+/// A group that is on its way for so long is not slow, it is stuck.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
+pub(super) struct Watch {
+    dir: PathBuf,
+    /// Opened when it is needed, and kept.
+    view: Option<View>,
+    heard: Option<Heard>,
+    looked: Instant,
+    /// The last LSN by the files, and when.
+    seen: Option<(Lsn, Instant)>,
+}
+
+/// What the writer said last.
+struct Heard {
+    published: Published,
+    /// When it was seen first, and how old it was then, as far as clocks tell.
+    since: Instant,
+    age: Duration,
+    /// What the log had done since it had spoken before.
+    activity: Option<Activity>,
+}
+
+/// What was seen on one look.
+pub(super) struct Look {
+    pub(super) writer: Option<Writer>,
+    /// What the log did between the last two times that it said anything; nothing is known on the first look.
+    pub(super) activity: Option<Activity>,
+    pub(super) start: Lsn,
+    /// The last durable LSN; as far as files say, the last that is known to be.
+    pub(super) durable: Lsn,
+    pub(super) holds: BTreeMap<String, Lsn>,
+    /// Without a writer.
+    pub(super) verdict: Option<Verdict>,
+    /// Of all files in the directory.
+    pub(super) disk_bytes: u64,
+    pub(super) segment_files: u64,
+    /// How long ago the writer said what it did.
+    pub(super) age: Duration,
+}
+
+/// What happened in some time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Activity {
+    pub(super) seconds: f64,
+    pub(super) records: u64,
+    /// All that only the writer knows.
+    pub(super) work: Option<Work>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Work {
+    pub(super) record_bytes: u64,
+    pub(super) written_bytes: u64,
+    pub(super) flushes: u64,
+    pub(super) flush_nanos: Histogram,
+    pub(super) group_records: Histogram,
+}
+
+/// How a log is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// No process has it open.
+    Closed,
+    Running,
+    Idle,
+    /// A group is on its way to the disk, and does not get there.
+    Stalled,
+    /// Something was on its way when the process last said anything, which is long ago.
+    Silent,
+    Failed,
+}
+
+impl Activity {
+    /// All since the log was opened.
+    pub(super) fn of(published: &Published) -> Activity {
+        Activity::in_time(&Stats::default(), &published.stats, published.open_for)
+    }
+
+    /// Between two times that the log said what it had done: in the time between two looks, or, if the log did not rest as long, between the two.
+    fn between(before: &Published, after: &Published, looks: Duration) -> Activity {
+        let all = after.open_for.saturating_sub(before.open_for);
+        let active = all.saturating_sub(after.quiet_for.saturating_sub(before.quiet_for));
+        Activity::in_time(&before.stats, &after.stats, looks.clamp(active, all))
+    }
+
+    fn in_time(before: &Stats, after: &Stats, time: Duration) -> Activity {
+        let rise = |of: fn(&Stats) -> u64| of(after).saturating_sub(of(before));
+        let work = Work {
+            record_bytes: rise(|s| s.record_bytes),
+            written_bytes: rise(|s| s.written_bytes),
+            flushes: rise(|s| s.flushes),
+            flush_nanos: difference(&before.flush_nanos, &after.flush_nanos),
+            group_records: difference(&before.group_records, &after.group_records),
+        };
+        Activity { seconds: time.as_secs_f64(), records: rise(|s| s.records), work: Some(work) }
+    }
+
+    pub(super) fn per_second(&self, count: u64) -> f64 {
+        count as f64 / self.seconds.max(1e-9)
+    }
+}
+
+/// Of counts that only rise. (The sum may have been read a moment before the buckets.)
+fn difference(before: &Histogram, after: &Histogram) -> Histogram {
+    let buckets = std::array::from_fn(|i| after.buckets[i].saturating_sub(before.buckets[i]));
+    Histogram { buckets, sum: after.sum.saturating_sub(before.sum) }
+}
+
+impl Look {
+    pub(super) fn published(&self) -> Option<&Published> {
+        self.writer.as_ref()?.published.as_ref()
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let Some(writer) = &self.writer else { return Health::Closed };
+        let busy = self.activity.as_ref().is_some_and(|a| a.records > 0);
+        let Some(Published { stats, failure, .. }) = &writer.published else {
+            return if busy { Health::Running } else { Health::Idle };
+        };
+        if failure.is_some() {
+            return Health::Failed;
+        }
+        match (stats.flights > 0, self.age > SILENT_AFTER) {
+            (true, true) => Health::Silent,
+            (true, false) if stats.flight_nanos > STALLED_AFTER.as_nanos() as u64 => Health::Stalled,
+            (false, true) => Health::Idle,
+            _ if busy || self.activity.is_none() => Health::Running,
+            _ => Health::Idle,
+        }
+    }
+}
+
+impl Health {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Health::Closed => "closed",
+            Health::Running => "running",
+            Health::Idle => "idle",
+            Health::Stalled => "stalled",
+            Health::Silent => "silent",
+            Health::Failed => "failed",
+        }
+    }
+}
+
+impl Watch {
+    pub(super) fn new(dir: &Path) -> Watch {
+        Watch { dir: dir.to_owned(), view: None, heard: None, looked: Instant::now(), seen: None }
+    }
+
+    pub(super) fn look(&mut self) -> Result<Look, Failure> {
+        let writer = inspect::writer(&self.dir)?;
+        let (disk_bytes, segment_files) = self.sizes()?;
+        let published = writer.as_ref().and_then(|w| w.published.clone());
+        let Some(published) = published else {
+            self.heard = None;
+            return self.look_at_files(writer, disk_bytes, segment_files);
+        };
+        self.seen = None;
+        let heard = self.hear(published);
+        let age = heard.age + heard.since.elapsed();
+        let still = || Activity { seconds: age.as_secs_f64(), records: 0, work: Some(Work::default()) };
+        let published = &heard.published;
+        Ok(Look {
+            activity: if age > SILENT_AFTER { Some(still()) } else { heard.activity.clone() },
+            start: published.stats.start_lsn,
+            durable: published.stats.durable_lsn,
+            holds: published.holds.clone(),
+            verdict: None,
+            disk_bytes,
+            segment_files,
+            age,
+            writer,
+        })
+    }
+
+    /// Sets what the writer says now against what it said before.
+    fn hear(&mut self, published: Published) -> &Heard {
+        let (now, since_last) = (Instant::now(), self.looked.elapsed());
+        self.looked = now;
+        let heard = match self.heard.take() {
+            Some(before) if before.published.process == published.process && before.published.open_for <= published.open_for => {
+                if before.published.open_for == published.open_for {
+                    before
+                } else {
+                    let activity = Some(Activity::between(&before.published, &published, since_last));
+                    Heard { published, since: now, age: Duration::ZERO, activity }
+                }
+            }
+            // The first time; or another process has the log open, or the same has opened it again: its counters began anew.
+            _ => Heard { age: since_unix(published.unix_millis), published, since: now, activity: None },
+        };
+        self.heard.insert(heard)
+    }
+
+    /// Where nobody says how the log is doing: what its files say.
+    fn look_at_files(&mut self, writer: Option<Writer>, disk_bytes: u64, segment_files: u64) -> Result<Look, Failure> {
+        let view = match &self.view {
+            Some(view) => view,
+            None => self.view.insert(View::open(&self.dir)?),
+        };
+        let (durable, now) = (view.last_lsn()?, Instant::now());
+        let activity = self.seen.map(|(before, at)| Activity {
+            seconds: (now - at).as_secs_f64(),
+            records: durable.0.saturating_sub(before.0),
+            work: None,
+        });
+        self.seen = Some((durable, now));
+        let verdict = view.verdict();
+        let (start, holds) = (view.start_lsn(), view.holds());
+        Ok(Look { writer, activity, start, durable, holds, verdict, disk_bytes, segment_files, age: Duration::ZERO })
+    }
+
+    /// The bytes of all files in the directory, and how many of them are segments. A file may go while they are counted.
+    fn sizes(&self) -> Result<(u64, u64), Failure> {
+        let (mut bytes, mut segments) = (0, 0);
+        let entries = match std::fs::read_dir(&self.dir) {
+            // Opening it will say what is wrong.
+            Err(_) => return Ok((0, 0)),
+            Ok(entries) => entries,
+        };
+        for entry in entries {
+            let entry = entry.map_err(Failure::io("list the directory"))?;
+            bytes += entry.metadata().map_or(0, |m| if m.is_file() { m.len() } else { 0 });
+            segments += u64::from(entry.path().extension().is_some_and(|e| e == "seg"));
+        }
+        Ok((bytes, segments))
+    }
+}
+
+fn since_unix(millis: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_millis(millis))
+}

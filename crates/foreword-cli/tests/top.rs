@@ -1,0 +1,269 @@
+//! `foreword top`: what it shows is so, and the log that it shows does not notice.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use common::{Dir, dir, foreword, lsns, on_terminal, run, run_with, start, unprivileged};
+use foreword::{Log, Lsn, Options};
+use serde_json::Value;
+
+/// Tells a thread to stop, however the test ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+fn options() -> Options {
+    Options::new().segment_bytes(64 << 10)
+}
+
+fn once(dir: &Dir) -> Value {
+    run(&["top", dir.str(), "--once", "--json"]).status(0).json()
+}
+
+/// Waits until the log has said all that it did.
+fn said(log: &Log) {
+    let durable = || foreword::inspect::writer(log.dir()).unwrap().unwrap().published.map(|p| p.stats.durable_lsn);
+    common::soon("what the log says", || durable() == Some(log.durable_lsn()));
+}
+
+#[test]
+fn a_running_log_is_shown_as_it_is() {
+    let dir = dir();
+    let mut append = start(&["append", dir.str(), "--quiet", "--segment-size", "64K"]);
+    let mut input = append.0.stdin.take().unwrap();
+    let (stop, holder) = (AtomicBool::new(false), format!("process {}", append.0.id()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(SeqCst) {
+                input.write_all(lsns(1..=100).as_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let _stop = Stop(&stop);
+        common::soon("the log", || dir.path().join("LOG").exists());
+        common::soon("what it does", || once(&dir)["now"]["flushes_per_second"].as_f64() > Some(0.0));
+        let look = once(&dir);
+        let number = |name: &str| look["now"][name].as_f64().unwrap_or_else(|| panic!("{name}: {look}"));
+        assert_eq!(
+            (&look["state"], &look["writer"], &look["verdict"]),
+            (&"running".into(), &holder.clone().into(), &Value::Null)
+        );
+        assert!(
+            number("records_per_second") > 100.0 && number("written_bytes_per_second") > number("bytes_per_second"),
+            "{look}"
+        );
+        let groups = number("records_per_second") / number("flushes_per_second");
+        assert!((groups / number("records_per_flush") - 1.0).abs() < 0.05, "{look}");
+        assert!(number("flush_p50_seconds") > 0.0 && number("flush_p99_seconds") >= number("flush_p50_seconds"), "{look}");
+        assert!((0.5..4.0).contains(&number("seconds")), "{look}");
+        assert!(look["appended_lsn"].as_u64() >= look["durable_lsn"].as_u64() && look["segments"].as_u64() > Some(0), "{look}");
+        let files = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().map_or(0, |m| m.len())).sum::<u64>();
+        assert!((64 << 10..=files + (1 << 20)).contains(&look["disk_bytes"].as_u64().unwrap()), "{look}");
+        let text = run(&["top", dir.str(), "--once"]).status(0);
+        for part in [&holder, "state       running", "now  since opened", "flush p99", "flushes/s"] {
+            assert!(text.text().contains(part), "{part}: {}", text.text());
+        }
+        assert!(!text.text().contains('\x1b'), "no terminal, no escapes");
+    });
+    drop(input);
+    assert!(append.0.wait().unwrap().success());
+    let look = once(&dir);
+    assert_eq!((&look["state"], &look["verdict"], &look["writer"]), (&"closed".into(), &"clean".into(), &Value::Null));
+    let text = run(&["top", dir.str(), "--once"]).status(0);
+    assert!(text.text().contains("no process has the log open") && text.text().contains("clean (row 1)"), "{text:?}");
+}
+
+#[test]
+fn rest_holds_and_readers_are_shown() {
+    let dir = dir();
+    let log = options().open(dir.path()).unwrap();
+    for i in 0..100 {
+        log.append(format!("record {i}").as_bytes()).unwrap();
+    }
+    log.sync().unwrap();
+    log.hold("archiver", Lsn(40)).unwrap();
+    let (mut slow, mut fast) = (log.reader(), log.reader_at(Lsn(101)));
+    slow.wait_next(None).unwrap();
+    assert!(fast.wait_next(Some(Duration::ZERO)).unwrap().is_none());
+    log.commit(b"more").unwrap();
+    said(&log);
+    std::thread::sleep(Duration::from_millis(2600));
+    let look = once(&dir);
+    assert_eq!((&look["state"], &look["durable_lsn"], &look["start_lsn"]), (&"idle".into(), &101.into(), &1.into()), "{look}");
+    assert_eq!((&look["holds"]["archiver"], &look["readers"], &look["flushes_under_way"]), (&40.into(), &2.into(), &0.into()));
+    assert!((100..=101).contains(&look["reader_lag_records"].as_u64().unwrap()), "{look}");
+    assert_eq!(look["now"]["records_per_second"], 0.0);
+    assert!(look["since_opened"]["records_per_second"].as_f64() > Some(0.0), "{look}");
+    let text = run(&["top", dir.str(), "--once"]).status(0);
+    for part in ["`archiver` keeps LSN 40 and later: 62 records", "2 follow the tail", "idle for", "101: LSN 1 to 101"] {
+        assert!(text.text().contains(part), "{part}: {}", text.text());
+    }
+    log.close().unwrap();
+}
+
+#[test]
+fn a_log_that_says_nothing_is_shown_by_its_files() {
+    let dir = dir();
+    let log = options().publish(false).open(dir.path()).unwrap();
+    log.hold("archiver", Lsn(1)).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(SeqCst) {
+                log.commit(b"one").unwrap();
+            }
+        });
+        let _stop = Stop(&stop);
+        let look = once(&dir);
+        assert_eq!(look["state"], "running", "{look}");
+        assert!(look["now"]["records_per_second"].as_f64() > Some(1.0), "{look}");
+        assert_eq!(
+            (&look["now"]["flush_p50_seconds"], &look["since_opened"]),
+            (&Value::Null, &Value::Null),
+            "not known, not made up"
+        );
+        assert_eq!(look["holds"]["archiver"], 1);
+    });
+    assert!(run(&["top", dir.str(), "--once"]).status(0).text().contains("from the files"));
+    log.close().unwrap();
+}
+
+/// As a user who may not write, while writers come and go.
+#[test]
+fn a_writer_is_not_disturbed() {
+    let place = tempfile::tempdir().unwrap();
+    let log = place.path().join("log");
+    options().open(&log).unwrap().close().unwrap();
+    let mut top = unprivileged(place.path());
+    top.args(["top", log.to_str().unwrap(), "--json", "--interval", "100ms"]);
+    let mut top = common::Running(top.spawn().unwrap());
+    let mut lines = BufReader::new(top.0.stdout.take().unwrap()).lines();
+    let mut look = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(look()["state"], "closed");
+    let names = |dir: &std::path::Path| {
+        let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.retain(|name: &std::ffi::OsString| !name.to_string_lossy().ends_with(".seg"));
+        names.sort();
+        names
+    };
+    let before = names(&log);
+    // Whoever opens the log gets it, at once, however often it is looked at.
+    for round in 0..40 {
+        let opened = options().open(&log).unwrap();
+        opened.commit(format!("round {round}").as_bytes()).unwrap();
+        opened.close().unwrap();
+    }
+    assert_eq!(names(&log), before, "and nothing was left there");
+    let opened = options().open(&log).unwrap();
+    common::soon("the writer", || look()["writer"] == format!("process {}", std::process::id()));
+    common::soon("its word", || look()["process"] == std::process::id());
+    opened.close().unwrap();
+    common::soon("the end", || look()["state"] == "closed");
+    drop(top);
+}
+
+#[test]
+fn it_ends_as_one_expects() {
+    let dir = dir();
+    let said = run(&["top", dir.str()]).status(1);
+    assert!(said.err.contains("there is no log"), "{}", said.err);
+    run(&["top", dir.str(), "--interval", "1ms"]).status(1);
+    run_with(&["append", dir.str()], b"one\n").status(0);
+    for signal in ["-INT", "-TERM"] {
+        let mut top = start(&["top", dir.str(), "--interval", "100ms"]);
+        let mut lines = BufReader::new(top.0.stdout.take().unwrap()).lines();
+        assert!(lines.next().unwrap().unwrap().starts_with("log"));
+        let killed = std::process::Command::new("kill").args([signal, &top.0.id().to_string()]).status();
+        assert!(killed.unwrap().success());
+        assert!(lines.all(|line| !line.unwrap().contains('\x1b')));
+        assert_eq!(top.0.wait().unwrap().code(), Some(0), "{signal}");
+    }
+    // Who reads it has seen enough.
+    let mut top = start(&["top", dir.str(), "--interval", "100ms"]);
+    let mut first = String::new();
+    BufReader::new(top.0.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    common::soon("the end", || top.0.try_wait().unwrap().is_some());
+    assert_eq!(top.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_terminal_is_drawn_anew() {
+    let dir = dir();
+    run_with(&["append", dir.str()], b"one\n").status(0);
+    let mut command = foreword();
+    command.args(["top", dir.str(), "--interval", "100ms"]);
+    let shown = on_terminal(command, |shown| shown.matches("\x1b[H\x1b[J").count() >= 3);
+    let frames: Vec<&str> = shown.split("\x1b[H\x1b[J").filter(|frame| frame.contains("no process has the log open")).collect();
+    assert!(frames.len() >= 2, "{shown:?}");
+}
+
+/// Damage is a verdict here, not an error.
+#[test]
+fn a_damaged_log_is_shown() {
+    let dir = dir();
+    run_with(&["append", dir.str(), "--segment-size", "64K"], lsns(1..=20_000).as_bytes()).status(0);
+    dir.flip(1, 100);
+    let look = once(&dir);
+    assert_eq!((&look["state"], &look["verdict"]), (&"closed".into(), &"corruption".into()));
+}
+
+/// As docs/FORMAT.md describes it.
+fn crc(text: &str) -> u32 {
+    !text.bytes().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78)))
+}
+
+/// What a writer says when all is not well.
+#[test]
+fn a_log_in_trouble_says_so() {
+    assert_eq!(crc("123456789"), 0xe306_9283);
+    let dir = dir();
+    let log = options().publish(false).open(dir.path()).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let write = |open_nanos: u64, unix_millis: u128, more: &str| {
+        let (process, file) = (std::process::id(), dir.path().join("STATS"));
+        let text = format!("foreword stats 1\nprocess {process}\nopen_nanos {open_nanos}\nunix_millis {unix_millis}\n{more}");
+        fs::write(file, format!("{text}crc {:08x}\n", crc(&text))).unwrap();
+    };
+    let seen = || (once(&dir), run(&["top", dir.str(), "--once"]).status(0).text().to_owned());
+    let says = |unix_millis, more| {
+        write(9, unix_millis, more);
+        seen()
+    };
+    // It says so again and again.
+    let stop = AtomicBool::new(false);
+    let (look, text) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for second in 1.. {
+                write(second * 1_000_000_000, now, "flights 2\nflight_nanos 1500000000\nappended_lsn 9\ndurable_lsn 4\n");
+                if stop.load(SeqCst) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        });
+        let _stop = Stop(&stop);
+        common::soon("its word", || dir.path().join("STATS").exists());
+        seen()
+    });
+    assert_eq!((&look["state"], &look["oldest_flush_seconds"]), (&"stalled".into(), &1.5.into()), "{look}");
+    for part in ["STALLED: the disk does not answer", "5 records are not durable yet; 2 flushes under way, the oldest for 1.5 s"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    let (look, text) = says(now - 60_000, "flights 1\nflight_nanos 1000\n");
+    assert_eq!(look["state"], "silent");
+    assert!(text.contains("SILENT: it said nothing for 1 min"), "{text}");
+    let (look, text) = says(now - 60_000, "failure cannot write the segment\\n(no disk)\n");
+    assert_eq!((&look["state"], &look["failure"]), (&"failed".into(), &"cannot write the segment\n(no disk)".into()));
+    assert!(text.contains("FAILED: cannot write the segment"), "{text}");
+    log.close().unwrap();
+}

@@ -1,0 +1,234 @@
+//! What a log says of itself to other processes: true, soon, and at nobody's cost.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use foreword::disk::{Access, Disk, DiskFile, OsDisk};
+use foreword::inspect::{self, Writer};
+use foreword::{Error, Log, Lsn, Options, Published};
+
+fn options() -> Options {
+    Options::new().segment_bytes(64 << 10).on_error(|_| ())
+}
+
+/// What the writer says, once it is so.
+#[track_caller]
+fn published(log: &Log, is: impl Fn(&Published) -> bool) -> Published {
+    let started = Instant::now();
+    loop {
+        let Writer { holder, published, .. } = inspect::writer(log.dir()).unwrap().expect("the log is open");
+        assert_eq!(holder, format!("process {}", std::process::id()));
+        if let Some(published) = published.clone().filter(&is) {
+            return published;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{published:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn what_a_log_is_doing_is_known_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(inspect::writer(dir.path()).unwrap().is_none());
+    let log = options().open(dir.path()).unwrap();
+    let mut tail = log.reader();
+    for _ in 0..10 {
+        log.commit_batch(&[[7; 1000]; 20]).unwrap();
+    }
+    // A reader counts once it follows the tail.
+    assert_eq!(log.stats().readers, 0);
+    for _ in 0..50 {
+        tail.wait_next(None).unwrap();
+    }
+    log.hold("an archiver", Lsn(40)).unwrap();
+    let said = published(&log, |p| p.stats.durable_lsn == Lsn(200) && !p.holds.is_empty());
+    let stats = log.stats();
+    assert_eq!(said.process, std::process::id());
+    assert_eq!(said.holds, log.holds());
+    assert!(said.open_for >= Duration::from_millis(900) && said.open_for < Duration::from_secs(60), "{said:?}");
+    assert_eq!((said.stats.records, said.stats.record_bytes), (200, 200_000));
+    assert_eq!((said.stats.segments, said.stats.rotations), (stats.segments, stats.rotations));
+    assert!(said.stats.flushes >= 10 && said.stats.flush_nanos.count() == said.stats.flushes, "{said:?}");
+    assert!(said.stats.group_records.buckets[4] >= 9, "groups of 20: {:?}", said.stats.group_records);
+    // The reader has read 50, and what it is behind by is counted by the frame, of 20 records here.
+    assert_eq!(said.stats.readers, 1);
+    assert!((Lsn(40)..=Lsn(50)).contains(&said.stats.slowest_reader_lsn), "{said:?}");
+    while tail.wait_next(Some(Duration::ZERO)).unwrap().is_some() {}
+    assert_eq!(published(&log, |p| p.stats.slowest_reader_lsn == Lsn(200)).stats.readers, 1);
+    drop(tail);
+    published(&log, |p| p.stats.readers == 0);
+    assert!(dir.path().join("STATS").exists());
+    log.close().unwrap();
+    assert!(inspect::writer(dir.path()).unwrap().is_none());
+    assert!(!dir.path().join("STATS").exists(), "what is not true any more is not said");
+}
+
+#[test]
+fn an_idle_log_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    log.commit(b"one").unwrap();
+    // The mark of an idle log is a flush, too.
+    let said = published(&log, |p| p.stats.flushes == 2);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(published(&log, |_| true).open_for, said.open_for);
+    log.commit(b"two").unwrap();
+    let later = published(&log, |p| p.open_for > said.open_for && p.stats.durable_lsn == Lsn(2));
+    // Nothing happened until a second before it was said, at the most.
+    let quiet = later.quiet_for - said.quiet_for;
+    let between = later.open_for - said.open_for;
+    assert!(
+        quiet >= Duration::from_secs(1) && quiet < between && between - quiet < Duration::from_millis(1900),
+        "{quiet:?} of {between:?}"
+    );
+}
+
+#[test]
+fn what_another_process_left_is_not_believed_and_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    log.commit(b"one").unwrap();
+    published(&log, |_| true);
+    let file = dir.path().join("STATS");
+    let text = std::fs::read_to_string(&file).unwrap();
+    log.close().unwrap();
+    // Nobody has it open: nobody says anything, whatever lies there.
+    std::fs::write(&file, &text).unwrap();
+    assert!(inspect::writer(dir.path()).unwrap().is_none());
+    let log = options().publish(false).open(dir.path()).unwrap();
+    assert!(!file.exists(), "the next writer removes it");
+    let said = || inspect::writer(dir.path()).unwrap().unwrap().published.map(|p| p.stats.durable_lsn);
+    std::fs::write(&file, &text).unwrap();
+    assert_eq!(said(), Some(Lsn(1)));
+    // By its process it is seen to be another's; by its checksum, to be damaged.
+    let lock = dir.path().join("LOCK");
+    let holder = std::fs::read(&lock).unwrap();
+    std::fs::write(&lock, "process 1\n").unwrap();
+    assert_eq!(said(), None);
+    std::fs::write(&lock, holder).unwrap();
+    std::fs::write(&file, text.replace("records 1", "records 2")).unwrap();
+    assert_eq!(said(), None);
+    // Whatever lies there, a log that does not publish leaves alone until the next is opened.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(said(), None);
+    log.close().unwrap();
+    // A log in which it lies verifies and opens, and so does a directory with nothing else.
+    assert!(matches!(foreword::verify(dir.path(), &mut |_, _| ()).unwrap().verdict, Some(foreword::Verdict::Clean)));
+    options().open(dir.path()).unwrap().close().unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    std::fs::write(empty.path().join("STATS"), text).unwrap();
+    assert_eq!(options().open(empty.path()).unwrap().last_lsn(), Lsn::ZERO);
+}
+
+/// The real disk, until it is told otherwise.
+#[derive(Clone, Debug, Default)]
+struct Moody(Arc<AtomicU8>);
+const STALL: u8 = 1;
+const FAIL: u8 = 2;
+const NO_STATS: u8 = 3;
+
+struct MoodyFile(Box<dyn DiskFile>, Moody);
+
+impl fmt::Debug for MoodyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Disk for Moody {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        OsDisk.create_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        OsDisk.list(path)
+    }
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        if path.ends_with("STATS") && self.0.load(SeqCst) == NO_STATS {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(Box::new(MoodyFile(OsDisk.open(path, access)?, self.clone())))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        OsDisk.sync_dir(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        OsDisk.lock(path)
+    }
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        OsDisk.is_locked(path)
+    }
+}
+
+impl DiskFile for MoodyFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+    fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bufs, offset)
+    }
+    fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        while self.1.0.load(SeqCst) == STALL {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.1.0.load(SeqCst) == FAIL {
+            return Err(io::Error::other("the disk\nis gone"));
+        }
+        self.0.write_durable_at(bufs, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+#[test]
+fn a_disk_that_stalls_or_fails_is_told_of() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Moody::default());
+    let log = options().disk(Arc::new(disk.clone())).open(dir.path()).unwrap();
+    log.commit(b"one").unwrap();
+    assert_eq!(published(&log, |p| p.stats.flights == 0).stats.flight_nanos, 0);
+    disk.0.store(STALL, SeqCst);
+    std::thread::scope(|scope| {
+        let stalled = scope.spawn(|| log.commit(b"two"));
+        let said = published(&log, |p| p.stats.flight_nanos > 500_000_000);
+        assert_eq!((said.stats.flights, said.stats.appended_lsn, said.stats.durable_lsn), (1, Lsn(2), Lsn(1)));
+        // It is told again and again, for it goes on.
+        published(&log, |p| p.stats.flight_nanos > said.stats.flight_nanos);
+        disk.0.store(FAIL, SeqCst);
+        assert!(matches!(stalled.join().unwrap(), Err(Error::Poisoned(_))));
+    });
+    let said = published(&log, |p| p.failure.is_some());
+    assert!(said.failure.as_ref().unwrap().contains("the disk\nis gone"), "{said:?}");
+    assert!(said.stats.failed && said.stats.flights == 0 && log.stats().failed, "{said:?}");
+}
+
+#[test]
+fn a_log_whose_stats_cannot_be_written_works() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Moody::default());
+    disk.0.store(NO_STATS, SeqCst);
+    let log = options().disk(Arc::new(disk.clone())).open(dir.path()).unwrap();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(1500) {
+        log.commit(b"x").unwrap();
+    }
+    assert!(!dir.path().join("STATS").exists());
+    disk.0.store(0, SeqCst);
+    published(&log, |p| p.stats.durable_lsn == log.durable_lsn());
+    log.close().unwrap();
+}
