@@ -13,10 +13,10 @@ trap 'rm -rf "$dir"' EXIT
 apt-cache dumpavail | crates/foreword-pages/examples/graph/debian.py > "$dir/debian.tsv"
 echo "$(grep -c ^N "$dir/debian.tsv") packages, $(grep -c ^E "$dir/debian.tsv") dependencies"
 kills=0
-until timeout -s KILL "0.$((RANDOM % 8 + 1))$((RANDOM % 10))" "$graph" load "$dir/store" "$dir/debian.tsv" > "$dir/out" 2>&1; do
+until { timeout -s KILL "0.$((RANDOM % 8 + 1))$((RANDOM % 10))" "$graph" load "$dir/store" "$dir/debian.tsv" > "$dir/out"; } 2> "$dir/err"; do
   # (137 is SIGKILL: anything else is a failure of its own.)
   status=$?
-  [ $status = 137 ] || { cat "$dir/out"; echo "failed by itself: $status"; exit 1; }
+  [ $status = 137 ] || { cat "$dir/out" "$dir/err"; echo "failed by itself: $status"; exit 1; }
   kills=$((kills + 1))
 done
 echo "$kills kills; then: $(tail -n 2 "$dir/out" | head -n 1)"

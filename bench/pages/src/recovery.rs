@@ -133,7 +133,11 @@ impl Args {
         let store = self.options().recovery_threads(threads).open(to)?;
         let ready = started.elapsed().as_secs_f64();
         let Recovery { redo, applied, .. } = store.recovery().clone();
-        anyhow::ensure!(applied + store.recovery().skipped == self.updates, "{applied} changes were made again, of {}", self.updates);
+        anyhow::ensure!(
+            applied + store.recovery().skipped == self.updates,
+            "{applied} changes were made again, of {}",
+            self.updates
+        );
         store.checkpoint_all()?;
         Ok(Figures { ready, redo: redo.took.as_secs_f64(), home: started.elapsed().as_secs_f64() })
     }

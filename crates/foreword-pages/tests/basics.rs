@@ -334,7 +334,7 @@ fn copy_all(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() { copy_all(&source, &target) } else { drop(std::fs::copy(source, target).unwrap()) }
+        if source.is_dir() { copy_all(&source, &target) } else { _ = std::fs::copy(source, target).unwrap() }
     }
 }
 

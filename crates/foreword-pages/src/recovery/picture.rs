@@ -14,7 +14,7 @@ const RIGHT: f64 = 880.0;
 const BAR: f64 = 24.0;
 const LINE: f64 = 20.0;
 /// So wide is a letter of the text below a bar, at most in the mean.
-const LETTER: f64 = 6.6;
+const LETTER: f64 = 6.2;
 
 const STYLE: &str = "\
 text{font-family:system-ui,'Segoe UI',Helvetica,Arial,sans-serif;font-size:12px;fill:#1f2328}
@@ -86,7 +86,7 @@ impl Recovery {
         [
             ("idle", first, redo, "kept for old transactions"),
             ("amber", redo, checkpoint, "before the checkpoint, for pages that were not on disk"),
-            ("green", checkpoint, behind, "since then"),
+            ("green", checkpoint, behind, "from the checkpoint on"),
         ]
         .into_iter()
         .filter(|(_, from, to, _)| from < to)
