@@ -83,10 +83,11 @@ impl Recovery {
         let behind = self.last_lsn.next().max(first);
         let redo = self.redo_from.clamp(first, behind);
         let checkpoint = self.checkpoint.clamp(redo, behind);
+        let since = if self.checkpoint == Lsn::ZERO { "all of it" } else { "from the checkpoint on" };
         [
             ("idle", first, redo, "kept for old transactions"),
             ("amber", redo, checkpoint, "before the checkpoint, for pages that were not on disk"),
-            ("green", checkpoint, behind, "from the checkpoint on"),
+            ("green", checkpoint, behind, since),
         ]
         .into_iter()
         .filter(|(_, from, to, _)| from < to)
