@@ -15,7 +15,7 @@ use foreword_measure::report::Table;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
-use crate::peers::{self, Feature, Need, PEERS, Peer, walrus};
+use crate::peers::{self, Feature, Need, PEERS, Peer};
 use crate::{doc, payload, tables};
 
 /// Damages the log of every contestant in several ways, and tells what reading it gives.
@@ -316,7 +316,7 @@ fn part(peer: &Peer, dir: &Path, write: Option<Duration>, scratch: &Path) -> Res
     if let Some(idle) = write {
         command.arg("--write").arg(idle.as_millis().to_string());
     }
-    command.env(walrus::DIR, dir).env(walrus::QUIET, "1");
+    peers::tell_walrus(&mut command, dir);
     let mut child = command.stdout(Stdio::null()).stderr(File::create(&errors)?).spawn().context("start a process")?;
     let limit = Instant::now() + LIMIT;
     let ended = loop {

@@ -12,7 +12,7 @@ use foreword_measure::report::Table;
 use indicatif::ProgressBar;
 
 use crate::damage::{record, shortened};
-use crate::peers::{self, Feature, Need, PEERS, Peer, walrus};
+use crate::peers::{self, Feature, Need, PEERS, Peer};
 use crate::{doc, tables};
 
 /// Lets one flush fail under every contestant, and tells what its commits return then.
@@ -82,7 +82,7 @@ fn examine(peer: &Peer, scratch: &Path) -> Result<[String; 3]> {
     File::create(&out)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("fail-part").arg("--peer").arg(peer.name).arg("--dir").arg(&dir).arg("--out").arg(&out);
-    command.env(walrus::DIR, &dir).env(walrus::QUIET, "1");
+    peers::tell_walrus(&mut command, &dir);
     let mut child = command.stdout(Stdio::null()).stderr(File::create(&errors)?).spawn().context("start a process")?;
     if !within(Duration::from_secs(60), || Ok(std::fs::read_to_string(&out)?.starts_with("ready\n")))? {
         child.kill()?;

@@ -301,7 +301,7 @@ pub fn cell(peer: &str, workload: Workload, step: Step, dir: &Path, seconds: f64
     command.arg("cell").arg("--peer").arg(peer).arg("--workload").arg(workload.to_string());
     command.arg("--step").arg(step.to_string()).arg("--dir").arg(dir);
     command.arg("--seconds").arg(seconds.to_string()).arg("--out").arg(out);
-    command.env(peers::WALRUS_DIR, dir).env(peers::WALRUS_QUIET, "1");
+    peers::tell_walrus(&mut command, dir);
     if let Some((_, without)) = peer.split_once(':') {
         command.env("FOREWORD_ABLATION", without);
     }

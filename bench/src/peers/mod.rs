@@ -4,6 +4,7 @@
 //! is used (preallocation, recycling, large segments), and said in [`Peer::setting`].
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, bail};
 
@@ -121,10 +122,13 @@ pub use others::PEERS;
 #[cfg(not(feature = "peers"))]
 pub const PEERS: &[&Peer] = &[&floor::DIRECT, &floor::FDATASYNC, &foreword::PEER];
 
-/// The environment variables by which walrus knows its directory, and alone: it is one for the whole process.
-pub const WALRUS_DIR: &str = "WALRUS_DATA_DIR";
-/// It prints otherwise.
-pub const WALRUS_QUIET: &str = "WALRUS_QUIET";
+/// By this variable alone walrus knows its directory: one for a whole process.
+const WALRUS_DIR: &str = "WALRUS_DATA_DIR";
+
+/// Says to a process that is to be started where walrus has its log, and that it is not to print a line for each write.
+pub fn tell_walrus(process: &mut Command, dir: &Path) {
+    process.env(WALRUS_DIR, dir).env("WALRUS_QUIET", "1");
+}
 
 /// The contestant of that name; what follows a colon is for itself.
 pub fn find(name: &str) -> Result<&'static Peer> {
