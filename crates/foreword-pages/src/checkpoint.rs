@@ -119,6 +119,9 @@ impl Inner {
         }
         let images = pool.logs_images();
         let end = self.log_checkpoint(&Record::CheckpointEnd(Checkpoint { begin, images, next_txn, live: alive, dirty }))?;
+        if sabotage::has(Bug::TruncateTooSoon) {
+            pool.log.truncate_front(keep)?;
+        }
         pool.file.set_checkpoint(end)?;
         let keep = if sabotage::has(Bug::TruncateTooFar) { begin } else { keep };
         let log_start = pool.log.truncate_front(keep)?;

@@ -53,7 +53,7 @@ impl PageFile {
             disk.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
         }
         let mut head = [0; CHECKPOINT + SECTOR];
-        let read = read_full(file.as_ref(), &mut head, 0).map_err(Error::io("read the page file", &path))?;
+        let read = file.read_full_at(&mut head, 0).map_err(Error::io("read the page file", &path))?;
         let page_bytes = identify(&head[..read], log.id(), &path)?;
         Ok(PageFile { file, path, page_bytes, checkpoint: checkpoint_in(&head[CHECKPOINT..]), failed: OnceLock::new() })
     }
@@ -70,7 +70,7 @@ impl PageFile {
         sector[..8].copy_from_slice(&end.0.to_le_bytes());
         let crc = crc32c::crc32c(&sector[..8]);
         sector[8..12].copy_from_slice(&crc.to_le_bytes());
-        let written = write_full(self.file.as_ref(), &sector, CHECKPOINT as u64);
+        let written = self.file.write_all_at(&sector, CHECKPOINT as u64);
         written.map_err(|e| self.fail(Error::io("write the first page", &self.path)(e)))?;
         self.sync()
     }
@@ -93,7 +93,7 @@ impl PageFile {
     pub(crate) fn read(&self, id: PageId, page: &mut Page, log: &Log) -> Result<()> {
         let bytes = page.bytes_mut();
         let offset = id.0 * bytes.len() as u64;
-        let read = read_full(self.file.as_ref(), bytes, offset).map_err(Error::io("read a page", &self.path))?;
+        let read = self.file.read_full_at(bytes, offset).map_err(Error::io("read a page", &self.path))?;
         bytes[read..].fill(0);
         let fault = page.fault(id).or_else(|| {
             // By the write-ahead rule the log was durable as far as this, when it was written.
@@ -120,7 +120,7 @@ impl PageFile {
         }
         page.seal();
         let offset = page.id().0 * self.page_bytes as u64;
-        write_full(self.file.as_ref(), page.bytes(), offset).map_err(|e| self.fail(Error::io("write a page", &self.path)(e)))
+        self.file.write_all_at(page.bytes(), offset).map_err(|e| self.fail(Error::io("write a page", &self.path)(e)))
     }
 
     /// Makes all pages durable that were written.
@@ -156,7 +156,7 @@ fn create(disk: &dyn Disk, dir: &Path, log: LogId, page_bytes: usize) -> io::Res
     let crc = crc32c::crc32c(&page[..32]);
     page[32..36].copy_from_slice(&crc.to_le_bytes());
     let file = disk.open(&dir.join(TMP), Access::Create)?;
-    write_full(file.as_ref(), &page, 0)?;
+    file.write_all_at(&page, 0)?;
     file.sync()?;
     drop(file);
     disk.rename(&dir.join(TMP), &dir.join(NAME))
@@ -195,38 +195,4 @@ fn checkpoint_in(sector: &[u8]) -> Option<Lsn> {
     lsn.copy_from_slice(&sector[..8]);
     let is_whole = sector[8..12] == crc32c::crc32c(&lsn).to_le_bytes();
     Some(Lsn(u64::from_le_bytes(lsn))).filter(|&lsn| is_whole && lsn > Lsn::ZERO)
-}
-
-/// Fills the buffer from an offset, as far as the file goes: how much of it there was.
-fn read_full(file: &dyn DiskFile, mut buf: &mut [u8], mut offset: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while !buf.is_empty() {
-        match file.read_at(buf, offset) {
-            Ok(0) => break,
-            Ok(n) => {
-                read += n;
-                offset += n as u64;
-                buf = &mut buf[n..];
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(read)
-}
-
-/// Writes all of it at an offset, whatever short writes and interruptions come.
-fn write_full(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match file.write_at(&[io::IoSlice::new(bytes)], offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => {
-                offset += n as u64;
-                bytes = &bytes[n..];
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }

@@ -29,6 +29,7 @@ pub struct Options {
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) full_page_images: bool,
     pub(crate) recovery_threads: usize,
+    pub(crate) recovery_bytes: usize,
     pub(crate) background: bool,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log: foreword::Options,
@@ -52,6 +53,7 @@ impl Options {
             checkpoint_interval: Some(Duration::from_secs(300)),
             full_page_images: true,
             recovery_threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
+            recovery_bytes: 64 << 20,
             background: true,
             disk: Arc::new(OsDisk),
             log: foreword::Options::new(),
@@ -99,6 +101,13 @@ impl Options {
     #[must_use]
     pub fn recovery_threads(mut self, threads: usize) -> Options {
         self.recovery_threads = threads;
+        self
+    }
+
+    /// How much of the log recovery has in memory at a time, beside the pool: 64 MiB by default. With more, a page is looked up less often.
+    #[must_use]
+    pub fn recovery_bytes(mut self, bytes: usize) -> Options {
+        self.recovery_bytes = bytes;
         self
     }
 

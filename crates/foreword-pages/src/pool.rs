@@ -59,7 +59,9 @@ struct State {
     policy: Policy,
 }
 
+/// (Aligned, so that looking at one costs one trip to memory.)
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Frame {
     /// Has its bytes once a page was here: the pool takes memory as it fills.
     latch: RwLock<Page>,
@@ -135,6 +137,30 @@ impl<'p> Pin<'p> {
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
         self.frame.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A page that is in the table, and not in its frame yet. If it does not get there (an error, or a panic), it leaves the table, and whoever waits
+/// for it has his turn.
+struct Loading<'p> {
+    shard: &'p Shard,
+    index: u32,
+    page: PageId,
+}
+
+impl Loading<'_> {
+    fn done(self) {
+        self.shard.lock().policy.insert(self.index, self.page);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shard.lock();
+        state.table.remove(&self.page);
+        // (Some may still wait for the latch: the frame is taken only when they have gone.)
+        state.free.push(self.index);
     }
 }
 
@@ -253,42 +279,30 @@ impl Pool {
 
     fn load<'p>(
         &self,
-        shard: &Shard,
+        shard: &'p Shard,
         index: u32,
         pin: Pin<'p>,
         mut latched: RwLockWriteGuard<'p, Page>,
         page: PageId,
         load: Load,
     ) -> Result<Pin<'p>> {
+        let loading = Loading { shard, index, page };
         if latched.bytes().is_empty() {
             *latched = Page::blank(self.file.page_bytes());
         }
-        let loaded = match load {
+        match load {
             Load::Read => {
                 self.counters.reads.fetch_add(1, Ordering::Relaxed);
-                self.file.read(page, &mut latched, &self.log)
+                self.file.read(page, &mut latched, &self.log)?;
             }
-            Load::Blank => {
-                latched.clear_header();
-                Ok(())
-            }
-        };
-        if loaded.is_ok() {
-            latched.set_id(page);
-            self.end.fetch_max(page.0 + 1, Ordering::AcqRel);
-            pin.frame.holds.store(page.0, Ordering::Release);
+            Load::Blank => latched.clear_header(),
         }
+        latched.set_id(page);
+        self.end.fetch_max(page.0 + 1, Ordering::AcqRel);
+        pin.frame.holds.store(page.0, Ordering::Release);
         drop(latched);
-        let mut state = shard.lock();
-        match loaded {
-            Ok(()) => state.policy.insert(index, page),
-            Err(_) => {
-                // (Some may still wait for the latch: the frame is taken only when they have gone.)
-                state.table.remove(&page);
-                state.free.push(index);
-            }
-        }
-        loaded.map(|()| pin)
+        loading.done();
+        Ok(pin)
     }
 
     /// Takes a frame out of the table and the queues, writing what is in it if need be.
@@ -421,9 +435,8 @@ impl Pool {
     }
 
     /// Makes changes of a page that are in the log already, in their order, but for those that it has: how many it had not.
-    pub(crate) fn redo(&self, page: PageId, changes: &[(Lsn, Redo<'_>)]) -> Result<u64> {
-        let Some((first, redo)) = changes.first() else { return Ok(0) };
-        let load = if matches!(redo, Redo::Image(_)) { Load::Blank } else { Load::Read };
+    pub(crate) fn redo(&self, page: PageId, changes: &[(Lsn, Redo<'_>)], load: Load) -> Result<u64> {
+        let Some((first, _)) = changes.first() else { return Ok(0) };
         let pin = self.fetch(page, load)?;
         let mut latched = pin.write();
         let mut applied = 0;

@@ -112,20 +112,15 @@ impl Head {
 }
 
 impl<'a> Rest<'a> {
-    /// Puts it aside: its bytes, at the end of others.
-    pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        out.push(self.first);
-        out.extend_from_slice(self.bytes);
+    /// Puts a change aside, at the end of others, as a compensation would: without what undoes it.
+    pub(crate) fn put(redo: Redo<'_>, out: &mut Vec<u8>) {
+        out.push(UNDO | flags(&redo, None));
+        put_redo(out, &redo);
     }
 
     /// As it was put aside.
     pub(crate) fn from_bytes(bytes: &'a [u8]) -> Option<Rest<'a>> {
         bytes.split_first().map(|(&first, bytes)| Rest { first, bytes })
-    }
-
-    /// Whether it holds all of the page.
-    pub(crate) fn is_image(&self) -> bool {
-        self.first & WITH_IMAGE != 0
     }
 
     /// What a change does to its page, with bodies of so many bytes.
@@ -204,7 +199,7 @@ impl<'a> Record<'a> {
             Head::Commit { txn } => Record::Commit { txn },
             Head::Abort { txn } => Record::Abort { txn },
             Head::CheckpointBegin => Record::CheckpointBegin,
-            Head::CheckpointEnd => Record::CheckpointEnd(Checkpoint::decode(&mut input, rest.is_image())?),
+            Head::CheckpointEnd => Record::CheckpointEnd(Checkpoint::decode(&mut input, rest.first & WITH_IMAGE != 0)?),
         };
         input.end()?;
         Ok(record)
@@ -303,13 +298,34 @@ fn squeeze(word: u64) -> u64 {
     word & 0x0fff_ffff | (word & 0x0fff_ffff_0000_0000) >> 4
 }
 
+/// A number and what follows it. (By value, so that what is left of a record can stay in registers.)
+#[cold]
+fn any_number(mut input: &[u8]) -> Result<(u64, &[u8]), &'static str> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = input.split_first().ok_or(TOO_SHORT)?;
+        input = rest;
+        let part = u64::from(byte & 0x7f);
+        if shift == 63 && part > 1 {
+            break;
+        }
+        value |= part << shift;
+        if byte & 0x80 == 0 {
+            return Ok((value, input));
+        }
+    }
+    Err("a number that is too large")
+}
+
+const TOO_SHORT: &str = "it ends too early";
+
 /// What is left of a record.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
     #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or("it ends too early")?;
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(TOO_SHORT)?;
         self.0 = rest;
         Ok(taken)
     }
@@ -331,24 +347,9 @@ impl<'a> Input<'a> {
                 return Ok(squeeze(word & (u64::MAX >> (64 - 8 * len))));
             }
         }
-        self.any_number()
-    }
-
-    #[cold]
-    fn any_number(&mut self) -> Result<u64, &'static str> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let part = u64::from(byte & 0x7f);
-            if shift == 63 && part > 1 {
-                break;
-            }
-            value |= part << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err("a number that is too large")
+        let (value, rest) = any_number(self.0)?;
+        self.0 = rest;
+        Ok(value)
     }
 
     #[inline]
@@ -459,9 +460,9 @@ mod tests {
             assert!(
                 matches!(head, Head::Update { page: of, .. } | Head::Undo { page: of, .. } | Head::Format { page: of } if of == page)
             );
-            assert_eq!(rest.is_image(), matches!(redo, Redo::Image(_)));
+            assert_eq!(rest.redo(BODY), Ok(redo));
             let mut aside = b"others".to_vec();
-            rest.put(&mut aside);
+            Rest::put(redo, &mut aside);
             assert_eq!(Rest::from_bytes(&aside[6..]).unwrap().redo(BODY), Ok(redo));
         }
     }

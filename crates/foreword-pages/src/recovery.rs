@@ -17,7 +17,7 @@ use crate::txn::Chain;
 pub use report::{Phase, Recovery};
 
 /// Brings the pages to where the log says they were, without the transactions that did not end.
-pub(crate) fn run(store: &Inner, threads: usize) -> Result<Recovery> {
+pub(crate) fn run(store: &Inner, threads: usize, window_bytes: usize) -> Result<Recovery> {
     let mut report = Recovery::new(store.pool.log.recovery());
 
     let started = Instant::now();
@@ -34,9 +34,9 @@ pub(crate) fn run(store: &Inner, threads: usize) -> Result<Recovery> {
     report.analysis.took = started.elapsed();
 
     let started = Instant::now();
-    let (redone, transactions) = redo::run(&store.pool, &plan, transactions, threads)?;
+    let (redone, transactions) = redo::run(&store.pool, &plan, transactions, threads, window_bytes)?;
     store.live.set_next_id(transactions.next_id);
-    report.threads = threads as u64;
+    report.threads = redone.threads;
     report.applied = redone.applied;
     report.skipped = redone.skipped;
     report.images = redone.images;

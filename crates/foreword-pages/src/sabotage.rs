@@ -22,6 +22,10 @@ pub enum Bug {
     NoLiveTransactions,
     /// The log is truncated up to the checkpoint, whatever recovery still needs.
     TruncateTooFar,
+    /// The log is truncated before the page file durably names the checkpoint.
+    TruncateTooSoon,
+    /// Full page images are switched on or off, and no checkpoint says so.
+    SwitchSilently,
     /// A commit returns before it is durable.
     CommitNotDurable,
     /// A freed page is given out before its transaction has committed.

@@ -14,6 +14,7 @@ use crate::page::{Edit, Page, PageId};
 use crate::pool::{Load, Pin, Pool};
 use crate::record::Record;
 use crate::recovery::{self, Recovery};
+use crate::sabotage::{self, Bug};
 use crate::txn::{Live, Txn};
 use crate::{Options, Result};
 
@@ -77,11 +78,13 @@ impl Store {
             checkpoints: Checkpoints::new(options.checkpoint_bytes),
             logged_bytes: AtomicU64::new(0),
         });
-        let recovery = recovery::run(&inner, options.recovery_threads)?;
+        let recovery = recovery::run(&inner, options.recovery_threads, options.recovery_bytes)?;
         inner.alloc.load(&inner.pool)?;
         if inner.pool.logs_images() != options.full_page_images {
             inner.pool.set_images(options.full_page_images);
-            inner.checkpoint(WriteBack::All)?;
+            if !sabotage::has(Bug::SwitchSilently) {
+                inner.checkpoint(WriteBack::All)?;
+            }
         } else if recovery.has_worked() {
             inner.checkpoint(WriteBack::Old)?;
         }
@@ -249,4 +252,54 @@ pub struct Stats {
     pub orphans: u64,
     /// What the log says.
     pub log: foreword::Stats,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// A change may look at where images are asked for before a checkpoint begins, and be logged when that is under way: it is either logged
+    /// whole, or the checkpoint lists its page.
+    #[test]
+    fn a_checkpoint_waits_for_a_change_that_began_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new().background(false);
+        let store = options.open(dir.path()).unwrap();
+        let mut txn = store.begin();
+        let page = txn.allocate().unwrap();
+        txn.commit().unwrap();
+        store.checkpoint_all().unwrap();
+        // Logged whole since the checkpoint, and on disk: the next change need not be, and the page is in no list.
+        let mut txn = store.begin();
+        txn.update(page, 0, b"old").unwrap();
+        txn.commit().unwrap();
+        let inner = &store.inner;
+        inner.pool.write_page(page).unwrap();
+        assert!(inner.pool.dirty_pages().iter().all(|&(dirty, _)| dirty != page));
+
+        std::thread::scope(|scope| {
+            let edit = Edit::Bytes { offset: 0, bytes: b"new" };
+            let changed = inner.pool.change(page, edit, |undo, redo| {
+                let checkpoint = scope.spawn(|| inner.checkpoint(WriteBack::Old).unwrap());
+                // It is to wait for this change. If it does not, it is soon over.
+                let started = Instant::now();
+                while !checkpoint.is_finished() && started.elapsed() < Duration::from_millis(500) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let mut scratch = Vec::new();
+                let txn = 1_000_000;
+                let lsn =
+                    inner.append(&Record::Update { txn, prev: Lsn::ZERO, page, undo: undo.as_edit(), redo }, &mut scratch)?;
+                inner.append(&Record::Commit { txn }, &mut scratch)?;
+                Ok(lsn)
+            });
+            assert!(changed.unwrap().is_some());
+        });
+        store.inner.pool.log.sync().unwrap();
+        drop(store);
+        let store = options.open(dir.path()).unwrap();
+        assert_eq!(store.read(page).unwrap()[..3], *b"new");
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use foreword_pages::{Error, Options, PageId, Store};
 
@@ -257,6 +258,105 @@ fn a_background_checkpoint_comes_by_itself() {
         assert!(started.elapsed().as_secs() < 60);
     }
     store.close().unwrap();
+}
+
+#[test]
+fn a_background_checkpoint_comes_by_time_if_anything_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let interval = Duration::from_millis(20);
+    let store = small().checkpoint_bytes(u64::MAX).checkpoint_interval(Some(interval)).open(dir.path()).unwrap();
+    for _ in 0..3 {
+        let before = store.stats().checkpoints;
+        let mut txn = store.begin();
+        txn.allocate().unwrap();
+        txn.commit().unwrap();
+        let changed = Instant::now();
+        while store.stats().checkpoints == before {
+            assert!(changed.elapsed().as_secs() < 60, "none comes");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // The last changes may have been made while it was taken: then there is another. From then on there is none.
+        std::thread::sleep(5 * interval);
+        let quiet = store.stats().checkpoints;
+        std::thread::sleep(10 * interval);
+        assert_eq!(store.stats().checkpoints, quiet, "nothing has changed");
+    }
+    store.close().unwrap();
+}
+
+/// Records of very different sizes: windows end before they were expected to, in every thread.
+#[test]
+fn recovery_with_little_memory_reads_each_record_once_and_makes_each_change() {
+    let dir = tempfile::tempdir().unwrap();
+    for images in [true, false] {
+        let kept = dir.path().join(format!("kept {images}"));
+        let options = small().full_page_images(images).background(false);
+        let store = options.open(&kept).unwrap();
+        let mut txn = store.begin();
+        let pages: Vec<PageId> = (0..40).map(|_| txn.allocate().unwrap()).collect();
+        txn.commit().unwrap();
+        let begin = store.checkpoint_all().unwrap().begin;
+        let mut changes = 0;
+        for round in 0..60usize {
+            let mut txn = store.begin();
+            for (i, &page) in pages.iter().enumerate() {
+                // Some twenty bytes, and now and then three thousand.
+                let len = if (round / 7 + i / 9) % 5 == 0 { 3000 } else { 20 };
+                let bytes: Vec<u8> = (0..len).map(|at| (at * 7 + round * 31 + i) as u8 | 1).collect();
+                txn.update(page, round, &bytes).unwrap();
+                changes += 1;
+            }
+            txn.commit().unwrap();
+        }
+        let expected: Vec<Vec<u8>> = pages.iter().map(|&page| store.read(page).unwrap().to_vec()).collect();
+        let records = store.stats().log.durable_lsn.0 - begin.0 + 1;
+        drop(store);
+        for (bytes, threads) in
+            [1, 3_000, 30_000, 300_000].into_iter().flat_map(|bytes| [1, 2, 3].map(|threads| (bytes, threads)))
+        {
+            let what = format!("{bytes} bytes, {threads} threads, images: {images}");
+            let copy = dir.path().join(&what);
+            copy_all(&kept, &copy);
+            let store = options.clone().recovery_bytes(bytes).recovery_threads(threads).open(&copy).unwrap();
+            let recovery = store.recovery();
+            assert_eq!(recovery.redo.records, records, "{what}: {recovery}");
+            assert_eq!(recovery.applied + recovery.skipped, changes, "{what}: {recovery}");
+            for (&page, expected) in pages.iter().zip(&expected) {
+                assert!(*store.read(page).unwrap() == expected[..], "{what}: page {page}");
+            }
+            drop(store);
+            std::fs::remove_dir_all(copy).unwrap();
+        }
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() { copy_all(&source, &target) } else { _ = std::fs::copy(source, target).unwrap() }
+    }
+}
+
+#[test]
+fn a_scan_of_many_pages_leaves_those_in_the_pool_that_others_work_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().pool_bytes(200 * 4096).background(false).open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    let pages: Vec<PageId> = (0..2120).map(|_| txn.allocate().unwrap()).collect();
+    txn.commit().unwrap();
+    let (hot, cold) = pages.split_at(120);
+    let misses = |pages: &[PageId]| {
+        let before = store.stats().pages_read;
+        pages.iter().for_each(|&page| drop(store.read(page).unwrap()));
+        store.stats().pages_read - before
+    };
+    (0..3).for_each(|_| _ = misses(hot));
+    for _ in 0..3 {
+        assert!(misses(cold) > 1900, "the scan is larger than the pool");
+        let driven_out = misses(hot);
+        assert!(driven_out <= 6, "{driven_out} of 120 hot pages were driven out");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn it_recovers_and_shows_how() {
     assert!(text.contains("1 lost") && text.contains("undo       1 changes of 1 transactions"), "{text}");
     let picture = std::fs::read_to_string(&svg).unwrap();
     assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
-    assert!(picture.contains("1 transactions lost") && !picture.contains("NaN"));
+    assert!(picture.contains("1 lost, and undone") && picture.contains("1 undone") && !picture.contains("NaN"), "{picture}");
 
     let out = run(&["recover", path.to_str().unwrap()]);
     let text = String::from_utf8(out.stdout).unwrap();

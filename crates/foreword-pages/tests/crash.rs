@@ -3,14 +3,19 @@
 
 mod common;
 
-use common::{Bank, DIR, Rng, World, crashes_wanted, options};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use common::{Bank, DIR, Hooked, Rng, World, crashes_wanted, options};
+use foreword::{Durability, SyncPolicy};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
-#[test]
-fn random_work_and_crashes_at_random_writes() {
-    let (mut crashes, wanted) = (0, crashes_wanted(1500));
+/// Random work in one world after the other, until there were enough crashes.
+fn random_work(wanted: u64, world: impl Fn(u64) -> World) {
+    let mut crashes = 0;
     for seed in 0.. {
-        let mut world = World::new(seed);
+        let mut world = world(seed);
         world.run(6).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
         crashes += world.crashes;
         if crashes >= wanted {
@@ -18,6 +23,120 @@ fn random_work_and_crashes_at_random_writes() {
             break;
         }
     }
+}
+
+#[test]
+fn random_work_and_crashes_at_random_writes() {
+    random_work(crashes_wanted(1500), World::new);
+}
+
+#[test]
+fn random_work_while_full_page_images_are_switched_on_and_off() {
+    random_work(crashes_wanted(1000), |seed| World { switches_images: true, ..World::new(seed) });
+}
+
+#[test]
+fn random_work_on_pages_of_each_size() {
+    for page_bytes in [4, 8, 16, 32, 64].map(|kib| kib << 10) {
+        random_work(crashes_wanted(100), |seed| World { page_bytes, ..World::new(seed + page_bytes as u64) });
+    }
+}
+
+/// While a checkpoint is about to write or sync anything, all pages change, and that is committed. So nothing waits for a checkpoint; and the pages
+/// come back, though they are torn when they are written next: in one way or the other the checkpoint counts with what it did not see.
+#[test]
+fn what_changes_during_any_write_of_a_checkpoint_does_not_wait_for_it_and_comes_back() {
+    let changes = &[OpKind::Write, OpKind::DurableWrite, OpKind::Sync];
+    for during in 0.. {
+        let mut was_called = false;
+        for (cut, all) in (1..=14).flat_map(|cut| [(cut, false), (cut, true)]) {
+            let disk = SimDisk::new(during);
+            let hooked = Hooked::new(&disk);
+            let log =
+                foreword::Options::new().segment_bytes(1 << 20).background(false).sync(SyncPolicy::manual()).on_error(|_| ());
+            let store = options(&disk, 1).disk(Arc::new(hooked.clone())).log(log).open(DIR).unwrap();
+            let mut txn = store.begin();
+            let pages: Vec<_> = (0..8).map(|_| txn.allocate().unwrap()).collect();
+            txn.commit().unwrap();
+            store.checkpoint_all().unwrap();
+            // Some are dirty, and have been since before the last checkpoint: this one writes them.
+            let mut txn = store.begin();
+            pages[..3].iter().for_each(|&page| txn.update(page, 100, b"before").unwrap());
+            txn.commit().unwrap();
+            store.checkpoint().unwrap();
+
+            let (ask, asked) = mpsc::channel();
+            let (answer, answered) = mpsc::channel();
+            std::thread::scope(|scope| {
+                let (store, pages) = (&store, &pages);
+                scope.spawn(move || {
+                    let Ok(durability) = asked.recv() else { return };
+                    let mut txn = store.begin();
+                    pages.iter().for_each(|&page| txn.update(page, 0, b"meanwhile").unwrap());
+                    txn.commit_with(durability).unwrap();
+                    answer.send(()).unwrap();
+                });
+                hooked.before(changes, during, move |path| {
+                    // (What is durable is so in the order of the log: where the checkpoint writes that, a commit behind it has to wait.)
+                    let durability = if path.ends_with("PAGES") { Durability::Synced } else { Durability::Buffered };
+                    ask.send(durability).unwrap();
+                    answered.recv_timeout(Duration::from_secs(60)).expect("a change waits for a checkpoint");
+                });
+                if all { store.checkpoint_all() } else { store.checkpoint() }.unwrap();
+                was_called |= !hooked.clear();
+            });
+            let mut txn = store.begin();
+            txn.update(pages[7], 200, b"behind").unwrap();
+            txn.commit().unwrap();
+            let expected: Vec<Vec<u8>> = pages.iter().map(|&page| store.read(page).unwrap().to_vec()).collect();
+            disk.power_off_at(disk.changes() + cut);
+            let _ = store.checkpoint_all();
+            disk.power_off();
+            for seed in 0..4 {
+                let store =
+                    options(&disk.crash(&Choice::Seed(seed)), 2).open(DIR).unwrap_or_else(|e| panic!("{during}, {cut}: {e}"));
+                for (&page, expected) in pages.iter().zip(&expected) {
+                    assert!(*store.read(page).unwrap() == expected[..], "page {page}, changed in operation {during}, cut {cut}");
+                }
+            }
+        }
+        if !was_called {
+            assert!(during > 6, "a checkpoint does more than {during} operations");
+            break;
+        }
+    }
+}
+
+/// Whatever happens in one thread of recovery, the others do not wait for it for ever.
+#[test]
+fn a_panic_in_recovery_ends_it() {
+    let disk = SimDisk::new(1);
+    let open =
+        |disk: &SimDisk, hooked: &Hooked| options(disk, 3).full_page_images(false).disk(Arc::new(hooked.clone())).open(DIR);
+    let store = open(&disk, &Hooked::new(&disk)).unwrap();
+    let mut txn = store.begin();
+    let pages: Vec<_> = (0..50).map(|_| txn.allocate().unwrap()).collect();
+    txn.commit().unwrap();
+    store.checkpoint_all().unwrap();
+    for round in 1..20u8 {
+        let mut txn = store.begin();
+        pages.iter().for_each(|&page| txn.update(page, 0, &[round; 100]).unwrap());
+        txn.commit().unwrap();
+    }
+    drop(store);
+    std::panic::set_hook(Box::new(|_| ()));
+    let mut panics = 0;
+    for skip in (0..400).step_by(7) {
+        let disk = disk.kill();
+        let hooked = Hooked::new(&disk);
+        // Of a page, or of the log.
+        hooked.before(&[OpKind::Read], skip, |_| panic!("deliberate"));
+        panics += u32::from(catch_unwind(AssertUnwindSafe(|| drop(open(&disk, &hooked)))).is_err());
+    }
+    drop(std::panic::take_hook());
+    assert!(panics > 10, "{panics}");
+    let store = open(&disk.kill(), &Hooked::new(&disk)).unwrap();
+    assert!(pages.iter().all(|&page| store.read(page).unwrap()[..100] == [19; 100]));
 }
 
 /// A small fixed piece of work, cut at every single write; and recovery from that cut at every single write, too.
@@ -42,7 +161,7 @@ fn a_crash_at_every_write_and_another_at_every_write_of_the_recovery() {
                 drop(options(&disk, 2).open(DIR));
                 let is_cut_again = disk.is_off();
                 let after = disk.crash(&Choice::Seed(second));
-                let mut again = World { disk: after, model: world.model.clone(), rng: Rng::new(second), crashes: 0 };
+                let mut again = World { disk: after, rng: Rng::new(second), ..world.clone() };
                 drop(again.reopen(0).unwrap_or_else(|v| panic!("cut at {change} ({choice:?}) and {second}: {v}")));
                 recoveries += 1;
                 if !is_cut_again {

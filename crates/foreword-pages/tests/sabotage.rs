@@ -16,6 +16,12 @@ fn random_work(seed: u64) -> Checked<u64> {
     Ok(world.crashes)
 }
 
+fn switched_images(seed: u64) -> Checked<u64> {
+    let mut world = World { switches_images: true, ..World::new(seed) };
+    world.run(6)?;
+    Ok(world.crashes)
+}
+
 fn money(seed: u64) -> Checked<u64> {
     let mut bank = Bank::new(seed, 4, 24)?;
     let mut rng = Rng::new(seed);
@@ -65,7 +71,7 @@ fn caught(suite: Suite, most: u64) -> Option<(u64, String)> {
 
 #[test]
 fn every_bug_is_caught() {
-    let bugs: [(Bug, Suite); 13] = [
+    let bugs: [(Bug, Suite); 15] = [
         (Bug::PageBeforeLog, random_work),
         (Bug::NoImage, random_work),
         (Bug::NoCompensation, random_work),
@@ -75,6 +81,8 @@ fn every_bug_is_caught() {
         (Bug::NoDirtyPages, random_work),
         (Bug::NoLiveTransactions, random_work),
         (Bug::TruncateTooFar, random_work),
+        (Bug::TruncateTooSoon, random_work),
+        (Bug::SwitchSilently, switched_images),
         (Bug::CommitNotDurable, random_work),
         (Bug::FreeTooSoon, random_work),
         (Bug::CleanTooSoon, money),

@@ -22,6 +22,8 @@ pub enum Choice {
     All,
     /// What the seed says.
     Seed(u64),
+    /// Each write as a whole or not at all, as the seed says: a disk that does not tear.
+    Writes(u64),
     /// The units that are `true`, in the order of [`SimDisk::undecided`]; what cannot be without another unit is only kept with it.
     These(Vec<bool>),
 }
@@ -94,6 +96,7 @@ impl SimDisk {
             Choice::None => vec![false; units.len()],
             Choice::All => vec![true; units.len()],
             Choice::Seed(seed) => draw(&units, &mut Rng::new(*seed)),
+            Choice::Writes(seed) => whole_writes(&units, &mut Rng::new(*seed), 500),
             Choice::These(keep) => keep.clone(),
         };
         SimDisk::from(state.crash(&units, &keep, mix(&[state.changes])).0)
@@ -316,11 +319,7 @@ fn draw(units: &[Unit], rng: &mut Rng) -> Vec<bool> {
         // Each for itself.
         0 => units.iter().map(|_| rng.chance(likely)).collect(),
         // Whole writes, in any order.
-        1 => {
-            let seed = rng.next();
-            let of = |unit: &Unit| mix(&[seed, unit.group().0, unit.group().1 as u64]) % 1000 < likely;
-            units.iter().map(of).collect()
-        }
+        1 => whole_writes(units, rng, likely),
         // In order, up to a point; names and files each to their own.
         2 => {
             let seed = rng.next();
@@ -340,6 +339,12 @@ fn draw(units: &[Unit], rng: &mut Rng) -> Vec<bool> {
             (0..n).map(|i| (i == one) == (way == 3)).collect()
         }
     }
+}
+
+fn whole_writes(units: &[Unit], rng: &mut Rng, likely: u64) -> Vec<bool> {
+    let seed = rng.next();
+    let kept = |unit: &Unit| mix(&[seed, unit.group().0, unit.group().1 as u64]) % 1000 < likely;
+    units.iter().map(kept).collect()
 }
 
 fn arc(path: &Path) -> Arc<Path> {

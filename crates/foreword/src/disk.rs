@@ -72,28 +72,32 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
-}
-
-/// Fills the buffer from an offset; how much of it there was.
-pub(crate) fn read_full(file: &dyn DiskFile, mut buf: &mut [u8], mut offset: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while !buf.is_empty() {
-        match file.read_at(buf, offset) {
-            Ok(0) => break,
-            Ok(n) => {
-                read += n;
-                offset += n as u64;
-                buf = &mut buf[n..];
+    /// Fills the buffer from an offset, whatever short reads and interruptions come: how much of it there was, before the file ended.
+    fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < buf.len() {
+            match self.read_at(&mut buf[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
         }
+        Ok(read)
     }
-    Ok(read)
+    /// Writes all of it at an offset, whatever short writes and interruptions come. Not durable.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        write_all(self, &mut [io::IoSlice::new(bytes)], offset, false)
+    }
 }
 
-/// Writes all of it at an offset, whatever short writes and interruptions come (hazard 18).
-pub(crate) fn write_full(file: &dyn DiskFile, bufs: &mut [io::IoSlice<'_>], offset: u64, durable: bool) -> io::Result<()> {
+/// Writes all of the buffers, one behind the other, whatever short writes and interruptions come (hazard 18).
+pub(crate) fn write_all(
+    file: &(impl DiskFile + ?Sized),
+    bufs: &mut [io::IoSlice<'_>],
+    offset: u64,
+    durable: bool,
+) -> io::Result<()> {
     let (mut bufs, mut offset) = (bufs, offset);
     // Never offer more buffers than any system takes at once.
     while bufs.iter().any(|b| !b.is_empty()) {

@@ -159,12 +159,11 @@ pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
         let mut buf = vec![0; 1 << 20];
         let mut at = 0;
         loop {
-            let n = crate::disk::read_full(&*source, &mut buf, at).doing("read the file", &from)?;
+            let n = source.read_full_at(&mut buf, at).doing("read the file", &from)?;
             if n == 0 {
                 break;
             }
-            let full = crate::disk::write_full(&*target, &mut [io::IoSlice::new(&buf[..n])], at, false);
-            full.doing("write the file", &to)?;
+            target.write_all_at(&buf[..n], at).doing("write the file", &to)?;
             at += n as u64;
         }
         target.sync().doing("sync the file", &to)?;

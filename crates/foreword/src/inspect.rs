@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk::{self, Access, OsDisk};
+use crate::disk::{Access, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, SegmentHeader,
@@ -315,7 +315,7 @@ pub fn frames(dir: impl AsRef<Path>, epoch: u64) -> Result<Frames> {
     let file = dir.disk.open(&path, Access::Read).doing("open the segment", &path)?;
     let file_blocks = file.len().doing("read the segment's length", &path)? / BLOCK as u64;
     let mut block = vec![0; BLOCK];
-    disk::read_full(&*file, &mut block, 0).doing("read the segment's header", &path)?;
+    file.read_full_at(&mut block, 0).doing("read the segment's header", &path)?;
     let header = SegmentHeader::decode(&mut block);
     let (blocks, binding) = match (header, names.identity) {
         (Some(header), _) if header.version > format::VERSION => {

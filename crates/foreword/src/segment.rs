@@ -124,7 +124,7 @@ impl Dir {
         let read = || -> io::Result<String> {
             let file = self.disk.open(&self.file(LOCK), Access::Read)?;
             let mut text = [0; 100];
-            let n = disk::read_full(&*file, &mut text, 0)?;
+            let n = file.read_full_at(&mut text, 0)?;
             Ok(String::from_utf8_lossy(&text[..n]).trim().to_owned())
         };
         read().ok().filter(|text| !text.is_empty()).unwrap_or_else(|| UNKNOWN_HOLDER.into())
@@ -142,7 +142,7 @@ impl Dir {
     fn write_small(&self, name: &str, text: &str) -> Result<()> {
         let tmp = self.file(&format!("{name}{TMP}"));
         let file = self.disk.open(&tmp, Access::Create).doing("create the file", &tmp)?;
-        disk::write_full(&*file, &mut [io::IoSlice::new(text.as_bytes())], 0, false).doing("write the file", &tmp)?;
+        file.write_all_at(text.as_bytes(), 0).doing("write the file", &tmp)?;
         file.sync().doing("sync the file", &tmp)?;
         self.disk.rename(&tmp, &self.file(name)).doing("rename the file", &tmp)?;
         self.sync()
@@ -157,7 +157,7 @@ impl Dir {
         let path = self.file(IDENTITY);
         let file = self.disk.open(&path, Access::Read).doing("open the file", &path)?;
         let mut text = [0; 128];
-        let n = disk::read_full(&*file, &mut text, 0).doing("read the file", &path)?;
+        let n = file.read_full_at(&mut text, 0).doing("read the file", &path)?;
         let text = String::from_utf8_lossy(&text[..n]).into_owned();
         let id = text.lines().nth(1).and_then(|line| line.strip_prefix("uuid ")?.parse().ok());
         Ok(id.filter(|&id| identity_text(id) == text).ok_or(text))
@@ -211,7 +211,7 @@ impl Dir {
                 created_ms,
                 recycled_from: recycle.unwrap_or(0),
             };
-            disk::write_full(&*file, &mut [io::IoSlice::new(&header.encode())], 0, false)?;
+            file.write_all_at(&header.encode(), 0)?;
             if !bug::is(Bug::SkipHeaderSync) {
                 file.sync()?;
             }
@@ -247,7 +247,7 @@ impl Dir {
         let file = self.disk.open(&path, access).doing("open the segment", &path)?;
         let len = file.len().doing("read the segment's length", &path)?;
         let mut block = vec![0; BLOCK];
-        let read = disk::read_full(&*file, &mut block, 0).doing("read the segment's header", &path)?;
+        let read = file.read_full_at(&mut block, 0).doing("read the segment's header", &path)?;
         let damage = |kind, offset, evidence: String| {
             let (first_lsn, last_lsn) = (Lsn::FIRST, None);
             Damage { kind, path: path.clone(), offset, first_lsn, last_lsn, proven: true, evidence }
@@ -316,7 +316,7 @@ fn fill(file: &dyn DiskFile, bytes: u64, reserved: bool, pace: &dyn Fn(f32) -> F
             Fill::Stop => FILL_MAX,
         };
         let step = step.next_multiple_of(BLOCK).clamp(FILL_MIN, FILL_MAX).min((bytes - at) as usize);
-        disk::write_full(file, &mut [io::IoSlice::new(&zeros[..step])], at, true)?;
+        disk::write_all(file, &mut [io::IoSlice::new(&zeros[..step])], at, true)?;
         at += step as u64;
     }
     Ok(())
@@ -360,7 +360,7 @@ impl Segment {
 
     /// Reads at a block: how many bytes there were.
     pub(crate) fn read(&self, block: u32, buf: &mut [u8]) -> Result<usize> {
-        disk::read_full(&*self.file, buf, self.at(block).byte()).doing("read the segment", &self.path)
+        self.file.read_full_at(buf, self.at(block).byte()).doing("read the segment", &self.path)
     }
 
     /// What begins at a block, by its first sector.
@@ -405,7 +405,7 @@ impl Segment {
 
     /// Writes bytes at a block, durably if asked.
     pub(crate) fn write(&self, block: u32, bufs: &mut [io::IoSlice<'_>], durable: bool) -> Result<()> {
-        let wrote = disk::write_full(&*self.file, bufs, self.at(block).byte(), durable).doing("write the segment", &self.path);
+        let wrote = disk::write_all(&*self.file, bufs, self.at(block).byte(), durable).doing("write the segment", &self.path);
         if bug::is(Bug::RetryFlush) && durable && wrote.is_err() { self.sync() } else { wrote }
     }
 

@@ -1,13 +1,17 @@
 //! Redo: history repeated, in one pass over the log and in parallel by page.
 //!
-//! The log is read in windows. Of a window each thread takes one stretch after the other, and sorts its records into buckets, by page. When all is
-//! read, each thread takes one bucket after the other, and makes the changes in it page by page, for each page in the order of the log. So
-//! no thread waits for another's work but at the end of a window, and a page is looked up once for all of its changes in a window.
+//! The log is read in windows. Of a window each thread takes one stretch after the other. Images go into their pages at once: they need nothing of what
+//! was before. Other changes are sorted into buckets, by page. When all is read, each thread takes one bucket after the other, and makes the
+//! changes in it page by page, for each page in the order of the log; a page that an image put ahead skips what it has. So no thread waits for another's
+//! work but at the end of a window, and a page is looked up once for all of its changes in a window.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Barrier, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::Builder;
 
 use foreword::{Lsn, Reader};
 
@@ -18,16 +22,20 @@ use crate::pool::{Load, Pool};
 use crate::record::{Head, Rest};
 use crate::{Error, Result};
 
-/// How much of the log is in memory at a time.
-const WINDOW_BYTES: usize = 64 << 20;
 /// Stretches of a window for each thread: enough that none has to wait long for another's last.
-const STRETCHES: usize = 4;
+const STRETCHES: usize = 16;
+/// So that offsets and LSNs in it have 32 bits.
+const STRETCH_BYTES_MAX: usize = 1 << 30;
+/// What the table of transactions takes for a record.
+const RECORD_COST: usize = 8;
 const BUCKETS: usize = 64;
 /// Threads that read pages ahead, where redo has to read pages at all.
 const AHEAD_THREADS: usize = 6;
 
 #[derive(Debug, Default)]
 pub(crate) struct Redone {
+    /// How many threads took part.
+    pub(crate) threads: u64,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
     pub(crate) applied: u64,
@@ -39,6 +47,14 @@ pub(crate) struct Redone {
     pub(crate) pages_skipped: u64,
 }
 
+/// What became of changes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    applied: u64,
+    skipped: u64,
+    images: u64,
+}
+
 /// A part of the window, as one thread read it.
 #[derive(Debug, Default)]
 struct Stretch {
@@ -48,7 +64,7 @@ struct Stretch {
     /// How much of the window's memory it takes.
     used: usize,
     record_bytes: u64,
-    skipped: u64,
+    done: Done,
     baskets: Vec<Basket>,
     said: Said,
 }
@@ -63,22 +79,28 @@ struct Basket {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     page: PageId,
-    lsn: Lsn,
-    /// Where in the bytes its change begins, and how long it is.
+    /// Its LSN, counted from the first of the stretch.
+    lsn: u32,
+    /// Where in the bytes its change begins. It ends where the next begins.
     at: u32,
-    len: u32,
 }
 
 impl Basket {
-    fn push(&mut self, page: PageId, lsn: Lsn, change: Rest<'_>) {
+    /// How much memory the change takes.
+    fn push(&mut self, page: PageId, lsn: u32, change: Redo<'_>) -> usize {
         let at = self.bytes.len();
-        change.put(&mut self.bytes);
-        self.entries.push(Entry { page, lsn, at: at as u32, len: (self.bytes.len() - at) as u32 });
+        Rest::put(change, &mut self.bytes);
+        self.entries.push(Entry { page, lsn, at: at as u32 });
+        self.bytes.len() - at + size_of::<Entry>()
     }
 
-    fn changes(&self) -> impl Iterator<Item = (Entry, Rest<'_>)> {
-        let change = |entry: &Entry| Rest::from_bytes(&self.bytes[entry.at as usize..][..entry.len as usize]);
-        self.entries.iter().filter_map(move |entry| Some((*entry, change(entry)?)))
+    /// With the LSN of the stretch's first record.
+    fn changes(&self, first: Lsn) -> impl Iterator<Item = (PageId, Lsn, Rest<'_>)> {
+        let ends = self.entries.iter().skip(1).map(|next| next.at as usize).chain([self.bytes.len()]);
+        self.entries.iter().zip(ends).filter_map(move |(entry, end)| {
+            let change = Rest::from_bytes(&self.bytes[entry.at as usize..end])?;
+            Some((entry.page, Lsn(first.0 + u64::from(entry.lsn)), change))
+        })
     }
 
     /// Empties it, and keeps no more memory than it needed now.
@@ -100,14 +122,14 @@ struct Bucket<'a> {
 }
 
 impl<'a> Bucket<'a> {
-    fn sort(changes: impl Iterator<Item = (Entry, Rest<'a>)>) -> Bucket<'a> {
+    fn sort(changes: impl Iterator<Item = (PageId, Lsn, Rest<'a>)>) -> Bucket<'a> {
         let mut bucket = Bucket::default();
         let mut lasts: PageMap<usize> = PageMap::default();
-        for (at, (entry, change)) in changes.enumerate() {
-            bucket.changes.push((entry.lsn, change, None));
-            match lasts.insert(entry.page, at) {
+        for (at, (page, lsn, change)) in changes.enumerate() {
+            bucket.changes.push((lsn, change, None));
+            match lasts.insert(page, at) {
                 Some(last) => bucket.changes[last].2 = NonZeroUsize::new(at),
-                None => bucket.pages.push((entry.page, at)),
+                None => bucket.pages.push((page, at)),
             }
         }
         bucket.pages.sort_unstable();
@@ -132,23 +154,36 @@ struct Window {
     each: u64,
 }
 
+impl Window {
+    const NONE: Window = Window { first: Lsn::ZERO, each: 0 };
+}
+
+/// Why redo stopped.
+enum Failure {
+    Error(Error),
+    Panic(Box<dyn Any + Send>),
+}
+
 struct Pass<'a> {
     pool: &'a Pool,
     plan: &'a Plan,
+    /// How much of the log is in memory at a time.
+    window_bytes: usize,
     window: Mutex<Window>,
-    barrier: Barrier,
+    /// For as many threads as could be started.
+    barrier: OnceLock<Barrier>,
     /// The next stretch to be read, and the next bucket to be emptied.
     next_stretch: AtomicUsize,
     next_bucket: AtomicUsize,
     stretches: Vec<RwLock<Stretch>>,
-    /// Pages whose redo has begun, by bucket.
+    /// Pages whose redo has begun, by bucket. The lock is held while such a page is changed.
     begun: Vec<Mutex<PageSet>>,
     ahead: Ahead,
     totals: Mutex<Redone>,
     /// Pages of which changes were passed over.
     passed: Mutex<PageSet>,
     transactions: Mutex<Transactions>,
-    failed: Mutex<Option<Error>>,
+    failed: Mutex<Option<Failure>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -160,12 +195,19 @@ fn bucket_of(page: PageId) -> usize {
 }
 
 /// Repeats history, and tells the transactions' table of all that it reads.
-pub(crate) fn run(pool: &Pool, plan: &Plan, transactions: Transactions, threads: usize) -> Result<(Redone, Transactions)> {
+pub(crate) fn run(
+    pool: &Pool,
+    plan: &Plan,
+    transactions: Transactions,
+    threads: usize,
+    window_bytes: usize,
+) -> Result<(Redone, Transactions)> {
     let pass = Pass {
         pool,
         plan,
+        window_bytes,
         window: Mutex::new(Window { first: plan.redo_from, each: 1024 }),
-        barrier: Barrier::new(threads),
+        barrier: OnceLock::new(),
         next_stretch: AtomicUsize::new(0),
         next_bucket: AtomicUsize::new(0),
         stretches: (0..STRETCHES * threads).map(|_| RwLock::default()).collect(),
@@ -177,12 +219,13 @@ pub(crate) fn run(pool: &Pool, plan: &Plan, transactions: Transactions, threads:
         failed: Mutex::default(),
     };
     std::thread::scope(|scope| {
+        // Who cannot be started is done without.
         for _ in 0..if plan.images { 0 } else { AHEAD_THREADS } {
-            scope.spawn(|| pass.ahead.read(pool));
+            let _ = Builder::new().spawn_scoped(scope, || pass.ahead.read(pool));
         }
-        for _ in 1..threads {
-            scope.spawn(|| pass.work());
-        }
+        let helpers = (1..threads).map_while(|_| Builder::new().spawn_scoped(scope, || pass.work()).ok()).count();
+        lock(&pass.totals).threads = 1 + helpers as u64;
+        pass.barrier.get_or_init(|| Barrier::new(1 + helpers));
         pass.work();
         pass.ahead.close();
     });
@@ -190,35 +233,39 @@ pub(crate) fn run(pool: &Pool, plan: &Plan, transactions: Transactions, threads:
 }
 
 impl Pass<'_> {
-    /// The work of one thread, window by window. An error is noted, and all stop before the next.
+    /// The work of one thread, window by window. What goes wrong is noted, and all stop before the next.
     fn work(&self) {
+        let barrier = self.barrier.wait();
         let mut reader = self.pool.log.reader();
-        let mut done = Redone::default();
+        let mut done = Done::default();
         let mut passed = PageSet::default();
         loop {
             let window = *lock(&self.window);
             if window.each == 0 {
                 break;
             }
-            self.note(self.read_window(window, &mut reader, &mut passed));
-            self.barrier.wait();
-            self.note(self.empty_buckets(window, &mut done, &mut passed));
-            if self.barrier.wait().is_leader() {
-                self.turn(window);
+            self.attempt(|| self.read_window(window, &mut reader, &mut passed));
+            barrier.wait();
+            self.attempt(|| self.empty_buckets(window, &mut done, &mut passed));
+            if barrier.wait().is_leader() {
+                let next = self.attempt(|| Ok(self.turn(window)));
+                *lock(&self.window) = next.unwrap_or(Window::NONE);
             }
-            self.barrier.wait();
+            barrier.wait();
         }
-        let mut totals = lock(&self.totals);
-        totals.applied += done.applied;
-        totals.skipped += done.skipped;
-        totals.images += done.images;
+        lock(&self.totals).add(done);
         lock(&self.passed).extend(passed);
     }
 
-    fn note(&self, result: Result<()>) {
-        if let Err(error) = result {
-            lock(&self.failed).get_or_insert(error);
-        }
+    /// Does a part of the work. A panic is noted as an error is: the others wait for this thread at the barrier.
+    fn attempt<T>(&self, work: impl FnOnce() -> Result<T>) -> Option<T> {
+        let failure = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(done)) => return Some(done),
+            Ok(Err(error)) => Failure::Error(error),
+            Err(panic) => Failure::Panic(panic),
+        };
+        lock(&self.failed).get_or_insert(failure);
+        None
     }
 
     fn read_window(&self, window: Window, reader: &mut Reader, passed: &mut PageSet) -> Result<()> {
@@ -234,7 +281,7 @@ impl Pass<'_> {
 
     /// Reads a stretch as far as its memory reaches.
     fn read(&self, stretch: &mut Stretch, behind: Lsn, reader: &mut Reader, passed: &mut PageSet) -> Result<()> {
-        let room = WINDOW_BYTES / self.stretches.len();
+        let room = self.window_bytes.div_ceil(self.stretches.len()).min(STRETCH_BYTES_MAX);
         reader.seek(stretch.first);
         while stretch.end < behind && stretch.used < room {
             let lsn = stretch.end;
@@ -243,18 +290,30 @@ impl Pass<'_> {
             let (head, rest) = Head::decode(record).map_err(|why| Error::BadRecord { lsn, why })?;
             if let Some(page) = stretch.said.take(lsn, head) {
                 if self.plan.may_lack(page, lsn) {
-                    stretch.baskets[bucket_of(page)].push(page, lsn, rest);
-                    stretch.used += record.len();
+                    let redo = rest.redo(self.pool.body()).map_err(|why| Error::BadRecord { lsn, why })?;
+                    self.take(stretch, page, lsn, redo)?;
                 } else {
                     passed.insert(page);
-                    stretch.skipped += 1;
+                    stretch.done.skipped += 1;
                 }
             }
-            stretch.used += size_of::<Entry>();
+            stretch.used += RECORD_COST;
             stretch.record_bytes += record.len() as u64;
             stretch.end = lsn.next();
         }
         Ok(())
+    }
+
+    /// Makes a change of a page, if it is an image; else puts it aside.
+    fn take(&self, stretch: &mut Stretch, page: PageId, lsn: Lsn, redo: Redo<'_>) -> Result<()> {
+        let bucket = bucket_of(page);
+        match redo {
+            Redo::Image(_) => self.redo(page, &mut lock(&self.begun[bucket]), &[(lsn, redo)], &mut stretch.done),
+            Redo::Edit(_) => {
+                stretch.used += stretch.baskets[bucket].push(page, (lsn.0 - stretch.first.0) as u32, redo);
+                Ok(())
+            }
+        }
     }
 
     /// The stretches that were read without a gap between them. What lies behind a gap is read again, with the next window.
@@ -269,80 +328,72 @@ impl Pass<'_> {
         stretches.take_while(goes_on).collect()
     }
 
-    fn empty_buckets(&self, window: Window, done: &mut Redone, passed: &mut PageSet) -> Result<()> {
+    fn empty_buckets(&self, window: Window, done: &mut Done, passed: &mut PageSet) -> Result<()> {
         let stretches = self.whole(window);
         loop {
             let bucket = self.next_bucket.fetch_add(1, Ordering::Relaxed);
             let Some(begun) = self.begun.get(bucket) else { return Ok(()) };
             let mut begun = lock(begun);
-            let changes = stretches.iter().flat_map(|stretch| stretch.baskets[bucket].changes());
-            let bucket = Bucket::sort(changes);
+            let bucket = Bucket::sort(stretches.iter().flat_map(|stretch| stretch.baskets[bucket].changes(stretch.first)));
             if !self.plan.images {
-                let cold = bucket.pages().filter(|(_, first)| !bucket.changes[*first].1.is_image());
-                self.ahead.want(cold.map(|(page, _)| page).filter(|page| !begun.contains(page)));
+                self.ahead.want(bucket.pages().map(|(page, _)| page).filter(|page| !begun.contains(page)));
             }
-            let mut of_page = Vec::new();
+            let mut changes = Vec::new();
             for (page, first) in bucket.pages() {
-                of_page.clear();
-                for (lsn, change) in bucket.of_page(first) {
-                    of_page.push((lsn, change.redo(self.pool.body()).map_err(|why| Error::BadRecord { lsn, why })?));
+                // Where pages are logged whole, what comes before a page's first image was on disk when the checkpoint looked.
+                if self.plan.images && !begun.contains(&page) {
+                    done.skipped += bucket.of_page(first).count() as u64;
+                    passed.insert(page);
+                    continue;
                 }
-                self.redo(page, &mut begun, &of_page, done, passed)?;
+                changes.clear();
+                for (lsn, change) in bucket.of_page(first) {
+                    changes.push((lsn, change.redo(self.pool.body()).map_err(|why| Error::BadRecord { lsn, why })?));
+                }
+                self.redo(page, &mut begun, &changes, done)?;
             }
         }
     }
 
-    fn redo(
-        &self,
-        page: PageId,
-        begun: &mut PageSet,
-        changes: &[(Lsn, Redo<'_>)],
-        done: &mut Redone,
-        passed: &mut PageSet,
-    ) -> Result<()> {
-        let is_image = |(_, redo): &(Lsn, Redo<'_>)| matches!(redo, Redo::Image(_));
-        // Where pages are logged whole, what comes before a page's first image was on disk when the checkpoint looked.
-        let first = if self.plan.images && !begun.contains(&page) { changes.iter().position(is_image) } else { Some(0) };
-        let needed = &changes[first.unwrap_or(changes.len())..];
-        done.skipped += (changes.len() - needed.len()) as u64;
-        if needed.is_empty() {
-            passed.insert(page);
-            return Ok(());
-        }
-        if begun.insert(page) && is_image(&needed[0]) {
-            done.images += 1;
-        }
-        let applied = self.pool.redo(page, needed)?;
+    /// Makes changes of a page: an image, or others.
+    fn redo(&self, page: PageId, begun: &mut PageSet, changes: &[(Lsn, Redo<'_>)], done: &mut Done) -> Result<()> {
+        let is_first = begun.insert(page);
+        let from_image = is_first && matches!(changes, [(_, Redo::Image(_)), ..]);
+        let applied = self.pool.redo(page, changes, if from_image { Load::Blank } else { Load::Read })?;
+        done.images += u64::from(from_image);
         done.applied += applied;
-        done.skipped += needed.len() as u64 - applied;
+        done.skipped += changes.len() as u64 - applied;
         Ok(())
     }
 
-    /// Between two windows, by one thread while the others wait.
-    fn turn(&self, window: Window) {
+    /// Between two windows, by one thread while the others wait: what the next is.
+    fn turn(&self, window: Window) -> Window {
         let (mut totals, mut transactions) = (lock(&self.totals), lock(&self.transactions));
         let (mut end, mut used) = (window.first, 0);
         for stretch in self.whole(window) {
             transactions.add(&stretch.said);
             totals.records += stretch.end.0 - stretch.first.0;
             totals.bytes += stretch.record_bytes;
-            totals.skipped += stretch.skipped;
+            totals.add(stretch.done);
             used += stretch.used as u64;
             end = stretch.end;
         }
         self.next_stretch.store(0, Ordering::Relaxed);
         self.next_bucket.store(0, Ordering::Relaxed);
-        let is_over = end > self.plan.last || lock(&self.failed).is_some();
+        if end > self.plan.last || lock(&self.failed).is_some() {
+            return Window::NONE;
+        }
         let records = end.0 - window.first.0;
         // A quarter less than would fit, so that few stretches end early.
-        let fitting = records * (WINDOW_BYTES / 4 * 3) as u64 / used.max(1) / self.stretches.len() as u64;
-        let each = if is_over { 0 } else { fitting.clamp(1, 4 * window.each) };
-        *lock(&self.window) = Window { first: end, each };
+        let fitting = records * (self.window_bytes / 4 * 3) as u64 / used.max(1) / self.stretches.len() as u64;
+        Window { first: end, each: fitting.clamp(1, 4 * window.each).min(STRETCH_BYTES_MAX as u64) }
     }
 
     fn finish(self) -> Result<(Redone, Transactions)> {
-        if let Some(error) = lock(&self.failed).take() {
-            return Err(error);
+        match lock(&self.failed).take() {
+            Some(Failure::Error(error)) => return Err(error),
+            Some(Failure::Panic(panic)) => resume_unwind(panic),
+            None => {}
         }
         let mut done = std::mem::take(&mut *lock(&self.totals));
         let has_begun = |page: &&PageId| lock(&self.begun[bucket_of(**page)]).contains(*page);
@@ -354,13 +405,21 @@ impl Pass<'_> {
     }
 }
 
+impl Redone {
+    fn add(&mut self, done: Done) {
+        self.applied += done.applied;
+        self.skipped += done.skipped;
+        self.images += done.images;
+    }
+}
+
 impl Stretch {
     fn begin(&mut self, first: Lsn) {
         self.baskets.resize_with(BUCKETS, Basket::default);
         self.baskets.iter_mut().for_each(Basket::clear);
         self.said.clear();
         (self.first, self.end) = (first, first);
-        (self.used, self.record_bytes, self.skipped) = (0, 0, 0);
+        (self.used, self.record_bytes, self.done) = (0, 0, Done::default());
     }
 }
 

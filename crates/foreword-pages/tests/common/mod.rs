@@ -2,13 +2,16 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::{fmt, io};
 
+use foreword::disk::{Access, Disk, DiskFile};
 use foreword::{Durability, SyncPolicy};
 use foreword_pages::{Options, PageId, Savepoint, Store, Txn};
-use foreword_sim::{Choice, SimDisk};
+use foreword_sim::{Choice, OpKind, SimDisk};
 
 pub const DIR: &str = "/store";
 
@@ -51,7 +54,9 @@ pub fn options(disk: &SimDisk, threads: usize) -> Options {
         .background(false)
         .sync(SyncPolicy::manual())
         .on_error(|_| ());
-    Options::new().page_bytes(4096).pool_bytes(16 * 4096).background(false).recovery_threads(threads).disk(disk.handle()).log(log)
+    // Recovery, too, has hardly any memory: its windows are many, and end early.
+    let options = Options::new().page_bytes(4096).pool_bytes(16 * 4096).recovery_bytes(20_000);
+    options.background(false).recovery_threads(threads).disk(disk.handle()).log(log)
 }
 
 /// Pages that are in use, with what is in them.
@@ -81,17 +86,29 @@ struct Delta {
     freed: Vec<PageId>,
 }
 
+#[derive(Clone)]
 pub struct World {
     pub disk: SimDisk,
     pub model: Model,
     pub rng: Rng,
     pub crashes: u64,
+    pub page_bytes: usize,
+    /// Full page images are switched on and off from one opening to the next.
+    pub switches_images: bool,
+    /// Pages are logged whole, so that they may be torn.
+    pub may_tear: bool,
 }
 
 impl World {
     pub fn new(seed: u64) -> World {
         let model = Model { states: vec![State::new()], durable: 0 };
-        World { disk: SimDisk::new(seed), model, rng: Rng::new(seed), crashes: 0 }
+        let (disk, rng) = (SimDisk::new(seed), Rng::new(seed));
+        World { disk, model, rng, crashes: 0, page_bytes: 4096, switches_images: false, may_tear: true }
+    }
+
+    fn options(&self, threads: usize, images: bool) -> Options {
+        let options = options(&self.disk, threads).page_bytes(self.page_bytes).pool_bytes(16 * self.page_bytes);
+        options.full_page_images(images)
     }
 
     /// Opens the store, with up to so many crashes in recovery, and holds it to the model.
@@ -101,7 +118,10 @@ impl World {
             if crashes > 0 {
                 self.disk.power_off_at(self.disk.changes() + 1 + self.rng.below(40));
             }
-            let opened = options(&self.disk, threads).open(DIR);
+            let images = !self.switches_images || self.rng.chance(50);
+            // From one to the other there is no telling how far it came.
+            self.may_tear &= images;
+            let opened = self.options(threads, images).open(DIR);
             if self.disk.is_off() {
                 drop(opened);
                 self.crash();
@@ -110,6 +130,7 @@ impl World {
             }
             self.disk.power_off_at(u64::MAX);
             let store = opened.map_err(|e| format!("the store does not open: {e}"))?;
+            self.may_tear = images;
             self.check(&store)?;
             return Ok(store);
         }
@@ -122,7 +143,8 @@ impl World {
             0 => self.disk.crash(&Choice::None),
             1 => self.disk.crash(&Choice::All),
             2 => self.disk.kill(),
-            _ => self.disk.crash(&Choice::Seed(self.rng.next())),
+            _ if self.may_tear => self.disk.crash(&Choice::Seed(self.rng.next())),
+            _ => self.disk.crash(&Choice::Writes(self.rng.next())),
         };
     }
 
@@ -431,6 +453,126 @@ impl Bank {
         txn.commit()?;
         self.acknowledged[thread].store(count, Ordering::SeqCst);
         Ok(())
+    }
+}
+
+/// A simulated disk that calls somebody, once, before one of its operations on files.
+#[derive(Clone)]
+pub struct Hooked {
+    disk: SimDisk,
+    hook: Arc<Mutex<Option<Hook>>>,
+}
+
+struct Hook {
+    ops: &'static [OpKind],
+    /// So many of these operations pass first.
+    skip: u64,
+    call: Box<dyn FnOnce(&Path) + Send>,
+}
+
+impl Hooked {
+    pub fn new(disk: &SimDisk) -> Hooked {
+        Hooked { disk: disk.clone(), hook: Arc::default() }
+    }
+
+    pub fn before(&self, ops: &'static [OpKind], skip: u64, call: impl FnOnce(&Path) + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Hook { ops, skip, call: Box::new(call) });
+    }
+
+    /// Whether it has not been called.
+    pub fn clear(&self) -> bool {
+        self.hook.lock().unwrap().take().is_some()
+    }
+
+    fn passes(&self, op: OpKind, path: &Path) {
+        let mut hook = self.hook.lock().unwrap();
+        if let Some(due) = hook.take_if(|hook| hook.ops.contains(&op) && hook.skip == 0) {
+            drop(hook);
+            (due.call)(path);
+        } else if let Some(hook) = hook.as_mut().filter(|hook| hook.ops.contains(&op)) {
+            hook.skip -= 1;
+        }
+    }
+
+    fn file(&self, file: Box<dyn DiskFile>, path: &Path) -> Box<dyn DiskFile> {
+        Box::new(HookedFile { file, path: path.to_owned(), disk: self.clone() })
+    }
+}
+
+impl fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.disk.fmt(f)
+    }
+}
+
+impl Disk for Hooked {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(path)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        Ok(self.file(self.disk.open(path, access)?, path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Disk::lock(&self.disk, path)
+    }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        self.disk.is_locked(path)
+    }
+}
+
+#[derive(Debug)]
+struct HookedFile {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    disk: Hooked,
+}
+
+impl DiskFile for HookedFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.disk.passes(OpKind::Read, &self.path);
+        self.file.read_at(buf, offset)
+    }
+
+    fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.disk.passes(OpKind::Write, &self.path);
+        self.file.write_at(bufs, offset)
+    }
+
+    fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.disk.passes(OpKind::DurableWrite, &self.path);
+        self.file.write_durable_at(bufs, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.passes(OpKind::Sync, &self.path);
+        self.file.sync()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
     }
 }
 

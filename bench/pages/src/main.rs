@@ -1,0 +1,46 @@
+//! Measures foreword-pages beside SQLite on the same disk in the same run. `foreword-pages-bench help` says what and how.
+
+mod bank;
+mod recovery;
+mod rng;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use foreword_measure::idle::Idle;
+use foreword_measure::machine::Machine;
+use foreword_measure::sample::Spread;
+
+/// Measures foreword-pages beside SQLite, on the same disk, in turn, round by round.
+///
+/// Medians count; the smallest and the largest stand in brackets. Ratios are of the same round.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+enum Command {
+    Throughput(bank::Args),
+    Recovery(recovery::Args),
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let machine = Machine::here();
+    println!("{} x {}, {}", machine.cpus, machine.cpu, machine.system);
+    let objections = Idle::look(std::time::Duration::from_millis(500)).objections();
+    objections.iter().for_each(|why| println!("not idle: {why}"));
+    let done = match command {
+        Command::Throughput(args) => args.run(),
+        Command::Recovery(args) => args.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("foreword-pages-bench: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A median with what it lies between.
+fn told(spread: Option<Spread>, digits: usize) -> String {
+    spread.map_or("nothing".into(), |s| format!("{:.digits$} [{:.digits$} to {:.digits$}]", s.median, s.min, s.max))
+}

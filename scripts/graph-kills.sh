@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Loads the whole package dependency graph of Debian into the graph example, killing it (SIGKILL) at random moments, and checks what
+# came out of it: the edges are the input's, each once, and a shortest path is one. Needs apt-cache and python3.
+# Usage: scripts/graph-kills.sh [SEED]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+RANDOM=${1:-1}
+target=${CARGO_TARGET_DIR:-target}
+cargo build --quiet --release -p foreword-pages --example graph
+graph=$target/release/examples/graph
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+apt-cache dumpavail | crates/foreword-pages/examples/graph/debian.py > "$dir/debian.tsv"
+echo "$(grep -c ^N "$dir/debian.tsv") packages, $(grep -c ^E "$dir/debian.tsv") dependencies"
+kills=0
+until { timeout -s KILL "0.$((RANDOM % 8 + 1))$((RANDOM % 10))" "$graph" load "$dir/store" "$dir/debian.tsv" > "$dir/out"; } 2> "$dir/err"; do
+  # (137 is SIGKILL: anything else is a failure of its own.)
+  status=$?
+  [ $status = 137 ] || { cat "$dir/out" "$dir/err"; echo "failed by itself: $status"; exit 1; }
+  kills=$((kills + 1))
+done
+echo "$kills kills; then: $(tail -n 2 "$dir/out" | head -n 1)"
+grep ^E "$dir/debian.tsv" | sort > "$dir/expected"
+"$graph" edges "$dir/store" | sort > "$dir/edges"
+cmp "$dir/expected" "$dir/edges"
+echo "all edges are equal"
+for pair in "gimp zlib1g" "gnome libgcc-s1" "kde-full libselinux1"; do
+  # shellcheck disable=SC2086
+  "$graph" path "$dir/store" $pair | python3 -c '
+import collections, sys
+needs = collections.defaultdict(list)
+for line in open(sys.argv[1]):
+    _, package, need, *_ = line.split("\t")
+    needs[package].append(need)
+path = sys.stdin.read().strip().split(" -> ")
+assert all(b in needs[a] for a, b in zip(path, path[1:])), path
+far, queue = {path[0]: 0}, collections.deque(path[:1])
+while queue:
+    package = queue.popleft()
+    for need in needs[package]:
+        if need not in far:
+            far[need] = far[package] + 1
+            queue.append(need)
+assert len(path) - 1 == far[path[-1]], (path, far[path[-1]])
+print("shortest:", " -> ".join(path))' "$dir/expected"
+done
