@@ -24,12 +24,12 @@ cargo build --quiet --release --locked --package foreword-fuzz --target "$host" 
 
 for target in "${targets[@]}"; do
     program="$CARGO_TARGET_DIR/$host/release/$target"
-    mkdir -p "fuzz/found/$target" "fuzz/artifacts/$target"
+    mkdir -p "fuzz/found/$target" "fuzz/corpus/$target" "fuzz/artifacts/$target"
     if [ "$job" = --keep ]; then
         kept="$(mktemp --directory)"
-        "$program" -merge=1 -max_len=4096 "$kept" "fuzz/corpus/$target" "fuzz/found/$target" 2>&1 | tail -n 1
+        "$program" -merge=1 -max_len=2048 "$kept" "fuzz/corpus/$target" "fuzz/found/$target" 2>&1 | tail -n 1
         rm -rf "fuzz/corpus/$target"
-        mv "$kept" "fuzz/corpus/$target"
+        cp -r "$kept" "fuzz/corpus/$target" && rm -r "$kept"
     else
         echo "$target: $job s"
         "$program" -max_total_time="$job" -timeout=10 -rss_limit_mb=1024 -artifact_prefix="fuzz/artifacts/$target/" \

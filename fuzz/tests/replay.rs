@@ -1,4 +1,4 @@
-//! The kept corpus of each target, on any toolchain.
+//! The kept corpus of each target, and each finding that there ever was, on any toolchain.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::alloc::System;
@@ -14,16 +14,16 @@ use foreword_fuzz::{TARGETS, recipe};
 static MEMORY: Cap<System> = Cap::new(System, 256 << 20);
 
 /// An input takes milliseconds.
-const TIME: Duration = Duration::from_secs(30);
+const TIME: Duration = Duration::from_secs(10);
 
 fn fuzz() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// In the order of their names.
-fn corpus(target: &str) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(fuzz().join("corpus").join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+/// Of a folder, for a target: in the order of their names.
+fn inputs(folder: &str, target: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(fuzz().join(folder).join(target)).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
 }
@@ -31,18 +31,20 @@ fn corpus(target: &str) -> Vec<PathBuf> {
 /// Tries each input in a thread of its own, so that one that does not end is named, too.
 fn replay(target: &str) {
     let run = TARGETS.iter().find(|(name, _)| *name == target).unwrap().1;
-    let corpus = corpus(target);
+    let (findings, corpus) = (inputs("findings", target), inputs("corpus", target));
     assert!(corpus.len() >= 20, "{} inputs", corpus.len());
-    let (failed, tried) = (corpus.clone(), mpsc::channel());
+    let all = [findings, corpus].concat();
+    let (done, tried) = mpsc::channel();
+    let inputs = all.clone();
     let worker = std::thread::spawn(move || {
-        for path in corpus {
+        for path in inputs {
             run(&std::fs::read(path).unwrap());
-            tried.0.send(()).unwrap();
+            done.send(()).unwrap();
         }
     });
-    for path in &failed {
-        if let Err(error) = tried.1.recv_timeout(TIME) {
-            panic!("{} fails ({error}). To try it again: cargo run -p foreword-fuzz --bin {target} {}", path.display(), path.display());
+    for path in &all {
+        if let Err(error) = tried.recv_timeout(TIME) {
+            panic!("{0} fails ({error}). To try it again: cargo run -p foreword-fuzz --bin {target} {0}", path.display());
         }
     }
     worker.join().unwrap();
@@ -90,6 +92,6 @@ fn a_recipe_of_a_real_log_makes_that_log() {
 
 #[test]
 fn the_corpus_is_small() {
-    let bytes: u64 = TARGETS.iter().flat_map(|(target, _)| corpus(target)).map(|path| path.metadata().unwrap().len()).sum();
+    let bytes: u64 = TARGETS.iter().flat_map(|(target, _)| inputs("corpus", target)).map(|path| path.metadata().unwrap().len()).sum();
     assert!(bytes < 1 << 20, "{bytes} bytes");
 }

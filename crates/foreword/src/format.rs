@@ -357,7 +357,9 @@ impl Binding {
             body_crc: u32_at(bytes, 8),
         };
         // The checksum held, so these were written so: a bound against a writer that errs, not against rot.
-        (header.payload_len as usize <= payload_max(FRAME_BLOCKS_MAX)).then_some(header)
+        let fits = header.payload_len as usize <= payload_max(FRAME_BLOCKS_MAX);
+        let bears_records = header.records > 0 || header.head_len > 0 || header.has(CONTINUES | CONTINUED);
+        (fits && (header.kind == Kind::Data || !bears_records)).then_some(header)
     }
 
     /// Checks a whole frame whose header was read, and puts the replaced bytes back, so that the payload is contiguous.
@@ -505,6 +507,9 @@ impl Control {
         let fixed = take(16)?;
         let (holds, waivers) = (u16_at(fixed, 8), u16_at(fixed, 10));
         let mut control = Control { start: Lsn(u64_at(fixed, 0)), ..Control::default() };
+        if control.start < Lsn::FIRST {
+            return None;
+        }
         for _ in 0..holds {
             let lsn = u64_at(take(8)?, 0);
             let len = take(1)?[0];

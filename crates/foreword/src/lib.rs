@@ -71,7 +71,7 @@ pub use error::{Damage, DamageKind, Error, Result};
 pub use format::{LogId, ParseLogIdError};
 pub use log::{Durability, Log};
 pub use lsn::Lsn;
-pub use open::{RepairPlan, repair_plan};
+pub use open::{RepairPlan, repair_plan, repair_plan_on};
 pub use options::{OnDamage, Options, SyncPolicy};
 pub use reader::{Iter, Reader, Record, RecordRef};
 pub use recovery::Verdict;

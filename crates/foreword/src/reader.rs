@@ -338,6 +338,9 @@ impl Reader {
             if header.records == 0 || header.next_lsn() <= lsn {
                 continue;
             }
+            if header.first_lsn > lsn {
+                return Err(self.broken(DamageKind::Structure, "a frame whose LSN does not follow the one before"));
+            }
             let Some(walker) = &self.walker else { continue };
             let head = header.head_len as usize;
             let payload = walker.payload(&header);
