@@ -157,7 +157,9 @@ impl Knobs {
             Error::Invalid { .. } => !self.is_valid(),
             Error::NotFound { .. } => log.is_none() && self.existence == Existence::Must,
             Error::AlreadyExists { .. } => log.is_some() && self.existence == Existence::MustNot,
-            Error::NotALog { .. } => log.is_some_and(|(id, _)| matches!(self.expect_id, Some(Id::Other(other)) if LogId(other) != id)),
+            Error::NotALog { .. } => {
+                log.is_some_and(|(id, _)| matches!(self.expect_id, Some(Id::Other(other)) if LogId(other) != id))
+            }
             Error::RolledBack { .. } => self.expect_lsn.unwrap_or(0) > log.map_or(0, |(_, last)| last.0),
             Error::NoSpace { .. } => self.segment() > ROOM / 8,
             _ => false,
@@ -235,7 +237,9 @@ fn work(log: &Log, step: Step, knobs: &Knobs, model: &mut Model) {
             assert_eq!(log.last_lsn().0, model.last().map_or(0, |(lsn, _)| *lsn));
             return;
         }
-        Err(Error::TooLarge { .. }) => assert!(bytes > max || matches!(step, Step::Checkpoint(_)) && bytes > 7000, "{bytes} of {max}"),
+        Err(Error::TooLarge { .. }) => {
+            assert!(bytes > max || matches!(step, Step::Checkpoint(_)) && bytes > 7000, "{bytes} of {max}")
+        }
         Err(Error::Invalid { .. }) => assert!(batch.is_empty()),
         Err(Error::NoSpace { .. }) => {}
         Err(error) => panic!("{step:?}: {error:?}"),

@@ -128,7 +128,10 @@ fn look_at(report: VerifyReport, view: &View) -> Seen {
     let given_up = |lsn: u64| report.lost.iter().any(|(first, last)| (first.0..=last.0).contains(&lsn));
     for pair in forward.records.windows(2) {
         let (one, next) = (pair[0].lsn.0, pair[1].lsn.0);
-        assert!(one < next && (one + 1 == next || given_up(one + 1) && given_up(next - 1)), "LSNs are dense: {one}, {next}, {report:?}");
+        assert!(
+            one < next && (one + 1 == next || given_up(one + 1) && given_up(next - 1)),
+            "LSNs are dense: {one}, {next}, {report:?}"
+        );
     }
     if let Some(Verdict::Corruption(damage)) = &report.verdict {
         assert!(matches!(forward.error, None | Some(Error::Corruption(_))), "{:?} for {damage:?}", forward.error);
@@ -167,9 +170,15 @@ fn check_sealed(files: &Files, records: &[Record]) {
     for Record { lsn, data } in records {
         let begins = |frame: &&Frame| {
             let index = lsn.0.checked_sub(frame.first_lsn).and_then(|index| frame.records.get(index as usize));
-            index.is_some_and(|(len, part)| *len == data.len() && data.starts_with(part) && continued(&data[part.len()..], &frames))
+            index.is_some_and(|(len, part)| {
+                *len == data.len() && data.starts_with(part) && continued(&data[part.len()..], &frames)
+            })
         };
-        assert!(frames.iter().any(|frame| begins(&frame)), "record {lsn} was returned, and no checksum seals it: {} bytes", data.len());
+        assert!(
+            frames.iter().any(|frame| begins(&frame)),
+            "record {lsn} was returned, and no checksum seals it: {} bytes",
+            data.len()
+        );
     }
 }
 
@@ -210,7 +219,11 @@ pub fn write(disk: &SimDisk, files: &Files, seen: Option<&Seen>, action: OnDamag
     }
     if action != OnDamage::Refuse {
         assert!(before.error.is_none(), "a repaired log can be read: {:?}", before.error);
-        assert!(plan.as_ref().is_ok_and(|plan| plan.last_lsn == log.last_lsn()) || seen.is_none(), "{plan:?} ended in {}", log.last_lsn());
+        assert!(
+            plan.as_ref().is_ok_and(|plan| plan.last_lsn == log.last_lsn()) || seen.is_none(),
+            "{plan:?} ended in {}",
+            log.last_lsn()
+        );
     }
     // Behind damage in the middle, which opening need not see, only what is new can be read.
     let mut model = if before.error.is_none() { before.records } else { Vec::new() };

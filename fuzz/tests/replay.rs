@@ -92,6 +92,7 @@ fn a_recipe_of_a_real_log_makes_that_log() {
 
 #[test]
 fn the_corpus_is_small() {
-    let bytes: u64 = TARGETS.iter().flat_map(|(target, _)| inputs("corpus", target)).map(|path| path.metadata().unwrap().len()).sum();
+    let bytes: u64 =
+        TARGETS.iter().flat_map(|(target, _)| inputs("corpus", target)).map(|path| path.metadata().unwrap().len()).sum();
     assert!(bytes < 1 << 20, "{bytes} bytes");
 }

@@ -169,6 +169,11 @@ impl FrameHeader {
         (self.frame_len() / BLOCK) as u32
     }
 
+    /// Whether it says nothing of records if it is of a kind that has none.
+    pub(crate) fn adds_up(&self) -> bool {
+        self.kind == Kind::Data || (self.records == 0 && self.head_len == 0 && !self.has(CONTINUES | CONTINUED))
+    }
+
     /// The LSN that follows the frame's records.
     pub(crate) fn next_lsn(&self) -> Lsn {
         Lsn(self.first_lsn.0.saturating_add(u64::from(self.records)))
@@ -357,9 +362,7 @@ impl Binding {
             body_crc: u32_at(bytes, 8),
         };
         // The checksum held, so these were written so: a bound against a writer that errs, not against rot.
-        let fits = header.payload_len as usize <= payload_max(FRAME_BLOCKS_MAX);
-        let bears_records = header.records > 0 || header.head_len > 0 || header.has(CONTINUES | CONTINUED);
-        (fits && (header.kind == Kind::Data || !bears_records)).then_some(header)
+        (header.payload_len as usize <= payload_max(FRAME_BLOCKS_MAX)).then_some(header)
     }
 
     /// Checks a whole frame whose header was read, and puts the replaced bytes back, so that the payload is contiguous.

@@ -410,7 +410,10 @@ impl Reader {
                     None => return Err(self.broken(DamageKind::Missing, "the log ends before a record that was durable")),
                 },
                 None => match walker.step()? {
-                    Found::Frame(header) => return Ok(header),
+                    Found::Frame(header) if header.adds_up() => return Ok(header),
+                    Found::Frame(_) => {
+                        return Err(self.broken(DamageKind::Structure, "records in a frame of a kind that has none"));
+                    }
                     Found::Unwritten => {
                         return Err(self.broken(DamageKind::Missing, "nothing is written where a record was durable"));
                     }

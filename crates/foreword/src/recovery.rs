@@ -208,7 +208,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         cut = Some(front.epoch);
     };
     // A start beyond the end was said by a frame beyond it, for a truncation that did not come about.
-    control.start = control.start.min(scan.next);
+    control.start = control.start.min(scan.next.max(Lsn::FIRST));
     // Of the segments that cannot even be opened, the first that the log needs; or any.
     let tip = chain.last().map_or(0, |e| e.epoch);
     let excused = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
@@ -425,6 +425,9 @@ impl Scan {
         if header.first_lsn != self.expect {
             return Err("a frame whose LSN does not follow the one before");
         }
+        if !header.adds_up() {
+            return Err("records in a frame of a kind that has none");
+        }
         if !is_link && header.promise.position > self.at {
             return Err("a frame that promises what was not there yet");
         }
@@ -621,7 +624,9 @@ impl Surveyor<'_> {
             };
             let link = match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
                 Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
-                    Some(link) if link.pred.epoch < epoch && epoch > 0 && header.first_lsn >= Lsn::FIRST => LinkState::Active { link, header },
+                    Some(link) if link.pred.epoch < epoch && epoch > 0 && header.first_lsn >= Lsn::FIRST => {
+                        LinkState::Active { link, header }
+                    }
                     _ => LinkState::Damaged("a LINK that does not add up"),
                 },
                 Found::Frame(_) => LinkState::Damaged("another frame in the LINK's place"),
@@ -782,6 +787,9 @@ impl Surveyor<'_> {
             return Ok(None);
         }
         let Some(new) = Control::decode(format::payload(&header, &buf)) else { return Ok(None) };
+        if header.first_lsn < control.start.max(new.start) || !header.adds_up() {
+            return Ok(None);
+        }
         // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind what it found.
         let behind = written + 1;
         buf.resize(format::FRAME_BLOCKS_MAX.min(slot.blocks - 1 - behind) as usize * BLOCK, 0);

@@ -27,9 +27,16 @@ fn main() -> io::Result<()> {
         }
     }
     keep_log(&spanning().map_err(io::Error::other)?, "spanning-zeros", &keep)?;
-    for (i, text) in ["one\n\ntwo", "00ff\n\nab", "\"a\\n\\u00e9\"\n{\"data\":\"x\"}\n{\"hex\":\"00ff\"}", "\x02\0\0\0ab\0\0\0\0", "64KiB", "1.5s"]
-        .iter()
-        .enumerate()
+    for (i, text) in [
+        "one\n\ntwo",
+        "00ff\n\nab",
+        "\"a\\n\\u00e9\"\n{\"data\":\"x\"}\n{\"hex\":\"00ff\"}",
+        "\x02\0\0\0ab\0\0\0\0",
+        "64KiB",
+        "1.5s",
+    ]
+    .iter()
+    .enumerate()
     {
         for format in 0..4 {
             keep("input", &format!("{i}-{format}"), &[&[format, 200, 3], text.as_bytes()].concat())?;
@@ -54,13 +61,16 @@ fn keep_log(files: &Files, name: &str, keep: &dyn Fn(&str, &str, &[u8]) -> io::R
 }
 
 fn read(dir: &Path) -> io::Result<Files> {
-    fs::read_dir(dir)?.map(|entry| entry.and_then(|e| Ok((e.file_name().to_string_lossy().into_owned(), fs::read(e.path())?)))).collect()
+    fs::read_dir(dir)?
+        .map(|entry| entry.and_then(|e| Ok((e.file_name().to_string_lossy().into_owned(), fs::read(e.path())?))))
+        .collect()
 }
 
 /// Records of zeros, which take no room in an input.
 fn spanning() -> Result<Files, Error> {
     let disk = SimDisk::new(1);
-    let log: Log = Options::new().segment_bytes(64 << 10).background(false).sync(SyncPolicy::manual()).disk(disk.handle()).open(DIR)?;
+    let log: Log =
+        Options::new().segment_bytes(64 << 10).background(false).sync(SyncPolicy::manual()).disk(disk.handle()).open(DIR)?;
     log.commit(&[0; 100_000])?;
     log.commit_batch(&[vec![0; 30_000], vec![], vec![0; 50_000]])?;
     log.close()?;
