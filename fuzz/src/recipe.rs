@@ -126,14 +126,17 @@ fn add_segment(input: &mut Vec<u8>, epoch: u64, segment: &[u8]) {
     while at < plain.len() {
         let units = plain[at..].chunks(UNIT).take(PIECE / UNIT).take_while(|unit| used(unit)).count();
         if units > 0 {
-            input.push(BYTES);
-            input.extend(((at / UNIT) as u16).to_le_bytes());
-            input.push((units * UNIT) as u8);
-            input.extend(&plain[at..at + units * UNIT]);
+            input.extend(bytes_at(at, &plain[at..at + units * UNIT]));
         }
         at += units.max(1) * UNIT;
     }
     frames.iter().for_each(|frame| input.extend([SEAL, (frame.bytes.start / BLOCK) as u8]));
+}
+
+/// The step that puts bytes, at most 248, at a place of the segment begun last.
+#[must_use]
+pub fn bytes_at(at: usize, bytes: &[u8]) -> Vec<u8> {
+    [&[BYTES][..], &((at / UNIT) as u16).to_le_bytes(), &[bytes.len() as u8], bytes].concat()
 }
 
 fn add_file(input: &mut Vec<u8>, files: &Files, name: &str, bytes: &[u8]) {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use foreword::{Error, Log, Options, SyncPolicy};
-use foreword_fuzz::forge::{Files, epoch_of};
+use foreword_fuzz::forge::{BLOCK, Files, epoch_of};
 use foreword_fuzz::{oracle::DIR, recipe};
 use foreword_sim::SimDisk;
 
@@ -45,8 +45,11 @@ fn main() -> io::Result<()> {
     (0..8u8).try_for_each(|i| keep("options", &format!("pattern-{i}"), &[i, 0, 0, 1, i].repeat(30)))
 }
 
+/// Keeps an input of a target under a name.
+type Keep<'a> = dyn Fn(&str, &str, &[u8]) -> io::Result<()> + 'a;
+
 /// The log as it is, opened for each kind of work; and each of its segments.
-fn keep_log(files: &Files, name: &str, keep: &dyn Fn(&str, &str, &[u8]) -> io::Result<()>) -> io::Result<()> {
+fn keep_log(files: &Files, name: &str, keep: &Keep<'_>) -> io::Result<()> {
     for work in [0, 7, 15] {
         for action in 0..3 {
             keep("directory", &format!("{name}-{action}-{work}"), &[vec![action << 4 | work], recipe::of(files)].concat())?;
@@ -55,7 +58,11 @@ fn keep_log(files: &Files, name: &str, keep: &dyn Fn(&str, &str, &[u8]) -> io::R
     for segment in files.keys().filter(|name| epoch_of(name).is_some()) {
         let mut alone = files.clone();
         alone.retain(|name, _| name == segment || epoch_of(name).is_none());
-        keep("segment", &format!("{name}-{segment}"), &recipe::of(&alone))?;
+        let whole = recipe::of(&alone);
+        keep("segment", &format!("{name}-{segment}"), &whole)?;
+        // Damage behind the sealing, where the first records are.
+        let damaged = [&whole[..], &recipe::bytes_at(2 * BLOCK + 72, b"damaged!")].concat();
+        keep("segment", &format!("{name}-{segment}-damaged"), &damaged)?;
     }
     Ok(())
 }
