@@ -1,6 +1,6 @@
 //! docs/PERFORMANCE.md: its tables come from a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use foreword_measure::report::Item;
@@ -21,7 +21,6 @@ pub struct Args {
     print: bool,
 }
 
-const BEGIN: &str = "<!-- begin: made by `foreword-bench doc` -->\n";
 const END: &str = "<!-- end -->";
 
 impl Args {
@@ -31,12 +30,18 @@ impl Args {
             print!("{tables}");
             return Ok(());
         }
-        let name = self.into.display();
-        let text = std::fs::read_to_string(&self.into).with_context(|| format!("read {name}"))?;
-        let between = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-        let Some((before, after)) = between else { bail!("{name} has no lines {BEGIN:?} and {END:?}") };
-        std::fs::write(&self.into, format!("{before}{BEGIN}{tables}{END}{after}")).with_context(|| format!("write {name}"))
+        put(&self.into, "doc", &tables)
     }
+}
+
+/// Puts what a command made into a document, between its markers.
+pub fn put(document: &Path, command: &str, made: &str) -> Result<()> {
+    let name = document.display();
+    let begin = format!("<!-- begin: made by `foreword-bench {command}` -->\n");
+    let text = std::fs::read_to_string(document).with_context(|| format!("read {name}"))?;
+    let between = text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let Some((before, after)) = between else { bail!("{name} has no lines {begin:?} and {END:?}") };
+    std::fs::write(document, format!("{before}{begin}{made}{END}{after}")).with_context(|| format!("write {name}"))
 }
 
 fn document(results: &Results) -> String {

@@ -206,15 +206,15 @@ fn judge(trace: &str) -> Result<(u64, u64, BTreeMap<String, u64>)> {
             } else {
                 commits += 1;
                 let Some(&begin) = begun.get(record) else { bail!("{record} was acknowledged before it began") };
-                let is_covered = |write: &&&Call<'_>| {
+                let is_covered = |write: &&Call<'_>| {
                     flushed.iter().any(|&(file, from, to)| {
                         let same = file.is_none_or(|file| file == write.file());
                         let behind = from > write.to || (from, to) == (write.from, write.to);
                         same && behind && to < call.from
                     })
                 };
-                let writes = written.get(record).map_or(&[][..], Vec::as_slice).iter().filter(|w| w.from > begin);
-                covered += u64::from(writes.filter(is_covered).next().is_some());
+                let mut writes = written.get(record).map_or(&[][..], Vec::as_slice).iter().filter(|w| w.from > begin);
+                covered += u64::from(writes.any(is_covered));
             }
         }
     }

@@ -1,7 +1,10 @@
 //! Foreword beside its peers and the raw disk, in one run. `foreword-bench help` says how.
 
+mod ablation;
 mod cell;
+mod damage;
 mod doc;
+mod fail;
 mod gauge;
 mod honest;
 mod payload;
@@ -19,12 +22,16 @@ use clap::Parser;
 
 /// Measures Foreword beside its peers and the raw disk.
 ///
-/// `run` measures, `honest` checks that nobody cheats, `doc` puts the tables into docs/PERFORMANCE.md.
+/// `run` measures, `honest` checks that nobody cheats, `doc` puts the tables into docs/PERFORMANCE.md. `damage` and `fail` are about failures: what comes back of a
+/// damaged log, and what a failed flush does.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 enum Command {
     Run(run::Args),
+    Ablation(ablation::Args),
     Honest(honest::Args),
+    Damage(damage::Args),
+    Fail(fail::Args),
     Doc(doc::Args),
     /// Tables of what was measured so far, and the page and summary again.
     Show {
@@ -37,12 +44,21 @@ enum Command {
     /// One measurement: what `run` starts a process for.
     #[command(hide = true)]
     Cell(cell::Job),
+    /// One part of `damage`.
+    #[command(hide = true)]
+    DamagePart(damage::Part),
+    /// The process of `fail` to which it happens.
+    #[command(hide = true)]
+    FailPart(fail::Part),
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(args) => args.run(),
+        Command::Ablation(args) => args.run(),
         Command::Honest(args) => args.run(),
+        Command::Damage(args) => args.run(),
+        Command::Fail(args) => args.run(),
         Command::Doc(args) => args.run(),
         Command::Show { run } => show(&run),
         Command::Peers => {
@@ -50,6 +66,8 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Cell(job) => job.run(),
+        Command::DamagePart(part) => part.run(),
+        Command::FailPart(part) => part.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

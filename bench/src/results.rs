@@ -106,7 +106,11 @@ impl Results {
             Line::Run(run) => {
                 let mut warnings = std::mem::take(&mut self.run.warnings);
                 warnings.extend(run.warnings.iter().filter(|w| !self.run.warnings.contains(w)).cloned());
-                self.run = Run { warnings, ..run };
+                // A run of some workloads or contestants that was added.
+                let mut contestants = std::mem::take(&mut self.run.contestants);
+                contestants.retain(|c| run.contestants.iter().all(|new| new.name != c.name));
+                contestants.extend(run.contestants);
+                self.run = Run { warnings, contestants, ..run };
             }
             Line::Measured(measured) => self.measured.push(measured),
             Line::Failed { workload, peer, why } => self.failed.push((workload, peer, why)),
@@ -138,13 +142,22 @@ impl Results {
 
     /// The contestants of a workload, in the order of the run.
     pub fn peers(&self, workload: Workload) -> Vec<&str> {
-        let mut peers: Vec<&str> = Vec::new();
+        self.names(workload).filter(|name| !name.contains(':')).collect()
+    }
+
+    /// What was measured of Foreword with a choice of its design left out: `foreword:` and its name.
+    pub fn ablated(&self, workload: Workload) -> Vec<&str> {
+        self.names(workload).filter(|name| name.contains(':')).collect()
+    }
+
+    fn names(&self, workload: Workload) -> impl Iterator<Item = &str> {
+        let mut names: Vec<&str> = Vec::new();
         for m in self.measured.iter().filter(|m| m.workload == workload) {
-            if !peers.contains(&m.peer.as_str()) {
-                peers.push(&m.peer);
+            if !names.contains(&m.peer.as_str()) {
+                names.push(&m.peer);
             }
         }
-        peers
+        names.into_iter()
     }
 
     /// A figure of each round, by round.

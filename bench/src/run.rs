@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cell::{Outcome, Step};
 use crate::gauge::{Disk, Spent};
-use crate::peers::{self, PEERS, walrus};
+use crate::peers::{self, PEERS};
 use crate::results::{Book, Contestant, Line, Measured, Results, Run};
 use crate::tables;
 use crate::workload::Workload;
@@ -42,7 +42,7 @@ pub struct Args {
     only: Vec<String>,
     /// Other workloads than those that are listed, by name: `commit/32x4096,append/64,recover/64MiBx128`.
     #[arg(long, value_delimiter = ',', conflicts_with = "short")]
-    workload: Vec<Workload>,
+    pub workload: Vec<Workload>,
     /// How often each is measured; the median counts. [default: 6; short: 3]
     #[arg(long)]
     rounds: Option<usize>,
@@ -146,7 +146,7 @@ impl Args {
         if !warnings.is_empty() && !self.anyway {
             bail!("the machine is not idle: {} (--anyway measures all the same)", warnings.join("; "));
         }
-        let contestants = contestants.iter().map(|name| {
+        let contestants = contestants.iter().filter(|name| !name.contains(':')).map(|name| {
             let peer = peers::find(name)?;
             let lacks = peer.lacks.iter().map(|(feature, why)| format!("{feature:?}: {why}")).collect();
             let (version, setting) = (peer.version().to_owned(), peer.setting.to_owned());
@@ -301,7 +301,7 @@ pub fn cell(peer: &str, workload: Workload, step: Step, dir: &Path, seconds: f64
     command.arg("cell").arg("--peer").arg(peer).arg("--workload").arg(workload.to_string());
     command.arg("--step").arg(step.to_string()).arg("--dir").arg(dir);
     command.arg("--seconds").arg(seconds.to_string()).arg("--out").arg(out);
-    command.env(walrus::DIR, dir).env(walrus::QUIET, "1");
+    peers::tell_walrus(&mut command, dir);
     if let Some((_, without)) = peer.split_once(':') {
         command.env("FOREWORD_ABLATION", without);
     }

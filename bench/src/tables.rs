@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use foreword_measure::report::{Axis, Plot, Report, Section, Series, Table, Unit};
 use foreword_measure::sample::Spread;
 
+use crate::ablation;
 use crate::cell::Outcome;
 use crate::results::{Metric, Results};
 use crate::workload::Workload::{self, Append, Async, Batch, Commit, Open, Recover, Tail};
@@ -202,6 +203,7 @@ impl Results {
             self.opening(),
             self.tailing(),
             self.memory(),
+            self.ablation(),
             self.failures(),
         ];
         parts.into_iter().flatten().filter(|section| !section.items.is_empty()).collect()
@@ -363,6 +365,32 @@ impl Results {
         Some(with(Section::new("Memory").text(text), self.matrix("", &columns, memory, bytes)))
     }
 
+    /// What each choice of the design is worth.
+    fn ablation(&self) -> Option<Section> {
+        let workloads: Vec<Workload> = self.workloads().into_iter().filter(|&w| !self.ablated(w).is_empty()).collect();
+        let mut names: Vec<&str> = Vec::new();
+        for name in workloads.iter().flat_map(|&w| self.ablated(w)).filter(|&name| name != ablation::WHOLE) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let table = |title: &str, metric: Metric| {
+            let row = |name: &&str| {
+                let ratio = |w: &Workload| self.ratio((*w, name), (*w, ablation::WHOLE), metric);
+                let cell = |w| ratio(w).map_or("–".to_owned(), |r| with_spread(r, |r| format!("{r:.2}")));
+                std::iter::once(name.to_string()).chain(workloads.iter().map(cell)).collect::<Vec<_>>()
+            };
+            let labels: Vec<String> = workloads.iter().map(Workload::to_string).collect();
+            let head: Vec<&str> = std::iter::once("").chain(labels.iter().map(String::as_str)).collect();
+            Table::new(title, &head, names.iter().map(row).collect())
+        };
+        let section = Section::new("What each choice is worth")
+            .text("Foreword with one choice of its design left out, to Foreword as it is, interleaved in a run of their own. The names are explained below.")
+            .table(table("Commits a second (less than 1: the choice pays)", rate))
+            .table(table("Latency, p99 (more than 1: the choice pays)", p99));
+        (!names.is_empty()).then_some(section)
+    }
+
     fn failures(&self) -> Option<Section> {
         let row = |(workload, peer, why): &(Workload, String, String)| vec![peer.clone(), workload.to_string(), why.clone()];
         let rows: Vec<_> = self.failed.iter().map(row).collect();
@@ -398,7 +426,7 @@ pub fn markdown(table: &Table) -> String {
     let line =
         |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "));
     let title = if table.title.is_empty() { String::new() } else { format!("{}:\n\n", table.title) };
-    let ruler = format!("|---|{}\n", "---:|".repeat(table.head.len() - 1));
+    let ruler = format!("|{}{}\n", "---|".repeat(table.words), "---:|".repeat(table.head.len() - table.words));
     format!("{title}{}{ruler}{}\n", line(&table.head), table.rows.iter().map(|row| line(row)).collect::<String>())
 }
 

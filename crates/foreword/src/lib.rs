@@ -37,6 +37,11 @@
 //! final: the log is [`Poisoned`](Error::Poisoned), nothing is retried on bytes of which nothing is known, and reopening recovers. A full disk
 //! is not a failure: [`Error::NoSpace`] comes before anything is half done, and the log goes on when there is room.
 
+#[cfg(not(foreword_ablation))]
+mod ablation;
+#[cfg(foreword_ablation)]
+#[doc(hidden)]
+pub mod ablation;
 mod assemble;
 mod background;
 #[cfg(not(foreword_bug))]

@@ -244,7 +244,8 @@ impl Log {
     /// [`truncate_front`](Log::truncate_front) makes space.
     ///
     /// # Errors
-    /// As [`commit`](Log::commit). [`Error::NoSpace`] only when the room was used up by two earlier ones, and no truncation between freed a segment.
+    /// As [`commit`](Log::commit). [`Error::NoSpace`] only when the room was used up by earlier ones, and no truncation between freed a segment. A
+    /// segment has room for one of any size, or for two that fit into a block.
     pub fn commit_checkpoint(&self, record: &[u8]) -> Result<Lsn> {
         let max = format::payload_max(CHECKPOINT_BLOCKS) - 4;
         if record.len() > max {

@@ -5,6 +5,8 @@
 //! better dealt out to two flights that take turns: while one group wakes up and commits again, the other is in the air, and neither the disk nor the
 //! processors idle. How long a flush takes, alone and beside another, and how soon one committer follows another, is measured.
 
+use crate::ablation::{Choice, without};
+
 /// Flushes in the air at once, at most. What a later one covers is acknowledged only after the earlier; the promises make holes harmless.
 const LANES_MAX: usize = 2;
 /// After so many flights, the other number of lanes is tried for so many: what was measured may have changed.
@@ -30,6 +32,9 @@ pub(crate) struct Pace {
 impl Pace {
     /// How many flights there may be in the air now.
     pub(crate) fn lanes(&self) -> usize {
+        if without(Choice::SecondFlight) {
+            return 1;
+        }
         let waking_half = u64::from(self.committers) * self.between / 2;
         let apart = self.beside < self.alone + waking_half;
         let trying = self.flights % TRY_AFTER >= TRY_AFTER - TRY_FOR;
@@ -43,7 +48,7 @@ impl Pace {
 
     /// For how many committers the next flight waits, with so many in the air.
     pub(crate) fn share(&self, aloft: u32) -> u32 {
-        if self.skips > 0 {
+        if self.skips > 0 || without(Choice::Cohort) {
             return 0;
         }
         // More than come while a flush takes are not waited for: the next can leave with them just when this one lands.

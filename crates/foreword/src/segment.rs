@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::ablation::{Choice, without};
 use crate::assemble::FrameBuf;
 use crate::bug::{self, Bug};
 use crate::disk::{self, Access, Disk, DiskFile};
@@ -292,6 +293,10 @@ pub(crate) fn at_once(_done: f32) -> Fill {
 
 /// Writes zeros, in steps that are durable each, so that a commit's own flush never waits behind the whole of it. `reserved`: it may be left at that.
 fn fill(file: &dyn DiskFile, bytes: u64, reserved: bool, pace: &dyn Fn(f32) -> Fill) -> io::Result<()> {
+    if reserved && without(Choice::ZeroFill) {
+        return Ok(());
+    }
+    let pace = if without(Choice::PacedFill) { &at_once } else { pace };
     let zeros = FrameBuf::zeroed(FILL_MAX);
     let mut at = 0;
     while at < bytes {

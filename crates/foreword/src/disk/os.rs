@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Access, Disk, DiskFile};
+#[cfg(target_os = "linux")]
+use crate::ablation::{Choice, without};
 
 /// The operating system's file system.
 ///
@@ -133,7 +135,7 @@ impl OsFile {
         use std::os::unix::fs::OpenOptionsExt;
         let aligned =
             |b: &io::IoSlice<'_>| (b.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN) && b.len().is_multiple_of(DIRECT_ALIGN);
-        if !offset.is_multiple_of(DIRECT_ALIGN as u64) || !bufs.iter().all(aligned) {
+        if without(Choice::DirectWrites) || !offset.is_multiple_of(DIRECT_ALIGN as u64) || !bufs.iter().all(aligned) {
             return None;
         }
         let open = || {

@@ -5,12 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 
-use super::{Feature, Log, Peer, Writer};
-
-/// Walrus knows its directory from this variable alone.
-pub const DIR: &str = "WALRUS_DATA_DIR";
-/// Without this it prints a line for each write.
-pub const QUIET: &str = "WALRUS_QUIET";
+use super::{Feature, Log, Peer, WALRUS_DIR, Writer};
 
 pub const PEER: Peer = Peer {
     name: "walrus",
@@ -33,7 +28,7 @@ pub const PEER: Peer = Peer {
 const TOPIC: &str = "log";
 
 fn open(dir: &Path) -> Result<Walrus> {
-    ensure!(std::env::var_os(DIR).is_some_and(|d| d == dir.as_os_str()), "walrus needs {DIR}={}", dir.display());
+    ensure!(std::env::var_os(WALRUS_DIR).is_some_and(|d| d == dir.as_os_str()), "walrus needs {WALRUS_DIR}={}", dir.display());
     // Reading moves a cursor that outlives the process; this way it is not written before we are done.
     let consistency = ReadConsistency::AtLeastOnce { persist_every: u32::MAX };
     Ok(Walrus::with_consistency_and_schedule(consistency, FsyncSchedule::SyncEach)?)

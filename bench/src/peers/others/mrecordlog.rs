@@ -68,10 +68,6 @@ impl Log for Open {
 struct One<'a>(&'a Open);
 
 impl Writer for One<'_> {
-    fn commit(&mut self, _record: &[u8]) -> Result<()> {
-        Err(anyhow!("it never syncs"))
-    }
-
     fn append_all(&mut self, next: Records<'_>) -> Result<()> {
         let mut log = self.0.log.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.runtime.block_on(async {
