@@ -169,6 +169,11 @@ impl FrameHeader {
         (self.frame_len() / BLOCK) as u32
     }
 
+    /// Whether it says nothing of records if it is of a kind that has none.
+    pub(crate) fn adds_up(&self) -> bool {
+        self.kind == Kind::Data || (self.records == 0 && self.head_len == 0 && !self.has(CONTINUES | CONTINUED))
+    }
+
     /// The LSN that follows the frame's records.
     pub(crate) fn next_lsn(&self) -> Lsn {
         Lsn(self.first_lsn.0.saturating_add(u64::from(self.records)))
@@ -505,6 +510,9 @@ impl Control {
         let fixed = take(16)?;
         let (holds, waivers) = (u16_at(fixed, 8), u16_at(fixed, 10));
         let mut control = Control { start: Lsn(u64_at(fixed, 0)), ..Control::default() };
+        if control.start < Lsn::FIRST {
+            return None;
+        }
         for _ in 0..holds {
             let lsn = u64_at(take(8)?, 0);
             let len = take(1)?[0];

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk::{Access, OsDisk};
+use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, SegmentHeader,
@@ -86,7 +86,15 @@ impl SegmentState {
 /// # Errors
 /// [`Error::NotFound`], [`Error::NotALog`], [`Error::UnsupportedVersion`], [`Error::Io`].
 pub fn segments(dir: impl AsRef<Path>) -> Result<Vec<SegmentInfo>> {
-    let dir = Dir { disk: Arc::new(OsDisk), path: dir.as_ref().to_owned() };
+    segments_on(Arc::new(OsDisk), dir)
+}
+
+/// As [`segments`], on a file system of one's own.
+///
+/// # Errors
+/// As [`segments`].
+pub fn segments_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<Vec<SegmentInfo>> {
+    let dir = Dir { disk, path: dir.as_ref().to_owned() };
     let mut patience = 20;
     loop {
         match segments_now(&dir) {
@@ -306,7 +314,15 @@ impl From<Control> for ControlInfo {
 /// [`Error::NotFound`], [`Error::Io`], [`Error::UnsupportedVersion`]; [`Error::Corruption`] if neither the segment's header nor the file `LOG` can be read,
 /// so that nothing says which log it is of.
 pub fn frames(dir: impl AsRef<Path>, epoch: u64) -> Result<Frames> {
-    let dir = Dir { disk: Arc::new(OsDisk), path: dir.as_ref().to_owned() };
+    frames_on(Arc::new(OsDisk), dir, epoch)
+}
+
+/// As [`frames`], on a file system of one's own.
+///
+/// # Errors
+/// As [`frames`].
+pub fn frames_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, epoch: u64) -> Result<Frames> {
+    let dir = Dir { disk, path: dir.as_ref().to_owned() };
     let names = dir.names()?;
     if !names.identity && names.epochs.is_empty() {
         return Err(Error::NotFound { dir: dir.path });

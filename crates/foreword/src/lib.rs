@@ -97,7 +97,7 @@ pub use error::{Damage, DamageKind, Error, Result};
 pub use format::{LogId, ParseLogIdError};
 pub use log::{Durability, Log};
 pub use lsn::Lsn;
-pub use open::{RepairPlan, repair_plan};
+pub use open::{RepairPlan, repair_plan, repair_plan_on};
 pub use options::{OnDamage, Options, SyncPolicy};
 pub use publish::Published;
 pub use reader::{Iter, Reader, Record, RecordRef};

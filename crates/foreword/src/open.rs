@@ -420,6 +420,8 @@ fn resume_after(dir: &Dir, survey: &Survey) -> Result<Option<(Position, Lsn)>> {
         let Ok((segment, _)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
         // Where the log is known to leave a segment, nothing behind that is of the log.
         let end = survey.chain.iter().find(|e| e.epoch == epoch).and_then(|e| e.end).unwrap_or(segment.data_end());
+        let there = segment.file.len().doing("read the segment's length", &segment.path)? / BLOCK as u64;
+        let end = u64::from(end).min(there) as u32;
         let mut block = if epoch == at.epoch { at.block + 1 } else { LINK_BLOCK };
         while block < end {
             if let Found::Frame(header) = segment.frame(block, end, &mut buf)? {
@@ -474,11 +476,15 @@ pub struct RepairPlan {
 /// # Errors
 /// As [`verify`](crate::verify), and [`Error::Invalid`] for [`OnDamage::Refuse`] or a log with too many damages to salvage.
 pub fn repair_plan(dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan> {
-    repair_plan_on(Arc::new(OsDisk), dir.as_ref(), action)
+    repair_plan_on(Arc::new(OsDisk), dir, action)
 }
 
-fn repair_plan_on(disk: Arc<dyn Disk>, path: &Path, action: OnDamage) -> Result<RepairPlan> {
-    let dir = Dir { disk, path: path.to_owned() };
+/// As [`repair_plan`], on a file system of one's own.
+///
+/// # Errors
+/// As [`repair_plan`].
+pub fn repair_plan_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan> {
+    let dir = Dir { disk, path: dir.as_ref().to_owned() };
     if action == OnDamage::Refuse {
         return Err(Error::Invalid { what: "action", why: "to refuse repairs nothing".into() });
     }

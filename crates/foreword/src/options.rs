@@ -11,7 +11,7 @@ use crate::{Error, Log, Lsn, Result};
 
 pub(crate) const SEGMENT_BLOCKS_MIN: u32 = 16;
 /// 4 GiB: far below where a block number would overflow.
-const SEGMENT_BLOCKS_MAX: u32 = 1 << 20;
+pub(crate) const SEGMENT_BLOCKS_MAX: u32 = 1 << 20;
 const RECORD_MAX_LIMIT: u64 = 1 << 30;
 
 /// When records become durable that nobody waits for.

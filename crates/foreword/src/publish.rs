@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::io::IoSlice;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::commit::Shared;
-use crate::disk::{self, Access, DiskFile};
+use crate::disk::{Access, DiskFile};
 use crate::reader::Source;
 use crate::segment::{Dir, STATS};
 use crate::stats::{Histogram, Stats};
@@ -194,7 +193,7 @@ pub(crate) fn read(dir: &Dir) -> Option<Published> {
     for _ in 0..5 {
         let file = dir.disk.open(&dir.file(STATS), Access::Read).ok()?;
         let mut bytes = vec![0; BYTES_MAX];
-        let n = disk::read_full(&*file, &mut bytes, 0).ok()?;
+        let n = file.read_full_at(&mut bytes, 0).ok()?;
         if let Some(published) = decode(&bytes[..n]) {
             return Some(published);
         }
@@ -273,7 +272,7 @@ impl Publisher {
             None => self.file.insert(dir.disk.open(&dir.file(STATS), Access::Create)?),
         };
         // What is behind the last line is left of a longer text.
-        disk::write_full(&**file, &mut [IoSlice::new(self.text.as_bytes())], 0, false)
+        file.write_all_at(self.text.as_bytes(), 0)
     }
 
     /// Nobody has the log open any more.

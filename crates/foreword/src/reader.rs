@@ -381,6 +381,9 @@ impl Reader {
             if header.records == 0 || header.next_lsn() <= lsn {
                 continue;
             }
+            if header.first_lsn > lsn {
+                return Err(self.broken(DamageKind::Structure, "a frame whose LSN does not follow the one before"));
+            }
             let Some(walker) = &self.walker else { continue };
             let head = header.head_len as usize;
             let payload = walker.payload(&header);
@@ -450,7 +453,10 @@ impl Reader {
                     None => return Err(self.broken(DamageKind::Missing, "the log ends before a record that was durable")),
                 },
                 None => match walker.step()? {
-                    Found::Frame(header) => return Ok(header),
+                    Found::Frame(header) if header.adds_up() => return Ok(header),
+                    Found::Frame(_) => {
+                        return Err(self.broken(DamageKind::Structure, "records in a frame of a kind that has none"));
+                    }
                     Found::Unwritten => {
                         return Err(self.broken(DamageKind::Missing, "nothing is written where a record was durable"));
                     }

@@ -168,7 +168,8 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         return Ok(Some(Survey::nothing(log.unwrap_or(LogId([0; 16])), names, damage)));
     }
     // A strange file's name may leave no room for others behind it.
-    let highest = names.epochs.iter().rev().copied().find(|&e| e <= EPOCH_MAX / 2).unwrap_or(0);
+    let within_reach = |epoch: u64| if epoch <= EPOCH_MAX / 2 { epoch } else { 0 };
+    let highest = names.epochs.iter().copied().map(within_reach).max().unwrap_or(0);
     let log = log.unwrap_or(LogId([0; 16]));
 
     // The newest control state known without reading the tail; its start bounds what must be there.
@@ -190,17 +191,24 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         // A chain whose front is gone is no damage if its records were dropped: which the last MARK may be the first to say.
         let Some(front) = chain.first().copied() else { break (chain, scan, found, beyond) };
         let pred = surveyor.pred_of(front.epoch, &control).unwrap_or_default();
-        if pred.epoch == 0 || front.first_lsn <= control.start {
+        let begins = pred.epoch == 0 && way_in(front.epoch, &control).is_some();
+        if begins || front.first_lsn <= control.start {
             break (chain, scan, found, beyond);
         }
-        let evidence = "a segment of the log is not there, and its records were not dropped"; // Rows 10 and 11.
-        let mut damage = damage_at(DamageKind::LostSegment, dir.segment(pred.epoch), 0, control.start, evidence);
+        let mut damage = if pred.epoch == 0 {
+            let offset = Position::new(front.epoch, LINK_BLOCK).byte();
+            let evidence = "a LINK with which the log begins, but not at its first record"; // Row 22.
+            damage_at(DamageKind::Structure, dir.segment(front.epoch), offset, control.start, evidence)
+        } else {
+            let evidence = "a segment of the log is not there, and its records were not dropped"; // Rows 10 and 11.
+            damage_at(DamageKind::LostSegment, dir.segment(pred.epoch), 0, control.start, evidence)
+        };
         damage.last_lsn = Some(front.first_lsn.prev());
         lost.get_or_insert(damage);
         cut = Some(front.epoch);
     };
     // A start beyond the end was said by a frame beyond it, for a truncation that did not come about.
-    control.start = control.start.min(scan.next);
+    control.start = control.start.min(scan.next.max(Lsn::FIRST));
     // Of the segments that cannot even be opened, the first that the log needs; or any.
     let tip = chain.last().map_or(0, |e| e.epoch);
     let excused = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
@@ -236,7 +244,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         next_lsn: scan.next,
         break_at: scan.at,
         newest: newest.unwrap_or(0),
-        highest: highest.max(scan.promise.position.epoch),
+        highest: highest.max(within_reach(scan.promise.position.epoch)),
         unsealed: Vec::new(),
         known: scan.next.prev(),
         garbled_behind: 0,
@@ -247,7 +255,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
 
     let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && !beyond.written;
     let found = if ends_closed { Break::Closed } else { found };
-    survey.highest = survey.highest.max(beyond.promise.position.epoch);
+    survey.highest = survey.highest.max(within_reach(beyond.promise.position.epoch));
     survey.garbled_behind = beyond.garbled;
     survey.known = survey.known.max(beyond.known);
     if beyond.promise.position > survey.promise.position {
@@ -416,6 +424,12 @@ impl Scan {
         }
         if header.first_lsn != self.expect {
             return Err("a frame whose LSN does not follow the one before");
+        }
+        if !header.adds_up() {
+            return Err("records in a frame of a kind that has none");
+        }
+        if !is_link && header.promise.position > self.at {
+            return Err("a frame that promises what was not there yet");
         }
         self.closed = false;
         match header.kind {
@@ -610,7 +624,9 @@ impl Surveyor<'_> {
             };
             let link = match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
                 Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
-                    Some(link) if link.pred.epoch < epoch && epoch > 0 => LinkState::Active { link, header },
+                    Some(link) if link.pred.epoch < epoch && epoch > 0 && header.first_lsn >= Lsn::FIRST => {
+                        LinkState::Active { link, header }
+                    }
                     _ => LinkState::Damaged("a LINK that does not add up"),
                 },
                 Found::Frame(_) => LinkState::Damaged("another frame in the LINK's place"),
@@ -771,6 +787,9 @@ impl Surveyor<'_> {
             return Ok(None);
         }
         let Some(new) = Control::decode(format::payload(&header, &buf)) else { return Ok(None) };
+        if header.first_lsn < control.start.max(new.start) || !header.adds_up() {
+            return Ok(None);
+        }
         // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind what it found.
         let behind = written + 1;
         buf.resize(format::FRAME_BLOCKS_MAX.min(slot.blocks - 1 - behind) as usize * BLOCK, 0);

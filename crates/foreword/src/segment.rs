@@ -11,6 +11,7 @@ use crate::bug::{self, Bug};
 use crate::disk::{self, Access, Disk, DiskFile};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SegmentHeader};
+use crate::options::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
 use crate::{Error, Lsn, Result};
 
 pub(crate) const IDENTITY: &str = "LOG";
@@ -271,7 +272,7 @@ impl Dir {
             let evidence = format!("a copy of segment {} under this name", header.epoch);
             return Ok(Err(damage(DamageKind::Misplaced, 0, evidence)));
         }
-        if header.segment_blocks < crate::options::SEGMENT_BLOCKS_MIN {
+        if !(SEGMENT_BLOCKS_MIN..=SEGMENT_BLOCKS_MAX).contains(&header.segment_blocks) {
             let evidence = format!("a header that says {} blocks", header.segment_blocks);
             return Ok(Err(damage(DamageKind::Structure, 0, evidence)));
         }
