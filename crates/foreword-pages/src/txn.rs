@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use foreword::{Durability, Lsn};
+use foreword::{Durability, Lsn, Reader};
 
 use crate::page::{Edit, Image, OwnedEdit, PageId};
 use crate::record::Record;
@@ -378,6 +378,8 @@ impl Inner {
     /// Undoes what a transaction has logged after an LSN, the latest first, and logs that: how many changes.
     fn undo(&self, txn: u64, chain: &Mutex<Chain>, after: Lsn, scratch: &mut Vec<u8>) -> Result<u64> {
         let mut undone = 0;
+        // One for all that is read back: it finds most records in the frame that it has in memory.
+        let mut reader = self.pool.log.reader();
         loop {
             let (next, kept) = {
                 let chain = lock(chain);
@@ -386,7 +388,7 @@ impl Inner {
             if next <= after {
                 return Ok(undone);
             }
-            let step = kept.map_or_else(|| self.read_step(txn, next), Ok)?;
+            let step = kept.map_or_else(|| self.read_step(&mut reader, txn, next), Ok)?;
             self.undo_step(txn, chain, &step, scratch)?;
             undone += 1;
         }
@@ -411,11 +413,9 @@ impl Inner {
     }
 
     /// Reads a change back from the log.
-    fn read_step(&self, txn: u64, lsn: Lsn) -> Result<Step> {
-        let log = &self.pool.log;
-        log.sync_to(lsn)?;
-        let bytes = log.get(lsn)?;
-        match Record::decode(&bytes, self.pool.body()) {
+    fn read_step(&self, reader: &mut Reader, txn: u64, lsn: Lsn) -> Result<Step> {
+        self.pool.log.sync_to(lsn)?;
+        match Record::decode(reader.get(lsn)?.data, self.pool.body()) {
             Ok(Record::Update { txn: of, prev, page, undo, .. }) if of == txn && prev < lsn => {
                 Ok(Step { lsn, prev, page, undo: undo.to_owned() })
             }
