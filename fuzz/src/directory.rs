@@ -1,4 +1,4 @@
-//! Target `directory`: a whole directory, by a [recipe](crate::recipe): read, opened with or without repair, worked with, and opened again.
+//! Target `directory`: a whole directory, by a [recipe]: read, opened with or without repair, worked with, and opened again.
 
 use foreword::OnDamage;
 

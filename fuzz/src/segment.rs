@@ -1,4 +1,4 @@
-//! Target `segment`: one segment file, by a [recipe](crate::recipe), and all that reads.
+//! Target `segment`: one segment file, by a [recipe], and all that reads.
 
 use crate::{oracle, recipe};
 
