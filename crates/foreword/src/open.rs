@@ -15,7 +15,7 @@ use crate::format::{BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, Link, L
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::segment::{Dir, Found, IDENTITY, Segment, at_once, holder_text, segment_name};
+use crate::segment::{Dir, Found, IDENTITY, Segment, at_once, holder_text, segment_name, within_reach};
 use crate::stats::RecoveryReport;
 use crate::{Error, Lsn, Options, Result};
 
@@ -416,7 +416,7 @@ fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
 fn resume_after(dir: &Dir, survey: &Survey) -> Result<Option<(Position, Lsn)>> {
     let mut buf = Vec::new();
     let at = survey.break_at;
-    for &epoch in survey.names.epochs.iter().filter(|&&e| e >= at.epoch.max(1)) {
+    for &epoch in survey.names.epochs.iter().filter(|&&e| e >= at.epoch.max(1) && e == within_reach(e)) {
         let Ok((segment, _)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
         // Where the log is known to leave a segment, nothing behind that is of the log.
         let end = survey.chain.iter().find(|e| e.epoch == epoch).and_then(|e| e.end).unwrap_or(segment.data_end());

@@ -12,7 +12,7 @@ use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position,
     Promise, SECTOR, Sector, Waiver,
 };
-use crate::segment::{Dir, EPOCH_MAX, Found, Names, Segment};
+use crate::segment::{Dir, Found, Names, Segment, within_reach};
 use crate::walk::Walker;
 use crate::{Lsn, Result};
 
@@ -167,8 +167,6 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         let damage = damage_at(DamageKind::LostAll, dir.file(crate::segment::IDENTITY), 0, Lsn::FIRST, evidence);
         return Ok(Some(Survey::nothing(log.unwrap_or(LogId([0; 16])), names, damage)));
     }
-    // A strange file's name may leave no room for others behind it.
-    let within_reach = |epoch: u64| if epoch <= EPOCH_MAX / 2 { epoch } else { 0 };
     let highest = names.epochs.iter().copied().map(within_reach).max().unwrap_or(0);
     let log = log.unwrap_or(LogId([0; 16]));
 
@@ -624,7 +622,7 @@ impl Surveyor<'_> {
             };
             let link = match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
                 Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
-                    Some(link) if link.pred.epoch < epoch && epoch > 0 && header.first_lsn >= Lsn::FIRST => {
+                    Some(link) if link.pred.epoch < within_reach(epoch) && header.first_lsn >= Lsn::FIRST => {
                         LinkState::Active { link, header }
                     }
                     _ => LinkState::Damaged("a LINK that does not add up"),

@@ -23,6 +23,11 @@ const TMP: &str = ".tmp";
 /// Beyond what any log reaches; so epochs can be counted up without a thought of overflow.
 pub(crate) const EPOCH_MAX: u64 = u64::MAX >> 8;
 
+/// An epoch that a log may have reached, or 0: what bears a higher one is strange, for it may leave no room for others behind it.
+pub(crate) fn within_reach(epoch: u64) -> u64 {
+    if epoch <= EPOCH_MAX / 2 { epoch } else { 0 }
+}
+
 /// How much is zero-filled at a time, at least and at most: little does not stall a commit that shares the disk, much is faster.
 const FILL_MIN: usize = 64 << 10;
 const FILL_MAX: usize = 1 << 20;
