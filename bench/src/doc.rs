@@ -49,7 +49,12 @@ fn document(results: &Results) -> String {
     for (name, value) in &results.run.facts {
         out += &format!("| {name} | {value} |\n");
     }
-    out += &format!("\nEach measurement lasts {} s, after a warm-up.\n", results.run.seconds);
+    match results.seconds {
+        Some((least, most)) if least < most => {
+            out += &format!("\nMeasured in parts. Each measurement lasts {least} to {most} s, after a warm-up.\n");
+        }
+        _ => out += &format!("\nEach measurement lasts {} s, after a warm-up.\n", results.run.seconds),
+    }
     for warning in &results.run.warnings {
         out += &format!("\n**The machine was not idle: {warning}.**\n");
     }

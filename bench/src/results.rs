@@ -77,6 +77,8 @@ impl Honest {
 #[derive(Clone, Debug, Default)]
 pub struct Results {
     pub run: Run,
+    /// How long measurements lasted: the shortest and the longest, if the run was made in parts.
+    pub seconds: Option<(f64, f64)>,
     pub measured: Vec<Measured>,
     pub failed: Vec<(Workload, String, String)>,
     pub honest: Vec<Honest>,
@@ -110,6 +112,8 @@ impl Results {
                 let mut contestants = std::mem::take(&mut self.run.contestants);
                 contestants.retain(|c| run.contestants.iter().all(|new| new.name != c.name));
                 contestants.extend(run.contestants);
+                let (least, most) = self.seconds.unwrap_or((run.seconds, run.seconds));
+                self.seconds = Some((least.min(run.seconds), most.max(run.seconds)));
                 self.run = Run { warnings, contestants, ..run };
             }
             Line::Measured(measured) => self.measured.push(measured),
