@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use foreword_measure::Scratch;
@@ -16,22 +16,15 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use crate::peers::{self, Feature, Need, PEERS, Peer};
-use crate::{doc, payload, tables};
+use crate::{doc, payload, tables, wait};
 
 /// Damages the log of every contestant in several ways, and tells what reading it gives.
 ///
 /// A process commits 300 records and ends without closing the log; then its files are damaged; then another process opens the log and reads it.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The directory to write in.
-    #[arg(long, default_value = ".")]
-    dir: PathBuf,
-    /// Only these contestants, by parts of their names.
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<String>,
-    /// A document whose tables are replaced, between its markers.
-    #[arg(long)]
-    into: Option<PathBuf>,
+    #[command(flatten)]
+    survey: doc::Survey,
 }
 
 /// What one of those processes does.
@@ -226,10 +219,10 @@ impl Found {
 
 impl Args {
     pub fn run(self) -> Result<()> {
-        let wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()));
         let has_log = |name: &str| NO_LOG.iter().all(|(without, _)| *without != name);
-        let peers: Vec<&Peer> = PEERS.iter().copied().filter(|p| !p.is_floor() && wanted(p.name) && has_log(p.name)).collect();
-        let scratch = Scratch::new(&self.dir, "foreword-damage")?;
+        let peers: Vec<&Peer> =
+            PEERS.iter().copied().filter(|p| !p.is_floor() && self.survey.wants(p.name) && has_log(p.name)).collect();
+        let scratch = Scratch::new(&self.survey.dir, "foreword-damage")?;
         let bar = ProgressBar::new((peers.len() * Damage::ALL.len()) as u64);
         let head: Vec<String> =
             std::iter::once(String::new()).chain(Damage::ALL.map(|damage| damage.title().to_owned())).collect();
@@ -267,13 +260,7 @@ impl Args {
             text += &format!("Without {name}: {why}.\n\n");
         }
         text += &tables::markdown(&said);
-        match &self.into {
-            Some(document) => doc::put(document, "damage", &text),
-            None => {
-                print!("{text}");
-                Ok(())
-            }
-        }
+        self.survey.put("damage", &text)
     }
 }
 
@@ -318,18 +305,7 @@ fn part(peer: &Peer, dir: &Path, write: Option<Duration>, scratch: &Path) -> Res
     }
     peers::tell_walrus(&mut command, dir);
     let mut child = command.stdout(Stdio::null()).stderr(File::create(&errors)?).spawn().context("start a process")?;
-    let limit = Instant::now() + LIMIT;
-    let ended = loop {
-        if let Some(status) = child.try_wait()? {
-            break status.to_string();
-        }
-        if Instant::now() > limit {
-            child.kill()?;
-            child.wait()?;
-            break "it did not end".to_owned();
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
+    let ended = wait::ended(&mut child, LIMIT)?.map_or("it did not end".to_owned(), |status| status.to_string());
     let said = String::from_utf8_lossy(&std::fs::read(&errors)?).into_owned();
     let said: Vec<String> = said.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
     if !out.exists() {

@@ -34,8 +34,40 @@ impl Args {
     }
 }
 
+/// What the commands have in common that ask the contestants one by one, and whose tables go into a document.
+#[derive(clap::Args)]
+pub struct Survey {
+    /// The directory to write in.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+    /// Only these contestants, by parts of their names.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// A document whose tables are replaced, between its markers.
+    #[arg(long)]
+    into: Option<PathBuf>,
+}
+
+impl Survey {
+    /// Whether a contestant is asked.
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
+    }
+
+    /// Puts the tables into the document, or prints them.
+    pub fn put(&self, command: &str, tables: &str) -> Result<()> {
+        match &self.into {
+            Some(document) => put(document, command, tables),
+            None => {
+                print!("{tables}");
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Puts what a command made into a document, between its markers.
-pub fn put(document: &Path, command: &str, made: &str) -> Result<()> {
+fn put(document: &Path, command: &str, made: &str) -> Result<()> {
     let name = document.display();
     let begin = format!("<!-- begin: made by `foreword-bench {command}` -->\n");
     let text = std::fs::read_to_string(document).with_context(|| format!("read {name}"))?;

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use foreword_measure::Scratch;
@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 
 use crate::damage::{record, shortened};
 use crate::peers::{self, Feature, Need, PEERS, Peer};
+use crate::wait::within;
 use crate::{doc, tables};
 
 /// Lets one flush fail under every contestant, and tells what its commits return then.
@@ -20,15 +21,8 @@ use crate::{doc, tables};
 /// One thread commits 20 records. From the 11th on, the first flush of each thread fails with EIO, once (by strace, which must be allowed to attach).
 #[derive(clap::Args)]
 pub struct Args {
-    /// The directory to write in.
-    #[arg(long, default_value = ".")]
-    dir: PathBuf,
-    /// Only these contestants, by parts of their names.
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<String>,
-    /// A document whose table is replaced, between its markers.
-    #[arg(long)]
-    into: Option<PathBuf>,
+    #[command(flatten)]
+    survey: doc::Survey,
 }
 
 /// What the process does to which it happens.
@@ -51,10 +45,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 impl Args {
     pub fn run(self) -> Result<()> {
-        let wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()));
-        let committers = |p: &&&Peer| !p.is_floor() && p.lacks(Feature::Commit).is_none() && wanted(p.name);
+        let committers = |p: &&&Peer| !p.is_floor() && p.lacks(Feature::Commit).is_none() && self.survey.wants(p.name);
         let peers: Vec<_> = PEERS.iter().filter(committers).collect();
-        let scratch = Scratch::new(&self.dir, "foreword-fail")?;
+        let scratch = Scratch::new(&self.survey.dir, "foreword-fail")?;
         let bar = ProgressBar::new(peers.len() as u64);
         let head = ["", "the commit whose flush fails", "the nine after it", "what was said first"];
         let mut table = Table::new("", &head, Vec::new()).words(head.len());
@@ -65,13 +58,7 @@ impl Args {
         }
         bar.finish_and_clear();
         let text = tables::markdown(&table);
-        match &self.into {
-            Some(document) => doc::put(document, "fail", &text),
-            None => {
-                print!("{text}");
-                Ok(())
-            }
-        }
+        self.survey.put("fail", &text)
     }
 }
 
@@ -148,17 +135,6 @@ fn is_traced(child: &Child) -> Result<bool> {
         }
     }
     Ok(true)
-}
-
-fn within(limit: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
-    let end = Instant::now() + limit;
-    while Instant::now() < end {
-        if is_so()? {
-            return Ok(true);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Ok(false)
 }
 
 fn go(out: &Path) -> PathBuf {

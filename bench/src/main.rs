@@ -12,6 +12,7 @@ mod peers;
 mod results;
 mod run;
 mod tables;
+mod wait;
 mod window;
 mod workload;
 
@@ -28,7 +29,11 @@ use clap::Parser;
 #[command(version, max_term_width = 100)]
 enum Command {
     Run(run::Args),
-    Ablation(ablation::Args),
+    /// Measures Foreword without each choice of its design in turn.
+    ///
+    /// This takes a build that can do without: `RUSTFLAGS="--cfg foreword_ablation" cargo run --release -- ablation`. With `--out` and `--resume`, the results
+    /// are added to those of a run. `--workload` names other workloads than commits of 128 B from 1, 8, 64 and 256 threads.
+    Ablation(run::Args),
     Honest(honest::Args),
     Damage(damage::Args),
     Fail(fail::Args),
@@ -55,7 +60,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(args) => args.run(),
-        Command::Ablation(args) => args.run(),
+        Command::Ablation(args) => ablation::run(args),
         Command::Honest(args) => args.run(),
         Command::Damage(args) => args.run(),
         Command::Fail(args) => args.run(),
@@ -92,5 +97,15 @@ fn peers() {
         for (feature, why) in peer.lacks {
             println!("{:26}lacks {feature:?}: {why}", "");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        super::Command::command().debug_assert();
     }
 }

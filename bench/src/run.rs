@@ -17,6 +17,7 @@ use crate::gauge::{Disk, Spent};
 use crate::peers::{self, PEERS};
 use crate::results::{Book, Contestant, Line, Measured, Results, Run};
 use crate::tables;
+use crate::wait;
 use crate::workload::Workload;
 
 /// Measures, and writes tables, JSON and a page.
@@ -262,18 +263,8 @@ impl<'a> Field<'a> {
         let mut child = cell(peer, self.workload, step, dir, self.seconds, &out)?;
         let errors = self.dir.join("errors");
         let mut child = child.stdout(Stdio::null()).stderr(File::create(&errors)?).spawn().context("start a process")?;
-        let limit = Instant::now() + Duration::from_secs_f64(180.0 + 4.0 * self.seconds);
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            if Instant::now() > limit {
-                child.kill()?;
-                child.wait()?;
-                bail!("it did not end");
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        };
+        let limit = Duration::from_secs_f64(180.0 + 4.0 * self.seconds);
+        let Some(status) = wait::ended(&mut child, limit)? else { bail!("it did not end") };
         if !status.success() {
             let said = String::from_utf8_lossy(&std::fs::read(&errors)?).into_owned();
             bail!("{status}: {}", said.trim().lines().take(3).collect::<Vec<_>>().join(" / "));
