@@ -21,7 +21,11 @@ fn shown(args: &[&str], vars: &[(&str, &str)]) -> String {
 }
 
 fn shown_by(mut command: Command, vars: &[(&str, &str)]) -> String {
-    command.env_remove("NO_COLOR").env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE").env("TERM", "xterm");
+    // What a terminal and its user would have, whatever the tests run in (`CI` makes even a dumb terminal coloured).
+    for var in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
+        command.env_remove(var);
+    }
+    command.env("TERM", "xterm");
     command.envs(vars.iter().copied());
     on_terminal(command, |_| false).replace("\r\n", "\n")
 }
