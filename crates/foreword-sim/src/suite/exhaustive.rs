@@ -104,12 +104,31 @@ fn alphabet() -> Vec<Step> {
     ]
 }
 
-/// A log with a past.
-fn past() -> Vec<Step> {
-    let batch = Step::Batch(5, 3000, true);
-    let first = [Step::Commit(100), Step::Rotate, batch, Step::TruncateBack(300), Step::Rotate, Step::TruncateFront(500)];
-    let second = [Step::Reopen, Step::Hold(1, 400), Step::Append(5000), Step::Write, Step::Append(20)];
-    first.into_iter().chain(second).collect()
+/// What a workload goes on with.
+struct Past {
+    name: &'static str,
+    segment_bytes: u64,
+    steps: Vec<Step>,
+}
+
+impl Past {
+    fn none() -> Past {
+        Past { name: "a new log", segment_bytes: SEGMENT_BYTES, steps: Vec::new() }
+    }
+
+    fn aged() -> Past {
+        let batch = Step::Batch(5, 3000, true);
+        let first = [Step::Commit(100), Step::Rotate, batch, Step::TruncateBack(300), Step::Rotate, Step::TruncateFront(500)];
+        let second = [Step::Reopen, Step::Hold(1, 400), Step::Append(5000), Step::Write, Step::Append(20)];
+        Past { name: "a log with a past", segment_bytes: SEGMENT_BYTES, steps: first.into_iter().chain(second).collect() }
+    }
+
+    /// Room for writes that lie farther behind a CLOSED mark than the fast path of opening looks.
+    fn reopened() -> Past {
+        let far = [Step::Append(260_000), Step::Write, Step::Append(40_000), Step::Write];
+        let steps = [Step::Commit(100), Step::Reopen].into_iter().chain(far).collect();
+        Past { name: "a log of large segments, reopened and written to", segment_bytes: 1 << 20, steps }
+    }
 }
 
 /// All workloads of one to so many steps.
@@ -129,9 +148,11 @@ fn workloads(steps: usize) -> Vec<Vec<Step>> {
 /// # Errors
 /// The first failure.
 pub fn exhaustive(bounds: &Bounds, progress: &(dyn Fn(f64) + Sync)) -> Result<Tally, Box<Failure>> {
-    let mut all = vec![(Vec::new(), Vec::new())]; // Making the log, alone.
-    all.extend(workloads(bounds.steps).into_iter().map(|w| (Vec::new(), w)));
-    all.extend(workloads(bounds.steps_aged).into_iter().map(|w| (past(), w)));
+    let (none, aged, reopened) = (Past::none(), Past::aged(), Past::reopened());
+    let mut all = vec![(&none, Vec::new())]; // Making the log, alone.
+    all.extend(workloads(bounds.steps).into_iter().map(|w| (&none, w)));
+    all.extend(workloads(bounds.steps_aged).into_iter().map(|w| (&aged, w)));
+    all.extend(workloads(1).into_iter().map(|w| (&reopened, w)));
     let counters = Counters::default();
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
@@ -159,7 +180,7 @@ pub fn exhaustive(bounds: &Bounds, progress: &(dyn Fn(f64) + Sync)) -> Result<Ta
 }
 
 struct Workload<'a> {
-    past: &'a [Step],
+    past: &'a Past,
     steps: &'a [Step],
     bounds: &'a Bounds,
     counters: &'a Counters,
@@ -167,7 +188,7 @@ struct Workload<'a> {
 
 impl Workload<'_> {
     fn story(&self, point: u64, what: &str) -> String {
-        let past = if self.past.is_empty() { "a new log" } else { "a log with a past" };
+        let past = self.past.name;
         format!("{past}, {:?}, crash at change {point}, {what}, seed {}", self.steps, self.bounds.seed)
     }
 
@@ -187,13 +208,13 @@ impl Workload<'_> {
 
     /// Runs it, with power failing at a point; the changes made before its last step.
     fn run(&self, power_off_at: Option<u64>) -> Checked<(u64, Runner)> {
-        let mut runner = Runner::new(SimDisk::new(self.bounds.seed), SEGMENT_BYTES);
+        let mut runner = Runner::new(SimDisk::new(self.bounds.seed), self.past.segment_bytes);
         if let Some(point) = power_off_at {
             runner.disk.power_off_at(point);
         }
         let mut from = 0;
         runner.open()?;
-        for step in self.past.iter().chain(self.steps) {
+        for step in self.past.steps.iter().chain(self.steps) {
             if runner.is_down() {
                 break;
             }
@@ -220,7 +241,7 @@ impl Workload<'_> {
         self.counters.states.fetch_add(1, Relaxed);
         let after_kill = || -> Checked {
             // First the kill alone, then with a power failure when it is recovered.
-            check_state(&killed.copy(), model, model.written, SEGMENT_BYTES, seed)?;
+            check_state(&killed.copy(), model, model.written, self.past.segment_bytes, seed)?;
             self.check_state(&killed, model, model.written, seed)
         };
         after_kill().map_err(|v| ("the process killed".to_owned(), v))
@@ -230,17 +251,17 @@ impl Workload<'_> {
     fn check_state(&self, disk: &SimDisk, model: &Model, floor: u64, seed: u64) -> Checked {
         let undecided = disk.undecided() > 0;
         let before = disk.copy();
-        let (log, found) = check_state(disk, model, floor, SEGMENT_BYTES, seed)?;
+        let (log, found) = check_state(disk, model, floor, self.past.segment_bytes, seed)?;
         let recovery = disk.changes();
         let mut model_after = model.clone();
         model_after.adopt(&found);
-        let mut runner = Runner::resume(disk.clone(), model_after, log, SEGMENT_BYTES);
+        let mut runner = Runner::resume(disk.clone(), model_after, log, self.past.segment_bytes);
         runner.step(&Step::Append(50))?;
         runner.step(&Step::Commit(60))?;
         let (model_after, crashed) = (runner.model.clone(), disk.crash(&Choice::Seed(seed)));
         runner.disk.power_off();
         drop(runner);
-        let (_, again) = recover(&crashed, SEGMENT_BYTES)?;
+        let (_, again) = recover(&crashed, self.past.segment_bytes)?;
         model_after.check(&again, model_after.durable)?;
 
         let mut rng = Rng::new(seed);
@@ -254,11 +275,11 @@ impl Workload<'_> {
     fn crash_in_recovery(&self, before: &SimDisk, point: u64, seed: u64, found: Option<&Found>, model: &Model) -> Checked {
         let disk = before.copy();
         disk.power_off_at(disk.changes() + point);
-        drop(super::runner::options(&disk, SEGMENT_BYTES).open(super::runner::DIR));
+        drop(super::runner::options(&disk, self.past.segment_bytes).open(super::runner::DIR));
         self.counters.recovery_states.fetch_add(1, Relaxed);
         let after = if seed.is_multiple_of(3) { disk.kill() } else { disk.crash(&Choice::Seed(seed)) };
         // What was not durable when recovery began may still be lost; else it finds what the first one found.
-        let (_, again) = check_state(&after, model, model.durable, SEGMENT_BYTES, seed)?;
+        let (_, again) = check_state(&after, model, model.durable, self.past.segment_bytes, seed)?;
         ensure(found.is_none_or(|found| *found == again), "recovery is idempotent", || {
             format!(
                 "{} after a crash at its change {point}, and {} without",
