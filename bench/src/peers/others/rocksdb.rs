@@ -63,7 +63,7 @@ impl Writer for One<'_> {
         for record in records {
             batch.put(self.0.keys.next(), record);
         }
-        Ok(self.0.db.write_opt(&batch, &self.0.synced)?)
+        Ok(self.0.db.write_opt(batch, &self.0.synced)?)
     }
 
     fn append_all(&mut self, next: Records<'_>) -> Result<()> {
