@@ -530,9 +530,8 @@ fn way_in(epoch: u64, control: &Control) -> Option<&Waiver> {
     control.waivers.iter().find(|w| w.to.epoch == epoch && w.from.epoch < epoch)
 }
 
-/// A newer control state. The start only rises, and a waiver once written stays: so reading old frames after new ones does no harm.
+/// The control state of the next frame: the last one in the log counts. But a waiver once written stays, and is known before the log is read along it.
 fn adopt(control: &mut Control, mut new: Control) {
-    new.start = new.start.max(control.start);
     for waiver in control.waivers.drain(..) {
         if !new.waivers.contains(&waiver) {
             new.waivers.push(waiver);
