@@ -243,7 +243,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         verdict: Verdict::Unclosed,
         control,
         promise: scan.promise,
-        unproven_link: scan.promising_link.filter(|_| found != Break::Closed),
+        unproven_link: scan.promising_link.filter(|&epoch| found != Break::Closed && epoch <= scan.end.epoch),
         end: scan.end,
         next_lsn: scan.next,
         break_at: scan.at,
