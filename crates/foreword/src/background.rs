@@ -9,7 +9,6 @@ use crate::Result;
 use crate::commit::{Guard, Shared};
 use crate::error::Doing;
 use crate::publish::{self, Publisher};
-use crate::sync::PoisonError;
 
 /// So long after its last flush a log is idle, and says in a MARK what is durable.
 const IDLE_AFTER: Duration = Duration::from_millis(20);
@@ -142,7 +141,7 @@ fn publish(shared: &Shared) {
 
 fn sleep<'a>(shared: &'a Shared, state: Guard<'a>, time: Option<Duration>) -> Guard<'a> {
     match time {
-        Some(time) => shared.kick.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0,
-        None => shared.kick.wait(state).unwrap_or_else(PoisonError::into_inner),
+        Some(time) => shared.kick.wait_timeout(state, time),
+        None => shared.kick.wait(state),
     }
 }

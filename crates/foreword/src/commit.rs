@@ -15,7 +15,7 @@ use crate::reader::{Chain, Source, Tails};
 use crate::segment::{Dir, Segment};
 use crate::stats::Counters;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, WaitWord, yield_now};
+use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, WaitWord, yield_now};
 use crate::{Error, Lsn, Options, Result};
 
 /// Whole frames are written, unsynced, when so many bytes of them have gathered.
@@ -34,9 +34,9 @@ pub(crate) struct Shared {
     /// Held by whoever changes the state that is not records; taken before the state's own lock.
     pub(crate) changing: Mutex<()>,
     /// Signalled when a flight lands, a segment is ready, or the log ends.
-    pub(crate) changed: Condvar,
+    pub(crate) changed: Event,
     /// Wakes the background threads.
-    pub(crate) kick: Condvar,
+    pub(crate) kick: Event,
     /// Committers that no flight has taken yet; changed under the lock.
     pub(crate) arrived: AtomicU32,
     /// Flights with a sync that have left; changed under the lock.
@@ -259,9 +259,9 @@ impl Shared {
             // Asleep on the flight that covers the record, or on the next, which will.
             let covering = state.flights.iter().find(|f| f.reach.lsn >= lsn && (f.sync || !sync));
             let slot = &self.slots[covering.map_or(state.next_flight, |f| f.id) as usize % SLOTS];
-            let seen = slot.read();
+            let enlisted = slot.enlist();
             drop(state);
-            slot.wait(seen);
+            slot.wait(enlisted);
             if sync && self.durable.load(Ordering::Acquire) >= lsn.0 {
                 return Ok(());
             }
@@ -446,8 +446,9 @@ impl Shared {
             std::mem::replace(&mut state.wakers, later)
         };
         let tail = std::mem::take(&mut state.tail_wakers);
-        let done = || self.slots.iter().zip(woken).filter_map(|(slot, woken)| woken.then_some(slot));
-        done().for_each(WaitWord::bump);
+        for (slot, woken) in self.slots.iter().zip(&mut woken) {
+            *woken = *woken && slot.release();
+        }
         let next = self.next_leader(&state);
         self.changed.notify_all();
         if state.idle || state.write_due || !state.wakers.is_empty() || self.wants_spare(&state) {
@@ -461,7 +462,7 @@ impl Shared {
         if let Some(slot) = next {
             slot.wake_one();
         }
-        done().for_each(WaitWord::wake_all);
+        self.slots.iter().zip(woken).filter(|(_, woken)| *woken).for_each(|(slot, _)| slot.wake_all());
         // Strangers' code runs without the lock.
         wakers.into_values().chain(tail).for_each(Waker::wake);
         self.lock()
@@ -471,8 +472,12 @@ impl Shared {
     fn next_leader(&self, state: &State) -> Option<&WaitWord> {
         let waiting = !state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev();
         let slot = (waiting && state.gathering.is_none()).then(|| &self.slots[state.next_flight as usize % SLOTS])?;
-        slot.bump();
-        Some(slot)
+        slot.call_one().then_some(slot)
+    }
+
+    /// Wakes all that sleep on a flight; the lock is held.
+    pub(crate) fn wake_sleepers(&self) {
+        self.slots.iter().filter(|slot| slot.release()).for_each(WaitWord::wake_all);
     }
 
     /// Fails the log outside of a flight, and tells everyone.
@@ -480,10 +485,7 @@ impl Shared {
         self.fail(&mut state, error);
         let wakers: Vec<Waker> = std::mem::take(&mut state.wakers).into_values().collect();
         let tail = std::mem::take(&mut state.tail_wakers);
-        for slot in &self.slots {
-            slot.bump();
-            slot.wake_all();
-        }
+        self.wake_sleepers();
         self.changed.notify_all();
         self.kick.notify_all();
         drop(state);
@@ -502,7 +504,7 @@ impl Shared {
     }
 
     pub(crate) fn wait_changed<'a>(&'a self, state: Guard<'a>) -> Guard<'a> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.changed.wait(state)
     }
 
     pub(crate) fn close(&self) -> Result<()> {
@@ -523,10 +525,7 @@ impl Shared {
         if state.failed.is_none() {
             state.failed = Some(Error::Closed);
         }
-        for slot in &self.slots {
-            slot.bump();
-            slot.wake_all();
-        }
+        self.wake_sleepers();
         self.changed.notify_all();
         let wakers: Vec<Waker> = std::mem::take(&mut state.wakers).into_values().collect();
         let tail = std::mem::take(&mut state.tail_wakers);
@@ -667,7 +666,7 @@ impl Source for Shared {
             }
             state = match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
                 Some(Duration::ZERO) => return Ok(false),
-                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => self.changed.wait_timeout(state, left),
                 None => self.wait_changed(state),
             };
         }

@@ -56,6 +56,11 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// As [`write_at`](DiskFile::write_at), and what was written is durable when it returns.
     /// The file's length must already cover it. Says nothing of other writes.
     fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    /// As [`write_at`](DiskFile::write_at), for much that nobody reads soon: it is on its way to the disk when this returns, past the page cache
+    /// where that can be, so that the next sync of anything does not have to wait for all of it. Not durable until this file's own.
+    fn write_through_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.write_at(bufs, offset)
+    }
     /// Makes durable all that was written to the file and its length. After a failure nothing may be
     /// assumed of what was written since the last success.
     fn sync(&self) -> io::Result<()>;
@@ -87,23 +92,21 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     }
     /// Writes all of it at an offset, whatever short writes and interruptions come. Not durable.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        write_all(self, &mut [io::IoSlice::new(bytes)], offset, false)
+        write_all(&mut [io::IoSlice::new(bytes)], offset, |bufs, at| self.write_at(bufs, at))
     }
 }
 
-/// Writes all of the buffers, one behind the other, whatever short writes and interruptions come (hazard 18).
+/// Writes all of the buffers, one behind the other, in one of a file's ways, whatever short writes and interruptions come (hazard 18).
 pub(crate) fn write_all(
-    file: &(impl DiskFile + ?Sized),
     bufs: &mut [io::IoSlice<'_>],
     offset: u64,
-    durable: bool,
+    write: impl Fn(&[io::IoSlice<'_>], u64) -> io::Result<usize>,
 ) -> io::Result<()> {
     let (mut bufs, mut offset) = (bufs, offset);
     // Never offer more buffers than any system takes at once.
     while bufs.iter().any(|b| !b.is_empty()) {
         let some = &bufs[..bufs.len().min(512)];
-        let wrote = if durable { file.write_durable_at(some, offset) } else { file.write_at(some, offset) };
-        match wrote {
+        match write(some, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
                 offset += n as u64;

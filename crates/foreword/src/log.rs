@@ -17,7 +17,7 @@ use crate::reader::{Chain, Iter, Reader, Source, Tails};
 use crate::segment::Dir;
 use crate::stats::{Counters, RecoveryReport, Stats};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex, RwLock, WaitWord};
+use crate::sync::{Event, Mutex, RwLock, WaitWord};
 use crate::ticket::Commit;
 use crate::{Error, Lsn, Options, Result};
 
@@ -125,8 +125,8 @@ impl Log {
             options,
             state: Mutex::new(state),
             changing: Mutex::new(()),
-            changed: Condvar::new(),
-            kick: Condvar::new(),
+            changed: Event::default(),
+            kick: Event::default(),
             arrived: AtomicU32::new(0),
             syncs: AtomicU64::new(0),
             starved: AtomicBool::new(false),

@@ -90,9 +90,9 @@ impl Shared {
             let state = self.lock();
             let (now, stop, fill) = (state.assembler.next_lsn(), state.stop, state.assembler.fill());
             drop(state);
-            let due = (fill - from) / (FILLED_AT - from).max(0.01) - done;
-            if due >= 0.0 || before == Some(now) || stop {
-                return Fill::By(due);
+            let due = (fill - from) / (FILLED_AT - from).max(0.01);
+            if due >= done || before == Some(now) || stop {
+                return Fill::Step;
             }
             before = Some(now);
             std::thread::sleep(FILL_NAP);

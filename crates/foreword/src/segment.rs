@@ -28,9 +28,8 @@ pub(crate) fn within_reach(epoch: u64) -> u64 {
     if epoch <= EPOCH_MAX / 2 { epoch } else { 0 }
 }
 
-/// How much is zero-filled at a time, at least and at most: little does not stall a commit that shares the disk, much is faster.
-const FILL_MIN: usize = 64 << 10;
-const FILL_MAX: usize = 1 << 20;
+/// How much is zero-filled at a time: little delays many commits a little, much delays few for long.
+const FILL_STEP: usize = 256 << 10;
 
 /// A log's directory on a disk.
 #[derive(Clone, Debug)]
@@ -296,34 +295,30 @@ fn identity_text(log: LogId) -> String {
 /// How zero-filling goes on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fill {
-    /// By so much of the whole, at the least and at the most a step's worth.
-    By(f32),
+    /// By one step more.
+    Step,
     /// Not at all: somebody waits for the segment, or it is not worth it.
     Stop,
 }
 
 /// All of it, as fast as it goes: nothing else uses the log.
 pub(crate) fn at_once(_done: f32) -> Fill {
-    Fill::By(1.0)
+    Fill::Step
 }
 
-/// Writes zeros, in steps that are durable each, so that a commit's own flush never waits behind the whole of it. `reserved`: it may be left at that.
+/// Writes zeros in steps, each of which is on its way to the disk before the next, so that no commit's own flush waits behind the whole of it.
+/// `reserved`: it may be left at that.
 fn fill(file: &dyn DiskFile, bytes: u64, reserved: bool, pace: &dyn Fn(f32) -> Fill) -> io::Result<()> {
     if reserved && without(Choice::ZeroFill) {
         return Ok(());
     }
     let pace = if without(Choice::PacedFill) { &at_once } else { pace };
-    let zeros = FrameBuf::zeroed(FILL_MAX);
+    let zeros = FrameBuf::zeroed(bytes.min(FILL_STEP as u64) as usize);
     let mut at = 0;
-    while at < bytes {
-        let step = match pace(at as f32 / bytes as f32) {
-            Fill::By(part) => (part * bytes as f32) as usize,
-            Fill::Stop if reserved => break,
-            Fill::Stop => FILL_MAX,
-        };
-        let step = step.next_multiple_of(BLOCK).clamp(FILL_MIN, FILL_MAX).min((bytes - at) as usize);
-        disk::write_all(file, &mut [io::IoSlice::new(&zeros[..step])], at, true)?;
-        at += step as u64;
+    while at < bytes && !(pace(at as f32 / bytes as f32) == Fill::Stop && reserved) {
+        let step = (bytes - at).min(zeros.len() as u64);
+        disk::write_all(&mut [io::IoSlice::new(&zeros[..step as usize])], at, |bufs, at| file.write_through_at(bufs, at))?;
+        at += step;
     }
     Ok(())
 }
@@ -411,7 +406,10 @@ impl Segment {
 
     /// Writes bytes at a block, durably if asked.
     pub(crate) fn write(&self, block: u32, bufs: &mut [io::IoSlice<'_>], durable: bool) -> Result<()> {
-        let wrote = disk::write_all(&*self.file, bufs, self.at(block).byte(), durable).doing("write the segment", &self.path);
+        let write = |bufs: &[io::IoSlice<'_>], at| {
+            if durable { self.file.write_durable_at(bufs, at) } else { self.file.write_at(bufs, at) }
+        };
+        let wrote = disk::write_all(bufs, self.at(block).byte(), write).doing("write the segment", &self.path);
         if bug::is(Bug::RetryFlush) && durable && wrote.is_err() { self.sync() } else { wrote }
     }
 

@@ -2,82 +2,154 @@
 
 #[cfg(not(shuttle))]
 pub(crate) use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, atomic},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, atomic},
     thread::yield_now,
 };
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
-    sync::{Condvar, Mutex, MutexGuard, RwLock, atomic},
+    sync::{Mutex, MutexGuard, RwLock, atomic},
     thread::yield_now,
 };
 #[cfg(shuttle)]
 pub(crate) use std::sync::PoisonError;
 
-/// A word on which a whole group sleeps and is woken by one system call, without a lock that each of them would have to take on waking: a futex.
+#[cfg(shuttle)]
+use shuttle::sync::Condvar;
 #[cfg(not(shuttle))]
+use std::sync::Condvar;
+use std::time::Duration;
+
+use atomic::{AtomicU32, Ordering::Relaxed};
+
+/// A condition variable that costs nothing while nobody waits: to notify the standard library's is a system call, whoever waits. All that use one
+/// hold the same lock when they begin to wait, and when they change what is waited for.
 #[derive(Debug, Default)]
-pub(crate) struct WaitWord(atomic::AtomicU32);
+pub(crate) struct Event {
+    changed: Condvar,
+    waiting: AtomicU32,
+}
 
-#[cfg(not(shuttle))]
+impl Event {
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.waiting.fetch_add(1, Relaxed);
+        let guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Relaxed);
+        guard
+    }
+
+    /// May return early, for nothing.
+    pub(crate) fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, time: Duration) -> MutexGuard<'a, T> {
+        self.waiting.fetch_add(1, Relaxed);
+        let (guard, _) = self.changed.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Relaxed);
+        guard
+    }
+
+    /// To be called when something has changed under the lock; with the lock or without.
+    pub(crate) fn notify_all(&self) {
+        if self.waiting.load(Relaxed) > 0 {
+            self.changed.notify_all();
+        }
+    }
+}
+
+/// A word on which a whole group sleeps and is woken by one system call, without a lock that each of them would have to take on waking: a futex.
+/// Its lowest bit says that somebody may sleep, so that nobody is woken who does not; the others change when they are to wake.
+#[derive(Debug, Default)]
+pub(crate) struct WaitWord(Word);
+
 impl WaitWord {
-    /// To be read under the lock that guards what is waited for.
-    pub(crate) fn read(&self) -> u32 {
-        self.0.load(atomic::Ordering::Relaxed)
+    /// To be called under the lock that guards what is waited for; then [`wait`](WaitWord::wait) with what it returns.
+    pub(crate) fn enlist(&self) -> u32 {
+        self.0.value().fetch_or(1, Relaxed) | 1
     }
 
-    /// To be called under that lock, when it has changed; then one of the wakes, with the lock or without.
-    pub(crate) fn bump(&self) {
-        self.0.fetch_add(1, atomic::Ordering::Relaxed);
+    /// Sleeps, unless the word has changed since. May return for nothing.
+    pub(crate) fn wait(&self, enlisted: u32) {
+        self.0.wait(enlisted);
     }
 
-    /// Sleeps, unless the word has changed since it was read. May return for nothing.
-    pub(crate) fn wait(&self, seen: u32) {
-        atomic_wait::wait(&self.0, seen);
+    /// Under that lock, when what all of them wait for is there. Whether [`wake_all`](WaitWord::wake_all) is to be called, with the lock or without.
+    #[must_use]
+    pub(crate) fn release(&self) -> bool {
+        let before = self.0.value().load(Relaxed);
+        self.0.value().store((before | 1).wrapping_add(1), Relaxed);
+        before & 1 == 1
+    }
+
+    /// Under that lock, when one of them is needed. Whether [`wake_one`](WaitWord::wake_one) is to be called, with the lock or without.
+    #[must_use]
+    pub(crate) fn call_one(&self) -> bool {
+        self.0.value().fetch_add(2, Relaxed) & 1 == 1
     }
 
     pub(crate) fn wake_one(&self) {
-        atomic_wait::wake_one(&self.0);
+        self.0.wake_one();
     }
 
     pub(crate) fn wake_all(&self) {
+        self.0.wake_all();
+    }
+}
+
+#[cfg(not(shuttle))]
+#[derive(Debug, Default)]
+struct Word(AtomicU32);
+
+#[cfg(not(shuttle))]
+impl Word {
+    fn value(&self) -> &AtomicU32 {
+        &self.0
+    }
+
+    fn wait(&self, value: u32) {
+        atomic_wait::wait(&self.0, value);
+    }
+
+    fn wake_one(&self) {
+        atomic_wait::wake_one(&self.0);
+    }
+
+    fn wake_all(&self) {
         atomic_wait::wake_all(&self.0);
     }
 }
 
+/// A futex as shuttle can have one.
 #[cfg(shuttle)]
 #[derive(Debug, Default)]
-pub(crate) struct WaitWord {
-    word: Mutex<u32>,
+struct Word {
+    value: AtomicU32,
+    sleepers: Mutex<()>,
     changed: Condvar,
 }
 
 #[cfg(shuttle)]
-impl WaitWord {
-    fn lock(&self) -> MutexGuard<'_, u32> {
-        self.word.lock().unwrap_or_else(PoisonError::into_inner)
+impl Word {
+    fn value(&self) -> &AtomicU32 {
+        &self.value
     }
 
-    pub(crate) fn read(&self) -> u32 {
-        *self.lock()
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn bump(&self) {
-        *self.lock() += 1;
-    }
-
-    pub(crate) fn wait(&self, seen: u32) {
-        let word = self.lock();
-        if *word == seen {
-            drop(self.changed.wait(word));
+    /// Looks at the value and falls asleep in one step, seen from those who wake.
+    fn wait(&self, value: u32) {
+        let guard = self.lock();
+        if self.value.load(Relaxed) == value {
+            drop(self.changed.wait(guard));
         }
     }
 
-    pub(crate) fn wake_one(&self) {
+    fn wake_one(&self) {
+        drop(self.lock());
         self.changed.notify_one();
     }
 
-    pub(crate) fn wake_all(&self) {
+    fn wake_all(&self) {
+        drop(self.lock());
         self.changed.notify_all();
     }
 }

@@ -185,10 +185,7 @@ impl Shared {
         self.set_chain(Chain { entries, cuts: state.cuts, waivers: state.control.waivers.clone(), ..Chain::clone(&chain) });
         // Everyone who waited has what they waited for: it was durable, before it was cut.
         let wakers = std::mem::take(&mut state.wakers);
-        for slot in &self.slots {
-            slot.bump();
-            slot.wake_all();
-        }
+        self.wake_sleepers();
         drop(state);
         wakers.into_values().for_each(Waker::wake);
         fork::remove(&self.dir, superseded)

@@ -176,6 +176,17 @@ impl DiskFile for OsFile {
         Ok(wrote)
     }
 
+    fn write_through_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        #[cfg(target_os = "linux")]
+        if let Some(file) = self.direct(bufs, offset) {
+            match rustix::io::pwritev(file, bufs, offset) {
+                Err(rustix::io::Errno::INVAL) => {} // A file system with its own idea of alignment.
+                wrote => return Ok(wrote?),
+            }
+        }
+        self.write_durable_at(bufs, offset)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
