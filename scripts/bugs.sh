@@ -3,13 +3,21 @@
 # caught. Fails if one is not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export RUSTFLAGS="--cfg foreword_bug" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/bug"
-cargo run --quiet --release -p foreword-sim -- --bugs
+# Those that need several threads. (It has a build of its own.)
+scripts/shuttle.sh --self-check
 
-# The fuzz targets: replaying the kept corpus shows bugs in reading, and nothing without one.
-replay() { FOREWORD_BUG="$1" cargo test --quiet --release --locked -p foreword-fuzz --test replay >/dev/null 2>&1; }
-replay none || { echo "FAILED: the fuzz corpus does not replay"; exit 1; }
-for bug in TrustBody IgnoreEpoch AcceptPartialUnit; do
-    if replay "$bug"; then echo "FAILED: replaying the fuzz corpus does not show $bug"; exit 1; fi
-    echo "$bug: caught by replaying the fuzz corpus"
-done
+export RUSTFLAGS="--cfg foreword_bug" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/bug"
+# A test shows bugs, and nothing without one.
+shows() {
+    local what="$1" package="$2" test="$3"
+    holds() { FOREWORD_BUG="$1" cargo test --quiet --release --locked -p "$package" --test "$test" >/dev/null 2>&1; }
+    holds none || { echo "FAILED: $what fails without a bug, too"; exit 1; }
+    for bug in "${@:4}"; do
+        if holds "$bug"; then echo "FAILED: $what does not show $bug"; exit 1; fi
+        echo "$bug: caught by $what"
+    done
+}
+shows "the table of faults and outcomes" foreword-sim matrix RetryFlush ForgetFailure
+shows "replaying the fuzz corpus" foreword-fuzz replay TrustBody IgnoreEpoch AcceptPartialUnit
+
+cargo run --quiet --release -p foreword-sim -- --bugs

@@ -47,8 +47,10 @@ impl OpKind {
 /// How an operation goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// An I/O error. A failed sync marks the pages clean and drops them, as ext4, XFS and Btrfs do: the page cache goes on showing the data, the
-    /// disk never gets it (or only some of its sectors), and a later sync succeeds.
+    /// An I/O error. A failed sync marks the pages clean, as ext4, XFS and Btrfs do, so that a later sync succeeds; the disk never gets the data (or
+    /// only some of its sectors), and the page cache goes on showing it, as that of ext4 and XFS does. (Btrfs shows again what was there before, so that
+    /// who reads it back is not deceived. Rebello and others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020, and the
+    /// authors' CuttleFS, which plays all three.)
     Eio,
     /// No space; nothing is done.
     NoSpace,

@@ -1,6 +1,6 @@
 //! Deliberate bugs: the checks are checked by them. Only a build with `--cfg foreword_bug` has them, and there the environment
-//! variable `FOREWORD_BUG` switches one on; `scripts/bugs.sh` shows by which test each is caught. In every other build
-//! [`is`] is `false` at compile time.
+//! variable `FOREWORD_BUG` switches one on; `scripts/bugs.sh` shows by which test each is caught (and `scripts/shuttle.sh --self-check` those
+//! that need several threads). In every other build [`is`] is `false` at compile time.
 #![cfg_attr(not(foreword_bug), allow(unreachable_pub, dead_code))]
 
 macro_rules! bugs {
@@ -65,6 +65,19 @@ bugs! {
     RecycleInPlace,
     /// records take the room kept for marks and checkpoints
     NoReserve,
+    /// who waits for a flush is not woken when it lands
+    LostWakeup,
+    /// a future that is dropped takes those with it that wait for the same record
+    ForgetOthers,
+    /// holds and truncations do not wait for one another
+    ChangeAtOnce,
+    /// a truncation at the back does not wait for the flushes that are under way
+    CutInFlight,
+}
+
+impl Bug {
+    /// Those that a single thread cannot show.
+    pub const OF_THREADS: &[Bug] = &[Bug::LostWakeup, Bug::ForgetOthers, Bug::ChangeAtOnce, Bug::CutInFlight];
 }
 
 /// Whether a bug is switched on.

@@ -456,6 +456,9 @@ impl Shared {
             self.kick.notify_all();
         }
         drop(state);
+        if bug::is(Bug::LostWakeup) {
+            return self.lock();
+        }
         if let Some(slot) = next {
             slot.wake_one();
         }
@@ -564,7 +567,12 @@ impl Shared {
 
     /// A [`Commit`] that is not waited for any more.
     pub(crate) fn forget(&self, lsn: Lsn, id: u64) {
-        let forgotten = self.lock().wakers.remove(&(lsn, id));
+        let mut state = self.lock();
+        let forgotten = state.wakers.remove(&(lsn, id));
+        if bug::is(Bug::ForgetOthers) {
+            state.wakers.retain(|(other, _), _| *other != lsn);
+        }
+        drop(state);
         drop(forgotten); // Without the lock, as above.
     }
 }

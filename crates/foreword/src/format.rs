@@ -559,6 +559,11 @@ impl Link {
         let (fixed, control) = at.split_at_checked(16)?;
         Some(Link { pred: Position::new(u64_at(fixed, 0), u32_at(fixed, 8)), control: Control::decode(control)? })
     }
+
+    /// Whether a segment of this epoch can follow what the LINK says: nothing, or an older segment, from behind its HEADER.
+    pub(crate) fn follows(&self, epoch: u64) -> bool {
+        self.pred.epoch < epoch && (self.pred.epoch == 0 || self.pred.block >= LINK_BLOCK)
+    }
 }
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {

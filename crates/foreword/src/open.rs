@@ -408,6 +408,13 @@ fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
             repair.move_what_is_off(&survey.chain);
             return Ok((survey, repair));
         }
+        if repair.waivers.contains(&waiver) {
+            let why = format!(
+                "{} stays damaged, whatever of it is given up: stop at the damage, or restore a copy",
+                damage.path.display()
+            );
+            return Err(Error::Invalid { what: "salvage", why });
+        }
         repair.waivers.push(waiver);
     }
 }
@@ -417,7 +424,11 @@ fn resume_after(dir: &Dir, survey: &Survey) -> Result<Option<(Position, Lsn)>> {
     let mut buf = Vec::new();
     let at = survey.break_at;
     for &epoch in survey.names.epochs.iter().filter(|&&e| e >= at.epoch.max(1) && e == within_reach(e)) {
-        let Ok((segment, _)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
+        let Ok((segment, short)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
+        let is_link = |found: &Found| matches!(found, Found::Frame(header) if header.kind == Kind::Link);
+        if short.is_some() && !is_link(&segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)?) {
+            continue; // With neither its length nor its LINK, no survey makes use of it.
+        }
         // Where the log is known to leave a segment, nothing behind that is of the log.
         let end = survey.chain.iter().find(|e| e.epoch == epoch).and_then(|e| e.end).unwrap_or(segment.data_end());
         let there = segment.file.len().doing("read the segment's length", &segment.path)? / BLOCK as u64;

@@ -223,13 +223,19 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         lost = Some(damage_at(kind, dir.segment(epoch), at, control.start, evidence));
     }
     if depth == Depth::Tail && lost.is_none() {
-        // Row 17, within the log: reading all would come upon it.
+        // Rows 17 and 22, within the log: reading all would come upon them.
         let cut_within = |e: &Entry| {
             let short = surveyor.slots.get(&e.epoch)?.short.as_ref()?;
             let waived = control.waivers.iter().any(|w| w.from.epoch == e.epoch);
             (short.offset < Position::new(0, e.end?).byte() && !waived).then(|| short.clone())
         };
-        lost = chain.iter().find_map(cut_within);
+        let falls = |pair: &[Entry]| {
+            let at = Position::new(pair[1].epoch, LINK_BLOCK);
+            let evidence = "a LINK whose LSN is before that of the segment that it follows";
+            let damage = || damage_at(DamageKind::Structure, dir.segment(at.epoch), at.byte(), control.start, evidence);
+            (pair[1].first_lsn < pair[0].first_lsn).then(damage)
+        };
+        lost = chain.iter().find_map(cut_within).or_else(|| chain.windows(2).find_map(falls));
     }
 
     let mut survey = Survey {
@@ -237,7 +243,7 @@ pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progre
         verdict: Verdict::Unclosed,
         control,
         promise: scan.promise,
-        unproven_link: scan.promising_link.filter(|_| found != Break::Closed),
+        unproven_link: scan.promising_link.filter(|&epoch| found != Break::Closed && epoch <= scan.end.epoch),
         end: scan.end,
         next_lsn: scan.next,
         break_at: scan.at,
@@ -524,9 +530,8 @@ fn way_in(epoch: u64, control: &Control) -> Option<&Waiver> {
     control.waivers.iter().find(|w| w.to.epoch == epoch && w.from.epoch < epoch)
 }
 
-/// A newer control state. The start only rises, and a waiver once written stays: so reading old frames after new ones does no harm.
+/// The control state of the next frame: the last one in the log counts. But a waiver once written stays, and is known before the log is read along it.
 fn adopt(control: &mut Control, mut new: Control) {
-    new.start = new.start.max(control.start);
     for waiver in control.waivers.drain(..) {
         if !new.waivers.contains(&waiver) {
             new.waivers.push(waiver);
@@ -622,7 +627,7 @@ impl Surveyor<'_> {
             };
             let link = match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
                 Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
-                    Some(link) if link.pred.epoch < within_reach(epoch) && header.first_lsn >= Lsn::FIRST => {
+                    Some(link) if link.follows(within_reach(epoch)) && header.first_lsn >= Lsn::FIRST => {
                         LinkState::Active { link, header }
                     }
                     _ => LinkState::Damaged("a LINK that does not add up"),
@@ -661,10 +666,10 @@ impl Surveyor<'_> {
         way_in(epoch, control).map(|w| w.from).or_else(|| self.active(epoch).map(|(link, _)| link.pred))
     }
 
-    /// The first LSN of a segment that can be on a chain: by its LINK, or, if that is damaged, by the waiver that leads past it.
+    /// The first LSN of a segment that can be on a chain: by the waiver that leads past its LINK, which may be damaged, or by that.
     fn first_lsn(&self, epoch: u64, control: &Control) -> Option<Lsn> {
-        let waived = || self.slots.contains_key(&epoch).then(|| way_in(epoch, control).map(|w| w.last_lost.next()))?;
-        self.active(epoch).map(|(_, header)| header.first_lsn).or_else(waived)
+        let waived = way_in(epoch, control).filter(|_| self.slots.contains_key(&epoch)).map(|w| w.last_lost.next());
+        waived.or_else(|| self.active(epoch).map(|(_, header)| header.first_lsn))
     }
 
     /// The chain to the newest tip below the cut from which it can be walked; the cut is lowered past those from which it cannot.

@@ -596,6 +596,31 @@ fn a_salvage_leads_past_a_damaged_link() {
     }
 }
 
+/// Bug: a salvage was refused, for more than 32 stretches, or never ended. Cause: it resumed in a file with neither its LINK nor its length, of
+/// which the survey makes no use, so that each round found the same damage. Fix: such a file is given up whole.
+#[test]
+fn a_salvage_gives_up_a_cut_file_whose_link_is_damaged() {
+    for epoch in [1, 2, 3] {
+        let mut files = Files::closed(|log| commit(log, 1..40));
+        files.flip(epoch, BLOCK + 40, 0);
+        let segment = files.segment(epoch);
+        segment.truncate(segment.len() - BLOCK);
+        let disk = MemDisk::new(&files);
+        let log = within(PATIENCE, {
+            let disk = disk.clone();
+            move || disk.open(OnDamage::Salvage).unwrap()
+        });
+        let [(first, last)] = log.recovery().given_up[..] else { panic!("{:?}", log.recovery().given_up) };
+        for lsn in (1..40).map(Lsn) {
+            let given_up = (first..=last).contains(&lsn);
+            assert!(if given_up { log.get(lsn).is_err() } else { log.get(lsn).unwrap() == record(lsn.0) }, "{lsn}");
+        }
+        assert!(last < Lsn(39));
+        log.close().unwrap();
+        assert_eq!(disk.verify().verdict, Some(Verdict::Clean));
+    }
+}
+
 /// Bug: verifying never ended. Cause: a waiver may lead a reader backward, to where it comes by the waiver again. Fix: a state with such a
 /// waiver does not add up.
 #[test]

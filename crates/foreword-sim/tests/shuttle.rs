@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 
 use foreword::disk::{Access, Disk, DiskFile};
-use foreword::{Durability, Error, Log, Lsn, Options, SyncPolicy};
+use foreword::{Durability, Error, Log, Lsn, Options, Result, SyncPolicy};
 use shuttle::thread;
 
 /// Files in memory; durable writes fail once `healthy` of them have succeeded. (No crashes: those are the simulator's business.)
@@ -252,6 +254,80 @@ fn a_close_leaves_no_future_hanging() {
         for (i, waiter) in waiters.into_iter().enumerate() {
             assert_eq!(waiter.join().unwrap().unwrap(), Lsn(i as u64 + 1));
         }
+    });
+}
+
+/// Of each record two futures wait; one of them is dropped, polled or not, at any time. Threads that commit lead the flush, which also fails
+/// if `healthy` is 0: what the other future says.
+fn half_of_the_futures_are_dropped(healthy: i64, right: fn(&Log, Result<Lsn>) -> bool) {
+    explore(move || {
+        let memory = Memory::new(i64::MAX);
+        let log = Arc::new(open(&memory));
+        let commits: Vec<_> = (0..3).map(|_| log.commit_async(b"x").unwrap()).collect();
+        memory.healthy.store(healthy, SeqCst);
+        let waiters = commits.into_iter().enumerate().map(|(i, kept)| {
+            let mut dropped = log.durable(kept.lsn()).unwrap();
+            spawn(&log, move |log| {
+                let waiter = thread::spawn(move || shuttle::future::block_on(kept));
+                if i > 0 {
+                    let _ = Pin::new(&mut dropped).poll(&mut Context::from_waker(Waker::noop()));
+                }
+                thread::yield_now();
+                drop(dropped);
+                assert!(right(log, waiter.join().unwrap()));
+            })
+        });
+        let waiters: Vec<_> = waiters.collect();
+        let committers: Vec<_> = (0..2).map(|_| spawn(&log, move |log| assert!(right(log, log.commit(b"y"))))).collect();
+        waiters.into_iter().chain(committers).for_each(|t| t.join().unwrap());
+    });
+}
+
+#[test]
+fn dropped_futures_take_no_others_with_them() {
+    half_of_the_futures_are_dropped(i64::MAX, |log, committed| log.durable_lsn() >= committed.unwrap());
+}
+
+#[test]
+fn hazard_26_futures_hear_of_a_leader_that_fails() {
+    half_of_the_futures_are_dropped(0, |_, committed| matches!(committed, Err(Error::Poisoned(_))));
+}
+
+#[test]
+fn holds_come_and_go_while_the_front_is_truncated_and_others_commit() {
+    explore(|| {
+        let memory = Memory::new(i64::MAX);
+        let log = Arc::new(open(&memory));
+        for _ in 0..14 {
+            log.append(&[1; 9000]).unwrap();
+        }
+        log.hold("released", Lsn(2)).unwrap();
+        let in_time = Arc::new(AtomicBool::new(false));
+        let held = in_time.clone();
+        let workers = [
+            spawn(&log, |log| (0..3).for_each(|_| _ = log.commit(&[2; 9000]).unwrap())),
+            spawn(&log, |log| assert!(log.release("released").unwrap())),
+            spawn(&log, move |log| {
+                log.hold("taken", Lsn(4)).unwrap();
+                held.store(log.start_lsn() <= Lsn(4), SeqCst);
+            }),
+            spawn(&log, |log| {
+                let start = log.truncate_front(Lsn(10)).unwrap();
+                assert!([2, 4, 10].map(Lsn).contains(&start), "{start}");
+            }),
+        ];
+        workers.into_iter().for_each(|t| t.join().unwrap());
+        let start = log.start_lsn();
+        assert!(start <= Lsn(4) || !in_time.load(SeqCst), "what is held from 4 on was dropped up to {start}");
+        let check = |log: &Log| {
+            assert_eq!(log.start_lsn(), start);
+            assert_eq!(log.holds().into_iter().collect::<Vec<_>>(), [("taken".to_owned(), Lsn(4))]);
+            let seen: Vec<_> = log.iter(Lsn::ZERO).map(|r| r.unwrap().lsn).collect();
+            assert_eq!(seen, (start.0..=17).map(Lsn).collect::<Vec<_>>());
+        };
+        check(&log);
+        Arc::into_inner(log).unwrap().close().unwrap();
+        check(&open(&memory));
     });
 }
 
