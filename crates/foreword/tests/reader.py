@@ -418,16 +418,10 @@ class Reader:
             elif head.kind == MARK:
                 if self.unit is not None:
                     raise Corrupt(22, at)
-                self.raise_start(control_part(frame.payload, at).start)
+                control_part(frame.payload, at)    # which must be one
                 self.closed = bool(head.flags & CLOSED)
-            else:
-                self.raise_start(seg.link().control.start)
             block += frame.blocks
             loose = loose and head.kind == LINK     # a LINK may stand amid a unit
-
-    def raise_start(self, start):
-        """The start LSN only rises: what an old frame says of it does not undo what a new one said."""
-        self.control = self.control._replace(start=max(start, self.control.start))
 
     def ended(self, seg, block, end):
         """The walk has come to where no valid frame is. A SEAL for no later an end leads on to the next file."""
