@@ -87,8 +87,8 @@ fn document(results: &Results) -> String {
         }
         _ => out += &format!("\nEach measurement lasts {} s, after a warm-up.\n", results.run.seconds),
     }
-    for warning in &results.run.warnings {
-        out += &format!("\n**The machine was not idle: {warning}.**\n");
+    if !results.run.warnings.is_empty() {
+        out += &format!("\n**The machine was not idle when it was begun or resumed: {}.**\n", results.run.warnings.join("; "));
     }
     for section in results.sections() {
         out += &format!("\n## {}\n\n", section.title);
