@@ -20,6 +20,8 @@ use crate::{Error, Lsn, Options, Result};
 
 /// Whole frames are written, unsynced, when so many bytes of them have gathered.
 const WRITE_AT: usize = 1 << 20;
+/// Threads that write so at once: the background one, and an appender that is faster than it.
+const WRITERS: usize = 2;
 /// So many frames are written in one call.
 const BUFS_MAX: usize = 64;
 pub(crate) const SLOTS: usize = 16;
@@ -213,13 +215,14 @@ impl Shared {
     /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much.
     pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
         while state.assembler.placed_bytes() >= WRITE_AT {
-            if self.options.background {
-                // While the thread writes, this one goes on, up to the limit.
+            let aloft = state.flights.iter().filter(|f| !f.landed).count();
+            if self.options.background && aloft == 0 {
+                // While the thread writes, this one goes on.
                 if !std::mem::replace(&mut state.write_due, true) {
                     self.kick.notify_all();
                 }
-            } else if state.flights.iter().all(|f| f.landed) {
-                // One writer at a time is enough to keep the disk busy.
+            } else if aloft == 0 || (aloft < WRITERS && state.assembler.placed_bytes() >= 2 * WRITE_AT) {
+                // The thread does not keep up: two are faster.
                 drop(self.fly(state, false));
                 break;
             }
