@@ -160,7 +160,8 @@ impl Log {
     }
 
     /// Appends a record: it has its place and LSN, and is in memory ([`Durability::Buffered`]). Does not wait for the disk, unless the
-    /// buffers are full ([`Options::buffer_bytes`]) or no segment is ready.
+    /// buffers are full ([`Options::buffer_bytes`]) or no segment is ready. Appends
+    /// that outrun the background thread give what has gathered, 2 MiB or more, to the operating system themselves.
     ///
     /// # Errors
     /// [`Error::TooLarge`] and [`Error::NoSpace`]: nothing was appended, and the log goes on. [`Error::Poisoned`], [`Error::Closed`].

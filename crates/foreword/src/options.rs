@@ -207,7 +207,7 @@ impl Options {
         self
     }
 
-    /// How much may be appended and not yet written before an append has to write itself: 512 KiB to 1 GiB; 8 MiB by default. A single
+    /// How much may be appended and not yet written before an append has to wait for that: 512 KiB to 1 GiB; 8 MiB by default. A single
     /// record or batch may exceed it.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Options {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use foreword::disk::{Access, Disk, DiskFile};
-use foreword::{DamageKind, Error, Log, Lsn, OnDamage, Verdict};
+use foreword::{DamageKind, Error, Log, Lsn, OnDamage, Options, SyncPolicy, Verdict};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
@@ -792,4 +792,30 @@ fn a_log_that_is_dropped_while_its_failure_is_reported_does_not_hang() {
         let _ = dropped.send(());
     });
     done.recv_timeout(Duration::from_secs(10)).expect("the drop ends");
+}
+
+/// Bulk appends were held to what one thread can encode and write.
+#[test]
+fn an_appender_that_outruns_the_background_thread_writes_beside_it() {
+    let disk = MemDisk::default();
+    let (gate, held) = gated(&disk);
+    let options = Options::new().segment_bytes(32 * MIB).sync(SyncPolicy::manual()).disk(held);
+    let log = Arc::new(options.open(MEM).unwrap());
+    let append = |mib: u64| {
+        for _ in 0..mib * 16 {
+            log.append(&[7; 64 << 10]).unwrap();
+        }
+    };
+    gate.hold(1);
+    append(2);
+    gate.wait_held(1);
+    let before = log.stats().written_bytes;
+    append(4); // There is room for it in the buffers, so that nobody has to wait.
+    let (beside, written) = (log.stats().written_bytes - before, log.written_lsn());
+    gate.open();
+    assert!(beside >= 2 * MIB, "{beside} bytes");
+    assert_eq!(written, Lsn::ZERO, "what lies before it was not written");
+    let syncing = log.clone();
+    assert_eq!(within(PATIENCE, move || syncing.sync().unwrap()), Lsn(6 * 16));
+    assert_eq!(collect(log.iter(Lsn::ZERO)).0.len(), 6 * 16);
 }
