@@ -215,14 +215,14 @@ impl Shared {
     /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much.
     pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
         while state.assembler.placed_bytes() >= WRITE_AT {
-            let aloft = state.flights.iter().filter(|f| !f.landed).count();
-            if self.options.background && aloft == 0 {
+            let flying = state.flying();
+            if self.options.background && flying == 0 {
                 // While the thread writes, this one goes on.
                 if !std::mem::replace(&mut state.write_due, true) {
                     self.kick.notify_all();
                 }
-            } else if aloft == 0 || (aloft < WRITERS && state.assembler.placed_bytes() >= 2 * WRITE_AT) {
-                // The thread does not keep up: two are faster.
+            } else if flying == 0 || (flying < WRITERS && state.assembler.placed_bytes() >= 2 * WRITE_AT) {
+                // There is no thread, or it does not keep up: two are faster.
                 drop(self.fly(state, false));
                 break;
             }
@@ -591,7 +591,12 @@ impl State {
 
     /// Whether another flight may leave.
     pub(crate) fn has_lane(&self) -> bool {
-        self.flights.iter().filter(|f| !f.landed).count() < self.pace.lanes()
+        self.flying() < self.pace.lanes()
+    }
+
+    /// How many flights have not landed.
+    fn flying(&self) -> usize {
+        self.flights.iter().filter(|f| !f.landed).count()
     }
 
     /// How many committers are in the air.
@@ -607,7 +612,7 @@ impl State {
 
     /// Whether the background thread should write what has gathered.
     pub(crate) fn wants_write(&self) -> bool {
-        self.failed.is_none() && self.write_due && self.flights.iter().all(|f| f.landed)
+        self.failed.is_none() && self.write_due && self.flying() == 0
     }
 
     /// Whether anything appended is not durable, nor on its way.
