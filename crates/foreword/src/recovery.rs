@@ -420,6 +420,16 @@ impl Scan {
         self.fresh = false;
     }
 
+    /// Begins with the tip's LINK, which a frame behind it promises. It may lie within a unit, which then ends before that promise.
+    fn begin_with(&mut self, tip: &Entry, promise: Promise) {
+        self.promising_link = None;
+        self.at = Position::new(tip.epoch, LINK_BLOCK);
+        self.end = self.at;
+        self.promise = promise;
+        self.expect = tip.first_lsn;
+        self.next = self.expect;
+    }
+
     /// Takes a frame in; what is wrong with it, if anything is.
     fn take(&mut self, header: &FrameHeader, payload: &[u8], control: &mut Control) -> std::result::Result<(), &'static str> {
         let (is_link, epoch) = (header.kind == Kind::Link, self.at.epoch);
@@ -588,6 +598,20 @@ fn start_of(binding: &Binding, block: u32, header: &FrameHeader, bytes: &[u8]) -
     Some(control.start)
 }
 
+/// By bisection, a written block with an unwritten one behind it: the last that is written, unless there are holes. `None` where it comes upon damage.
+fn last_written(segment: &Segment) -> Result<Option<u32>> {
+    let (mut written, mut unwritten) = (LINK_BLOCK, segment.data_end());
+    while unwritten - written > 1 {
+        let middle = written + (unwritten - written) / 2;
+        match segment.head(middle)? {
+            Head::Frame(_) | Head::Middle => written = middle,
+            Head::Unwritten => unwritten = middle,
+            Head::Damaged(_) => return Ok(None),
+        }
+    }
+    Ok(Some(written))
+}
+
 enum Seal {
     /// With the end that it names.
     There(u32),
@@ -616,16 +640,18 @@ impl Surveyor<'_> {
     }
 
     fn look_at_all(&mut self, log: Option<LogId>, names: &Names) -> Result<()> {
-        let mut buf = Vec::new();
+        let (mut beginning, mut buf) = ([0; (LINK_BLOCK as usize + 1) * BLOCK], Vec::new());
         for &epoch in &names.epochs {
-            let (segment, short) = match self.dir.open_segment(log, epoch, Access::Read)? {
+            let (segment, short) = match self.dir.open_segment_reading(log, epoch, Access::Read, &mut beginning)? {
                 Ok(found) => found,
                 Err(damage) => {
                     self.bad.insert(epoch, damage);
                     continue;
                 }
             };
-            let link = match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
+            buf.clear();
+            buf.extend_from_slice(&beginning[LINK_BLOCK as usize * BLOCK..]);
+            let link = match segment.rest_of_frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
                 Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
                     Some(link) if link.follows(within_reach(epoch)) && header.first_lsn >= Lsn::FIRST => {
                         LinkState::Active { link, header }
@@ -717,8 +743,12 @@ impl Surveyor<'_> {
             if let Some(closed) = self.closed(tip, scan, control)? {
                 return Ok(closed);
             }
+            let link = Position::new(tip.epoch, LINK_BLOCK);
             let promise = self.active(tip.epoch).map_or(Promise::default(), |(_, header)| header.promise);
-            if chain.iter().any(|e| e.epoch == promise.position.epoch) {
+            let later = if promise.position < link { self.promised_within(tip, control)? } else { None };
+            if let Some(later) = later {
+                scan.begin_with(tip, later);
+            } else if chain.iter().any(|e| e.epoch == promise.position.epoch) {
                 scan.begin_at(promise, tip.epoch);
             }
         }
@@ -774,15 +804,7 @@ impl Surveyor<'_> {
         if segment.head(slot.blocks - 1)? != Head::Unwritten {
             return Ok(None);
         }
-        let (mut written, mut unwritten) = (LINK_BLOCK, slot.blocks - 1);
-        while unwritten - written > 1 {
-            let middle = written + (unwritten - written) / 2;
-            match segment.head(middle)? {
-                Head::Frame(_) | Head::Middle => written = middle,
-                Head::Unwritten => unwritten = middle,
-                Head::Damaged(_) => return Ok(None),
-            }
-        }
+        let Some(written) = last_written(&segment)? else { return Ok(None) };
         let mut buf = Vec::new();
         let Found::Frame(header) = segment.frame(written, segment.data_end(), &mut buf)? else { return Ok(None) };
         let at = Position::new(tip.epoch, written);
@@ -808,6 +830,23 @@ impl Surveyor<'_> {
         scan.expect = header.first_lsn;
         scan.promise = header.promise;
         Ok(Some(Break::Closed))
+    }
+
+    /// A promise that covers the tip's LINK, made by a frame about where the tip's last written block is: then all before the tip was durable. The LINK's
+    /// own may be far older, if much was appended before anything was synced.
+    fn promised_within(&self, tip: &Entry, control: &Control) -> Result<Option<Promise>> {
+        if self.active(tip.epoch).is_none() || way_in(tip.epoch, control).is_some() {
+            return Ok(None);
+        }
+        let segment = self.open(tip.epoch)?;
+        let Some(written) = last_written(&segment)? else { return Ok(None) };
+        for block in (written.saturating_sub(format::FRAME_BLOCKS_MAX)..=written).rev().take_while(|&b| b > LINK_BLOCK) {
+            if let Head::Frame(header) = segment.head(block)? {
+                let promise = header.promise;
+                return Ok((promise.position > segment.at(LINK_BLOCK)).then_some(promise));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads all that lies behind the break: the rest of that segment (if the log does not leave it before), and every file with a higher epoch.

@@ -248,11 +248,22 @@ impl Dir {
         epoch: u64,
         access: Access,
     ) -> Result<std::result::Result<(Segment, Option<Damage>), Damage>> {
+        self.open_segment_reading(expect, epoch, access, &mut vec![0; BLOCK])
+    }
+
+    /// The same, and as much of the segment's beginning as there is room for, at least a block: one call where many are opened.
+    pub(crate) fn open_segment_reading(
+        &self,
+        expect: Option<LogId>,
+        epoch: u64,
+        access: Access,
+        beginning: &mut [u8],
+    ) -> Result<std::result::Result<(Segment, Option<Damage>), Damage>> {
         let path = self.segment(epoch);
         let file = self.disk.open(&path, access).doing("open the segment", &path)?;
         let len = file.len().doing("read the segment's length", &path)?;
-        let mut block = vec![0; BLOCK];
-        let read = file.read_full_at(&mut block, 0).doing("read the segment's header", &path)?;
+        let read = file.read_full_at(beginning, 0).doing("read the segment's header", &path)?;
+        beginning[read..].fill(0);
         let damage = |kind, offset, evidence: String| {
             let (first_lsn, last_lsn) = (Lsn::FIRST, None);
             Damage { kind, path: path.clone(), offset, first_lsn, last_lsn, proven: true, evidence }
@@ -260,7 +271,7 @@ impl Dir {
         if read < BLOCK {
             return Ok(Err(damage(DamageKind::Size, len, format!("the file has {len} bytes: its header is cut"))));
         }
-        let Some(header) = SegmentHeader::decode(&mut block) else {
+        let Some(header) = SegmentHeader::decode(&mut beginning[..BLOCK]) else {
             let evidence = "the segment's header fails its checksums, though it was whole before the file had its name";
             return Ok(Err(damage(DamageKind::Header, 0, evidence.into())));
         };
@@ -384,6 +395,11 @@ impl Segment {
         if self.read(block, buf)? < BLOCK {
             return Ok(Found::Damaged("the file ends"));
         }
+        self.rest_of_frame(block, end, buf)
+    }
+
+    /// The same, of which the first block was read.
+    pub(crate) fn rest_of_frame(&self, block: u32, end: u32, buf: &mut Vec<u8>) -> Result<Found> {
         let header = match self.binding.head(block, &buf[..SECTOR]) {
             Head::Frame(header) => header,
             Head::Unwritten => return Ok(Found::Unwritten),

@@ -55,11 +55,7 @@ impl Disk for OsDisk {
         if access == Access::Create {
             options.create(true).truncate(true);
         }
-        let file = options.open(path)?;
-        if file.metadata()?.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        Ok(Box::new(OsFile::from(file)))
+        Ok(Box::new(OsFile::from(options.open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
