@@ -357,7 +357,8 @@ impl Shared {
         }
         let mut state = self.lock();
         if let Some(beside) = state.flights.iter().find(|f| f.id == id && f.sync).map(|f| f.beside) {
-            state.pace.landed(took.as_nanos() as u64, beside);
+            let (aloft, waiting) = (state.aloft(), self.arrived.load(Ordering::Relaxed));
+            state.pace.landed(took.as_nanos() as u64, beside, aloft, waiting);
         }
         state.assembler.recycle(frames);
         if state.dirty.capacity() == 0 {
@@ -592,6 +593,10 @@ impl State {
     /// Whether another flight may leave.
     pub(crate) fn has_lane(&self) -> bool {
         self.flying() < self.pace.lanes()
+    }
+
+    pub(crate) fn is_flying(&self) -> bool {
+        !self.flights.is_empty()
     }
 
     /// How many flights have not landed.

@@ -9,11 +9,13 @@ use crate::ablation::{Choice, without};
 
 /// Flushes in the air at once, at most. What a later one covers is acknowledged only after the earlier; the promises make holes harmless.
 const LANES_MAX: usize = 2;
+/// For the next committer no flight waits longer, however long a flush takes: 1 ms, in which who was woken has long come.
+const PATIENCE_MAX: u64 = 1_000_000;
 /// After so many flights, the other number of lanes is tried for so many: what was measured may have changed.
 const TRY_AFTER: u32 = 512;
 const TRY_FOR: u32 = 8;
 
-/// All times are in nanoseconds, smoothed; 0 is unknown.
+/// All times are in nanoseconds, about the median; 0 is unknown.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     /// How many commit at once, as far as seen: those waiting and those in the air.
@@ -57,9 +59,9 @@ impl Pace {
         self.committers.div_ceil(self.lanes() as u32).min(rest).min(meanwhile)
     }
 
-    /// How long it waits for the next of them: half a flush. (For all of them: a whole.)
+    /// How long it waits for the next of them: half a flush. (For all of them: twice as long.)
     pub(crate) fn patience(&self) -> u64 {
-        self.flush() / 2
+        (self.flush() / 2).min(PATIENCE_MAX)
     }
 
     /// The wait has ended: so many came, in such a time, and so many wait now, with so many in the air. Where they rarely come, it is rarely tried.
@@ -68,7 +70,7 @@ impl Pace {
         if waiting < share {
             self.committers = waiting + aloft;
         } else if came > 0 {
-            smooth(&mut self.between, nanos / u64::from(came));
+            follow(&mut self.between, nanos / u64::from(came));
         }
         self.misses = if 2 * waiting > share { 0 } else { (self.misses + 1).min(6) };
         self.skips = if self.misses == 0 { 0 } else { 1 << self.misses };
@@ -76,24 +78,33 @@ impl Pace {
 
     /// A flight leaves with so many committers, beside so many in the air.
     pub(crate) fn launched(&mut self, members: u32, aloft: u32) {
-        self.committers = self.committers.max(members + aloft);
+        self.see(members + aloft);
         self.skips = self.skips.saturating_sub(1);
         if self.committers > 1 {
             self.flights = self.flights.wrapping_add(1);
         }
     }
 
-    /// A flush took so long; some of it beside another, or alone.
-    pub(crate) fn landed(&mut self, nanos: u64, beside: bool) {
-        smooth(if beside { &mut self.beside } else { &mut self.alone }, nanos);
+    /// A flush took so long; some of it beside another, or alone. So many committers are in the air, with those who have just landed, and so many wait. (Only
+    /// here are all of them seen: the next flight leaves without those who are late.)
+    pub(crate) fn landed(&mut self, nanos: u64, beside: bool, aloft: u32, waiting: u32) {
+        self.see(aloft + waiting);
+        follow(if beside { &mut self.beside } else { &mut self.alone }, nanos);
+    }
+
+    fn see(&mut self, committers: u32) {
+        self.committers = self.committers.max(committers);
     }
 }
 
-fn smooth(value: &mut u64, new: u64) {
+/// Towards the median, so that a disk that stalls now and then counts for no more than that; and soon back from one that was seen first.
+fn follow(value: &mut u64, new: u64) {
+    let step = *value / 32;
     *value = match *value {
         0 => new,
-        // One that stalled says little of the next.
-        before => (before * 15 + new.min(before * 4)) / 16,
+        before if new > before => (before + step).min(new),
+        before if new < before / 4 => before / 2,
+        before => (before - step).max(new),
     };
 }
 
@@ -107,8 +118,9 @@ mod tests {
         let mut taken = Vec::new();
         for _ in 0..flights {
             while aloft.len() >= pace.lanes() {
+                let in_air: u32 = aloft.iter().map(|f| f.0).sum();
                 let (_, together) = aloft.remove(0);
-                pace.landed(if together { beside } else { alone }, together);
+                pace.landed(if together { beside } else { alone }, together, in_air, committers - in_air);
             }
             let in_air: u32 = aloft.iter().map(|f| f.0).sum();
             let share = pace.share(in_air);
@@ -162,14 +174,38 @@ mod tests {
     }
 
     #[test]
+    fn a_stall_counts_for_little() {
+        let mut pace = Pace::default();
+        pace.landed(1_000_000_000, false, 1, 0);
+        (0..20).for_each(|_| pace.landed(100_000, false, 1, 0));
+        assert!(pace.patience() < 100_000, "{pace:?}");
+        (0..1000).for_each(|_| pace.landed(500_000_000, false, 1, 0));
+        assert_eq!(pace.patience(), PATIENCE_MAX, "after much was appended and synced as one");
+        (0..20).for_each(|_| pace.landed(100_000, false, 1, 0));
+        (0..200).for_each(|i| pace.landed(if i % 4 == 0 { 10_000_000 } else { 100_000 }, false, 1, 0));
+        assert!((50_000..55_000).contains(&pace.patience()), "{pace:?}");
+    }
+
+    #[test]
+    fn who_is_late_once_is_waited_for_again() {
+        let mut pace = seen(8);
+        closed_loop(&mut pace, 8, [100_000, 140_000, 3000], 100);
+        pace.waited(6, 60_000, 7, 0); // For the eighth in vain.
+        pace.launched(7, 0);
+        assert_eq!(pace.share(0), 7);
+        pace.landed(100_000, false, 7, 1);
+        assert_eq!(pace.share(0), 8);
+    }
+
+    #[test]
     fn who_waits_in_vain_waits_rarely() {
         let mut pace = Pace::default();
-        pace.landed(100_000, false);
+        pace.landed(100_000, false, 1, 0);
         let mut waits = 0;
         for _ in 0..1000 {
             // Now and then four meet by chance.
             pace.launched(4, 0);
-            pace.landed(100_000, false);
+            pace.landed(100_000, false, 4, 0);
             if pace.share(0) > 1 {
                 waits += 1;
                 pace.waited(0, 50_000, 1, 0);
