@@ -52,6 +52,7 @@ fn open_or_leave(options: &Options, dir: &Dir) -> Result<Opened> {
         None => create(options, dir, lock)?,
         Some(survey) => recover(options, dir, lock, survey)?,
     };
+    prepare_spares(options, dir, &mut opened)?;
     opened.report.took = started.elapsed();
     let report = &opened.report;
     crate::trace::info!(
@@ -62,6 +63,19 @@ fn open_or_leave(options: &Options, dir: &Dir) -> Result<Opened> {
         "opened"
     );
     Ok(opened)
+}
+
+/// As many spares as the options ask for, and the disk has room for.
+fn prepare_spares(options: &Options, dir: &Dir, opened: &mut Opened) -> Result<()> {
+    while opened.spares.len() < options.spare_segments {
+        let epoch = opened.assembler.segment().epoch() + opened.spares.len() as u64 + 1;
+        match dir.prepare(opened.log, epoch, options.segment_blocks(), None, &at_once) {
+            Ok(spare) => opened.spares.push_back(spare),
+            Err(Error::NoSpace { .. }) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Whether a log is there; refuses before anything is made where none should be.
@@ -190,9 +204,8 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     // Whatever is not on the chain was superseded, or never used.
     let on_chain =
         |epoch: u64| opened.entries.iter().any(|e| e.epoch == epoch) || opened.spares.iter().any(|s| s.epoch() == epoch);
-    let names = dir.names()?;
-    let off_chain = names.epochs.into_iter().filter(|&epoch| !on_chain(epoch)).map(segment_name);
-    fork::remove(dir, off_chain.chain(names.temporary))?;
+    let off_chain = survey.names.epochs.into_iter().filter(|&epoch| !on_chain(epoch)).map(segment_name);
+    fork::remove(dir, off_chain.chain(survey.names.temporary))?;
     Ok(opened)
 }
 

@@ -124,6 +124,7 @@ pub struct Options {
     pub(crate) segment_bytes: u64,
     pub(crate) record_bytes_max: u64,
     pub(crate) buffer_bytes: usize,
+    pub(crate) spare_segments: usize,
     pub(crate) sync: SyncPolicy,
     pub(crate) on_damage: OnDamage,
     pub(crate) background: bool,
@@ -141,6 +142,7 @@ impl fmt::Debug for Options {
             .field("segment_bytes", &self.segment_bytes)
             .field("record_bytes_max", &self.record_bytes_max)
             .field("buffer_bytes", &self.buffer_bytes)
+            .field("spare_segments", &self.spare_segments)
             .field("sync", &self.sync)
             .field("on_damage", &self.on_damage)
             .field("background", &self.background)
@@ -166,6 +168,7 @@ impl Options {
             segment_bytes: 64 << 20,
             record_bytes_max: 64 << 20,
             buffer_bytes: 8 << 20,
+            spare_segments: 0,
             sync: SyncPolicy::default(),
             on_damage: OnDamage::default(),
             background: true,
@@ -212,6 +215,30 @@ impl Options {
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Options {
         self.buffer_bytes = bytes;
+        self
+    }
+
+    /// How many segments are ready behind the one in use when the log is opened: 0 to 256; 0 by default.
+    ///
+    /// A segment is filled with zeros before it is used, or a commit there would cost about twice as much. By default that is done for the next segment while the
+    /// log fills this one, and so in the way of its commits. With this, opening does it ahead (it blocks for as long: 64 MiB may take 0.1 s), and
+    /// truncation at the front keeps so many dropped segments for reuse, which need no zeros again. Choose as many as the log fills between two truncations,
+    /// and no commit meets zero-filling. It is done with them all before more are made.
+    ///
+    /// Their space is reserved: within it the disk cannot be full. On a full disk the log opens with as many as there is room for
+    /// ([`Stats::segments_prepared`](crate::Stats::segments_prepared)).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use foreword::Options;
+    /// let log = Options::new().segment_bytes(1 << 20).spare_segments(3).open(dir.path())?;
+    /// assert_eq!(log.stats().segments_prepared, 3);
+    /// # log.close() }
+    /// ```
+    #[must_use]
+    pub fn spare_segments(mut self, segments: usize) -> Options {
+        self.spare_segments = segments;
         self
     }
 
@@ -305,6 +332,7 @@ impl Options {
         within("segment_bytes", self.segment_bytes, blocks(SEGMENT_BLOCKS_MIN), blocks(SEGMENT_BLOCKS_MAX))?;
         within("record_bytes_max", self.record_bytes_max, 1, RECORD_MAX_LIMIT)?;
         within("buffer_bytes", self.buffer_bytes as u64, 512 << 10, 1 << 30)?;
+        within("spare_segments", self.spare_segments as u64, 0, 256)?;
         within("sync.bytes", self.sync.bytes.unwrap_or(1), 1, u64::MAX)?;
         within("sync.records", self.sync.records.unwrap_or(1), 1, u64::MAX)?;
         let micros = self.sync.interval.map_or(1000, |d| d.as_micros().min(u128::from(u64::MAX)) as u64);

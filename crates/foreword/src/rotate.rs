@@ -19,8 +19,8 @@ const FILLED_AT: f32 = 0.75;
 /// More bytes for each flush than this are bulk.
 const BULK: u64 = 256 << 10;
 const FILL_NAP: Duration = Duration::from_millis(1);
-/// Recycled segments kept ready; more are removed.
-const SPARES_MAX: usize = 2;
+/// Recycled segments kept ready, unless the options ask for more; others are removed.
+const SPARES: usize = 2;
 
 impl Shared {
     /// Makes sure that so many segments are prepared.
@@ -149,7 +149,7 @@ impl Shared {
             while state.preparing {
                 state = self.wait_changed(state);
             }
-            if state.spares.len() < SPARES_MAX && self.dir.has_blocks(entry.epoch, blocks) {
+            if state.spares.len() < SPARES.max(self.options.spare_segments) && self.dir.has_blocks(entry.epoch, blocks) {
                 let (after, recycled) = self.prepare_from(state, Some(entry.epoch));
                 if recycled.is_ok() {
                     continue;

@@ -228,3 +228,44 @@ fn a_view_follows_a_live_writer() {
     }
     log.close().unwrap();
 }
+
+#[test]
+fn spare_segments_are_there_when_the_log_is_opened_and_are_recycled() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments = || {
+        std::fs::read_dir(dir.path()).unwrap().filter(|e| e.as_ref().unwrap().path().extension() == Some("seg".as_ref())).count()
+    };
+    let options = || small().spare_segments(5).background(false);
+    let log = options().open(dir.path()).unwrap();
+    assert_eq!((log.stats().segments_prepared, segments()), (5, 6));
+    let commit_some = |log: &Log| (0..35).for_each(|_| assert!(log.commit(&[7; 3000]).is_ok()));
+    commit_some(&log); // Seven of them fill a segment.
+    let stats = log.stats();
+    assert_eq!(
+        (stats.rotations, stats.segments_created, stats.rotation_wait_nanos.count()),
+        (4, 0, 0),
+        "what was prepared is used"
+    );
+    // What is dropped comes back, as many as are asked for.
+    commit_some(&log);
+    log.truncate_front(log.last_lsn()).unwrap();
+    assert_eq!((log.stats().segments_recycled, log.stats().segments_prepared), (5, 5));
+    log.close().unwrap();
+    // They are used again as they are; and where there are none, after a crash, they are made.
+    let before: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().modified().unwrap()).collect();
+    let log = options().open(dir.path()).unwrap();
+    let after: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().modified().unwrap()).collect();
+    assert_eq!(log.stats().segments_prepared, 5);
+    assert!(after.iter().filter(|time| !before.contains(time)).count() <= 2, "the lock and the segment in use");
+    std::mem::forget(log);
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let log = options().open(copy.path()).unwrap();
+    assert_eq!((log.recovery().verdict.name(), log.stats().segments_prepared), ("unclosed", 5));
+    commit_some(&log);
+}

@@ -309,6 +309,21 @@ fn hazard_17_no_space() {
 }
 
 #[test]
+fn hazard_17_no_space_for_all_spare_segments() {
+    let disk = SimDisk::new(17);
+    disk.set_free(4 * (64 << 10));
+    let log = on(&disk).spare_segments(10).open("/log").unwrap();
+    let spares = log.stats().segments_prepared;
+    assert!((1..4).contains(&spares), "{spares}");
+    // They are as good as room on the disk.
+    commit(&log, 1..15);
+    assert_eq!(lsns(&log).len(), 14);
+    log.truncate_front(Lsn(14)).unwrap();
+    commit(&log, 15..17);
+    log.close().unwrap();
+}
+
+#[test]
 fn hazard_17_no_space_and_the_front_is_dropped_whatever_was_done_before() {
     type Waste = fn(&Log, u64) -> foreword::Result<()>;
     let checkpoint: Waste = |log, _| log.commit_checkpoint(b"again and again").map(drop);
