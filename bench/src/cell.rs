@@ -92,14 +92,14 @@ impl Job {
     pub fn run(&self) -> Result<()> {
         let peer = peers::find(&self.peer)?;
         let outcome = match (self.step, self.workload) {
-            (Step::Build, Workload::Recover { bytes, size }) => self.build(peer, bytes, size).map(|()| None),
+            (Step::Build, Workload::Recover { bytes, size, .. }) => self.build(peer, bytes, size).map(|()| None),
             (Step::Build, Workload::Open { bytes, .. }) => self.build(peer, bytes, 4 << 10).map(|()| None),
             (Step::Build, _) => Ok(None),
             (Step::Kill, _) => self.kill(peer).map(|()| None),
             (Step::Honest, Workload::Commit { threads, .. }) => self.honest(peer, threads).map(|()| None),
             (Step::Honest, _) => Err(anyhow!("commits only")),
             (Step::Measure, _) if peer.is_floor() => floor::measure(peer, self.workload, &self.dir, self.seconds).map(Some),
-            (Step::Measure, Workload::Recover { bytes, .. }) => self.recover(peer, bytes).map(Some),
+            (Step::Measure, Workload::Recover { bytes, cold, .. }) => self.recover(peer, bytes, cold).map(Some),
             (Step::Measure, Workload::Open { .. }) => self.open(peer).map(Some),
             (Step::Measure, Workload::Tail { threads, size, view }) => self.tail(threads, size, view).map(Some),
             (Step::Measure, _) => self.write(peer).map(Some),
@@ -124,7 +124,7 @@ impl Job {
                 writer.commit_batch(&batch)
             })?,
             Workload::Async { in_flight, size } => self.window(&*log, in_flight, size)?,
-            Workload::Append { size } => self.append(&*log, size)?,
+            Workload::Append { threads, size } => self.append(&*log, threads, size)?,
             _ => unreachable!("it does not write"),
         };
         let (_, memory_peak) = gauge::memory();
@@ -179,19 +179,36 @@ impl Job {
         Ok(Outcome { records: latencies.count(), spent, latency: Some((&latencies).into()), flushes, ..Outcome::default() })
     }
 
-    /// One thread that appends, for a time, and then syncs.
-    fn append(&self, log: &dyn Log, size: usize) -> Result<Outcome> {
-        let mut writer = log.writer(0)?;
-        // The clock is looked at each 64 KiB: it is the log that is measured.
-        let every = ((64 << 10) / size).max(1);
+    /// Threads that append, for a time, and then sync.
+    fn append(&self, log: &dyn Log, threads: usize, size: usize) -> Result<Outcome> {
         let (gauge, before) = (Gauge::start(&self.dir), log.flushes());
         let started = Instant::now();
-        let end = started + Duration::from_secs_f64(self.seconds);
-        let mut appended = started;
+        let appended: Vec<(usize, Duration)> = std::thread::scope(|scope| {
+            let thread = |thread| scope.spawn(move || self.append_until_end(log.writer(thread)?, size, started));
+            let running: Vec<_> = (0..threads).map(thread).collect();
+            running.into_iter().map(joined).collect::<Result<_>>()
+        })?;
+        let (spent, flushes) = (gauge.spent(), since(log, before));
+        let records = appended.iter().map(|(records, _)| *records as u64).sum();
+        let append_seconds = appended.iter().map(|(_, took)| took.as_secs_f64()).reduce(f64::max);
+        Ok(Outcome { records, spent, append_seconds, flushes, ..Outcome::default() })
+    }
+
+    /// One of them: how many records, and when the last append returned.
+    fn append_until_end(
+        &self,
+        mut writer: Box<dyn Writer + Send + '_>,
+        size: usize,
+        started: Instant,
+    ) -> Result<(usize, Duration)> {
+        // The clock is looked at each 64 KiB: it is the log that is measured.
+        let every = ((64 << 10) / size).max(1);
+        let end = Duration::from_secs_f64(self.seconds);
+        let mut appended = Duration::ZERO;
         let mut records = 0;
         writer.append_all(&mut || {
             if records % every == 0 {
-                appended = Instant::now();
+                appended = started.elapsed();
             }
             if appended >= end {
                 return None;
@@ -199,9 +216,7 @@ impl Job {
             records += 1;
             Some(payload::record(size, records))
         })?;
-        let (spent, flushes) = (gauge.spent(), since(log, before));
-        let append_seconds = Some((appended - started).as_secs_f64());
-        Ok(Outcome { records: records as u64, spent, append_seconds, flushes, ..Outcome::default() })
+        Ok((records, appended))
     }
 
     /// Makes a log of so many bytes.
@@ -243,8 +258,12 @@ impl Job {
         log.close()
     }
 
-    fn recover(&self, peer: &Peer, bytes: u64) -> Result<Outcome> {
-        warm(&self.dir)?;
+    fn recover(&self, peer: &Peer, bytes: u64, cold: bool) -> Result<Outcome> {
+        if cold {
+            chill(&self.dir)?
+        } else {
+            warm(&self.dir)?
+        }
         let (memory_before, _) = gauge::memory();
         let read = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
         let take = {
@@ -377,6 +396,21 @@ fn warm(dir: &Path) -> Result<()> {
         }
         let mut file = File::open(path)?;
         while file.read(&mut buf)? > 0 {}
+    }
+    Ok(())
+}
+
+/// Makes the page cache forget every file.
+pub fn chill(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            chill(&path)?;
+            continue;
+        }
+        let file = File::open(path)?;
+        file.sync_all()?; // It forgets only what is on the disk.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
     }
     Ok(())
 }

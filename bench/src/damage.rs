@@ -15,7 +15,7 @@ use foreword_measure::report::Table;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
-use crate::peers::{self, Feature, Need, PEERS, Peer};
+use crate::peers::{self, Feature, Need, Peer};
 use crate::{doc, payload, tables, wait};
 
 /// Damages the log of every contestant in several ways, and tells what reading it gives.
@@ -220,8 +220,7 @@ impl Found {
 impl Args {
     pub fn run(self) -> Result<()> {
         let has_log = |name: &str| NO_LOG.iter().all(|(without, _)| *without != name);
-        let peers: Vec<&Peer> =
-            PEERS.iter().copied().filter(|p| !p.is_floor() && self.survey.wants(p.name) && has_log(p.name)).collect();
+        let peers: Vec<&Peer> = peers::logs().filter(|p| self.survey.wants(p.name) && has_log(p.name)).collect();
         let scratch = Scratch::new(&self.survey.dir, "foreword-damage")?;
         let bar = ProgressBar::new((peers.len() * Damage::ALL.len()) as u64);
         let head: Vec<String> =

@@ -12,7 +12,7 @@ use foreword_measure::report::Table;
 use indicatif::ProgressBar;
 
 use crate::damage::{record, shortened};
-use crate::peers::{self, Feature, Need, PEERS, Peer};
+use crate::peers::{self, Feature, Need, Peer};
 use crate::wait::within;
 use crate::{doc, tables};
 
@@ -45,8 +45,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 impl Args {
     pub fn run(self) -> Result<()> {
-        let committers = |p: &&&Peer| !p.is_floor() && p.lacks(Feature::Commit).is_none() && self.survey.wants(p.name);
-        let peers: Vec<_> = PEERS.iter().filter(committers).collect();
+        let committers = |p: &&Peer| p.lacks(Feature::Commit).is_none() && self.survey.wants(p.name);
+        let peers: Vec<_> = peers::logs().filter(committers).collect();
         let scratch = Scratch::new(&self.survey.dir, "foreword-fail")?;
         let bar = ProgressBar::new(peers.len() as u64);
         let head = ["", "the commit whose flush fails", "the nine after it", "what was said first"];

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use foreword_measure::Scratch;
 
 use crate::cell::Step;
-use crate::peers::{Feature, Log, PEERS};
+use crate::peers::{self, Feature, Log};
 use crate::results::{Book, Honest, Line};
 use crate::run;
 use crate::workload::Workload;
@@ -46,7 +46,7 @@ impl Args {
         let mut book = Book::open(&self.out)?;
         println!("{:16} {:>7} {:>8} {:>8}  flushes seen", "contestant", "threads", "commits", "covered");
         let wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()));
-        let committers = PEERS.iter().filter(|p| !p.is_floor() && p.lacks(Feature::Commit).is_none() && wanted(p.name));
+        let committers = peers::logs().filter(|p| p.lacks(Feature::Commit).is_none() && wanted(p.name));
         for peer in committers {
             for threads in [1, 8] {
                 let honest = self.check(peer.name, threads).with_context(|| format!("{}, {threads} threads", peer.name))?;

@@ -287,21 +287,24 @@ impl Results {
     }
 
     fn appends(&self) -> Option<Section> {
-        let columns = [16, 128, 1 << 10, 4 << 10, 16 << 10].map(|n| (size(n), Append { size: n }));
+        let columns = [16, 128, 1 << 10, 4 << 10, 16 << 10].map(|n| (size(n), Append { threads: 1, size: n }));
         let text = "One thread appends for half a second without waiting, and then syncs.";
         let section = Section::new("Buffered append").text(text);
         let section =
             with(section, self.matrix("Records a second, until the last append returned", &columns, append_rate, count));
         let section = with(section, self.ratios(&columns, append_rate, |_| None));
         let section = with(section, self.matrix("Records a second, until all are durable", &columns, rate, count));
-        Some(with(section, self.ratios(&columns, rate, |w| Some((w, 1.0)))))
+        let section = with(section, self.ratios(&columns, rate, |w| Some((w, 1.0))));
+        let columns = [2, 4, 8].map(|threads| (format!("T={threads}"), Append { threads, size: 128 }));
+        let title = "Threads that append together, records of 128 B: records a second, until the last append returned";
+        Some(with(section, self.matrix(title, &columns, append_rate, count)))
     }
 
     fn recovery(&self) -> Option<Section> {
         let mut section = Section::new("Recovery")
-            .text("Opening a log and reading every record, all checksums verified, the files in the page cache.");
+            .text("Opening a log and reading every record, all checksums verified; the files in the page cache, or (cold) on the disk alone.");
         for workload in self.workloads() {
-            let Recover { bytes: all, size: each } = workload else { continue };
+            let Recover { bytes: all, size: each, cold } = workload else { continue };
             let gib = |o: &Outcome| Some(o.spent.seconds);
             let mut peers: Vec<_> =
                 self.peers(workload).into_iter().filter_map(|p| Some((p, self.spread(workload, p, gib)?))).collect();
@@ -315,10 +318,10 @@ impl Results {
                     self.median(workload, peer, memory).map_or("–".to_owned(), bytes),
                 ]
             };
-            let title = format!("{} in records of {}", size(all as usize), size(each));
+            let title = format!("{} in records of {}{}", size(all as usize), size(each), if cold { ", cold" } else { "" });
             let rows = peers.into_iter().map(row).collect();
             section = section.table(Table::new(title, &["", "GiB/s", "(least to most)", "memory"], rows));
-            let column = [(size(all as usize), workload)];
+            let column = [(format!("{}{}", size(all as usize), if cold { ", cold" } else { "" }), workload)];
             section = with(section, self.ratios(&column, rate, |w| Some((w, 1.0))));
         }
         Some(section)
@@ -357,8 +360,8 @@ impl Results {
         let columns = [
             ("T=8, 128 B", Commit { threads: 8, size: 128 }),
             ("T=256, 16 KiB", Commit { threads: 256, size: 16 << 10 }),
-            ("append, 1 KiB", Append { size: 1 << 10 }),
-            ("recovery", Recover { bytes: 1 << 30, size: 1 << 10 }),
+            ("append, 1 KiB", Append { threads: 1, size: 1 << 10 }),
+            ("recovery", Recover { bytes: 1 << 30, size: 1 << 10, cold: false }),
         ];
         let columns = columns.map(|(name, workload)| (name.to_owned(), workload));
         let text = "The most that a process took while its log was open, beyond what it had before; mapped files count, threads' stacks too.";

@@ -20,10 +20,10 @@ pub enum Workload {
     Async { in_flight: usize, size: usize },
     /// Threads that each commit batches of [`BATCH`] records.
     Batch { threads: usize, size: usize },
-    /// One thread that appends without waiting, and syncs at the end.
-    Append { size: usize },
-    /// Reopening a log of so many bytes and reading everything.
-    Recover { bytes: u64, size: usize },
+    /// Threads that append without waiting, and sync at the end.
+    Append { threads: usize, size: usize },
+    /// Reopening a log of so many bytes and reading everything, from the page cache or from the disk.
+    Recover { bytes: u64, size: usize, cold: bool },
     /// Opening a log of so many bytes, after a clean close or after the process was killed.
     Open { bytes: u64, killed: bool },
     /// A reader that follows while threads commit: how long after its acknowledgement it has a record. In the same process, or through
@@ -42,8 +42,9 @@ impl Workload {
         }
         all.extend([1, 256, 4096].map(|in_flight| Async { in_flight, size: 128 }));
         all.extend([1, 8].map(|threads| Batch { threads, size: 128 }));
-        all.extend([16, 128, 1 << 10, 4 << 10, 16 << 10].map(|size| Append { size }));
-        all.push(Recover { bytes: 1 << 30, size: 1 << 10 });
+        all.extend([16, 128, 1 << 10, 4 << 10, 16 << 10].map(|size| Append { threads: 1, size }));
+        all.extend([2, 4, 8].map(|threads| Append { threads, size: 128 }));
+        all.extend([false, true].map(|cold| Recover { bytes: 1 << 30, size: 1 << 10, cold }));
         for bytes in [256 << 20, 1 << 30, 4 << 30, 16 << 30] {
             all.extend([false, true].map(|killed| Open { bytes, killed }));
         }
@@ -56,7 +57,8 @@ impl Workload {
     /// Those of the short form: the ones that the others follow from.
     pub fn short() -> Vec<Workload> {
         let commits = [1, 8, 64].map(|threads| Commit { threads, size: 128 });
-        let others = [Async { in_flight: 4096, size: 128 }, Append { size: 128 }, Recover { bytes: 128 << 20, size: 1 << 10 }];
+        let recover = Recover { bytes: 128 << 20, size: 1 << 10, cold: false };
+        let others = [Async { in_flight: 4096, size: 128 }, Append { threads: 1, size: 128 }, recover];
         commits.into_iter().chain(others).collect()
     }
 
@@ -67,6 +69,7 @@ impl Workload {
             Commit { .. } => Feature::Commit,
             Async { .. } => Feature::Async,
             Batch { .. } => Feature::Batch,
+            Append { threads, .. } if threads > 1 && peer.name != "foreword" => return Some("measured with Foreword alone"),
             Append { .. } => Feature::Append,
             Recover { .. } => Feature::Read,
             Open { .. } if peer.is_floor() => return Some("it is no log"),
@@ -78,6 +81,9 @@ impl Workload {
             Tail { .. } if peer.name != "foreword" => return Some("no reader that follows what is durable"),
             Tail { .. } => Feature::Commit,
         };
+        if peer.name == "foreword-growing" && matches!(self, Recover { .. } | Open { .. }) {
+            return Some("as `foreword`");
+        }
         if peer.name == "floor-fdatasync" && !matches!(self, Commit { .. }) {
             return Some("as `floor`");
         }
@@ -103,8 +109,9 @@ impl fmt::Display for Workload {
             Commit { threads, size } => write!(f, "commit/{threads}x{size}"),
             Async { in_flight, size } => write!(f, "async/{in_flight}x{size}"),
             Batch { threads, size } => write!(f, "batch/{threads}x{size}"),
-            Append { size } => write!(f, "append/{size}"),
-            Recover { bytes, size } => write!(f, "recover/{}MiBx{size}", bytes >> 20),
+            Append { threads: 1, size } => write!(f, "append/{size}"),
+            Append { threads, size } => write!(f, "append/{threads}x{size}"),
+            Recover { bytes, size, cold } => write!(f, "recover/{}MiBx{size}{}", bytes >> 20, if cold { "/cold" } else { "" }),
             Open { bytes, killed } => write!(f, "open/{}MiB{}", bytes >> 20, if killed { "/killed" } else { "" }),
             Tail { threads, size, view } => write!(f, "tail/{threads}x{size}{}", if view { "/view" } else { "" }),
         }
@@ -123,8 +130,10 @@ impl FromStr for Workload {
             "commit" => pair().map(|(threads, size)| Commit { threads, size }),
             "async" => pair().map(|(in_flight, size)| Async { in_flight, size }),
             "batch" => pair().map(|(threads, size)| Batch { threads, size }),
-            "append" => what.parse().ok().map(|size| Append { size }),
-            "recover" => what.split_once('x').and_then(|(n, size)| Some(Recover { bytes: mibs(n)?, size: size.parse().ok()? })),
+            "append" => pair().or(what.parse().ok().map(|size| (1, size))).map(|(threads, size)| Append { threads, size }),
+            "recover" => what
+                .split_once('x')
+                .and_then(|(n, size)| Some(Recover { bytes: mibs(n)?, size: size.parse().ok()?, cold: flag == "cold" })),
             "open" => mibs(what).map(|bytes| Open { bytes, killed: flag == "killed" }),
             "tail" => pair().map(|(threads, size)| Tail { threads, size, view: flag == "view" }),
             _ => None,
@@ -132,7 +141,11 @@ impl FromStr for Workload {
         match parsed {
             // (What is not understood to the letter is refused.)
             Some(workload) if workload.to_string() == s => Ok(workload),
-            _ => bail!("there is no workload {s:?}; there are, for example, {}, {}", Workload::all()[0], Append { size: 128 }),
+            _ => bail!(
+                "there is no workload {s:?}; there are, for example, {}, {}",
+                Workload::all()[0],
+                Append { threads: 1, size: 128 }
+            ),
         }
     }
 }

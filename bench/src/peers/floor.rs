@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use foreword_measure::floor::{Bandwidth, DIRECT_ALIGN, FileState, Method, Probe, Shape, Strategy};
 
 use super::{Feature, Peer};
-use crate::cell::Outcome;
+use crate::cell::{self, Outcome};
 use crate::gauge::{Gauge, Latency};
 use crate::workload::Workload;
 
@@ -35,23 +35,26 @@ pub fn measure(peer: &Peer, workload: Workload, dir: &Path, seconds: f64) -> Res
             let method = if peer.name == DIRECT.name { Method::DirectDsync } else { Method::Fdatasync };
             let mut probe = Probe::open(dir, Strategy { state: FileState::Zeroed, method }, 256 << 20)?;
             let shape = Shape { block_bytes: size.next_multiple_of(DIRECT_ALIGN), in_flight: 1 };
-            probe.burst(shape, Duration::from_secs_f64(seconds * super::super::cell::WARM_UP))?;
+            probe.burst(shape, Duration::from_secs_f64(seconds * cell::WARM_UP))?;
             let gauge = Gauge::start(dir);
             let burst = probe.burst(shape, Duration::from_secs_f64(seconds))?;
             let latency = Some(Latency::from(&burst.latencies));
             Ok(Outcome { records: burst.latencies.count(), spent: gauge.spent(), latency, ..Outcome::default() })
         }
-        Workload::Append { size } => {
+        Workload::Append { size, .. } => {
             let bytes = 1 << 30;
             let file = Bandwidth::open(dir, bytes)?;
             let gauge = Gauge::start(dir);
             file.write()?;
             Ok(Outcome { records: bytes / size as u64, spent: gauge.spent(), ..Outcome::default() })
         }
-        Workload::Recover { bytes, size } => {
+        Workload::Recover { bytes, size, cold } => {
             let file = File::create_new(dir.join("floor"))?;
             for at in (0..bytes).step_by(CHUNK) {
                 file.write_all_at(crate::payload::all(), at)?;
+            }
+            if cold {
+                cell::chill(dir)?;
             }
             let file = File::open(dir.join("floor"))?;
             let mut buf = vec![0; CHUNK];

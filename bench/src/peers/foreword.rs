@@ -5,17 +5,37 @@ use std::path::Path;
 use anyhow::Result;
 use foreword::{Lsn, Options, SyncPolicy};
 
-use super::{Log, Peer, Records, Sink, Writer};
+use super::{Log, Need, Peer, Records, Sink, Writer};
 use crate::window::Window;
 
+/// In steady state, as a log that is truncated, and as its peers are set: zero-filled ahead.
 pub const PEER: Peer = Peer {
     name: "foreword",
     package: "foreword",
-    setting: "defaults; syncs only when asked, as the others do",
+    setting: "segments zero-filled ahead, as if recycled; syncs only when asked, as the others do",
     lacks: &[],
-    open: |dir, _| Ok(Box::new(Open(Options::new().sync(SyncPolicy::manual()).open(dir)?))),
+    open: |dir, need| Ok(Box::new(Open(steady(need).open(dir)?))),
     read,
 };
+
+/// A log that only grows.
+pub const GROWING: Peer = Peer {
+    name: "foreword-growing",
+    setting: "defaults: the next segment is zero-filled while the log fills this one",
+    open: |dir, _| Ok(Box::new(Open(options().open(dir)?))),
+    ..PEER
+};
+
+fn options() -> Options {
+    Options::new().sync(SyncPolicy::manual())
+}
+
+/// Twice the need, for a flight takes at least a block; at most as much as raft-engine prefills.
+fn steady(need: Need) -> Options {
+    let segment: u64 = 64 << 20;
+    let spares = need.bytes.saturating_mul(2).min(1 << 30).div_ceil(segment);
+    options().segment_bytes(segment).spare_segments(spares as usize)
+}
 
 fn read(dir: &Path, mut each: Sink) -> Result<()> {
     let log = foreword::Log::open(dir)?;

@@ -50,7 +50,6 @@ pub struct Peer {
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
     /// About how many bytes of records will be written at most.
-    #[cfg_attr(not(feature = "peers"), allow(dead_code))]
     pub bytes: u64,
 }
 
@@ -120,7 +119,7 @@ pub use others::PEERS;
 
 /// Without the others, whose building takes minutes: what the log's own choices, and the disk, are measured with.
 #[cfg(not(feature = "peers"))]
-pub const PEERS: &[&Peer] = &[&floor::DIRECT, &floor::FDATASYNC, &foreword::PEER];
+pub const PEERS: &[&Peer] = &[&floor::DIRECT, &floor::FDATASYNC, &foreword::PEER, &foreword::GROWING];
 
 /// By this variable alone walrus knows its directory: one for a whole process.
 const WALRUS_DIR: &str = "WALRUS_DATA_DIR";
@@ -137,6 +136,11 @@ pub fn find(name: &str) -> Result<&'static Peer> {
         Some(peer) => Ok(peer),
         None => bail!("there is no contestant {name:?}; there are {}", names().join(", ")),
     }
+}
+
+/// The logs among them, each once: what it acknowledges and gives back is the same in every setting.
+pub fn logs() -> impl Iterator<Item = &'static Peer> {
+    PEERS.iter().copied().filter(|peer| !peer.is_floor() && peer.name != foreword::GROWING.name)
 }
 
 /// Their names.

@@ -25,6 +25,7 @@ pub const PEERS: &[&Peer] = &[
     &floor::DIRECT,
     &floor::FDATASYNC,
     &foreword::PEER,
+    &foreword::GROWING,
     &commitlog::PEER,
     &fjall::PEER,
     &mrecordlog::PEER,
