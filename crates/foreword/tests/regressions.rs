@@ -760,6 +760,37 @@ fn a_repair_goes_on_below_the_last_epoch() {
     }
 }
 
+/// Bug: a panic (overflow), or records under LSNs that begin anew. Cause: a frame whose checksums hold names one of the last LSNs there are, and a salvage
+/// went on behind that. Fix: a frame with an LSN that no log reaches is not valid, and far below that no log goes on.
+#[test]
+fn no_log_goes_on_at_the_end_of_all_lsns() {
+    let at = |first: u64| {
+        let mut files = Files::crashed(|log| commit(log, 1..3));
+        let put = |files: &mut Files, block, place, value: u64| {
+            files.forge(1, block, |frame| frame[place..place + 8].copy_from_slice(&value.to_le_bytes()));
+        };
+        for (block, lsn) in [(1, first), (2, first), (3, first.wrapping_add(1))] {
+            put(&mut files, block, 48, lsn);
+        }
+        put(&mut files, 1, 80, first); // The start.
+        put(&mut files, 3, 40, first);
+        MemDisk::new(&files)
+    };
+    let low = at((1 << 62) - 3);
+    let next = low.open(OnDamage::Refuse).unwrap().commit(b"a record").unwrap();
+    assert_eq!(next, Lsn((1 << 62) - 1));
+    for first in [1 << 62, (1 << 63) - 3] {
+        let high = at(first);
+        assert_eq!((high.verify().verdict, high.view().last_lsn().unwrap()), (Some(Verdict::Unclosed), Lsn(first + 1)));
+        for action in [OnDamage::Refuse, OnDamage::StopAtDamage, OnDamage::Salvage] {
+            assert!(matches!(high.open(action), Err(Error::Invalid { .. })));
+        }
+    }
+    for first in [(1 << 63) - 2, u64::MAX - 2] {
+        assert!(matches!(at(first).verify().verdict, Some(Verdict::Corruption(_))));
+    }
+}
+
 /// Bug: a reader slept for ever beside a log that had failed. Cause: a cut at the back that fails poisons the log outside of a flight, and told
 /// nobody. Fix: it tells everyone.
 #[test]
