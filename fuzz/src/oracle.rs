@@ -247,8 +247,10 @@ fn may_refuse(error: &Error, files: &Files, seen: Option<&Seen>, action: OnDamag
     match (error, seen) {
         (error, None) => is_no_log(error),
         (Error::Corruption(_), Some(seen)) => !seen.is_sound() && action == OnDamage::Refuse,
-        // More damages than a salvage can write down.
-        (Error::Invalid { .. }, Some(seen)) => !seen.is_sound() && action == OnDamage::Salvage,
+        // An LSN from which no log goes on; more damages than a salvage can write down, or it would have to go on above such an LSN.
+        (Error::Invalid { .. }, Some(seen)) => {
+            seen.report.last_lsn.0 >= 1 << 62 || (!seen.is_sound() && action == OnDamage::Salvage)
+        }
         // A file where the directory of damaged files should be.
         (Error::Io { .. }, Some(seen)) => !seen.is_sound() && files.contains_key("damaged"),
         _ => false,
@@ -270,8 +272,10 @@ fn work_with(log: &Log, work: u8, model: &mut Vec<Record>) -> Result<()> {
         commit(model, &[vec![3; 100_000]])?;
     }
     if work & 8 != 0 {
-        log.truncate_back(log.last_lsn())?;
-        model.pop();
+        // In the middle, so that there is something to find and to write again, beside what was repaired.
+        let kept = model.len() / 2;
+        log.truncate_back(model[kept].lsn)?;
+        model.truncate(kept);
     }
     if work & 4 != 0 {
         let start = log.truncate_front(log.last_lsn())?;

@@ -20,6 +20,8 @@ pub(crate) const FRAME_MAX: usize = FRAME_BLOCKS_MAX as usize * BLOCK;
 pub(crate) const VERSION: u32 = 1;
 /// The LINK's place in every segment.
 pub(crate) const LINK_BLOCK: u32 = 1;
+/// Beyond what any log reaches; so LSNs can be counted up without a thought of overflow.
+pub(crate) const LSN_MAX: Lsn = Lsn(u64::MAX >> 1);
 pub(crate) const HOLDS_MAX: usize = 32;
 pub(crate) const HOLD_NAME_MAX: usize = 64;
 pub(crate) const WAIVERS_MAX: usize = 32;
@@ -361,8 +363,9 @@ impl Binding {
             first_lsn: Lsn(u64_at(bytes, 48)),
             body_crc: u32_at(bytes, 8),
         };
-        // The checksum held, so these were written so: a bound against a writer that errs, not against rot.
-        (header.payload_len as usize <= payload_max(FRAME_BLOCKS_MAX)).then_some(header)
+        // The checksum held, so these were written so: bounds against a writer that errs, not against rot.
+        let within = header.next_lsn().max(header.promise.lsn) <= LSN_MAX;
+        (within && header.payload_len as usize <= payload_max(FRAME_BLOCKS_MAX)).then_some(header)
     }
 
     /// Checks a whole frame whose header was read, and puts the replaced bytes back, so that the payload is contiguous.

@@ -392,6 +392,7 @@ impl Log {
 
     /// Cuts off the record with this LSN and all after it (a reader that stands further on goes on from where it stands, once there is a record again), as a Raft log does; their LSNs are given to what is appended next. Durable when it
     /// returns: everything before the cut is, too. Other calls wait meanwhile. Commits that were waiting for records that are cut succeed: they were durable.
+    /// If the record is one that a salvage gave up, all that were given up with it are cut off.
     ///
     /// # Errors
     /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`]: nothing was cut; [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].

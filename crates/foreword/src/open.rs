@@ -11,7 +11,9 @@ use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::fork::{self, Branch};
-use crate::format::{BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver};
+use crate::format::{
+    BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver,
+};
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
@@ -176,6 +178,11 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
     let last_lsn = repair.next_lsn.unwrap_or(survey.next_lsn).prev();
     if last_lsn < options.expect_lsn {
         return Err(Error::RolledBack { dir: dir.path.clone(), expected: options.expect_lsn, found: last_lsn });
+    }
+    if last_lsn.0 > LSN_MAX.0 / 2 {
+        // What was appended would be acknowledged, and not be read again beyond the last LSN that there may be.
+        let why = format!("it is at LSN {last_lsn}, which no log reaches, and leaves too few to go on: restore a copy");
+        return Err(Error::Invalid { what: "log", why });
     }
     let mut report = RecoveryReport::new(verdict, survey.control.start, last_lsn);
     report.scanned_bytes = survey.scanned;

@@ -38,6 +38,22 @@ impl Chain {
         self.entries.partition_point(|e| e.first_lsn <= lsn).checked_sub(1)
     }
 
+    /// The part of an entry's segment in which a record can begin, and the LSN of the first that does there: what was given up bounds it, for anything
+    /// may lie there, or nothing.
+    pub(crate) fn stretch(&self, entry: &Entry, lsn: Lsn) -> (Range<u32>, Lsn) {
+        let (mut blocks, mut first) = (LINK_BLOCK..entry.end.unwrap_or(u32::MAX), entry.first_lsn);
+        for waiver in &self.waivers {
+            let behind = waiver.last_lost < lsn;
+            if behind && waiver.to.epoch == entry.epoch && waiver.to.block > blocks.start {
+                (blocks.start, first) = (waiver.to.block, waiver.last_lost.next());
+            }
+            if !behind && waiver.from.epoch == entry.epoch {
+                blocks.end = blocks.end.min(waiver.from.block);
+            }
+        }
+        (blocks, first)
+    }
+
     /// The stretch in which an LSN was given up, if it was.
     fn gap(&self, lsn: Lsn) -> Option<&Waiver> {
         self.waivers.iter().find(|w| (w.first_lost..=w.last_lost).contains(&lsn))
@@ -504,7 +520,7 @@ impl Reader {
         self.go(Position::new(entry.epoch, LINK_BLOCK))?;
         let Some(walker) = &mut self.walker else { return Ok(()) };
         let segment = walker.segment().clone();
-        let (block, _) = frame_at(&segment, lsn, entry.end.unwrap_or(u32::MAX))?;
+        let (block, _) = frame_at(&segment, lsn, self.chain.stretch(&entry, lsn).0)?;
         walker.seek(block);
         Ok(())
     }
@@ -559,12 +575,12 @@ impl Reader {
     }
 }
 
-/// The last frame in a segment that begins at or before a record, which is the one that it begins in, if it does so in this segment.
-/// The LINK is such a frame for all that do.
-pub(crate) fn frame_at(segment: &Segment, lsn: Lsn, end: u32) -> Result<(u32, Option<FrameHeader>)> {
-    let (mut low, mut high) = (LINK_BLOCK, end.min(segment.data_end()));
+/// The last frame in a stretch of a segment that begins at or before a record, which is the one that it begins in, if it does so there.
+/// The stretch's first, which is not looked at, is such a frame for all that do.
+pub(crate) fn frame_at(segment: &Segment, lsn: Lsn, stretch: Range<u32>) -> Result<(u32, Option<FrameHeader>)> {
+    let (mut low, mut high) = (stretch.start, stretch.end.min(segment.data_end()));
     let mut found = None;
-    while high - low > 1 {
+    while high.saturating_sub(low) > 1 {
         let middle = low + (high - low) / 2;
         let mut block = middle;
         let frame = loop {

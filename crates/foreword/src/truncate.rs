@@ -207,7 +207,8 @@ impl Shared {
                 Ok((segment, _)) => segment,
                 Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
             };
-            let (block, header) = frame_at(&segment, lsn, entry.end.unwrap_or(u32::MAX))?;
+            let (stretch, first) = chain.stretch(entry, lsn);
+            let (block, header) = frame_at(&segment, lsn, stretch)?;
             match header {
                 Some(header) if header.kind == Kind::Data && header.has(CONTINUED) => {
                     let floor = chain.entries.first().map_or(Lsn::FIRST, |e| e.first_lsn);
@@ -218,7 +219,7 @@ impl Shared {
                     lsn = header.first_lsn.prev();
                 }
                 Some(header) => return Ok((segment.at(block), header.first_lsn)),
-                None => return Ok((segment.at(format::LINK_BLOCK + 1), entry.first_lsn)),
+                None => return Ok((segment.at(block.max(format::LINK_BLOCK + 1)), first)),
             }
         }
     }

@@ -124,6 +124,7 @@ class Segment:
         head = Head(*HEAD.unpack(raw))
         own = crc(struct.pack("<Q", block) + raw[8:], prefix(self.uuid, self.epoch))
         good = head.crc == own and head.epoch == self.epoch and self.tagged(block * 8, 1)
+        good = good and max(head.first + head.count, head.promise_lsn) < 1 << 63
         return head if good else None
 
     def promise_at(self, block):

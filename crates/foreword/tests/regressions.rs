@@ -621,6 +621,58 @@ fn a_salvage_gives_up_a_cut_file_whose_link_is_damaged() {
     }
 }
 
+/// Bug: a log was salvaged, and what lay behind the damage could not be read. Cause: a reader looked for it from the LINK on, though the waiver led from
+/// an earlier segment to a place behind it. Fix: it looks from there.
+#[test]
+fn a_salvage_that_leads_into_the_middle_of_a_segment_can_be_read() {
+    let mut files = Files::closed(|log| {
+        commit(log, 1..3);
+        // Its end is in the segment behind the next.
+        log.commit(&[7; 70_000]).unwrap();
+        commit(log, 4..7);
+    });
+    let rest = *files.frames(3).iter().find(|f| f.flags == CONTINUED).unwrap();
+    assert_eq!((rest.block, rest.first_lsn), (2, 4));
+    assert!(rest.blocks > 3, "its end is longer than what follows it");
+    // A write that was acknowledged and never came.
+    files.unwrite(3, rest.block..rest.block + rest.blocks);
+    let disk = MemDisk::new(&files);
+    let check = |log: &Log| {
+        (4..7).for_each(|lsn| assert_eq!(log.get(Lsn(lsn)).unwrap(), record(lsn)));
+        holds_records(log, [1, 2, 4, 5, 6]);
+        assert!(matches!(log.get(Lsn(3)), Err(Error::Lost { .. })));
+    };
+    let log = disk.open(OnDamage::Salvage).unwrap();
+    assert_eq!(log.recovery().given_up, [(Lsn(3), Lsn(3))]);
+    check(&log);
+    log.close().unwrap();
+    assert_eq!(disk.verify().verdict, Some(Verdict::Clean));
+    check(&disk.open(OnDamage::Refuse).unwrap());
+}
+
+/// Bug: after a salvage and a cut at the back, records had the LSNs of others. Cause: the place of the cut was looked for across what had been given
+/// up, and found before it if nothing was written there; what was copied from there on closed the gap. Fix: it is looked for behind it.
+#[test]
+fn a_cut_behind_a_salvage_keeps_the_lsns() {
+    let mut files = Files::closed(|log| commit(log, 1..9));
+    assert_eq!(files.frame(1, 5).map(|f| f.first_lsn), Some(4));
+    files.unwrite(1, 5..7);
+    for cut in 1..9 {
+        let disk = MemDisk::new(&files);
+        let log = disk.open(OnDamage::Salvage).unwrap();
+        assert_eq!(log.recovery().given_up, [(Lsn(4), Lsn(5))]);
+        log.truncate_back(Lsn(cut)).unwrap();
+        // Who cuts within what was given up cuts off all of that.
+        let next = if cut == 5 { 4 } else { cut };
+        let there = (1..next).filter(|lsn| !(4..6).contains(lsn)).chain(next..12);
+        commit(&log, next..12);
+        holds_records(&log, there.clone());
+        log.close().unwrap();
+        assert_eq!(disk.verify().verdict, Some(Verdict::Clean));
+        holds_records(&disk.open(OnDamage::Refuse).unwrap(), there);
+    }
+}
+
 /// Bug: verifying never ended. Cause: a waiver may lead a reader backward, to where it comes by the waiver again. Fix: a state with such a
 /// waiver does not add up.
 #[test]
@@ -705,6 +757,37 @@ fn a_repair_goes_on_below_the_last_epoch() {
                 goes_on_from_10(&disk, action);
             }
         }
+    }
+}
+
+/// Bug: a panic (overflow), or records under LSNs that begin anew. Cause: a frame whose checksums hold names one of the last LSNs there are, and a salvage
+/// went on behind that. Fix: a frame with an LSN that no log reaches is not valid, and far below that no log goes on.
+#[test]
+fn no_log_goes_on_at_the_end_of_all_lsns() {
+    let at = |first: u64| {
+        let mut files = Files::crashed(|log| commit(log, 1..3));
+        let put = |files: &mut Files, block, place, value: u64| {
+            files.forge(1, block, |frame| frame[place..place + 8].copy_from_slice(&value.to_le_bytes()));
+        };
+        for (block, lsn) in [(1, first), (2, first), (3, first.wrapping_add(1))] {
+            put(&mut files, block, 48, lsn);
+        }
+        put(&mut files, 1, 80, first); // The start.
+        put(&mut files, 3, 40, first);
+        MemDisk::new(&files)
+    };
+    let low = at((1 << 62) - 3);
+    let next = low.open(OnDamage::Refuse).unwrap().commit(b"a record").unwrap();
+    assert_eq!(next, Lsn((1 << 62) - 1));
+    for first in [1 << 62, (1 << 63) - 3] {
+        let high = at(first);
+        assert_eq!((high.verify().verdict, high.view().last_lsn().unwrap()), (Some(Verdict::Unclosed), Lsn(first + 1)));
+        for action in [OnDamage::Refuse, OnDamage::StopAtDamage, OnDamage::Salvage] {
+            assert!(matches!(high.open(action), Err(Error::Invalid { .. })));
+        }
+    }
+    for first in [(1 << 63) - 2, u64::MAX - 2] {
+        assert!(matches!(at(first).verify().verdict, Some(Verdict::Corruption(_))));
     }
 }
 
