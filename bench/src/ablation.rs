@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::run;
 
-/// Foreword with all of them.
-pub const WHOLE: &str = "foreword:whole";
+/// Foreword with all of them. (The one that grows, for some are about that.)
+pub const WHOLE: &str = "foreword-growing:whole";
 
 /// Measures it without each of them in turn.
 #[cfg(not(foreword_ablation))]
@@ -21,7 +21,7 @@ pub fn run(args: run::Args) -> Result<()> {
 
     let choices = Choice::ALL.iter().map(|(choice, instead)| {
         println!("{choice:?}: {instead}");
-        format!("foreword:{choice:?}")
+        format!("foreword-growing:{choice:?}")
     });
     let contestants: Vec<String> = std::iter::once(WHOLE.to_owned()).chain(choices).collect();
     let commits = || [1, 8, 64, 256].map(|threads| Workload::Commit { threads, size: 128 }).to_vec();

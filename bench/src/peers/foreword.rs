@@ -18,13 +18,15 @@ pub const PEER: Peer = Peer {
     read,
 };
 
-/// A log that only grows.
+/// A log that only grows, as by default.
 pub const GROWING: Peer = Peer {
     name: "foreword-growing",
-    setting: "defaults: the next segment is zero-filled while the log fills this one",
-    open: |dir, _| Ok(Box::new(Open(options().open(dir)?))),
+    setting: "the next segment is zero-filled while the log fills this one; segments of 8 MiB where few bytes are written, so that half a second sees some",
+    open: |dir, need| Ok(Box::new(Open(options().segment_bytes(need.bytes.clamp(8 << 20, SEGMENT)).open(dir)?))),
     ..PEER
 };
+
+const SEGMENT: u64 = 64 << 20;
 
 fn options() -> Options {
     Options::new().sync(SyncPolicy::manual())
@@ -32,9 +34,8 @@ fn options() -> Options {
 
 /// Twice the need, for a flight takes at least a block; at most as much as raft-engine prefills.
 fn steady(need: Need) -> Options {
-    let segment: u64 = 64 << 20;
-    let spares = need.bytes.saturating_mul(2).min(1 << 30).div_ceil(segment);
-    options().segment_bytes(segment).spare_segments(spares as usize)
+    let spares = need.bytes.saturating_mul(2).min(1 << 30).div_ceil(SEGMENT);
+    options().segment_bytes(SEGMENT).spare_segments(spares as usize)
 }
 
 fn read(dir: &Path, mut each: Sink) -> Result<()> {
