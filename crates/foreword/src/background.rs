@@ -83,7 +83,7 @@ fn sync(shared: &Shared) {
         }
         unsynced_since = state.has_unsynced().then(|| unsynced_since.unwrap_or(now));
         let sync_at = unsynced_since.zip(interval).map(|(since, interval)| since + interval);
-        // (What is in the air will need it when it has landed: the log is not idle, and need not say so to be heard.)
+        // (What is in the air will need one when it has landed. Without a time to wake at until then, each commit of a busy log would wake this thread.)
         let mark_at = (state.needs_promise() || state.is_flying()).then_some(busy.1 + IDLE_AFTER);
         if sync_at.is_some_and(|at| at <= now) {
             unsynced_since = None;

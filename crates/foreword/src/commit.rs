@@ -595,6 +595,7 @@ impl State {
         self.flying() < self.pace.lanes()
     }
 
+    /// Whether there are flights that do not count yet.
     pub(crate) fn is_flying(&self) -> bool {
         !self.flights.is_empty()
     }
