@@ -35,7 +35,7 @@ pub struct Args {
     /// Go on with the results that are there.
     #[arg(long)]
     resume: bool,
-    /// The short form, in 2 minutes: fewer workloads and rounds.
+    /// The short form, in about 2 minutes: fewer workloads, for half the time, once, so that there is no spread. For a first look.
     #[arg(long)]
     short: bool,
     /// Only these workloads and contestants, by parts of their names: `commit/8x,append,writeahead`.
@@ -44,7 +44,7 @@ pub struct Args {
     /// Other workloads than those that are listed, by name: `commit/32x4096,append/64,recover/64MiBx128`.
     #[arg(long, value_delimiter = ',', conflicts_with = "short")]
     pub workload: Vec<Workload>,
-    /// How often each is measured; the median counts. [default: 6; short: 3]
+    /// How often each is measured; the median counts. [default: 6; short: 1]
     #[arg(long)]
     rounds: Option<usize>,
     /// For how long. [default: 0.5; short: 0.25]
@@ -73,7 +73,7 @@ impl Args {
 
     /// Measures these contestants: names of peers, or `foreword:` and what is switched off in it.
     pub fn measure(&self, workloads: &[Workload], contestants: &[String]) -> Result<()> {
-        let rounds = self.rounds.unwrap_or(if self.short { 3 } else { 6 });
+        let rounds = self.rounds.unwrap_or(if self.short { 1 } else { 6 });
         let seconds = self.seconds.unwrap_or(if self.short { 0.25 } else { 0.5 });
         ensure!(seconds > 0.0 && seconds <= 60.0, "--seconds is more than 0 and at most 60");
         ensure!(self.resume || !self.out.exists(), "{} is there: --resume goes on with it", self.out.display());
