@@ -388,29 +388,24 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 /// Reads every file once, so that the page cache has it.
 fn warm(dir: &Path) -> Result<()> {
     let mut buf = vec![0; 1 << 20];
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            warm(&path)?;
-            continue;
-        }
-        let mut file = File::open(path)?;
+    each_file(dir, &mut |mut file| {
         while file.read(&mut buf)? > 0 {}
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Makes the page cache forget every file.
 pub fn chill(dir: &Path) -> Result<()> {
+    each_file(dir, &mut |file| {
+        file.sync_all()?; // It forgets only what is on the disk.
+        Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
+    })
+}
+
+fn each_file(dir: &Path, what: &mut dyn FnMut(File) -> Result<()>) -> Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.is_dir() {
-            chill(&path)?;
-            continue;
-        }
-        let file = File::open(path)?;
-        file.sync_all()?; // It forgets only what is on the disk.
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        if path.is_dir() { each_file(&path, what)? } else { what(File::open(path)?)? }
     }
     Ok(())
 }

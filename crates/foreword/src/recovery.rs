@@ -412,22 +412,20 @@ impl Scan {
     /// Begins at the promise of a segment's LINK: it lies between units.
     fn begin_at(&mut self, promise: Promise, link: u64) {
         self.promising_link = (promise.position.epoch >= link).then_some(link);
-        self.at = promise.position;
-        self.end = promise.position;
-        self.promise = promise;
-        self.expect = promise.lsn.next();
-        self.next = self.expect;
         self.fresh = false;
+        self.begin(promise.position, promise.lsn.next(), promise);
     }
 
     /// Begins with the tip's LINK, which a frame behind it promises. It may lie within a unit, which then ends before that promise.
     fn begin_with(&mut self, tip: &Entry, promise: Promise) {
         self.promising_link = None;
-        self.at = Position::new(tip.epoch, LINK_BLOCK);
-        self.end = self.at;
+        self.begin(Position::new(tip.epoch, LINK_BLOCK), tip.first_lsn, promise);
+    }
+
+    fn begin(&mut self, at: Position, expect: Lsn, promise: Promise) {
+        (self.at, self.end) = (at, at);
+        (self.expect, self.next) = (expect, expect);
         self.promise = promise;
-        self.expect = tip.first_lsn;
-        self.next = self.expect;
     }
 
     /// Takes a frame in; what is wrong with it, if anything is.
@@ -740,12 +738,19 @@ impl Surveyor<'_> {
     fn scan(&mut self, scan: &mut Scan, chain: &[Entry], control: &mut Control, progress: Progress<'_>) -> Result<Break> {
         let Some(tip) = chain.last() else { return Ok(Break::Unwritten) };
         if self.depth == Depth::Tail {
-            if let Some(closed) = self.closed(tip, scan, control)? {
+            let segment = self.open(tip.epoch)?;
+            let written = last_written(&segment)?;
+            if let Some(written) = written
+                && let Some(closed) = self.closed(tip, &segment, written, scan, control)?
+            {
                 return Ok(closed);
             }
             let link = Position::new(tip.epoch, LINK_BLOCK);
             let promise = self.active(tip.epoch).map_or(Promise::default(), |(_, header)| header.promise);
-            let later = if promise.position < link { self.promised_within(tip, control)? } else { None };
+            let later = match written {
+                Some(written) if promise.position < link => self.promised_within(tip, &segment, written, control)?,
+                _ => None,
+            };
             if let Some(later) = later {
                 scan.begin_with(tip, later);
             } else if chain.iter().any(|e| e.epoch == promise.position.epoch) {
@@ -797,14 +802,19 @@ impl Surveyor<'_> {
     }
 
     /// Row 1 without a scan: the last written block of the tip is that of a CLOSED mark, which promises all before it.
-    fn closed(&self, tip: &Entry, scan: &mut Scan, control: &mut Control) -> Result<Option<Break>> {
+    fn closed(
+        &self,
+        tip: &Entry,
+        segment: &Segment,
+        written: u32,
+        scan: &mut Scan,
+        control: &mut Control,
+    ) -> Result<Option<Break>> {
         let Some(slot) = self.slots.get(&tip.epoch).filter(|slot| slot.short.is_none()) else { return Ok(None) };
-        let segment = self.open(tip.epoch)?;
         // Sealed, there is more behind it, or should be.
         if segment.head(slot.blocks - 1)? != Head::Unwritten {
             return Ok(None);
         }
-        let Some(written) = last_written(&segment)? else { return Ok(None) };
         let mut buf = Vec::new();
         let Found::Frame(header) = segment.frame(written, segment.data_end(), &mut buf)? else { return Ok(None) };
         let at = Position::new(tip.epoch, written);
@@ -834,12 +844,10 @@ impl Surveyor<'_> {
 
     /// A promise that covers the tip's LINK, made by a frame about where the tip's last written block is: then all before the tip was durable. The LINK's
     /// own may be far older, if much was appended before anything was synced.
-    fn promised_within(&self, tip: &Entry, control: &Control) -> Result<Option<Promise>> {
+    fn promised_within(&self, tip: &Entry, segment: &Segment, written: u32, control: &Control) -> Result<Option<Promise>> {
         if self.active(tip.epoch).is_none() || way_in(tip.epoch, control).is_some() {
             return Ok(None);
         }
-        let segment = self.open(tip.epoch)?;
-        let Some(written) = last_written(&segment)? else { return Ok(None) };
         for block in (written.saturating_sub(format::FRAME_BLOCKS_MAX)..=written).rev().take_while(|&b| b > LINK_BLOCK) {
             if let Head::Frame(header) = segment.head(block)? {
                 let promise = header.promise;
