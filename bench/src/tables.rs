@@ -154,7 +154,7 @@ impl Results {
         (!rows.is_empty()).then(|| Table::new(title, &head, rows))
     }
 
-    /// Foreword to the best peer, and to what the disk allows (`allows` says how many times the floor's rate that is).
+    /// Foreword to the best peer, to what the disk allows (`allows` says how many times the floor's rate that is), and to what threads allow that wait for each other.
     fn ratios(
         &self,
         columns: &[(String, Workload)],
@@ -168,6 +168,7 @@ impl Results {
         let two = |ratio: Spread| with_spread(ratio, |r| format!("{r:.2}"));
         let mut best = vec!["to the best peer".to_owned()];
         let mut limit = vec!["to what the disk allows".to_owned()];
+        let mut group = vec!["to a group commit with nothing in it".to_owned()];
         for &&(_, workload) in &columns {
             let peer = self.best_peer(workload, metric);
             let ratio = peer.and_then(|peer| Some((peer, self.ratio((workload, OURS), (workload, peer), metric)?)));
@@ -177,9 +178,12 @@ impl Results {
                 Some(self.ratio((workload, OURS), (of, floor), rate)?.scaled(1.0 / times))
             });
             limit.push(allowed.map_or("–".to_owned(), two));
+            let floor = self.best_floor(workload).filter(|_| matches!(workload, Commit { threads: 2.., .. }));
+            group.push(floor.and_then(|floor| self.ratio((workload, OURS), (workload, floor), rate)).map_or("–".to_owned(), two));
         }
         let head: Vec<&str> = std::iter::once("Foreword").chain(columns.iter().map(|(label, _)| label.as_str())).collect();
-        Some(Table::new("", &head, vec![best, limit]))
+        let groups = group[1..].iter().any(|cell| cell != "–").then_some(group);
+        Some(Table::new("", &head, [best, limit].into_iter().chain(groups).collect()))
     }
 
     /// The fastest way of writing durably.

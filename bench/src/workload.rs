@@ -65,7 +65,6 @@ impl Workload {
     /// Whether a contestant takes part; if not, why.
     pub fn absent(&self, peer: &Peer) -> Option<&'static str> {
         let feature = match *self {
-            Commit { threads, .. } if threads > 1 && peer.is_floor() => return Some("the floor is one thread's"),
             Commit { .. } => Feature::Commit,
             Async { .. } => Feature::Async,
             Batch { .. } => Feature::Batch,

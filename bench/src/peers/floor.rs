@@ -19,7 +19,7 @@ const CHUNK: usize = 1 << 20;
 pub const DIRECT: Peer = Peer {
     name: "floor",
     package: "",
-    setting: "zero-filled file, one block behind the other, `O_DIRECT` and `RWF_DSYNC`; append: 1 MiB pieces, two at a time; recover: a file read in 1 MiB pieces, with its checksum",
+    setting: "zero-filled file, one block behind the other, `O_DIRECT` and `RWF_DSYNC`; of T threads the last to come writes for all, and wakes them, and that is all they do; append: 1 MiB pieces, two at a time; recover: a file read in 1 MiB pieces, with its checksum",
     lacks: &[(Feature::Batch, "it knows no records"), (Feature::Async, "it knows no records")],
     open: |_, _| bail!("the floor is no log"),
     read: |_, _| bail!("the floor is no log"),
@@ -31,13 +31,18 @@ pub const FDATASYNC: Peer = Peer { name: "floor-fdatasync", setting: "the same w
 /// Does to the disk what a workload asks of a log.
 pub fn measure(peer: &Peer, workload: Workload, dir: &Path, seconds: f64) -> Result<Outcome> {
     match workload {
-        Workload::Commit { threads: 1, size } => {
+        Workload::Commit { threads, size } => {
             let method = if peer.name == DIRECT.name { Method::DirectDsync } else { Method::Fdatasync };
-            let mut probe = Probe::open(dir, Strategy { state: FileState::Zeroed, method }, 256 << 20)?;
-            let shape = Shape { block_bytes: size.next_multiple_of(DIRECT_ALIGN), in_flight: 1 };
-            probe.burst(shape, Duration::from_secs_f64(seconds * cell::WARM_UP))?;
+            let block_bytes = (threads * size).next_multiple_of(DIRECT_ALIGN);
+            let mut probe =
+                Probe::open(dir, Strategy { state: FileState::Zeroed, method }, (256 << 20).max(256 * block_bytes as u64))?;
+            let mut burst = |seconds: f64| match (threads, Duration::from_secs_f64(seconds)) {
+                (1, time) => probe.burst(Shape { block_bytes, in_flight: 1 }, time),
+                (members, time) => probe.group(members, block_bytes, time),
+            };
+            burst(seconds * cell::WARM_UP)?;
             let gauge = Gauge::start(dir);
-            let burst = probe.burst(shape, Duration::from_secs_f64(seconds))?;
+            let burst = burst(seconds)?;
             let latency = Some(Latency::from(&burst.latencies));
             Ok(Outcome { records: burst.latencies.count(), spent: gauge.spent(), latency, ..Outcome::default() })
         }

@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -153,7 +154,7 @@ pub struct Shape {
 /// What a burst gave.
 #[derive(Clone, Debug, Serialize)]
 pub struct Burst {
-    /// How long each durable write took.
+    /// How long each durable write took; in a [group](Probe::group), each thread's wait for one.
     pub latencies: Latencies,
     /// How long all of it took, in seconds.
     pub seconds: f64,
@@ -162,7 +163,7 @@ pub struct Burst {
 }
 
 impl Burst {
-    /// Durable writes a second.
+    /// Durable writes a second; in a group, as many for each as it has members.
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.latencies.count() as f64 / self.seconds.max(1e-9)
@@ -216,6 +217,73 @@ impl Probe {
     /// # Errors
     /// If a write or flush fails.
     pub fn burst(&mut self, shape: Shape, time: Duration) -> Result<Burst> {
+        let next = self.ready(shape)?;
+        let (probe, block_bytes) = (&*self, shape.block_bytes);
+        let Outcome { latencies, seconds, .. } = load::together(vec![(); shape.in_flight.max(1)], |(), start, stop| {
+            let mut block = Buffer::random(block_bytes);
+            let mut latencies = Latencies::new();
+            let started = start();
+            while !stop.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                if !probe.write_next(&next, &mut block)? {
+                    break;
+                }
+                latencies.record(begun.elapsed());
+                if started.elapsed() >= time {
+                    break;
+                }
+            }
+            Ok(latencies)
+        })?;
+        let bytes = latencies.count() * block_bytes as u64;
+        self.at += bytes;
+        Ok(Burst { latencies, seconds, bytes })
+    }
+
+    /// What a group commit comes to if there is nothing in it: so many threads, of which the last to come writes one block durably for all and wakes them (by one call).
+    /// A latency is one thread's: its wait for the others, the write, and its waking. For a time, or to the end of the file, at least once.
+    ///
+    /// # Errors
+    /// If a write or flush fails.
+    pub fn group(&mut self, members: usize, block_bytes: usize, time: Duration) -> Result<Burst> {
+        let next = self.ready(Shape { block_bytes, in_flight: 1 })?;
+        let (probe, block) = (&*self, Mutex::new(Buffer::random(block_bytes)));
+        let (arrived, round, over) = (AtomicUsize::new(0), AtomicU32::new(0), AtomicBool::new(false));
+        // The leader alone says when it is over: whoever left before would be waited for.
+        let lead = |started: Instant| {
+            let mut block = block.lock().unwrap_or_else(PoisonError::into_inner);
+            let written = probe.write_next(&next, &mut block);
+            let room = next.load(Ordering::Relaxed) + block_bytes as u64 <= probe.file_bytes;
+            over.store(written.is_err() || started.elapsed() >= time || !room, Ordering::Relaxed);
+            written
+        };
+        let Outcome { latencies, seconds, .. } = load::together(vec![(); members.max(1)], |(), start, _| {
+            let mut latencies = Latencies::new();
+            let started = start();
+            while !over.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                let mine = round.load(Ordering::Acquire);
+                if arrived.fetch_add(1, Ordering::AcqRel) + 1 == members.max(1) {
+                    arrived.store(0, Ordering::Relaxed);
+                    let written = lead(started);
+                    round.store(mine.wrapping_add(1), Ordering::Release);
+                    atomic_wait::wake_all(&round);
+                    written?;
+                }
+                while round.load(Ordering::Acquire) == mine {
+                    atomic_wait::wait(&round, mine);
+                }
+                latencies.record(begun.elapsed());
+            }
+            Ok(latencies)
+        })?;
+        let bytes = next.into_inner() - self.at;
+        self.at += bytes;
+        Ok(Burst { latencies, seconds, bytes })
+    }
+
+    /// Sees to it that there is room, and says where the first block goes.
+    fn ready(&mut self, shape: Shape) -> Result<AtomicU64> {
         let Shape { block_bytes, in_flight } = shape;
         if self.direct.is_some() && !block_bytes.is_multiple_of(DIRECT_ALIGN) {
             let e = io::Error::new(io::ErrorKind::Unsupported, format!("direct writes are multiples of {DIRECT_ALIGN} bytes"));
@@ -232,43 +300,20 @@ impl Probe {
         if self.at + (block_bytes * in_flight) as u64 > self.file_bytes / 2 {
             self.prepare(false)?;
         }
-        let next = AtomicU64::new(self.at);
-        let probe = &*self;
-        let Outcome { latencies, seconds, .. } = load::together(vec![(); in_flight.max(1)], |(), start, stop| {
-            let block = Buffer::random(block_bytes);
-            probe.write_until(&next, block, start(), time, stop)
-        })?;
-        let bytes = latencies.count() * block_bytes as u64;
-        self.at += bytes;
-        Ok(Burst { latencies, seconds, bytes })
+        Ok(AtomicU64::new(self.at))
     }
 
-    fn write_until(
-        &self,
-        next: &AtomicU64,
-        mut block: Buffer,
-        started: Instant,
-        time: Duration,
-        stop: &AtomicBool,
-    ) -> Result<Latencies> {
-        let block_bytes = block.len();
-        let mut latencies = Latencies::new();
-        while !stop.load(Ordering::Relaxed) {
-            let at = next.fetch_add(block_bytes as u64, Ordering::Relaxed);
-            if at + block_bytes as u64 > self.file_bytes {
-                break;
-            }
-            // No two blocks are alike, lest somebody below saves the work.
-            let head = block.len().min(8);
-            block[..head].copy_from_slice(&at.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[..head]);
-            let begun = Instant::now();
-            self.write_durable(&block, at).doing("write durably", &self.path)?;
-            latencies.record(begun.elapsed());
-            if started.elapsed() >= time {
-                break;
-            }
+    /// Writes the next block durably, if there is room for it.
+    fn write_next(&self, next: &AtomicU64, block: &mut Buffer) -> Result<bool> {
+        let at = next.fetch_add(block.len() as u64, Ordering::Relaxed);
+        if at + block.len() as u64 > self.file_bytes {
+            return Ok(false);
         }
-        Ok(latencies)
+        // No two blocks are alike, lest somebody below saves the work.
+        let head = block.len().min(8);
+        block[..head].copy_from_slice(&at.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[..head]);
+        self.write_durable(block, at).doing("write durably", &self.path)?;
+        Ok(true)
     }
 
     fn write_durable(&self, block: &[u8], at: u64) -> io::Result<()> {
@@ -631,6 +676,21 @@ mod tests {
         }
         assert!(worked >= 7, "only {worked} strategies work here");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_group_ends_together_and_each_block_counts_for_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let strategy = Strategy { state: FileState::Zeroed, method: Method::Fdatasync };
+        let mut probe = Probe::open(dir.path(), strategy, SMALL).unwrap();
+        // The last would go beyond the end of the file.
+        for (members, time) in [(1, 0), (3, 2), (8, 10_000)] {
+            let burst = probe.group(members, 4096, Duration::from_millis(time)).unwrap();
+            assert_eq!(burst.latencies.count() % members as u64, 0);
+            assert!(burst.latencies.count() >= members as u64 && burst.seconds < 5.0, "{burst:?}");
+            assert!(burst.bytes > 0 && burst.bytes <= SMALL);
+        }
+        assert!(probe.group(2, 2 << 20, Duration::ZERO).is_err(), "a block that is larger than the file");
     }
 
     #[test]

@@ -10,7 +10,6 @@ pub enum Choice {
     PacedFill,
     DirectWrites,
     Cohort,
-    SecondFlight,
 }
 
 impl Choice {
@@ -20,7 +19,6 @@ impl Choice {
         (Choice::PacedFill, "a segment is filled in one burst, not in step with the log"),
         (Choice::DirectWrites, "durable writes go through the page cache (RWF_DSYNC), not past it (O_DIRECT)"),
         (Choice::Cohort, "a flush does not wait for the committers that the last one woke"),
-        (Choice::SecondFlight, "one flush at a time"),
     ];
 }
 

@@ -64,10 +64,6 @@ pub(crate) struct Flight {
     /// What is reached when it and all before it have landed.
     pub(crate) reach: Promise,
     pub(crate) sync: bool,
-    /// How many committers wait for it.
-    pub(crate) members: u32,
-    /// Another was in the air at the same time.
-    pub(crate) beside: bool,
     pub(crate) landed: bool,
     pub(crate) started: Instant,
 }
@@ -251,8 +247,8 @@ impl Shared {
                 self.arrived.fetch_add(1, Ordering::Relaxed);
             }
             let launched = if sync { state.launched_synced } else { state.launched };
-            if launched < lsn && state.has_lane() {
-                let complete = !sync || self.arrived.load(Ordering::Relaxed) >= state.pace.share(state.aloft());
+            if launched < lsn && !state.is_aloft() {
+                let complete = !sync || self.arrived.load(Ordering::Relaxed) >= state.pace.share();
                 if complete || state.gathering.is_none() {
                     // Who completes the group leads it: it has the processor, and the one that began to gather may have to wait for it.
                     state = if complete { self.fly(state, sync) } else { self.gather(state) };
@@ -295,10 +291,10 @@ impl Shared {
             return state;
         }
         // It leads, even if something else made its own record durable meanwhile: those who came since sleep until somebody does.
-        if state.has_unsynced() && state.has_lane() {
+        if state.has_unsynced() && !state.is_aloft() {
             return self.fly(state, true);
         }
-        // All flights are under way: one that lands wakes the next to lead.
+        // A flight is under way: when it lands it wakes the next to lead.
         state.gathering = None;
         state
     }
@@ -314,19 +310,14 @@ impl Shared {
         let records = reach.lsn.0.saturating_sub(state.launched_synced.0);
         let members = if sync { self.arrived.swap(0, Ordering::Relaxed) } else { 0 };
         if sync {
-            let aloft = state.aloft();
             if let Some(Gathering { started, waiting, .. }) = state.gathering.take() {
-                state.pace.waited(members.saturating_sub(waiting), started.elapsed().as_nanos() as u64, members, aloft);
+                state.pace.waited(members.saturating_sub(waiting), started.elapsed().as_nanos() as u64, members);
             }
-            state.pace.launched(members, aloft);
+            state.pace.launched();
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
-        let mut beside = false;
-        for other in state.flights.iter_mut().filter(|f| !f.landed) {
-            (other.beside, beside) = (true, true);
-        }
         let started = Instant::now();
-        state.flights.push_back(Flight { id, reach, sync, members, beside, landed: false, started });
+        state.flights.push_back(Flight { id, reach, sync, landed: false, started });
         state.launched = reach.lsn;
         state.promised = state.promised.max(if frames.is_empty() { Position::default() } else { promise.position });
         // Whoever syncs takes over what was written before without a sync.
@@ -356,9 +347,8 @@ impl Shared {
             }
         }
         let mut state = self.lock();
-        if let Some(beside) = state.flights.iter().find(|f| f.id == id && f.sync).map(|f| f.beside) {
-            let (aloft, waiting) = (state.aloft(), self.arrived.load(Ordering::Relaxed));
-            state.pace.landed(took.as_nanos() as u64, beside, aloft, waiting);
+        if sync {
+            state.pace.landed(took.as_nanos() as u64, members, self.arrived.load(Ordering::Relaxed));
         }
         state.assembler.recycle(frames);
         if state.dirty.capacity() == 0 {
@@ -590,9 +580,9 @@ impl State {
         }
     }
 
-    /// Whether another flight may leave.
-    pub(crate) fn has_lane(&self) -> bool {
-        self.flying() < self.pace.lanes()
+    /// Whether a flight is in the air: then no committer leads another. (Two at once take as long as one after the other, or longer, where it was measured.)
+    pub(crate) fn is_aloft(&self) -> bool {
+        self.flying() > 0
     }
 
     /// Whether there are flights that do not count yet.
@@ -605,20 +595,15 @@ impl State {
         self.flights.iter().filter(|f| !f.landed).count()
     }
 
-    /// How many committers are in the air.
-    fn aloft(&self) -> u32 {
-        self.flights.iter().map(|f| f.members).sum()
-    }
-
     /// Whether the background thread should sync now, for futures that wait or because the policy says so.
     pub(crate) fn wants_sync(&self) -> bool {
         let futures = self.wakers.last_key_value().is_some_and(|((lsn, _), _)| *lsn > self.launched_synced);
-        self.failed.is_none() && (futures || self.sync_due) && self.has_lane()
+        self.failed.is_none() && (futures || self.sync_due) && !self.is_aloft()
     }
 
     /// Whether the background thread should write what has gathered.
     pub(crate) fn wants_write(&self) -> bool {
-        self.failed.is_none() && self.write_due && self.flying() == 0
+        self.failed.is_none() && self.write_due && !self.is_aloft()
     }
 
     /// Whether anything appended is not durable, nor on its way.

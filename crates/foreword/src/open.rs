@@ -209,8 +209,9 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
         branch(options, dir, lock, &survey, &repair, report)?
     };
     // Whatever is not on the chain was superseded, or never used.
-    let on_chain =
-        |epoch: u64| opened.entries.iter().any(|e| e.epoch == epoch) || opened.spares.iter().any(|s| s.epoch() == epoch);
+    let on_chain = |epoch: u64| {
+        opened.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok() || opened.spares.iter().any(|s| s.epoch() == epoch)
+    };
     let off_chain = survey.names.epochs.into_iter().filter(|&epoch| !on_chain(epoch)).map(segment_name);
     fork::remove(dir, off_chain.chain(survey.names.temporary))?;
     Ok(opened)

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use crate::bug::{self, Bug};
 use crate::disk::Access;
@@ -118,6 +119,10 @@ enum LinkState {
 
 /// Read at once behind a break.
 const READ_BLOCKS: u32 = 64;
+
+/// So many threads look at a log's segments, if each has so many to look at: for few it takes longer to start one.
+const LOOKERS: usize = 4;
+const LOOKS_MIN: usize = 32;
 
 /// Told how far a survey is: bytes done, bytes in all.
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -617,6 +622,40 @@ enum Seal {
     Damaged,
 }
 
+/// By epoch, what a segment looks like; or why not even its header can be used.
+type Looked = Vec<(u64, std::result::Result<Slot, Damage>)>;
+
+fn look_at(dir: &Dir, log: Option<LogId>, epochs: &[u64]) -> Result<Looked> {
+    let (mut beginning, mut buf) = ([0; (LINK_BLOCK as usize + 1) * BLOCK], Vec::new());
+    let mut look = |epoch| {
+        let (segment, short) = match dir.open_segment_reading(log, epoch, Access::Read, &mut beginning)? {
+            Ok(found) => found,
+            Err(damage) => return Ok((epoch, Err(damage))),
+        };
+        buf.clear();
+        buf.extend_from_slice(&beginning[LINK_BLOCK as usize * BLOCK..]);
+        let link = match segment.rest_of_frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
+            Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
+                Some(link) if link.follows(within_reach(epoch)) && header.first_lsn >= Lsn::FIRST => {
+                    LinkState::Active { link, header }
+                }
+                _ => LinkState::Damaged("a LINK that does not add up"),
+            },
+            Found::Frame(_) => LinkState::Damaged("another frame in the LINK's place"),
+            Found::Unwritten | Found::Torn => LinkState::Unwritten,
+            Found::Damaged(why) => LinkState::Damaged(why),
+        };
+        Ok((
+            epoch,
+            match short {
+                Some(damage) if !matches!(link, LinkState::Active { .. }) => Err(damage),
+                short => Ok(Slot { blocks: segment.blocks, link, short }),
+            },
+        ))
+    };
+    epochs.iter().map(|&epoch| look(epoch)).collect()
+}
+
 struct Surveyor<'a> {
     dir: &'a Dir,
     slots: BTreeMap<u64, Slot>,
@@ -637,34 +676,25 @@ impl Surveyor<'_> {
         Ok(None)
     }
 
+    /// Opens every segment, and reads its header and its LINK. Where there are many, several threads do, since the disk and the processors can do more than one at once.
     fn look_at_all(&mut self, log: Option<LogId>, names: &Names) -> Result<()> {
-        let (mut beginning, mut buf) = ([0; (LINK_BLOCK as usize + 1) * BLOCK], Vec::new());
-        for &epoch in &names.epochs {
-            let (segment, short) = match self.dir.open_segment_reading(log, epoch, Access::Read, &mut beginning)? {
-                Ok(found) => found,
-                Err(damage) => {
-                    self.bad.insert(epoch, damage);
-                    continue;
-                }
+        let (dir, share) = (self.dir, names.epochs.len().div_ceil(LOOKERS).max(LOOKS_MIN));
+        let looked: Vec<_> = thread::scope(|scope| {
+            let start = |some| (some, thread::Builder::new().spawn_scoped(scope, move || look_at(dir, log, some)).ok());
+            let mut shares = names.epochs.chunks(share);
+            let first = shares.next().unwrap_or_default();
+            let others: Vec<_> = shares.map(start).collect();
+            let finish = |(some, thread): (_, Option<thread::ScopedJoinHandle<'_, _>>)| match thread {
+                Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                None => look_at(dir, log, some),
             };
-            buf.clear();
-            buf.extend_from_slice(&beginning[LINK_BLOCK as usize * BLOCK..]);
-            let link = match segment.rest_of_frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
-                Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
-                    Some(link) if link.follows(within_reach(epoch)) && header.first_lsn >= Lsn::FIRST => {
-                        LinkState::Active { link, header }
-                    }
-                    _ => LinkState::Damaged("a LINK that does not add up"),
-                },
-                Found::Frame(_) => LinkState::Damaged("another frame in the LINK's place"),
-                Found::Unwritten | Found::Torn => LinkState::Unwritten,
-                Found::Damaged(why) => LinkState::Damaged(why),
-            };
-            if let Some(damage) = short.clone().filter(|_| !matches!(link, LinkState::Active { .. })) {
-                self.bad.insert(epoch, damage);
-                continue;
+            std::iter::once(look_at(dir, log, first)).chain(others.into_iter().map(finish)).collect::<Result<_>>()
+        })?;
+        for (epoch, looked) in looked.into_iter().flatten() {
+            match looked {
+                Ok(slot) => drop(self.slots.insert(epoch, slot)),
+                Err(damage) => drop(self.bad.insert(epoch, damage)),
             }
-            self.slots.insert(epoch, Slot { blocks: segment.blocks, link, short });
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ impl Shared {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
-            if !state.has_lane() {
+            if state.is_aloft() {
                 state = self.wait_changed(state);
                 continue;
             }
