@@ -17,7 +17,7 @@ use crate::format::{
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::segment::{Dir, Found, IDENTITY, Segment, at_once, holder_text, segment_name, within_reach};
+use crate::segment::{Dir, Found, IDENTITY, Names, Segment, at_once, holder_text, segment_name, within_reach};
 use crate::stats::RecoveryReport;
 use crate::{Error, Lsn, Options, Result};
 
@@ -42,13 +42,13 @@ fn open_or_leave(options: &Options, dir: &Dir) -> Result<Opened> {
     look_before(options, dir)?;
     let lock = dir.lock()?;
     // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
-    let exists = look_before(options, dir)?;
+    let names = look_before(options, dir)?;
     let text = format!("{}\n", holder_text(std::process::id()));
     // Only people read it: that there is no room for it is no reason to refuse.
     let _ = lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0));
     // Who wants damage mended means all of it, not only what lies on the way to the end.
     let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
-    let found = if exists { recovery::survey(dir, depth, &[], &mut |_, _| {})? } else { None };
+    let found = recovery::survey(dir, names, depth, &[], &mut |_, _| {})?;
     let mut opened = match found {
         None if options.existence == Existence::MustExist => return Err(Error::NotFound { dir: dir.path.clone() }),
         None => create(options, dir, lock)?,
@@ -80,12 +80,12 @@ fn prepare_spares(options: &Options, dir: &Dir, opened: &mut Opened) -> Result<(
     Ok(())
 }
 
-/// Whether a log is there; refuses before anything is made where none should be.
-fn look_before(options: &Options, dir: &Dir) -> Result<bool> {
+/// What is in the directory; refuses before anything is made where none should be.
+fn look_before(options: &Options, dir: &Dir) -> Result<Names> {
     let names = match dir.names() {
         Err(Error::NotFound { .. }) if options.existence != Existence::MustExist => {
             dir.disk.create_dir(&dir.path).doing("create the directory", &dir.path)?;
-            return Ok(false);
+            return Ok(Names::default());
         }
         names => names?,
     };
@@ -101,7 +101,7 @@ fn look_before(options: &Options, dir: &Dir) -> Result<bool> {
         let why = format!("it holds other files ({other}), and no log: give it a directory of its own");
         return Err(Error::NotALog { dir: dir.path.clone(), why });
     }
-    Ok(exists)
+    Ok(names)
 }
 
 fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opened> {
@@ -385,7 +385,7 @@ fn write_again(dir: &Dir, survey: &Survey, from: Position) -> Result<()> {
 fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
     let mut repair = Repair::default();
     loop {
-        let Some(survey) = recovery::survey(dir, Depth::All, &repair.waivers, &mut |_, _| {})? else {
+        let Some(survey) = recovery::survey(dir, dir.names()?, Depth::All, &repair.waivers, &mut |_, _| {})? else {
             return Err(Error::NotFound { dir: dir.path.clone() });
         };
         let Verdict::Corruption(damage) = &survey.verdict else {
@@ -520,7 +520,7 @@ pub fn repair_plan_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, action: OnDama
     if action == OnDamage::Refuse {
         return Err(Error::Invalid { what: "action", why: "to refuse repairs nothing".into() });
     }
-    let first = recovery::survey(&dir, Depth::All, &[], &mut |_, _| {})?;
+    let first = recovery::survey(&dir, dir.names()?, Depth::All, &[], &mut |_, _| {})?;
     let damage = match first {
         None => return Err(Error::NotFound { dir: dir.path }),
         Some(Survey { verdict: Verdict::Corruption(damage), .. }) => Some(damage),

@@ -127,9 +127,8 @@ const LOOKS_MIN: usize = 32;
 /// Told how far a survey is: bytes done, bytes in all.
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Looks at a log. `Ok(None)`: there is none (no segment was ever active). `extra` waivers are honoured besides the log's own.
-pub(crate) fn survey(dir: &Dir, depth: Depth, extra: &[Waiver], progress: Progress<'_>) -> Result<Option<Survey>> {
-    let names = dir.names()?;
+/// Looks at a log, in a directory with these names. `Ok(None)`: there is none (no segment was ever active). `extra` waivers are honoured besides the log's own.
+pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: Progress<'_>) -> Result<Option<Survey>> {
     let mut surveyor = Surveyor { dir, slots: BTreeMap::new(), bad: BTreeMap::new(), depth, scanned: 0 };
     let mut identity_damage = None;
     let mut log = None;

@@ -165,7 +165,7 @@ impl State {
     }
 
     fn settled(dir: &Dir, before: Option<&State>) -> Result<State> {
-        let survey = recovery::survey(dir, Depth::Tail, &[], &mut |_, _| {})?;
+        let survey = recovery::survey(dir, dir.names()?, Depth::Tail, &[], &mut |_, _| {})?;
         let Some(survey) = survey else { return Err(Error::NotFound { dir: dir.path.clone() }) };
         // A writer that came meanwhile has changed what was read.
         if dir.has_writer()? {
@@ -361,7 +361,7 @@ pub fn verify(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Resu
 pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
     let dir = Dir { disk, path: dir.as_ref().to_owned() };
     if !dir.has_writer()? {
-        let Some(survey) = recovery::survey(&dir, Depth::All, &[], progress)? else {
+        let Some(survey) = recovery::survey(&dir, dir.names()?, Depth::All, &[], progress)? else {
             return Err(Error::NotFound { dir: dir.path });
         };
         if !dir.has_writer()? {
