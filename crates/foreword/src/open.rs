@@ -39,13 +39,16 @@ pub(crate) fn open(options: &Options, dir: &Dir) -> Result<Opened> {
 
 fn open_or_leave(options: &Options, dir: &Dir) -> Result<Opened> {
     let started = Instant::now();
-    look_before(options, dir)?;
+    // (Where there is an identity there is a log, and no need to list its many names twice.)
+    if options.existence == Existence::MustNotExist || dir.disk.open(&dir.file(IDENTITY), Access::Read).is_err() {
+        look_before(options, dir)?;
+    }
     let lock = dir.lock()?;
     // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
     let names = look_before(options, dir)?;
-    let text = format!("{}\n", holder_text(std::process::id()));
-    // Only people read it: that there is no room for it is no reason to refuse.
-    let _ = lock.set_len(0).and_then(|()| lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0));
+    // Always as long, over what the last one wrote: to cut a file takes longer. Only people read it: that there is no room for it is no reason to refuse.
+    let text = format!("{:20}\n", holder_text(std::process::id()));
+    let _ = lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0);
     // Who wants damage mended means all of it, not only what lies on the way to the end.
     let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
     let found = recovery::survey(dir, names, depth, &[], &mut |_, _| {})?;

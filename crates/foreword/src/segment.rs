@@ -130,7 +130,7 @@ impl Dir {
             let file = self.disk.open(&self.file(LOCK), Access::Read)?;
             let mut text = [0; 100];
             let n = file.read_full_at(&mut text, 0)?;
-            Ok(String::from_utf8_lossy(&text[..n]).trim().to_owned())
+            Ok(String::from_utf8_lossy(&text[..n]).lines().next().unwrap_or_default().trim().to_owned())
         };
         read().ok().filter(|text| !text.is_empty()).unwrap_or_else(|| UNKNOWN_HOLDER.into())
     }
