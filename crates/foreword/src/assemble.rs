@@ -172,6 +172,11 @@ impl Assembler {
         &self.segment
     }
 
+    /// The epoch that the next segment is prepared for, behind those that are ready.
+    pub(crate) fn next_epoch(&self, spares: &VecDeque<Arc<Segment>>) -> u64 {
+        self.segment.epoch() + spares.len() as u64 + 1
+    }
+
     /// Whether nothing waits to be written.
     pub(crate) fn is_empty(&self) -> bool {
         self.building.is_none() && self.placed.is_empty()

@@ -80,7 +80,7 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
         while let Some(record) = copies.next()? {
             while let Err(NeedSegments(need)) = assembler.put(&[record.data], Urgency::Ordinary, &mut spares, &control) {
                 while spares.len() < need {
-                    spares.push_back(prepare(assembler.segment().epoch() + spares.len() as u64 + 1)?);
+                    spares.push_back(prepare(assembler.next_epoch(&spares))?);
                 }
             }
             copied += 1;

@@ -73,7 +73,7 @@ fn open_or_leave(options: &Options, dir: &Dir) -> Result<Opened> {
 /// As many spares as the options ask for, and the disk has room for.
 fn prepare_spares(options: &Options, dir: &Dir, opened: &mut Opened) -> Result<()> {
     while opened.spares.len() < options.spare_segments {
-        let epoch = opened.assembler.segment().epoch() + opened.spares.len() as u64 + 1;
+        let epoch = opened.assembler.next_epoch(&opened.spares);
         match dir.prepare(opened.log, epoch, options.segment_blocks(), None, &at_once) {
             Ok(spare) => opened.spares.push_back(spare),
             Err(Error::NoSpace { .. }) => break,

@@ -756,6 +756,11 @@ impl Surveyor<'_> {
         Err(epoch)
     }
 
+    /// Whether a log can have got to a position, as far as that segment is there: not beyond its seal.
+    fn has_place(&self, position: Position) -> bool {
+        self.slots.get(&position.epoch).is_none_or(|slot| position.block < slot.blocks)
+    }
+
     fn open(&self, epoch: u64) -> Result<Arc<Segment>> {
         match self.dir.open_segment(None, epoch, Access::Read)? {
             Ok((segment, _)) => Ok(Arc::new(segment)),
@@ -782,7 +787,7 @@ impl Surveyor<'_> {
             };
             if let Some(later) = later {
                 scan.begin_with(tip, later);
-            } else if chain.iter().any(|e| e.epoch == promise.position.epoch) {
+            } else if chain.iter().any(|e| e.epoch == promise.position.epoch) && self.has_place(promise.position) {
                 scan.begin_at(promise, tip.epoch);
             }
         }
@@ -817,7 +822,11 @@ impl Surveyor<'_> {
             }
             match walker.step()? {
                 Found::Frame(header) => {
-                    if let Err(why) = scan.take(&header, walker.payload(&header), control) {
+                    let sound = match self.has_place(header.promise.position) {
+                        true => scan.take(&header, walker.payload(&header), control),
+                        false => Err("a frame that promises a place that its segment does not have"),
+                    };
+                    if let Err(why) = sound {
                         return Ok(Break::Structure(why));
                     }
                     self.scanned += header.frame_len() as u64;

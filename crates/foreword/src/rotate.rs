@@ -56,7 +56,7 @@ impl Shared {
     pub(crate) fn prepare_from<'a>(&'a self, mut state: Guard<'a>, recycle: Option<u64>) -> (Guard<'a>, Result<()>) {
         state.preparing = true;
         // Rotations meanwhile take from the spares what they add to the epoch.
-        let epoch = state.assembler.segment().epoch() + state.spares.len() as u64 + 1;
+        let epoch = state.assembler.next_epoch(&state.spares);
         let syncs = self.syncs.load(Ordering::Relaxed);
         let (bytes_before, syncs_before) = state.at_last_prepare;
         state.at_last_prepare = (state.record_bytes, syncs);

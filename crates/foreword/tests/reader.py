@@ -412,6 +412,9 @@ class Reader:
                 self.expected = head.first
             if head.first != self.expected:
                 raise Corrupt(22, at)
+            promised = self.segs.get(head.promise_epoch)
+            if promised is not None and head.promise_block > promised.last:
+                raise Corrupt(22, at)
             self.promise = max(self.promise, (head.promise_epoch, head.promise_block))
             self.closed = False
             if head.kind == DATA:

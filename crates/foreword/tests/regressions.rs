@@ -792,6 +792,37 @@ fn no_log_goes_on_at_the_end_of_all_lsns() {
     }
 }
 
+/// Bug: what a recovery had made of a log was not to be read. Cause: a LINK whose checksums hold promised a place behind the end of its segment, and
+/// recovery named that as the segment's end. Fix: such a frame is damage.
+#[test]
+fn a_promise_of_a_place_that_its_segment_does_not_have_is_damage() {
+    let mut files = Files::crashed(|log| commit(log, 1..5));
+    files.forge(1, 1, |link| {
+        link[28..32].copy_from_slice(&518u32.to_le_bytes());
+        link[32..40].copy_from_slice(&1u64.to_le_bytes());
+    });
+    let disk = MemDisk::new(&files);
+    for verdict in [disk.verify().verdict, disk.view().verdict()] {
+        let Some(Verdict::Corruption(damage)) = verdict else { panic!("{verdict:?}") };
+        assert_eq!((damage.kind, damage.offset), (DamageKind::Structure, BLOCK as u64));
+    }
+    for action in [OnDamage::Refuse, OnDamage::StopAtDamage, OnDamage::Salvage] {
+        let disk = MemDisk::new(&files);
+        let log = match disk.open(action) {
+            Err(Error::Corruption(_)) if action == OnDamage::Refuse => continue,
+            opened => opened.unwrap(),
+        };
+        let (before, error) = collect(log.iter(Lsn::ZERO));
+        assert!(error.is_none(), "{error:?}");
+        let next = log.commit(b"a record").unwrap();
+        log.close().unwrap();
+        assert_eq!(disk.verify().verdict, Some(Verdict::Clean));
+        let (after, error) = collect(disk.open(OnDamage::Refuse).unwrap().iter(Lsn::ZERO));
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!((&after[..before.len()], after.last().unwrap().0), (&before[..], next.0));
+    }
+}
+
 /// Bug: a reader slept for ever beside a log that had failed. Cause: a cut at the back that fails poisons the log outside of a flight, and told
 /// nobody. Fix: it tells everyone.
 #[test]
