@@ -399,7 +399,8 @@ impl Results {
     }
 
     fn failures(&self) -> Option<Section> {
-        let row = |(workload, peer, why): &(Workload, String, String)| vec![peer.clone(), workload.to_string(), why.clone()];
+        let row =
+            |(workload, peer, why): &(Workload, String, String)| vec![peer.clone(), workload.to_string(), without_paths(why)];
         let rows: Vec<_> = self.failed.iter().map(row).collect();
         (!rows.is_empty()).then(|| Section::new("Failed").table(Table::new("", &["", "workload", "what it said"], rows)))
     }
@@ -460,11 +461,26 @@ pub fn write(out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// An error that names its place in a dependency's source, from the package on: where this machine keeps it is nobody's business.
+fn without_paths(why: &str) -> String {
+    let Some((before, rest)) = why.split_once("/registry/src/") else { return why.to_owned() };
+    let start = before.rfind([' ', ':', '(']).map_or(0, |at| at + 1);
+    let package = rest.split_once('/').map_or(rest, |(_host, package)| package);
+    format!("{}{}", &before[..start], without_paths(package))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn of_a_place_in_a_dependency_the_package_is_enough() {
+        let said = "log: a:/home/me/.cargo/registry/src/host-1f/log-0.1.0/src/lib.rs:133 -> exists; /x/registry/src/h/b-1/c.rs";
+        assert_eq!(without_paths(said), "log: a:log-0.1.0/src/lib.rs:133 -> exists; b-1/c.rs");
+        assert_eq!(without_paths("no path"), "no path");
+    }
 
     #[test]
     fn figures_are_shown_to_three_digits() {
