@@ -95,6 +95,6 @@ fn in_flight(findings: &Findings) -> Section {
         Axis::log("durable writes/s", Unit::Count),
         series,
     )
-    .text("4 KiB into a zero-filled file. Where this rises, several flushes at once are worth it.");
+    .text("4 KiB into a zero-filled file. Where this rises, the disk does several flushes at once.");
     Section::new("By number in flight").plot(plot)
 }
