@@ -580,7 +580,7 @@ impl State {
         }
     }
 
-    /// Whether a flight is in the air: then no committer leads another. (Two at once take as long as one after the other, or longer, where it was measured.)
+    /// Whether a flight is in the air: then no committer leads another. (Two groups at once were slower for few, and about as fast for many, where it was measured.)
     pub(crate) fn is_aloft(&self) -> bool {
         self.flying() > 0
     }

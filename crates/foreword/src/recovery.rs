@@ -644,13 +644,11 @@ fn look_at(dir: &Dir, log: Option<LogId>, epochs: &[u64]) -> Result<Looked> {
             Found::Unwritten | Found::Torn => LinkState::Unwritten,
             Found::Damaged(why) => LinkState::Damaged(why),
         };
-        Ok((
-            epoch,
-            match short {
-                Some(damage) if !matches!(link, LinkState::Active { .. }) => Err(damage),
-                short => Ok(Slot { blocks: segment.blocks, link, short }),
-            },
-        ))
+        let looked = match short {
+            Some(damage) if !matches!(link, LinkState::Active { .. }) => Err(damage),
+            short => Ok(Slot { blocks: segment.blocks, link, short }),
+        };
+        Ok((epoch, looked))
     };
     epochs.iter().map(|&epoch| look(epoch)).collect()
 }
