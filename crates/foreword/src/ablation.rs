@@ -10,6 +10,7 @@ pub enum Choice {
     PacedFill,
     DirectWrites,
     Cohort,
+    Turns,
 }
 
 impl Choice {
@@ -19,6 +20,7 @@ impl Choice {
         (Choice::PacedFill, "a segment is filled in one burst, not in step with the log"),
         (Choice::DirectWrites, "durable writes go through the page cache (RWF_DSYNC), not past it (O_DIRECT)"),
         (Choice::Cohort, "a flush does not wait for the committers that the last one woke"),
+        (Choice::Turns, "committers sleep until their flush is over, however many they are"),
     ];
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ const WRITERS: usize = 2;
 /// So many frames are written in one call.
 const BUFS_MAX: usize = 64;
 pub(crate) const SLOTS: usize = 16;
+/// Who yields the processor, and does not have it back after so long, has yielded it to work that is not committing.
+const CROWDED: Duration = Duration::from_millis(1);
 
 /// What the log, its background threads, its readers and its tickets share.
 #[derive(Debug)]
@@ -126,6 +128,12 @@ pub(crate) struct State {
 }
 
 pub(crate) type Guard<'a> = MutexGuard<'a, State>;
+
+/// How many there are for this process, asked once, when it first matters: that takes 0.1 ms.
+fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
 
 /// Poisons the log if a flight does not land (hazard 26): its followers get an error, and do not hang.
 struct Landing<'a> {
@@ -234,7 +242,7 @@ impl Shared {
     /// Returns when everything up to an LSN is written, or durable.
     pub(crate) fn reach<'a>(&'a self, mut state: Guard<'a>, lsn: Lsn, sync: bool) -> Result<()> {
         let cuts = state.cuts;
-        let mut joined = false;
+        let (mut joined, mut awake) = (false, sync);
         loop {
             // What was cut off since was durable before.
             if state.cuts != cuts || lsn <= if sync { state.durable.lsn } else { state.written } {
@@ -255,17 +263,42 @@ impl Shared {
                     continue;
                 }
             }
-            // Asleep on the flight that covers the record, or on the next, which will.
+            // Asleep on the flight that covers the record, or on the next, which will; or awake, if it is to be.
             let covering = state.flights.iter().find(|f| f.reach.lsn >= lsn && (f.sync || !sync));
             let slot = &self.slots[covering.map_or(state.next_flight, |f| f.id) as usize % SLOTS];
-            let enlisted = slot.enlist();
-            drop(state);
-            slot.wait(enlisted);
+            if awake && state.pace.takes_turns(processors) {
+                awake = self.take_turns(state, slot);
+            } else {
+                let enlisted = slot.enlist();
+                drop(state);
+                slot.wait(enlisted);
+            }
             if sync && self.durable.load(Ordering::Acquire) >= lsn.0 {
                 return Ok(());
             }
             state = self.lock();
         }
+    }
+
+    /// Yields the processor to other committers, again and again, until the slot's word changes. Whether it makes sense to go on so: if not, it is time to sleep.
+    fn take_turns(&self, state: Guard<'_>, slot: &WaitWord) -> bool {
+        let turn = slot.turn();
+        let limit = Duration::from_nanos(state.pace.turns());
+        drop(state);
+        let (started, mut last) = (Instant::now(), Duration::ZERO);
+        while slot.turn() == turn {
+            yield_now();
+            let now = started.elapsed();
+            if now > last + CROWDED {
+                self.lock().pace.crowded_out();
+                return false;
+            }
+            if now > limit {
+                return false;
+            }
+            last = now;
+        }
+        true
     }
 
     /// Waits a moment for those who are about to commit, and flushes for all, unless one of them does.

@@ -1,13 +1,20 @@
-//! For how many committers a flush waits. Numbers only: no I/O, no clock, no lock.
+//! For how many committers a flush waits, and how they wait for it. Numbers only: no I/O, no clock, no lock.
 //!
 //! Committers in a closed loop that are flushed greedily fall into cohorts that wait for each other's flush. So a flight waits a moment for those whom the
 //! last one has woken, and flushes for all. Where they are so many that waking them takes longer than a flush, it leaves with those who have come meanwhile.
+//! And then they do not sleep: each yields its processor to the others again and again until it is durable, unless somebody else needs the processors.
 //! How long a flush takes, and how soon one committer follows another, is measured.
 
 use crate::ablation::{Choice, without};
 
 /// For the next committer no flight waits longer, however long a flush takes: 1 ms, in which who was woken has long come.
 const PATIENCE_MAX: u64 = 1_000_000;
+
+/// What a committer that sleeps and is woken costs the processors, beyond one that yields: 8 µs where it was measured (docs/PERFORMANCE.md).
+const WAKING: u64 = 8_000;
+
+/// After it was seen that others need the processors, committers sleep for at least and at most so many flights.
+const TURNS_OFF: [u32; 2] = [16, 4096];
 
 /// All times are in nanoseconds, about the median; 0 is unknown.
 #[derive(Debug, Default)]
@@ -21,6 +28,9 @@ pub(crate) struct Pace {
     flush: u64,
     /// From one committer to the next, while a flight waits for them.
     between: u64,
+    /// For so many more flights committers sleep, though they are many; and for how many they did the last time, less what went well since.
+    turns_off: u32,
+    turns_off_before: u32,
 }
 
 impl Pace {
@@ -39,6 +49,28 @@ impl Pace {
         (self.flush / 2).min(PATIENCE_MAX)
     }
 
+    /// Whether committers take turns on the processors until they are durable, rather than sleep: where waking so many costs more than what all processors
+    /// could idle for during a flush.
+    pub(crate) fn takes_turns(&self, processors: impl FnOnce() -> usize) -> bool {
+        let waking = u64::from(self.committers) * WAKING;
+        let rested = self.turns_off == 0 && self.flush > 0 && !without(Choice::Turns);
+        rested && waking >= self.flush && waking >= self.flush.saturating_mul(processors() as u64)
+    }
+
+    /// For how long one does, before it sleeps after all: a flight that is under way, its own, and the time in which both groups come together take less,
+    /// unless the disk stalls.
+    pub(crate) fn turns(&self) -> u64 {
+        self.flush.saturating_mul(10)
+    }
+
+    /// Who took turns did not get the processor back soon: others need it. For a while committers sleep, and for longer each time.
+    pub(crate) fn crowded_out(&mut self) {
+        if self.turns_off == 0 {
+            self.turns_off = (2 * self.turns_off_before).clamp(TURNS_OFF[0], TURNS_OFF[1]);
+            self.turns_off_before = self.turns_off;
+        }
+    }
+
     /// The wait has ended: so many came, in such a time, and so many wait now. Where they rarely come, it is rarely tried.
     pub(crate) fn waited(&mut self, came: u32, nanos: u64, waiting: u32) {
         let share = self.share();
@@ -54,6 +86,10 @@ impl Pace {
     /// A flight leaves.
     pub(crate) fn launched(&mut self) {
         self.skips = self.skips.saturating_sub(1);
+        match self.turns_off {
+            0 => self.turns_off_before -= self.turns_off_before.div_ceil(64),
+            left => self.turns_off = left - 1,
+        }
     }
 
     /// A flush took so long. So many committers have landed with it, and so many wait. (Only here are all of them seen: the next flight leaves without those
@@ -135,6 +171,34 @@ mod tests {
         assert_eq!(pace.share(), 7);
         pace.landed(100_000, 7, 1);
         assert_eq!(pace.share(), 8);
+    }
+
+    #[test]
+    fn very_many_take_turns_and_few_sleep() {
+        let turns = |committers, flush, processors| Pace { flush, ..seen(committers) }.takes_turns(|| processors);
+        assert!(turns(64, 120_000, 2) && turns(256, 120_000, 2) && turns(2, 1000, 2));
+        assert!(!turns(8, 120_000, 2) && !turns(64, 120_000, 8) && !turns(64, 5_000_000, 2));
+        assert!(!turns(64, 0, 2), "before anything is known of the disk");
+    }
+
+    #[test]
+    fn who_is_crowded_out_sleeps_for_longer_each_time() {
+        let mut pace = Pace { flush: 100_000, ..seen(64) };
+        // (Of many who see it at once only the first counts.)
+        let asleep = |pace: &mut Pace| {
+            (0..30).for_each(|_| pace.crowded_out());
+            let mut flights = 0;
+            while !pace.takes_turns(|| 2) {
+                pace.launched();
+                flights += 1;
+            }
+            flights
+        };
+        assert_eq!([asleep(&mut pace), asleep(&mut pace), asleep(&mut pace)], [16, 32, 64]);
+        (0..10).for_each(|_| _ = asleep(&mut pace));
+        assert_eq!(asleep(&mut pace), 4096);
+        (0..1000).for_each(|_| pace.launched());
+        assert_eq!(asleep(&mut pace), 16, "it went well for long");
     }
 
     #[test]

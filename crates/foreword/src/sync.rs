@@ -60,6 +60,11 @@ impl Event {
 pub(crate) struct WaitWord(Word);
 
 impl WaitWord {
+    /// Changes when those who wait are to look again: for who does not sleep.
+    pub(crate) fn turn(&self) -> u32 {
+        self.0.value().load(Relaxed) >> 1
+    }
+
     /// To be called under the lock that guards what is waited for; then [`wait`](WaitWord::wait) with what it returns.
     pub(crate) fn enlist(&self) -> u32 {
         self.0.value().fetch_or(1, Relaxed) | 1
