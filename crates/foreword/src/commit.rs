@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,6 @@ const WRITERS: usize = 2;
 /// So many frames are written in one call.
 const BUFS_MAX: usize = 64;
 pub(crate) const SLOTS: usize = 16;
-/// Who yields the processor, and does not have it back after so long, has yielded it to work that is not committing.
-const CROWDED: Duration = Duration::from_millis(1);
 
 /// What the log, its background threads, its readers and its tickets share.
 #[derive(Debug)]
@@ -129,10 +127,32 @@ pub(crate) struct State {
 
 pub(crate) type Guard<'a> = MutexGuard<'a, State>;
 
-/// How many there are for this process, asked once, when it first matters: that takes 0.1 ms.
+/// On how many processors committers may take turns; asked once, when it first matters: that takes 0.1 ms. Where this thread may use fewer than the process
+/// sees (a quota would be burnt by it, a pinned thread has no others to yield to), on more than there are.
 fn processors() -> usize {
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+    static PROCESSORS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *PROCESSORS.get_or_init(|| match std::thread::available_parallelism() {
+        Ok(usable) if seen_processors().is_none_or(|seen| seen == usable.get()) => usable.get(),
+        _ => usize::MAX,
+    })
+}
+
+/// Those that the process may run on, quota or not.
+fn seen_processors() -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    return Some(
+        rustix::thread::sched_getaffinity(rustix::thread::Pid::from_raw(std::process::id() as i32)).ok()?.count() as usize
+    );
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Whether committers that wait take turns. Shuttle, which knows no time, explores both.
+fn turns_pay(state: &State) -> bool {
+    let pay = state.pace.takes_turns(processors);
+    #[cfg(shuttle)]
+    let pay = pay || shuttle::rand::Rng::r#gen(&mut shuttle::rand::thread_rng());
+    pay
 }
 
 /// Poisons the log if a flight does not land (hazard 26): its followers get an error, and do not hang.
@@ -266,7 +286,7 @@ impl Shared {
             // Asleep on the flight that covers the record, or on the next, which will; or awake, if it is to be.
             let covering = state.flights.iter().find(|f| f.reach.lsn >= lsn && (f.sync || !sync));
             let slot = &self.slots[covering.map_or(state.next_flight, |f| f.id) as usize % SLOTS];
-            if awake && state.pace.takes_turns(processors) {
+            if awake && turns_pay(&state) {
                 awake = self.take_turns(state, slot);
             } else {
                 let enlisted = slot.enlist();
@@ -283,17 +303,14 @@ impl Shared {
     /// Yields the processor to other committers, again and again, until the slot's word changes. Whether it makes sense to go on so: if not, it is time to sleep.
     fn take_turns(&self, state: Guard<'_>, slot: &WaitWord) -> bool {
         let turn = slot.turn();
-        let limit = Duration::from_nanos(state.pace.turns());
+        let [round, limit] = state.pace.turns().map(Duration::from_nanos);
         drop(state);
         let (started, mut last) = (Instant::now(), Duration::ZERO);
         while slot.turn() == turn {
             yield_now();
             let now = started.elapsed();
-            if now > last + CROWDED {
+            if now > last + round || now > limit {
                 self.lock().pace.crowded_out();
-                return false;
-            }
-            if now > limit {
                 return false;
             }
             last = now;

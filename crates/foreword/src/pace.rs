@@ -10,8 +10,11 @@ use crate::ablation::{Choice, without};
 /// For the next committer no flight waits longer, however long a flush takes: 1 ms, in which who was woken has long come.
 const PATIENCE_MAX: u64 = 1_000_000;
 
-/// What a committer that sleeps and is woken costs the processors, beyond one that yields: 8 µs where it was measured (docs/PERFORMANCE.md).
+/// What it takes of a processor to wake one committer: 8 µs, as the group with nothing in it needs for a commit of 64 threads (docs/PERFORMANCE.md).
 const WAKING: u64 = 8_000;
+
+/// Who yields the processor, and does not have it back after so long, has yielded it to other work: 1 ms, if not all committers need more.
+const ROUND_MIN: u64 = 1_000_000;
 
 /// After it was seen that others need the processors, committers sleep for at least and at most so many flights.
 const TURNS_OFF: [u32; 2] = [16, 4096];
@@ -28,7 +31,9 @@ pub(crate) struct Pace {
     flush: u64,
     /// From one committer to the next, while a flight waits for them.
     between: u64,
-    /// For so many more flights committers sleep, though they are many; and for how many they did the last time, less what went well since.
+    /// What it takes to wake all who commit at once.
+    waking: u64,
+    /// For so many more flights committers sleep, though they are many; and for how many they did the last time, which is slowly forgotten.
     turns_off: u32,
     turns_off_before: u32,
 }
@@ -52,18 +57,17 @@ impl Pace {
     /// Whether committers take turns on the processors until they are durable, rather than sleep: where waking so many costs more than what all processors
     /// could idle for during a flush.
     pub(crate) fn takes_turns(&self, processors: impl FnOnce() -> usize) -> bool {
-        let waking = u64::from(self.committers) * WAKING;
         let rested = self.turns_off == 0 && self.flush > 0 && !without(Choice::Turns);
-        rested && waking >= self.flush && waking >= self.flush.saturating_mul(processors() as u64)
+        rested && self.waking >= self.flush && self.waking >= self.flush.saturating_mul(processors() as u64)
     }
 
-    /// For how long one does, before it sleeps after all: a flight that is under way, its own, and the time in which both groups come together take less,
-    /// unless the disk stalls.
-    pub(crate) fn turns(&self) -> u64 {
-        self.flush.saturating_mul(10)
+    /// Within what time each of them has had its turn, and how long one goes on before it sleeps after all: then the disk stalls, or the leader waits for a
+    /// processor, and gets one that sleepers leave. (A flight under way, its own, and coming together for both take less.)
+    pub(crate) fn turns(&self) -> [u64; 2] {
+        [self.waking.max(ROUND_MIN), self.flush.saturating_mul(10).max(2 * self.waking)]
     }
 
-    /// Who took turns did not get the processor back soon: others need it. For a while committers sleep, and for longer each time.
+    /// Who took turns did not get the processor back soon, or waited for too long: others need it. For a while committers sleep, and for longer each time.
     pub(crate) fn crowded_out(&mut self) {
         if self.turns_off == 0 {
             self.turns_off = (2 * self.turns_off_before).clamp(TURNS_OFF[0], TURNS_OFF[1]);
@@ -97,6 +101,7 @@ impl Pace {
     pub(crate) fn landed(&mut self, nanos: u64, members: u32, waiting: u32) {
         self.committers = self.committers.max(members + waiting);
         follow(&mut self.flush, nanos);
+        follow(&mut self.waking, u64::from(members + waiting) * WAKING);
     }
 }
 
@@ -175,15 +180,27 @@ mod tests {
 
     #[test]
     fn very_many_take_turns_and_few_sleep() {
-        let turns = |committers, flush, processors| Pace { flush, ..seen(committers) }.takes_turns(|| processors);
+        let turns = |committers: u64, flush, processors| {
+            Pace { flush, waking: committers * WAKING, ..Pace::default() }.takes_turns(|| processors)
+        };
         assert!(turns(64, 120_000, 2) && turns(256, 120_000, 2) && turns(2, 1000, 2));
         assert!(!turns(8, 120_000, 2) && !turns(64, 120_000, 8) && !turns(64, 5_000_000, 2));
         assert!(!turns(64, 0, 2), "before anything is known of the disk");
+        assert!(!turns(1000, 1000, usize::MAX));
+    }
+
+    #[test]
+    fn few_sleep_again_after_there_were_many() {
+        let mut pace = Pace::default();
+        (0..300).for_each(|_| pace.landed(120_000, 64, 0));
+        assert!(pace.takes_turns(|| 2), "{pace:?}");
+        (0..20).for_each(|_| pace.landed(120_000, 2, 0));
+        assert!(!pace.takes_turns(|| 2), "{pace:?}");
     }
 
     #[test]
     fn who_is_crowded_out_sleeps_for_longer_each_time() {
-        let mut pace = Pace { flush: 100_000, ..seen(64) };
+        let mut pace = Pace { flush: 100_000, waking: 64 * WAKING, ..Pace::default() };
         // (Of many who see it at once only the first counts.)
         let asleep = |pace: &mut Pace| {
             (0..30).for_each(|_| pace.crowded_out());
