@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::assemble::{Assembler, Urgency};
+use crate::assemble::{Assembler, FrameBuf, Urgency};
 use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
@@ -239,7 +239,7 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
         Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
     };
     // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again.
-    let mut closed = vec![0; BLOCK];
+    let mut closed = FrameBuf::zeroed(BLOCK);
     segment.read(block - 1, &mut closed)?;
     if !bug::is(Bug::TrustClosed) {
         segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
