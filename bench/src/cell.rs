@@ -5,13 +5,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use foreword::{Lsn, View};
+use foreword::{Lsn, SyncPolicy, View};
 use foreword_measure::load;
 use foreword_measure::sample::Latencies;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,10 @@ impl fmt::Display for Step {
     }
 }
 
+/// Segments so short that many get full, and time enough for it: so many times that of other measurements.
+const ROTATE_AFTER: u64 = 1 << 20;
+const ROTATE_FOR: f64 = 20.0;
+
 /// Before anything counts, a contestant runs for this part of the time.
 pub const WARM_UP: f64 = 0.15;
 
@@ -76,6 +80,9 @@ pub struct Outcome {
     pub spent: Spent,
     /// Of each commit, or each batch.
     pub latency: Option<Latency>,
+    /// Of those during which the log went on in another segment; `latency` is then of the others.
+    #[serde(default)]
+    pub at_rotation: Option<Latency>,
     /// Of that time, until the last append returned; the sync at the end is the rest.
     pub append_seconds: Option<f64>,
     /// Flushes, by the contestant's own count.
@@ -102,6 +109,7 @@ impl Job {
             (Step::Measure, Workload::Recover { bytes, cold, .. }) => self.recover(peer, bytes, cold).map(Some),
             (Step::Measure, Workload::Open { .. }) => self.open(peer).map(Some),
             (Step::Measure, Workload::Tail { threads, size, view }) => self.tail(threads, size, view).map(Some),
+            (Step::Measure, Workload::Rotate { threads, size }) => self.rotate(threads, size).map(Some),
             (Step::Measure, _) => self.write(peer).map(Some),
         };
         let process_cpu_seconds = gauge::cpu_time().as_secs_f64();
@@ -292,6 +300,43 @@ impl Job {
         let (_, memory_peak) = gauge::memory();
         log.close()?;
         Ok(Outcome { records: 1, spent, memory_before, memory_peak, ..Outcome::default() })
+    }
+
+    /// Threads commit, and the log goes on in another segment each time that it has got one full.
+    fn rotate(&self, threads: usize, size: usize) -> Result<Outcome> {
+        let (memory_before, _) = gauge::memory();
+        let log = foreword::Options::new().segment_bytes(ROTATE_AFTER).sync(SyncPolicy::manual()).open(&self.dir)?;
+        sync_file_system(&self.dir)?;
+        let (at_rotation, elsewhere) = (Mutex::new(Latencies::new()), Mutex::new(Latencies::new()));
+        let gauge = Gauge::start(&self.dir);
+        let done = load::closed(threads, Duration::from_secs_f64(self.seconds * ROTATE_FOR), |thread| {
+            let (log, at_rotation, elsewhere) = (&log, &at_rotation, &elsewhere);
+            let mut i = thread;
+            move || {
+                i += threads;
+                let before = log.stats().rotations;
+                let started = Instant::now();
+                log.commit(payload::record(size, i))?;
+                let took = started.elapsed();
+                let of = if log.stats().rotations > before { at_rotation } else { elsewhere };
+                of.lock().unwrap_or_else(PoisonError::into_inner).record(took);
+                anyhow::Ok(())
+            }
+        })?;
+        let (spent, (_, memory_peak)) = (gauge.spent(), gauge::memory());
+        let flushes = log.stats().flushes;
+        log.close()?;
+        let latency = |of: Mutex<Latencies>| Some((&of.into_inner().unwrap_or_else(PoisonError::into_inner)).into());
+        Ok(Outcome {
+            records: done.count,
+            spent,
+            latency: latency(elsewhere),
+            at_rotation: latency(at_rotation),
+            flushes: Some(flushes),
+            memory_before,
+            memory_peak,
+            ..Outcome::default()
+        })
     }
 
     /// Threads commit, and a reader follows.

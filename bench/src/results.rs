@@ -19,7 +19,7 @@ pub enum Line {
     /// The first of each run, also of one that goes on.
     Run(Run),
     /// One measurement.
-    Measured(Measured),
+    Measured(Box<Measured>),
     /// A contestant that failed.
     Failed { workload: Workload, peer: String, why: String },
     /// Whether its acknowledgements are covered by flushes.
@@ -116,7 +116,7 @@ impl Results {
                 self.seconds = Some((least.min(run.seconds), most.max(run.seconds)));
                 self.run = Run { warnings, contestants, ..run };
             }
-            Line::Measured(measured) => self.measured.push(measured),
+            Line::Measured(measured) => self.measured.push(*measured),
             Line::Failed { workload, peer, why } => self.failed.push((workload, peer, why)),
             Line::Honest(honest) => {
                 self.honest.retain(|h| (&h.peer, h.threads) != (&honest.peer, honest.threads));

@@ -219,7 +219,13 @@ impl<'a> Field<'a> {
             match self.try_measure(peer) {
                 Ok((outcome, others)) if tries < TRIES && (others > Some(OTHERS_MAX) || is_disturbed(&outcome.spent)) => {}
                 Ok((outcome, others)) => {
-                    return Line::Measured(Measured { workload: self.workload, peer: peer.to_owned(), round, others, outcome });
+                    return Line::Measured(Box::new(Measured {
+                        workload: self.workload,
+                        peer: peer.to_owned(),
+                        round,
+                        others,
+                        outcome,
+                    }));
                 }
                 Err(e) => {
                     self.failed.push(peer);

@@ -9,7 +9,7 @@ use foreword_measure::sample::Spread;
 use crate::ablation;
 use crate::cell::Outcome;
 use crate::results::{Metric, Results};
-use crate::workload::Workload::{self, Append, Async, Batch, Commit, Open, Recover, Tail};
+use crate::workload::Workload::{self, Append, Async, Batch, Commit, Open, Recover, Rotate, Tail};
 
 const OURS: &str = "foreword";
 const FLOOR: &str = "floor";
@@ -38,6 +38,26 @@ fn p99(o: &Outcome) -> Option<f64> {
 
 fn longest(o: &Outcome) -> Option<f64> {
     o.latency.map(|l| l.max as f64 / 1e9)
+}
+
+fn p999(o: &Outcome) -> Option<f64> {
+    o.latency.map(|l| l.p999 as f64 / 1e9)
+}
+
+fn at_rotation_p50(o: &Outcome) -> Option<f64> {
+    o.at_rotation.map(|l| l.p50 as f64 / 1e9)
+}
+
+fn at_rotation_p99(o: &Outcome) -> Option<f64> {
+    o.at_rotation.map(|l| l.p99 as f64 / 1e9)
+}
+
+fn at_rotation_p999(o: &Outcome) -> Option<f64> {
+    o.at_rotation.map(|l| l.p999 as f64 / 1e9)
+}
+
+fn rotation_ratio(o: &Outcome) -> Option<f64> {
+    Some(at_rotation_p999(o)? / p999(o)?)
 }
 
 /// Processor seconds a record.
@@ -206,6 +226,7 @@ impl Results {
             self.recovery(),
             self.opening(),
             self.tailing(),
+            self.rotating(),
             self.memory(),
             self.ablation(),
             self.failures(),
@@ -358,6 +379,21 @@ impl Results {
                     has read all of them. No peer has a reader that follows what is durable.";
         let head = ["", "commits/s", "lag, p50", "p99", "most"];
         (!rows.is_empty()).then(|| Section::new("A reader that follows").text(text).table(Table::new("", &head, rows)))
+    }
+
+    fn rotating(&self) -> Option<Section> {
+        let mut rows = Vec::new();
+        for workload in self.workloads() {
+            let Rotate { threads, .. } = workload else { continue };
+            let show = |metric: Metric| self.median(workload, OURS, metric).map_or(String::new(), time);
+            let ratio =
+                self.spread(workload, OURS, rotation_ratio).map_or(String::new(), |r| with_spread(r, |r| format!("{r:.2}")));
+            let metrics: [Metric; 5] = [p50, p999, at_rotation_p50, at_rotation_p99, at_rotation_p999];
+            rows.push([format!("T={threads}")].into_iter().chain(metrics.map(show)).chain([ratio]).collect());
+        }
+        let text = "Commits of 128 B to a log of 1 MiB segments, for ten seconds: those during which it went on in another segment, and the others.";
+        let head = ["", "p50 elsewhere", "p99.9", "p50 at rotation", "p99", "p99.9", "to p99.9 elsewhere"];
+        (!rows.is_empty()).then(|| Section::new("Going on in another segment").text(text).table(Table::new("", &head, rows)))
     }
 
     fn memory(&self) -> Option<Section> {

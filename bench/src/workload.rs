@@ -29,6 +29,8 @@ pub enum Workload {
     /// A reader that follows while threads commit: how long after its acknowledgement it has a record. In the same process, or through
     /// the files as another process would.
     Tail { threads: usize, size: usize, view: bool },
+    /// Threads that commit to a log of short segments, which is made to go on in the next again and again: the commits that meet it, and the others.
+    Rotate { threads: usize, size: usize },
 }
 
 use Workload::*;
@@ -51,6 +53,7 @@ impl Workload {
         for threads in [8, 64] {
             all.extend([false, true].map(|view| Tail { threads, size: 128, view }));
         }
+        all.extend([1, 8].map(|threads| Rotate { threads, size: 128 }));
         all
     }
 
@@ -78,7 +81,8 @@ impl Workload {
             }
             Open { .. } => Feature::Read,
             Tail { .. } if peer.name != "foreword" => return Some("no reader that follows what is durable"),
-            Tail { .. } => Feature::Commit,
+            Rotate { .. } if peer.name != "foreword" => return Some("measured with Foreword alone"),
+            Tail { .. } | Rotate { .. } => Feature::Commit,
         };
         if peer.name == "foreword-growing" && matches!(self, Recover { .. } | Open { .. }) {
             return Some("as `foreword`");
@@ -93,7 +97,9 @@ impl Workload {
     pub fn need(&self, seconds: f64) -> Need {
         // Generous: more than any of them reaches.
         let rate = match *self {
-            Commit { threads, size } | Tail { threads, size, .. } => (threads as f64 * 15e3).min(400e3) * size.max(256) as f64,
+            Commit { threads, size } | Tail { threads, size, .. } | Rotate { threads, size } => {
+                (threads as f64 * 15e3).min(400e3) * size.max(256) as f64
+            }
             Async { size, .. } | Batch { size, .. } => 2e6 * size as f64,
             Append { .. } => 3e9,
             Recover { bytes, .. } | Open { bytes, .. } => return Need { bytes },
@@ -113,6 +119,7 @@ impl fmt::Display for Workload {
             Recover { bytes, size, cold } => write!(f, "recover/{}MiBx{size}{}", bytes >> 20, if cold { "/cold" } else { "" }),
             Open { bytes, killed } => write!(f, "open/{}MiB{}", bytes >> 20, if killed { "/killed" } else { "" }),
             Tail { threads, size, view } => write!(f, "tail/{threads}x{size}{}", if view { "/view" } else { "" }),
+            Rotate { threads, size } => write!(f, "rotate/{threads}x{size}"),
         }
     }
 }
@@ -135,6 +142,7 @@ impl FromStr for Workload {
                 .and_then(|(n, size)| Some(Recover { bytes: mibs(n)?, size: size.parse().ok()?, cold: flag == "cold" })),
             "open" => mibs(what).map(|bytes| Open { bytes, killed: flag == "killed" }),
             "tail" => pair().map(|(threads, size)| Tail { threads, size, view: flag == "view" }),
+            "rotate" => pair().map(|(threads, size)| Rotate { threads, size }),
             _ => None,
         };
         match parsed {

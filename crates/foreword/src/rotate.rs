@@ -13,8 +13,10 @@ use crate::segment::Fill;
 use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
 
-/// How far into its segment a log is when the next begins to be prepared, and when that should be filled.
-const PREPARE_AT: f32 = 0.25;
+/// How far into its segment a log is when the next begins to be prepared (a log that has never filled a segment may never fill this one; and commits that
+/// have just come into a segment have flushed two, and are not to meet the first zeros, too), and when that should be filled.
+const PREPARE_FIRST_AT: f32 = 0.25;
+const PREPARE_AT: f32 = 0.05;
 const FILLED_AT: f32 = 0.75;
 /// More bytes for each flush than this are bulk.
 const BULK: u64 = 256 << 10;
@@ -101,11 +103,10 @@ impl Shared {
 
     /// Whether the background should prepare a segment now.
     pub(crate) fn wants_spare(&self, state: &State) -> bool {
-        // A log that has never filled a segment may never fill this one.
         !state.preparing
             && state.spares.is_empty()
             && state.failed.is_none()
-            && (state.assembler.fill() > PREPARE_AT || self.chain().entries.len() > 1)
+            && state.assembler.fill() > if self.chain().entries.len() > 1 { PREPARE_AT } else { PREPARE_FIRST_AT }
     }
 
     /// Brings the chain up to date with the assembler, which has gone on in other segments.
