@@ -11,7 +11,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use foreword::{Lsn, SyncPolicy, View};
+use foreword::{Lsn, SyncPolicy, View, inspect};
 use foreword_measure::load;
 use foreword_measure::sample::Latencies;
 use serde::{Deserialize, Serialize};
@@ -307,31 +307,36 @@ impl Job {
         let (memory_before, _) = gauge::memory();
         let log = foreword::Options::new().segment_bytes(ROTATE_AFTER).sync(SyncPolicy::manual()).open(&self.dir)?;
         sync_file_system(&self.dir)?;
-        let (at_rotation, elsewhere) = (Mutex::new(Latencies::new()), Mutex::new(Latencies::new()));
+        // The LSNs and times of all; which of them met a rotation is known when the segments are.
+        let commits = Mutex::new(Vec::new());
         let gauge = Gauge::start(&self.dir);
         let done = load::closed(threads, Duration::from_secs_f64(self.seconds * ROTATE_FOR), |thread| {
-            let (log, at_rotation, elsewhere) = (&log, &at_rotation, &elsewhere);
+            let (log, commits) = (&log, &commits);
             let mut i = thread;
             move || {
                 i += threads;
-                let before = log.stats().rotations;
                 let started = Instant::now();
-                log.commit(payload::record(size, i))?;
-                let took = started.elapsed();
-                let of = if log.stats().rotations > before { at_rotation } else { elsewhere };
-                of.lock().unwrap_or_else(PoisonError::into_inner).record(took);
+                let lsn = log.commit(payload::record(size, i))?;
+                commits.lock().unwrap_or_else(PoisonError::into_inner).push((lsn, started.elapsed()));
                 anyhow::Ok(())
             }
         })?;
         let (spent, (_, memory_peak)) = (gauge.spent(), gauge::memory());
         let flushes = log.stats().flushes;
         log.close()?;
-        let latency = |of: Mutex<Latencies>| Some((&of.into_inner().unwrap_or_else(PoisonError::into_inner)).into());
+        // The first of a segment, and those who commit together with it.
+        let begins: Vec<Lsn> = inspect::segments(&self.dir)?.iter().filter_map(|s| Some(s.lsns?.0)).skip(1).collect();
+        let (mut at_rotation, mut elsewhere) = (Latencies::new(), Latencies::new());
+        for (lsn, took) in commits.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            let last = begins.partition_point(|&begin| begin <= lsn).checked_sub(1).map(|i| begins[i]);
+            let met = last.is_some_and(|begin| lsn.0 - begin.0 < threads as u64);
+            if met { &mut at_rotation } else { &mut elsewhere }.record(took);
+        }
         Ok(Outcome {
             records: done.count,
             spent,
-            latency: latency(elsewhere),
-            at_rotation: latency(at_rotation),
+            latency: Some((&elsewhere).into()),
+            at_rotation: Some((&at_rotation).into()),
             flushes: Some(flushes),
             memory_before,
             memory_peak,

@@ -224,9 +224,8 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
 /// again, before anything is built on it.
 fn rewrite_link(dir: &Dir, log: LogId, epoch: u64) -> Result<()> {
     let Ok((segment, _)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(()) };
-    let mut link = Vec::new();
-    let Found::Frame(header) = segment.frame(LINK_BLOCK, segment.data_end(), &mut link)? else { return Ok(()) };
-    link.resize(header.frame_len(), 0);
+    let Found::Frame(header) = segment.frame(LINK_BLOCK, segment.data_end(), &mut Vec::new())? else { return Ok(()) };
+    let mut link = FrameBuf::zeroed(header.frame_len());
     segment.read(LINK_BLOCK, &mut link)?; // As it lies on the disk, tags and all.
     segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&link)], true)
 }

@@ -16,9 +16,10 @@ const WAKING: u64 = 8_000;
 /// Who yields the processor, and does not have it back after so long, has yielded it to other work: 1 ms, if not all committers need more.
 const ROUND_MIN: u64 = 1_000_000;
 
-/// For so many flights, at least and at most, nobody is waited for after that was in vain; ...
+/// After others were waited for in vain, nobody is for at least and at most so many flights.
 const COHORT_OFF: [u32; 2] = [2, 64];
-/// ... and committers sleep after it was seen that others need the processors.
+
+/// After it was seen that others need the processors, committers sleep for at least and at most so many flights.
 const TURNS_OFF: [u32; 2] = [16, 4096];
 
 /// All times are in nanoseconds, about the median; 0 is unknown.

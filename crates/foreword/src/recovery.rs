@@ -124,7 +124,7 @@ const READ_BLOCKS: u32 = 64;
 /// Read at once behind the end of a closed log: little, for memory that is new to the process takes longer than the reading.
 const READ_BEHIND: u32 = 8;
 
-/// So many threads look at a log's segments, if each has so many to look at: for few it takes longer to start one.
+/// So many threads at most look at a log's segments: one more for each so many, since for few it takes longer to start one.
 const LOOKERS: usize = 4;
 const LOOKS_MIN: usize = 32;
 

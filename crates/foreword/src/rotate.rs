@@ -13,10 +13,12 @@ use crate::segment::Fill;
 use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
 
-/// How far into its segment a log is when the next begins to be prepared (a log that has never filled a segment may never fill this one; and commits that
-/// have just come into a segment have flushed two, and are not to meet the first zeros, too), and when that should be filled.
-const PREPARE_FIRST_AT: f32 = 0.25;
+/// How far into its segment a log is when the next begins to be prepared: not at once, for commits that have just gone on in this one flush two segments, and
+/// are not to meet the first zeros, too.
 const PREPARE_AT: f32 = 0.05;
+/// The same for a log of one segment, which may never fill it.
+const PREPARE_FIRST_AT: f32 = 0.25;
+/// ... and when the next should be filled.
 const FILLED_AT: f32 = 0.75;
 /// More bytes for each flush than this are bulk.
 const BULK: u64 = 256 << 10;
@@ -106,7 +108,8 @@ impl Shared {
         !state.preparing
             && state.spares.is_empty()
             && state.failed.is_none()
-            && state.assembler.fill() > if self.chain().entries.len() > 1 { PREPARE_AT } else { PREPARE_FIRST_AT }
+            && state.assembler.fill() > PREPARE_AT
+            && (state.assembler.fill() > PREPARE_FIRST_AT || self.chain().entries.len() > 1)
     }
 
     /// Brings the chain up to date with the assembler, which has gone on in other segments.
