@@ -236,12 +236,8 @@ impl Shared {
         Ok((state, first))
     }
 
-    /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much, and that the next segment is prepared.
+    /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much.
     pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
-        if self.wants_spare(&state) {
-            // (Where somebody waits, each flight that lands sees to it.)
-            self.kick.notify_all();
-        }
         while state.assembler.placed_bytes() >= WRITE_AT {
             let flying = state.flying();
             if self.options.background && flying == 0 {
