@@ -512,7 +512,7 @@ impl Shared {
         self.lock()
     }
 
-    /// If somebody waits for a flight that nobody leads: where they sleep. One of them is to be woken. (All who take turns there are told; the first of them to get the lock leads.)
+    /// If somebody waits for a flight that nobody leads: where they sleep. One of them is to be woken.
     fn next_leader(&self, state: &State) -> Option<&WaitWord> {
         let waiting = !state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev();
         let slot = (waiting && state.gathering.is_none()).then(|| &self.slots[state.next_flight as usize % SLOTS])?;
