@@ -8,6 +8,7 @@ use foreword_measure::sample::Spread;
 
 use crate::ablation;
 use crate::cell::Outcome;
+use crate::gauge::Latency;
 use crate::results::{Metric, Results};
 use crate::workload::Workload::{self, Append, Async, Batch, Commit, Open, Recover, Rotate, Tail};
 
@@ -28,36 +29,25 @@ fn seconds(o: &Outcome) -> Option<f64> {
     Some(o.spent.seconds)
 }
 
+/// In seconds.
+fn of_latency(latency: Option<Latency>, of: fn(Latency) -> u64) -> Option<f64> {
+    latency.map(|l| of(l) as f64 / 1e9)
+}
+
 fn p50(o: &Outcome) -> Option<f64> {
-    o.latency.map(|l| l.p50 as f64 / 1e9)
+    of_latency(o.latency, |l| l.p50)
 }
 
 fn p99(o: &Outcome) -> Option<f64> {
-    o.latency.map(|l| l.p99 as f64 / 1e9)
-}
-
-fn longest(o: &Outcome) -> Option<f64> {
-    o.latency.map(|l| l.max as f64 / 1e9)
+    of_latency(o.latency, |l| l.p99)
 }
 
 fn p999(o: &Outcome) -> Option<f64> {
-    o.latency.map(|l| l.p999 as f64 / 1e9)
+    of_latency(o.latency, |l| l.p999)
 }
 
-fn at_rotation_p50(o: &Outcome) -> Option<f64> {
-    o.at_rotation.map(|l| l.p50 as f64 / 1e9)
-}
-
-fn at_rotation_p99(o: &Outcome) -> Option<f64> {
-    o.at_rotation.map(|l| l.p99 as f64 / 1e9)
-}
-
-fn at_rotation_p999(o: &Outcome) -> Option<f64> {
-    o.at_rotation.map(|l| l.p999 as f64 / 1e9)
-}
-
-fn rotation_ratio(o: &Outcome) -> Option<f64> {
-    Some(at_rotation_p999(o)? / p999(o)?)
+fn longest(o: &Outcome) -> Option<f64> {
+    of_latency(o.latency, |l| l.max)
 }
 
 /// Processor seconds a record.
@@ -382,26 +372,24 @@ impl Results {
     }
 
     fn rotating(&self) -> Option<Section> {
+        let columns: [(&str, Metric); 5] = [
+            ("p50 elsewhere", p50),
+            ("p99.9 elsewhere", p999),
+            ("p50 at rotation", |o| of_latency(o.at_rotation, |l| l.p50)),
+            ("p99 at rotation", |o| of_latency(o.at_rotation, |l| l.p99)),
+            ("p99.9 at rotation", |o| of_latency(o.at_rotation, |l| l.p999)),
+        ];
+        let ratio: Metric = |o| Some(of_latency(o.at_rotation, |l| l.p999)? / p999(o)?);
         let mut rows = Vec::new();
         for workload in self.workloads() {
             let Rotate { threads, .. } = workload else { continue };
-            let show = |metric: Metric| self.median(workload, OURS, metric).map_or(String::new(), time);
-            let ratio =
-                self.spread(workload, OURS, rotation_ratio).map_or(String::new(), |r| with_spread(r, |r| format!("{r:.2}")));
-            let metrics: [Metric; 5] = [p50, p999, at_rotation_p50, at_rotation_p99, at_rotation_p999];
-            rows.push([format!("T={threads}")].into_iter().chain(metrics.map(show)).chain([ratio]).collect());
+            let show = |(_, metric)| self.median(workload, OURS, metric).map_or(String::new(), time);
+            let ratio = self.spread(workload, OURS, ratio).map_or(String::new(), |r| with_spread(r, |r| format!("{r:.2}")));
+            rows.push([format!("T={threads}")].into_iter().chain(columns.map(show)).chain([ratio]).collect());
         }
         let text = "Commits of 128 B to a log of 1 MiB segments that zero-fills each of them meanwhile (as *foreword-growing*), for twenty times as long as others are measured: \
                     those with which it went on in another segment, and the others. (Of one thread these are some 200, so that the longest of them is p99.9.)";
-        let head = [
-            "",
-            "p50 elsewhere",
-            "p99.9 elsewhere",
-            "p50 at rotation",
-            "p99 at rotation",
-            "p99.9 at rotation",
-            "p99.9 to p99.9 elsewhere",
-        ];
+        let head: Vec<&str> = [""].into_iter().chain(columns.map(|(name, _)| name)).chain(["p99.9 to p99.9 elsewhere"]).collect();
         (!rows.is_empty()).then(|| Section::new("Going on in another segment").text(text).table(Table::new("", &head, rows)))
     }
 
