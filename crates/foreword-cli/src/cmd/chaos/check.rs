@@ -154,7 +154,8 @@ pub(super) fn difference(expected: &[u8], data: &[u8]) -> Option<String> {
     Some(format!("{} bytes, not {}, and other ones from byte {at} on", data.len(), expected.len()))
 }
 
-/// Reads along while the log grows, until it is told to stop. What a reader shows is durable: so it counts as acknowledged.
+/// Reads along while the log grows, until it is told to stop. What a reader shows is durable: so it counts as acknowledged. (Where it stands says nothing:
+/// that may be beyond what is durable.)
 pub(super) fn follow<E: From<Error>>(
     mut reader: Reader,
     script_of: impl Fn(Lsn) -> Script,
@@ -163,7 +164,7 @@ pub(super) fn follow<E: From<Error>>(
 ) -> Result<(), E> {
     const OFTEN: u64 = 32;
     const A_WHILE: std::time::Duration = std::time::Duration::from_millis(20);
-    let mut said = Lsn::ZERO;
+    let (mut seen, mut said) = (Lsn::ZERO, Lsn::ZERO);
     while go_on() {
         let expected = reader.position();
         let read = match reader.wait_next(Some(A_WHILE)) {
@@ -184,7 +185,7 @@ pub(super) fn follow<E: From<Error>>(
             }
             Err(error) => return Err(error.into()),
         };
-        let seen = reader.position().prev();
+        seen = read.unwrap_or(seen);
         if seen > said && (read.is_none() || seen.0 >= said.0 + OFTEN) {
             say(Word::Acknowledged(seen))?;
             said = seen;
@@ -329,7 +330,7 @@ mod tests {
         let log = open(dir.path());
         let mut ledger = Ledger::new(SEED);
         write(&log, &mut ledger, 50);
-        let said = |script: Script| {
+        let said = |from: Lsn, script: Script| {
             let mut said = Vec::new();
             let turns = std::cell::Cell::new(0);
             let go_on = || turns.replace(turns.get() + 1) < log.last_lsn().0 + 3;
@@ -337,14 +338,15 @@ mod tests {
                 said.push(word);
                 Ok::<(), Error>(())
             };
-            follow(log.reader(), |_| script, say, go_on).unwrap();
+            follow(log.reader_at(from), |_| script, say, go_on).unwrap();
             said
         };
         let script = ledger.script_of(Lsn(1));
-        let right = said(script);
+        let right = said(Lsn(1), script);
         assert_eq!(right.last(), Some(&Word::Acknowledged(log.last_lsn())));
         assert!(!right.iter().any(|word| matches!(word, Word::Wrong(_))), "{right:?}");
-        let wrong = said(Script { round: 9, ..script });
+        let wrong = said(Lsn(1), Script { round: 9, ..script });
         assert!(wrong.iter().any(|word| matches!(word, Word::Wrong(_))), "{wrong:?}");
+        assert_eq!(said(log.last_lsn().next().next(), script), [], "it stands behind a record that is not there");
     }
 }

@@ -28,14 +28,15 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let log = open(args, &out)?;
     victim::say(&out, Word::Ready(log.start_lsn(), log.last_lsn()))?;
     let (kick, kicked) = sync_channel(1);
-    let next = Mutex::new(log.last_lsn().next());
+    let first = log.last_lsn().next();
+    let next = Mutex::new(first);
     let writer = Writer { script, log: &log, out: &out, next: &next, kick };
     std::thread::scope(|scope| {
         for thread in 0..args.threads {
             let writer = &writer;
             scope.spawn(move || or_exit(writer.write(Noise(args.seed ^ args.round << 32 ^ thread))));
         }
-        scope.spawn(|| or_exit(follow(log.reader_at(log.last_lsn().next()), |_| script, |w| victim::say(&out, w), || true)));
+        scope.spawn(|| or_exit(follow(log.reader_at(first), |_| script, |w| victim::say(&out, w), || true)));
         or_exit(cut(&log, &out, Noise(args.seed ^ args.round << 32 ^ args.threads), &kicked));
     });
     Ok(Status::Fine)
