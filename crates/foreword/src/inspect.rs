@@ -21,7 +21,6 @@ use std::collections::BTreeMap;
 use std::iter::FusedIterator;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
@@ -95,15 +94,7 @@ pub fn segments(dir: impl AsRef<Path>) -> Result<Vec<SegmentInfo>> {
 /// As [`segments`].
 pub fn segments_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<Vec<SegmentInfo>> {
     let dir = Dir { disk, path: dir.as_ref().to_owned() };
-    let mut patience = 20;
-    loop {
-        match segments_now(&dir) {
-            // Files come and go while a writer works.
-            Err(Error::Io { .. }) if patience > 0 && dir.has_writer()? => patience -= 1,
-            looked => return looked,
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    dir.look(|looked| Ok(matches!(looked, Err(Error::Io { .. }))), |_| segments_now(&dir))
 }
 
 /// Who has a log open for writing.

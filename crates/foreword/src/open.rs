@@ -17,7 +17,7 @@ use crate::format::{
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::segment::{Dir, Found, IDENTITY, Names, Segment, at_once, holder_text, segment_name, within_reach};
+use crate::segment::{Dir, Found, IDENTITY, Names, Segment, at_once, lock_text, segment_name, within_reach};
 use crate::stats::RecoveryReport;
 use crate::{Error, Lsn, Options, Result};
 
@@ -46,9 +46,8 @@ fn open_or_leave(options: &Options, dir: &Dir) -> Result<Opened> {
     let lock = dir.lock()?;
     // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
     let names = look_before(options, dir)?;
-    // Always as long, over what the last one wrote: to cut a file takes longer. Only people read it: that there is no room for it is no reason to refuse.
-    let text = format!("{:20}\n", holder_text(std::process::id()));
-    let _ = lock.write_at(&[io::IoSlice::new(text.as_bytes())], 0);
+    // (That there is no room for it is no reason to refuse.)
+    let _ = lock.write_at(&[io::IoSlice::new(lock_text(std::process::id()).as_bytes())], 0);
     // Who wants damage mended means all of it, not only what lies on the way to the end.
     let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
     let found = recovery::survey(dir, names, depth, &[], &mut |_, _| {})?;

@@ -45,10 +45,21 @@ pub(crate) fn segment_name(epoch: u64) -> String {
 /// Where the file cannot be read while it is locked (Windows).
 pub(crate) const UNKNOWN_HOLDER: &str = "by an unknown process";
 
-/// What a writer puts into `LOCK`.
+/// How a writer names itself in `LOCK`.
 pub(crate) fn holder_text(process: u32) -> String {
     format!("process {process}")
 }
+
+/// What a writer puts into `LOCK`: who it is, for people, and since when, so that no two openings write the same. Always as long: it goes over what the last
+/// one wrote, and to cut a file takes longer.
+pub(crate) fn lock_text(process: u32) -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    format!("{:20}\nsince {since:020}\n", holder_text(process))
+}
+
+/// So often it is looked at a log that a writer changes meanwhile, and so long is waited between.
+const LOOKS: u32 = 20;
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 fn parse_segment_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
@@ -124,15 +135,19 @@ impl Dir {
         Err(Error::Locked { dir: self.path.clone(), holder: self.holder() })
     }
 
+    /// What the lock's holder, or the last that was, wrote into it.
+    fn read_lock(&self) -> io::Result<String> {
+        let file = self.disk.open(&self.file(LOCK), Access::Read)?;
+        let mut text = [0; 100];
+        let n = file.read_full_at(&mut text, 0)?;
+        Ok(String::from_utf8_lossy(&text[..n]).into_owned())
+    }
+
     /// What the lock's holder wrote of itself.
     pub(crate) fn holder(&self) -> String {
-        let read = || -> io::Result<String> {
-            let file = self.disk.open(&self.file(LOCK), Access::Read)?;
-            let mut text = [0; 100];
-            let n = file.read_full_at(&mut text, 0)?;
-            Ok(String::from_utf8_lossy(&text[..n]).lines().next().unwrap_or_default().trim().to_owned())
-        };
-        read().ok().filter(|text| !text.is_empty()).unwrap_or_else(|| UNKNOWN_HOLDER.into())
+        let text = self.read_lock().unwrap_or_default();
+        let holder = text.lines().next().unwrap_or_default().trim();
+        if holder.is_empty() { UNKNOWN_HOLDER.into() } else { holder.to_owned() }
     }
 
     pub(crate) fn has_writer(&self) -> Result<bool> {
@@ -141,6 +156,27 @@ impl Dir {
             // Listing it will say what it is.
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => Ok(false),
             locked => locked.doing("ask for the writer's lock", &path),
+        }
+    }
+
+    /// Looks at a log in which a writer may be at work, or come and go meanwhile: files appear and vanish, and what is read of them at different times need not
+    /// fit together. So what cannot be relied on then, as `doubtful` tells, only counts if no writer was there, or after many looks. `look` is told whether one is.
+    pub(crate) fn look<T>(
+        &self,
+        doubtful: impl Fn(&Result<T>) -> Result<bool>,
+        mut look: impl FnMut(bool) -> Result<T>,
+    ) -> Result<T> {
+        // Who has the lock has written into it before it changed anything else.
+        let writers = || Ok((self.has_writer()?, self.read_lock().ok()));
+        let mut left = LOOKS;
+        loop {
+            let before = writers()?;
+            let looked = look(before.0);
+            if left == 0 || !doubtful(&looked)? || (!before.0 && writers()? == before) {
+                return looked;
+            }
+            left -= 1;
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 

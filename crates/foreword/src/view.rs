@@ -152,26 +152,17 @@ impl View {
 
 impl State {
     fn look(dir: &Dir, before: Option<&State>) -> Result<State> {
-        // Files come and go while a writer works: what fails on one look is tried on another.
-        let mut patience = 20;
-        loop {
-            let looked = if dir.has_writer()? { State::live(dir, before) } else { State::settled(dir, before) };
-            match looked {
-                Err(Error::Io { .. } | Error::Corruption(_)) if patience > 0 && dir.has_writer()? => patience -= 1,
-                looked => return looked,
-            }
-            std::thread::sleep(POLL);
-        }
+        let doubtful = |looked: &Result<State>| match looked {
+            // (With a writer, what is readable is what it says is durable; without, what was read is taken for the end of the log.)
+            Ok(state) => Ok(!state.live),
+            Err(error) => Ok(matches!(error, Error::Io { .. } | Error::Corruption(_))),
+        };
+        dir.look(doubtful, |writer| if writer { State::live(dir, before) } else { State::settled(dir, before) })
     }
 
     fn settled(dir: &Dir, before: Option<&State>) -> Result<State> {
         let survey = recovery::survey(dir, dir.names()?, Depth::Tail, &[], &mut |_, _| {})?;
-        let Some(survey) = survey else { return Err(Error::NotFound { dir: dir.path.clone() }) };
-        // A writer that came meanwhile has changed what was read.
-        if dir.has_writer()? {
-            return State::live(dir, before);
-        }
-        Ok(State::from_survey(survey, before))
+        survey.map(|survey| State::from_survey(survey, before)).ok_or_else(|| Error::NotFound { dir: dir.path.clone() })
     }
 
     fn from_survey(survey: Survey, before: Option<&State>) -> State {
@@ -360,23 +351,32 @@ pub fn verify(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Resu
 /// As [`verify`].
 pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
     let dir = Dir { disk, path: dir.as_ref().to_owned() };
-    if !dir.has_writer()? {
-        let Some(survey) = recovery::survey(&dir, dir.names()?, Depth::All, &[], progress)? else {
-            return Err(Error::NotFound { dir: dir.path });
-        };
-        if !dir.has_writer()? {
-            return Ok(VerifyReport {
-                id: survey.log,
-                start_lsn: survey.control.start,
-                last_lsn: survey.last_lsn(),
-                segments: survey.chain.len(),
-                checked_bytes: survey.scanned,
-                garbled_sectors: survey.garbled_behind,
-                lost: survey.control.lost(),
-                verdict: Some(survey.verdict),
-            });
-        }
-    }
+    let doubtful = |looked: &Result<VerifyReport>| match looked {
+        Ok(VerifyReport { verdict: Some(Verdict::Corruption(_)), .. }) | Err(Error::Io { .. }) => Ok(true),
+        // What a writer that is there now has written since is not in it.
+        Ok(report) => Ok(report.verdict.is_some() && dir.has_writer()?),
+        Err(_) => Ok(false),
+    };
+    dir.look(doubtful, |writer| if writer { verify_beside_writer(&dir, progress) } else { verify_at_rest(&dir, progress) })
+}
+
+fn verify_at_rest(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
+    let survey = recovery::survey(dir, dir.names()?, Depth::All, &[], progress)?;
+    let survey = survey.ok_or_else(|| Error::NotFound { dir: dir.path.clone() })?;
+    Ok(VerifyReport {
+        id: survey.log,
+        start_lsn: survey.control.start,
+        last_lsn: survey.last_lsn(),
+        segments: survey.chain.len(),
+        checked_bytes: survey.scanned,
+        garbled_sectors: survey.garbled_behind,
+        lost: survey.control.lost(),
+        verdict: Some(survey.verdict),
+    })
+}
+
+/// Reads all that the writer says is durable.
+fn verify_beside_writer(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
     let view = View::open_on(dir.disk.clone(), &dir.path)?;
     let mut reader = view.reader_at(Lsn::ZERO);
     let (start_lsn, last_lsn) = (view.start_lsn(), view.last_lsn()?);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use foreword::disk::{Access, Disk, DiskFile};
-use foreword::{DamageKind, Error, Log, Lsn, OnDamage, Options, SyncPolicy, Verdict};
+use foreword::{DamageKind, Error, Log, Lsn, OnDamage, Options, SyncPolicy, Verdict, View};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
@@ -25,6 +25,7 @@ const CONTINUED: u8 = 2;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Op {
     Lock,
+    OpenForReading,
     Allocate(u64),
     Write,
 }
@@ -69,6 +70,9 @@ impl Disk for Hooked {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        if access == Access::Read {
+            (self.1)(Op::OpenForReading, &name(path))?;
+        }
         let file = Disk::open(&self.0, path, access)?;
         Ok(Box::new(HookedFile { file, name: name(path), hook: self.1.clone() }))
     }
@@ -951,5 +955,46 @@ fn recovery_reads_one_segment_of_what_was_closed_before_the_kill() {
         assert_eq!((report.verdict.name(), report.last_lsn), ("unclosed", Lsn(records + 2)));
         assert!(report.scanned_bytes <= 256 << 10, "{} bytes were read of {records} records", report.scanned_bytes);
         assert_eq!(collect(log.iter(Lsn::ZERO)).0.len() as u64, records + 2);
+    }
+}
+
+#[test]
+fn a_writer_that_comes_and_goes_while_a_log_is_looked_at_makes_no_damage_of_it() {
+    const BEFORE: u64 = 12;
+    let options = |disk: &MemDisk| Options::new().segment_bytes(64 << 10).background(false).disk(Arc::new(disk.clone()));
+    let commit = |log: &Log, lsns: std::ops::RangeInclusive<u64>| {
+        lsns.for_each(|lsn| assert_eq!(log.commit(&[7; 9000]).unwrap(), Lsn(lsn)))
+    };
+    let made = MemDisk::default();
+    let log = options(&made).open(MEM).unwrap();
+    commit(&log, 1..=BEFORE);
+    log.close().unwrap();
+    // It comes just before a file is opened, whichever, drops segments and begins others.
+    for at in 0.. {
+        let disks: [_; 3] = std::array::from_fn(|_| MemDisk::new(&made.files()));
+        let visits = disks.clone().map(|disk| {
+            let (opened, options) = (AtomicU64::new(0), options(&disk));
+            hooked(&disk, move |op, _| {
+                if op == Op::OpenForReading && opened.fetch_add(1, Ordering::Relaxed) == at {
+                    let log = options.clone().open(MEM).unwrap();
+                    commit(&log, BEFORE + 1..=2 * BEFORE);
+                    log.truncate_front(Lsn(BEFORE)).unwrap();
+                    log.close().unwrap();
+                }
+                Ok(())
+            })
+        });
+        let [viewed, verified, listed] = visits;
+        let view = View::open_on(viewed, MEM).unwrap();
+        let report = foreword::verify_on(verified, MEM, &mut |_, _| {}).unwrap();
+        foreword::inspect::segments_on(listed, MEM).unwrap();
+        assert_eq!(report.verdict, Some(Verdict::Clean), "a writer came at the opening of file {at}");
+        let seen = (view.last_lsn().unwrap(), view.verdict());
+        let visited = disks.map(|disk| foreword::verify_on(Arc::new(disk), MEM, &mut |_, _| {}).unwrap().last_lsn.0 > BEFORE);
+        assert_eq!(seen, (Lsn(if visited[0] { 2 * BEFORE } else { BEFORE }), Some(Verdict::Clean)), "file {at}");
+        if visited == [false; 3] {
+            assert!(at > 10, "files are opened for reading");
+            break;
+        }
     }
 }
