@@ -236,8 +236,12 @@ impl Shared {
         Ok((state, first))
     }
 
-    /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much.
+    /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much, and that the next segment is prepared.
     pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
+        if self.wants_spare(&state) {
+            // (Where somebody waits, each flight that lands sees to it.)
+            self.kick.notify_all();
+        }
         while state.assembler.placed_bytes() >= WRITE_AT {
             let flying = state.flying();
             if self.options.background && flying == 0 {
@@ -512,7 +516,7 @@ impl Shared {
         self.lock()
     }
 
-    /// If somebody waits for a flight that nobody leads: where they sleep. One of them is to be woken.
+    /// If somebody waits for a flight that nobody leads: where they sleep. One of them is to be woken. (All who take turns there are told; the first of them to get the lock leads.)
     fn next_leader(&self, state: &State) -> Option<&WaitWord> {
         let waiting = !state.assembler.is_empty() || state.launched_synced < state.assembler.next_lsn().prev();
         let slot = (waiting && state.gathering.is_none()).then(|| &self.slots[state.next_flight as usize % SLOTS])?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::assemble::{Assembler, Urgency};
+use crate::assemble::{Assembler, FrameBuf, Urgency};
 use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, DiskFile, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
@@ -223,9 +223,8 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
 /// again, before anything is built on it.
 fn rewrite_link(dir: &Dir, log: LogId, epoch: u64) -> Result<()> {
     let Ok((segment, _)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(()) };
-    let mut link = Vec::new();
-    let Found::Frame(header) = segment.frame(LINK_BLOCK, segment.data_end(), &mut link)? else { return Ok(()) };
-    link.resize(header.frame_len(), 0);
+    let Found::Frame(header) = segment.frame(LINK_BLOCK, segment.data_end(), &mut Vec::new())? else { return Ok(()) };
+    let mut link = FrameBuf::zeroed(header.frame_len());
     segment.read(LINK_BLOCK, &mut link)?; // As it lies on the disk, tags and all.
     segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&link)], true)
 }
@@ -238,7 +237,7 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
         Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
     };
     // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again.
-    let mut closed = vec![0; BLOCK];
+    let mut closed = FrameBuf::zeroed(BLOCK);
     segment.read(block - 1, &mut closed)?;
     if !bug::is(Bug::TrustClosed) {
         segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;

@@ -16,6 +16,9 @@ const WAKING: u64 = 8_000;
 /// Who yields the processor, and does not have it back after so long, has yielded it to other work: 1 ms, if not all committers need more.
 const ROUND_MIN: u64 = 1_000_000;
 
+/// After others were waited for in vain, nobody is for at least and at most so many flights.
+const COHORT_OFF: [u32; 2] = [2, 64];
+
 /// After it was seen that others need the processors, committers sleep for at least and at most so many flights.
 const TURNS_OFF: [u32; 2] = [16, 4096];
 
@@ -24,24 +27,40 @@ const TURNS_OFF: [u32; 2] = [16, 4096];
 pub(crate) struct Pace {
     /// How many commit at once, as far as seen: those waiting and those in the air.
     committers: u32,
-    /// Others were waited for in vain so many times in a row; so it is not tried for so many flights.
-    misses: u32,
-    skips: u32,
+    /// Others were waited for in vain.
+    cohort_off: Rest,
     /// What a flush takes.
     flush: u64,
     /// From one committer to the next, while a flight waits for them.
     between: u64,
     /// What it takes to wake all who commit at once.
     waking: u64,
-    /// For so many more flights committers sleep, though they are many; and for how many they did the last time, which is slowly forgotten.
-    turns_off: u32,
-    turns_off_before: u32,
+    /// Committers sleep, though they are many.
+    turns_off: Rest,
+}
+
+/// For how many flights more something is left alone that did not pay, and for how many it was the last time: it is for twice as many each time.
+#[derive(Debug, Default)]
+struct Rest {
+    left: u32,
+    last: u32,
+}
+
+impl Rest {
+    fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    fn again(&mut self, [least, most]: [u32; 2]) {
+        self.last = (2 * self.last).clamp(least, most);
+        self.left = self.last;
+    }
 }
 
 impl Pace {
     /// For how many committers the next flight waits.
     pub(crate) fn share(&self) -> u32 {
-        if self.skips > 0 || without(Choice::Cohort) {
+        if !self.cohort_off.is_over() || without(Choice::Cohort) {
             return 0;
         }
         // More than come while a flush takes are not waited for: the next can leave with them just when this one lands.
@@ -57,8 +76,9 @@ impl Pace {
     /// Whether committers take turns on the processors until they are durable, rather than sleep: where waking so many costs more than what all processors
     /// could idle for during a flush.
     pub(crate) fn takes_turns(&self, processors: impl FnOnce() -> usize) -> bool {
-        let rested = self.turns_off == 0 && self.flush > 0 && !without(Choice::Turns);
-        rested && self.waking >= self.flush && self.waking >= self.flush.saturating_mul(processors() as u64)
+        let may = self.turns_off.is_over() && self.flush > 0 && !without(Choice::Turns);
+        // (One processor first: to ask how many there are takes time, the first time.)
+        may && self.waking >= self.flush && self.waking >= self.flush.saturating_mul(processors() as u64)
     }
 
     /// Within what time each of them has had its turn, and how long one goes on before it sleeps after all: then the disk stalls, or the leader waits for a
@@ -69,9 +89,8 @@ impl Pace {
 
     /// Who took turns did not get the processor back soon, or waited for too long: others need it. For a while committers sleep, and for longer each time.
     pub(crate) fn crowded_out(&mut self) {
-        if self.turns_off == 0 {
-            self.turns_off = (2 * self.turns_off_before).clamp(TURNS_OFF[0], TURNS_OFF[1]);
-            self.turns_off_before = self.turns_off;
+        if self.turns_off.is_over() {
+            self.turns_off.again(TURNS_OFF);
         }
     }
 
@@ -83,16 +102,21 @@ impl Pace {
         } else if came > 0 {
             follow(&mut self.between, nanos / u64::from(came));
         }
-        self.misses = if 2 * waiting > share { 0 } else { (self.misses + 1).min(6) };
-        self.skips = if self.misses == 0 { 0 } else { 1 << self.misses };
+        if 2 * waiting > share {
+            self.cohort_off = Rest::default();
+        } else {
+            self.cohort_off.again(COHORT_OFF);
+        }
     }
 
     /// A flight leaves.
     pub(crate) fn launched(&mut self) {
-        self.skips = self.skips.saturating_sub(1);
-        match self.turns_off {
-            0 => self.turns_off_before -= self.turns_off_before.div_ceil(64),
-            left => self.turns_off = left - 1,
+        if self.turns_off.is_over() {
+            // It goes well: slowly that is forgotten which made it rest.
+            self.turns_off.last -= self.turns_off.last.div_ceil(64);
+        }
+        for rest in [&mut self.cohort_off, &mut self.turns_off] {
+            rest.left = rest.left.saturating_sub(1);
         }
     }
 

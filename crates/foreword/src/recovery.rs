@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::bug::{self, Bug};
@@ -120,7 +121,10 @@ enum LinkState {
 /// Read at once behind a break.
 const READ_BLOCKS: u32 = 64;
 
-/// So many threads look at a log's segments, if each has so many to look at: for few it takes longer to start one.
+/// Read at once behind the end of a closed log: little, for memory that is new to the process takes longer than the reading.
+const READ_BEHIND: u32 = 8;
+
+/// So many threads at most look at a log's segments: one more for each so many, since for few it takes longer to start one.
 const LOOKERS: usize = 4;
 const LOOKS_MIN: usize = 32;
 
@@ -624,9 +628,9 @@ enum Seal {
 /// By epoch, what a segment looks like; or why not even its header can be used.
 type Looked = Vec<(u64, std::result::Result<Slot, Damage>)>;
 
-fn look_at(dir: &Dir, log: Option<LogId>, epochs: &[u64]) -> Result<Looked> {
+fn look_at(dir: &Dir, log: Option<LogId>, epochs: impl Iterator<Item = u64>) -> Result<Looked> {
     let (mut beginning, mut buf) = ([0; (LINK_BLOCK as usize + 1) * BLOCK], Vec::new());
-    let mut look = |epoch| {
+    let look = |epoch| {
         let (segment, short) = match dir.open_segment_reading(log, epoch, Access::Read, &mut beginning)? {
             Ok(found) => found,
             Err(damage) => return Ok((epoch, Err(damage))),
@@ -650,7 +654,7 @@ fn look_at(dir: &Dir, log: Option<LogId>, epochs: &[u64]) -> Result<Looked> {
         };
         Ok((epoch, looked))
     };
-    epochs.iter().map(|&epoch| look(epoch)).collect()
+    epochs.map(look).collect()
 }
 
 struct Surveyor<'a> {
@@ -673,19 +677,18 @@ impl Surveyor<'_> {
         Ok(None)
     }
 
-    /// Opens every segment, and reads its header and its LINK. Where there are many, several threads do, since the disk and the processors can do more than one at once.
+    /// Opens every segment, and reads its header and its LINK. Where there are many, several threads do, since the disk and the processors can do more than
+    /// one at once. Each takes the next that nobody has: it may be a millisecond until a new thread has a processor, and nothing waits for it to begin.
     fn look_at_all(&mut self, log: Option<LogId>, names: &Names) -> Result<()> {
-        let (dir, share) = (self.dir, names.epochs.len().div_ceil(LOOKERS).max(LOOKS_MIN));
+        let (dir, taken) = (self.dir, AtomicUsize::new(0));
+        let untaken = || names.epochs.get(taken.fetch_add(1, Ordering::Relaxed)).copied();
+        let look = || look_at(dir, log, std::iter::from_fn(untaken));
+        let others = (names.epochs.len() / LOOKS_MIN).min(LOOKERS - 1);
         let looked: Vec<_> = thread::scope(|scope| {
-            let start = |some| (some, thread::Builder::new().spawn_scoped(scope, move || look_at(dir, log, some)).ok());
-            let mut shares = names.epochs.chunks(share);
-            let first = shares.next().unwrap_or_default();
-            let others: Vec<_> = shares.map(start).collect();
-            let finish = |(some, thread): (_, Option<thread::ScopedJoinHandle<'_, _>>)| match thread {
-                Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                None => look_at(dir, log, some),
-            };
-            std::iter::once(look_at(dir, log, first)).chain(others.into_iter().map(finish)).collect::<Result<_>>()
+            let others: Vec<_> = (0..others).map_while(|_| thread::Builder::new().spawn_scoped(scope, look).ok()).collect();
+            let finish =
+                |other: thread::ScopedJoinHandle<'_, _>| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            std::iter::once(look()).chain(others.into_iter().map(finish)).collect::<Result<_>>()
         })?;
         for (epoch, looked) in looked.into_iter().flatten() {
             match looked {
@@ -862,12 +865,14 @@ impl Surveyor<'_> {
             return Ok(None);
         }
         // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind what it found.
-        let behind = written + 1;
-        buf.resize(format::FRAME_BLOCKS_MAX.min(slot.blocks - 1 - behind) as usize * BLOCK, 0);
-        let read = segment.read(behind, &mut buf)?;
-        let sectors = buf[..read].chunks_exact(SECTOR).zip(u64::from(behind) * (BLOCK / SECTOR) as u64..);
-        if read < buf.len() || sectors.into_iter().any(|(s, i)| segment.binding.classify(i, s) != Sector::Unwritten) {
-            return Ok(None);
+        let end = (slot.blocks - 1).min(written + 1 + format::FRAME_BLOCKS_MAX);
+        for block in (written + 1..end).step_by(READ_BEHIND as usize) {
+            buf.resize(READ_BEHIND.min(end - block) as usize * BLOCK, 0);
+            let read = segment.read(block, &mut buf)?;
+            let mut sectors = buf.chunks_exact(SECTOR).zip(u64::from(block) * (BLOCK / SECTOR) as u64..);
+            if read < buf.len() || sectors.any(|(s, i)| segment.binding.classify(i, s) != Sector::Unwritten) {
+                return Ok(None);
+            }
         }
         adopt(control, new);
         scan.at = Position::new(tip.epoch, written + 1);

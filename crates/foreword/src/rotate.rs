@@ -13,8 +13,12 @@ use crate::segment::Fill;
 use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
 
-/// How far into its segment a log is when the next begins to be prepared, and when that should be filled.
-const PREPARE_AT: f32 = 0.25;
+/// How far into its segment a log is when the next begins to be prepared: not at once, for commits that have just gone on in this one flush two segments, and
+/// are not to meet the first zeros, too.
+const PREPARE_AT: f32 = 0.05;
+/// The same for a log of one segment, which may never fill it.
+const PREPARE_FIRST_AT: f32 = 0.25;
+/// ... and when the next should be filled.
 const FILLED_AT: f32 = 0.75;
 /// More bytes for each flush than this are bulk.
 const BULK: u64 = 256 << 10;
@@ -101,11 +105,11 @@ impl Shared {
 
     /// Whether the background should prepare a segment now.
     pub(crate) fn wants_spare(&self, state: &State) -> bool {
-        // A log that has never filled a segment may never fill this one.
         !state.preparing
             && state.spares.is_empty()
             && state.failed.is_none()
-            && (state.assembler.fill() > PREPARE_AT || self.chain().entries.len() > 1)
+            && state.assembler.fill() > PREPARE_AT
+            && (state.assembler.fill() > PREPARE_FIRST_AT || self.chain().entries.len() > 1)
     }
 
     /// Brings the chain up to date with the assembler, which has gone on in other segments.

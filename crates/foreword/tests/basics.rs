@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foreword::{Durability, Error, Log, Lsn, OnDamage, Options, SyncPolicy, Verdict, View};
 
@@ -227,6 +227,49 @@ fn a_view_follows_a_live_writer() {
         assert_eq!((r.lsn, r.data), (Lsn(i), &record(i)[..]));
     }
     log.close().unwrap();
+}
+
+#[test]
+fn the_next_segment_is_not_prepared_while_commits_flush_the_rotation() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Options::new().segment_bytes(1 << 20).open(dir.path()).unwrap();
+    let segments = || {
+        let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains(".seg")).count()
+    };
+    // (What is prepared for the first segment comes later still.)
+    while log.stats().rotations < 2 {
+        log.commit(b"a block each").unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(segments(), 3, "two are full, one has just been begun");
+    (0..20).for_each(|_| _ = log.commit(b"a block each").unwrap());
+    let since = Instant::now();
+    while log.stats().segments_prepared == 0 {
+        assert!(since.elapsed() < Duration::from_secs(10), "the next is prepared in time");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn the_next_segment_is_prepared_for_appends_that_nobody_waits_for() {
+    // A frame is full, which is enough for the next segment to begin; but nothing is written yet, so that no flight that lands sees to it.
+    let dir = tempfile::tempdir().unwrap();
+    let log = Options::new().segment_bytes(1 << 20).sync(SyncPolicy::manual()).open(dir.path()).unwrap();
+    let append = || _ = log.append(&[7; 10_000]).unwrap();
+    for rotations in 0..10 {
+        while log.stats().rotations == rotations {
+            append();
+        }
+        // The thread that prepares has looked once, and sleeps.
+        std::thread::sleep(Duration::from_millis(5));
+        (0..40).for_each(|_| append());
+        let since = Instant::now();
+        while log.stats().segments_prepared == 0 {
+            assert!(since.elapsed() < Duration::from_secs(10), "the next is prepared before it is needed");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 #[test]

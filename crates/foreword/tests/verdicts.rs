@@ -668,6 +668,30 @@ fn row_18_garbled_sectors_behind_the_end() {
 }
 
 #[test]
+fn row_18_a_clean_close_is_trusted_with_64_unwritten_blocks_behind_it() {
+    // In a segment with room for more blocks behind the end, and in one that ends before.
+    for (blocks, looked_at) in [(128, 64), (16, 15 - 5)] {
+        let options = small().segment_bytes(blocks * BLOCK as u64);
+        let dir = tempfile::tempdir().unwrap();
+        let log = options.clone().open(dir.path()).unwrap();
+        commit(&log, 1..3);
+        log.close().unwrap();
+        let closed = Files::read(dir.path());
+        assert_eq!((closed.frame(1, 4).unwrap().flags, closed.frame(1, 4).unwrap().kind), (4, MARK));
+        let sectors = looked_at * (BLOCK / SECTOR);
+        // (In the first one a frame should begin: that is row 8.)
+        for sector in (1..sectors).step_by(7).chain([sectors - 1]) {
+            let mut garbled = closed.clone();
+            garbled.segment(1)[5 * BLOCK + sector * SECTOR + 500] = 1;
+            let dir = garbled.dir();
+            let log = options.clone().open(dir.path()).unwrap();
+            assert_eq!(log.recovery().garbled_sectors, 1, "sector {sector} of {blocks} blocks");
+            same(&collect(log.iter(Lsn::ZERO)).0, &numbered(1..=2));
+        }
+    }
+}
+
+#[test]
 fn row_19_torn_rotation() {
     // The seal was written, and then nothing: the next file is prepared.
     let mut files = Files::crashed(|log| commit(log, 1..9));
