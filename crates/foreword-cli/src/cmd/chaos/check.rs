@@ -13,6 +13,8 @@ pub(super) struct Ledger {
     ends: Vec<Lsn>,
     /// This record and all before it must be there.
     pub(super) acknowledged: Lsn,
+    /// What said so.
+    acknowledged_by: String,
     /// The log may start here at the latest, and must start here at the earliest.
     cutting: Lsn,
     cut: Lsn,
@@ -47,7 +49,15 @@ impl Found {
 
 impl Ledger {
     pub(super) fn new(seed: u64) -> Ledger {
-        Ledger { seed, ends: Vec::new(), acknowledged: Lsn::ZERO, cutting: Lsn::FIRST, cut: Lsn::FIRST, wrong: Vec::new() }
+        Ledger {
+            seed,
+            ends: Vec::new(),
+            acknowledged: Lsn::ZERO,
+            acknowledged_by: String::new(),
+            cutting: Lsn::FIRST,
+            cut: Lsn::FIRST,
+            wrong: Vec::new(),
+        }
     }
 
     /// How many writers were killed.
@@ -69,7 +79,8 @@ impl Ledger {
 
     pub(super) fn hear(&mut self, word: Word) {
         match word {
-            Word::Acknowledged(lsn) => self.acknowledged = self.acknowledged.max(lsn),
+            Word::Acknowledged(lsn, by) if lsn > self.acknowledged => (self.acknowledged, self.acknowledged_by) = (lsn, by),
+            Word::Acknowledged(..) => {}
             Word::Cutting(lsn) => self.cutting = self.cutting.max(lsn),
             Word::Cut(lsn) => self.cut = self.cut.max(lsn),
             Word::Ready(start, last) => {
@@ -92,7 +103,9 @@ impl Ledger {
 
     /// There is no log.
     pub(super) fn check_none(&self) -> Found {
-        Found { start: Lsn::FIRST, lost: self.acknowledged.0, wrong: self.wrong.clone(), ..Found::default() }
+        let mut found = Found { start: Lsn::FIRST, wrong: self.wrong.clone(), ..Found::default() };
+        self.check_end(&mut found);
+        found
     }
 
     /// Reads the whole log from its start, which is told by who opened it.
@@ -112,9 +125,18 @@ impl Ledger {
                 }
             }
         }
-        found.lost += self.acknowledged.0.saturating_sub(found.last.0);
+        self.check_end(&mut found);
         self.check_units(&mut found);
         found
+    }
+
+    fn check_end(&self, found: &mut Found) {
+        if self.acknowledged > found.last {
+            found.lost += self.acknowledged.0 - found.last.0;
+            let Ledger { acknowledged, acknowledged_by, .. } = self;
+            found
+                .complain(format!("LSN {acknowledged} was acknowledged ({acknowledged_by}), and the log ends at {}", found.last));
+        }
     }
 
     fn check_record(&self, lsn: Lsn, data: &[u8], found: &mut Found) {
@@ -154,9 +176,10 @@ pub(super) fn difference(expected: &[u8], data: &[u8]) -> Option<String> {
     Some(format!("{} bytes, not {}, and other ones from byte {at} on", data.len(), expected.len()))
 }
 
-/// Reads along while the log grows, until it is told to stop. What a reader shows is durable: so it counts as acknowledged. (Where it stands says nothing:
-/// that may be beyond what is durable.)
+/// Reads along while the log grows, until it is told to stop; `who` reads. What a reader shows is durable: so it counts as acknowledged. (Where it stands says
+/// nothing: that may be beyond what is durable.)
 pub(super) fn follow<E: From<Error>>(
+    who: &str,
     mut reader: Reader,
     script_of: impl Fn(Lsn) -> Script,
     mut say: impl FnMut(Word) -> Result<(), E>,
@@ -187,7 +210,7 @@ pub(super) fn follow<E: From<Error>>(
         };
         seen = read.unwrap_or(seen);
         if seen > said && (read.is_none() || seen.0 >= said.0 + OFTEN) {
-            say(Word::Acknowledged(seen))?;
+            say(Word::Acknowledged(seen, who.to_owned()))?;
             said = seen;
         }
     }
@@ -214,7 +237,7 @@ mod tests {
             let next = log.last_lsn().next();
             log.commit_batch(&ledger.script_of(next).unit(next)).unwrap();
         }
-        ledger.hear(Word::Acknowledged(log.last_lsn()));
+        ledger.hear(Word::Acknowledged(log.last_lsn(), "commit_batch".to_owned()));
     }
 
     fn check(dir: &std::path::Path, ledger: &Ledger) -> Found {
@@ -271,6 +294,7 @@ mod tests {
     fn an_acknowledged_record_that_was_deleted_is_missed() {
         let one = found(|log, _| log.truncate_back(log.last_lsn()).unwrap());
         assert_eq!(one.lost, 1, "{one:?}");
+        assert!(one.wrong[0].contains("was acknowledged (commit_batch), and the log ends at"), "{one:?}");
         let all = found(|log, _| log.truncate_back(Lsn(1)).unwrap());
         assert!(all.lost >= 200, "{all:?}");
         let front = found(|log, _| _ = log.truncate_front(Lsn(120)).unwrap());
@@ -338,12 +362,12 @@ mod tests {
                 said.push(word);
                 Ok::<(), Error>(())
             };
-            follow(log.reader_at(from), |_| script, say, go_on).unwrap();
+            follow("a reader", log.reader_at(from), |_| script, say, go_on).unwrap();
             said
         };
         let script = ledger.script_of(Lsn(1));
         let right = said(Lsn(1), script);
-        assert_eq!(right.last(), Some(&Word::Acknowledged(log.last_lsn())));
+        assert_eq!(right.last(), Some(&Word::Acknowledged(log.last_lsn(), "a reader".to_owned())));
         assert!(!right.iter().any(|word| matches!(word, Word::Wrong(_))), "{right:?}");
         let wrong = said(Lsn(1), Script { round: 9, ..script });
         assert!(wrong.iter().any(|word| matches!(word, Word::Wrong(_))), "{wrong:?}");

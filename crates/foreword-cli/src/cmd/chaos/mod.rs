@@ -31,6 +31,7 @@ pub(crate) mod worker;
 const TICK: Duration = Duration::from_millis(2);
 /// How long it may take until something is acknowledged, on a disk that has room.
 const PATIENCE: Duration = Duration::from_secs(30);
+const OTHER_READER: &str = "a reader in another process than the writer's";
 /// Kills that are to hit the opening of the log come within this time.
 const OPENING: Duration = Duration::from_millis(20);
 
@@ -361,14 +362,14 @@ fn watch(log: &Path, ledger: &Ledger, heard: &Mutex<Heard>, reading: &AtomicBool
     while go_on() {
         let watched = match View::open(log) {
             Err(error) => Err(error),
-            Ok(view) => follow(view.reader_at(ledger.end().next()), |lsn| ledger.script_of(lsn), say, go_on),
+            Ok(view) => follow(OTHER_READER, view.reader_at(ledger.end().next()), |lsn| ledger.script_of(lsn), say, go_on),
         };
         match watched {
             Ok(()) => {}
             // There is no log yet.
             Err(Error::NotFound { .. }) => std::thread::sleep(TICK),
             Err(error) => {
-                return lock(heard).hear(Word::Wrong(format!("a reader in another process than the writer's: {error}")));
+                return lock(heard).hear(Word::Wrong(format!("{OTHER_READER}: {error}")));
             }
         }
     }

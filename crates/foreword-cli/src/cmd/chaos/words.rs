@@ -8,8 +8,8 @@ use foreword::Lsn;
 pub(super) enum Word {
     /// The log is open, with the records from one LSN to another.
     Ready(Lsn, Lsn),
-    /// This record was acknowledged, and so all before it: they survive a kill.
-    Acknowledged(Lsn),
+    /// This record was acknowledged, and so all before it: they survive a kill. By what: a call of the log, or a reader that showed it.
+    Acknowledged(Lsn, String),
     /// The records before this one will be dropped.
     Cutting(Lsn),
     /// They are.
@@ -24,7 +24,7 @@ impl fmt::Display for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Word::Ready(start, last) => write!(f, "ready {start} {last}"),
-            Word::Acknowledged(lsn) => write!(f, "acknowledged {lsn}"),
+            Word::Acknowledged(lsn, by) => write!(f, "acknowledged {lsn} {by}"),
             Word::Cutting(lsn) => write!(f, "cutting {lsn}"),
             Word::Cut(lsn) => write!(f, "cut {lsn}"),
             Word::Full => f.write_str("full"),
@@ -42,7 +42,10 @@ impl Word {
                 let (start, last) = rest.split_once(' ')?;
                 Word::Ready(lsn(start)?, lsn(last)?)
             }
-            "acknowledged" => Word::Acknowledged(lsn(rest)?),
+            "acknowledged" => {
+                let (record, by) = rest.split_once(' ')?;
+                Word::Acknowledged(lsn(record)?, by.to_owned())
+            }
             "cutting" => Word::Cutting(lsn(rest)?),
             "cut" => Word::Cut(lsn(rest)?),
             "full" => Word::Full,
@@ -60,7 +63,7 @@ mod tests {
     fn every_word_is_understood_as_it_was_said() {
         let words = [
             Word::Ready(Lsn(7), Lsn(12)),
-            Word::Acknowledged(Lsn(3)),
+            Word::Acknowledged(Lsn(3), "a reader".to_owned()),
             Word::Cutting(Lsn(4)),
             Word::Cut(Lsn(5)),
             Word::Full,
@@ -69,7 +72,7 @@ mod tests {
         for word in words {
             assert_eq!(Word::parse(&word.to_string()), Some(word));
         }
-        for nonsense in ["", "ready 7", "acknowledged", "acknowledged x", "acknowledged 12 7", "acknow"] {
+        for nonsense in ["", "ready 7", "acknowledged", "acknowledged x sync", "acknowledged 12", "acknow"] {
             assert_eq!(Word::parse(nonsense), None, "{nonsense}");
         }
     }

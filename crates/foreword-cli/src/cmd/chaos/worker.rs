@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
             let writer = &writer;
             scope.spawn(move || or_exit(writer.write(Noise(args.seed ^ args.round << 32 ^ thread))));
         }
-        scope.spawn(|| or_exit(follow(log.reader_at(first), |_| script, |w| victim::say(&out, w), || true)));
+        scope.spawn(|| or_exit(follow("a reader", log.reader_at(first), |_| script, |w| victim::say(&out, w), || true)));
         or_exit(cut(&log, &out, Noise(args.seed ^ args.round << 32 ^ args.threads), &kicked));
     });
     Ok(Status::Fine)
@@ -85,7 +85,8 @@ enum How {
 enum Appended {
     InMemory,
     Promised(Commit),
-    Safe,
+    /// By this call.
+    Safe(&'static str),
 }
 
 impl Writer<'_> {
@@ -99,7 +100,8 @@ impl Writer<'_> {
                 _ => How::Commit,
             };
             match self.append(how) {
-                Ok(safe) => safe.map_or(Ok(()), |lsn| victim::say(self.out, Word::Acknowledged(lsn)))?,
+                Ok(Some((lsn, by))) => victim::say(self.out, Word::Acknowledged(lsn, by.to_owned()))?,
+                Ok(None) => {}
                 Err(Error::NoSpace { .. }) => {
                     victim::say(self.out, Word::Full)?;
                     // Somebody may have asked already.
@@ -111,20 +113,20 @@ impl Writer<'_> {
         }
     }
 
-    /// Appends the next unit: the LSN up to which the log has answered for all records.
-    fn append(&self, how: How) -> foreword::Result<Option<Lsn>> {
+    /// Appends the next unit: the LSN up to which the log has answered for all records, and by which call.
+    fn append(&self, how: How) -> foreword::Result<Option<(Lsn, &'static str)>> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let (first, unit) = (*next, self.script.unit(*next));
         let last = Lsn(first.0 + unit.len() as u64 - 1);
         let appended = match how {
             How::Await => self.log.commit_batch_async(&unit).map(Appended::Promised),
-            How::Commit => self.log.commit_batch(&unit).map(|_| Appended::Safe),
+            How::Commit => self.log.commit_batch(&unit).map(|_| Appended::Safe("commit_batch")),
             How::Append | How::Write | How::Sync => self.log.append_batch(&unit).map(|_| Appended::InMemory),
         };
         let appended = match (appended, &unit[..]) {
             // A checkpoint has room when nothing else does, now and then.
             (Err(Error::NoSpace { .. }), [record]) if record.len() <= CHECKPOINT_BYTES => {
-                self.log.commit_checkpoint(record).map(|_| Appended::Safe)?
+                self.log.commit_checkpoint(record).map(|_| Appended::Safe("commit_checkpoint"))?
             }
             (appended, _) => appended?,
         };
@@ -132,10 +134,10 @@ impl Writer<'_> {
         drop(next);
         // (Should the log give the unit another LSN than is its turn, its bytes will tell.)
         match (appended, how) {
-            (Appended::Safe, _) => Ok(Some(last)),
-            (Appended::Promised(commit), _) => pollster::block_on(commit).map(|_| Some(last)),
-            (Appended::InMemory, How::Write) => self.log.write().map(Some),
-            (Appended::InMemory, How::Sync) => self.log.sync_to(last).map(|()| Some(last)),
+            (Appended::Safe(call), _) => Ok(Some((last, call))),
+            (Appended::Promised(commit), _) => pollster::block_on(commit).map(|_| Some((last, "commit_batch_async"))),
+            (Appended::InMemory, How::Write) => self.log.write().map(|written| Some((written, "write"))),
+            (Appended::InMemory, How::Sync) => self.log.sync_to(last).map(|()| Some((last, "sync_to"))),
             (Appended::InMemory, _) => Ok(None),
         }
     }
