@@ -236,16 +236,8 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
         Ok((segment, _)) => Arc::new(segment),
         Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
     };
-    // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again.
-    let mut closed = FrameBuf::zeroed(BLOCK);
-    segment.read(block - 1, &mut closed)?;
-    if !bug::is(Bug::TrustClosed) {
-        segment.write(block - 1, &mut [io::IoSlice::new(&closed)], true)?;
-    }
-
     let mut entries = survey.chain.clone();
-    let mut assembler = Assembler::new(segment, options.segment_blocks(), block, survey.next_lsn);
-    let promise = Promise { position: survey.end, lsn: survey.last_lsn() };
+    let mut assembler = Assembler::new(segment.clone(), options.segment_blocks(), block, survey.next_lsn);
     // Spares that the last writer had prepared are what they were; but only the next epochs in a row are of use.
     let mut spares = VecDeque::new();
     for next in survey.newest + 1.. {
@@ -263,7 +255,17 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     if !spares.is_empty() {
         dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
     }
-    if !bug::is(Bug::NoOpenMark) && !assembler.mark(false, Urgency::Mark, &survey.control) {
+    let marked = bug::is(Bug::NoOpenMark) || assembler.mark(false, Urgency::Mark, &survey.control);
+    // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again, in one call with the MARK. That promises
+    // what the CLOSED frame does and not that frame: a crash in between may leave a hole before it.
+    let mut closed = FrameBuf::zeroed(BLOCK);
+    segment.read(block - 1, &mut closed)?;
+    let mut mark = assembler.take();
+    let mark = mark.front_mut().map(|mark| io::IoSlice::new(mark.finish(survey.promise)));
+    let mut both: Vec<_> = std::iter::once(io::IoSlice::new(&closed)).chain(mark).collect();
+    let skipped = usize::from(bug::is(Bug::TrustClosed));
+    segment.write(block - 1 + skipped as u32, &mut both[skipped..], true)?;
+    if !marked {
         let next = match spares.pop_front() {
             Some(spare) => spare,
             None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &at_once)?,
@@ -275,8 +277,8 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
             }
             entries.push(Entry { epoch: rotation.to_epoch, first_lsn: rotation.first_lsn, end: None });
         }
+        write_durably(&mut assembler, Promise { position: survey.end, lsn: survey.last_lsn() })?;
     }
-    write_durably(&mut assembler, promise)?;
     let durable = assembler.end();
     let control = survey.control.clone();
     Ok(Opened { lock, log: survey.log, assembler, spares, entries, control, durable, report })
