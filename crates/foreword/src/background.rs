@@ -12,7 +12,7 @@ use crate::publish::{self, Publisher};
 
 /// So long after its last flush a log is idle, and says in a MARK what is durable.
 const IDLE_AFTER: Duration = Duration::from_millis(20);
-/// After a segment could not be prepared, so long until it is tried again (an append that needs one tries at once).
+/// After a segment could not be prepared, so long until it is tried again, however often somebody kicks (an append that needs one tries at once).
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -106,25 +106,20 @@ fn sync(shared: &Shared) {
 fn prepare(shared: &Shared) {
     let mut state = shared.lock();
     while !state.stop {
-        let mut pause = None;
-        if shared.wants_spare(&state) {
-            match shared.prepare_one(state) {
-                Ok(after) => {
-                    state = after;
-                    continue;
-                }
-                Err(error) => {
-                    // Whoever needs the segment tries again, and gets the error.
-                    crate::trace::warn!(error = %error, "cannot prepare a segment");
-                    pause = Some(RETRY_AFTER);
-                    state = shared.lock();
-                    if state.stop {
-                        break;
-                    }
-                }
-            }
+        let now = Instant::now();
+        state.prepare_again = state.prepare_again.filter(|&at| at > now);
+        if !shared.wants_spare(&state) {
+            let pause = state.prepare_again.map(|at| at - now);
+            state = sleep(shared, state, pause);
+            continue;
         }
-        state = sleep(shared, state, pause);
+        state = shared.prepare_one(state).unwrap_or_else(|error| {
+            // Whoever needs the segment tries again, and gets the error.
+            crate::trace::warn!(error = %error, "cannot prepare a segment");
+            let mut state = shared.lock();
+            state.prepare_again = Some(Instant::now() + RETRY_AFTER);
+            state
+        });
     }
 }
 

@@ -84,6 +84,8 @@ pub(crate) struct State {
     pub(crate) spares: VecDeque<Arc<Segment>>,
     /// Somebody is preparing a segment.
     pub(crate) preparing: bool,
+    /// The background could not prepare one: when it tries again.
+    pub(crate) prepare_again: Option<Instant>,
     pub(crate) control: Control,
     pub(crate) flights: VecDeque<Flight>,
     pub(crate) next_flight: u64,
@@ -92,7 +94,7 @@ pub(crate) struct State {
     pub(crate) launched_synced: Lsn,
     pub(crate) written: Lsn,
     pub(crate) durable: Promise,
-    /// The highest promise that is in the log.
+    /// Where the highest promise in the log stands; no records lie between it and what is durable when the log is opened.
     pub(crate) promised: Position,
     /// Behind the last MARK that was written because the log had fallen idle: it needs no promise itself.
     pub(crate) idle_end: Position,

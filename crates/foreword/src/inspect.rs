@@ -94,7 +94,7 @@ pub fn segments(dir: impl AsRef<Path>) -> Result<Vec<SegmentInfo>> {
 /// As [`segments`].
 pub fn segments_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<Vec<SegmentInfo>> {
     let dir = Dir { disk, path: dir.as_ref().to_owned() };
-    dir.look(|looked| Ok(matches!(looked, Err(Error::Io { .. }))), |_| segments_now(&dir))
+    dir.look(|looked, _| Ok(matches!(looked, Err(Error::Io { .. }))), |_| segments_now(&dir))
 }
 
 /// Who has a log open for writing.

@@ -89,6 +89,7 @@ impl Log {
             assembler,
             spares,
             preparing: false,
+            prepare_again: None,
             control,
             flights: VecDeque::new(),
             next_flight: 0,

@@ -257,7 +257,7 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     }
     let marked = bug::is(Bug::NoOpenMark) || assembler.mark(false, Urgency::Mark, &survey.control);
     // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again, in one call with the MARK. That promises
-    // what the CLOSED frame does and not that frame: a crash in between may leave a hole before it.
+    // what the CLOSED frame does (no frame before it promises more, or the log would not be clean), and not that frame: a crash may leave a hole in its place.
     let mut closed = FrameBuf::zeroed(BLOCK);
     segment.read(block - 1, &mut closed)?;
     let mut mark = assembler.take();

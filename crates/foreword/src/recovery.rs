@@ -265,7 +265,8 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
         names,
     };
 
-    let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && !beyond.written;
+    let nothing_more = !beyond.written && beyond.promise.position <= scan.at;
+    let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && nothing_more;
     let found = if ends_closed { Break::Closed } else { found };
     survey.highest = survey.highest.max(within_reach(beyond.promise.position.epoch));
     survey.garbled_behind = beyond.garbled;

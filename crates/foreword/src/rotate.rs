@@ -77,6 +77,7 @@ impl Shared {
         counter.fetch_add(u64::from(prepared.is_ok()), Ordering::Relaxed);
         let prepared = prepared.map(|spare| {
             state.spares.push_back(spare);
+            state.prepare_again = None;
             // An idle log may wait for it to say what is durable.
             self.kick.notify_all();
         });
@@ -108,6 +109,7 @@ impl Shared {
         !state.preparing
             && state.spares.is_empty()
             && state.failed.is_none()
+            && state.prepare_again.is_none()
             && state.assembler.fill() > PREPARE_AT
             && (state.assembler.fill() > PREPARE_FIRST_AT || self.chain().entries.len() > 1)
     }

@@ -57,9 +57,9 @@ pub(crate) fn lock_text(process: u32) -> String {
     format!("{:20}\nsince {since:020}\n", holder_text(process))
 }
 
-/// So often it is looked at a log that a writer changes meanwhile, and so long is waited between.
-const LOOKS: u32 = 20;
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How often a reader looks again at a log that a writer changes meanwhile, and how long it waits before.
+const LOOKS_AGAIN: u32 = 20;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 fn parse_segment_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
@@ -160,23 +160,28 @@ impl Dir {
     }
 
     /// Looks at a log in which a writer may be at work, or come and go meanwhile: files appear and vanish, and what is read of them at different times need not
-    /// fit together. So what cannot be relied on then, as `doubtful` tells, only counts if no writer was there, or after many looks. `look` is told whether one is.
+    /// fit together. So what cannot be relied on then, as `doubtful` tells, only counts if no writer was there, or after many looks. Both are told whether a
+    /// writer was there when the look began.
     pub(crate) fn look<T>(
         &self,
-        doubtful: impl Fn(&Result<T>) -> Result<bool>,
+        doubtful: impl Fn(&Result<T>, bool) -> Result<bool>,
         mut look: impl FnMut(bool) -> Result<T>,
     ) -> Result<T> {
-        // Who has the lock has written into it before it changed anything else.
-        let writers = || Ok((self.has_writer()?, self.read_lock().ok()));
-        let mut left = LOOKS;
+        // The text first: whoever takes the lock after that writes another before it changes anything else.
+        let writers = || {
+            let text = self.read_lock().ok();
+            Ok((text, self.has_writer()?))
+        };
+        let mut left = LOOKS_AGAIN;
         loop {
             let before = writers()?;
-            let looked = look(before.0);
-            if left == 0 || !doubtful(&looked)? || (!before.0 && writers()? == before) {
+            let (_, writer) = before;
+            let looked = look(writer);
+            if left == 0 || !doubtful(&looked, writer)? || (!writer && writers()? == before) {
                 return looked;
             }
             left -= 1;
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(LOOK_AGAIN_AFTER);
         }
     }
 

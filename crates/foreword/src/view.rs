@@ -1,5 +1,6 @@
 //! Reading without writing: from another process than the writer's, or when there is none. And the check of everything.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -152,9 +153,9 @@ impl View {
 
 impl State {
     fn look(dir: &Dir, before: Option<&State>) -> Result<State> {
-        let doubtful = |looked: &Result<State>| match looked {
+        let doubtful = |looked: &Result<State>, writer: bool| match looked {
             // (With a writer, what is readable is what it says is durable; without, what was read is taken for the end of the log.)
-            Ok(state) => Ok(!state.live),
+            Ok(_) => Ok(!writer),
             Err(error) => Ok(matches!(error, Error::Io { .. } | Error::Corruption(_))),
         };
         dir.look(doubtful, |writer| if writer { State::live(dir, before) } else { State::settled(dir, before) })
@@ -351,11 +352,17 @@ pub fn verify(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Resu
 /// As [`verify`].
 pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
     let dir = Dir { disk, path: dir.as_ref().to_owned() };
-    let doubtful = |looked: &Result<VerifyReport>| match looked {
-        Ok(VerifyReport { verdict: Some(Verdict::Corruption(_)), .. }) | Err(Error::Io { .. }) => Ok(true),
-        // What a writer that is there now has written since is not in it.
-        Ok(report) => Ok(report.verdict.is_some() && dir.has_writer()?),
-        Err(_) => Ok(false),
+    // Beside a writer the reader itself looks again; and what is found twice alike is there: all of a large log is read for it.
+    let found = RefCell::new(None);
+    let doubtful = |looked: &Result<VerifyReport>, writer: bool| match looked {
+        _ if writer => Ok(false),
+        Ok(VerifyReport { verdict: Some(Verdict::Corruption(damage)), .. }) => {
+            let before = found.replace(Some(damage.clone()));
+            Ok(before.as_ref() != Some(damage))
+        }
+        Err(error) => Ok(matches!(error, Error::Io { .. } | Error::Corruption(_))),
+        // It was sound when it was read; what a writer that is there now has written since is to be in it.
+        Ok(_) => dir.has_writer(),
     };
     dir.look(doubtful, |writer| if writer { verify_beside_writer(&dir, progress) } else { verify_at_rest(&dir, progress) })
 }

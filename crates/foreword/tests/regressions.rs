@@ -958,43 +958,79 @@ fn recovery_reads_one_segment_of_what_was_closed_before_the_kill() {
     }
 }
 
+/// A disk on which a writer comes just before one file is opened for reading, and drops segments, begins others and goes just before another is.
+fn visited(disk: &MemDisk, comes: u64, goes: u64, next: u64) -> Arc<Hooked> {
+    let options = Options::new().segment_bytes(64 << 10).background(false).disk(Arc::new(disk.clone()));
+    let (opened, writer) = (AtomicU64::new(0), Mutex::new(None));
+    hooked(disk, move |op, _| {
+        if op == Op::OpenForReading {
+            let at = opened.fetch_add(1, Ordering::Relaxed);
+            if at == comes {
+                *writer.lock().unwrap() = Some(options.clone().open(MEM).unwrap());
+            }
+            if at == goes
+                && let Some(log) = writer.lock().unwrap().take()
+            {
+                (next..2 * next).for_each(|lsn| assert_eq!(log.commit(&[7; 9000]).unwrap(), Lsn(lsn)));
+                log.truncate_front(Lsn(next)).unwrap();
+                log.close().unwrap();
+            }
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn a_writer_that_comes_and_goes_while_a_log_is_looked_at_makes_no_damage_of_it() {
-    const BEFORE: u64 = 12;
-    let options = |disk: &MemDisk| Options::new().segment_bytes(64 << 10).background(false).disk(Arc::new(disk.clone()));
-    let commit = |log: &Log, lsns: std::ops::RangeInclusive<u64>| {
-        lsns.for_each(|lsn| assert_eq!(log.commit(&[7; 9000]).unwrap(), Lsn(lsn)))
-    };
+    const NEXT: u64 = 13;
     let made = MemDisk::default();
-    let log = options(&made).open(MEM).unwrap();
-    commit(&log, 1..=BEFORE);
+    let log = Options::new().segment_bytes(64 << 10).disk(Arc::new(made.clone())).open(MEM).unwrap();
+    (1..NEXT).for_each(|_| _ = log.commit(&[7; 9000]).unwrap());
     log.close().unwrap();
-    // It comes just before a file is opened, whichever, drops segments and begins others.
-    for at in 0.. {
-        let disks: [_; 3] = std::array::from_fn(|_| MemDisk::new(&made.files()));
-        let visits = disks.clone().map(|disk| {
-            let (opened, options) = (AtomicU64::new(0), options(&disk));
-            hooked(&disk, move |op, _| {
-                if op == Op::OpenForReading && opened.fetch_add(1, Ordering::Relaxed) == at {
-                    let log = options.clone().open(MEM).unwrap();
-                    commit(&log, BEFORE + 1..=2 * BEFORE);
-                    log.truncate_front(Lsn(BEFORE)).unwrap();
-                    log.close().unwrap();
-                }
-                Ok(())
-            })
-        });
-        let [viewed, verified, listed] = visits;
-        let view = View::open_on(viewed, MEM).unwrap();
-        let report = foreword::verify_on(verified, MEM, &mut |_, _| {}).unwrap();
-        foreword::inspect::segments_on(listed, MEM).unwrap();
-        assert_eq!(report.verdict, Some(Verdict::Clean), "a writer came at the opening of file {at}");
-        let seen = (view.last_lsn().unwrap(), view.verdict());
-        let visited = disks.map(|disk| foreword::verify_on(Arc::new(disk), MEM, &mut |_, _| {}).unwrap().last_lsn.0 > BEFORE);
-        assert_eq!(seen, (Lsn(if visited[0] { 2 * BEFORE } else { BEFORE }), Some(Verdict::Clean)), "file {at}");
-        if visited == [false; 3] {
-            assert!(at > 10, "files are opened for reading");
-            break;
+    for comes in 0.. {
+        for goes in [0, 1, 2, 4, 8, 16].map(|more| comes + more) {
+            let disks: [_; 3] = std::array::from_fn(|_| MemDisk::new(&made.files()));
+            let [viewed, verified, listed] = disks.each_ref().map(|disk| visited(disk, comes, goes, NEXT));
+            let view = View::open_on(viewed, MEM).unwrap();
+            let report = foreword::verify_on(verified, MEM, &mut |_, _| {}).unwrap();
+            foreword::inspect::segments_on(listed, MEM).unwrap();
+            // (It is still there if so many files were not opened.)
+            assert!(matches!(report.verdict, None | Some(Verdict::Clean)), "from {comes} to {goes}: {report:?}");
+            let seen = (view.last_lsn().unwrap(), view.verdict());
+            let last = |disk: MemDisk| foreword::verify_on(Arc::new(disk), MEM, &mut |_, _| {}).unwrap().last_lsn;
+            let lasts = disks.map(last);
+            if !view.has_writer() {
+                assert_eq!(seen, (lasts[0], Some(Verdict::Clean)), "from {comes} to {goes}");
+            }
+            if goes == comes && lasts == [Lsn(NEXT - 1); 3] {
+                assert!(comes > 10, "files are opened for reading");
+                return;
+            }
         }
     }
+}
+
+#[test]
+fn a_segment_for_which_there_is_no_room_is_not_asked_for_with_every_append() {
+    let (full, tries) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (is_full, tried) = (full.clone(), tries.clone());
+    let disk = hooked(&MemDisk::default(), move |op, _| match op {
+        Op::Allocate(_) if is_full.load(Ordering::Relaxed) => {
+            tried.fetch_add(1, Ordering::Relaxed);
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        _ => Ok(()),
+    });
+    let log = Options::new().segment_bytes(MIB).sync(SyncPolicy::manual()).disk(disk).open(MEM).unwrap();
+    full.store(true, Ordering::Relaxed);
+    (0..40).for_each(|_| _ = log.append(&[7; 10_000]).unwrap());
+    until("the first try", || tries.load(Ordering::Relaxed) > 0);
+    for _ in 0..50 {
+        log.append(b"more").unwrap();
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert!(tries.load(Ordering::Relaxed) <= 2, "{tries:?} in a tenth of a second");
+    // It is tried again later, without anybody's help.
+    full.store(false, Ordering::Relaxed);
+    until("the next segment", || log.stats().segments_prepared == 1);
 }

@@ -318,6 +318,23 @@ fn row_6_lost_write() {
 }
 
 #[test]
+fn row_6_all_that_was_written_after_a_clean_close() {
+    let dir = Files::closed(|log| commit(log, 1..3)).dir();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 3..7);
+    let mut files = Files::read(dir.path());
+    drop(log);
+    // What the segment's SEAL promises was there.
+    assert_eq!((files.frame(1, 4).unwrap().flags, files.frame(1, 15).unwrap().promise), (4, (1, 9)));
+    files.unwrite(2, 1..16);
+    files.unwrite(1, 5..9);
+    let says =
+        Says { kind: DamageKind::Missing, row: 6, proven: true, file: segment_name(1), offset: 5 * BLOCK, lsns: (3, Some(5)) };
+    let aside = [segment_name(1), segment_name(2)];
+    damaged(&files, &says, &after(1..=2, &[(3, 5)], &aside, 3), &after(1..=2, &[(3, 5)], &aside[..1], 6));
+}
+
+#[test]
 fn row_6_stale_sectors_of_a_recycled_file() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
