@@ -108,7 +108,7 @@ fn prepare(shared: &Shared) {
     while !state.stop {
         let now = Instant::now();
         state.prepare_again = state.prepare_again.filter(|&at| at > now);
-        if !shared.wants_spare(&state) {
+        if !state.wants_spare() {
             let pause = state.prepare_again.map(|at| at - now);
             state = sleep(shared, state, pause);
             continue;

@@ -82,6 +82,8 @@ pub(crate) struct Gathering {
 pub(crate) struct State {
     pub(crate) assembler: Assembler,
     pub(crate) spares: VecDeque<Arc<Segment>>,
+    /// The log has filled a segment, and so will fill this one.
+    pub(crate) fills_segments: bool,
     /// Somebody is preparing a segment.
     pub(crate) preparing: bool,
     /// The background could not prepare one: when it tries again.
@@ -240,7 +242,7 @@ impl Shared {
 
     /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much, and that the next segment is prepared.
     pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
-        if self.wants_spare(&state) {
+        if state.wants_spare() {
             // (Where somebody waits, each flight that lands sees to it.)
             self.kick.notify_all();
         }
@@ -501,7 +503,7 @@ impl Shared {
         }
         let next = self.next_leader(&state);
         self.changed.notify_all();
-        if state.idle || state.write_due || !state.wakers.is_empty() || self.wants_spare(&state) {
+        if state.idle || state.write_due || !state.wakers.is_empty() || state.wants_spare() {
             state.idle = false;
             self.kick.notify_all();
         }

@@ -84,10 +84,12 @@ impl Log {
         let dir = Dir { disk: options.disk.clone(), path: dir.to_owned() };
         let Opened { lock, log, assembler, spares, entries, control, durable, report } = open::open(&options, &dir)?;
         let (start, waivers) = (control.start, control.waivers.clone());
+        let fills_segments = entries.len() > 1;
         let chain = Chain { log, entries, waivers, start, cuts: 0 };
         let state = State {
             assembler,
             spares,
+            fills_segments,
             preparing: false,
             prepare_again: None,
             control,

@@ -16,7 +16,7 @@ use crate::sync::atomic::Ordering;
 /// How far into its segment a log is when the next begins to be prepared: not at once, for commits that have just gone on in this one flush two segments, and
 /// are not to meet the first zeros, too.
 const PREPARE_AT: f32 = 0.05;
-/// The same for a log of one segment, which may never fill it.
+/// The same for a log that has never filled a segment, and may never fill this one.
 const PREPARE_FIRST_AT: f32 = 0.25;
 /// ... and when the next should be filled.
 const FILLED_AT: f32 = 0.75;
@@ -104,16 +104,6 @@ impl Shared {
         }
     }
 
-    /// Whether the background should prepare a segment now.
-    pub(crate) fn wants_spare(&self, state: &State) -> bool {
-        !state.preparing
-            && state.spares.is_empty()
-            && state.failed.is_none()
-            && state.prepare_again.is_none()
-            && state.assembler.fill() > PREPARE_AT
-            && (state.assembler.fill() > PREPARE_FIRST_AT || self.chain().entries.len() > 1)
-    }
-
     /// Brings the chain up to date with the assembler, which has gone on in other segments.
     pub(crate) fn rotated(&self, state: &mut State) {
         let mut chain = Chain::clone(&self.chain());
@@ -126,6 +116,7 @@ impl Shared {
             crate::trace::debug!(epoch = to_epoch, first_lsn = first_lsn.0, "rotated");
         }
         self.set_chain(chain);
+        state.fills_segments = true;
         self.kick.notify_all();
     }
 
@@ -167,5 +158,17 @@ impl Shared {
         }
         self.counters.removed.fetch_add(removed.len() as u64, Ordering::Relaxed);
         fork::remove(&self.dir, removed)
+    }
+}
+
+impl State {
+    /// Whether the background should prepare a segment now. Asked with every append.
+    pub(crate) fn wants_spare(&self) -> bool {
+        let at = if self.fills_segments { PREPARE_AT } else { PREPARE_FIRST_AT };
+        self.spares.is_empty()
+            && self.assembler.fill() > at
+            && !self.preparing
+            && self.prepare_again.is_none()
+            && self.failed.is_none()
     }
 }
