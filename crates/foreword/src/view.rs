@@ -361,8 +361,9 @@ pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn 
             Ok(before.as_ref() != Some(damage))
         }
         Err(error) => Ok(matches!(error, Error::Io { .. } | Error::Corruption(_))),
-        // It was sound when it was read; what a writer that is there now has written since is to be in it.
-        Ok(_) => dir.has_writer(),
+        // It was closed when its end was read; what a writer that is there now has written since is to be in it.
+        Ok(VerifyReport { verdict: Some(Verdict::Clean), .. }) => dir.has_writer(),
+        Ok(_) => Ok(true),
     };
     dir.look(doubtful, |writer| if writer { verify_beside_writer(&dir, progress) } else { verify_at_rest(&dir, progress) })
 }
