@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::commit::Shared;
 use crate::disk::{Access, DiskFile};
 use crate::reader::Source;
-use crate::segment::{Dir, STATS};
+use crate::segment::{Dir, STATS, since_1970};
 use crate::stats::{Histogram, Stats};
 use crate::{Error, Lsn};
 
@@ -250,7 +250,7 @@ impl Publisher {
             self.quiet += since;
             return;
         }
-        let unix_millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+        let unix_millis = since_1970().as_millis();
         let (process, open_nanos) = (std::process::id(), (self.looked - self.opened).as_nanos());
         let quiet_nanos = self.quiet.as_nanos();
         self.text.clear();

@@ -265,8 +265,8 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
         names,
     };
 
-    let nothing_more = !beyond.written && beyond.promise.position <= scan.at;
-    let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && nothing_more;
+    let proven = beyond.promise.position > scan.at;
+    let ends_closed = found == Break::Unwritten && scan.closed && tip == survey.newest && !beyond.written && !proven;
     let found = if ends_closed { Break::Closed } else { found };
     survey.highest = survey.highest.max(within_reach(beyond.promise.position.epoch));
     survey.garbled_behind = beyond.garbled;
@@ -304,7 +304,6 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
         let position = proof.position;
         format!("{why}; a later frame says that all before block {} of segment {} was durable", position.block, position.epoch)
     };
-    let proven = beyond.promise.position > at;
     // Where the seal says that the log had left the tip, the next segment's LINK is what is broken, and that is the place to name.
     let next_link = match surveyor.slots.get(&(tip + 1)) {
         Some(Slot { link: LinkState::Damaged(why), .. }) if sealed_here => Some((*why, true)),

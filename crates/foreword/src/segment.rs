@@ -53,8 +53,12 @@ pub(crate) fn holder_text(process: u32) -> String {
 /// What a writer puts into `LOCK`: who it is, for people, and since when, so that no two openings write the same. Always as long: it goes over what the last
 /// one wrote, and to cut a file takes longer.
 pub(crate) fn lock_text(process: u32) -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
-    format!("{:20}\nsince {since:020}\n", holder_text(process))
+    format!("{:20}\nsince {:020}\n", holder_text(process), since_1970().as_nanos())
+}
+
+/// By this machine's clock; nothing, if it stands before that.
+pub(crate) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// How often a reader looks again at a log that a writer changes meanwhile, and how long it waits before.
@@ -248,13 +252,12 @@ impl Dir {
                     file
                 }
             };
-            let created_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
             let header = SegmentHeader {
                 version: format::VERSION,
                 segment_blocks: blocks,
                 log,
                 epoch,
-                created_ms,
+                created_ms: since_1970().as_millis() as u64,
                 recycled_from: recycle.unwrap_or(0),
             };
             file.write_all_at(&header.encode(), 0)?;
