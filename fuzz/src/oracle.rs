@@ -29,13 +29,13 @@ pub fn disk(files: &Files) -> SimDisk {
 }
 
 fn write_files(disk: &dyn Disk, files: &Files) -> std::io::Result<()> {
-    disk.create_dir(Path::new(DIR))?;
+    let dir = disk.create_dir(Path::new(DIR))?;
     for (name, bytes) in files {
-        let file = disk.open(&Path::new(DIR).join(name), Access::Create)?;
+        let file = dir.open(name, Access::Create)?;
         file.write_at(&[IoSlice::new(bytes)], 0)?;
         file.sync()?;
     }
-    disk.sync_dir(Path::new(DIR))
+    dir.sync()
 }
 
 /// What can be read, and what ended it.

@@ -71,11 +71,11 @@ impl Program for Hasty {
 
     fn run(&self, disk: &SimDisk) -> bool {
         let work = || -> io::Result<()> {
-            let disk = disk.handle();
-            let file = disk.open(Path::new("/file"), Access::Create)?;
+            let root = disk.handle().open_dir(Path::new("/"))?;
+            let file = root.open("file", Access::Create)?;
             file.set_len(4)?;
             file.sync()?;
-            disk.sync_dir(Path::new("/"))?;
+            root.sync()?;
             file.write_at(&[IoSlice::new(b"done")], 0)?;
             Ok(())
         };
@@ -95,7 +95,7 @@ impl Program for Nameless {
 
     fn run(&self, disk: &SimDisk) -> bool {
         let work = || -> io::Result<()> {
-            let file = disk.handle().open(Path::new("/file"), Access::Create)?;
+            let file = disk.handle().open_dir(Path::new("/"))?.open("file", Access::Create)?;
             file.write_at(&[IoSlice::new(b"done")], 0)?;
             file.sync()
         };
@@ -113,8 +113,7 @@ struct Twice;
 impl Twice {
     fn recover(disk: &SimDisk) -> Result<u64, Box<dyn std::error::Error>> {
         let log = open(disk)?;
-        let handle = disk.handle();
-        let file = handle.open(Path::new("/number"), Access::Write)?;
+        let file = disk.handle().open_dir(Path::new("/"))?.open("number", Access::Write)?;
         let mut bytes = [0; 8];
         file.read_at(&mut bytes, 0)?;
         let added: u64 =
@@ -132,11 +131,11 @@ impl Program for Twice {
 
     fn run(&self, disk: &SimDisk) -> bool {
         let work = || -> Result<Lsn, Box<dyn std::error::Error>> {
-            let handle = disk.handle();
-            let file = handle.open(Path::new("/number"), Access::Create)?;
+            let root = disk.handle().open_dir(Path::new("/"))?;
+            let file = root.open("number", Access::Create)?;
             file.set_len(8)?;
             file.sync()?;
-            handle.sync_dir(Path::new("/"))?;
+            root.sync()?;
             Ok(open(disk)?.commit(&[5])?)
         };
         work().is_ok()

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use foreword::disk::{Access, Disk, DiskFile};
+use foreword::disk::{Access, Disk, DiskDir, DiskFile};
 use foreword::{Log, LogId, Lsn};
 
 use crate::page::{PAGE_MAX, PAGE_MIN, Page, PageId};
@@ -37,10 +37,11 @@ impl PageFile {
     pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, log: &Log, page_bytes: usize) -> Result<PageFile> {
         let path = dir.join(NAME);
         let is_new = log.last_lsn() == Lsn::ZERO;
-        let file = match disk.open(&path, Access::Write) {
+        let handle = disk.open_dir(dir).map_err(Error::io("open the directory", dir))?;
+        let file = match handle.open(NAME, Access::Write) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && is_new => {
-                create(disk.as_ref(), dir, log.id(), page_bytes).map_err(Error::io("create the page file", &path))?;
-                disk.open(&path, Access::Write)
+                create(handle.as_ref(), log.id(), page_bytes).map_err(Error::io("create the page file", &path))?;
+                handle.open(NAME, Access::Write)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::NotAStore { path, why: "the page file is not there, though its log is".into() });
@@ -50,7 +51,7 @@ impl PageFile {
         let file = file.map_err(Error::io("open the page file", &path))?;
         if is_new {
             // Its name may be there because somebody who was killed renamed it: it must be durable before the first record is.
-            disk.sync_dir(dir).map_err(Error::io("sync the directory", dir))?;
+            handle.sync().map_err(Error::io("sync the directory", dir))?;
         }
         let mut head = [0; CHECKPOINT + SECTOR];
         let read = file.read_full_at(&mut head, 0).map_err(Error::io("read the page file", &path))?;
@@ -147,7 +148,7 @@ impl PageFile {
     }
 }
 
-fn create(disk: &dyn Disk, dir: &Path, log: LogId, page_bytes: usize) -> io::Result<()> {
+fn create(dir: &dyn DiskDir, log: LogId, page_bytes: usize) -> io::Result<()> {
     let mut page = vec![0; page_bytes];
     page[..8].copy_from_slice(MAGIC);
     page[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -155,11 +156,11 @@ fn create(disk: &dyn Disk, dir: &Path, log: LogId, page_bytes: usize) -> io::Res
     page[16..32].copy_from_slice(&log.0);
     let crc = crc32c::crc32c(&page[..32]);
     page[32..36].copy_from_slice(&crc.to_le_bytes());
-    let file = disk.open(&dir.join(TMP), Access::Create)?;
+    let file = dir.open(TMP, Access::Create)?;
     file.write_all_at(&page, 0)?;
     file.sync()?;
     drop(file);
-    disk.rename(&dir.join(TMP), &dir.join(NAME))
+    dir.replace(TMP, NAME)
 }
 
 /// The page size of the file that begins so, if it is a page file and belongs to the log.

@@ -2,47 +2,77 @@
 
 use std::io::{IoSlice, Result};
 use std::path::Path;
+use std::sync::Arc;
 
-use foreword::disk::{Access, Disk, DiskFile, OsDisk};
+use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId, OsDisk};
 
 /// [`OsDisk`] on a system without `O_DIRECT` and `RWF_DSYNC`.
 #[derive(Debug)]
 pub(crate) struct Fdatasync;
 
 #[derive(Debug)]
+struct SyncedDir(Arc<dyn DiskDir>);
+
+#[derive(Debug)]
 struct SyncedFile(Box<dyn DiskFile>);
 
 impl Disk for Fdatasync {
-    fn create_dir(&self, path: &Path) -> Result<()> {
-        OsDisk.create_dir(path)
+    fn open_dir(&self, path: &Path) -> Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(SyncedDir(OsDisk.open_dir(path)?)))
     }
 
-    fn list(&self, path: &Path) -> Result<Vec<String>> {
-        OsDisk.list(path)
+    fn create_dir(&self, path: &Path) -> Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(SyncedDir(OsDisk.create_dir(path)?)))
+    }
+}
+
+impl DiskDir for SyncedDir {
+    fn list(&self) -> Result<Vec<String>> {
+        self.0.list()
     }
 
-    fn open(&self, path: &Path, access: Access) -> Result<Box<dyn DiskFile>> {
-        Ok(Box::new(SyncedFile(OsDisk.open(path, access)?)))
+    fn open(&self, name: &str, access: Access) -> Result<Box<dyn DiskFile>> {
+        Ok(Box::new(SyncedFile(self.0.open(name, access)?)))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        OsDisk.rename(from, to)
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.0.rename(from, to)
     }
 
-    fn remove(&self, path: &Path) -> Result<()> {
-        OsDisk.remove(path)
+    fn replace(&self, from: &str, to: &str) -> Result<()> {
+        self.0.replace(from, to)
     }
 
-    fn sync_dir(&self, path: &Path) -> Result<()> {
-        OsDisk.sync_dir(path)
+    fn remove(&self, name: &str) -> Result<()> {
+        self.0.remove(name)
     }
 
-    fn lock(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
-        OsDisk.lock(path)
+    fn create_dir(&self, name: &str) -> Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(SyncedDir(self.0.create_dir(name)?)))
     }
 
-    fn is_locked(&self, path: &Path) -> Result<bool> {
-        OsDisk.is_locked(path)
+    fn sync(&self) -> Result<()> {
+        self.0.sync()
+    }
+
+    fn sync_name(&self) -> Result<()> {
+        self.0.sync_name()
+    }
+
+    fn lock(&self, name: &str) -> Result<Box<dyn DiskFile>> {
+        self.0.lock(name)
+    }
+
+    fn is_locked(&self, name: &str) -> Result<bool> {
+        self.0.is_locked(name)
+    }
+
+    fn id(&self) -> Result<FileId> {
+        self.0.id()
+    }
+
+    fn id_of(&self, name: &str) -> Result<FileId> {
+        self.0.id_of(name)
     }
 }
 
@@ -63,6 +93,10 @@ impl DiskFile for SyncedFile {
 
     fn sync(&self) -> Result<()> {
         self.0.sync()
+    }
+
+    fn id(&self) -> Result<FileId> {
+        self.0.id()
     }
 
     fn len(&self) -> Result<u64> {

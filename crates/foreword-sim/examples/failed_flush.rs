@@ -21,11 +21,11 @@ fn one_failure() -> Fault {
 /// Tries again until it works.
 fn stubborn() -> Result<()> {
     let sim = SimDisk::new(1);
-    let disk = sim.handle();
-    let file = disk.open(Path::new("/file"), Access::Create)?;
+    let root = sim.handle().open_dir(Path::new("/"))?;
+    let file = root.open("file", Access::Create)?;
     file.set_len(512)?;
     file.sync()?;
-    disk.sync_dir(Path::new("/"))?;
+    root.sync()?;
 
     file.write_at(&[IoSlice::new(b"paid")], 0)?;
     sim.fault(one_failure());

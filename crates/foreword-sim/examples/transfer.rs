@@ -11,13 +11,13 @@ use foreword_sim::{Choice, SECTOR, SimDisk};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Balances = [u64; 2];
 
-const ACCOUNTS: &str = "/accounts";
+const ACCOUNTS: &str = "accounts";
 const BEFORE: Balances = [100, 100];
 const AFTER: Balances = [70, 130];
 
 /// Each account has a sector of the file.
 fn read(disk: &dyn Disk) -> io::Result<Balances> {
-    let file = disk.open(Path::new(ACCOUNTS), Access::Read)?;
+    let file = disk.open_dir(Path::new("/"))?.open(ACCOUNTS, Access::Read)?;
     let mut balances = [0; 2];
     for (i, balance) in balances.iter_mut().enumerate() {
         let mut bytes = [0; 8];
@@ -30,7 +30,7 @@ fn read(disk: &dyn Disk) -> io::Result<Balances> {
 // ANCHOR: in_place
 /// Changes the file where it is: account by account, then a sync.
 fn write(disk: &dyn Disk, balances: Balances) -> io::Result<()> {
-    let file = disk.open(Path::new(ACCOUNTS), Access::Write)?;
+    let file = disk.open_dir(Path::new("/"))?.open(ACCOUNTS, Access::Write)?;
     for (i, balance) in balances.iter().enumerate() {
         file.write_at(&[IoSlice::new(&balance.to_le_bytes())], (i * SECTOR) as u64)?;
     }
@@ -65,10 +65,10 @@ fn log(disk: &SimDisk) -> foreword::Result<Log> {
 /// A disk with the accounts on it, and an empty log; everything durable.
 fn fresh() -> Result<SimDisk> {
     let disk = SimDisk::new(1);
-    let handle = disk.handle();
-    handle.open(Path::new(ACCOUNTS), Access::Create)?.set_len(2 * SECTOR as u64)?;
-    write(&*handle, BEFORE)?;
-    handle.sync_dir(Path::new("/"))?;
+    let root = disk.handle().open_dir(Path::new("/"))?;
+    root.open(ACCOUNTS, Access::Create)?.set_len(2 * SECTOR as u64)?;
+    write(&*disk.handle(), BEFORE)?;
+    root.sync()?;
     log(&disk)?.close()?;
     Ok(disk.crash(&Choice::All))
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use foreword::disk::{Access, Disk, DiskFile};
+use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
 
 use crate::SECTOR;
 use crate::content::Content;
@@ -231,6 +231,12 @@ impl SimDisk {
         true
     }
 
+    /// Moves a directory with all that is in it, at once and durably. Open handles on it follow; what
+    /// is asked by path finds it under the new one. Whether it was there, and the new path was free.
+    pub fn rename_dir(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> bool {
+        self.lock().rename_dir(from.as_ref(), to.as_ref())
+    }
+
     /// Loses a file: entry and all. Whether it was there.
     pub fn lose(&self, path: impl AsRef<Path>) -> bool {
         let mut state = self.lock();
@@ -303,6 +309,21 @@ impl SimDisk {
         }
     }
 
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let (mut state, turn) = self.begin(OpKind::SyncDir, &arc(path), 0, 0)?;
+        match turn {
+            Turn::Dying => return Err(no_power()),
+            Turn::Struck(_, Effect::Eio) => return Err(eio()),
+            Turn::Struck(_, Effect::Lie) => return Ok(()),
+            Turn::Go | Turn::Struck(..) => {}
+        }
+        if !state.dirs.contains_key(path) {
+            return Err(not_found());
+        }
+        state.sync_dir(path);
+        Ok(())
+    }
+
     fn opened(&self, state: &mut State, ino: Ino, path: Arc<Path>, holds_lock: bool) -> Box<dyn DiskFile> {
         if let Some(inode) = state.inodes.get_mut(&ino) {
             inode.opens += 1;
@@ -356,101 +377,156 @@ fn not_found() -> io::Error {
 }
 
 impl Disk for SimDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        let (state, done) = self.simple(OpKind::Open, &arc(path))?;
+        if state.names.contains_key(path) {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let id = *state.dirs.get(path).ok_or_else(not_found)?;
+        done.map(|()| Arc::new(SimDir { disk: self.clone(), id }) as Arc<dyn DiskDir>)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
         let (mut state, done) = self.simple(OpKind::CreateDir, &arc(path))?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        state.dirs.extend(path.ancestors().map(Path::to_owned));
-        done
+        let id = state.create_dir(path);
+        done.map(|()| Arc::new(SimDir { disk: self.clone(), id }) as Arc<dyn DiskDir>)
+    }
+}
+
+/// A directory, whatever its path is by now.
+#[derive(Debug)]
+struct SimDir {
+    disk: SimDisk,
+    id: u64,
+}
+
+impl SimDir {
+    /// The directory's path.
+    fn path(&self) -> io::Result<Arc<Path>> {
+        let state = self.disk.lock();
+        let found = state.dirs.iter().find(|(_, id)| **id == self.id);
+        found.map(|(path, _)| arc(path)).ok_or_else(not_found)
     }
 
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let (state, done) = self.simple(OpKind::List, &arc(path))?;
-        if state.names.contains_key(path) {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
-        if !state.dirs.contains(path) {
-            return Err(not_found());
-        }
-        let all = state.names.keys().map(|name| &**name).chain(state.dirs.iter().map(PathBuf::as_path));
-        let within = all.filter(|entry| entry.parent() == Some(path));
-        let names = within.filter_map(|entry| Some(entry.file_name()?.to_str()?.to_owned())).collect();
-        done.map(|()| names)
+    fn file(&self, name: &str) -> io::Result<Arc<Path>> {
+        Ok(arc(&self.path()?.join(name)))
     }
 
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        let path = arc(path);
-        let create = access == Access::Create;
-        let (mut state, done) = self.simple(if create { OpKind::Create } else { OpKind::Open }, &path)?;
-        if state.dirs.contains(&*path) {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        let ino = match (state.names.get(&path).copied(), path.parent()) {
-            (Some(ino), _) => ino,
-            (None, Some(dir)) if create && state.dirs.contains(dir) => state.link(&path),
-            _ => return Err(not_found()),
-        };
-        if create && let Some(inode) = state.inodes.get_mut(&ino) {
-            inode.set_len(0);
-        }
-        done.map(|()| self.opened(&mut state, ino, path, false))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let (from, to) = (arc(from), arc(to));
-        let (mut state, done) = self.simple(OpKind::Rename, &from)?;
+    /// Renames a file; what has the new name is replaced, or not.
+    fn rename_over(&self, from: &str, to: &str, replace: bool) -> io::Result<()> {
+        let (from, to) = (self.file(from)?, self.file(to)?);
+        let (mut state, done) = self.disk.simple(OpKind::Rename, &from)?;
         let ino = *state.names.get(&from).ok_or_else(not_found)?;
-        if !to.parent().is_some_and(|dir| state.dirs.contains(dir)) {
+        if !to.parent().is_some_and(|dir| state.dirs.contains_key(dir)) {
             return Err(not_found());
+        }
+        if state.dirs.contains_key(&*to) {
+            return Err(if replace { io::ErrorKind::IsADirectory.into() } else { io::ErrorKind::AlreadyExists.into() });
+        }
+        if !replace && state.names.contains_key(&to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
         }
         if from != to {
             state.rename(&from, &to, ino);
         }
         done
     }
+}
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let path = arc(path);
-        let (mut state, done) = self.simple(OpKind::Remove, &path)?;
+impl DiskDir for SimDir {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let path = self.path()?;
+        let (state, done) = self.disk.simple(OpKind::List, &path)?;
+        let all = state.names.keys().map(|name| &**name).chain(state.dirs.keys().map(PathBuf::as_path));
+        let within = all.filter(|entry| entry.parent() == Some(&path));
+        let names = within.filter_map(|entry| Some(entry.file_name()?.to_str()?.to_owned())).collect();
+        done.map(|()| names)
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.file(name)?;
+        let create = matches!(access, Access::Create | Access::New);
+        let (mut state, done) = self.disk.simple(if create { OpKind::Create } else { OpKind::Open }, &path)?;
+        if state.dirs.contains_key(&*path) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let ino = match (state.names.get(&path).copied(), path.parent()) {
+            (Some(_), _) if access == Access::New => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Some(ino), _) => ino,
+            (None, Some(dir)) if create && state.dirs.contains_key(dir) => state.link(&path),
+            _ => return Err(not_found()),
+        };
+        if create && let Some(inode) = state.inodes.get_mut(&ino) {
+            inode.set_len(0);
+        }
+        done.map(|()| self.disk.opened(&mut state, ino, path, false))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.rename_over(from, to, false)
+    }
+
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        self.rename_over(from, to, true)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let path = self.file(name)?;
+        let (mut state, done) = self.disk.simple(OpKind::Remove, &path)?;
         let ino = *state.names.get(&path).ok_or_else(not_found)?;
         state.unlink(&path, ino);
         done
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let (mut state, turn) = self.begin(OpKind::SyncDir, &arc(path), 0, 0)?;
-        match turn {
-            Turn::Dying => return Err(no_power()),
-            Turn::Struck(_, Effect::Eio) => return Err(eio()),
-            Turn::Struck(_, Effect::Lie) => return Ok(()),
-            Turn::Go | Turn::Struck(..) => {}
-        }
-        if !state.dirs.contains(path) {
-            return Err(not_found());
-        }
-        state.sync_dir(path);
-        Ok(())
+    fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
+        Disk::create_dir(&self.disk, &self.file(name)?)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let path = arc(path);
-        let (mut state, done) = self.simple(OpKind::Lock, &path)?;
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.path()?)
+    }
+
+    fn sync_name(&self) -> io::Result<()> {
+        let path = self.path()?;
+        self.disk.sync_dir(path.parent().unwrap_or(&path))
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.file(name)?;
+        let (mut state, done) = self.disk.simple(OpKind::Lock, &path)?;
         let ino = match (state.names.get(&path).copied(), path.parent()) {
             (Some(ino), _) => ino,
-            (None, Some(dir)) if state.dirs.contains(dir) => state.link(&path),
+            (None, Some(dir)) if state.dirs.contains_key(dir) => state.link(&path),
             _ => return Err(not_found()),
         };
         done?;
         if !state.locked.insert(ino) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(self.opened(&mut state, ino, path, true))
+        Ok(self.disk.opened(&mut state, ino, path, true))
     }
 
-    fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        let (state, done) = self.simple(OpKind::Lock, &arc(path))?;
-        done.map(|()| state.names.get(path).is_some_and(|ino| state.locked.contains(ino)))
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        let path = self.file(name)?;
+        let (state, done) = self.disk.simple(OpKind::Lock, &path)?;
+        done.map(|()| state.names.get(&path).is_some_and(|ino| state.locked.contains(ino)))
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(FileId(1, self.id))
+    }
+
+    fn id_of(&self, name: &str) -> io::Result<FileId> {
+        let path = self.file(name)?;
+        let state = self.disk.lock();
+        if state.off {
+            return Err(no_power());
+        }
+        let file = state.names.get(&path).map(|&ino| FileId(0, ino));
+        file.or_else(|| state.dirs.get(&*path).map(|&id| FileId(1, id))).ok_or_else(not_found)
     }
 }
 
@@ -596,6 +672,10 @@ impl DiskFile for SimFile {
             Turn::Go | Turn::Struck(..) => inode.sync(),
         }
         Ok(())
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(FileId(0, self.ino))
     }
 
     fn len(&self) -> io::Result<u64> {

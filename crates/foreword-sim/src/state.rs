@@ -48,6 +48,14 @@ impl NameOp {
         std::iter::once(a).chain(b)
     }
 
+    fn paths_mut(&mut self) -> impl Iterator<Item = &mut Arc<Path>> {
+        let (a, b) = match self {
+            NameOp::Link(path, _) | NameOp::Unlink(path, _) => (path, None),
+            NameOp::Rename(from, to, _) => (from, Some(to)),
+        };
+        std::iter::once(a).chain(b)
+    }
+
     fn ino(&self) -> Ino {
         match self {
             NameOp::Link(_, ino) | NameOp::Rename(_, _, ino) | NameOp::Unlink(_, ino) => *ino,
@@ -98,7 +106,9 @@ impl Unit {
 pub(crate) struct State {
     pub(crate) inodes: BTreeMap<Ino, Inode>,
     next_ino: Ino,
-    pub(crate) dirs: BTreeSet<PathBuf>,
+    /// Where each directory is, by a number of its own.
+    pub(crate) dirs: BTreeMap<PathBuf, u64>,
+    next_dir: u64,
     pub(crate) names: BTreeMap<Arc<Path>, Ino>,
     durable_names: BTreeMap<Arc<Path>, Ino>,
     name_ops: Vec<NameOp>,
@@ -118,7 +128,8 @@ impl State {
         State {
             inodes: BTreeMap::new(),
             next_ino: 1,
-            dirs: BTreeSet::from([PathBuf::from("/")]),
+            dirs: BTreeMap::from([(PathBuf::from("/"), 0)]),
+            next_dir: 1,
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             name_ops: Vec::new(),
@@ -131,6 +142,39 @@ impl State {
             journal: Vec::new(),
             rng: Rng::new(seed),
         }
+    }
+
+    /// A directory, made with its parents if it is not there.
+    pub(crate) fn create_dir(&mut self, path: &Path) -> u64 {
+        let mut id = 0;
+        for dir in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
+            id = *self.dirs.entry(dir.to_owned()).or_insert_with(|| {
+                self.next_dir += 1;
+                self.next_dir - 1
+            });
+        }
+        id
+    }
+
+    /// Moves a directory: all paths that lead into it.
+    pub(crate) fn rename_dir(&mut self, from: &Path, to: &Path) -> bool {
+        let free = !self.dirs.contains_key(to) && !self.names.contains_key(to);
+        if !self.dirs.contains_key(from) || !free || !to.parent().is_some_and(|dir| self.dirs.contains_key(dir)) {
+            return false;
+        }
+        let moved = |path: &Path| match path.strip_prefix(from) {
+            Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
+            Ok(rest) => to.join(rest),
+            Err(_) => path.to_owned(),
+        };
+        self.dirs = std::mem::take(&mut self.dirs).into_iter().map(|(path, id)| (moved(&path), id)).collect();
+        for names in [&mut self.names, &mut self.durable_names] {
+            *names = std::mem::take(names).into_iter().map(|(path, ino)| (moved(&path).into(), ino)).collect();
+        }
+        for path in self.name_ops.iter_mut().flat_map(NameOp::paths_mut) {
+            *path = moved(path).into();
+        }
+        true
     }
 
     pub(crate) fn link(&mut self, path: &Arc<Path>) -> Ino {
@@ -236,7 +280,9 @@ impl State {
     /// The disk after a power failure that kept some of the units, and whether all of these could be kept: a change of a
     /// name needs the earlier changes of it, and what was written behind a cut needs the cut.
     pub(crate) fn crash(&self, units: &[Unit], keep: &[bool], seed: u64) -> (State, bool) {
-        let mut after = State { dirs: self.dirs.clone(), next_ino: self.next_ino, capacity: self.capacity, ..State::new(seed) };
+        let mut after = State::new(seed);
+        (after.dirs, after.next_dir) = (self.dirs.clone(), self.next_dir);
+        (after.next_ino, after.capacity) = (self.next_ino, self.capacity);
         after.names = self.durable_names.clone();
         let mut faithful = true;
         let mut kept = units.iter().zip(keep).peekable();

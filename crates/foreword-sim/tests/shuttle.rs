@@ -4,20 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
-use foreword::disk::{Access, Disk, DiskFile};
+use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
 use foreword::{Durability, Error, Log, Lsn, Options, Result, SyncPolicy};
 use shuttle::thread;
 
 /// Files in memory; durable writes fail once `healthy` of them have succeeded. (No crashes: those are the simulator's business.)
 #[derive(Clone, Debug)]
 struct Memory {
-    files: Arc<Mutex<BTreeMap<PathBuf, File>>>,
+    files: Arc<Mutex<BTreeMap<String, File>>>,
     healthy: Arc<AtomicI64>,
 }
 
@@ -36,38 +36,63 @@ impl Memory {
 }
 
 impl Disk for Memory {
-    fn create_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
+    fn open_dir(&self, _: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(self.clone()))
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let files = self.files.lock().unwrap();
-        let inside = files.keys().filter(|path| path.parent() == Some(dir));
-        Ok(inside.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
+    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        self.open_dir(path)
     }
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+}
+
+/// Its one directory.
+impl DiskDir for Memory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.files.lock().unwrap().keys().cloned().collect())
+    }
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let mut files = self.files.lock().unwrap();
-        if access == Access::Create {
-            files.insert(path.to_owned(), File { bytes: Bytes::default(), healthy: self.healthy.clone() });
+        if access == Access::Create || access == Access::New {
+            files.insert(name.to_owned(), File { bytes: Bytes::default(), healthy: self.healthy.clone() });
         }
-        Ok(Box::new(files.get(path).cloned().ok_or(io::ErrorKind::NotFound)?))
+        Ok(Box::new(files.get(name).cloned().ok_or(io::ErrorKind::NotFound)?))
     }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if self.files.lock().unwrap().contains_key(to) {
+            Err(io::ErrorKind::AlreadyExists.into())
+        } else {
+            self.replace(from, to)
+        }
+    }
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
         let mut files = self.files.lock().unwrap();
         let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         files.insert(to.to_owned(), file);
         Ok(())
     }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.files.lock().unwrap().remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.lock().unwrap().remove(name).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
     }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+    fn create_dir(&self, _: &str) -> io::Result<Arc<dyn DiskDir>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn sync(&self) -> io::Result<()> {
         Ok(())
     }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        self.open(path, Access::Create)
+    fn sync_name(&self) -> io::Result<()> {
+        Ok(())
     }
-    fn is_locked(&self, _: &Path) -> io::Result<bool> {
+    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let there = self.files.lock().unwrap().contains_key(name);
+        DiskDir::open(self, name, if there { Access::Write } else { Access::Create })
+    }
+    fn is_locked(&self, _: &str) -> io::Result<bool> {
         Ok(false)
+    }
+    fn id(&self) -> io::Result<FileId> {
+        Ok(FileId(0, 0))
+    }
+    fn id_of(&self, name: &str) -> io::Result<FileId> {
+        self.files.lock().unwrap().get(name).ok_or(io::ErrorKind::NotFound)?.id()
     }
 }
 
@@ -99,6 +124,9 @@ impl DiskFile for File {
     fn sync(&self) -> io::Result<()> {
         thread::yield_now();
         if self.healthy.fetch_sub(1, SeqCst) > 0 { Ok(()) } else { Err(io::Error::other("the disk has failed")) }
+    }
+    fn id(&self) -> io::Result<FileId> {
+        Ok(FileId(1, Arc::as_ptr(&self.bytes).addr() as u64))
     }
     fn len(&self) -> io::Result<u64> {
         Ok(self.bytes.lock().unwrap().len() as u64)

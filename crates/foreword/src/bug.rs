@@ -69,6 +69,12 @@ bugs! {
     LostWakeup,
     /// a future that is dropped takes those with it that wait for the same record
     ForgetOthers,
+    /// a writer does not look whether its lock is still there
+    TrustLock,
+    /// a process that was forked from the writer writes
+    WriteInFork,
+    /// a segment takes the place of any file of its name
+    ReplaceAny,
     /// holds and truncations do not wait for one another
     ChangeAtOnce,
     /// a truncation at the back does not wait for the flushes that are under way

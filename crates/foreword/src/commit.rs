@@ -15,7 +15,7 @@ use crate::reader::{Chain, Source, Tails};
 use crate::segment::{Dir, Segment};
 use crate::stats::Counters;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, WaitWord, yield_now};
+use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, WaitWord, yield_now};
 use crate::{Error, Lsn, Options, Result};
 
 /// Whole frames are written, unsynced, when so many bytes of them have gathered.
@@ -183,8 +183,22 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The state, for calls that cannot fail: `None` in a forked process if a thread that is not there has its lock.
+    pub(crate) fn peek(&self) -> Option<Guard<'_>> {
+        self.open_lock().ok()
+    }
+
+    /// As [`lock`](Shared::lock), without waiting for a thread that is not in this process.
+    fn open_lock(&self) -> Result<Guard<'_>> {
+        match self.state.try_lock() {
+            Ok(state) => Ok(state),
+            Err(TryLockError::Poisoned(state)) => Ok(state.into_inner()),
+            Err(TryLockError::WouldBlock) => self.dir.check_process().map(|()| self.lock()),
+        }
+    }
+
     pub(crate) fn open_state(&self) -> Result<Guard<'_>> {
-        let state = self.lock();
+        let state = self.open_lock()?;
         state.usable()?;
         Ok(state)
     }
@@ -210,6 +224,7 @@ impl Shared {
         }
         let mut state = self.open_state()?;
         while state.cutting {
+            self.dir.check_process()?;
             state = self.wait_changed(state);
             state.usable()?;
         }
@@ -247,6 +262,7 @@ impl Shared {
             self.kick.notify_all();
         }
         while state.assembler.placed_bytes() >= WRITE_AT {
+            self.dir.check_process()?;
             let flying = state.flying();
             if self.options.background && flying == 0 {
                 // While the thread writes, this one goes on.
@@ -269,6 +285,7 @@ impl Shared {
 
     /// Returns when everything up to an LSN is written, or durable.
     pub(crate) fn reach<'a>(&'a self, mut state: Guard<'a>, lsn: Lsn, sync: bool) -> Result<()> {
+        self.dir.check_process()?;
         let cuts = state.cuts;
         let (mut joined, mut awake) = (false, sync);
         loop {
@@ -396,7 +413,10 @@ impl Shared {
         }
         drop(state);
         let mut landing = Landing { shared: self, id, done: false };
-        let flown = self.write_out(frames.make_contiguous(), promise, sync, &mut dirty, id);
+        let written = |()| self.write_out(frames.make_contiguous(), promise, sync, &mut dirty, id);
+        let flown = self.dir.check_process().and_then(written);
+        // Only now: whoever has taken the lock since has seen what was written, or is seen here.
+        let flown = flown.and_then(|()| if sync { self.dir.check_writer() } else { Ok(()) });
         let took = started.elapsed();
         if sync && flown.is_ok() {
             self.counters.flushed(took, records);
@@ -595,6 +615,7 @@ impl Shared {
         if self.durable.load(Ordering::Acquire) >= lsn.0 {
             return Poll::Ready(Ok(()));
         }
+        self.dir.check_process()?;
         let mut state = self.lock();
         if state.durable.lsn >= lsn || state.cuts != cuts {
             return Poll::Ready(Ok(()));
@@ -619,7 +640,7 @@ impl Shared {
 
     /// A [`Commit`] that is not waited for any more.
     pub(crate) fn forget(&self, lsn: Lsn, id: u64) {
-        let mut state = self.lock();
+        let Some(mut state) = self.peek() else { return };
         let forgotten = state.wakers.remove(&(lsn, id));
         if bug::is(Bug::ForgetOthers) {
             state.wakers.retain(|(other, _), _| *other != lsn);
@@ -710,6 +731,7 @@ impl Source for Shared {
     }
 
     fn wait(&self, beyond: Lsn, timeout: Option<Duration>) -> Result<bool> {
+        self.dir.check_process()?;
         let deadline = timeout.map(|t| Instant::now() + t);
         let mut state = self.lock();
         loop {
@@ -730,6 +752,7 @@ impl Source for Shared {
     }
 
     fn poll(&self, beyond: Lsn, waker: &Waker) -> Poll<Result<bool>> {
+        self.dir.check_process()?;
         let mut state = self.lock();
         if state.durable.lsn > beyond {
             return Poll::Ready(Ok(true));

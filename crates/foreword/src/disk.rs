@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 mod os;
 pub use os::OsDisk;
@@ -20,30 +21,65 @@ pub enum Access {
     Write,
     /// For reading and writing; made anew and empty (an existing one is emptied).
     Create,
+    /// For reading and writing; made anew. [`io::ErrorKind::AlreadyExists`] if anything has the name.
+    New,
 }
 
-/// A file system, as a log needs it.
-///
-/// Paths are those that the log builds from the directory it was opened with. What a crash may do to what was not
-/// synced is described in `docs/GUARANTEES.md`; an implementation may do no worse.
+/// What tells a file or directory from every other, whatever its name: on Unix, its device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId(pub u64, pub u64);
+
+/// A file system, as a log needs it: where it finds its directory. The rest is the directory's business.
 pub trait Disk: Send + Sync + fmt::Debug {
-    /// Makes the directory and its parents, durably (each new entry's parent is synced). Fine if it exists.
-    fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// The names of the plain files and directories in a directory, in any order. Names that are not UTF-8 are left out.
-    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
-    /// Opens a file.
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>>;
-    /// Renames a file, replacing what has the new name. Durable once the directory is synced.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Opens a directory. [`io::ErrorKind::NotFound`] or [`io::ErrorKind::NotADirectory`] if there is none.
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>>;
+    /// The same, and makes the directory and its parents if they are not there. The name of each
+    /// that it makes is durable when it returns.
+    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>>;
+}
+
+/// An open directory, and the files in it.
+///
+/// The handle stands for the directory, not for the path that it was opened by: another working
+/// directory, another name for the directory, and another directory under its old name make no
+/// difference to it. Where a system has no such handles, see [`OsDisk`].
+///
+/// A *name* is relative to the directory: that of a file in it, or `directory/file` for one in a
+/// directory in it. Names never lead out of it. What a crash may do to what was not synced is
+/// described in `docs/GUARANTEES.md`; an implementation may do no worse.
+pub trait DiskDir: Send + Sync + fmt::Debug {
+    /// The names of what is in the directory, in any order. Names that are not UTF-8 are left out.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Opens a file. What is not a plain file is refused, and is not waited for.
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>>;
+    /// As [`open`](DiskDir::open) with [`Access::New`]; with the owner and the permissions of another
+    /// file, as far as they may be given, or with the owner of the directory if there is no such
+    /// file: what one user makes, the one who made the log can open. The default knows of no owners.
+    fn create_like(&self, name: &str, _like: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.open(name, Access::New)
+    }
+    /// Gives a file a new name. [`io::ErrorKind::AlreadyExists`] if anything has it.
+    /// Durable once the directory is synced.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// As [`rename`](DiskDir::rename), in place of the file that has the new name, if one has.
+    fn replace(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file. Durable once the directory is synced.
-    fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes creations, renames and removals in a directory durable.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Takes the exclusive lock on a file, which is made if need be; held until the guard is dropped or the process ends.
-    /// [`io::ErrorKind::WouldBlock`] if somebody else has it. Does not wait.
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Whether somebody holds the lock on a file (no file: nobody). Must not create or change it.
-    fn is_locked(&self, path: &Path) -> io::Result<bool>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Opens a directory in this one; makes it, durably, if it is not there.
+    fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>>;
+    /// Makes creations, renames and removals in the directory durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Makes the directory's own name durable: its entry in its parent.
+    fn sync_name(&self) -> io::Result<()>;
+    /// Takes the exclusive lock on a file, which is made if need be; held until what is returned is
+    /// dropped by the process that took it, or that ends. Another name for the file makes no difference. [`io::ErrorKind::WouldBlock`] if it is taken. Does not wait.
+    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Whether the lock on a file is taken (no file: it is not). Must not create or change it.
+    fn is_locked(&self, name: &str) -> io::Result<bool>;
+    /// Which directory this is.
+    fn id(&self) -> io::Result<FileId>;
+    /// Which file has a name now. [`io::ErrorKind::NotFound`] if none has.
+    fn id_of(&self, name: &str) -> io::Result<FileId>;
 }
 
 /// An open file.
@@ -64,6 +100,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Makes durable all that was written to the file and its length. After a failure nothing may be
     /// assumed of what was written since the last success.
     fn sync(&self) -> io::Result<()>;
+    /// Which file this is.
+    fn id(&self) -> io::Result<FileId>;
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Sets the length, filling with zeros. Durable after [`sync`](DiskFile::sync).

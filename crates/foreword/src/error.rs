@@ -38,6 +38,18 @@ pub enum Error {
         /// What the holder wrote of itself (its process id), as far as it could be read.
         holder: String,
     },
+    /// This process is not, or no longer, the log's writer: it was forked from the one that opened
+    /// the log, or the log's file `LOCK` was removed or replaced under it. Nothing was written in a
+    /// forked process: let only the one that opened the log use it, or open it after the fork.
+    /// Where `LOCK` was removed, the log is [`Poisoned`](Error::Poisoned) by this error: whether the
+    /// records that were waiting are there is known only after reopening, and what removes the file
+    /// must be stopped.
+    LockLost {
+        /// The directory that the log was opened by.
+        dir: PathBuf,
+        /// Which of these it is.
+        why: &'static str,
+    },
     /// There is no log here. Check the path, or create one with [`Options::create`](crate::Options::create).
     NotFound {
         /// The directory that was given.
@@ -212,6 +224,9 @@ impl fmt::Display for Error {
             ),
             Error::Locked { dir, holder } => {
                 write!(f, "{} is open for writing elsewhere ({holder}): wait for it, or open it for reading", dir.display())
+            }
+            Error::LockLost { dir, why } => {
+                write!(f, "{} is not this process's to write: {why}", dir.display())
             }
             Error::NotFound { dir } => write!(f, "there is no log in {}: check the path, or create one", dir.display()),
             Error::AlreadyExists { dir } => write!(f, "there is a log in {} already", dir.display()),

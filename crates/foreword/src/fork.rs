@@ -14,7 +14,7 @@ use crate::error::Doing;
 use crate::format::{BLOCK, Control, Kind, LogId, Position, Promise};
 use crate::reader::Reader;
 use crate::recovery::Entry;
-use crate::segment::{Dir, Found, Segment, at_once};
+use crate::segment::{DAMAGED, Dir, Found, Segment, at_once};
 use crate::{Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.
@@ -130,10 +130,9 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
 pub(crate) fn remove(dir: &Dir, names: impl IntoIterator<Item = String>) -> Result<()> {
     let mut any = false;
     for name in names {
-        let path = dir.file(&name);
-        match dir.disk.remove(&path) {
+        match dir.handle.remove(&name) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.doing("remove the file", &path)?,
+            removed => removed.doing("remove the file", &dir.file(&name))?,
         }
         any = true;
     }
@@ -142,9 +141,9 @@ pub(crate) fn remove(dir: &Dir, names: impl IntoIterator<Item = String>) -> Resu
 
 /// Keeps a damaged file: as a copy, or the file itself.
 pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
-    let aside = dir.file(crate::segment::DAMAGED);
-    dir.disk.create_dir(&aside).doing("create the directory", &aside)?;
-    let taken = dir.disk.list(&aside).doing("list the directory", &aside)?;
+    let path = dir.file(DAMAGED);
+    let aside = dir.handle.create_dir(DAMAGED).doing("create the directory", &path)?;
+    let taken = aside.list().doing("list the directory", &path)?;
     let mut kept = name.to_owned();
     for n in 1.. {
         if !taken.contains(&kept) {
@@ -152,10 +151,10 @@ pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
         }
         kept = format!("{name}.{n}");
     }
-    let (from, to) = (dir.file(name), aside.join(&kept));
+    let (from, to) = (dir.file(name), path.join(&kept));
     if copy {
-        let source = dir.disk.open(&from, Access::Read).doing("open the file", &from)?;
-        let target = dir.disk.open(&to, Access::Create).doing("create the file", &to)?;
+        let source = dir.handle.open(name, Access::Read).doing("open the file", &from)?;
+        let target = dir.handle.create_like(&format!("{DAMAGED}/{kept}"), name).doing("create the file", &to)?;
         let mut buf = vec![0; 1 << 20];
         let mut at = 0;
         loop {
@@ -168,8 +167,8 @@ pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
         }
         target.sync().doing("sync the file", &to)?;
     } else {
-        dir.disk.rename(&from, &to).doing("put the file aside", &from)?;
+        dir.handle.rename(name, &format!("{DAMAGED}/{kept}")).doing("put the file aside", &from)?;
     }
-    dir.disk.sync_dir(&aside).doing("sync the directory", &aside)?;
+    aside.sync().doing("sync the directory", &path)?;
     dir.sync()
 }

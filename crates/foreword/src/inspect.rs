@@ -27,9 +27,10 @@ use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, SegmentHeader,
 };
+use crate::lock::{UNKNOWN_HOLDER, holder_text};
 use crate::publish::{self, Published};
 use crate::recovery::{self, Entry};
-use crate::segment::{Dir, Found, Segment, UNKNOWN_HOLDER, holder_text};
+use crate::segment::{Dir, Found, Segment, segment_name};
 use crate::{Error, Lsn, Result};
 
 /// A segment file.
@@ -93,7 +94,7 @@ pub fn segments(dir: impl AsRef<Path>) -> Result<Vec<SegmentInfo>> {
 /// # Errors
 /// As [`segments`].
 pub fn segments_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<Vec<SegmentInfo>> {
-    let dir = Dir { disk, path: dir.as_ref().to_owned() };
+    let dir = Dir::open(&*disk, dir.as_ref())?;
     dir.look(|looked, _| Ok(matches!(looked, Err(Error::Io { .. }))), |_| segments_now(&dir))
 }
 
@@ -113,7 +114,10 @@ pub struct Writer {
 /// # Errors
 /// [`Error::Io`].
 pub fn writer(dir: impl AsRef<Path>) -> Result<Option<Writer>> {
-    let dir = Dir { disk: Arc::new(OsDisk), path: dir.as_ref().to_owned() };
+    let dir = match Dir::open(&OsDisk, dir.as_ref()) {
+        Err(Error::NotFound { .. } | Error::NotALog { .. }) => return Ok(None),
+        opened => opened?,
+    };
     if !dir.has_writer()? {
         return Ok(None);
     }
@@ -138,7 +142,7 @@ fn segments_now(dir: &Dir) -> Result<Vec<SegmentInfo>> {
 
 fn segment_info(dir: &Dir, log: Option<LogId>, chain: &[Entry], epoch: u64) -> Result<SegmentInfo> {
     let path = dir.segment(epoch);
-    let file = dir.disk.open(&path, Access::Read).doing("open the segment", &path)?;
+    let file = dir.handle.open(&segment_name(epoch), Access::Read).doing("open the segment", &path)?;
     let file_bytes = file.len().doing("read the segment's length", &path)?;
     let info = |state, lsns, used: u32| SegmentInfo {
         epoch,
@@ -313,13 +317,13 @@ pub fn frames(dir: impl AsRef<Path>, epoch: u64) -> Result<Frames> {
 /// # Errors
 /// As [`frames`].
 pub fn frames_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, epoch: u64) -> Result<Frames> {
-    let dir = Dir { disk, path: dir.as_ref().to_owned() };
+    let dir = Dir::open(&*disk, dir.as_ref())?;
     let names = dir.names()?;
     if !names.identity && names.epochs.is_empty() {
         return Err(Error::NotFound { dir: dir.path });
     }
     let path = dir.segment(epoch);
-    let file = dir.disk.open(&path, Access::Read).doing("open the segment", &path)?;
+    let file = dir.handle.open(&segment_name(epoch), Access::Read).doing("open the segment", &path)?;
     let file_blocks = file.len().doing("read the segment's length", &path)? / BLOCK as u64;
     let mut block = vec![0; BLOCK];
     file.read_full_at(&mut block, 0).doing("read the segment's header", &path)?;

@@ -74,6 +74,7 @@ mod error;
 mod fork;
 mod format;
 pub mod inspect;
+mod lock;
 mod log;
 mod lsn;
 mod meters;

@@ -9,12 +9,10 @@ use std::time::Duration;
 use crate::assemble::{CHECKPOINT_BLOCKS, Urgency};
 use crate::background::Background;
 use crate::commit::{Shared, State};
-use crate::disk::DiskFile;
 use crate::format::{self, HOLD_NAME_MAX, HOLDS_MAX, LogId};
 use crate::open::{self, Opened};
 use crate::pace::Pace;
 use crate::reader::{Chain, Iter, Reader, Source, Tails};
-use crate::segment::Dir;
 use crate::stats::{Counters, RecoveryReport, Stats};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Event, Mutex, RwLock, WaitWord};
@@ -54,8 +52,8 @@ pub enum Durability {
 pub struct Log {
     shared: Arc<Shared>,
     background: Option<Background>,
-    /// Held for the log's life.
-    lock: Option<Box<dyn DiskFile>>,
+    /// It was closed, or is being dropped.
+    shut: bool,
     report: RecoveryReport,
 }
 
@@ -81,8 +79,8 @@ impl Log {
     }
 
     pub(crate) fn open_with(options: Options, dir: &Path) -> Result<Log> {
-        let dir = Dir { disk: options.disk.clone(), path: dir.to_owned() };
-        let Opened { lock, log, assembler, spares, entries, control, durable, report } = open::open(&options, &dir)?;
+        let (dir, opened) = open::open(&options, dir)?;
+        let Opened { log, assembler, spares, entries, control, durable, report } = opened;
         let (start, waivers) = (control.start, control.waivers.clone());
         let fills_segments = entries.len() > 1;
         let chain = Chain { log, entries, waivers, start, cuts: 0 };
@@ -141,7 +139,7 @@ impl Log {
             tails: Tails::default(),
         });
         let background = if shared.options.background { Some(Background::start(&shared)?) } else { None };
-        Ok(Log { shared, background, lock: Some(lock), report })
+        Ok(Log { shared, background, shut: false, report })
     }
 
     /// The log's identity.
@@ -337,13 +335,13 @@ impl Log {
     /// The last LSN that the operating system has: it and all before it survive the process.
     #[must_use]
     pub fn written_lsn(&self) -> Lsn {
-        self.shared.lock().written
+        self.shared.peek().map_or(self.durable_lsn(), |state| state.written)
     }
 
     /// The last LSN that was given out. [`Lsn::ZERO`] if none was.
     #[must_use]
     pub fn last_lsn(&self) -> Lsn {
-        self.shared.lock().assembler.next_lsn().prev()
+        self.shared.peek().map_or(self.durable_lsn(), |state| state.assembler.next_lsn().prev())
     }
 
     /// The first LSN of the log: older records were dropped. It need not be there yet, in an empty log.
@@ -415,7 +413,7 @@ impl Log {
                 why: format!("1 to {HOLD_NAME_MAX} bytes, not {}", name.len()),
             });
         }
-        let _changing = self.shared.one_at_a_time();
+        let _changing = self.shared.one_at_a_time()?;
         let mut state = self.shared.open_state()?;
         if state.control.holds.len() >= HOLDS_MAX && !state.control.holds.contains_key(name) {
             return Err(Error::Invalid { what: "holds", why: format!("there are {HOLDS_MAX} already: release one") });
@@ -432,7 +430,7 @@ impl Log {
     /// # Errors
     /// As [`hold`](Log::hold).
     pub fn release(&self, name: &str) -> Result<bool> {
-        let _changing = self.shared.one_at_a_time();
+        let _changing = self.shared.one_at_a_time()?;
         let mut state = self.shared.open_state()?;
         let Some(before) = state.control.holds.remove(name) else { return Ok(false) };
         self.shared.mark(state, Urgency::Mark).inspect_err(|_| self.shared.restore_hold(name, Some(before)))?;
@@ -442,7 +440,7 @@ impl Log {
     /// The holds and the LSNs they keep.
     #[must_use]
     pub fn holds(&self) -> BTreeMap<String, Lsn> {
-        self.shared.lock().control.holds.clone()
+        self.shared.peek().map(|state| state.control.holds.clone()).unwrap_or_default()
     }
 
     /// Counters and histograms.
@@ -461,19 +459,28 @@ impl Log {
     }
 
     fn shut(&mut self) -> Result<()> {
-        let Some(lock) = self.lock.take() else { return Ok(()) };
+        if std::mem::replace(&mut self.shut, true) {
+            return Ok(());
+        }
+        if let Err(forked) = self.shared.dir.check_process() {
+            // The threads are not in this process, and what is of them must not be touched.
+            std::mem::forget(self.background.take());
+            return Err(forked);
+        }
         if let Some(background) = self.background.take() {
             background.stop(&self.shared);
         }
         let closed = self.shared.close();
-        drop(lock);
+        self.shared.dir.unlock();
         closed
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        if let Err(error) = self.shut() {
+        if let Err(error) = self.shut()
+            && self.shared.dir.check_process().is_ok()
+        {
             self.shared.report(&error);
         }
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::assemble::{Assembler, FrameBuf, Urgency};
 use crate::bug::{self, Bug};
-use crate::disk::{Access, Disk, DiskFile, OsDisk};
+use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::fork::{self, Branch};
 use crate::format::{
@@ -17,13 +17,12 @@ use crate::format::{
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::segment::{Dir, Found, IDENTITY, Names, Segment, at_once, lock_text, segment_name, within_reach};
+use crate::segment::{Dir, Found, IDENTITY, Names, Segment, at_once, segment_name, within_reach};
 use crate::stats::RecoveryReport;
 use crate::{Error, Lsn, Options, Result};
 
 /// A log, ready for its first append.
 pub(crate) struct Opened {
-    pub(crate) lock: Box<dyn DiskFile>,
     pub(crate) log: LogId,
     pub(crate) assembler: Assembler,
     pub(crate) spares: VecDeque<Arc<Segment>>,
@@ -33,30 +32,39 @@ pub(crate) struct Opened {
     pub(crate) report: RecoveryReport,
 }
 
-pub(crate) fn open(options: &Options, dir: &Dir) -> Result<Opened> {
-    open_or_leave(options, dir).map_err(|error| error.or_no_space(&dir.path))
+/// The directory, which is made if a log may be made in it.
+fn open_dir(options: &Options, path: &Path) -> Result<Dir> {
+    match Dir::open(&*options.disk, path) {
+        Err(Error::NotFound { dir: path }) if options.existence != Existence::MustExist => {
+            let made = options.disk.create_dir(&path).doing("create the directory", &path);
+            Ok(Dir::new(made?, path))
+        }
+        opened => opened,
+    }
 }
 
-fn open_or_leave(options: &Options, dir: &Dir) -> Result<Opened> {
+/// The log in a directory, and the directory, locked.
+pub(crate) fn open(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
+    open_or_leave(options, path).map_err(|error| error.or_no_space(path))
+}
+
+fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
     let started = Instant::now();
+    let mut dir = open_dir(options, path)?;
     // (Where there is an identity there is a log, and no need to list its many names twice.)
-    if options.existence == Existence::MustNotExist || dir.disk.open(&dir.file(IDENTITY), Access::Read).is_err() {
-        look_before(options, dir)?;
+    if options.existence == Existence::MustNotExist || dir.handle.open(IDENTITY, Access::Read).is_err() {
+        look_before(options, &dir)?;
     }
-    let lock = dir.lock()?;
+    dir.lock()?;
+    let dir = dir;
     // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
-    let names = look_before(options, dir)?;
-    // (That there is no room for it is no reason to refuse.)
-    let _ = lock.write_at(&[io::IoSlice::new(lock_text(std::process::id()).as_bytes())], 0);
-    // Who wants damage mended means all of it, not only what lies on the way to the end.
-    let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
-    let found = recovery::survey(dir, names, depth, &[], &mut |_, _| {})?;
-    let mut opened = match found {
-        None if options.existence == Existence::MustExist => return Err(Error::NotFound { dir: dir.path.clone() }),
-        None => create(options, dir, lock)?,
-        Some(survey) => recover(options, dir, lock, survey)?,
-    };
-    prepare_spares(options, dir, &mut opened)?;
+    let names = look_before(options, &dir)?;
+    if names.identity {
+        dir.lock_identity()?;
+    }
+    dir.sign_lock();
+    let mut opened = find(options, &dir, names)?;
+    prepare_spares(options, &dir, &mut opened)?;
     opened.report.took = started.elapsed();
     let report = &opened.report;
     crate::trace::info!(
@@ -66,7 +74,19 @@ fn open_or_leave(options: &Options, dir: &Dir) -> Result<Opened> {
         millis = report.took.as_millis() as u64,
         "opened"
     );
-    Ok(opened)
+    Ok((dir, opened))
+}
+
+/// Recovers the log that is there, or makes one.
+fn find(options: &Options, dir: &Dir, names: Names) -> Result<Opened> {
+    // Who wants damage mended means all of it, not only what lies on the way to the end.
+    let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
+    let found = recovery::survey(dir, names, depth, &[], &mut |_, _| {})?;
+    match found {
+        None if options.existence == Existence::MustExist => Err(Error::NotFound { dir: dir.path.clone() }),
+        None => create(options, dir),
+        Some(survey) => recover(options, dir, survey),
+    }
 }
 
 /// As many spares as the options ask for, and the disk has room for.
@@ -84,13 +104,7 @@ fn prepare_spares(options: &Options, dir: &Dir, opened: &mut Opened) -> Result<(
 
 /// What is in the directory; refuses before anything is made where none should be.
 fn look_before(options: &Options, dir: &Dir) -> Result<Names> {
-    let names = match dir.names() {
-        Err(Error::NotFound { .. }) if options.existence != Existence::MustExist => {
-            dir.disk.create_dir(&dir.path).doing("create the directory", &dir.path)?;
-            return Ok(Names::default());
-        }
-        names => names?,
-    };
+    let names = dir.names()?;
     let exists = names.identity || !names.epochs.is_empty();
     match options.existence {
         Existence::MustExist if !exists => return Err(Error::NotFound { dir: dir.path.clone() }),
@@ -106,16 +120,12 @@ fn look_before(options: &Options, dir: &Dir) -> Result<Names> {
     Ok(names)
 }
 
-fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opened> {
+fn create(options: &Options, dir: &Dir) -> Result<Opened> {
     if options.expect_lsn > Lsn::ZERO {
         return Err(Error::RolledBack { dir: dir.path.clone(), expected: options.expect_lsn, found: Lsn::ZERO });
     }
-    // Whoever made the directory may not have made its name durable. (A parent that may not be opened was not made by us.)
-    let parent = dir.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match dir.disk.sync_dir(parent) {
-        Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) => {}
-        synced => synced.doing("sync the directory", parent)?,
-    }
+    // Whoever made the directory may not have made its name durable.
+    dir.handle.sync_name().doing("sync the name of the directory", &dir.path)?;
     // What an earlier attempt left: nothing in it was ever active.
     let names = dir.names()?;
     fork::remove(dir, names.temporary)?;
@@ -126,11 +136,11 @@ fn create(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>) -> Result<Opene
     let control = Control::default();
     let mut assembler = Assembler::link(first, Position::default(), Lsn::FIRST, &control);
     write_durably(&mut assembler, Promise::default())?;
-    dir.write_identity(log)?;
+    dir.write_identity(log, false)?;
     let entries = vec![Entry { epoch: 1, first_lsn: Lsn::FIRST, end: None }];
     let durable = assembler.end();
     let report = RecoveryReport::new(Verdict::Created, Lsn::FIRST, Lsn::ZERO);
-    Ok(Opened { lock, log, assembler, spares: VecDeque::new(), entries, control, durable, report })
+    Ok(Opened { log, assembler, spares: VecDeque::new(), entries, control, durable, report })
 }
 
 fn write_durably(assembler: &mut Assembler, promise: Promise) -> Result<()> {
@@ -164,7 +174,7 @@ impl Repair {
     }
 }
 
-fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey) -> Result<Opened> {
+fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     let verdict = found.verdict.clone();
     let (survey, repair) = match &verdict {
         Verdict::Corruption(damage) => match options.on_damage {
@@ -201,14 +211,14 @@ fn recover(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, found: Survey)
         rewrite_link(dir, survey.log, epoch)?;
     }
     if !survey.names.identity || dir.read_identity()?.as_ref() != Ok(&survey.log) {
-        dir.write_identity(survey.log)?;
+        dir.write_identity(survey.log, survey.names.identity)?;
     }
     let in_place = bug::is(Bug::AppendAfterTear) && matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail);
     // (Garbled sectors ahead would stand in the way of a later frame.)
     let opened = if (report.verdict == Verdict::Clean && report.garbled_sectors == 0) || in_place {
-        resume(options, dir, lock, &survey, report)?
+        resume(options, dir, &survey, report)?
     } else {
-        branch(options, dir, lock, &survey, &repair, report)?
+        branch(options, dir, &survey, &repair, report)?
     };
     // Whatever is not on the chain was superseded, or never used.
     let on_chain = |epoch: u64| {
@@ -230,7 +240,7 @@ fn rewrite_link(dir: &Dir, log: LogId, epoch: u64) -> Result<()> {
 }
 
 /// After a clean close: the log goes on where it ended.
-fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey, report: RecoveryReport) -> Result<Opened> {
+fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport) -> Result<Opened> {
     let (epoch, block) = (survey.end.epoch, survey.end.block);
     let segment = match dir.open_segment(Some(survey.log), epoch, Access::Write)? {
         Ok((segment, _)) => Arc::new(segment),
@@ -281,18 +291,11 @@ fn resume(options: &Options, dir: &Dir, lock: Box<dyn DiskFile>, survey: &Survey
     }
     let durable = assembler.end();
     let control = survey.control.clone();
-    Ok(Opened { lock, log: survey.log, assembler, spares, entries, control, durable, report })
+    Ok(Opened { log: survey.log, assembler, spares, entries, control, durable, report })
 }
 
 /// After anything else: it goes on in a fresh segment.
-fn branch(
-    options: &Options,
-    dir: &Dir,
-    lock: Box<dyn DiskFile>,
-    survey: &Survey,
-    repair: &Repair,
-    mut report: RecoveryReport,
-) -> Result<Opened> {
+fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut report: RecoveryReport) -> Result<Opened> {
     let damaged = matches!(report.verdict, Verdict::Corruption(_));
     // What no promise covers may be only in the page cache; it is written again. (A promise beyond the end proves all before it.)
     let proven = survey.promise.position.min(survey.end);
@@ -358,7 +361,7 @@ fn branch(
     report.rewritten_records = branched.copied;
     entries.extend(&branched.entries);
     let (assembler, spares, durable) = (branched.assembler, branched.spares, branched.durable);
-    Ok(Opened { lock, log: survey.log, assembler, spares, entries, control, durable, report })
+    Ok(Opened { log: survey.log, assembler, spares, entries, control, durable, report })
 }
 
 /// Writes what lies between a position and the end of the log once more, byte by byte the same, durably.
@@ -519,7 +522,7 @@ pub fn repair_plan(dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan
 /// # Errors
 /// As [`repair_plan`].
 pub fn repair_plan_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan> {
-    let dir = Dir { disk, path: dir.as_ref().to_owned() };
+    let dir = Dir::open(&*disk, dir.as_ref())?;
     if action == OnDamage::Refuse {
         return Err(Error::Invalid { what: "action", why: "to refuse repairs nothing".into() });
     }

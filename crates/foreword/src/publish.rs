@@ -43,7 +43,7 @@ pub struct Published {
 impl Shared {
     pub(crate) fn stats(&self) -> Stats {
         let (readers, slowest_reader_lsn) = self.tails.slowest();
-        let state = self.lock();
+        let Some(state) = self.peek() else { return self.counters.read() };
         let aloft = || state.flights.iter().filter(|f| !f.landed);
         Stats {
             records: state.records,
@@ -191,7 +191,7 @@ fn decode_stat(stats: &mut Stats, name: &str, value: &str) -> Option<()> {
 /// What the writer published, if it is whole. (One that is being written is whole a moment later.)
 pub(crate) fn read(dir: &Dir) -> Option<Published> {
     for _ in 0..5 {
-        let file = dir.disk.open(&dir.file(STATS), Access::Read).ok()?;
+        let file = dir.handle.open(STATS, Access::Read).ok()?;
         let mut bytes = vec![0; BYTES_MAX];
         let n = file.read_full_at(&mut bytes, 0).ok()?;
         if let Some(published) = decode(&bytes[..n]) {
@@ -269,7 +269,7 @@ impl Publisher {
     fn write(&mut self, dir: &Dir) -> std::io::Result<()> {
         let file = match &self.file {
             Some(file) => file,
-            None => self.file.insert(dir.disk.open(&dir.file(STATS), Access::Create)?),
+            None => self.file.insert(dir.create_anew(STATS)?),
         };
         // What is behind the last line is left of a longer text.
         file.write_all_at(self.text.as_bytes(), 0)
@@ -278,7 +278,7 @@ impl Publisher {
     /// Nobody has the log open any more.
     pub(crate) fn withdraw(self, shared: &Shared) {
         if self.file.is_some() {
-            let _ = shared.dir.disk.remove(&shared.dir.file(STATS));
+            let _ = shared.dir.handle.remove(STATS);
         }
     }
 }

@@ -29,6 +29,7 @@ const SPARES: usize = 2;
 impl Shared {
     /// Makes sure that so many segments are prepared.
     pub(crate) fn obtain<'a>(&'a self, state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
+        self.dir.check_process()?;
         let started = Instant::now();
         // Whoever is filling one leaves it at that.
         self.starved.store(true, Ordering::Relaxed);

@@ -1,21 +1,21 @@
 //! One segment file: how it is made, recycled, read and written; and the other names in a log's directory.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::ablation::{Choice, without};
 use crate::assemble::FrameBuf;
 use crate::bug::{self, Bug};
-use crate::disk::{self, Access, Disk, DiskFile};
+use crate::disk::{self, Access, Disk, DiskDir, DiskFile};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SegmentHeader};
+use crate::lock::{LOCK, Writer};
 use crate::options::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
 use crate::{Error, Lsn, Result};
 
 pub(crate) const IDENTITY: &str = "LOG";
-pub(crate) const LOCK: &str = "LOCK";
 pub(crate) const DAMAGED: &str = "damaged";
 pub(crate) const STATS: &str = "STATS";
 const TMP: &str = ".tmp";
@@ -31,29 +31,17 @@ pub(crate) fn within_reach(epoch: u64) -> u64 {
 /// How much is zero-filled at a time: little delays many commits a little, much delays few for long.
 const FILL_STEP: usize = 256 << 10;
 
-/// A log's directory on a disk.
+/// A log's directory: the handle through which everything goes, and the path that it was opened by, for messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Dir {
-    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) handle: Arc<dyn DiskDir>,
     pub(crate) path: PathBuf,
+    /// For a writer, from when it has the lock.
+    pub(crate) writer: Option<Arc<Writer>>,
 }
 
 pub(crate) fn segment_name(epoch: u64) -> String {
     format!("{epoch:020}.seg")
-}
-
-/// Where the file cannot be read while it is locked (Windows).
-pub(crate) const UNKNOWN_HOLDER: &str = "by an unknown process";
-
-/// How a writer names itself in `LOCK`.
-pub(crate) fn holder_text(process: u32) -> String {
-    format!("process {process}")
-}
-
-/// What a writer puts into `LOCK`: who it is, for people, and since when, so that no two openings write the same. Always as long: it goes over what the last
-/// one wrote, and to cut a file takes longer.
-pub(crate) fn lock_text(process: u32) -> String {
-    format!("{:20}\nsince {:020}\n", holder_text(process), since_1970().as_nanos())
 }
 
 /// By this machine's clock; nothing, if it stands before that.
@@ -84,6 +72,22 @@ pub(crate) struct Names {
 }
 
 impl Dir {
+    pub(crate) fn new(handle: Arc<dyn DiskDir>, path: PathBuf) -> Dir {
+        Dir { handle, path, writer: None }
+    }
+
+    pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Dir> {
+        let path = path.to_owned();
+        match disk.open_dir(&path) {
+            Ok(handle) => Ok(Dir::new(handle, path)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::NotFound { dir: path }),
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                Err(Error::NotALog { dir: path, why: "it is a file, not a directory".into() })
+            }
+            Err(e) => Err(e).doing("open the directory", &path),
+        }
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -97,16 +101,13 @@ impl Dir {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        if bug::is(Bug::SkipDirSync) { Ok(()) } else { self.disk.sync_dir(&self.path) }
+        if bug::is(Bug::SkipDirSync) { Ok(()) } else { self.handle.sync() }
     }
 
     pub(crate) fn names(&self) -> Result<Names> {
         let mut names = Names::default();
-        let listed = match self.disk.list(&self.path) {
+        let listed = match self.handle.list() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::NotFound { dir: self.path.clone() }),
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-                return Err(Error::NotALog { dir: self.path.clone(), why: "it is a file, not a directory".into() });
-            }
             listed => listed.doing("list the directory", &self.path)?,
         };
         for name in listed {
@@ -121,46 +122,6 @@ impl Dir {
         }
         names.epochs.sort_unstable();
         Ok(names)
-    }
-
-    /// Takes the writer's lock. Tries for a moment: a reader that asks whether a writer is there holds it for microseconds.
-    pub(crate) fn lock(&self) -> Result<Box<dyn DiskFile>> {
-        let path = self.file(LOCK);
-        for patience in (0..20).rev() {
-            match self.disk.lock(&path) {
-                Ok(lock) => return Ok(lock),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && patience > 0 => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e).doing("take the writer's lock", &path),
-            }
-        }
-        Err(Error::Locked { dir: self.path.clone(), holder: self.holder() })
-    }
-
-    /// What the lock's holder, or the last that was, wrote into it.
-    fn read_lock(&self) -> io::Result<String> {
-        let file = self.disk.open(&self.file(LOCK), Access::Read)?;
-        let mut text = [0; 100];
-        let n = file.read_full_at(&mut text, 0)?;
-        Ok(String::from_utf8_lossy(&text[..n]).into_owned())
-    }
-
-    /// What the lock's holder wrote of itself.
-    pub(crate) fn holder(&self) -> String {
-        let text = self.read_lock().unwrap_or_default();
-        let holder = text.lines().next().unwrap_or_default().trim();
-        if holder.is_empty() { UNKNOWN_HOLDER.into() } else { holder.to_owned() }
-    }
-
-    pub(crate) fn has_writer(&self) -> Result<bool> {
-        let path = self.file(LOCK);
-        match self.disk.is_locked(&path) {
-            // Listing it will say what it is.
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => Ok(false),
-            locked => locked.doing("ask for the writer's lock", &path),
-        }
     }
 
     /// Looks at a log in which a writer may be at work, or come and go meanwhile: files appear and vanish, and what is read of them at different times need not
@@ -189,23 +150,37 @@ impl Dir {
         }
     }
 
-    fn write_small(&self, name: &str, text: &str) -> Result<()> {
-        let tmp = self.file(&format!("{name}{TMP}"));
-        let file = self.disk.open(&tmp, Access::Create).doing("create the file", &tmp)?;
-        file.write_all_at(text.as_bytes(), 0).doing("write the file", &tmp)?;
-        file.sync().doing("sync the file", &tmp)?;
-        self.disk.rename(&tmp, &self.file(name)).doing("rename the file", &tmp)?;
+    /// Writes the identity, in place of a damaged one if there is one. It is locked before it has its
+    /// name, so that at no time there is one that is not.
+    pub(crate) fn write_identity(&self, log: LogId, damaged: bool) -> Result<()> {
+        let tmp = format!("{IDENTITY}{TMP}");
+        let path = self.file(&tmp);
+        let file = self.create_anew(&tmp).doing("create the file", &path)?;
+        file.write_all_at(identity_text(log).as_bytes(), 0).doing("write the file", &path)?;
+        file.sync().doing("sync the file", &path)?;
+        self.keep(self.handle.lock(&tmp).doing("lock the file", &path)?);
+        let named = if damaged { self.handle.replace(&tmp, IDENTITY) } else { self.handle.rename(&tmp, IDENTITY) };
+        named.doing("rename the file", &path)?;
         self.sync()
     }
 
-    pub(crate) fn write_identity(&self, log: LogId) -> Result<()> {
-        self.write_small(IDENTITY, &identity_text(log))
+    /// Makes a file that is this process's alone, for the users that the log is for. What has its name is removed.
+    pub(crate) fn create_anew(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.remove_leftover(name)?;
+        self.handle.create_like(name, IDENTITY)
+    }
+
+    fn remove_leftover(&self, tmp: &str) -> io::Result<()> {
+        match self.handle.remove(tmp) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 
     /// The identity, if the file is there; `Err(text)` inside if it is not as it was written.
     pub(crate) fn read_identity(&self) -> Result<std::result::Result<LogId, String>> {
         let path = self.file(IDENTITY);
-        let file = self.disk.open(&path, Access::Read).doing("open the file", &path)?;
+        let file = self.handle.open(IDENTITY, Access::Read).doing("open the file", &path)?;
         let mut text = [0; 128];
         let n = file.read_full_at(&mut text, 0).doing("read the file", &path)?;
         let text = String::from_utf8_lossy(&text[..n]).into_owned();
@@ -226,26 +201,24 @@ impl Dir {
         recycle: Option<u64>,
         pace: &dyn Fn(f32) -> Fill,
     ) -> Result<Arc<Segment>> {
-        let path = self.segment(epoch);
-        let tmp = self.file(&format!("{}{TMP}", segment_name(epoch)));
+        self.check_writer()?;
+        let name = segment_name(epoch);
+        let tmp = format!("{name}{TMP}");
         let bytes = u64::from(blocks) * BLOCK as u64;
         let made = (|| -> io::Result<Box<dyn DiskFile>> {
             let file = match recycle {
                 Some(old) => {
-                    self.disk.rename(&self.segment(old), &tmp)?;
+                    self.remove_leftover(&tmp)?;
+                    self.handle.rename(&segment_name(old), &tmp)?;
                     // Durable first: or a crash could leave the new header under the old name.
                     if !bug::is(Bug::RecycleInPlace) {
                         self.sync_names()?;
                     }
-                    self.disk.open(&tmp, Access::Write)?
+                    self.handle.open(&tmp, Access::Write)?
                 }
                 None => {
                     // A file of its own: one left here may still bear another name on the disk.
-                    match self.disk.remove(&tmp) {
-                        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                        _ => {}
-                    }
-                    let file = self.disk.open(&tmp, Access::Create)?;
+                    let file = self.create_anew(&tmp)?;
                     // Where no space can be reserved, only zeros reserve it.
                     let reserved = file.allocate(bytes)?;
                     fill(&*file, bytes, reserved, pace)?;
@@ -264,23 +237,42 @@ impl Dir {
             if !bug::is(Bug::SkipHeaderSync) {
                 file.sync()?;
             }
-            self.disk.rename(&tmp, &path)?;
+            self.place(&tmp, log, epoch)?;
             self.sync_names()?;
             Ok(file)
         })();
         match made {
-            Ok(file) => Ok(Arc::new(Segment { file, path, blocks, binding: Binding::new(log, epoch) })),
+            Ok(file) => Ok(Arc::new(Segment { file, path: self.file(&name), blocks, binding: Binding::new(log, epoch) })),
             Err(source) => {
                 // What is half made only takes space, which may be just what is missing.
-                let _ = self.disk.remove(&tmp);
-                Err(Error::Io { doing: "prepare a segment", path: tmp, source: Arc::new(source) }.or_no_space(&self.path))
+                let _ = self.handle.remove(&tmp);
+                Err(Error::Io { doing: "prepare a segment", path: self.file(&tmp), source: Arc::new(source) }
+                    .or_no_space(&self.path))
             }
         }
     }
 
+    /// Gives a prepared segment its name. A file that has it is only replaced if it is this log's own
+    /// and no part of it: what an unfinished fork left, or a preparation that failed.
+    fn place(&self, tmp: &str, log: LogId, epoch: u64) -> io::Result<()> {
+        let name = segment_name(epoch);
+        match self.handle.rename(tmp, &name) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && (self.is_of_no_use(log, epoch) || bug::is(Bug::ReplaceAny)) => {
+                self.handle.replace(tmp, &name)
+            }
+            renamed => renamed,
+        }
+    }
+
+    /// Whether a segment bears the log's identity and its epoch, and no LINK that makes it a part of the log.
+    fn is_of_no_use(&self, log: LogId, epoch: u64) -> bool {
+        let Ok(Ok((segment, _))) = self.open_segment(Some(log), epoch, Access::Read) else { return false };
+        segment.frame(LINK_BLOCK, segment.data_end(), &mut Vec::new()).is_ok_and(|found| !matches!(found, Found::Frame(_)))
+    }
+
     /// Whether a segment file has so many blocks, so that it may be recycled as one that has.
     pub(crate) fn has_blocks(&self, epoch: u64, blocks: u32) -> bool {
-        let len = self.disk.open(&self.segment(epoch), Access::Read).and_then(|file| file.len());
+        let len = self.handle.open(&segment_name(epoch), Access::Read).and_then(|file| file.len());
         len.is_ok_and(|len| len == u64::from(blocks) * BLOCK as u64)
     }
 
@@ -304,7 +296,7 @@ impl Dir {
         beginning: &mut [u8],
     ) -> Result<std::result::Result<(Segment, Option<Damage>), Damage>> {
         let path = self.segment(epoch);
-        let file = self.disk.open(&path, access).doing("open the segment", &path)?;
+        let file = self.handle.open(&segment_name(epoch), access).doing("open the segment", &path)?;
         let len = file.len().doing("read the segment's length", &path)?;
         let read = file.read_full_at(beginning, 0).doing("read the segment's header", &path)?;
         beginning[read..].fill(0);

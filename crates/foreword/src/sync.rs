@@ -2,7 +2,7 @@
 
 #[cfg(not(shuttle))]
 pub(crate) use std::{
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, atomic},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError, atomic},
     thread::yield_now,
 };
 
@@ -12,7 +12,7 @@ pub(crate) use shuttle::{
     thread::yield_now,
 };
 #[cfg(shuttle)]
-pub(crate) use std::sync::PoisonError;
+pub(crate) use std::sync::{PoisonError, TryLockError};
 
 #[cfg(shuttle)]
 use shuttle::sync::Condvar;

@@ -70,12 +70,13 @@ impl Shared {
     }
 
     /// One change of the state that is not records at a time: each is durable before the next builds on it. (`None` only as a deliberate bug.)
-    pub(crate) fn one_at_a_time(&self) -> Option<MutexGuard<'_, ()>> {
-        (!bug::is(Bug::ChangeAtOnce)).then(|| self.changing.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn one_at_a_time(&self) -> Result<Option<MutexGuard<'_, ()>>> {
+        self.dir.check_process()?;
+        Ok((!bug::is(Bug::ChangeAtOnce)).then(|| self.changing.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     pub(crate) fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
-        let _changing = self.one_at_a_time();
+        let _changing = self.one_at_a_time()?;
         let mut state = self.open_state()?;
         let last = state.assembler.next_lsn().prev();
         if before > last.next() {
@@ -112,7 +113,7 @@ impl Shared {
     }
 
     pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {
-        let _changing = self.one_at_a_time();
+        let _changing = self.one_at_a_time()?;
         // New appends wait, or it might never be quiet.
         self.lock().cutting = true;
         let cut = self.cut_back(from);
@@ -158,6 +159,7 @@ impl Shared {
         // The copies are of durable records: readers may read them with the lock held.
         let copies = Snapshot::reader(&self.dir, &chain, first, from.prev());
         let forked = fork::fork(&self.dir, branch, Some(copies));
+        let forked = forked.and_then(|branched| self.dir.check_writer().map(|()| branched));
         let branched = match forked {
             Ok(branched) => branched,
             Err(error) => {

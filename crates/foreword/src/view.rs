@@ -75,7 +75,10 @@ impl View {
     /// # Errors
     /// As [`open`](View::open).
     pub fn open_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<View> {
-        let dir = Dir { disk, path: dir.as_ref().to_owned() };
+        View::of(Dir::open(&*disk, dir.as_ref())?)
+    }
+
+    fn of(dir: Dir) -> Result<View> {
         let state = State::look(&dir, None)?;
         Ok(View { shared: Arc::new(Shared { dir, state: Mutex::new(state), version: AtomicU64::new(0) }) })
     }
@@ -351,7 +354,7 @@ pub fn verify(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Resu
 /// # Errors
 /// As [`verify`].
 pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
-    let dir = Dir { disk, path: dir.as_ref().to_owned() };
+    let dir = Dir::open(&*disk, dir.as_ref())?;
     // Beside a writer the reader itself looks again; and what is found twice alike is there: all of a large log is read for it.
     let found = RefCell::new(None);
     let doubtful = |looked: &Result<VerifyReport>, writer: bool| match looked {
@@ -385,7 +388,7 @@ fn verify_at_rest(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<Verif
 
 /// Reads all that the writer says is durable.
 fn verify_beside_writer(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
-    let view = View::open_on(dir.disk.clone(), &dir.path)?;
+    let view = View::of(dir.clone())?;
     let mut reader = view.reader_at(Lsn::ZERO);
     let (start_lsn, last_lsn) = (view.start_lsn(), view.last_lsn()?);
     let (mut checked_bytes, records) = (0, last_lsn.0.saturating_sub(start_lsn.0) + 1);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use foreword::disk::{Access, Disk, DiskFile, OsDisk};
+use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId, OsDisk};
 use foreword::inspect::{self, Writer};
 use foreword::{Error, Log, Lsn, Options, Published};
 
@@ -132,6 +132,12 @@ const STALL: u8 = 1;
 const FAIL: u8 = 2;
 const NO_STATS: u8 = 3;
 
+#[derive(Debug)]
+struct MoodyDir {
+    dir: Arc<dyn DiskDir>,
+    mood: Moody,
+}
+
 struct MoodyFile(Box<dyn DiskFile>, Moody);
 
 impl fmt::Debug for MoodyFile {
@@ -141,32 +147,65 @@ impl fmt::Debug for MoodyFile {
 }
 
 impl Disk for Moody {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.create_dir(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(MoodyDir { dir: OsDisk.open_dir(path)?, mood: self.clone() }))
     }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        OsDisk.list(path)
+
+    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(MoodyDir { dir: OsDisk.create_dir(path)?, mood: self.clone() }))
     }
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        if path.ends_with("STATS") && self.0.load(SeqCst) == NO_STATS {
+}
+
+impl DiskDir for MoodyDir {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.dir.list()
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        if name == "STATS" && self.mood.0.load(SeqCst) == NO_STATS {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        Ok(Box::new(MoodyFile(OsDisk.open(path, access)?, self.clone())))
+        Ok(Box::new(MoodyFile(self.dir.open(name, access)?, self.mood.clone())))
     }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename(from, to)
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.dir.rename(from, to)
     }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove(path)
+
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        self.dir.replace(from, to)
     }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.sync_dir(path)
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.dir.remove(name)
     }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        OsDisk.lock(path)
+
+    fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(MoodyDir { dir: self.dir.create_dir(name)?, mood: self.mood.clone() }))
     }
-    fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        OsDisk.is_locked(path)
+
+    fn sync(&self) -> io::Result<()> {
+        self.dir.sync()
+    }
+
+    fn sync_name(&self) -> io::Result<()> {
+        self.dir.sync_name()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.dir.lock(name)
+    }
+
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        self.dir.is_locked(name)
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.dir.id()
+    }
+
+    fn id_of(&self, name: &str) -> io::Result<FileId> {
+        self.dir.id_of(name)
     }
 }
 
@@ -189,6 +228,10 @@ impl DiskFile for MoodyFile {
     fn sync(&self) -> io::Result<()> {
         self.0.sync()
     }
+    fn id(&self) -> io::Result<FileId> {
+        self.0.id()
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use foreword::disk::{Access, Disk, DiskFile};
+use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
 use foreword::{DamageKind, Error, Log, Lsn, OnDamage, Options, SyncPolicy, Verdict, View};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +38,11 @@ type Hook = dyn Fn(Op, &str) -> io::Result<()> + Send + Sync;
 #[derive(Clone)]
 struct Hooked(MemDisk, Arc<Hook>);
 
+struct HookedDir {
+    dir: Arc<dyn DiskDir>,
+    hook: Arc<Hook>,
+}
+
 struct HookedFile {
     file: Box<dyn DiskFile>,
     /// As it was opened: a segment's stays that of the temporary file that it began as.
@@ -51,53 +56,81 @@ impl fmt::Debug for Hooked {
     }
 }
 
+impl fmt::Debug for HookedDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.dir.fmt(f)
+    }
+}
+
 impl fmt::Debug for HookedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.file.fmt(f)
     }
 }
 
-fn name(path: &Path) -> String {
-    path.file_name().unwrap().to_str().unwrap().to_owned()
+impl Disk for Hooked {
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(HookedDir { dir: Disk::open_dir(&self.0, path)?, hook: self.1.clone() }))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(HookedDir { dir: Disk::create_dir(&self.0, path)?, hook: self.1.clone() }))
+    }
 }
 
-impl Disk for Hooked {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.create_dir(path)
+impl DiskDir for HookedDir {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.dir.list()
     }
 
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.0.list(path)
-    }
-
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
         if access == Access::Read {
-            (self.1)(Op::Look, &name(path))?;
+            (self.hook)(Op::Look, name)?;
         }
-        let file = Disk::open(&self.0, path, access)?;
-        Ok(Box::new(HookedFile { file, name: name(path), hook: self.1.clone() }))
+        let file = self.dir.open(name, access)?;
+        Ok(Box::new(HookedFile { file, name: name.to_owned(), hook: self.hook.clone() }))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.dir.rename(from, to)
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.remove(path)
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        self.dir.replace(from, to)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.sync_dir(path)
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.dir.remove(name)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        (self.1)(Op::Lock, &name(path))?;
-        self.0.lock(path)
+    fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(HookedDir { dir: self.dir.create_dir(name)?, hook: self.hook.clone() }))
     }
 
-    fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        (self.1)(Op::Look, &name(path))?;
-        self.0.is_locked(path)
+    fn sync(&self) -> io::Result<()> {
+        self.dir.sync()
+    }
+
+    fn sync_name(&self) -> io::Result<()> {
+        self.dir.sync_name()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        (self.hook)(Op::Lock, name)?;
+        self.dir.lock(name)
+    }
+
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        (self.hook)(Op::Look, name)?;
+        self.dir.is_locked(name)
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.dir.id()
+    }
+
+    fn id_of(&self, name: &str) -> io::Result<FileId> {
+        self.dir.id_of(name)
     }
 }
 
@@ -118,6 +151,10 @@ impl DiskFile for HookedFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync()
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.file.id()
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -407,7 +444,7 @@ fn a_damaged_link_behind_a_closed_and_sealed_segment_is_corruption() {
     for verdict in [damaged.verify().verdict, damaged.view().verdict()] {
         let Some(Verdict::Corruption(damage)) = verdict else { panic!("{verdict:?}") };
         assert_eq!((damage.kind, damage.proven, damage.offset), (DamageKind::Garbled, true, BLOCK as u64));
-        assert_eq!(name(&damage.path), segment_name(2));
+        assert!(damage.path.ends_with(segment_name(2)));
     }
     let opened = damaged.open(OnDamage::Refuse);
     assert!(matches!(opened, Err(Error::Corruption(_))), "{opened:?}");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::{fmt, io};
 
-use foreword::disk::{Access, Disk, DiskFile};
+use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
 use foreword::{Durability, SyncPolicy};
 use foreword_pages::{Options, PageId, Savepoint, Store, Txn};
 use foreword_sim::{Choice, OpKind, SimDisk};
@@ -494,8 +494,8 @@ impl Hooked {
         }
     }
 
-    fn file(&self, file: Box<dyn DiskFile>, path: &Path) -> Box<dyn DiskFile> {
-        Box::new(HookedFile { file, path: path.to_owned(), disk: self.clone() })
+    fn dir(&self, dir: Arc<dyn DiskDir>, path: &Path) -> Arc<dyn DiskDir> {
+        Arc::new(HookedDir { dir, path: path.to_owned(), disk: self.clone() })
     }
 }
 
@@ -506,36 +506,70 @@ impl fmt::Debug for Hooked {
 }
 
 impl Disk for Hooked {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(self.dir(self.disk.open_dir(path)?, path))
     }
 
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(path)
+    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(self.dir(Disk::create_dir(&self.disk, path)?, path))
+    }
+}
+
+#[derive(Debug)]
+struct HookedDir {
+    dir: Arc<dyn DiskDir>,
+    path: PathBuf,
+    disk: Hooked,
+}
+
+impl DiskDir for HookedDir {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.dir.list()
     }
 
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        Ok(self.file(self.disk.open(path, access)?, path))
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.path.join(name);
+        Ok(Box::new(HookedFile { file: self.dir.open(name, access)?, path, disk: self.disk.clone() }))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.dir.rename(from, to)
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        self.dir.replace(from, to)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_dir(path)
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.dir.remove(name)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Disk::lock(&self.disk, path)
+    fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(self.disk.dir(self.dir.create_dir(name)?, &self.path.join(name)))
     }
 
-    fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        self.disk.is_locked(path)
+    fn sync(&self) -> io::Result<()> {
+        self.dir.sync()
+    }
+
+    fn sync_name(&self) -> io::Result<()> {
+        self.dir.sync_name()
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.dir.lock(name)
+    }
+
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        self.dir.is_locked(name)
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.dir.id()
+    }
+
+    fn id_of(&self, name: &str) -> io::Result<FileId> {
+        self.dir.id_of(name)
     }
 }
 
@@ -565,6 +599,10 @@ impl DiskFile for HookedFile {
     fn sync(&self) -> io::Result<()> {
         self.disk.passes(OpKind::Sync, &self.path);
         self.file.sync()
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.file.id()
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -1,17 +1,28 @@
 //! The operating system's files, and all that differs between systems.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use super::{Access, Disk, DiskFile};
+use super::{Disk, DiskDir, DiskFile, FileId};
 #[cfg(target_os = "linux")]
 use crate::ablation::{Choice, without};
+
+#[cfg(unix)]
+#[path = "unix.rs"]
+mod dir;
+#[cfg(not(unix))]
+#[path = "windows.rs"]
+mod dir;
+use dir::OsDir;
 
 /// The operating system's file system.
 ///
 /// | | Linux | macOS | Windows |
 /// |---|---|---|---|
+/// | a directory | a descriptor: `openat`, `renameat`, `unlinkat` | the same | its absolute path; while it is locked, it cannot be moved |
+/// | rename, never replacing | `renameat2(RENAME_NOREPLACE)`, else `linkat` | `renameatx_np(RENAME_EXCL)`, else `linkat` | a link, and the old name removed |
 /// | sync | `fdatasync` | `fcntl(F_FULLFSYNC)` | `FlushFileBuffers` |
 /// | durable write | `pwritev2(RWF_DSYNC)`, past the page cache (`O_DIRECT`) where the file system can | write + sync | write + sync |
 /// | sync of a directory | `fsync` | `fcntl(F_FULLFSYNC)` | not needed: NTFS journals names, and there is no such call |
@@ -20,89 +31,57 @@ use crate::ablation::{Choice, without};
 pub struct OsDisk;
 
 impl Disk for OsDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut missing: Vec<PathBuf> = Vec::new();
-        for dir in path.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
-            if dir.is_dir() {
-                break;
-            }
-            missing.push(dir.to_owned());
-        }
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(OsDir::open(path)?))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        let named = path.ancestors().filter(|dir| !dir.as_os_str().is_empty());
+        let missing: Vec<&Path> = named.take_while(|dir| !dir.is_dir()).collect();
         for dir in missing.iter().rev() {
             match std::fs::create_dir(dir) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
                 made => made?,
             }
-            match dir.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent)?,
-                _ => self.sync_dir(Path::new("."))?,
-            }
+            OsDir::open(dir)?.sync_name()?;
         }
-        Ok(())
+        self.open_dir(path)
     }
+}
 
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(path)? {
-            names.extend(entry?.file_name().into_string().ok());
+/// Takes the lock on an open file.
+fn lock(file: File) -> io::Result<Box<dyn DiskFile>> {
+    match file.try_lock() {
+        Ok(()) => {
+            let mut file = OsFile::from(file);
+            file.locked_by = Some(std::process::id());
+            Ok(Box::new(file))
         }
-        Ok(names)
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(e)) => Err(e),
     }
+}
 
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(access != Access::Read);
-        if access == Access::Create {
-            options.create(true).truncate(true);
-        }
-        Ok(Box::new(OsFile::from(options.open(path)?)))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        std::fs::rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
-    }
-
-    #[cfg(unix)]
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
-    }
-
-    #[cfg(not(unix))]
-    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(OsFile::from(file))),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(e)) => Err(e),
-        }
-    }
-
-    fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        let file = match File::open(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            opened => opened?,
-        };
-        // There is no way to ask without taking. The lock is shared, so readers do not see one another, and is let go
-        // at once; a writer that meets it tries again (see `segment::lock`).
-        match file.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(e)) => Err(e),
-        }
+/// Whether the lock on a file is taken, if the file could be opened.
+fn is_locked(file: io::Result<File>) -> io::Result<bool> {
+    let file = match file {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    // There is no way to ask without taking. The lock is shared, so readers do not see one another,
+    // and is let go at once; a writer that meets it tries again (see `segment::lock`).
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(e)) => Err(e),
     }
 }
 
 #[derive(Debug)]
 struct OsFile {
     file: File,
+    /// The process that locked it.
+    locked_by: Option<u32>,
     /// The same file past the page cache, for durable writes; `None` inside where the file system has no such thing.
     #[cfg(target_os = "linux")]
     direct: std::sync::OnceLock<Option<File>>,
@@ -112,8 +91,18 @@ impl From<File> for OsFile {
     fn from(file: File) -> OsFile {
         OsFile {
             file,
+            locked_by: None,
             #[cfg(target_os = "linux")]
             direct: std::sync::OnceLock::new(),
+        }
+    }
+}
+
+impl Drop for OsFile {
+    /// A lock is the open file's: one that only this process closes lasts in those that were forked from it.
+    fn drop(&mut self) {
+        if self.locked_by == Some(std::process::id()) {
+            let _ = self.file.unlock();
         }
     }
 }
@@ -137,7 +126,7 @@ impl OsFile {
         let open = || {
             let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
             let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+            std::fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
         };
         self.direct.get_or_init(open).as_ref()
     }
@@ -187,6 +176,10 @@ impl DiskFile for OsFile {
         self.file.sync_data()
     }
 
+    fn id(&self) -> io::Result<FileId> {
+        Ok(dir::id_of(&self.file.metadata()?))
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
@@ -224,6 +217,10 @@ impl DiskFile for OsFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(dir::id_of(&self.file.metadata()?))
     }
 
     fn len(&self) -> io::Result<u64> {

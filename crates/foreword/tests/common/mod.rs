@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, RwLock};
 
-use foreword::disk::{Access, Disk, DiskFile};
+use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
 use foreword::{Error, Iter, Log, Lsn, OnDamage, Options, SyncPolicy, VerifyReport, View, verify, verify_on};
 
 pub const BLOCK: usize = 4096;
@@ -322,53 +322,98 @@ fn not_found<T>(found: Option<T>) -> io::Result<T> {
 }
 
 impl Disk for MemDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.lock().unwrap().dirs.insert(path.to_owned());
-        Ok(())
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        not_found(self.0.lock().unwrap().dirs.get(path))?;
+        Ok(Arc::new(MemDir { tree: self.0.clone(), path: path.to_owned() }))
     }
 
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let tree = self.0.lock().unwrap();
-        not_found(tree.dirs.get(path))?;
-        let inside = tree.files.keys().chain(&tree.dirs).filter(|p| p.parent() == Some(path));
+    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        self.0.lock().unwrap().dirs.insert(path.to_owned());
+        self.open_dir(path)
+    }
+}
+
+/// (Its directories are never moved.)
+#[derive(Debug)]
+struct MemDir {
+    tree: Arc<Mutex<Tree>>,
+    path: PathBuf,
+}
+
+impl DiskDir for MemDir {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let tree = self.tree.lock().unwrap();
+        let inside = tree.files.keys().chain(&tree.dirs).filter(|p| p.parent() == Some(&self.path));
         Ok(inside.map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect())
     }
 
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        let mut tree = self.0.lock().unwrap();
-        if access == Access::Create {
-            tree.files.insert(path.to_owned(), Bytes::default());
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.path.join(name);
+        let mut tree = self.tree.lock().unwrap();
+        if access == Access::New && tree.files.contains_key(&path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
         }
-        Ok(Box::new(MemFile { bytes: not_found(tree.files.get(path).cloned())?, lock: None }))
+        if matches!(access, Access::Create | Access::New) {
+            tree.files.insert(path.clone(), Bytes::default());
+        }
+        Ok(Box::new(MemFile { bytes: not_found(tree.files.get(&path).cloned())?, lock: None }))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut tree = self.0.lock().unwrap();
-        let file = not_found(tree.files.remove(from))?;
-        tree.files.insert(to.to_owned(), file);
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if self.tree.lock().unwrap().files.contains_key(&self.path.join(to)) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.replace(from, to)
+    }
+
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut tree = self.tree.lock().unwrap();
+        let file = not_found(tree.files.remove(&self.path.join(from)))?;
+        tree.files.insert(self.path.join(to), file);
         Ok(())
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        not_found(self.0.lock().unwrap().files.remove(path)).map(drop)
+    fn remove(&self, name: &str) -> io::Result<()> {
+        not_found(self.tree.lock().unwrap().files.remove(&self.path.join(name))).map(drop)
     }
 
-    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
+    fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
+        Disk::create_dir(&MemDisk(self.tree.clone()), &self.path.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
         Ok(())
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let mut tree = self.0.lock().unwrap();
-        if !tree.locked.lock().unwrap().insert(path.to_owned()) {
+    fn sync_name(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.path.join(name);
+        let mut tree = self.tree.lock().unwrap();
+        if !tree.locked.lock().unwrap().insert(path.clone()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let lock = Some((tree.locked.clone(), path.to_owned()));
-        Ok(Box::new(MemFile { bytes: tree.files.entry(path.to_owned()).or_default().clone(), lock }))
+        let lock = Some((tree.locked.clone(), path.clone()));
+        Ok(Box::new(MemFile { bytes: tree.files.entry(path).or_default().clone(), lock }))
     }
 
-    fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        Ok(self.0.lock().unwrap().locked.lock().unwrap().contains(path))
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        Ok(self.tree.lock().unwrap().locked.lock().unwrap().contains(&self.path.join(name)))
     }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(FileId(0, 0))
+    }
+
+    fn id_of(&self, name: &str) -> io::Result<FileId> {
+        Ok(bytes_id(not_found(self.tree.lock().unwrap().files.get(&self.path.join(name)))?))
+    }
+}
+
+fn bytes_id(bytes: &Bytes) -> FileId {
+    FileId(1, Arc::as_ptr(bytes).addr() as u64)
 }
 
 #[derive(Debug)]
@@ -414,6 +459,10 @@ impl DiskFile for MemFile {
 
     fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(bytes_id(&self.bytes))
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -1,0 +1,486 @@
+//! Where a log's directory, its lock and its process are not what they were: each test in a process
+//! of its own, for there is one working directory to a process, and a fork copies all of it.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+// A fork of a process with threads can be had in no other way.
+#![allow(unsafe_code)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use common::*;
+use foreword::{Error, Log, Lsn, OnDamage, Options, Verdict, View};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const ALONE: &str = "FOREWORD_TEST_ALONE";
+
+/// Runs a test's work in a process of its own; as nobody, if this is root and it is asked.
+fn alone_as(name: &str, nobody: bool, work: impl FnOnce()) {
+    if std::env::var_os(ALONE).is_some_and(|alone| alone == name) {
+        return work();
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads", "1"]).env(ALONE, name);
+    if nobody && is_root() {
+        command.uid(65534).gid(65534);
+    }
+    let mut child = match command.stdout(Stdio::null()).spawn() {
+        Err(e) if nobody && e.kind() == std::io::ErrorKind::PermissionDenied => {
+            return eprintln!("SKIPPED: nobody may not run {}", std::env::current_exe().unwrap().display());
+        }
+        spawned => spawned.unwrap(),
+    };
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return assert!(status.success(), "{status}");
+        }
+        if started.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("{name} hangs");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn alone(name: &str, work: impl FnOnce()) {
+    alone_as(name, false, work);
+}
+
+fn is_root() -> bool {
+    // SAFETY: it only asks.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Small segments, so that each few records go on in another file.
+fn options() -> Options {
+    Options::new().segment_bytes(64 << 10).on_error(|_| ())
+}
+
+fn record(n: u64) -> Vec<u8> {
+    n.to_string().into_bytes().repeat(2000)
+}
+
+fn commit_more(log: &Log, n: u64) {
+    for _ in 0..n {
+        let lsn = log.last_lsn().next();
+        assert_eq!(log.commit(&record(lsn.0)).unwrap(), lsn);
+    }
+}
+
+/// The log is sound, and has these records.
+fn holds(dir: &Path, lsns: std::ops::RangeInclusive<u64>) {
+    let report = check_dir(dir);
+    assert!(matches!(report.verdict, Some(Verdict::Clean | Verdict::Unclosed | Verdict::TornTail)), "{:?}", report.verdict);
+    let (records, error) = collect(View::open(dir).unwrap().iter(Lsn::ZERO));
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(records, lsns.map(|lsn| (lsn, record(lsn))).collect::<Vec<_>>());
+}
+
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+fn is_lock_lost(error: &Error) -> bool {
+    match error {
+        Error::LockLost { .. } => true,
+        Error::Poisoned(cause) => is_lock_lost(cause),
+        _ => false,
+    }
+}
+
+#[test]
+fn another_working_directory_changes_nothing() {
+    alone("another_working_directory_changes_nothing", || {
+        let root = tempfile::tempdir().unwrap();
+        let (a, b) = (root.path().join("a"), root.path().join("b"));
+        for dir in [&a, &b] {
+            fs::create_dir(dir).unwrap();
+        }
+        let stranger = options().open(b.join("wal")).unwrap();
+        commit_more(&stranger, 30);
+        stranger.close().unwrap();
+        let before = files(&b.join("wal"));
+        std::env::set_current_dir(&a).unwrap();
+        let log = options().open("wal").unwrap();
+        commit_more(&log, 10);
+        std::env::set_current_dir(&b).unwrap();
+        commit_more(&log, 30);
+        assert_eq!(log.truncate_front(Lsn(5)).unwrap(), Lsn(5));
+        commit_more(&log, 30);
+        log.truncate_back(Lsn(61)).unwrap();
+        assert_eq!(log.get(Lsn(30)).unwrap(), record(30));
+        let reader = View::open(a.join("wal")).unwrap();
+        assert_eq!(reader.last_lsn().unwrap(), Lsn(60));
+        log.close().unwrap();
+        assert_eq!(files(&b.join("wal")), before);
+        holds(&a.join("wal"), 5..=60);
+    });
+}
+
+#[test]
+fn a_directory_that_is_moved_goes_on_being_the_log() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, old) = (root.path().join("wal"), root.path().join("wal.old"));
+    let first = options().open(&path).unwrap();
+    commit_more(&first, 10);
+    let view = View::open(&path).unwrap();
+    fs::rename(&path, &old).unwrap();
+    let second = options().open(&path).unwrap();
+    assert_ne!(first.id(), second.id());
+    for _ in 0..4 {
+        commit_more(&first, 10);
+        commit_more(&second, 10);
+    }
+    // Whoever follows the log follows it there.
+    let started = Instant::now();
+    while view.last_lsn().unwrap() < Lsn(50) && started.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!((view.id(), view.last_lsn().unwrap()), (first.id(), Lsn(50)));
+    assert_eq!(view.get(Lsn(50)).unwrap(), record(50));
+    for log in [&first, &second] {
+        log.truncate_front(Lsn(20)).unwrap();
+    }
+    commit_more(&first, 1);
+    second.close().unwrap();
+    first.close().unwrap();
+    holds(&old, 20..=51);
+    holds(&path, 20..=40);
+    assert_eq!(options().open(&old).unwrap().recovery().verdict, Verdict::Clean);
+}
+
+#[test]
+fn a_removed_lock_admits_nobody_and_stops_the_writer() {
+    for replaced in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join("LOCK");
+        let log = options().open(dir.path()).unwrap();
+        commit_more(&log, 10);
+        fs::remove_file(&lock).unwrap();
+        if replaced {
+            fs::write(&lock, "process 1\n").unwrap();
+        }
+        for _ in 0..3 {
+            assert!(matches!(options().open(dir.path()), Err(Error::Locked { .. })));
+        }
+        assert!(View::open(dir.path()).unwrap().has_writer());
+        let error = log.commit(&record(11)).unwrap_err();
+        assert!(matches!(&error, Error::Poisoned(cause) if matches!(**cause, Error::LockLost { .. })), "{error:?}");
+        assert!(is_lock_lost(&log.append(b"x").unwrap_err()));
+        assert_eq!(log.durable_lsn(), Lsn(10));
+        assert!(log.close().is_err());
+        let log = options().open(dir.path()).unwrap();
+        assert!(log.last_lsn() >= Lsn(10));
+        assert_eq!(log.get(Lsn(10)).unwrap(), record(10));
+    }
+}
+
+#[test]
+fn with_both_locks_removed_only_one_acknowledges() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = options().open(dir.path()).unwrap();
+    commit_more(&first, 10);
+    for name in ["LOCK", "LOG"] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let second = options().on_damage(OnDamage::Salvage).open(dir.path()).unwrap();
+    assert_eq!(second.last_lsn(), Lsn(10), "all that the first acknowledged");
+    commit_more(&second, 30);
+    for _ in 0..30 {
+        assert!(is_lock_lost(&first.commit(b"of the first").unwrap_err()));
+    }
+    assert!(is_lock_lost(&first.truncate_front(Lsn(10)).unwrap_err()));
+    assert!(is_lock_lost(&first.truncate_back(Lsn(2)).unwrap_err()));
+    assert!(first.close().is_err());
+    commit_more(&second, 30);
+    second.close().unwrap();
+    holds(dir.path(), 1..=70);
+}
+
+#[test]
+fn a_cut_at_the_back_needs_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    commit_more(&log, 10);
+    fs::remove_file(dir.path().join("LOCK")).unwrap();
+    assert!(is_lock_lost(&log.truncate_back(Lsn(5)).unwrap_err()));
+    assert!(is_lock_lost(&log.commit(b"x").unwrap_err()));
+}
+
+/// What a forked process makes of the log: each call returns, and none says that anything was done.
+fn use_in_child(log: Log, calls: u64) -> Result<(), String> {
+    let told = |what: &str, result: Result<(), Error>| match result {
+        Err(error) if is_lock_lost(&error) => Ok(()),
+        other => Err(format!("{what}: {other:?}")),
+    };
+    // It is in memory alone, and stays there.
+    for _ in 0..calls {
+        let _ = log.append(&record(7));
+    }
+    let _ = (log.stats(), log.holds(), log.last_lsn(), log.written_lsn(), log.durable_lsn());
+    told("commit", log.commit(&record(7)).map(drop))?;
+    told("write", log.write().map(drop))?;
+    told("sync", log.sync().map(drop))?;
+    told("hold", log.hold("x", Lsn(1)))?;
+    told("release", log.release("x").map(drop))?;
+    told("truncate_front", log.truncate_front(Lsn(2)).map(drop))?;
+    told("truncate_back", log.truncate_back(Lsn(2)))?;
+    told("wait_durable", log.wait_durable(log.last_lsn(), None).map(drop))?;
+    if calls % 2 == 0 {
+        told("close", log.close())?;
+    }
+    Ok(())
+}
+
+/// Forks; the child works and ends, and must do so in time.
+fn in_a_fork(log: &mut Option<Log>, calls: u64) {
+    // SAFETY: what the child goes on with is the allocator, which the C library makes usable in it, and the log, which is what is tested.
+    match unsafe { libc::fork() } {
+        -1 => panic!("{}", std::io::Error::last_os_error()),
+        0 => {
+            let log = log.take().unwrap();
+            let code = match use_in_child(log, calls) {
+                Ok(()) => 0,
+                Err(why) => {
+                    eprintln!("in the fork: {why}");
+                    1
+                }
+            };
+            // SAFETY: it does not return.
+            unsafe { libc::_exit(code) }
+        }
+        child => {
+            let (started, mut status) = (Instant::now(), 0);
+            // SAFETY: `status` outlives the call.
+            while unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } == 0 {
+                if started.elapsed() > Duration::from_secs(20) {
+                    // SAFETY: the child is not waited for yet, so the number is its own.
+                    unsafe { libc::kill(child, libc::SIGKILL) };
+                    panic!("the forked process hangs");
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(status, 0, "the forked process");
+        }
+    }
+}
+
+#[test]
+fn a_forked_process_neither_writes_nor_hangs() {
+    alone("a_forked_process_neither_writes_nor_hangs", || {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Some(options().open(dir.path()).unwrap());
+        commit_more(log.as_ref().unwrap(), 10);
+        // Quiet, and with so many appends that it would write.
+        for calls in [0, 1, 200, 201] {
+            in_a_fork(&mut log, calls);
+        }
+        commit_more(log.as_ref().unwrap(), 10);
+        // The others' flushes are in the air, and their locks taken.
+        let log = log.take().unwrap();
+        let (stop, committed) = (AtomicBool::new(false), AtomicU64::new(0));
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !stop.load(SeqCst) {
+                        log.commit(b"of the parent").unwrap();
+                        committed.fetch_add(1, SeqCst);
+                    }
+                });
+            }
+            for calls in 0..60 {
+                // SAFETY: the copy is only used in the child, which is left by `_exit` or by `forget`ting it here.
+                let mut copy = Some(unsafe { std::ptr::read(&raw const log) });
+                in_a_fork(&mut copy, calls % 5);
+                std::mem::forget(copy);
+            }
+            stop.store(true, SeqCst);
+        });
+        let last = log.last_lsn();
+        assert_eq!(last.0, 20 + committed.load(SeqCst), "nothing of the children's");
+        log.close().unwrap();
+        let (records, error) = collect(View::open(dir.path()).unwrap().iter(Lsn::ZERO));
+        assert!(error.is_none());
+        assert!(records.iter().skip(20).all(|(_, data)| data == b"of the parent"));
+        assert_eq!(records.len() as u64, last.0);
+    });
+}
+
+#[test]
+fn a_forked_process_does_not_keep_the_log_locked() {
+    alone("a_forked_process_does_not_keep_the_log_locked", || {
+        let dir = tempfile::tempdir().unwrap();
+        let log = options().open(dir.path()).unwrap();
+        commit_more(&log, 1);
+        // SAFETY: the child only sleeps.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            thread::sleep(Duration::from_secs(30));
+            // SAFETY: it does not return.
+            unsafe { libc::_exit(0) };
+        }
+        log.close().unwrap();
+        options().open(dir.path()).unwrap();
+        let mut status = 0;
+        // SAFETY: the child is not waited for yet, so the number is its own; `status` outlives the call.
+        unsafe { (libc::kill(child, libc::SIGKILL), libc::waitpid(child, &raw mut status, 0)) };
+    });
+}
+
+#[test]
+fn a_strange_file_under_the_next_segments_name_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    commit_more(&log, 2);
+    let strange = dir.path().join(segment_name(2));
+    fs::write(&strange, "precious").unwrap();
+    let error = (3..30).find_map(|n| log.commit(&record(n)).err()).unwrap();
+    assert!(matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists), "{error:?}");
+    assert_eq!(fs::read(&strange).unwrap(), b"precious");
+    // Out of the way, it is no hindrance.
+    fs::rename(&strange, dir.path().parent().unwrap().join("foreword-strange")).unwrap();
+    fs::remove_file(dir.path().parent().unwrap().join("foreword-strange")).unwrap();
+    let last = log.last_lsn();
+    commit_more(&log, 5);
+    log.close().unwrap();
+    holds(dir.path(), 1..=last.0 + 5);
+}
+
+#[test]
+fn what_is_not_a_plain_file_is_refused_at_once() {
+    alone("what_is_not_a_plain_file_is_refused_at_once", odd_files);
+}
+
+fn odd_files() {
+    for name in ["LOCK", "LOG", &segment_name(1), &segment_name(2), "damaged"] {
+        for kind in ["fifo", "directory", "socket", "link", "dangling"] {
+            let dir = tempfile::tempdir().unwrap();
+            let log = options().open(dir.path()).unwrap();
+            commit_more(&log, 8);
+            log.close().unwrap();
+            let path = dir.path().join(name);
+            let away = tempfile::tempdir().unwrap();
+            let kept = away.path().join("kept");
+            if name != "damaged" {
+                fs::rename(&path, &kept).unwrap();
+            }
+            match kind {
+                "fifo" => assert!(Command::new("mkfifo").arg(&path).status().unwrap().success()),
+                "directory" => fs::create_dir(&path).unwrap(),
+                "socket" => drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+                "link" => symlink(&kept, &path).unwrap(),
+                _ => symlink(away.path().join("nothing"), &path).unwrap(),
+            }
+            let typed = |error: &Error| matches!(error, Error::Io { .. } | Error::Corruption(_) | Error::NotALog { .. });
+            let (path, said) = (dir.path(), format!("{kind} {name}"));
+            let opened = options().open(path).map(drop);
+            assert_eq!(opened.is_ok(), name == "damaged", "{said}: {opened:?}");
+            for looked in [
+                opened,
+                View::open(path).and_then(|view| view.iter(Lsn::ZERO).try_for_each(|r| r.map(drop))),
+                foreword::verify(path, &mut |_, _| {}).map(drop),
+                foreword::inspect::segments(path).map(drop),
+                foreword::inspect::writer(path).map(drop),
+            ] {
+                assert!(looked.as_ref().err().is_none_or(typed), "{said}: {looked:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_made_later_can_be_opened_by_the_same_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    commit_more(&log, 2);
+    log.close().unwrap();
+    let owner = if is_root() { (4321, 4322) } else { owner(dir.path()) };
+    if is_root() {
+        // As a service's directory, where root comes along.
+        for entry in fs::read_dir(dir.path()).unwrap() {
+            std::os::unix::fs::chown(entry.unwrap().path(), Some(owner.0), Some(owner.1)).unwrap();
+        }
+        std::os::unix::fs::chown(dir.path(), Some(owner.0), Some(owner.1)).unwrap();
+    }
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        fs::set_permissions(entry.unwrap().path(), fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    fs::remove_file(dir.path().join("LOCK")).unwrap();
+    let log = options().open(dir.path()).unwrap();
+    commit_more(&log, 30);
+    let stats = dir.path().join("STATS");
+    let started = Instant::now();
+    while !stats.exists() && started.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let check = |dir: &Path| {
+        for entry in fs::read_dir(dir).unwrap() {
+            let (path, metadata) = { (entry.as_ref().unwrap().path(), entry.unwrap().metadata().unwrap()) };
+            assert_eq!((metadata.uid(), metadata.gid()), owner, "{}", path.display());
+            if metadata.is_file() {
+                assert_eq!(metadata.mode() & 0o777, 0o640, "{}", path.display());
+            }
+        }
+    };
+    check(dir.path());
+    log.close().unwrap();
+    // A repair: the identity is written again, and what is damaged is copied.
+    let log = dir.path().join("LOG");
+    fs::write(&log, "garbled").unwrap();
+    let newest = *foreword::inspect::segments(dir.path()).unwrap().iter().map(|s| &s.epoch).max().unwrap();
+    let segment = dir.path().join(segment_name(newest - 1));
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[9000] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    options().on_damage(OnDamage::Salvage).open(dir.path()).unwrap().close().unwrap();
+    check(dir.path());
+    check(&dir.path().join("damaged"));
+    assert!(fs::read_dir(dir.path().join("damaged")).unwrap().count() > 0);
+}
+
+fn owner(path: &Path) -> (u32, u32) {
+    let metadata = fs::metadata(path).unwrap();
+    (metadata.uid(), metadata.gid())
+}
+
+#[test]
+fn a_parent_that_may_be_written_and_not_read() {
+    alone_as("a_parent_that_may_be_written_and_not_read", true, || {
+        let root = tempfile::tempdir().unwrap();
+        let parent = root.path().join("parent");
+        fs::create_dir(&parent).unwrap();
+        fs::set_permissions(&parent, fs::Permissions::from_mode(0o333)).unwrap();
+        let log = options().open(parent.join("deep/wal")).unwrap();
+        commit_more(&log, 1);
+        log.close().unwrap();
+        fs::create_dir(parent.join("wal")).unwrap();
+        commit_more(&options().open(parent.join("wal")).unwrap(), 1);
+        fs::set_permissions(&parent, fs::Permissions::from_mode(0o755)).unwrap();
+        holds(&parent.join("deep/wal"), 1..=1);
+    });
+}
+
+#[test]
+fn a_reader_that_is_stopped_while_it_asks_is_not_taken_for_the_last_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    commit_more(&log, 1);
+    let Err(Error::Locked { holder, .. }) = options().open(dir.path()) else { panic!("two writers") };
+    assert_eq!(holder, format!("process {}", std::process::id()));
+    log.close().unwrap();
+    let reader = fs::File::open(dir.path().join("LOCK")).unwrap();
+    reader.lock_shared().unwrap();
+    let Err(Error::Locked { holder, .. }) = options().open(dir.path()) else { panic!("it is locked") };
+    assert!(holder.contains("reader"), "{holder}");
+    drop(reader);
+    options().open(dir.path()).unwrap();
+}
