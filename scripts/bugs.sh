@@ -18,6 +18,7 @@ shows() {
     done
 }
 shows "the table of faults and outcomes" foreword-sim matrix RetryFlush ForgetFailure
+shows "a process that was forked" foreword process WriteInFork
 shows "replaying the fuzz corpus" foreword-fuzz replay TrustBody IgnoreEpoch AcceptPartialUnit
 
 cargo run --quiet --release -p foreword-sim -- --bugs

@@ -74,6 +74,13 @@ impl Content {
         }
     }
 
+    /// Makes holes of whole pages.
+    pub(crate) fn punch(&mut self, offset: u64, len: u64) {
+        let (from, to) = (offset.div_ceil(PAGE as u64) as usize, ((offset + len) / PAGE as u64) as usize);
+        let to = to.min(self.pages.len());
+        self.pages[from.min(to)..to].fill(None);
+    }
+
     pub(crate) fn has_page(&self, index: u64) -> bool {
         self.pages.get(index as usize).is_some_and(Option::is_some)
     }

@@ -156,6 +156,12 @@ impl SimDisk {
         self.lock().capacity = bytes;
     }
 
+    /// How many bytes are taken, by pages of 4 KiB that are no holes.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.lock().used()
+    }
+
     /// Leaves room for so many more bytes.
     pub fn set_free(&self, bytes: u64) {
         let mut state = self.lock();
@@ -475,6 +481,9 @@ impl DiskDir for SimDir {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let path = self.file(name)?;
+        if !self.disk.lock().names.contains_key(&path) && !self.disk.is_off() {
+            return Err(not_found()); // No fault strikes what there is not to remove.
+        }
         let (mut state, done) = self.disk.simple(OpKind::Remove, &path)?;
         let ino = *state.names.get(&path).ok_or_else(not_found)?;
         state.unlink(&path, ino);
@@ -692,5 +701,15 @@ impl DiskFile for SimFile {
 
     fn allocate(&self, len: u64) -> io::Result<bool> {
         self.resize(len, true).map(|()| true)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<bool> {
+        let (mut state, turn) = self.disk.begin(OpKind::SetLen, &self.path, offset, len as usize)?;
+        if matches!(turn, Turn::Struck(_, Effect::Eio)) {
+            return Err(eio());
+        }
+        let Some(inode) = state.inodes.get_mut(&self.ino) else { return Err(not_found()) };
+        inode.punch(offset, len);
+        if matches!(turn, Turn::Dying) { Err(no_power()) } else { Ok(true) }
     }
 }

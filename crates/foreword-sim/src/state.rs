@@ -358,6 +358,15 @@ impl Inode {
         self.pending.push(Pending::Write { at, data: data.into(), sure: false });
     }
 
+    /// Makes a hole, which reads as zeros: at once in the page cache, and on the platter like a write.
+    pub(crate) fn punch(&mut self, at: u64, len: u64) {
+        let end = (at + len).min(self.cache.len());
+        if at < end {
+            self.cache.punch(at, end - at);
+            self.pending.push(Pending::Write { at, data: vec![0; (end - at) as usize].into(), sure: false });
+        }
+    }
+
     /// To the page cache, and something else, perhaps elsewhere, to the platter.
     pub(crate) fn write_wrong(&mut self, at: u64, data: &[u8], platter: Option<(u64, &[u8])>) {
         self.lengthen(at + data.len() as u64);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use foreword_sim::suite::{Case, Summary, full_disk};
+use foreword_sim::suite::{Case, Summary, full_disk, places};
 
 #[test]
 fn random_cases_for_a_while() {
@@ -31,5 +31,12 @@ fn random_cases_for_a_while() {
 fn a_full_disk() {
     for seed in 0..50 {
         full_disk(seed).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+    }
+}
+
+#[test]
+fn moved_directories_and_removed_locks() {
+    for seed in 1..=40 {
+        places(seed).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     }
 }

@@ -80,11 +80,16 @@ pub(crate) struct Placed {
     pub(crate) block: u32,
     pub(crate) header: FrameHeader,
     pub(crate) buf: FrameBuf,
+    /// It lies there already, and is written again as it is.
+    pub(crate) again: bool,
 }
 
 impl Placed {
     /// Puts the promise in and computes the checksums; what is then written.
     pub(crate) fn finish(&mut self, promise: Promise) -> &[u8] {
+        if self.again {
+            return self.bytes();
+        }
         self.header.promise = promise;
         self.segment.binding.encode(self.block, &self.header, &mut self.buf);
         self.bytes()
@@ -119,6 +124,9 @@ pub(crate) struct Assembler {
     building: Option<Building>,
     placed: VecDeque<Placed>,
     placed_bytes: usize,
+    /// The CLOSED frame of a log that was closed, until it goes on: the page cache may show one that the disk never got (hazard 11), so
+    /// that it is written again before anything behind it.
+    closed: Option<Placed>,
     /// Memory of what was written, for what comes: in steady state nothing is allocated.
     free: Vec<FrameBuf>,
     free_lists: Vec<VecDeque<Placed>>,
@@ -145,6 +153,7 @@ impl Assembler {
             building: None,
             placed: VecDeque::new(),
             placed_bytes: 0,
+            closed: None,
             free: Vec::new(),
             free_lists: Vec::new(),
             rotations: Vec::new(),
@@ -152,11 +161,27 @@ impl Assembler {
     }
 
     /// Begins a prepared segment with its LINK.
-    pub(crate) fn link(segment: Arc<Segment>, pred: Position, next_lsn: Lsn, control: &Control) -> Assembler {
-        let blocks = segment.blocks;
-        let mut new = Assembler::new(segment, blocks, format::LINK_BLOCK, next_lsn);
+    pub(crate) fn link(
+        segment: Arc<Segment>,
+        segment_blocks: u32,
+        pred: Position,
+        next_lsn: Lsn,
+        control: &Control,
+    ) -> Assembler {
+        let mut new = Assembler::new(segment, segment_blocks, format::LINK_BLOCK, next_lsn);
         new.place_small(Kind::Link, 0, &Link { pred, control: control.clone() }.encode());
         new
+    }
+
+    /// The same, behind the CLOSED frame of a log that was closed. Nothing is written until something is appended.
+    pub(crate) fn behind_closed(segment: Arc<Segment>, segment_blocks: u32, closed: Placed, next_lsn: Lsn) -> Assembler {
+        let new = Assembler::new(segment, segment_blocks, closed.block + closed.header.blocks(), next_lsn);
+        Assembler { closed: Some(closed), ..new }
+    }
+
+    /// Whether the log is as it was closed: nothing was appended since, and nothing has to be written to close it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_some()
     }
 
     pub(crate) fn next_lsn(&self) -> Lsn {
@@ -199,6 +224,49 @@ impl Assembler {
 
     /// Places a unit: the LSN of its first record. All or nothing; prepared segments are taken from `spares` as needed.
     pub(crate) fn put<R: AsRef<[u8]>>(
+        &mut self,
+        records: &[R],
+        urgency: Urgency,
+        spares: &mut VecDeque<Arc<Segment>>,
+        control: &Control,
+    ) -> Result<Lsn, NeedSegments> {
+        if self.closed.is_some() {
+            return self.put_behind_closed(records, urgency, spares, control);
+        }
+        self.put_unit(records, urgency, spares, control)
+    }
+
+    /// The first unit of a log that was closed: behind CLOSED and a MARK, if there is room for one.
+    #[cold]
+    fn put_behind_closed<R: AsRef<[u8]>>(
+        &mut self,
+        records: &[R],
+        urgency: Urgency,
+        spares: &mut VecDeque<Arc<Segment>>,
+        control: &Control,
+    ) -> Result<Lsn, NeedSegments> {
+        self.write_closed_again();
+        let block = self.block;
+        if self.room(Urgency::Mark) > 0 && !bug::is(Bug::NoOpenMark) {
+            self.place_control(0, control);
+        }
+        let put = self.put_unit(records, urgency, spares, control);
+        if put.is_err() {
+            (self.block, self.placed_bytes) = (block, 0);
+            self.placed.truncate(1);
+            self.closed = self.placed.pop_front();
+        }
+        put
+    }
+
+    fn write_closed_again(&mut self) {
+        if let Some(closed) = self.closed.take().filter(|_| !bug::is(Bug::TrustClosed)) {
+            self.placed_bytes += closed.header.frame_len();
+            self.placed.push_back(closed);
+        }
+    }
+
+    fn put_unit<R: AsRef<[u8]>>(
         &mut self,
         records: &[R],
         urgency: Urgency,
@@ -317,15 +385,21 @@ impl Assembler {
         if self.room(urgency) == 0 {
             return false;
         }
+        self.write_closed_again();
+        self.place_control(if closed { CLOSED } else { 0 }, control);
+        true
+    }
+
+    fn place_control(&mut self, flags: u8, control: &Control) {
         let mut payload = Vec::with_capacity(64);
         control.encode(&mut payload);
-        self.place_small(Kind::Mark, if closed { CLOSED } else { 0 }, &payload);
-        true
+        self.place_small(Kind::Mark, flags, &payload);
     }
 
     /// Seals the segment and goes on in a prepared one.
     pub(crate) fn rotate(&mut self, spare: Arc<Segment>, control: &Control) {
         self.close_frame(0);
+        self.write_closed_again();
         let pred = self.segment.at(self.block);
         self.placed_bytes += BLOCK;
         if !bug::is(Bug::SkipSeal) {
@@ -384,14 +458,14 @@ impl Assembler {
 
     fn place(&mut self, header: FrameHeader, buf: FrameBuf) {
         let blocks = header.blocks();
-        self.placed.push_back(Placed { segment: self.segment.clone(), block: self.block, header, buf });
+        self.placed.push_back(Placed { segment: self.segment.clone(), block: self.block, header, buf, again: false });
         self.placed_bytes += blocks as usize * BLOCK;
         self.block += blocks;
     }
 }
 
 /// The blocks for ordinary frames in a segment that has only its LINK.
-fn fresh_room(blocks: u32) -> u32 {
+pub(crate) fn fresh_room(blocks: u32) -> u32 {
     blocks - 1 - RESERVE_BLOCKS - (format::LINK_BLOCK + 1)
 }
 
@@ -401,7 +475,7 @@ pub(crate) fn seal(segment: &Arc<Segment>, end: u32, next_lsn: Lsn) -> Placed {
     header.payload_len = 8;
     let mut buf = FrameBuf::zeroed(header.frame_len());
     buf[HEADER..HEADER + 4].copy_from_slice(&end.to_le_bytes());
-    Placed { segment: segment.clone(), block: segment.data_end(), header, buf }
+    Placed { segment: segment.clone(), block: segment.data_end(), header, buf, again: false }
 }
 
 impl Building {

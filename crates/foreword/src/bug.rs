@@ -57,6 +57,10 @@ bugs! {
     TrustTornLink,
     /// a fork's LINK is written before its copies are synced
     LinkBeforeCopies,
+    /// a fork never writes a small segment again: crashes and cuts fill the directory
+    NeverAbsorb,
+    /// a prepared segment is used after a crash, whatever was written to it
+    TrustSpares,
     /// a full segment is not sealed
     SkipSeal,
     /// front truncation drops segments without saying so in the log
@@ -82,6 +86,8 @@ bugs! {
 }
 
 impl Bug {
+    /// Those that a single process cannot show.
+    pub const OF_PROCESSES: &[Bug] = &[Bug::WriteInFork];
     /// Those that a single thread cannot show.
     pub const OF_THREADS: &[Bug] = &[Bug::LostWakeup, Bug::ForgetOthers, Bug::ChangeAtOnce, Bug::CutInFlight];
 }

@@ -451,22 +451,15 @@ impl Shared {
         let sync = sync && !bug::is(Bug::AckBeforeFlush);
         // A sync of these bytes alone is enough if nothing else waits for one.
         let durable = sync && dirty.is_empty();
-        let mut rest = &frames[..];
-        let mut written = 0;
+        let (mut rest, mut written) = (&frames[..], 0);
+        if let Some(reopening) = reopening(rest) {
+            // CLOSED again and the MARK behind it are durable before what follows.
+            written += write_neighbours(&rest[..reopening], true)?.1;
+            rest = &rest[reopening..];
+        }
         while let Some(first) = rest.first() {
-            // Neighbours go in one call.
-            let mut bufs = [io::IoSlice::new(&[]); BUFS_MAX];
-            let (mut run, mut end) = (0, first.block);
-            for (buf, frame) in bufs.iter_mut().zip(rest) {
-                if frame.block != end || !Arc::ptr_eq(&frame.segment, &first.segment) {
-                    break;
-                }
-                *buf = io::IoSlice::new(frame.bytes());
-                end += frame.header.blocks();
-                run += 1;
-            }
-            first.segment.write(first.block, &mut bufs[..run], durable)?;
-            written += (end - first.block) as usize * format::BLOCK;
+            let (run, bytes) = write_neighbours(rest, durable)?;
+            written += bytes;
             if sync && !durable && !dirty.iter().any(|s| Arc::ptr_eq(s, &first.segment)) {
                 dirty.push(first.segment.clone());
             }
@@ -590,7 +583,7 @@ impl Shared {
         }
         let State { assembler, control, failed, .. } = &mut *state;
         // If there is no room, the next opening finds the log unclosed, which costs it a scan.
-        if failed.is_none() && assembler.mark(true, Urgency::Last, control) {
+        if failed.is_none() && !assembler.is_closed() && assembler.mark(true, Urgency::Last, control) {
             state = self.fly(state, true);
         }
         let closed = state.failed.clone().map_or(Ok(()), Err);
@@ -648,6 +641,30 @@ impl Shared {
         drop(state);
         drop(forgotten); // Without the lock, as above.
     }
+}
+
+/// How many frames at the beginning are what a log goes on with that was closed: CLOSED again, and the MARK behind it.
+fn reopening(frames: &[Placed]) -> Option<usize> {
+    let again = frames.first()?.again;
+    let marks = |frame: &Placed| frame.header.kind == format::Kind::Mark && Arc::ptr_eq(&frame.segment, &frames[0].segment);
+    again.then(|| frames.iter().take(2).take_while(|frame| marks(frame)).count())
+}
+
+/// Writes the first frame and those that follow right behind it, in one call: how many frames, and how many bytes.
+fn write_neighbours(frames: &[Placed], durable: bool) -> Result<(usize, usize)> {
+    let Some(first) = frames.first() else { return Ok((0, 0)) };
+    let mut bufs = [io::IoSlice::new(&[]); BUFS_MAX];
+    let (mut run, mut end) = (0, first.block);
+    for (buf, frame) in bufs.iter_mut().zip(frames) {
+        if frame.block != end || !Arc::ptr_eq(&frame.segment, &first.segment) {
+            break;
+        }
+        *buf = io::IoSlice::new(frame.bytes());
+        end += frame.header.blocks();
+        run += 1;
+    }
+    first.segment.write(first.block, &mut bufs[..run], durable)?;
+    Ok((run, (end - first.block) as usize * format::BLOCK))
 }
 
 impl State {

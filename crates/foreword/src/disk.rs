@@ -111,6 +111,11 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn allocate(&self, len: u64) -> io::Result<bool> {
         self.set_len(len).map(|()| false)
     }
+    /// Gives the space of a stretch back to the file system, which then reads as zeros; the length stays. Offset and length are multiples of
+    /// 4 KiB. Whether that can be had: the default does nothing. Need not be durable: a crash may bring back what was there.
+    fn punch(&self, _offset: u64, _len: u64) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Whether the file is empty.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)

@@ -11,26 +11,87 @@ use crate::assemble::{self, Assembler, NeedSegments, Urgency};
 use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::Doing;
-use crate::format::{BLOCK, Control, Kind, LogId, Position, Promise};
+use crate::format::{self, BLOCK, CONTINUED, Control, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
 use crate::reader::Reader;
 use crate::recovery::Entry;
-use crate::segment::{DAMAGED, Dir, Found, Segment, at_once};
+use crate::segment::{DAMAGED, Dir, Found, Segment, Stuff, at_once};
 use crate::{Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.
 const WRITE_AT: usize = 1 << 20;
+
+/// A segment with at most so many blocks of records is written again with what follows it, so that crashes and cuts do not fill the
+/// directory with segments that hold little: 1 MiB, or a quarter of a segment.
+fn absorbed_max(segment_blocks: u32) -> u32 {
+    (segment_blocks / 4).min(256)
+}
+
+/// A place between two units, and the LSN of the first record behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) at: Position,
+    pub(crate) next_lsn: Lsn,
+}
+
+/// Where a fork is to begin that was to begin at `place`: where the chain enters a segment before it, if what it has up to there is
+/// little enough to be written again. The segments behind are superseded by the fork. What lies before `place` is durable.
+pub(crate) fn absorb(dir: &Dir, log: LogId, chain: &[Entry], segment_blocks: u32, mut place: Place) -> Result<Place> {
+    if bug::is(Bug::NeverAbsorb) {
+        return Ok(place);
+    }
+    let mut left = absorbed_max(segment_blocks);
+    while let Some(index) = chain.iter().position(|e| e.epoch == place.at.epoch) {
+        let blocks = place.at.block.saturating_sub(LINK_BLOCK + 1);
+        let Ok((segment, None)) = dir.open_segment(Some(log), place.at.epoch, Access::Read)? else { break };
+        if blocks > left || begins_within_unit(&segment)? {
+            break;
+        }
+        let Some(link) = link_of(&segment)? else { break };
+        place = Place { at: link.pred, next_lsn: chain[index].first_lsn };
+        left -= blocks;
+    }
+    Ok(place)
+}
+
+fn link_of(segment: &Segment) -> Result<Option<Link>> {
+    let mut buf = Vec::new();
+    Ok(match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
+        Found::Frame(header) if header.kind == Kind::Link => Link::decode(format::payload(&header, &buf)),
+        _ => None,
+    })
+}
+
+fn begins_within_unit(segment: &Segment) -> Result<bool> {
+    Ok(matches!(segment.head(LINK_BLOCK + 1)?, Head::Frame(header) if header.has(CONTINUED)))
+}
+
+/// The part of a chain that lies before a place.
+pub(crate) fn up_to(chain: &[Entry], at: Position) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = chain.iter().copied().filter(|e| e.epoch <= at.epoch).collect();
+    if let Some(last) = entries.last_mut() {
+        last.end = Some(at.block);
+    }
+    entries
+}
+
+/// Blocks of the chain from a place on, up to `end`, that may hold records.
+pub(crate) fn blocks_behind(chain: &[Entry], at: Position, end: Position) -> u64 {
+    let blocks = |e: &Entry| {
+        let from = if e.epoch == at.epoch { at.block } else { LINK_BLOCK + 1 };
+        u64::from(e.end.unwrap_or(end.block).saturating_sub(from))
+    };
+    chain.iter().filter(|e| e.epoch >= at.epoch).map(blocks).sum()
+}
 
 /// Where, and as what, the log goes on.
 #[derive(Debug)]
 pub(crate) struct Branch {
     pub(crate) log: LogId,
     /// Where the log so far ends.
-    pub(crate) at: Position,
-    /// The LSN of the first record behind that.
-    pub(crate) next_lsn: Lsn,
+    pub(crate) from: Place,
     pub(crate) segment_blocks: u32,
-    /// The epoch of the fresh segment, unless one is prepared.
-    pub(crate) epoch: u64,
+    /// The fresh segment, and what else is prepared behind it.
+    pub(crate) fresh: Arc<Segment>,
     pub(crate) spares: VecDeque<Arc<Segment>>,
     /// Segments that get a seal, or have theirs made durable, for the fresh one follows them.
     pub(crate) unsealed: Vec<u64>,
@@ -51,13 +112,9 @@ pub(crate) struct Branched {
 
 /// Makes the branch, and writes all that `copies` reads into it.
 pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Branched> {
-    let Branch { log, at, next_lsn, segment_blocks, epoch, mut spares, unsealed, control } = branch;
-    let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, None, &at_once);
-    let first = match spares.pop_front() {
-        Some(spare) => spare,
-        None => prepare(epoch)?,
-    };
-    let mut assembler = Assembler::link(first.clone(), at, next_lsn, &control);
+    let Branch { log, from: Place { at, next_lsn }, segment_blocks, fresh: first, mut spares, unsealed, control } = branch;
+    let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, Stuff::Nothing, &at_once);
+    let mut assembler = Assembler::link(first.clone(), segment_blocks, at, next_lsn, &control);
     let mut link = assembler.take();
     let mut entries = vec![Entry { epoch: first.epoch(), first_lsn: next_lsn, end: None }];
     let mut fresh = vec![first];
@@ -124,6 +181,15 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
         segment.write(block, &mut [io::IoSlice::new(placed.finish(durable))], true)?;
     }
     Ok(Branched { assembler, spares, entries, durable, copied })
+}
+
+/// As [`remove`], where the log is sound with or without them: what cannot be removed stays, and is tried again by the next opening.
+pub(crate) fn clear_away(dir: &Dir, names: impl IntoIterator<Item = String>) {
+    for name in names {
+        if let Err(error) = remove(dir, [name]) {
+            crate::trace::warn!(error = %error, "cannot remove a file that is not of the log any more");
+        }
+    }
 }
 
 /// Removes files that are not of the log any more. Their loss or survival in a crash makes no difference.

@@ -84,6 +84,7 @@ mod pace;
 mod publish;
 mod reader;
 mod recovery;
+mod reserve;
 mod rotate;
 mod segment;
 mod stats;

@@ -6,18 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::assemble::{Assembler, FrameBuf, Urgency};
+use crate::assemble::{Assembler, FrameBuf, Placed, fresh_room};
 use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
-use crate::fork::{self, Branch};
+use crate::fork::{self, Branch, Place};
 use crate::format::{
-    BLOCK, Control, FRAME_MAX, HEADER, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, WAIVERS_MAX, Waiver,
+    BLOCK, Control, FRAME_MAX, FrameHeader, HEADER, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, WAIVERS_MAX,
+    Waiver,
 };
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::segment::{Dir, Found, IDENTITY, Names, Segment, at_once, segment_name, within_reach};
+use crate::rotate::SPARES_KEPT;
+use crate::segment::{Dir, Found, IDENTITY, Names, Segment, Stuff, at_once, segment_name, within_reach};
 use crate::stats::RecoveryReport;
 use crate::{Error, Lsn, Options, Result};
 
@@ -93,7 +95,7 @@ fn find(options: &Options, dir: &Dir, names: Names) -> Result<Opened> {
 fn prepare_spares(options: &Options, dir: &Dir, opened: &mut Opened) -> Result<()> {
     while opened.spares.len() < options.spare_segments {
         let epoch = opened.assembler.next_epoch(&opened.spares);
-        match dir.prepare(opened.log, epoch, options.segment_blocks(), None, &at_once) {
+        match dir.prepare(opened.log, epoch, options.segment_blocks(), Stuff::Nothing, &at_once) {
             Ok(spare) => opened.spares.push_back(spare),
             Err(Error::NoSpace { .. }) => break,
             Err(error) => return Err(error),
@@ -128,15 +130,16 @@ fn create(options: &Options, dir: &Dir) -> Result<Opened> {
     dir.handle.sync_name().doing("sync the name of the directory", &dir.path)?;
     // What an earlier attempt left: nothing in it was ever active.
     let names = dir.names()?;
-    fork::remove(dir, names.temporary)?;
-    fork::remove(dir, names.epochs.into_iter().filter(|&e| e != 1).map(segment_name))?;
+    fork::clear_away(dir, names.temporary.iter().cloned());
+    fork::remove(dir, names.epochs.iter().copied().filter(|&e| e != 1).map(segment_name))?;
     let random = LogId::random().map_err(|e| io::Error::other(e.to_string()));
     let log = random.doing("get random bytes for the log's identity", &dir.path)?;
-    let first = dir.prepare(log, 1, options.segment_blocks(), None, &at_once)?;
+    let first = dir.prepare(log, 1, options.segment_blocks(), Stuff::Nothing, &at_once)?;
     let control = Control::default();
-    let mut assembler = Assembler::link(first, Position::default(), Lsn::FIRST, &control);
+    let mut assembler = Assembler::link(first, options.segment_blocks(), Position::default(), Lsn::FIRST, &control);
     write_durably(&mut assembler, Promise::default())?;
     dir.write_identity(log, false)?;
+    dir.keep_reserve(&names, options.segment_blocks(), Vec::new());
     let entries = vec![Entry { epoch: 1, first_lsn: Lsn::FIRST, end: None }];
     let durable = assembler.end();
     let report = RecoveryReport::new(Verdict::Created, Lsn::FIRST, Lsn::ZERO);
@@ -201,6 +204,8 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     report.garbled_sectors = survey.garbled_behind;
     report.given_up.clone_from(&repair.given_up);
     report.put_aside = repair.copied.iter().chain(&repair.moved).cloned().collect();
+    // First: on a full disk it is room.
+    fork::clear_away(dir, survey.names.temporary.iter().cloned());
     for name in &repair.copied {
         fork::put_aside(dir, name, true)?;
     }
@@ -215,18 +220,35 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     }
     let in_place = bug::is(Bug::AppendAfterTear) && matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail);
     // (Garbled sectors ahead would stand in the way of a later frame.)
-    let opened = if (report.verdict == Verdict::Clean && report.garbled_sectors == 0) || in_place {
+    let mut opened = if (report.verdict == Verdict::Clean && report.garbled_sectors == 0) || in_place {
         resume(options, dir, &survey, report)?
     } else {
         branch(options, dir, &survey, &repair, report)?
     };
-    // Whatever is not on the chain was superseded, or never used.
-    let on_chain = |epoch: u64| {
+    tidy_up(options, dir, &mut opened, &survey.names);
+    Ok(opened)
+}
+
+/// Makes use of the files that are not of the log any more: as its reserve, and of one (or as many as there are to be spares) as the next
+/// segment. The others go, and spares beyond what a log keeps. None of this can fail the opening: the log has gone on.
+fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: &Names) {
+    opened.spares.truncate(SPARES_KEPT.max(options.spare_segments));
+    let of_log = |opened: &Opened, epoch: u64| {
         opened.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok() || opened.spares.iter().any(|s| s.epoch() == epoch)
     };
-    let off_chain = survey.names.epochs.into_iter().filter(|&epoch| !on_chain(epoch)).map(segment_name);
-    fork::remove(dir, off_chain.chain(survey.names.temporary))?;
-    Ok(opened)
+    let superseded = names.epochs.iter().copied().filter(|&epoch| !of_log(opened, epoch)).collect();
+    let mut unneeded = Vec::new();
+    for epoch in dir.keep_reserve(names, options.segment_blocks(), superseded) {
+        let next = opened.assembler.next_epoch(&opened.spares);
+        let wanted = opened.spares.len() < options.spare_segments.max(1) && epoch < next && !of_log(opened, epoch);
+        if wanted && dir.has_blocks(epoch, options.segment_blocks()) {
+            let recycled = dir.prepare(opened.log, next, options.segment_blocks(), Stuff::Segment(epoch), &at_once);
+            opened.spares.extend(recycled);
+        } else {
+            unneeded.push(epoch);
+        }
+    }
+    fork::clear_away(dir, unneeded.into_iter().filter(|&epoch| !of_log(opened, epoch)).map(segment_name));
 }
 
 /// The page cache may show a LINK that the disk never got (hazard 11), and no frame behind it proves more: the same bytes are written
@@ -239,15 +261,13 @@ fn rewrite_link(dir: &Dir, log: LogId, epoch: u64) -> Result<()> {
     segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&link)], true)
 }
 
-/// After a clean close: the log goes on where it ended.
+/// After a clean close: the log goes on where it ended, once something is appended. Until then nothing is written.
 fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport) -> Result<Opened> {
     let (epoch, block) = (survey.end.epoch, survey.end.block);
     let segment = match dir.open_segment(Some(survey.log), epoch, Access::Write)? {
         Ok((segment, _)) => Arc::new(segment),
         Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
     };
-    let mut entries = survey.chain.clone();
-    let mut assembler = Assembler::new(segment.clone(), options.segment_blocks(), block, survey.next_lsn);
     // Spares that the last writer had prepared are what they were; but only the next epochs in a row are of use.
     let mut spares = VecDeque::new();
     for next in survey.newest + 1.. {
@@ -265,103 +285,175 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
     if !spares.is_empty() {
         dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
     }
-    let marked = bug::is(Bug::NoOpenMark) || assembler.mark(false, Urgency::Mark, &survey.control);
-    // The page cache may show a CLOSED frame that the disk never got (hazard 11): the same bytes are written again, in one call with the MARK. That promises
-    // what the CLOSED frame does (no frame before it promises more, or the log would not be clean), and not that frame: a crash may leave a hole in its place.
-    let mut closed = FrameBuf::zeroed(BLOCK);
-    segment.read(block - 1, &mut closed)?;
-    let mut mark = assembler.take();
-    let mark = mark.front_mut().map(|mark| io::IoSlice::new(mark.finish(survey.promise)));
-    let mut both: Vec<_> = std::iter::once(io::IoSlice::new(&closed)).chain(mark).collect();
-    let skipped = usize::from(bug::is(Bug::TrustClosed));
-    segment.write(block - 1 + skipped as u32, &mut both[skipped..], true)?;
-    if !marked {
-        let next = match spares.pop_front() {
-            Some(spare) => spare,
-            None => dir.prepare(survey.log, survey.newest + 1, options.segment_blocks(), None, &at_once)?,
-        };
-        assembler.rotate(next, &survey.control);
-        for rotation in assembler.rotations() {
-            if let Some(last) = entries.last_mut() {
-                last.end = Some(rotation.from.block);
-            }
-            entries.push(Entry { epoch: rotation.to_epoch, first_lsn: rotation.first_lsn, end: None });
-        }
-        write_durably(&mut assembler, Promise { position: survey.end, lsn: survey.last_lsn() })?;
-    }
-    let durable = assembler.end();
-    let control = survey.control.clone();
+    // The MARK behind CLOSED promises what that does (no frame before it promises more, or the log would not be clean), and not that frame: a crash may leave a
+    // hole in its place.
+    let mut buf = FrameBuf::zeroed(BLOCK);
+    segment.read(block - 1, &mut buf)?;
+    let mut header = FrameHeader::new(Kind::Mark, survey.next_lsn);
+    header.promise = survey.promise;
+    let closed = Placed { segment: segment.clone(), block: block - 1, header, buf, again: true };
+    let assembler = Assembler::behind_closed(segment, options.segment_blocks(), closed, survey.next_lsn);
+    let (entries, control) = (survey.chain.clone(), survey.control.clone());
+    let durable = Promise { position: survey.promise.position, lsn: survey.last_lsn() };
     Ok(Opened { log: survey.log, assembler, spares, entries, control, durable, report })
 }
 
 /// After anything else: it goes on in a fresh segment.
 fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut report: RecoveryReport) -> Result<Opened> {
     let damaged = matches!(report.verdict, Verdict::Corruption(_));
-    // What no promise covers may be only in the page cache; it is written again. (A promise beyond the end proves all before it.)
-    let proven = survey.promise.position.min(survey.end);
-    let mut whole = proven == survey.end || bug::is(Bug::TrustCache);
-    if !whole && !repair.waivers.is_empty() {
-        // Copies would close the gaps in the LSNs: it is made durable where it is.
-        write_again(dir, survey, proven)?;
-        whole = true;
-    }
-    let (at, next_lsn) = if whole {
-        (survey.end, repair.next_lsn.unwrap_or(survey.next_lsn))
-    } else if !survey.chain.iter().any(|e| e.epoch == survey.promise.position.epoch) {
-        // Nothing was promised yet, or only what is dropped by now. The first segment that is left, at least, was begun durably: before the log had its
-        // identity, or before what preceded it was dropped.
-        let first = survey.chain.first().copied();
-        (
-            first.map_or(Position::default(), |e| Position::new(e.epoch, LINK_BLOCK + 1)),
-            first.map_or(survey.next_lsn, |e| e.first_lsn),
-        )
-    } else {
-        (proven, survey.promise.lsn.next())
-    };
-    let mut entries: Vec<Entry> = survey.chain.iter().copied().filter(|e| e.epoch <= at.epoch).collect();
-    if let Some(last) = entries.last_mut() {
-        last.end = Some(at.block);
-    }
+    // What no promise covers may be only in the page cache.
+    let unproven = unproven_from(survey);
+    let end = Place { at: survey.end, next_lsn: repair.next_lsn.unwrap_or(survey.next_lsn) };
+    let lost = matches!(&report.verdict, Verdict::Corruption(damage) if damage.kind == DamageKind::LostNewest);
+    let epoch = if damaged { survey.highest + 1 + u64::from(lost) } else { survey.newest + 1 };
     let mut control = survey.control.clone();
     for waiver in &repair.waivers {
         if !control.waivers.contains(waiver) {
             control.waivers.push(*waiver);
         }
     }
-    let front = entries.first().map_or(u64::MAX, |e| e.epoch);
-    control.waivers.retain(|w| w.to.epoch >= front || damaged);
-    // Files beyond the newest active segment were never used; only the next in line is replaced in place, since a seal may vouch for it.
-    let lost = matches!(&report.verdict, Verdict::Corruption(damage) if damage.kind == DamageKind::LostNewest);
-    let epoch = if damaged { survey.highest + 1 + u64::from(lost) } else { survey.newest + 1 };
-    let unused = survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && e != epoch && !damaged);
-    fork::remove(dir, unused.map(segment_name))?;
     for waiver in &mut control.waivers {
         if waiver.to.epoch == u64::MAX {
             waiver.to = Position::new(epoch, LINK_BLOCK);
         }
     }
-    let last = survey.last_lsn();
-    let chain =
-        Chain { log: survey.log, entries: survey.chain.clone(), waivers: control.waivers.clone(), start: Lsn::FIRST, cuts: 0 };
-    let copies = Snapshot::reader(dir, &chain, next_lsn, last);
-    let branched = fork::fork(
-        dir,
-        Branch {
+    let fresh = fresh_segments(options, dir, survey, epoch, damaged)?;
+    // Copies would close the gaps that a salvage leaves in the LSNs.
+    let from = if !control.waivers.is_empty() || damaged {
+        unproven.unwrap_or(end)
+    } else {
+        fork::absorb(dir, survey.log, &survey.chain, options.segment_blocks(), unproven.unwrap_or(end))?
+    };
+    let copied = fork::blocks_behind(&survey.chain, from.at, survey.end);
+    let has_room = fresh.segment.blocks >= options.segment_blocks() || copied <= u64::from(fresh_room(fresh.segment.blocks));
+    let unsealed: Vec<u64> = survey.unsealed.iter().copied().filter(|&e| !repair.moved.contains(&segment_name(e))).collect();
+    let go_on = |from: Place, Fresh { segment, spares }: Fresh| {
+        let mut control = control.clone();
+        let front = survey.chain.iter().find(|e| e.epoch <= from.at.epoch).map_or(u64::MAX, |e| e.epoch);
+        control.waivers.retain(|w| w.to.epoch >= front || damaged);
+        let branch = Branch {
             log: survey.log,
-            at,
-            next_lsn,
+            from,
             segment_blocks: options.segment_blocks(),
-            epoch,
-            spares: VecDeque::new(),
-            unsealed: survey.unsealed.iter().copied().filter(|&e| !repair.moved.contains(&segment_name(e))).collect(),
+            fresh: segment,
+            spares,
+            unsealed: unsealed.clone(),
             control: control.clone(),
-        },
-        (!whole).then_some(copies),
-    )?;
+        };
+        let waivers = control.waivers.clone();
+        let chain = Chain { log: survey.log, entries: survey.chain.clone(), waivers, start: Lsn::FIRST, cuts: 0 };
+        let copies = (from != end).then(|| Snapshot::reader(dir, &chain, from.next_lsn, survey.last_lsn()));
+        fork::fork(dir, branch, copies).map(|branched| (from, control, branched))
+    };
+    // What no promise covers is written again: there, or, where copies cannot be or have no room, in place.
+    let in_place = |fresh| {
+        if let Some(unproven) = unproven {
+            write_again(dir, survey, unproven.at)?;
+        }
+        go_on(end, fresh)
+    };
+    let (from, control, branched) = if !repair.waivers.is_empty() || !has_room {
+        in_place(fresh)?
+    } else {
+        match go_on(from, fresh) {
+            Err(error) if error.is_no_space() && from != end => {
+                let begun = dir.names()?.epochs.into_iter().filter(|&e| e > epoch);
+                fork::clear_away(dir, begun.map(segment_name));
+                in_place(Fresh { segment: fresh_segment(options, dir, survey, epoch)?, spares: VecDeque::new() })?
+            }
+            gone_on => gone_on?,
+        }
+    };
+    if let Some(written_to) = survey.written_to.filter(|w| w.epoch == from.at.epoch && !damaged) {
+        give_back_rest(dir, survey.log, written_to)?;
+    }
     report.rewritten_records = branched.copied;
+    let mut entries = fork::up_to(&survey.chain, from.at);
     entries.extend(&branched.entries);
     let (assembler, spares, durable) = (branched.assembler, branched.spares, branched.durable);
     Ok(Opened { log: survey.log, assembler, spares, entries, control, durable, report })
+}
+
+/// Where the log holds what no promise covers; `None` if there is nothing. (A promise beyond the end proves all before it.)
+fn unproven_from(survey: &Survey) -> Option<Place> {
+    let proven = survey.promise.position.min(survey.end);
+    if proven == survey.end || bug::is(Bug::TrustCache) {
+        return None;
+    }
+    if survey.chain.iter().any(|e| e.epoch == survey.promise.position.epoch) {
+        return Some(Place { at: proven, next_lsn: survey.promise.lsn.next() });
+    }
+    // Nothing was promised yet, or only what is dropped by now. The first segment that is left, at least, was begun durably: before the log had its
+    // identity, or before what preceded it was dropped.
+    let first = survey.chain.first();
+    Some(Place {
+        at: first.map_or(Position::default(), |e| Position::new(e.epoch, LINK_BLOCK + 1)),
+        next_lsn: first.map_or(survey.next_lsn, |e| e.first_lsn),
+    })
+}
+
+/// The segment in which a fork goes on, and those that are prepared behind it.
+struct Fresh {
+    segment: Arc<Segment>,
+    spares: VecDeque<Arc<Segment>>,
+}
+
+/// Takes the segments that were prepared, as far as they follow one another and every sector of them was read and is unwritten: a crash may
+/// have kept any part of what was on its way there. One in the way is replaced, under its name, for a SEAL may vouch for that.
+fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Fresh> {
+    let usable = |e: u64| !damaged && (survey.unwritten.contains(&e) || bug::is(Bug::TrustSpares));
+    let open = |e: u64| match dir.open_segment(Some(survey.log), e, Access::Write) {
+        Ok(Ok((segment, None))) if usable(e) && segment.blocks == options.segment_blocks() => Some(Arc::new(segment)),
+        _ => None,
+    };
+    let mut ready: VecDeque<_> = (epoch..).map_while(|e| survey.names.epochs.contains(&e).then(|| open(e))).collect();
+    let first = ready.pop_front().flatten();
+    let mut spares: VecDeque<_> = ready.into_iter().map_while(|spare| spare).collect();
+    // (Without damage, what lies beyond the newest active segment was never part of the log.)
+    let kept = |e: u64| e == epoch || spares.iter().any(|s| s.epoch() == e);
+    let unused = survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && !kept(e) && !damaged);
+    fork::clear_away(dir, unused.map(segment_name));
+    if first.is_some() || !spares.is_empty() {
+        dir.sync()?; // Their names may be only in memory, if the last writer was killed.
+    }
+    let segment = match (first, spares.pop_back()) {
+        (Some(segment), last) => {
+            spares.extend(last);
+            segment
+        }
+        (None, Some(last)) => dir.prepare(survey.log, epoch, last.blocks, Stuff::Segment(last.epoch()), &at_once)?,
+        (None, None) => fresh_segment(options, dir, survey, epoch)?,
+    };
+    Ok(Fresh { segment, spares })
+}
+
+/// Makes a segment: of new space, or, on a full disk, of one that was superseded, of what an unfinished fork left under its name, or of the
+/// reserve.
+fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch: u64) -> Result<Arc<Segment>> {
+    let error = match dir.prepare(survey.log, epoch, options.segment_blocks(), Stuff::Nothing, &at_once) {
+        Err(error) if error.is_no_space() => error,
+        made => return made,
+    };
+    let on_chain = |e: u64| survey.chain.iter().any(|entry| entry.epoch == e);
+    for superseded in survey.names.epochs.iter().copied().filter(|&e| e <= survey.newest && !on_chain(e)) {
+        if let Ok((segment, None)) = dir.open_segment(Some(survey.log), superseded, Access::Read)? {
+            return dir.prepare(survey.log, epoch, segment.blocks, Stuff::Segment(superseded), &at_once);
+        }
+    }
+    if let Ok(Ok((begun, None))) = dir.open_segment(Some(survey.log), epoch, Access::Write)
+        && begun.blank().is_ok()
+    {
+        return Ok(Arc::new(begun));
+    }
+    dir.take_reserve(survey.log, epoch, error)
+}
+
+/// Gives back the space behind what was ever written to the segment in which the log left its branch.
+fn give_back_rest(dir: &Dir, log: LogId, written_to: Position) -> Result<()> {
+    if let Ok((segment, None)) = dir.open_segment(Some(log), written_to.epoch, Access::Write)? {
+        segment.give_back(written_to.block);
+    }
+    Ok(())
 }
 
 /// Writes what lies between a position and the end of the log once more, byte by byte the same, durably.

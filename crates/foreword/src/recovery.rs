@@ -94,6 +94,11 @@ pub(crate) struct Survey {
     pub(crate) known: Lsn,
     /// Garbled sectors where nothing can have been acknowledged (row 18).
     pub(crate) garbled_behind: u64,
+    /// Prepared segments of which every sector was read and is unwritten: they can be used as they are. None where the
+    /// fast path found a closed log.
+    pub(crate) unwritten: Vec<u64>,
+    /// Behind the last block of the break's segment of which any sector is not unwritten.
+    pub(crate) written_to: Option<Position>,
     /// Bytes of frames that were read and checked.
     pub(crate) scanned: u64,
 }
@@ -260,6 +265,8 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
         unsealed: Vec::new(),
         known: scan.next.prev(),
         garbled_behind: 0,
+        unwritten: beyond.unwritten,
+        written_to: beyond.written_to,
         scanned: surveyor.scanned,
         chain,
         names,
@@ -566,11 +573,15 @@ struct Beyond {
     start: Lsn,
     written: bool,
     garbled: u64,
+    /// See [`Survey`].
+    unwritten: Vec<u64>,
+    written_to: Option<Position>,
 }
 
 impl Beyond {
-    /// Takes a block in, whose first sector is not the only one that counts: a tear may have left any.
-    fn take(&mut self, binding: &Binding, active: bool, block: u32, bytes: &[u8]) {
+    /// Takes a block in, whose first sector is not the only one that counts: a tear may have left any. Whether all of it is
+    /// unwritten.
+    fn take(&mut self, binding: &Binding, active: bool, block: u32, bytes: &[u8]) -> bool {
         if let Head::Frame(header) = binding.head(block, &bytes[..SECTOR]) {
             self.known = self.known.max(header.next_lsn().prev()).max(header.promise.lsn);
             // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
@@ -582,13 +593,16 @@ impl Beyond {
             self.start = self.start.max(start_of(binding, block, &header, bytes).unwrap_or(Lsn::ZERO));
         }
         let first = u64::from(block) * (BLOCK / SECTOR) as u64;
+        let mut unwritten = true;
         for (sector, index) in bytes.chunks_exact(SECTOR).zip(first..) {
             match binding.classify(index, sector) {
+                Sector::Unwritten => continue,
                 Sector::Written { .. } => self.written = true,
-                Sector::Unwritten => {}
                 Sector::Garbled => self.garbled += 1,
             }
+            unwritten = false;
         }
+        unwritten
     }
 }
 
@@ -907,7 +921,7 @@ impl Surveyor<'_> {
         for (&epoch, slot) in behind() {
             let from = if epoch == at.epoch { at.block } else { LINK_BLOCK };
             let (segment, active) = (self.open(epoch)?, self.active(epoch).is_some());
-            let mut block = from;
+            let (mut block, mut end) = (from, from);
             while block < slot.blocks {
                 let want = READ_BLOCKS.min(slot.blocks - block) as usize * BLOCK;
                 let read = segment.read(block, &mut buf[..want])?;
@@ -915,13 +929,20 @@ impl Surveyor<'_> {
                     // A seal is written when all before it is, or by a recovery: it says nothing of a hole.
                     let own_seal = block == slot.blocks - 1 && epoch == at.epoch;
                     let written = beyond.written;
-                    beyond.take(&segment.binding, active, block, bytes);
+                    if !beyond.take(&segment.binding, active, block, bytes) && !own_seal {
+                        end = block + 1;
+                    }
                     beyond.written &= written || !own_seal;
                 }
                 if read < want {
                     break;
                 }
                 block += (want / BLOCK) as u32;
+            }
+            if epoch == at.epoch {
+                beyond.written_to = Some(Position::new(epoch, end));
+            } else if end == from && block >= slot.blocks && matches!(slot.link, LinkState::Unwritten) {
+                beyond.unwritten.push(epoch);
             }
         }
         Ok(beyond)
@@ -960,6 +981,8 @@ impl Survey {
             unsealed: Vec::new(),
             known: Lsn::ZERO,
             garbled_behind: 0,
+            unwritten: Vec::new(),
+            written_to: None,
             scanned: 0,
         }
     }

@@ -9,7 +9,7 @@ use crate::commit::{Guard, Shared, State};
 use crate::fork;
 use crate::reader::{Chain, Source};
 use crate::recovery::Entry;
-use crate::segment::Fill;
+use crate::segment::{Fill, Stuff};
 use crate::sync::PoisonError;
 use crate::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ const FILLED_AT: f32 = 0.75;
 const BULK: u64 = 256 << 10;
 const FILL_NAP: Duration = Duration::from_millis(1);
 /// Recycled segments kept ready, unless the options ask for more; others are removed.
-const SPARES: usize = 2;
+pub(crate) const SPARES_KEPT: usize = 2;
 
 impl Shared {
     /// Makes sure that so many segments are prepared.
@@ -70,7 +70,8 @@ impl Shared {
         let from = state.assembler.fill();
         drop(state);
         let pace = |done| if bulk { Fill::Stop } else { self.fill_pace(from, done) };
-        let prepared = self.dir.prepare(self.log, epoch, self.options.segment_blocks(), recycle, &pace);
+        let stuff = recycle.map_or(Stuff::Nothing, Stuff::Segment);
+        let prepared = self.dir.prepare(self.log, epoch, self.options.segment_blocks(), stuff, &pace);
         let mut state = self.lock();
         state.preparing = false;
         self.changed.notify_all();
@@ -147,7 +148,7 @@ impl Shared {
             while state.preparing {
                 state = self.wait_changed(state);
             }
-            if state.spares.len() < SPARES.max(self.options.spare_segments) && self.dir.has_blocks(entry.epoch, blocks) {
+            if state.spares.len() < SPARES_KEPT.max(self.options.spare_segments) && self.dir.has_blocks(entry.epoch, blocks) {
                 let (after, recycled) = self.prepare_from(state, Some(entry.epoch));
                 if recycled.is_ok() {
                     continue;

@@ -1,6 +1,7 @@
 //! One segment file: how it is made, recycled, read and written; and the other names in a log's directory.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,12 +14,13 @@ use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SegmentHeader};
 use crate::lock::{LOCK, Writer};
 use crate::options::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
+use crate::reserve;
 use crate::{Error, Lsn, Result};
 
 pub(crate) const IDENTITY: &str = "LOG";
 pub(crate) const DAMAGED: &str = "damaged";
 pub(crate) const STATS: &str = "STATS";
-const TMP: &str = ".tmp";
+pub(crate) const TMP: &str = ".tmp";
 
 /// Beyond what any log reaches; so epochs can be counted up without a thought of overflow.
 pub(crate) const EPOCH_MAX: u64 = u64::MAX >> 8;
@@ -53,6 +55,11 @@ pub(crate) fn since_1970() -> Duration {
 const LOOKS_AGAIN: u32 = 20;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
+/// Whether a log makes a file under another name first, so that it is complete when it has this one.
+fn is_made_by_rename(name: &str) -> bool {
+    name == IDENTITY || reserve::NAMES.contains(&name) || parse_segment_name(name).is_some()
+}
+
 fn parse_segment_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     let epoch = (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?;
@@ -64,8 +71,10 @@ fn parse_segment_name(name: &str) -> Option<u64> {
 pub(crate) struct Names {
     /// Epochs with a segment file, ascending.
     pub(crate) epochs: Vec<u64>,
-    /// What the next writer removes.
+    /// What an unfinished step of an earlier writer left: the next writer removes it.
     pub(crate) temporary: Vec<String>,
+    /// Kept for a full disk; see `reserve.rs`.
+    pub(crate) reserves: Vec<String>,
     pub(crate) identity: bool,
     /// Names that a log does not use.
     pub(crate) others: Vec<String>,
@@ -114,8 +123,9 @@ impl Dir {
             match parse_segment_name(&name) {
                 Some(epoch) => names.epochs.push(epoch),
                 None if name == IDENTITY => names.identity = true,
+                None if reserve::NAMES.contains(&name.as_str()) => names.reserves.push(name),
                 // Stats that are there when a log is opened are of a process that was killed.
-                None if name.ends_with(TMP) || name == STATS => names.temporary.push(name),
+                None if name == STATS || name.strip_suffix(TMP).is_some_and(is_made_by_rename) => names.temporary.push(name),
                 None if name == LOCK || name == DAMAGED => {}
                 None => names.others.push(name),
             }
@@ -188,8 +198,8 @@ impl Dir {
         Ok(id.filter(|&id| identity_text(id) == text).ok_or(text))
     }
 
-    /// Makes a segment ready for use under its name: zero-filled, or an old one of the same log recycled. Durable when it
-    /// returns. An unused file of that name is replaced. No error leaves anything but a temporary file.
+    /// Makes a segment ready for use under its name. Durable when it returns. An unused file of that name is replaced. No
+    /// error leaves anything but a temporary file.
     ///
     /// `pace` is asked before each step of the zero-filling. What it does not fill stays only allocated: it has its space and reads as zeros, but writing
     /// there will cost a change of metadata.
@@ -198,7 +208,7 @@ impl Dir {
         log: LogId,
         epoch: u64,
         blocks: u32,
-        recycle: Option<u64>,
+        stuff: Stuff<'_>,
         pace: &dyn Fn(f32) -> Fill,
     ) -> Result<Arc<Segment>> {
         self.check_writer()?;
@@ -206,8 +216,8 @@ impl Dir {
         let tmp = format!("{name}{TMP}");
         let bytes = u64::from(blocks) * BLOCK as u64;
         let made = (|| -> io::Result<Box<dyn DiskFile>> {
-            let file = match recycle {
-                Some(old) => {
+            let file = match stuff {
+                Stuff::Segment(old) => {
                     self.remove_leftover(&tmp)?;
                     self.handle.rename(&segment_name(old), &tmp)?;
                     // Durable first: or a crash could leave the new header under the old name.
@@ -216,14 +226,15 @@ impl Dir {
                     }
                     self.handle.open(&tmp, Access::Write)?
                 }
-                None => {
-                    // A file of its own: one left here may still bear another name on the disk.
-                    let file = self.create_anew(&tmp)?;
-                    // Where no space can be reserved, only zeros reserve it.
-                    let reserved = file.allocate(bytes)?;
-                    fill(&*file, bytes, reserved, pace)?;
+                Stuff::Reserve(name) => {
+                    self.remove_leftover(&tmp)?;
+                    self.handle.rename(name, &tmp)?;
+                    let file = self.handle.open(&tmp, Access::Write)?;
+                    // Whatever was in it, of this epoch too, is gone; its space is not.
+                    fill(&*file, 0..bytes, false, &at_once)?;
                     file
                 }
+                Stuff::Nothing => self.reserve_file(&tmp, bytes, pace)?,
             };
             let header = SegmentHeader {
                 version: format::VERSION,
@@ -231,7 +242,7 @@ impl Dir {
                 log,
                 epoch,
                 created_ms: since_1970().as_millis() as u64,
-                recycled_from: recycle.unwrap_or(0),
+                recycled_from: if let Stuff::Segment(old) = stuff { old } else { 0 },
             };
             file.write_all_at(&header.encode(), 0)?;
             if !bug::is(Bug::SkipHeaderSync) {
@@ -268,6 +279,16 @@ impl Dir {
     fn is_of_no_use(&self, log: LogId, epoch: u64) -> bool {
         let Ok(Ok((segment, _))) = self.open_segment(Some(log), epoch, Access::Read) else { return false };
         segment.frame(LINK_BLOCK, segment.data_end(), &mut Vec::new()).is_ok_and(|found| !matches!(found, Found::Frame(_)))
+    }
+
+    /// Makes a file of zeros that has its space. Not durable.
+    pub(crate) fn reserve_file(&self, name: &str, bytes: u64, pace: &dyn Fn(f32) -> Fill) -> io::Result<Box<dyn DiskFile>> {
+        // A file of its own: one left here may still bear another name on the disk.
+        let file = self.create_anew(name)?;
+        // Where no space can be reserved, only zeros reserve it.
+        let reserved = file.allocate(bytes)?;
+        fill(&*file, 0..bytes, reserved, pace)?;
+        Ok(file)
     }
 
     /// Whether a segment file has so many blocks, so that it may be recycled as one that has.
@@ -339,6 +360,17 @@ fn identity_text(log: LogId) -> String {
     format!("foreword log format {}\nuuid {log}\n", format::VERSION)
 }
 
+/// What a fresh segment is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stuff<'a> {
+    /// New space, filled with zeros.
+    Nothing,
+    /// An old segment of this log, of a lower epoch or wholly unwritten: all that is in it reads as unwritten.
+    Segment(u64),
+    /// A file that was kept for a full disk.
+    Reserve(&'a str),
+}
+
 /// How zero-filling goes on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fill {
@@ -355,15 +387,15 @@ pub(crate) fn at_once(_done: f32) -> Fill {
 
 /// Writes zeros in steps, each of which is on its way to the disk before the next, so that no commit's own flush waits behind the whole of it.
 /// `reserved`: it may be left at that.
-fn fill(file: &dyn DiskFile, bytes: u64, reserved: bool, pace: &dyn Fn(f32) -> Fill) -> io::Result<()> {
+fn fill(file: &dyn DiskFile, bytes: Range<u64>, reserved: bool, pace: &dyn Fn(f32) -> Fill) -> io::Result<()> {
     if reserved && without(Choice::ZeroFill) {
         return Ok(());
     }
     let pace = if without(Choice::PacedFill) { &at_once } else { pace };
-    let zeros = FrameBuf::zeroed(bytes.min(FILL_STEP as u64) as usize);
-    let mut at = 0;
-    while at < bytes && !(pace(at as f32 / bytes as f32) == Fill::Stop && reserved) {
-        let step = (bytes - at).min(zeros.len() as u64);
+    let zeros = FrameBuf::zeroed((bytes.end - bytes.start).min(FILL_STEP as u64) as usize);
+    let mut at = bytes.start;
+    while at < bytes.end && !(pace(at as f32 / bytes.end as f32) == Fill::Stop && reserved) {
+        let step = (bytes.end - at).min(zeros.len() as u64);
         disk::write_all(&mut [io::IoSlice::new(&zeros[..step as usize])], at, |bufs, at| file.write_through_at(bufs, at))?;
         at += step;
     }
@@ -463,6 +495,21 @@ impl Segment {
         };
         let wrote = disk::write_all(bufs, self.at(block).byte(), write).doing("write the segment", &self.path);
         if bug::is(Bug::RetryFlush) && durable && wrote.is_err() { self.sync() } else { wrote }
+    }
+
+    /// Makes a segment that has no LINK unwritten again, durably: a fork had begun it. (Zeros that are durable before anything else
+    /// is written there keep the rule that what validates at a place is the only thing that was ever written there.)
+    pub(crate) fn blank(&self) -> io::Result<()> {
+        fill(&*self.file, self.at(LINK_BLOCK).byte()..self.at(self.blocks).byte(), false, &at_once)?;
+        self.file.sync()
+    }
+
+    /// Gives the space of unwritten blocks, up to the SEAL's, back to the file system: from `block` on, behind which nothing was
+    /// written. They go on reading as unwritten. Best effort: what a file system cannot do stays taken.
+    pub(crate) fn give_back(&self, block: u32) {
+        if let Some(blocks) = self.data_end().checked_sub(block).filter(|&blocks| blocks > 0) {
+            let _ = self.file.punch(self.at(block).byte(), u64::from(blocks) * BLOCK as u64);
+        }
     }
 
     pub(crate) fn sync(&self) -> Result<()> {

@@ -1,19 +1,41 @@
 //! State that is not records: marks and holds, and truncation at both ends.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::assemble::Urgency;
+use crate::assemble::{Urgency, fresh_room};
 use crate::bug::{self, Bug};
 use crate::commit::{Guard, Shared, State};
-use crate::fork::{self, Branch};
-use crate::format::{self, CONTINUED, Kind, Position};
+use crate::disk::Access;
+use crate::fork::{self, Branch, Branched, Place};
+use crate::format::{self, CONTINUED, Control, Head, Kind, Position};
 use crate::reader::{Chain, Snapshot, Source, frame_at};
 use crate::recovery::Entry;
-use crate::segment::segment_name;
+use crate::segment::{Fill, Segment, Stuff, segment_name};
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, PoisonError};
 use crate::{Error, Lsn, Result};
+
+/// Where the log stands when it is cut, and what is prepared behind.
+struct Tip {
+    end: Position,
+    spares: VecDeque<Arc<Segment>>,
+}
+
+/// What a cut has made.
+struct Forked {
+    place: Place,
+    branched: Branched,
+    superseded: Vec<u64>,
+}
+
+/// Why a cut was not made, the prepared segments that are left, and whether the log can be relied on still.
+struct Failed {
+    error: Error,
+    spares: VecDeque<Arc<Segment>>,
+    poisons: bool,
+}
 
 impl Shared {
     /// Puts the control state into the log, durably.
@@ -54,7 +76,11 @@ impl Shared {
 
     /// When the log has fallen idle: says in the log what is durable. `true` if there was something to say.
     pub(crate) fn mark_idle<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, bool) {
-        let due = state.needs_promise() && state.assembler.is_empty() && state.flights.is_empty() && state.failed.is_none();
+        let due = state.needs_promise()
+            && state.assembler.is_empty()
+            && state.flights.is_empty()
+            && state.failed.is_none()
+            && !state.cutting;
         let State { assembler, spares, control, .. } = &mut *state;
         if !due {
             return (state, false);
@@ -114,69 +140,48 @@ impl Shared {
 
     pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {
         let _changing = self.one_at_a_time()?;
-        // New appends wait, or it might never be quiet.
-        self.lock().cutting = true;
-        let cut = self.cut_back(from);
+        let mut state = self.open_state()?;
+        // New appends wait, or it might never be quiet; and nothing else changes what the fork stands on. The lock is not held meanwhile.
+        state.cutting = true;
+        let superseded = self.cut_back(state, from);
         self.lock().cutting = false;
         self.changed.notify_all();
-        cut
+        self.reuse(superseded?);
+        Ok(())
     }
 
-    fn cut_back(&self, from: Lsn) -> Result<()> {
-        let mut state = self.open_state()?;
-        // Everything lands first; then the lock is kept to the end (hazard 23).
+    /// Everything lands, then the log goes on in a fork (hazard 23): the segments that it supersedes.
+    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<Vec<u64>> {
         let quiet = |s: &State| s.assembler.is_empty() && s.flights.is_empty() && s.dirty.is_empty() && !s.preparing;
         while !quiet(&state) && !bug::is(Bug::CutInFlight) {
             state = if state.flights.is_empty() && !state.preparing { self.fly(state, true) } else { self.wait_changed(state) };
             state.usable()?;
         }
-        let next_lsn = state.assembler.next_lsn();
-        if from >= next_lsn {
-            return Ok(());
+        if from >= state.assembler.next_lsn() {
+            return Ok(Vec::new());
         }
-        let chain = self.chain();
-        if from < chain.start {
-            return Err(Error::Dropped { lsn: from, start: chain.start });
-        }
-        let (at, first) = self.unit_boundary(&chain, from)?;
-        let mut entries: Vec<Entry> = chain.entries.iter().copied().filter(|e| e.epoch <= at.epoch).collect();
-        if let Some(last) = entries.last_mut() {
-            last.end = Some(at.block);
-        }
-        let tip = state.assembler.segment().epoch();
+        let tip = Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares) };
         let mut control = state.control.clone();
-        control.waivers.retain(|w| w.from < at);
-        let branch = Branch {
-            log: self.log,
-            at,
-            next_lsn: first,
-            segment_blocks: self.options.segment_blocks(),
-            epoch: tip + 1,
-            spares: std::mem::take(&mut state.spares),
-            unsealed: vec![tip],
-            control,
-        };
-        // The copies are of durable records: readers may read them with the lock held.
-        let copies = Snapshot::reader(&self.dir, &chain, first, from.prev());
-        let forked = fork::fork(&self.dir, branch, Some(copies));
-        let forked = forked.and_then(|branched| self.dir.check_writer().map(|()| branched));
-        let branched = match forked {
-            Ok(branched) => branched,
-            Err(error) => {
-                // With no space for a further segment, nothing has changed yet, but for what was begun in the fresh ones. After anything else it is not
-                // known whether the LINK is there.
-                let undone = error.is_no_space().then(|| self.remove_unused(tip));
-                if !matches!(undone, Some(Ok(()))) {
-                    self.poison(state, error.clone());
+        state.preparing = true;
+        drop(state);
+        let chain = self.chain();
+        let forked = self.fork_back(&chain, from, tip, &mut control);
+        let mut state = self.lock();
+        state.preparing = false;
+        let Forked { place, branched, superseded } = match forked {
+            Ok(forked) => forked,
+            Err(failed) => {
+                state.spares = failed.spares;
+                if failed.poisons {
+                    self.poison(state, failed.error.clone());
                 }
-                return Err(error);
+                return Err(failed.error);
             }
         };
         state.cuts += 1;
-        state.control.waivers.retain(|w| w.from < at);
-        let kept = entries.last().map_or(0, |e| e.epoch);
+        state.control = control;
+        let mut entries = fork::up_to(&chain.entries, place.at);
         entries.extend(&branched.entries);
-        let superseded = chain.entries.iter().filter(|e| e.epoch > kept).map(|e| segment_name(e.epoch));
         state.spares = branched.spares;
         state.assembler = branched.assembler;
         state.durable = branched.durable;
@@ -190,7 +195,115 @@ impl Shared {
         self.wake_sleepers();
         drop(state);
         wakers.into_values().for_each(Waker::wake);
-        fork::remove(&self.dir, superseded)
+        Ok(superseded)
+    }
+
+    /// Makes the fork of a cut at a record. Nothing else uses the log's tip or prepares a segment.
+    fn fork_back(&self, chain: &Chain, from: Lsn, mut tip: Tip, control: &mut Control) -> std::result::Result<Forked, Failed> {
+        let cut = self.place_of_cut(chain, from).and_then(|cut| {
+            let Some(place) = cut else { return Err(Error::Dropped { lsn: from, start: chain.start }) };
+            control.waivers.retain(|w| w.from < place.at);
+            let simple = control.waivers.is_empty() && chain.waivers.is_empty();
+            let absorbed =
+                simple.then(|| fork::absorb(&self.dir, self.log, &chain.entries, self.options.segment_blocks(), place));
+            Ok((place, absorbed.unwrap_or(Ok(place))?))
+        });
+        let (simple, mut place) = match cut {
+            Ok(cut) => cut,
+            Err(error) => return Err(Failed { error, spares: tip.spares, poisons: false }),
+        };
+        let fresh = match tip.spares.pop_front() {
+            Some(spare) => Ok(spare),
+            None => self.segment_for_cut(chain, simple, &mut place, tip.end),
+        };
+        let fresh = match fresh {
+            Ok(fresh) => fresh,
+            Err(error) => return Err(Failed { error, spares: tip.spares, poisons: false }),
+        };
+        let branch = Branch {
+            log: self.log,
+            from: place,
+            segment_blocks: self.options.segment_blocks(),
+            fresh,
+            spares: tip.spares,
+            unsealed: vec![tip.end.epoch],
+            control: control.clone(),
+        };
+        let copies = Snapshot::reader(&self.dir, chain, place.next_lsn, from.prev());
+        let forked = fork::fork(&self.dir, branch, Some(copies));
+        let forked = forked.and_then(|branched| self.dir.check_writer().map(|()| branched));
+        let branched = forked.map_err(|error| {
+            // With no space for a further segment, nothing has changed yet, but for what was begun in the fresh ones. After anything else it is not
+            // known whether the LINK is there.
+            let undone = error.is_no_space() && self.remove_unused(tip.end.epoch).is_ok();
+            Failed { error, spares: VecDeque::new(), poisons: !undone }
+        })?;
+        if place.at.epoch == tip.end.epoch
+            && let Ok(Ok((segment, None))) = self.dir.open_segment(Some(self.log), tip.end.epoch, Access::Write)
+        {
+            segment.give_back(tip.end.block);
+        }
+        let superseded = chain.entries.iter().map(|e| e.epoch).filter(|&e| e > place.at.epoch).collect();
+        Ok(Forked { place, branched, superseded })
+    }
+
+    fn place_of_cut(&self, chain: &Chain, from: Lsn) -> Result<Option<Place>> {
+        if from < chain.start {
+            return Ok(None);
+        }
+        let (at, next_lsn) = self.unit_boundary(chain, from)?;
+        Ok(Some(Place { at, next_lsn }))
+    }
+
+    /// A segment for a cut, where none is prepared. It is not filled with zeros, for the log waits; and on a full disk it is made of the
+    /// reserve, if what is to be written again has room there.
+    fn segment_for_cut(&self, chain: &Chain, simple: Place, place: &mut Place, end: Position) -> Result<Arc<Segment>> {
+        let (epoch, blocks) = (end.epoch + 1, self.options.segment_blocks());
+        let made = self.dir.prepare(self.log, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop);
+        let Err(error) = made else { return made };
+        let room = u64::from(fresh_room(crate::reserve::blocks(blocks)));
+        // What is written again ends with the frame in which the cut lies.
+        let (before, last) = (fork::up_to(&chain.entries, simple.at), self.blocks_of_frame(simple.at)?);
+        let fits = |place: &Place| fork::blocks_behind(&before, place.at, simple.at) + u64::from(last) <= room;
+        if !error.is_no_space() || !(fits(place) || fits(&simple)) {
+            return Err(error);
+        }
+        if !fits(place) {
+            *place = simple;
+        }
+        self.dir.take_reserve(self.log, epoch, error)
+    }
+
+    fn blocks_of_frame(&self, at: Position) -> Result<u32> {
+        let Ok((segment, _)) = self.dir.open_segment(Some(self.log), at.epoch, Access::Read)? else { return Ok(0) };
+        Ok(match segment.head(at.block)? {
+            Head::Frame(header) => header.blocks(),
+            _ => 0,
+        })
+    }
+
+    /// Makes use of superseded segments: as the reserve, if it was taken, and as the next segment, if none is prepared. The others go.
+    fn reuse(&self, superseded: Vec<u64>) {
+        if superseded.is_empty() {
+            return;
+        }
+        let blocks = self.options.segment_blocks();
+        let Ok(names) = self.dir.names() else { return };
+        let mut removed = Vec::new();
+        for epoch in self.dir.keep_reserve(&names, blocks, superseded) {
+            let fits = self.dir.has_blocks(epoch, blocks);
+            let state = self.lock();
+            let wanted = state.spares.is_empty() && !state.preparing && state.failed.is_none();
+            if wanted && fits && epoch < state.assembler.next_epoch(&state.spares) {
+                let (state, recycled) = self.prepare_from(state, Some(epoch));
+                drop(state);
+                if recycled.is_ok() {
+                    continue;
+                }
+            }
+            removed.push(segment_name(epoch));
+        }
+        fork::clear_away(&self.dir, removed);
     }
 
     /// Removes all segments beyond the tip.

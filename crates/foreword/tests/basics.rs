@@ -301,7 +301,8 @@ fn spare_segments_are_there_when_the_log_is_opened_and_are_recycled() {
     let after: Vec<_> =
         std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().modified().unwrap()).collect();
     assert_eq!(log.stats().segments_prepared, 5);
-    assert!(after.iter().filter(|time| !before.contains(time)).count() <= 2, "the lock and the segment in use");
+    assert!(after.iter().filter(|time| !before.contains(time)).count() <= 1, "the lock");
+    log.commit(b"so that it is not closed any more").unwrap();
     std::mem::forget(log);
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(dir.path()).unwrap() {

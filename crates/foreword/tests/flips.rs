@@ -40,7 +40,8 @@ struct Expect {
 fn sample(closed: bool) -> Sample {
     let batch: Vec<Vec<u8>> = (4..8).map(|i| vec![i as u8; 7_500]).collect();
     let crashed = Files::crashed(|log| {
-        log.commit(b"one").unwrap();
+        // (More than is written again by recovery, so that the segment stays.)
+        log.commit(&[1; 17_000]).unwrap();
         log.append_with(&[2; 500], Durability::Written).unwrap();
     });
     let dir = crashed.dir();

@@ -878,7 +878,8 @@ fn a_reader_that_waits_hears_that_the_log_is_poisoned() {
             false => Ok(()),
         });
         let hook = |_: &Error| {};
-        let log = small().disk(disk).on_error(hook).open(MEM).unwrap();
+        // (With a segment ready: that one cannot be made is no failure of the log.)
+        let log = small().spare_segments(1).disk(disk).on_error(hook).open(MEM).unwrap();
         commit(&log, 1..4);
         let mut reader = log.reader_at(Lsn(4));
         let (tell, hear) = mpsc::channel();

@@ -254,13 +254,15 @@ fn row_4_hole() {
     assert_eq!(files.frame(2, 1).unwrap().promise, (1, 8));
     files.unwrite(1, 8..9);
     sound(&files, Verdict::TornTail, 6);
-    // Opening a closed log writes its CLOSED frame again, with a MARK behind it: of the two, the MARK alone got to the disk.
+    // A closed log goes on: its CLOSED frame is written again, with a MARK behind it. Of the two, the MARK alone got to the disk.
     let dir = Files::closed(|log| commit(log, 1..5)).dir();
     let log = small().open(dir.path()).unwrap();
+    log.append_with(&record(5), Durability::Written).unwrap();
     let mut files = Files::read(dir.path());
     drop(log);
     assert_eq!((files.frame(1, 6).unwrap().flags, files.frame(1, 7).unwrap().promise), (4, (1, 6)));
     files.unwrite(1, 6..7);
+    files.unwrite(1, 8..9);
     sound(&files, Verdict::TornTail, 4);
     // Of a single block, only the first sector is missing.
     let mut files = four();

@@ -9,6 +9,7 @@ mod damage;
 mod exhaustive;
 mod matrix;
 mod model;
+mod places;
 mod random;
 mod runner;
 
@@ -16,6 +17,7 @@ pub use damage::{DamageTally, damages};
 pub use exhaustive::{Bounds, Failure, Tally, exhaustive};
 pub use matrix::matrix;
 pub use model::Violation;
+pub use places::places;
 pub use random::{Case, Event, Summary, full_disk};
 pub use runner::Step;
 
@@ -23,8 +25,13 @@ pub use runner::Step;
 pub type Part = fn(u64) -> Result<(), String>;
 
 /// A small run of each part of the suite, by name: enough to find any of the library's deliberate bugs (`scripts/bugs.sh`).
-pub const PARTS: &[(&str, Part)] =
-    &[("crash states", small_exhaustive), ("random cases", some_cases), ("full disk", some_full_disks), ("damage", some_damage)];
+pub const PARTS: &[(&str, Part)] = &[
+    ("crash states", small_exhaustive),
+    ("random cases", some_cases),
+    ("full disk", some_full_disks),
+    ("places", some_places),
+    ("damage", some_damage),
+];
 
 fn small_exhaustive(seed: u64) -> Result<(), String> {
     let bounds = Bounds { steps: 2, steps_aged: 1, states: 96, seed, ..Bounds::default() };
@@ -37,6 +44,10 @@ fn some_cases(seed: u64) -> Result<(), String> {
 
 fn some_full_disks(seed: u64) -> Result<(), String> {
     (seed..seed + 20).try_for_each(|seed| full_disk(seed).map_err(|v| format!("{v} (seed {seed})")))
+}
+
+fn some_places(seed: u64) -> Result<(), String> {
+    (seed..seed + 20).try_for_each(|seed| places(seed).map_err(|v| format!("{v} (seed {seed})")))
 }
 
 fn some_damage(seed: u64) -> Result<(), String> {

@@ -197,6 +197,16 @@ impl DiskFile for OsFile {
             allocated => Ok(allocated.map(|()| true)?),
         }
     }
+
+    #[cfg(target_os = "linux")]
+    fn punch(&self, offset: u64, len: u64) -> io::Result<bool> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        match fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            punched => Ok(punched.map(|()| true)?),
+        }
+    }
 }
 
 #[cfg(windows)]

@@ -1,0 +1,401 @@
+//! A full disk, and a program that crashes again and again, end in a running log: nothing gets stuck, and nothing grows without records.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::*;
+use foreword::{Error, Log, Lsn, Options, Verdict};
+use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
+
+const MIB: u64 = 1 << 20;
+
+fn on(disk: &SimDisk) -> Options {
+    small().on_error(|_| ()).disk(disk.handle())
+}
+
+fn open(disk: &SimDisk) -> Log {
+    on(disk).open("/log").unwrap()
+}
+
+fn lsns(log: &Log) -> Vec<u64> {
+    let (records, error) = collect(log.iter(Lsn::ZERO));
+    assert!(error.is_none(), "{error:?}");
+    assert!(records.iter().all(|(lsn, data)| *data == record(*lsn)), "wrong bytes");
+    records.into_iter().map(|r| r.0).collect()
+}
+
+/// Bytes of disk blocks that the log's directory takes, and its number of files.
+fn taken(disk: &SimDisk) -> (u64, usize) {
+    (disk.used(), disk.files().len())
+}
+
+/// A log with records from 1 on, whose disk is full behind it and stays so; closed or not. Its newest segment has `left` blocks for records.
+fn full(left: u64) -> (SimDisk, Log, u64) {
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    let next = fill_segment(&log, 1);
+    let next = fill_segment(&log, next);
+    commit(&log, next..next + 7 - left);
+    disk.set_free(0);
+    (disk, log, next + 7 - left)
+}
+
+#[test]
+fn a_log_that_is_killed_on_a_full_disk_opens_and_makes_room() {
+    for left in 0..7 {
+        let (disk, log, next) = full(left);
+        let killed = disk.kill();
+        drop(log);
+        let log = open(&killed);
+        assert_eq!(lsns(&log), (1..next).collect::<Vec<_>>(), "{left}");
+        log.commit_checkpoint(&record(next)).unwrap();
+        // What the first segments hold is not needed any more, and their room is there again.
+        log.truncate_front(Lsn(next)).unwrap();
+        commit(&log, next + 1..next + 12);
+        log.close().unwrap();
+        assert_eq!(lsns(&open(&killed)), (next..next + 12).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_log_opens_on_a_full_disk_however_often_it_is_killed_and_whatever_is_torn() {
+    let (disk, log, mut next) = full(3);
+    log.append_with(&record(next), foreword::Durability::Written).unwrap();
+    let mut disk = disk.kill();
+    drop(log);
+    next += 1;
+    for round in 0..30 {
+        let log = open(&disk);
+        assert_eq!(lsns(&log), (1..next).collect::<Vec<_>>(), "{round}");
+        // Records as long as there is room for any, then one that is torn.
+        if log.append_with(&record(next), foreword::Durability::Written).is_ok() {
+            next += 1;
+        }
+        let killed = if round % 2 == 0 { disk.kill() } else { disk.crash(&Choice::All) };
+        disk = killed;
+    }
+    // It is not at its end: the front can be dropped, and then there is room.
+    let log = open(&disk);
+    log.truncate_front(Lsn(next)).unwrap();
+    commit(&log, next..next + 20);
+}
+
+#[test]
+fn a_prepared_segment_serves_a_log_that_is_killed_on_a_full_disk() {
+    let disk = SimDisk::new(1);
+    let log = on(&disk).spare_segments(1).open("/log").unwrap();
+    commit(&log, 1..4);
+    disk.set_free(0);
+    let reserve = disk.files().iter().filter(|(path, _)| path.to_str().unwrap().contains("RESERVE")).count();
+    let killed = disk.kill();
+    drop(log);
+    let log = on(&killed).spare_segments(1).open("/log").unwrap();
+    commit(&log, 4..6);
+    let after = killed.files().iter().filter(|(path, _)| path.to_str().unwrap().contains("RESERVE")).count();
+    assert_eq!((reserve, after), (2, 2), "the reserve is not touched");
+}
+
+/// Opens and kills a log again and again; each time `work` does something with it.
+fn restarts(options: impl Fn(&SimDisk) -> Options, times: u64, mut work: impl FnMut(&Log, u64)) -> SimDisk {
+    let mut disk = SimDisk::new(1);
+    for round in 0..times {
+        let log = options(&disk).open("/log").unwrap();
+        work(&log, round);
+        let killed = disk.kill();
+        drop(log);
+        disk = killed;
+    }
+    disk
+}
+
+fn mib(disk: &SimDisk) -> Options {
+    on(disk).segment_bytes(MIB)
+}
+
+#[test]
+fn a_thousand_crashed_starts_without_records_take_no_room() {
+    let disk = restarts(mib, 1000, |_, _| ());
+    let (bytes, files) = taken(&disk);
+    assert!(bytes <= 4 * MIB && files <= 8, "{bytes} bytes in {files} files: {:?}", disk.files());
+}
+
+#[test]
+fn a_thousand_crashed_starts_with_a_few_records_each_take_the_records_room() {
+    let disk = restarts(mib, 1000, |log, round| commit(log, 3 * round + 1..3 * round + 4));
+    let log = mib(&disk).open("/log").unwrap();
+    assert_eq!(lsns(&log), (1..3001).collect::<Vec<_>>());
+    let records: u64 = (1..3001).map(|lsn| record(lsn).len() as u64 + 4).sum();
+    let (bytes, files) = taken(&disk);
+    assert!(bytes <= records * 17 / 16 + 4 * MIB && files <= 14, "{bytes} bytes of {records} in {files} files");
+}
+
+#[test]
+fn crashed_starts_with_more_records_than_are_written_again_leave_no_holes_of_room() {
+    // Each segment is left when it holds 300 KiB of 1 MiB, and is too large to be written again.
+    let mut disk = restarts(mib, 12, |log, _| {
+        (0..5).for_each(|_| drop(log.commit(&vec![7; 60 << 10]).unwrap()));
+    });
+    let log = mib(&disk).open("/log").unwrap();
+    assert_eq!(log.last_lsn(), Lsn(60));
+    disk = disk.kill();
+    let (bytes, _) = taken(&disk);
+    // (What the last flush of each wrote is there twice.)
+    assert!(bytes <= 12 * 6 * (64 << 10) + 4 * MIB, "{bytes} bytes");
+}
+
+#[test]
+fn a_thousand_small_cuts_take_no_room() {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).open("/log").unwrap();
+    commit(&log, 1..21);
+    disk.set_free(2 * MIB);
+    for _ in 0..1000 {
+        log.truncate_back(Lsn(20)).unwrap();
+        commit(&log, 20..21);
+    }
+    let (bytes, files) = taken(&disk);
+    assert!(bytes <= 4 * MIB && files <= 8, "{bytes} bytes in {files} files");
+    assert_eq!(lsns(&log), (1..21).collect::<Vec<_>>());
+    drop(log);
+    assert_eq!(lsns(&mib(&disk.kill()).open("/log").unwrap()), (1..21).collect::<Vec<_>>());
+}
+
+#[test]
+fn spares_survive_a_crash_as_they_are() {
+    let disk = SimDisk::new(1);
+    let log = on(&disk).spare_segments(8).open("/log").unwrap();
+    commit(&log, 1..2);
+    let killed = disk.kill();
+    drop(log);
+    let log = on(&killed).spare_segments(8).open("/log").unwrap();
+    let made: Vec<_> = killed.ops().into_iter().filter(|op| op.kind == OpKind::Create).map(|op| op.path).collect();
+    // One is the log's now; the segment before it was written again, and is the eighth.
+    assert!(made.is_empty(), "{made:?}");
+    assert_eq!(log.stats().segments_prepared, 8);
+}
+
+#[test]
+fn a_spare_of_which_a_crash_kept_anything_is_not_used_as_it_is() {
+    let options = |disk: &SimDisk| on(disk).spare_segments(2);
+    for block in [1, 2, 9, 15] {
+        for spare in [2, 3] {
+            // As left by a flush that did not become durable: a valid sector of the segment's own epoch, and nothing before it.
+            let disk = SimDisk::new(1);
+            let log = options(&disk).open("/log").unwrap();
+            commit(&log, 1..3);
+            drop(log);
+            let disk = disk.crash(&Choice::All);
+            let path = format!("/log/{}", segment_name(spare));
+            let stale = stale_block(&disk, spare, block);
+            assert!(disk.overwrite(&path, (block * BLOCK) as u64, &stale));
+            unclose(&disk);
+            let log = options(&disk).open("/log").unwrap();
+            commit(&log, 3..40);
+            drop(log);
+            assert_eq!(lsns(&options(&disk.kill()).open("/log").unwrap()), (1..40).collect::<Vec<_>>(), "{block} {spare}");
+        }
+    }
+}
+
+/// Undoes the CLOSED mark of a log in segment 1.
+fn unclose(disk: &SimDisk) {
+    let path = format!("/log/{}", segment_name(1));
+    let mut files = Files::default();
+    files.insert(1, disk.peek(&path, 0, 16 * BLOCK).unwrap());
+    let closed = files.frames(1).into_iter().rev().find(|f| f.kind == MARK).unwrap().block;
+    disk.overwrite(&path, (closed * BLOCK) as u64, &[0; BLOCK]);
+}
+
+/// A block as segment `epoch` would have it: the record of another log's frame with this log's tags.
+fn stale_block(disk: &SimDisk, epoch: u64, block: usize) -> Vec<u8> {
+    let mut files = Files::default();
+    files.insert(1, disk.peek(format!("/log/{}", segment_name(1)), 0, 16 * BLOCK).unwrap());
+    let uuid = files.uuid();
+    let mut bytes = vec![0x55; BLOCK];
+    for sector in 0..BLOCK / SECTOR {
+        let place = ((block * BLOCK / SECTOR + sector) * 2 + usize::from(sector == 0)) as u64;
+        let crc = [&uuid[..], &epoch.to_le_bytes(), &place.to_le_bytes()].concat();
+        let at = sector * SECTOR + 504;
+        bytes[at..at + 4].copy_from_slice(&(epoch as u32).to_le_bytes());
+        bytes[at + 4..at + 8].copy_from_slice(&crc32c::crc32c(&crc).to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn an_opening_that_appends_nothing_writes_nothing() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    commit(&log, 1..4);
+    log.close().unwrap();
+    for _ in 0..3 {
+        let before = disk.ops().len();
+        let log = open(&disk);
+        assert_eq!(log.recovery().verdict, Verdict::Clean);
+        assert_eq!(lsns(&log), [1, 2, 3]);
+        log.sync().unwrap();
+        log.close().unwrap();
+        let ops = disk.ops().split_off(before);
+        let written: Vec<_> = ops.iter().filter(|op| op.kind.changes() && !op.path.ends_with("LOCK")).collect();
+        assert!(written.is_empty(), "{written:?}");
+    }
+    // And it goes on, whatever the power failure leaves of the first flush.
+    let log = open(&disk);
+    commit(&log, 4..6);
+    log.close().unwrap();
+    assert_eq!(lsns(&open(&disk)), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_closed_log_on_a_full_disk_opens_as_often_as_one_likes_and_is_truncated() {
+    let (disk, log, next) = full(0);
+    assert!(matches!(log.commit(b"no room"), Err(Error::NoSpace { .. })));
+    log.close().unwrap();
+    for _ in 0..20 {
+        let log = open(&disk);
+        assert!(matches!(log.commit(b"no room"), Err(Error::NoSpace { .. })));
+        log.close().unwrap();
+    }
+    let log = open(&disk);
+    assert_eq!(log.truncate_front(Lsn(next - 1)).unwrap(), Lsn(next - 1));
+    commit(&log, next..next + 5);
+    log.close().unwrap();
+    assert_eq!(lsns(&open(&disk)), (next - 1..next + 5).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_back_is_cut_on_a_full_disk() {
+    for left in 0..7 {
+        let (disk, log, next) = full(left);
+        for from in [next - 1, next - 3, 9, 2] {
+            log.truncate_back(Lsn(from)).unwrap();
+            assert_eq!(lsns(&log), (1..from).collect::<Vec<_>>());
+        }
+        log.close().unwrap();
+        let log = open(&disk);
+        assert_eq!(lsns(&log), [1]);
+        commit(&log, 2..20);
+    }
+}
+
+#[test]
+fn the_reserve_is_made_again_when_there_is_room() {
+    let (disk, log, next) = full(0);
+    let killed = disk.kill();
+    drop(log);
+    let log = open(&killed);
+    log.truncate_front(Lsn(next)).unwrap();
+    log.close().unwrap();
+    killed.set_capacity(None);
+    open(&killed).close().unwrap();
+    let reserve = killed.files().into_iter().filter(|(path, _)| path.to_str().unwrap().contains("/RESERVE-")).count();
+    assert_eq!(reserve, 2);
+}
+
+#[test]
+fn what_cannot_be_removed_is_no_reason_to_refuse() {
+    let disk = SimDisk::new(1);
+    let log = on(&disk).spare_segments(6).open("/log").unwrap();
+    commit(&log, 1..2);
+    let mut disk = disk.kill();
+    drop(log);
+    let files = disk.files().len();
+    for lsn in 2..20 {
+        disk.fault(Fault::new(OpKind::Remove, Effect::Eio).times(u64::MAX).on(".seg"));
+        let log = open(&disk);
+        assert_eq!(lsns(&log), (1..lsn).collect::<Vec<_>>());
+        commit(&log, lsn..lsn + 1);
+        let killed = disk.kill();
+        drop(log);
+        disk = killed;
+        assert!(disk.files().len() <= files + lsn as usize / 4 + 1, "{} after {files}", disk.files().len());
+    }
+    open(&disk);
+    assert!(disk.files().len() < files, "they are removed when they can be: {:?}", disk.files());
+}
+
+#[test]
+fn a_file_of_the_users_is_not_removed() {
+    for name in ["notes.tmp", "x.tmp", "STATS.tmp"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(name), "mine").unwrap();
+        assert!(matches!(small().open(dir.path()), Err(Error::NotALog { .. })), "{name}: a log needs a directory of its own");
+        assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), b"mine");
+    }
+    // One that comes into a log's directory later is in nobody's way.
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..2);
+    std::fs::create_dir(dir.path().join("x.tmp")).unwrap();
+    std::fs::write(dir.path().join("y.tmp"), "mine").unwrap();
+    drop(log);
+    for _ in 0..3 {
+        small().open(dir.path()).unwrap();
+    }
+    assert_eq!(std::fs::read(dir.path().join("y.tmp")).unwrap(), b"mine");
+}
+
+/// Full disk, at every point: the power fails, or the process is killed, in each operation of a workload on a full disk, then in each operation
+/// of the opening from it; in the end the log has all that was acknowledged, makes room, and commits again.
+#[test]
+fn a_full_disk_and_a_crash_at_every_point_end_in_a_log_that_commits() {
+    let work = |disk: &SimDisk, acknowledged: &mut u64| -> Result<(), Error> {
+        let log = on(disk).open("/log")?;
+        *acknowledged = (*acknowledged).max(log.last_lsn().0);
+        for _ in 0..3 {
+            let lsn = log.last_lsn().0 + 1;
+            match log.commit(&record(lsn)) {
+                Ok(_) => *acknowledged = lsn,
+                Err(Error::NoSpace { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        log.close()
+    };
+    let ends_well = |disk: &SimDisk, acknowledged: u64, what: &str| {
+        let log = on(disk).open("/log").unwrap_or_else(|error| panic!("{what}: {error} {:#?}", disk.files()));
+        let last = log.last_lsn().0;
+        assert!(last >= acknowledged, "{what}: {last} of {acknowledged}");
+        assert_eq!(lsns(&log), (log.start_lsn().0..=last).collect::<Vec<_>>(), "{what}");
+        let last = log.commit_checkpoint(&record(last + 1)).map_or(last, |lsn| lsn.0);
+        log.truncate_front(Lsn(last)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        for lsn in last + 1..last + 9 {
+            assert_eq!(
+                log.commit(&record(lsn)).unwrap_or_else(|error| panic!("{what}: {error} {:#?} {:?}", disk.files(), log.stats())),
+                Lsn(lsn)
+            );
+        }
+    };
+    for left in [0, 1, 3] {
+        let (disk, log, next) = full(left);
+        let start = disk.kill();
+        drop(log);
+        for first in 1.. {
+            let disk = start.copy();
+            let mut acknowledged = next - 1;
+            disk.power_off_at(first);
+            let done = work(&disk, &mut acknowledged).is_ok() && !disk.is_off();
+            for (how, after) in
+                [("kill", disk.kill()), ("none", disk.crash(&Choice::None)), ("some", disk.crash(&Choice::Seed(first)))]
+            {
+                ends_well(&after.copy(), acknowledged, &format!("{left} left, {how} at {first}"));
+                // And again, in the recovery from it.
+                for second in (1..).step_by(3) {
+                    let again = after.copy();
+                    again.power_off_at(second);
+                    let mut acknowledged = acknowledged;
+                    let recovered = work(&again, &mut acknowledged).is_ok() && !again.is_off();
+                    let what = format!("{left} left, {how} at {first}, then at {second}");
+                    ends_well(&again.crash(&Choice::Seed(second)), acknowledged, &what);
+                    ends_well(&again.kill(), acknowledged, &what);
+                    if recovered {
+                        break;
+                    }
+                }
+            }
+            if done {
+                break;
+            }
+        }
+    }
+}
