@@ -4,13 +4,15 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use crate::Lsn;
 use crate::bug::{self, Bug};
+use crate::copying::{Copier, Copying};
+use crate::error::Doing;
 use crate::format::{
     self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, FRAME_BLOCKS_MAX, FRAME_MAX, FrameHeader, HEADER, Kind, Link, Position,
     Promise,
 };
 use crate::segment::Segment;
+use crate::{Lsn, Result};
 
 /// At the end of each segment, for MARKs and checkpoint records: so that they find room when the disk is full.
 const RESERVE_BLOCKS: u32 = 6;
@@ -44,7 +46,7 @@ impl Urgency {
 }
 
 /// Bytes aligned to a block, as direct I/O wants them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct FrameBuf {
     bytes: Vec<u8>,
     start: usize,
@@ -82,9 +84,19 @@ pub(crate) struct Placed {
     pub(crate) buf: FrameBuf,
     /// It lies there already, and is written again as it is.
     pub(crate) again: bool,
+    /// Its payload is being copied: where it comes from.
+    pub(crate) copying: Option<Arc<Copying>>,
 }
 
 impl Placed {
+    /// Waits for its bytes, if they are not there yet. Frames are to ask in the order of the log.
+    pub(crate) fn await_bytes(&mut self) -> Result<()> {
+        if let Some(copying) = self.copying.take() {
+            self.buf = copying.next().doing("copy a record", &self.segment.path)?;
+        }
+        Ok(())
+    }
+
     /// Puts the promise in and computes the checksums; what is then written.
     pub(crate) fn finish(&mut self, promise: Promise) -> &[u8] {
         if self.again {
@@ -222,41 +234,57 @@ impl Assembler {
         (self.segment.data_end() - urgency.leaves()).saturating_sub(self.block)
     }
 
-    /// Places a unit: the LSN of its first record. All or nothing; prepared segments are taken from `spares` as needed.
-    pub(crate) fn put<R: AsRef<[u8]>>(
+    /// Places a unit, and copies it: the LSN of its first record.
+    pub(crate) fn put(
         &mut self,
-        records: &[R],
+        records: &[&[u8]],
         urgency: Urgency,
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
     ) -> Result<Lsn, NeedSegments> {
-        if self.closed.is_some() {
-            return self.put_behind_closed(records, urgency, spares, control);
+        let first = self.next_lsn;
+        if let Some(copier) = self.place_unit(records, urgency, spares, control)? {
+            copier.copy(records);
         }
-        self.put_unit(records, urgency, spares, control)
+        Ok(first)
+    }
+
+    /// Places a unit, whose first record gets the next LSN. All or nothing; prepared segments are taken from `spares` as needed. A large one is still to be
+    /// copied: by what is returned, without the lock.
+    pub(crate) fn place_unit(
+        &mut self,
+        records: &[&[u8]],
+        urgency: Urgency,
+        spares: &mut VecDeque<Arc<Segment>>,
+        control: &Control,
+    ) -> Result<Option<Box<Copier>>, NeedSegments> {
+        if self.closed.is_some() {
+            return self.place_behind_closed(records, urgency, spares, control);
+        }
+        self.place_here(records, urgency, spares, control)
     }
 
     /// The first unit of a log that was closed: behind CLOSED and a MARK, if there is room for one.
     #[cold]
-    fn put_behind_closed<R: AsRef<[u8]>>(
+    fn place_behind_closed(
         &mut self,
-        records: &[R],
+        records: &[&[u8]],
         urgency: Urgency,
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
-    ) -> Result<Lsn, NeedSegments> {
+    ) -> Result<Option<Box<Copier>>, NeedSegments> {
         self.write_closed_again();
         let block = self.block;
         if self.room(Urgency::Mark) > 0 && !bug::is(Bug::NoOpenMark) {
             self.place_control(0, control);
         }
-        let put = self.put_unit(records, urgency, spares, control);
-        if put.is_err() {
+        let placed = self.place_here(records, urgency, spares, control);
+        if placed.is_err() {
             (self.block, self.placed_bytes) = (block, 0);
             self.placed.truncate(1);
             self.closed = self.placed.pop_front();
         }
-        put
+        placed
     }
 
     fn write_closed_again(&mut self) {
@@ -266,15 +294,14 @@ impl Assembler {
         }
     }
 
-    fn put_unit<R: AsRef<[u8]>>(
+    fn place_here(
         &mut self,
-        records: &[R],
+        records: &[&[u8]],
         urgency: Urgency,
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
-    ) -> Result<Lsn, NeedSegments> {
-        let first = self.next_lsn;
-        let bytes: usize = records.iter().map(|r| r.as_ref().len() + 4).sum();
+    ) -> Result<Option<Box<Copier>>, NeedSegments> {
+        let bytes: usize = records.iter().map(|r| r.len() + 4).sum();
         if let Some(building) = &self.building
             && building.header.payload_len as usize + bytes > building.max
         {
@@ -282,24 +309,22 @@ impl Assembler {
         }
         if self.building.is_none() {
             if bytes > format::payload_max(FRAME_BLOCKS_MAX) {
-                self.put_large(records, bytes, spares, control)?;
-                return Ok(first);
+                return self.lay_out(records, bytes, spares, control).map(Some);
             }
             if bytes > format::payload_max(self.room(urgency)) {
                 if bytes > format::payload_max(fresh_room(self.segment_blocks)) {
                     // Small segments: less than a full frame fits one.
-                    self.put_large(records, bytes, spares, control)?;
-                    return Ok(first);
+                    return self.lay_out(records, bytes, spares, control).map(Some);
                 }
                 let spare = spares.pop_front().ok_or(NeedSegments(1))?;
                 self.rotate(spare, control);
             }
-            let room = self.room(urgency);
-            self.open_frame(room, 0);
+            let buf = self.free.pop().unwrap_or_else(|| FrameBuf::zeroed(FRAME_MAX));
+            self.open_frame(self.room(urgency), buf);
         }
         if let Some(building) = &mut self.building {
             for record in records {
-                building.push(record.as_ref());
+                building.push(record);
             }
         }
         self.next_lsn.0 += records.len() as u64;
@@ -307,42 +332,46 @@ impl Assembler {
             // Nobody else is to join it where only the urgent may be.
             self.close_frame(0);
         }
-        Ok(first)
+        Ok(None)
     }
 
-    /// A unit that spans frames, which hold nothing else.
-    fn put_large<R: AsRef<[u8]>>(
+    /// Lays a unit out that spans frames, which hold nothing else.
+    fn lay_out(
         &mut self,
-        records: &[R],
+        records: &[&[u8]],
         bytes: usize,
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
-    ) -> Result<(), NeedSegments> {
+    ) -> Result<Box<Copier>, NeedSegments> {
         let need = self.segments_for(bytes, records.len());
         if spares.len() < need {
             return Err(NeedSegments(need));
         }
-        let mut flags = CONTINUES;
+        let (mut flags, before) = (CONTINUES, self.placed.len());
         for record in records {
-            let record = record.as_ref();
             self.reserve_frame(5.min(4 + record.len()), &mut flags, spares, control);
-            let mut rest = record;
+            let mut left = record.len();
             if let Some(building) = &mut self.building {
-                building.begin(record.len());
-                rest = building.extend(rest);
+                building.header.payload_len += 4;
+                building.header.records += 1;
+                left -= building.reserve(left);
             }
             self.next_lsn.0 += 1;
-            while !rest.is_empty() {
+            while left > 0 {
                 self.reserve_frame(1, &mut flags, spares, control);
                 if let Some(building) = &mut self.building {
-                    let left = building.extend(rest);
-                    building.header.head_len += (rest.len() - left.len()) as u32;
-                    rest = left;
+                    let now = building.reserve(left);
+                    building.header.head_len += now as u32;
+                    left -= now;
                 }
             }
         }
         self.close_frame(flags & CONTINUED);
-        Ok(())
+        let mut copier = Box::new(Copier::new());
+        for frame in self.placed.range_mut(before..).filter(|frame| frame.header.kind == Kind::Data) {
+            frame.copying = Some(copier.lend(std::mem::take(&mut frame.buf), frame.header.payload_len));
+        }
+        Ok(copier)
     }
 
     /// Makes sure that a frame of a large unit is open with room for so many bytes.
@@ -361,7 +390,8 @@ impl Assembler {
         }
         let room = self.room(Urgency::Ordinary);
         assert!(room > 0, "segments_for bounds what a large unit takes");
-        self.open_frame(room, 0);
+        let buf = self.free.pop().unwrap_or_default();
+        self.open_frame(room, buf);
     }
 
     /// How many further segments a large unit takes. Each frame may waste the few bytes in which a length does not fit.
@@ -423,20 +453,23 @@ impl Assembler {
         std::mem::take(&mut self.rotations)
     }
 
-    /// Gives the memory of written frames back.
-    pub(crate) fn recycle(&mut self, mut written: VecDeque<Placed>) {
-        // Enough for a group that is gathering and those in flight; more is returned to the allocator.
+    /// Takes buffers of written frames back: enough for a group that is gathering and those in flight. What is left of the frames is to be dropped
+    /// without the lock: much memory, or the last handle of a segment.
+    pub(crate) fn reclaim(&mut self, written: &mut VecDeque<Placed>) {
         let keep = FREE_MAX - self.free.len().min(FREE_MAX);
-        self.free.extend(written.drain(..).map(|placed| placed.buf).filter(|buf| buf.len == FRAME_MAX).take(keep));
+        let whole = written.iter_mut().map(|placed| &mut placed.buf).filter(|buf| buf.len == FRAME_MAX);
+        self.free.extend(whole.take(keep).map(std::mem::take));
+    }
+
+    /// Takes the memory of a list of written frames back, once it is empty.
+    pub(crate) fn reclaim_list(&mut self, list: VecDeque<Placed>) {
         if self.free_lists.len() < FREE_MAX {
-            self.free_lists.push(written);
+            self.free_lists.push(list);
         }
     }
 
-    fn open_frame(&mut self, room: u32, flags: u8) {
-        let mut header = FrameHeader::new(Kind::Data, self.next_lsn);
-        header.flags = flags;
-        let buf = self.free.pop().unwrap_or_else(|| FrameBuf::zeroed(FRAME_MAX));
+    fn open_frame(&mut self, room: u32, buf: FrameBuf) {
+        let header = FrameHeader::new(Kind::Data, self.next_lsn);
         self.building = Some(Building { buf, header, max: format::payload_max(room) });
     }
 
@@ -458,7 +491,14 @@ impl Assembler {
 
     fn place(&mut self, header: FrameHeader, buf: FrameBuf) {
         let blocks = header.blocks();
-        self.placed.push_back(Placed { segment: self.segment.clone(), block: self.block, header, buf, again: false });
+        self.placed.push_back(Placed {
+            segment: self.segment.clone(),
+            block: self.block,
+            header,
+            buf,
+            again: false,
+            copying: None,
+        });
         self.placed_bytes += blocks as usize * BLOCK;
         self.block += blocks;
     }
@@ -475,28 +515,23 @@ pub(crate) fn seal(segment: &Arc<Segment>, end: u32, next_lsn: Lsn) -> Placed {
     header.payload_len = 8;
     let mut buf = FrameBuf::zeroed(header.frame_len());
     buf[HEADER..HEADER + 4].copy_from_slice(&end.to_le_bytes());
-    Placed { segment: segment.clone(), block: segment.data_end(), header, buf, again: false }
+    Placed { segment: segment.clone(), block: segment.data_end(), header, buf, again: false, copying: None }
 }
 
 impl Building {
-    fn begin(&mut self, len: usize) {
-        let at = HEADER + self.header.payload_len as usize;
-        self.buf[at..at + 4].copy_from_slice(&(len as u32).to_le_bytes());
-        self.header.payload_len += 4;
-        self.header.records += 1;
+    /// Takes room for as many bytes as there is room for: how many.
+    fn reserve(&mut self, len: usize) -> usize {
+        let now = len.min(self.max - self.header.payload_len as usize);
+        self.header.payload_len += now as u32;
+        now
     }
 
-    /// Appends as much as there is room for; the rest.
-    fn extend<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let (now, rest) = bytes.split_at(bytes.len().min(self.max - self.header.payload_len as usize));
-        let at = HEADER + self.header.payload_len as usize;
-        self.buf[at..at + now.len()].copy_from_slice(now);
-        self.header.payload_len += now.len() as u32;
-        rest
-    }
-
+    /// Appends a record, for which there is room.
     fn push(&mut self, record: &[u8]) {
-        self.begin(record.len());
-        self.extend(record);
+        let at = HEADER + self.header.payload_len as usize;
+        self.buf[at..at + 4].copy_from_slice(&(record.len() as u32).to_le_bytes());
+        self.buf[at + 4..at + 4 + record.len()].copy_from_slice(record);
+        self.header.payload_len += 4 + record.len() as u32;
+        self.header.records += 1;
     }
 }

@@ -1,5 +1,5 @@
 //! The one owner of background work: a thread that syncs (for futures, by policy, and the mark when the log falls idle), and one that
-//! prepares the next segment, and one that tells other processes how the log is doing. All end before the log does.
+//! prepares the next segment and removes those that were dropped, and one that tells other processes how the log is doing. All end before the log does.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -9,11 +9,10 @@ use crate::Result;
 use crate::commit::{Guard, Shared};
 use crate::error::Doing;
 use crate::publish::{self, Publisher};
+use crate::remove::RETRY_AFTER;
 
 /// So long after its last flush a log is idle, and says in a MARK what is durable.
 const IDLE_AFTER: Duration = Duration::from_millis(20);
-/// After a segment could not be prepared, so long until it is tried again, however often somebody kicks (an append that needs one tries at once).
-const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct Background {
@@ -43,10 +42,13 @@ impl Background {
     pub(crate) fn stop(self, shared: &Shared) {
         shared.lock().stop = true;
         shared.kick.notify_all();
+        let this = std::thread::current().id();
         for thread in self.threads {
             thread.thread().unpark();
-            // A panic in there has poisoned the log, which says so.
-            let _ = thread.join();
+            // A waker may have dropped the log on one of them: that one ends by itself.
+            if thread.thread().id() != this {
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -55,8 +57,8 @@ fn sync(shared: &Shared) {
     let interval = shared.options.sync.interval;
     let mut state = shared.lock();
     let mut reported = false;
-    // When the oldest record that is not on its way was seen first, and the flush count when the log was last seen busy.
-    let mut unsynced_since: Option<Instant> = None;
+    // No record that is not on its way is older than this. And the flush count when the log was last seen busy.
+    let mut unsynced_since = Instant::now();
     let mut busy = (state.activity(), Instant::now());
     while !state.stop {
         if let Some(error) = state.failure() {
@@ -72,24 +74,23 @@ fn sync(shared: &Shared) {
             state = sleep(shared, state, None);
             continue;
         }
-        let sync = state.wants_sync();
-        if sync || state.wants_write() {
+        let now = Instant::now();
+        // A sync that has left took all that was there.
+        unsynced_since = if state.has_unsynced() { unsynced_since.max(state.synced_at) } else { now };
+        // (Options bound the interval to a day.)
+        let sync_at = interval.filter(|_| state.has_unsynced()).map(|interval| unsynced_since + interval);
+        let due = sync_at.is_some_and(|at| at <= now);
+        // However much there is to write, a sync that is due comes first.
+        if due || state.wants_sync() || state.wants_write() {
+            let sync = due || state.wants_sync();
             state = shared.fly(state, sync);
             continue;
         }
-        let now = Instant::now();
         if busy.0 != state.activity() {
             busy = (state.activity(), now);
         }
-        unsynced_since = state.has_unsynced().then(|| unsynced_since.unwrap_or(now));
-        let sync_at = unsynced_since.zip(interval).map(|(since, interval)| since + interval);
         // (What is in the air will need one when it has landed. Without a time to wake at until then, each commit of a busy log would wake this thread.)
         let mark_at = (state.needs_promise() || state.is_flying()).then_some(busy.1 + IDLE_AFTER);
-        if sync_at.is_some_and(|at| at <= now) {
-            unsynced_since = None;
-            state = shared.fly(state, true);
-            continue;
-        }
         if mark_at.is_some_and(|at| at <= now) {
             let (after, marked) = shared.mark_idle(state);
             state = after;
@@ -99,7 +100,12 @@ fn sync(shared: &Shared) {
         }
         let until = [sync_at, mark_at].into_iter().flatten().filter(|&at| at > now).min();
         state.idle = until.is_none();
+        let idle = state.idle;
         state = sleep(shared, state, until.map(|at| at - now));
+        if idle {
+            // An append has woken it, just now.
+            unsynced_since = Instant::now();
+        }
     }
 }
 
@@ -108,18 +114,25 @@ fn prepare(shared: &Shared) {
     while !state.stop {
         let now = Instant::now();
         state.prepare_again = state.prepare_again.filter(|&at| at > now);
-        if !state.wants_spare() {
-            let pause = state.prepare_again.map(|at| at - now);
-            state = sleep(shared, state, pause);
+        if state.wants_removal(now) {
+            state = shared.remove_some(state, now);
             continue;
         }
-        state = shared.prepare_one(state).unwrap_or_else(|error| {
+        if !state.wants_spare() {
+            let again = state.prepare_again.into_iter().chain(state.remove_again()).min();
+            state = sleep(shared, state, again.map(|at| at.saturating_duration_since(now)));
+            continue;
+        }
+        let (after, prepared) = shared.prepare_one(state);
+        state = after;
+        if let Err(error) = prepared {
             // Whoever needs the segment tries again, and gets the error.
-            crate::trace::warn!(error = %error, "cannot prepare a segment");
-            let mut state = shared.lock();
             state.prepare_again = Some(Instant::now() + RETRY_AFTER);
-            state
-        });
+            state.no_space = error.is_no_space().then(|| error.clone());
+            drop(state);
+            crate::trace::warn!(error = %error, "cannot prepare a segment");
+            state = shared.lock();
+        }
     }
 }
 

@@ -1,20 +1,23 @@
 //! The commit path: how records get their place, and how groups of them get to the disk.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::assemble::{Assembler, NeedSegments, Placed, Urgency};
 use crate::bug::{self, Bug};
+use crate::copying::Copier;
 use crate::error::Damage;
-use crate::format::{self, Control, LogId, Position, Promise};
+use crate::format::{self, Control, Kind, LogId, Position, Promise};
 use crate::pace::Pace;
 use crate::reader::{Chain, Source, Tails};
+use crate::remove::Dropped;
 use crate::segment::{Dir, Segment};
 use crate::stats::Counters;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::strangers;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, WaitWord, yield_now};
 use crate::{Error, Lsn, Options, Result};
 
@@ -25,6 +28,8 @@ const WRITERS: usize = 2;
 /// So many frames are written in one call.
 const BUFS_MAX: usize = 64;
 pub(crate) const SLOTS: usize = 16;
+/// So often the lock is tried by those who do not wait for it: some microseconds.
+const LOCK_TRIES: usize = 100;
 
 /// What the log, its background threads, its readers and its tickets share.
 #[derive(Debug)]
@@ -43,8 +48,8 @@ pub(crate) struct Shared {
     pub(crate) arrived: AtomicU32,
     /// Flights with a sync that have left; changed under the lock.
     pub(crate) syncs: AtomicU64,
-    /// An append waits for a segment.
-    pub(crate) starved: AtomicBool,
+    /// How many threads wait for a segment.
+    pub(crate) starved: AtomicU32,
     /// The last durable LSN, for those who ask without the lock.
     pub(crate) durable: AtomicU64,
     /// Waiters for flight `id` sleep on slot `id % SLOTS`.
@@ -68,6 +73,21 @@ pub(crate) struct Flight {
     pub(crate) started: Instant,
 }
 
+/// A record that somebody waits for. After a cut its LSN may stand for another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Goal {
+    pub(crate) lsn: Lsn,
+    /// How often the log had been cut at the back.
+    cuts: u64,
+}
+
+/// A unit that was appended: its first LSN, and its last record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unit {
+    pub(crate) first: Lsn,
+    pub(crate) last: Goal,
+}
+
 /// A flight that waits for its share of the committers.
 #[derive(Debug)]
 pub(crate) struct Gathering {
@@ -86,14 +106,23 @@ pub(crate) struct State {
     pub(crate) fills_segments: bool,
     /// Somebody is preparing a segment.
     pub(crate) preparing: bool,
-    /// The background could not prepare one: when it tries again.
+    /// The background could not prepare one: when it tries again; and that there was no room, if it was that.
     pub(crate) prepare_again: Option<Instant>,
+    pub(crate) no_space: Option<Error>,
+    /// So many are wanted by those who do not wait for them.
+    pub(crate) wanted: usize,
+    /// Segments that the log has dropped, durably, and how many of them are being removed; rises with each time that some were.
+    pub(crate) dropped: VecDeque<Dropped>,
+    pub(crate) removing: usize,
+    pub(crate) freed: u64,
     pub(crate) control: Control,
     pub(crate) flights: VecDeque<Flight>,
     pub(crate) next_flight: u64,
     /// What flights that are launched, and those with a sync, will reach.
     pub(crate) launched: Lsn,
     pub(crate) launched_synced: Lsn,
+    /// When the last of them left.
+    pub(crate) synced_at: Instant,
     pub(crate) written: Lsn,
     pub(crate) durable: Promise,
     /// Where the highest promise in the log stands; no records lie between it and what is durable when the log is opened.
@@ -159,24 +188,6 @@ fn turns_pay(state: &State) -> bool {
     pay
 }
 
-/// Poisons the log if a flight does not land (hazard 26): its followers get an error, and do not hang.
-struct Landing<'a> {
-    shared: &'a Shared,
-    id: u64,
-    done: bool,
-}
-
-impl Drop for Landing<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            let source = Arc::new(io::Error::other("a thread panicked while it was flushing"));
-            let error = Error::Io { doing: "flush", path: self.shared.dir.path.clone(), source };
-            let state = self.shared.lock();
-            drop(self.shared.land(state, self.id, Err(error)));
-        }
-    }
-}
-
 impl Shared {
     /// The state, whoever panicked with it: nothing in it is left half changed by code that can panic.
     pub(crate) fn lock(&self) -> Guard<'_> {
@@ -203,18 +214,66 @@ impl Shared {
         Ok(state)
     }
 
-    /// Tells of an error that nobody waits for.
+    /// Tells of an error that nobody waits for; under no lock.
     pub(crate) fn report(&self, error: &Error) {
         crate::trace::error!(error = %error, dir = %self.dir.path.display(), "background error");
         match &self.options.on_error {
-            Some(hook) => hook(error),
-            None => eprintln!("foreword: {}: {error}", self.dir.path.display()),
+            Some(hook) => _ = strangers::run(|| hook(error)),
+            // Standard error may be closed, or full.
+            None => _ = writeln!(io::stderr(), "foreword: {}: {error}", self.dir.path.display()),
         }
     }
 
-    /// Places a unit. The guard is held still, so that who wants to wait for it misses nothing.
-    pub(crate) fn append<R: AsRef<[u8]>>(&self, records: &[R], urgency: Urgency) -> Result<(Guard<'_>, Lsn)> {
-        let bytes: u64 = records.iter().map(|r| r.as_ref().len() as u64).sum();
+    /// Appends a unit, waiting for room if there is none. The guard is held still, so that who wants to wait for it misses nothing.
+    pub(crate) fn append(&self, records: &[&[u8]], urgency: Urgency) -> Result<(Guard<'_>, Unit)> {
+        let bytes = self.check_unit(records)?;
+        let mut state = self.open_state()?;
+        loop {
+            while state.cutting {
+                self.dir.check_process()?;
+                state = self.wait_changed(state);
+                state.usable()?;
+            }
+            match self.place(&mut state, records, bytes, urgency) {
+                Ok((unit, copier)) => return Ok((self.copy(state, records, copier), unit)),
+                Err(NeedSegments(need)) => state = self.obtain(state, need, urgency)?,
+            }
+        }
+    }
+
+    /// Appends a unit, or says [`Error::Busy`] if that has to wait.
+    pub(crate) fn try_append(&self, records: &[&[u8]]) -> Result<(Guard<'_>, Unit)> {
+        let bytes = self.check_unit(records)?;
+        let mut state = self.try_lock().ok_or(Error::Busy)?;
+        state.usable()?;
+        if state.cutting || state.assembler.placed_bytes() >= self.options.buffer_bytes {
+            return Err(Error::Busy);
+        }
+        match self.place(&mut state, records, bytes, Urgency::Ordinary) {
+            Ok((unit, copier)) => Ok((self.copy(state, records, copier), unit)),
+            Err(NeedSegments(need)) => {
+                state.wanted = need;
+                self.kick.notify_all();
+                Err(state.no_space.clone().unwrap_or(Error::Busy))
+            }
+        }
+    }
+
+    /// The lock, if it is free at once, or almost: it is held for microseconds.
+    fn try_lock(&self) -> Option<Guard<'_>> {
+        (0..LOCK_TRIES).find_map(|_| match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                std::hint::spin_loop();
+                None
+            }
+        })
+    }
+
+    /// The bytes of a unit that may be appended.
+    fn check_unit(&self, records: &[&[u8]]) -> Result<u64> {
+        let bytes: u64 = records.iter().map(|r| r.len() as u64).sum();
         let framed = if records.len() > 1 { bytes + 4 * records.len() as u64 } else { bytes };
         if framed > self.options.record_bytes_max {
             return Err(Error::TooLarge { bytes: framed, max: self.options.record_bytes_max });
@@ -222,22 +281,24 @@ impl Shared {
         if records.is_empty() {
             return Err(Error::Invalid { what: "batch", why: "it has no records".into() });
         }
-        let mut state = self.open_state()?;
-        while state.cutting {
-            self.dir.check_process()?;
-            state = self.wait_changed(state);
-            state.usable()?;
-        }
-        let epoch = state.assembler.segment().epoch();
-        let first = loop {
-            let State { assembler, spares, control, .. } = &mut *state;
-            match assembler.put(records, urgency, spares, control) {
-                Ok(first) => break first,
-                Err(NeedSegments(need)) => state = self.obtain(state, need)?,
-            }
-        };
+        Ok(bytes)
+    }
+
+    /// Gives a unit its place and LSNs, and counts it.
+    #[inline]
+    fn place(
+        &self,
+        state: &mut State,
+        records: &[&[u8]],
+        bytes: u64,
+        urgency: Urgency,
+    ) -> Result<(Unit, Option<Box<Copier>>), NeedSegments> {
+        let State { assembler, spares, control, .. } = state;
+        let (epoch, first) = (assembler.segment().epoch(), assembler.next_lsn());
+        let copier = assembler.place_unit(records, urgency, spares, control)?;
         if state.assembler.segment().epoch() != epoch {
-            self.rotated(&mut state);
+            self.rotated(state);
+            state.wanted = 0;
         }
         state.records += records.len() as u64;
         state.record_bytes += bytes;
@@ -252,11 +313,21 @@ impl Shared {
             state.idle = false;
             self.kick.notify_all();
         }
-        Ok((state, first))
+        let last = state.goal(state.assembler.next_lsn().prev());
+        Ok((Unit { first, last }, copier))
     }
 
-    /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much, and that the next segment is prepared.
-    pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>) -> Result<()> {
+    /// Copies what is large, without the lock.
+    fn copy<'a>(&'a self, state: Guard<'a>, records: &[&[u8]], copier: Option<Box<Copier>>) -> Guard<'a> {
+        let Some(copier) = copier else { return state };
+        drop(state);
+        copier.copy(records);
+        self.lock()
+    }
+
+    /// After an append that nobody waits for: sees to it that what has gathered is written, if it is much, and that the next segment is prepared. If `at_once`,
+    /// the log's thread writes, and this one only waits where the buffers are full.
+    pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>, at_once: bool) -> Result<()> {
         if state.wants_spare() {
             // (Where somebody waits, each flight that lands sees to it.)
             self.kick.notify_all();
@@ -264,12 +335,13 @@ impl Shared {
         while state.assembler.placed_bytes() >= WRITE_AT {
             self.dir.check_process()?;
             let flying = state.flying();
+            let helps = !(at_once && self.options.background);
             if self.options.background && flying == 0 {
                 // While the thread writes, this one goes on.
                 if !std::mem::replace(&mut state.write_due, true) {
                     self.kick.notify_all();
                 }
-            } else if flying == 0 || (flying < WRITERS && state.assembler.placed_bytes() >= 2 * WRITE_AT) {
+            } else if helps && (flying == 0 || (flying < WRITERS && state.assembler.placed_bytes() >= 2 * WRITE_AT)) {
                 // There is no thread, or it does not keep up: two are faster.
                 drop(self.fly(state, false));
                 break;
@@ -283,14 +355,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Returns when everything up to an LSN is written, or durable.
-    pub(crate) fn reach<'a>(&'a self, mut state: Guard<'a>, lsn: Lsn, sync: bool) -> Result<()> {
+    /// After a [`try_append`](Shared::try_append): as `settle`, but waits for nothing.
+    pub(crate) fn settle_later(&self, mut state: Guard<'_>) {
+        let full = state.assembler.placed_bytes() >= WRITE_AT;
+        if (full && !std::mem::replace(&mut state.write_due, true)) || state.wants_spare() {
+            self.kick.notify_all();
+        }
+    }
+
+    /// Returns when everything up to a record is written, or durable.
+    pub(crate) fn reach<'a>(&'a self, mut state: Guard<'a>, goal: Goal, sync: bool) -> Result<()> {
         self.dir.check_process()?;
-        let cuts = state.cuts;
+        let lsn = goal.lsn;
         let (mut joined, mut awake) = (false, sync);
         loop {
-            // What was cut off since was durable before.
-            if state.cuts != cuts || lsn <= if sync { state.durable.lsn } else { state.written } {
+            if state.is_cut(goal) || lsn <= if sync { state.durable.lsn } else { state.written } {
                 return Ok(());
             }
             if let Some(error) = &state.failed {
@@ -392,6 +471,9 @@ impl Shared {
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
         let started = Instant::now();
+        if sync {
+            state.synced_at = started;
+        }
         state.flights.push_back(Flight { id, reach, sync, landed: false, started });
         state.launched = reach.lsn;
         state.promised = state.promised.max(if frames.is_empty() { Position::default() } else { promise.position });
@@ -412,11 +494,19 @@ impl Shared {
             }
         }
         drop(state);
-        let mut landing = Landing { shared: self, id, done: false };
-        let written = |()| self.write_out(frames.make_contiguous(), promise, sync, &mut dirty, id);
-        let flown = self.dir.check_process().and_then(written);
-        // Only now: whoever has taken the lock since has seen what was written, or is seen here.
-        let flown = flown.and_then(|()| if sync { self.dir.check_writer() } else { Ok(()) });
+        for link in frames.iter().filter(|frame| frame.header.kind == Kind::Link) {
+            crate::trace::debug!(epoch = link.segment.epoch(), first_lsn = link.header.first_lsn.0, "rotated");
+        }
+        // A flight that fails, even by a panic, poisons the log (hazard 26): its followers get an error, and do not hang.
+        let write_out = || {
+            self.dir.check_process()?;
+            self.write_out(frames.make_contiguous(), promise, sync, &mut dirty, id)?;
+            // Only now: whoever has taken the lock since has seen what was written, or is seen here.
+            if sync { self.dir.check_writer() } else { Ok(()) }
+        };
+        let flown = strangers::attempt("flush", &self.dir.path, write_out);
+        // The last handle of a segment closes its file: not under the lock.
+        dirty.clear();
         let took = started.elapsed();
         if sync && flown.is_ok() {
             self.counters.flushed(took, records);
@@ -428,13 +518,10 @@ impl Shared {
         if sync {
             state.pace.landed(took.as_nanos() as u64, members, self.arrived.load(Ordering::Relaxed));
         }
-        state.assembler.recycle(frames);
         if state.dirty.capacity() == 0 {
-            dirty.clear();
             state.dirty = dirty; // Its memory serves again.
         }
-        landing.done = true;
-        self.land(state, id, flown)
+        self.land(state, id, flown, frames)
     }
 
     pub(crate) fn write_out(
@@ -446,6 +533,7 @@ impl Shared {
         id: u64,
     ) -> Result<()> {
         for frame in frames.iter_mut() {
+            frame.await_bytes()?;
             frame.finish(promise);
         }
         let sync = sync && !bug::is(Bug::AckBeforeFlush);
@@ -481,10 +569,9 @@ impl Shared {
     }
 
     /// A flight has landed: all that have, in order, count; who waited for them is woken.
-    pub(crate) fn land<'a>(&'a self, mut state: Guard<'a>, id: u64, flown: Result<()>) -> Guard<'a> {
-        if let Err(error) = flown {
-            self.fail(&mut state, error);
-        }
+    fn land<'a>(&'a self, mut state: Guard<'a>, id: u64, flown: Result<()>, mut frames: VecDeque<Placed>) -> Guard<'a> {
+        state.assembler.reclaim(&mut frames);
+        let failed = flown.err().filter(|error| state.fail(error));
         if let Some(flight) = state.flights.iter_mut().find(|f| f.id == id) {
             flight.landed = true;
         }
@@ -521,16 +608,20 @@ impl Shared {
             self.kick.notify_all();
         }
         drop(state);
-        if bug::is(Bug::LostWakeup) {
-            return self.lock();
+        if !bug::is(Bug::LostWakeup) {
+            if let Some(slot) = next {
+                slot.wake_one();
+            }
+            self.slots.iter().zip(woken).filter(|(_, woken)| *woken).for_each(|(slot, _)| slot.wake_all());
+            strangers::wake(wakers.into_values().chain(tail));
         }
-        if let Some(slot) = next {
-            slot.wake_one();
+        if let Some(error) = failed {
+            self.tell_poisoned(&error);
         }
-        self.slots.iter().zip(woken).filter(|(_, woken)| *woken).for_each(|(slot, _)| slot.wake_all());
-        // Strangers' code runs without the lock.
-        wakers.into_values().chain(tail).for_each(Waker::wake);
-        self.lock()
+        frames.clear();
+        let mut state = self.lock();
+        state.assembler.reclaim_list(frames);
+        state
     }
 
     /// If somebody waits for a flight that nobody leads: where they sleep. One of them is to be woken. (All who take turns there are told; the first of them to get the lock leads.)
@@ -547,25 +638,26 @@ impl Shared {
 
     /// Fails the log outside of a flight, and tells everyone.
     pub(crate) fn poison(&self, mut state: Guard<'_>, error: Error) {
-        self.fail(&mut state, error);
-        let wakers: Vec<Waker> = std::mem::take(&mut state.wakers).into_values().collect();
+        let failed = state.fail(&error);
+        self.kick.notify_all();
+        self.wake_everyone(state);
+        if failed {
+            self.tell_poisoned(&error);
+        }
+    }
+
+    /// All that wait for anything look again.
+    fn wake_everyone(&self, mut state: Guard<'_>) {
+        let wakers = std::mem::take(&mut state.wakers);
         let tail = std::mem::take(&mut state.tail_wakers);
         self.wake_sleepers();
         self.changed.notify_all();
-        self.kick.notify_all();
         drop(state);
-        wakers.into_iter().chain(tail).for_each(Waker::wake);
+        strangers::wake(wakers.into_values().chain(tail));
     }
 
-    pub(crate) fn fail(&self, state: &mut State, error: Error) {
-        if bug::is(Bug::ForgetFailure) {
-            return;
-        }
-        if state.failed.is_none() {
-            crate::trace::error!(error = %error, dir = %self.dir.path.display(), "the log is poisoned");
-            state.failed = Some(error.poison());
-        }
-        state.flights.clear();
+    fn tell_poisoned(&self, error: &Error) {
+        crate::trace::error!(error = %error, dir = %self.dir.path.display(), "the log is poisoned");
     }
 
     pub(crate) fn wait_changed<'a>(&'a self, state: Guard<'a>) -> Guard<'a> {
@@ -587,15 +679,16 @@ impl Shared {
             state = self.fly(state, true);
         }
         let closed = state.failed.clone().map_or(Ok(()), Err);
+        if closed.is_ok() {
+            // What was dropped goes before the lock is given up; a segment that is half filled has gone.
+            drop(state);
+            self.remove_all();
+            state = self.lock();
+        }
         if state.failed.is_none() {
             state.failed = Some(Error::Closed);
         }
-        self.wake_sleepers();
-        self.changed.notify_all();
-        let wakers: Vec<Waker> = std::mem::take(&mut state.wakers).into_values().collect();
-        let tail = std::mem::take(&mut state.tail_wakers);
-        drop(state);
-        wakers.into_iter().chain(tail).for_each(Waker::wake);
+        self.wake_everyone(state);
         if cfg!(feature = "metrics") {
             self.counters.meters.tell(&self.stats());
         }
@@ -603,14 +696,17 @@ impl Shared {
     }
 
     /// For a [`Commit`]: whether its record is durable; if not, the waker is kept, under an id by which it is found again.
-    pub(crate) fn poll_durable(&self, lsn: Lsn, cuts: u64, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<()>> {
-        // (Had it been cut since, it would have been durable before.)
+    pub(crate) fn poll_durable(&self, goal: Goal, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<()>> {
+        let lsn = goal.lsn;
         if self.durable.load(Ordering::Acquire) >= lsn.0 {
             return Poll::Ready(Ok(()));
         }
         self.dir.check_process()?;
+        // To clone it runs its code. (What is declared before the guard is dropped after it.)
+        let waker = waker.clone();
+        let before;
         let mut state = self.lock();
-        if state.durable.lsn >= lsn || state.cuts != cuts {
+        if state.has_reached(goal) {
             return Poll::Ready(Ok(()));
         }
         if let Some(error) = &state.failed {
@@ -620,14 +716,14 @@ impl Shared {
             state.waker_ids += 1;
             state.waker_ids
         });
-        let before = state.wakers.insert((lsn, id), waker.clone());
+        before = state.wakers.insert((lsn, id), waker);
         // Somebody must lead its flight: the background thread, unless a committer comes first.
         if state.launched_synced < lsn {
             state.idle = false;
             self.kick.notify_all();
         }
         drop(state);
-        drop(before); // Without the lock: it may own anything, another commit too.
+        strangers::run(|| drop(before)); // It may own anything, another commit too.
         Poll::Pending
     }
 
@@ -639,7 +735,7 @@ impl Shared {
             state.wakers.retain(|(other, _), _| *other != lsn);
         }
         drop(state);
-        drop(forgotten); // Without the lock, as above.
+        strangers::run(|| drop(forgotten));
     }
 }
 
@@ -668,6 +764,40 @@ fn write_neighbours(frames: &[Placed], durable: bool) -> Result<(usize, usize)> 
 }
 
 impl State {
+    /// A record that is there now.
+    pub(crate) fn goal(&self, lsn: Lsn) -> Goal {
+        Goal { lsn, cuts: self.cuts }
+    }
+
+    /// An LSN that was given out.
+    pub(crate) fn appended(&self, lsn: Lsn) -> Result<Lsn> {
+        let last = self.assembler.next_lsn().prev();
+        if lsn > last { Err(Error::NotAppended { lsn, last }) } else { Ok(lsn) }
+    }
+
+    /// Whether records were cut off at the back since. What was cut was durable before: a cut waits for that, and for all that was appended.
+    fn is_cut(&self, goal: Goal) -> bool {
+        self.cuts != goal.cuts
+    }
+
+    /// Whether a record is durable, or was when it was cut.
+    fn has_reached(&self, goal: Goal) -> bool {
+        self.durable.lsn >= goal.lsn || self.is_cut(goal)
+    }
+
+    /// Fails the log; whether it had not failed yet.
+    fn fail(&mut self, error: &Error) -> bool {
+        if bug::is(Bug::ForgetFailure) {
+            return false;
+        }
+        self.flights.clear();
+        let first = self.failed.is_none();
+        if first {
+            self.failed = Some(error.clone().poison());
+        }
+        first
+    }
+
     pub(crate) fn usable(&self) -> Result<()> {
         match &self.failed {
             Some(error) => Err(error.clone()),
@@ -749,10 +879,47 @@ impl Source for Shared {
 
     fn wait(&self, beyond: Lsn, timeout: Option<Duration>) -> Result<bool> {
         self.dir.check_process()?;
-        let deadline = timeout.map(|t| Instant::now() + t);
+        self.wait_until(self.lock(), timeout, |state| state.durable.lsn > beyond)
+    }
+
+    fn poll(&self, beyond: Lsn, waker: &Waker) -> Poll<Result<bool>> {
+        self.dir.check_process()?;
+        let waker = waker.clone();
         let mut state = self.lock();
+        if state.durable.lsn > beyond {
+            return Poll::Ready(Ok(true));
+        }
+        match &state.failed {
+            Some(Error::Closed) => return Poll::Ready(Ok(false)),
+            Some(error) => return Poll::Ready(Err(error.clone())),
+            None => {}
+        }
+        if !state.tail_wakers.iter().any(|w| w.will_wake(&waker)) {
+            state.tail_wakers.push(waker);
+        }
+        Poll::Pending
+    }
+}
+
+impl Shared {
+    /// Waits until a record that is there is durable (`true`), the time is over, or the log is closed.
+    pub(crate) fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
+        self.dir.check_process()?;
+        let state = self.lock();
+        let goal = state.goal(state.appended(lsn)?);
+        self.wait_until(state, timeout, |state| state.has_reached(goal))
+    }
+
+    fn wait_until<'a>(
+        &'a self,
+        mut state: Guard<'a>,
+        timeout: Option<Duration>,
+        reached: impl Fn(&State) -> bool,
+    ) -> Result<bool> {
+        // What lies beyond all time is no deadline.
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         loop {
-            if state.durable.lsn > beyond {
+            if reached(&state) {
                 return Ok(true);
             }
             match &state.failed {
@@ -766,22 +933,5 @@ impl Source for Shared {
                 None => self.wait_changed(state),
             };
         }
-    }
-
-    fn poll(&self, beyond: Lsn, waker: &Waker) -> Poll<Result<bool>> {
-        self.dir.check_process()?;
-        let mut state = self.lock();
-        if state.durable.lsn > beyond {
-            return Poll::Ready(Ok(true));
-        }
-        match &state.failed {
-            Some(Error::Closed) => return Poll::Ready(Ok(false)),
-            Some(error) => return Poll::Ready(Err(error.clone())),
-            None => {}
-        }
-        if !state.tail_wakers.iter().any(|w| w.will_wake(waker)) {
-            state.tail_wakers.push(waker.clone());
-        }
-        Poll::Pending
     }
 }

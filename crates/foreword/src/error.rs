@@ -96,6 +96,9 @@ pub enum Error {
         /// How many are allowed.
         max: u64,
     },
+    /// The call would have had to wait, and was told not to ([`Log::try_append`](crate::Log::try_append)). Nothing was appended. Try again later, or
+    /// call what waits.
+    Busy,
     /// An earlier write or flush failed, so that nothing is known of what it covered; the log accepts nothing more.
     /// Whether the records that were waiting are there is known only after reopening.
     Poisoned(Arc<Error>),
@@ -245,6 +248,7 @@ impl fmt::Display for Error {
                 dir.display()
             ),
             Error::TooLarge { bytes, max } => write!(f, "{bytes} bytes are more than the {max} allowed; nothing was appended"),
+            Error::Busy => f.write_str("the log is busy, and the call was not to wait; nothing was appended: try again"),
             Error::Poisoned(cause) => {
                 write!(f, "the log stopped at an earlier failure ({cause}); reopen it to see what survived")
             }

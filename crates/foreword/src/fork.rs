@@ -129,7 +129,9 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
             let (segment, block) = (placed.segment.clone(), placed.block);
             segment.write(block, &mut [io::IoSlice::new(placed.finish(before))], false)?;
         }
-        assembler.recycle(frames);
+        assembler.reclaim(&mut frames);
+        frames.clear();
+        assembler.reclaim_list(frames);
         Ok(())
     };
     let mut copied = 0;
@@ -196,10 +198,7 @@ pub(crate) fn clear_away(dir: &Dir, names: impl IntoIterator<Item = String>) {
 pub(crate) fn remove(dir: &Dir, names: impl IntoIterator<Item = String>) -> Result<()> {
     let mut any = false;
     for name in names {
-        match dir.handle.remove(&name) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.doing("remove the file", &dir.file(&name))?,
-        }
+        dir.remove_if_there(&name).doing("remove the file", &dir.file(&name))?;
         any = true;
     }
     if any { dir.sync() } else { Ok(()) }

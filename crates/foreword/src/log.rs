@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::assemble::{CHECKPOINT_BLOCKS, Urgency};
 use crate::background::Background;
@@ -14,10 +14,26 @@ use crate::open::{self, Opened};
 use crate::pace::Pace;
 use crate::reader::{Chain, Iter, Reader, Source, Tails};
 use crate::stats::{Counters, RecoveryReport, Stats};
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Event, Mutex, RwLock, WaitWord};
 use crate::ticket::Commit;
 use crate::{Error, Lsn, Options, Result};
+
+/// Batches of so many records are appended without an allocation.
+const BATCH_ON_STACK: usize = 32;
+
+/// Takes each record's slice once, and under no lock: how it answers is the caller's business.
+fn with_slices<R: AsRef<[u8]>, T>(records: &[R], with: impl FnOnce(&[&[u8]]) -> T) -> T {
+    if records.len() > BATCH_ON_STACK {
+        let slices: Vec<&[u8]> = records.iter().map(AsRef::as_ref).collect();
+        return with(&slices);
+    }
+    let mut slices: [&[u8]; BATCH_ON_STACK] = [&[]; BATCH_ON_STACK];
+    for (slice, record) in slices.iter_mut().zip(records) {
+        *slice = record.as_ref();
+    }
+    with(&slices[..records.len()])
+}
 
 /// How safe a record is to be before a call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,11 +106,17 @@ impl Log {
             fills_segments,
             preparing: false,
             prepare_again: None,
+            no_space: None,
+            wanted: 0,
+            dropped: VecDeque::new(),
+            removing: 0,
+            freed: 0,
             control,
             flights: VecDeque::new(),
             next_flight: 0,
             launched: durable.lsn,
             launched_synced: durable.lsn,
+            synced_at: Instant::now(),
             written: durable.lsn,
             durable,
             promised: durable.position,
@@ -130,7 +152,7 @@ impl Log {
             kick: Event::default(),
             arrived: AtomicU32::new(0),
             syncs: AtomicU64::new(0),
-            starved: AtomicBool::new(false),
+            starved: AtomicU32::new(0),
             durable: AtomicU64::new(durable.lsn.0),
             slots: std::array::from_fn(|_| WaitWord::default()),
             chain: RwLock::new(Arc::new(chain)),
@@ -167,10 +189,48 @@ impl Log {
     /// # Errors
     /// [`Error::TooLarge`] and [`Error::NoSpace`]: nothing was appended, and the log goes on. [`Error::Poisoned`], [`Error::Closed`].
     pub fn append(&self, record: &[u8]) -> Result<Lsn> {
-        let state = self.shared.append(&[record], Urgency::Ordinary)?;
-        let lsn = state.1;
-        self.shared.settle(state.0)?;
-        Ok(lsn)
+        let (state, unit) = self.shared.append(&[record], Urgency::Ordinary)?;
+        self.shared.settle(state, false)?;
+        Ok(unit.first)
+    }
+
+    /// Appends a record as [`append`](Log::append) does, but never waits: not for the lock, a cut, a segment or the buffers. It returns within a
+    /// millisecond, whatever other calls do, if it gets a processor (copying a record of many megabytes takes as long as that takes).
+    ///
+    /// The background thread is asked for what was missing, so that a later try finds it. Without
+    /// [`background`](Options::background) nobody does that: then other calls must write, and rotate.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// use foreword::Error;
+    /// let lsn = match log.try_append(b"from an event loop") {
+    ///     Err(Error::Busy) => log.append(b"from an event loop")?, // or later, when there is time
+    ///     appended => appended?,
+    /// };
+    /// # assert_eq!(lsn, foreword::Lsn(1));
+    /// # log.close() }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Busy`]: it would have to wait, and nothing was appended. Else as [`append`](Log::append).
+    pub fn try_append(&self, record: &[u8]) -> Result<Lsn> {
+        self.try_append_slices(&[record])
+    }
+
+    /// As [`try_append`](Log::try_append), for a batch. The LSN of the first record.
+    ///
+    /// # Errors
+    /// As [`try_append`](Log::try_append); [`Error::Invalid`] for an empty batch.
+    pub fn try_append_batch<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Lsn> {
+        with_slices(records, |records| self.try_append_slices(records))
+    }
+
+    fn try_append_slices(&self, records: &[&[u8]]) -> Result<Lsn> {
+        let (state, unit) = self.shared.try_append(records)?;
+        self.shared.settle_later(state);
+        Ok(unit.first)
     }
 
     /// Appends a record and returns when it is as safe as asked.
@@ -178,7 +238,7 @@ impl Log {
     /// # Errors
     /// As [`append`](Log::append). After any error but `TooLarge` and `NoSpace` the record may or may not be there after reopening.
     pub fn append_with(&self, record: &[u8], durability: Durability) -> Result<Lsn> {
-        self.append_batch_with(&[record], durability)
+        self.append_slices(&[record], durability)
     }
 
     /// Appends a record and returns when it is durable ([`Durability::Synced`]). Concurrent commits share one flush.
@@ -186,7 +246,7 @@ impl Log {
     /// # Errors
     /// As [`append_with`](Log::append_with).
     pub fn commit(&self, record: &[u8]) -> Result<Lsn> {
-        self.append_batch_with(&[record], Durability::Synced)
+        self.append_slices(&[record], Durability::Synced)
     }
 
     /// Appends several records as one: after a crash all are there or none. The LSN of the first; the others follow. As
@@ -211,26 +271,27 @@ impl Log {
     /// # Errors
     /// As [`append_with`](Log::append_with); [`Error::Invalid`] for an empty batch.
     pub fn append_batch_with<R: AsRef<[u8]>>(&self, records: &[R], durability: Durability) -> Result<Lsn> {
-        let (state, first) = self.shared.append(records, Urgency::Ordinary)?;
-        let last = Lsn(first.0 + records.len() as u64 - 1);
+        with_slices(records, |records| self.append_slices(records, durability))
+    }
+
+    fn append_slices(&self, records: &[&[u8]], durability: Durability) -> Result<Lsn> {
+        let (state, unit) = self.shared.append(records, Urgency::Ordinary)?;
         match durability {
-            Durability::Buffered => self.shared.settle(state)?,
-            Durability::Written => self.shared.reach(state, last, false)?,
-            Durability::Synced => self.shared.reach(state, last, true)?,
+            Durability::Buffered => self.shared.settle(state, false)?,
+            Durability::Written => self.shared.reach(state, unit.last, false)?,
+            Durability::Synced => self.shared.reach(state, unit.last, true)?,
         }
-        Ok(first)
+        Ok(unit.first)
     }
 
     /// Appends a record and returns at once with a [`Commit`], a future that completes when the record is durable. Thousands may be in flight
-    /// from one thread; dropping the future changes nothing for the record.
+    /// from one thread; dropping the future changes nothing for the record. As [`append`](Log::append) it waits where the buffers are full or no segment is
+    /// ready, but writes nothing itself.
     ///
     /// # Errors
     /// As [`append`](Log::append).
     pub fn commit_async(&self, record: &[u8]) -> Result<Commit> {
-        let (state, lsn) = self.shared.append(&[record], Urgency::Ordinary)?;
-        let cuts = state.cuts;
-        self.shared.settle(state)?;
-        Ok(Commit::new(self.shared.clone(), lsn, lsn, cuts))
+        self.commit_slices_async(&[record])
     }
 
     /// As [`commit_async`](Log::commit_async), for a batch. It completes with the LSN of the first record.
@@ -238,10 +299,13 @@ impl Log {
     /// # Errors
     /// As [`append_batch`](Log::append_batch).
     pub fn commit_batch_async<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Commit> {
-        let (state, first) = self.shared.append(records, Urgency::Ordinary)?;
-        let cuts = state.cuts;
-        self.shared.settle(state)?;
-        Ok(Commit::new(self.shared.clone(), first, Lsn(first.0 + records.len() as u64 - 1), cuts))
+        with_slices(records, |records| self.commit_slices_async(records))
+    }
+
+    fn commit_slices_async(&self, records: &[&[u8]]) -> Result<Commit> {
+        let (state, unit) = self.shared.append(records, Urgency::Ordinary)?;
+        self.shared.settle(state, true)?;
+        Ok(Commit::new(self.shared.clone(), unit.first, unit.last))
     }
 
     /// Commits a small record (up to some 7 KiB) for which room is kept in every segment, so that it succeeds on a full disk: a checkpoint, after which
@@ -255,9 +319,9 @@ impl Log {
         if record.len() > max {
             return Err(Error::TooLarge { bytes: record.len() as u64, max: max as u64 });
         }
-        let (state, lsn) = self.shared.append(&[record], Urgency::Checkpoint)?;
-        self.shared.reach(state, lsn, true)?;
-        Ok(lsn)
+        let (state, unit) = self.shared.append(&[record], Urgency::Checkpoint)?;
+        self.shared.reach(state, unit.last, true)?;
+        Ok(unit.first)
     }
 
     /// Gives everything appended so far to the operating system ([`Durability::Written`]): the last LSN that this covers.
@@ -265,10 +329,7 @@ impl Log {
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub fn write(&self) -> Result<Lsn> {
-        let state = self.shared.open_state()?;
-        let last = state.assembler.next_lsn().prev();
-        self.shared.reach(state, last, false)?;
-        Ok(last)
+        self.reach_last(false)
     }
 
     /// Makes everything appended so far durable: the last LSN that this covers.
@@ -276,9 +337,14 @@ impl Log {
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub fn sync(&self) -> Result<Lsn> {
+        self.reach_last(true)
+    }
+
+    fn reach_last(&self, sync: bool) -> Result<Lsn> {
         let state = self.shared.open_state()?;
         let last = state.assembler.next_lsn().prev();
-        self.shared.reach(state, last, true)?;
+        let goal = state.goal(last);
+        self.shared.reach(state, goal, sync)?;
         Ok(last)
     }
 
@@ -291,26 +357,20 @@ impl Log {
             return Ok(());
         }
         let state = self.shared.open_state()?;
-        let last = state.assembler.next_lsn().prev();
-        if lsn > last {
-            return Err(Error::NotAppended { lsn, last });
-        }
-        self.shared.reach(state, lsn, true)
+        let goal = state.goal(state.appended(lsn)?);
+        self.shared.reach(state, goal, true)
     }
 
     /// Waits for a record to become durable by whatever makes it so (the [`SyncPolicy`](crate::SyncPolicy), or somebody's sync), without asking
     /// for a flush: for as long as it takes, or the time given. Whether it is durable: `false` when the time is over, or when the log was closed before it was.
+    /// If the record is [cut off](Log::truncate_back) meanwhile, it was durable before: `true`.
     ///
     /// [`sync_to`](Log::sync_to) is for those who want it durable now.
     ///
     /// # Errors
     /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`].
     pub fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
-        let last = self.last_lsn();
-        if lsn > last {
-            return Err(Error::NotAppended { lsn, last });
-        }
-        self.shared.wait(lsn.prev(), timeout)
+        self.shared.wait_durable(lsn, timeout)
     }
 
     /// A future that completes when a record is durable.
@@ -319,11 +379,8 @@ impl Log {
     /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`], [`Error::Closed`].
     pub fn durable(&self, lsn: Lsn) -> Result<Commit> {
         let state = self.shared.open_state()?;
-        let last = state.assembler.next_lsn().prev();
-        if lsn > last {
-            return Err(Error::NotAppended { lsn, last });
-        }
-        Ok(Commit::new(self.shared.clone(), lsn, lsn, state.cuts))
+        let goal = state.goal(state.appended(lsn)?);
+        Ok(Commit::new(self.shared.clone(), lsn, goal))
     }
 
     /// The last LSN that is durable: it and all before it survive the machine. [`Lsn::ZERO`] if none is. Never waits.

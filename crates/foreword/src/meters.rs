@@ -7,6 +7,7 @@ mod on {
 
     use metrics::{Counter, Gauge, Histogram, Unit};
 
+    use crate::strangers;
     use crate::{Lsn, Stats};
 
     /// A quantity: its name, its unit, what it is, and its value.
@@ -91,22 +92,26 @@ mod on {
         }
 
         pub(crate) fn flushed(&self, took: Duration, records: u64) {
-            self.flush.record(took);
-            self.group.record(records as f64);
+            strangers::run(|| {
+                self.flush.record(took);
+                self.group.record(records as f64);
+            });
         }
 
         pub(crate) fn waited_for_segment(&self, took: Duration) {
-            self.wait.record(took);
+            strangers::run(|| self.wait.record(took));
         }
 
         /// What is counted on the way of each record is told once a second, so that no record pays for it.
         pub(crate) fn tell(&self, stats: &Stats) {
-            for (counter, (.., value)) in self.counters.iter().zip(COUNTERS) {
-                counter.absolute(value(stats));
-            }
-            for (gauge, (.., value)) in self.gauges.iter().zip(GAUGES) {
-                gauge.set(value(stats));
-            }
+            strangers::run(|| {
+                for (counter, (.., value)) in self.counters.iter().zip(COUNTERS) {
+                    counter.absolute(value(stats));
+                }
+                for (gauge, (.., value)) in self.gauges.iter().zip(GAUGES) {
+                    gauge.set(value(stats));
+                }
+            });
         }
     }
 }

@@ -139,7 +139,7 @@ fn create(options: &Options, dir: &Dir) -> Result<Opened> {
     let mut assembler = Assembler::link(first, options.segment_blocks(), Position::default(), Lsn::FIRST, &control);
     write_durably(&mut assembler, Promise::default())?;
     dir.write_identity(log, false)?;
-    dir.keep_reserve(&names, options.segment_blocks(), Vec::new());
+    dir.keep_reserve(options.segment_blocks(), Vec::new());
     let entries = vec![Entry { epoch: 1, first_lsn: Lsn::FIRST, end: None }];
     let durable = assembler.end();
     let report = RecoveryReport::new(Verdict::Created, Lsn::FIRST, Lsn::ZERO);
@@ -238,7 +238,7 @@ fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: &Names) {
     };
     let superseded = names.epochs.iter().copied().filter(|&epoch| !of_log(opened, epoch)).collect();
     let mut unneeded = Vec::new();
-    for epoch in dir.keep_reserve(names, options.segment_blocks(), superseded) {
+    for epoch in dir.keep_reserve(options.segment_blocks(), superseded) {
         let next = opened.assembler.next_epoch(&opened.spares);
         let wanted = opened.spares.len() < options.spare_segments.max(1) && epoch < next && !of_log(opened, epoch);
         if wanted && dir.has_blocks(epoch, options.segment_blocks()) {
@@ -291,7 +291,7 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
     segment.read(block - 1, &mut buf)?;
     let mut header = FrameHeader::new(Kind::Mark, survey.next_lsn);
     header.promise = survey.promise;
-    let closed = Placed { segment: segment.clone(), block: block - 1, header, buf, again: true };
+    let closed = Placed { segment: segment.clone(), block: block - 1, header, buf, again: true, copying: None };
     let assembler = Assembler::behind_closed(segment, options.segment_blocks(), closed, survey.next_lsn);
     let (entries, control) = (survey.chain.clone(), survey.control.clone());
     let durable = Promise { position: survey.promise.position, lsn: survey.last_lsn() };

@@ -50,6 +50,7 @@ impl Shared {
             record_bytes: state.record_bytes,
             segments: self.chain().entries.len() as u64,
             segments_prepared: state.spares.len() as u64,
+            segments_dropped: (state.dropped.len() + state.removing) as u64,
             start_lsn: state.control.start,
             appended_lsn: state.assembler.next_lsn().prev(),
             written_lsn: state.written,
@@ -65,7 +66,7 @@ impl Shared {
 }
 
 /// Numbers that are one line each: their names, and their places in the stats.
-fn numbers(stats: &mut Stats) -> [(&'static str, &mut u64); 18] {
+fn numbers(stats: &mut Stats) -> [(&'static str, &mut u64); 19] {
     [
         ("records", &mut stats.records),
         ("record_bytes", &mut stats.record_bytes),
@@ -77,6 +78,7 @@ fn numbers(stats: &mut Stats) -> [(&'static str, &mut u64); 18] {
         ("segments_removed", &mut stats.segments_removed),
         ("segments", &mut stats.segments),
         ("segments_prepared", &mut stats.segments_prepared),
+        ("segments_dropped", &mut stats.segments_dropped),
         ("start_lsn", &mut stats.start_lsn.0),
         ("appended_lsn", &mut stats.appended_lsn.0),
         ("written_lsn", &mut stats.written_lsn.0),

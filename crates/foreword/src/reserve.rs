@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::disk::Access;
 use crate::format::{BLOCK, LogId};
 use crate::options::SEGMENT_BLOCKS_MIN;
-use crate::segment::{Dir, Names, Segment, Stuff, TMP, at_once, segment_name};
+use crate::segment::{Dir, Segment, Stuff, TMP, at_once, segment_name};
 use crate::{Error, Result};
 
 pub(crate) const NAMES: [&str; 2] = ["RESERVE-1", "RESERVE-2"];
@@ -37,9 +37,9 @@ impl Dir {
 
     /// Makes what is missing of the reserve: of superseded segments that are as small, if there are any; else anew, if there is
     /// room. That there is none, or that it fails, is no error of anything else. The superseded segments that are left.
-    pub(crate) fn keep_reserve(&self, names: &Names, segment_blocks: u32, superseded: Vec<u64>) -> Vec<u64> {
+    pub(crate) fn keep_reserve(&self, segment_blocks: u32, superseded: Vec<u64>) -> Vec<u64> {
         let blocks = blocks(segment_blocks);
-        let mut missing = NAMES.into_iter().filter(|name| !names.reserves.iter().any(|there| there == name)).peekable();
+        let mut missing = NAMES.into_iter().filter(|name| self.handle.id_of(name).is_err()).peekable();
         if missing.peek().is_none() {
             return superseded;
         }

@@ -1,17 +1,19 @@
-//! Segments come and go: preparing the next, going on in it, and using dropped ones again.
+//! Segments come: preparing the next, and going on in it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::Result;
-use crate::assemble::Rotation;
+use crate::assemble::{Rotation, Urgency};
 use crate::commit::{Guard, Shared, State};
-use crate::fork;
 use crate::reader::{Chain, Source};
 use crate::recovery::Entry;
+use crate::remove::Dropped;
 use crate::segment::{Fill, Stuff};
+use crate::strangers;
 use crate::sync::PoisonError;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::{Error, Result};
 
 /// How far into its segment a log is when the next begins to be prepared: not at once, for commits that have just gone on in this one flush two segments, and
 /// are not to meet the first zeros, too.
@@ -26,39 +28,92 @@ const FILL_NAP: Duration = Duration::from_millis(1);
 /// Recycled segments kept ready, unless the options ask for more; others are removed.
 pub(crate) const SPARES_KEPT: usize = 2;
 
+/// A thread that waits for a segment, while this lives: whoever fills one leaves it at that.
+struct Starving<'a>(&'a AtomicU32);
+
+impl<'a> Starving<'a> {
+    fn new(starved: &'a AtomicU32) -> Starving<'a> {
+        starved.fetch_add(1, Ordering::Relaxed);
+        Starving(starved)
+    }
+}
+
+impl Drop for Starving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Shared {
-    /// Makes sure that so many segments are prepared.
-    pub(crate) fn obtain<'a>(&'a self, state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
+    /// Returns when so many segments are prepared, or the log has gone on in another: then it is to be looked again what is needed. The lock is let go meanwhile.
+    ///
+    /// On a full disk, what is more urgent than records takes the reserve. Then the lock is kept: no other call finds that segment.
+    pub(crate) fn obtain<'a>(&'a self, state: Guard<'a>, need: usize, urgency: Urgency) -> Result<Guard<'a>> {
         self.dir.check_process()?;
         let started = Instant::now();
-        // Whoever is filling one leaves it at that.
-        self.starved.store(true, Ordering::Relaxed);
-        let obtained = self.prepare_until(state, need);
-        self.starved.store(false, Ordering::Relaxed);
+        let obtained = self.prepare_until(state, need).map(drop);
+        // The recorder is told without the lock.
         self.counters.waited_for_segment(started.elapsed());
-        obtained
+        match obtained {
+            Err(error) if error.is_no_space() && urgency != Urgency::Ordinary => self.take_reserve(error),
+            obtained => obtained.and_then(|()| self.open_state()),
+        }
+    }
+
+    fn take_reserve(&self, error: Error) -> Result<Guard<'_>> {
+        let mut state = self.open_state()?;
+        while state.preparing {
+            state = self.wait_changed(state);
+            state.usable()?;
+        }
+        if !state.spares.is_empty() {
+            return Ok(state);
+        }
+        state.preparing = true;
+        let epoch = state.assembler.next_epoch(&state.spares);
+        drop(state);
+        let taken = strangers::attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.log, epoch, error));
+        let mut state = self.lock();
+        state.preparing = false;
+        self.changed.notify_all();
+        state.spares.push_back(taken?);
+        state.usable()?;
+        Ok(state)
     }
 
     fn prepare_until<'a>(&'a self, mut state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
-        while state.spares.len() < need {
-            state = self.prepare_one(state)?;
+        let _starving = Starving::new(&self.starved);
+        let epoch = state.assembler.segment().epoch();
+        while state.spares.len() < need && state.assembler.segment().epoch() == epoch {
+            let freed = state.freed;
+            let (after, prepared) = self.prepare_one(state);
+            state = after;
+            match prepared {
+                Err(error) if error.is_no_space() => state = self.make_room(state, freed).ok_or(error)?,
+                prepared => prepared?,
+            }
             state.usable()?;
         }
         Ok(state)
     }
 
-    /// Prepares the next segment, or waits for who is doing that.
-    pub(crate) fn prepare_one<'a>(&'a self, state: Guard<'a>) -> Result<Guard<'a>> {
-        if state.preparing {
-            return Ok(self.wait_changed(state));
+    /// When there was no room: finishes a removal, or waits for one that is under way. `None` if there was none since, and there is none.
+    fn make_room<'a>(&'a self, state: Guard<'a>, freed: u64) -> Option<Guard<'a>> {
+        let now = Instant::now();
+        if state.freed != freed {
+            return Some(state);
         }
-        let (state, prepared) = self.prepare_from(state, None);
-        prepared?;
-        Ok(state)
+        (state.removing > 0 || state.wants_removal(now)).then(|| self.remove_some(state, now))
     }
 
-    /// Prepares the next segment, anew or from an old one; nobody else is at it.
-    pub(crate) fn prepare_from<'a>(&'a self, mut state: Guard<'a>, recycle: Option<u64>) -> (Guard<'a>, Result<()>) {
+    /// Prepares the next segment, or waits for who is doing that.
+    pub(crate) fn prepare_one<'a>(&'a self, state: Guard<'a>) -> (Guard<'a>, Result<()>) {
+        if state.preparing { (self.wait_changed(state), Ok(())) } else { self.prepare_next(state) }
+    }
+
+    /// Prepares the next segment, from a dropped one if there is any, or anew; nobody else is at it. There may be none after all, and no error: if a
+    /// dropped one was of no use, or the log is being closed.
+    pub(crate) fn prepare_next<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, Result<()>) {
         state.preparing = true;
         // Rotations meanwhile take from the spares what they add to the epoch.
         let epoch = state.assembler.next_epoch(&state.spares);
@@ -68,37 +123,57 @@ impl Shared {
         // Where flushes are few and large, what they save with zeros is less than the zeros cost.
         let bulk = (state.record_bytes - bytes_before) / (syncs - syncs_before + 1) > BULK;
         let from = state.assembler.fill();
+        let old = state.dropped.iter().position(|d| d.recyclable).and_then(|at| state.dropped.remove(at));
         drop(state);
-        let pace = |done| if bulk { Fill::Stop } else { self.fill_pace(from, done) };
-        let stuff = recycle.map_or(Stuff::Nothing, Stuff::Segment);
-        let prepared = self.dir.prepare(self.log, epoch, self.options.segment_blocks(), stuff, &pace);
+        let abandoned = Cell::new(false);
+        let pace = |done| {
+            let fill = if bulk { Fill::Stop } else { self.fill_pace(from, done) };
+            abandoned.set(fill == Fill::Abandon);
+            fill
+        };
+        let blocks = self.options.segment_blocks();
+        let stuff = old.map_or(Stuff::Nothing, |old| Stuff::Segment(old.epoch));
+        let prepared = strangers::attempt("prepare a segment", &self.dir.path, || match old {
+            Some(old) if !self.dir.has_blocks(old.epoch, blocks) => Ok(None),
+            _ => self.dir.prepare(self.log, epoch, blocks, stuff, &pace).map(Some),
+        });
         let mut state = self.lock();
         state.preparing = false;
         self.changed.notify_all();
-        let counter = if recycle.is_some() { &self.counters.recycled } else { &self.counters.created };
-        counter.fetch_add(u64::from(prepared.is_ok()), Ordering::Relaxed);
-        let prepared = prepared.map(|spare| {
-            state.spares.push_back(spare);
-            state.prepare_again = None;
-            // An idle log may wait for it to say what is durable.
-            self.kick.notify_all();
-        });
-        (state, prepared)
+        self.kick.notify_all();
+        match (prepared, old) {
+            (Ok(Some(spare)), _) => {
+                let counter = if old.is_some() { &self.counters.recycled } else { &self.counters.created };
+                counter.fetch_add(1, Ordering::Relaxed);
+                state.spares.push_back(spare);
+                (state.prepare_again, state.no_space) = (None, None);
+            }
+            (_, Some(old)) => state.dropped.push_front(Dropped::useless(old.epoch)),
+            (Err(error), None) if !abandoned.get() => return (state, Err(error)),
+            _ => {}
+        }
+        (state, Ok(()))
     }
 
     /// Zero-filling keeps in step with the log, so that at no time it takes much of the disk from the commits: it is done when the log is at
-    /// [`FILLED_AT`]. It goes on while nothing is appended, and stops when the segment is waited for.
+    /// [`FILLED_AT`]. It goes on while nothing is appended, and stops when the segment is waited for. It is given up when the log is closed, and when a dropped
+    /// segment may serve instead, without zeros.
     fn fill_pace(&self, from: f32, done: f32) -> Fill {
         let mut before = None;
         loop {
-            if self.starved.load(Ordering::Relaxed) {
+            if self.starved.load(Ordering::Relaxed) > 0 {
                 return Fill::Stop;
             }
             let state = self.lock();
-            let (now, stop, fill) = (state.assembler.next_lsn(), state.stop, state.assembler.fill());
+            let (now, fill) = (state.assembler.next_lsn(), state.assembler.fill());
+            let unwanted = state.stop || state.dropped.iter().any(|d| d.recyclable);
+            let wanted = state.wanted > state.spares.len();
             drop(state);
+            if unwanted || wanted {
+                return if unwanted { Fill::Abandon } else { Fill::Stop };
+            }
             let due = (fill - from) / (FILLED_AT - from).max(0.01);
-            if due >= done || before == Some(now) || stop {
+            if due >= done || before == Some(now) {
                 return Fill::Step;
             }
             before = Some(now);
@@ -115,7 +190,6 @@ impl Shared {
             }
             chain.entries.push(Entry { epoch: to_epoch, first_lsn, end: None });
             self.counters.rotations.fetch_add(1, Ordering::Relaxed);
-            crate::trace::debug!(epoch = to_epoch, first_lsn = first_lsn.0, "rotated");
         }
         self.set_chain(chain);
         state.fills_segments = true;
@@ -126,51 +200,13 @@ impl Shared {
         *self.chain.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(chain);
         self.version.fetch_add(1, Ordering::Release);
     }
-
-    pub(crate) fn rotate<'a>(&'a self, mut state: Guard<'a>) -> Result<Guard<'a>> {
-        if state.spares.is_empty() {
-            state = self.obtain(state, 1)?;
-        }
-        let State { assembler, spares, control, .. } = &mut *state;
-        if let Some(spare) = spares.pop_front() {
-            assembler.rotate(spare, control);
-        }
-        self.rotated(&mut state);
-        Ok(state)
-    }
-
-    /// Recycles segments that the log does not need any more, as far as it needs spares, and removes the others.
-    pub(crate) fn discard(&self, dropped: &[Entry]) -> Result<()> {
-        let blocks = self.options.segment_blocks();
-        let mut removed = Vec::new();
-        for entry in dropped {
-            let mut state = self.lock();
-            while state.preparing {
-                state = self.wait_changed(state);
-            }
-            if state.spares.len() < SPARES_KEPT.max(self.options.spare_segments) && self.dir.has_blocks(entry.epoch, blocks) {
-                let (after, recycled) = self.prepare_from(state, Some(entry.epoch));
-                if recycled.is_ok() {
-                    continue;
-                }
-                state = after;
-            }
-            drop(state);
-            removed.push(crate::segment::segment_name(entry.epoch));
-        }
-        self.counters.removed.fetch_add(removed.len() as u64, Ordering::Relaxed);
-        fork::remove(&self.dir, removed)
-    }
 }
 
 impl State {
     /// Whether the background should prepare a segment now. Asked with every append.
     pub(crate) fn wants_spare(&self) -> bool {
         let at = if self.fills_segments { PREPARE_AT } else { PREPARE_FIRST_AT };
-        self.spares.is_empty()
-            && self.assembler.fill() > at
-            && !self.preparing
-            && self.prepare_again.is_none()
-            && self.failed.is_none()
+        let short = (self.spares.is_empty() && self.assembler.fill() > at) || self.spares.len() < self.wanted;
+        short && !self.preparing && self.prepare_again.is_none() && self.failed.is_none()
     }
 }

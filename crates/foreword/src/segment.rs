@@ -73,8 +73,6 @@ pub(crate) struct Names {
     pub(crate) epochs: Vec<u64>,
     /// What an unfinished step of an earlier writer left: the next writer removes it.
     pub(crate) temporary: Vec<String>,
-    /// Kept for a full disk; see `reserve.rs`.
-    pub(crate) reserves: Vec<String>,
     pub(crate) identity: bool,
     /// Names that a log does not use.
     pub(crate) others: Vec<String>,
@@ -123,10 +121,9 @@ impl Dir {
             match parse_segment_name(&name) {
                 Some(epoch) => names.epochs.push(epoch),
                 None if name == IDENTITY => names.identity = true,
-                None if reserve::NAMES.contains(&name.as_str()) => names.reserves.push(name),
                 // Stats that are there when a log is opened are of a process that was killed.
                 None if name == STATS || name.strip_suffix(TMP).is_some_and(is_made_by_rename) => names.temporary.push(name),
-                None if name == LOCK || name == DAMAGED => {}
+                None if name == LOCK || name == DAMAGED || reserve::NAMES.contains(&name.as_str()) => {}
                 None => names.others.push(name),
             }
         }
@@ -176,12 +173,13 @@ impl Dir {
 
     /// Makes a file that is this process's alone, for the users that the log is for. What has its name is removed.
     pub(crate) fn create_anew(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        self.remove_leftover(name)?;
+        self.remove_if_there(name)?;
         self.handle.create_like(name, IDENTITY)
     }
 
-    fn remove_leftover(&self, tmp: &str) -> io::Result<()> {
-        match self.handle.remove(tmp) {
+    /// Removes a file, if there is one of that name.
+    pub(crate) fn remove_if_there(&self, name: &str) -> io::Result<()> {
+        match self.handle.remove(name) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
@@ -218,7 +216,7 @@ impl Dir {
         let made = (|| -> io::Result<Box<dyn DiskFile>> {
             let file = match stuff {
                 Stuff::Segment(old) => {
-                    self.remove_leftover(&tmp)?;
+                    self.remove_if_there(&tmp)?;
                     self.handle.rename(&segment_name(old), &tmp)?;
                     // Durable first: or a crash could leave the new header under the old name.
                     if !bug::is(Bug::RecycleInPlace) {
@@ -227,7 +225,7 @@ impl Dir {
                     self.handle.open(&tmp, Access::Write)?
                 }
                 Stuff::Reserve(name) => {
-                    self.remove_leftover(&tmp)?;
+                    self.remove_if_there(&tmp)?;
                     self.handle.rename(name, &tmp)?;
                     let file = self.handle.open(&tmp, Access::Write)?;
                     // Whatever was in it, of this epoch too, is gone; its space is not.
@@ -378,6 +376,8 @@ pub(crate) enum Fill {
     Step,
     /// Not at all: somebody waits for the segment, or it is not worth it.
     Stop,
+    /// The segment is not wanted any more: nothing is left of it.
+    Abandon,
 }
 
 /// All of it, as fast as it goes: nothing else uses the log.
@@ -394,7 +394,12 @@ fn fill(file: &dyn DiskFile, bytes: Range<u64>, reserved: bool, pace: &dyn Fn(f3
     let pace = if without(Choice::PacedFill) { &at_once } else { pace };
     let zeros = FrameBuf::zeroed((bytes.end - bytes.start).min(FILL_STEP as u64) as usize);
     let mut at = bytes.start;
-    while at < bytes.end && !(pace(at as f32 / bytes.end as f32) == Fill::Stop && reserved) {
+    while at < bytes.end {
+        match pace(at as f32 / bytes.end as f32) {
+            Fill::Stop if reserved => break,
+            Fill::Abandon => return Err(io::ErrorKind::Interrupted.into()),
+            Fill::Step | Fill::Stop => {}
+        }
         let step = (bytes.end - at).min(zeros.len() as u64);
         disk::write_all(&mut [io::IoSlice::new(&zeros[..step as usize])], at, |bufs, at| file.write_through_at(bufs, at))?;
         at += step;

@@ -111,6 +111,8 @@ pub struct Stats {
     pub segments: u64,
     /// Segments prepared for it now.
     pub segments_prepared: u64,
+    /// Segments that were dropped, and are not used again or removed yet.
+    pub segments_dropped: u64,
     /// The first LSN.
     pub start_lsn: Lsn,
     /// The last LSN appended.

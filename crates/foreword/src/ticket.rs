@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::commit::Shared;
+use crate::commit::{Goal, Shared};
 use crate::{Lsn, Result};
 
 /// A future that completes when a record (or batch) is durable, with its first LSN. Works on any executor.
@@ -40,15 +40,14 @@ use crate::{Lsn, Result};
 pub struct Commit {
     shared: Arc<Shared>,
     first: Lsn,
-    last: Lsn,
-    cuts: u64,
+    last: Goal,
     /// Under which its waker is kept.
     id: Option<u64>,
 }
 
 impl Commit {
-    pub(crate) fn new(shared: Arc<Shared>, first: Lsn, last: Lsn, cuts: u64) -> Commit {
-        Commit { shared, first, last, cuts, id: None }
+    pub(crate) fn new(shared: Arc<Shared>, first: Lsn, last: Goal) -> Commit {
+        Commit { shared, first, last, id: None }
     }
 
     /// The LSN of the record, or of the first of the batch: known before it is durable.
@@ -62,15 +61,15 @@ impl Future for Commit {
     type Output = Result<Lsn>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Lsn>> {
-        let Commit { shared, first, last, cuts, id } = &mut *self;
-        shared.poll_durable(*last, *cuts, id, cx.waker()).map(|done| done.map(|()| *first))
+        let Commit { shared, first, last, id } = &mut *self;
+        shared.poll_durable(*last, id, cx.waker()).map(|done| done.map(|()| *first))
     }
 }
 
 impl Drop for Commit {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.shared.forget(self.last, id);
+            self.shared.forget(self.last.lsn, id);
         }
     }
 }

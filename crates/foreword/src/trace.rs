@@ -1,7 +1,21 @@
-//! Events for operators, if the feature `tracing` is on; nothing at all if it is off.
+//! Events for operators, if the feature `tracing` is on; nothing at all if it is off. A subscriber is a stranger: no event under a lock.
 
 #[cfg(feature = "tracing")]
-pub(crate) use tracing::{debug, error, info, warn};
+mod on {
+    macro_rules! debug {
+        ($($event:tt)*) => { _ = $crate::strangers::run(|| tracing::debug!($($event)*)) };
+    }
+    macro_rules! info {
+        ($($event:tt)*) => { _ = $crate::strangers::run(|| tracing::info!($($event)*)) };
+    }
+    macro_rules! warning {
+        ($($event:tt)*) => { _ = $crate::strangers::run(|| tracing::warn!($($event)*)) };
+    }
+    macro_rules! error {
+        ($($event:tt)*) => { _ = $crate::strangers::run(|| tracing::error!($($event)*)) };
+    }
+    pub(crate) use {debug, error, info, warning as warn};
+}
 
 #[cfg(not(feature = "tracing"))]
 mod off {
@@ -20,3 +34,5 @@ mod off {
 }
 #[cfg(not(feature = "tracing"))]
 pub(crate) use off::*;
+#[cfg(feature = "tracing")]
+pub(crate) use on::*;

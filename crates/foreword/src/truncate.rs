@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::Waker;
 
 use crate::assemble::{Urgency, fresh_room};
 use crate::bug::{self, Bug};
@@ -12,7 +11,9 @@ use crate::fork::{self, Branch, Branched, Place};
 use crate::format::{self, CONTINUED, Control, Head, Kind, Position};
 use crate::reader::{Chain, Snapshot, Source, frame_at};
 use crate::recovery::Entry;
+use crate::remove::Dropped;
 use crate::segment::{Fill, Segment, Stuff, segment_name};
+use crate::strangers;
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, PoisonError};
 use crate::{Error, Lsn, Result};
@@ -27,7 +28,7 @@ struct Tip {
 struct Forked {
     place: Place,
     branched: Branched,
-    superseded: Vec<u64>,
+    superseded: Vec<Dropped>,
 }
 
 /// Why a cut was not made, the prepared segments that are left, and whether the log can be relied on still.
@@ -40,29 +41,29 @@ struct Failed {
 impl Shared {
     /// Puts the control state into the log, durably.
     pub(crate) fn mark<'a>(&'a self, mut state: Guard<'a>, urgency: Urgency) -> Result<()> {
-        let State { assembler, control, .. } = &mut *state;
-        if !assembler.mark(false, urgency, control) {
-            state = self.rotate(state)?;
-        }
-        // A MARK has no LSN of its own: the flight that takes it, and those before it, must land.
         loop {
+            let State { assembler, spares, control, .. } = &mut *state;
+            if assembler.mark(false, urgency, control) {
+                break;
+            }
+            // No room for it: the next segment's LINK says the same.
+            if let Some(spare) = spares.pop_front() {
+                assembler.rotate(spare, control);
+                self.rotated(&mut state);
+                break;
+            }
+            state = self.obtain(state, 1, urgency)?;
+        }
+        // It has no LSN of its own: the flight that takes it, and those before it, must land. It leaves at once, whatever is in the air.
+        let target = state.assembler.end().position;
+        state = self.fly(state, true);
+        while state.durable.position < target {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
-            if state.is_aloft() {
-                state = self.wait_changed(state);
-                continue;
-            }
-            let target = state.assembler.end().position;
-            state = self.fly(state, true);
-            while state.durable.position < target && state.failed.is_none() {
-                state = self.wait_changed(state);
-            }
-            return match &state.failed {
-                Some(error) => Err(error.clone()),
-                None => Ok(()),
-            };
+            state = self.wait_changed(state);
         }
+        Ok(())
     }
 
     /// As it was before a MARK for which there was no room.
@@ -102,6 +103,15 @@ impl Shared {
     }
 
     pub(crate) fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
+        let start = self.drop_front(before)?;
+        if !self.options.background {
+            self.remove_all();
+        }
+        Ok(start)
+    }
+
+    /// Moves the start, durably; what is not needed any more is left to be removed.
+    fn drop_front(&self, before: Lsn) -> Result<Lsn> {
         let _changing = self.one_at_a_time()?;
         let mut state = self.open_state()?;
         let last = state.assembler.next_lsn().prev();
@@ -128,13 +138,12 @@ impl Shared {
         let durable = state.durable.position;
         let goes_on = |next: &Entry| next.first_lsn <= start && Position::new(next.epoch, format::LINK_BLOCK) < durable;
         let dropped = chain.entries.windows(2).take_while(|pair| goes_on(&pair[1])).count();
-        let dropped: Vec<Entry> = chain.entries.drain(..dropped).collect();
+        state.dropped.extend(chain.entries.drain(..dropped).map(|entry| Dropped::from(&entry)));
         let front = chain.entries.first().map_or(0, |e| e.epoch);
         chain.waivers.retain(|w| w.to.epoch >= front);
         state.control.waivers.retain(|w| w.to.epoch >= front);
         self.set_chain(chain);
-        drop(state);
-        self.discard(&dropped)?;
+        self.kick.notify_all();
         Ok(start)
     }
 
@@ -144,14 +153,20 @@ impl Shared {
         // New appends wait, or it might never be quiet; and nothing else changes what the fork stands on. The lock is not held meanwhile.
         state.cutting = true;
         let superseded = self.cut_back(state, from);
-        self.lock().cutting = false;
+        let mut state = self.lock();
+        state.cutting = false;
+        let cut = superseded.map(|superseded| state.dropped.extend(superseded));
+        drop(state);
         self.changed.notify_all();
-        self.reuse(superseded?);
-        Ok(())
+        self.kick.notify_all();
+        if !self.options.background {
+            self.remove_all();
+        }
+        cut
     }
 
     /// Everything lands, then the log goes on in a fork (hazard 23): the segments that it supersedes.
-    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<Vec<u64>> {
+    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<Vec<Dropped>> {
         let quiet = |s: &State| s.assembler.is_empty() && s.flights.is_empty() && s.dirty.is_empty() && !s.preparing;
         while !quiet(&state) && !bug::is(Bug::CutInFlight) {
             state = if state.flights.is_empty() && !state.preparing { self.fly(state, true) } else { self.wait_changed(state) };
@@ -194,7 +209,7 @@ impl Shared {
         let wakers = std::mem::take(&mut state.wakers);
         self.wake_sleepers();
         drop(state);
-        wakers.into_values().for_each(Waker::wake);
+        strangers::wake(wakers.into_values());
         Ok(superseded)
     }
 
@@ -243,7 +258,7 @@ impl Shared {
         {
             segment.give_back(tip.end.block);
         }
-        let superseded = chain.entries.iter().map(|e| e.epoch).filter(|&e| e > place.at.epoch).collect();
+        let superseded = chain.entries.iter().filter(|e| e.epoch > place.at.epoch).map(Dropped::from).collect();
         Ok(Forked { place, branched, superseded })
     }
 
@@ -280,30 +295,6 @@ impl Shared {
             Head::Frame(header) => header.blocks(),
             _ => 0,
         })
-    }
-
-    /// Makes use of superseded segments: as the reserve, if it was taken, and as the next segment, if none is prepared. The others go.
-    fn reuse(&self, superseded: Vec<u64>) {
-        if superseded.is_empty() {
-            return;
-        }
-        let blocks = self.options.segment_blocks();
-        let Ok(names) = self.dir.names() else { return };
-        let mut removed = Vec::new();
-        for epoch in self.dir.keep_reserve(&names, blocks, superseded) {
-            let fits = self.dir.has_blocks(epoch, blocks);
-            let state = self.lock();
-            let wanted = state.spares.is_empty() && !state.preparing && state.failed.is_none();
-            if wanted && fits && epoch < state.assembler.next_epoch(&state.spares) {
-                let (state, recycled) = self.prepare_from(state, Some(epoch));
-                drop(state);
-                if recycled.is_ok() {
-                    continue;
-                }
-            }
-            removed.push(segment_name(epoch));
-        }
-        fork::clear_away(&self.dir, removed);
     }
 
     /// Removes all segments beyond the tip.

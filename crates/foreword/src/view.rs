@@ -282,7 +282,7 @@ impl Source for Shared {
     }
 
     fn wait(&self, beyond: Lsn, timeout: Option<Duration>) -> Result<bool> {
-        let deadline = timeout.map(|t| Instant::now() + t);
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         while self.limit_for_waiting(beyond)? <= beyond {
             if self.damage().is_some() {
                 return Ok(true); // The next read says so.

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
 use foreword::{Error, Iter, Log, Lsn, OnDamage, Options, SyncPolicy, VerifyReport, View, verify, verify_on};
 
+pub mod hooked;
+
 pub const BLOCK: usize = 4096;
 pub const SECTOR: usize = 512;
 pub const HEADER: u8 = 1;

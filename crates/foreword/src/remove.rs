@@ -1,0 +1,128 @@
+//! What becomes of segments that the log dropped: they are used again or removed, behind the call that dropped them.
+
+use std::time::{Duration, Instant};
+
+use crate::commit::{Guard, Shared, State};
+use crate::error::Doing;
+use crate::recovery::Entry;
+use crate::rotate::SPARES_KEPT;
+use crate::segment::segment_name;
+use crate::strangers;
+use crate::sync::atomic::Ordering;
+use crate::{Error, Result};
+
+/// After a segment could not be removed, or prepared, so long until it is tried again, however often somebody kicks (an append that needs one tries at once).
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// So many segments are removed before others may see the result.
+const BATCH: usize = 16;
+
+/// A segment that the log does not need any more. That it does not is durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dropped {
+    pub(crate) epoch: u64,
+    /// It may serve again: that has not failed yet.
+    pub(crate) recyclable: bool,
+    /// It could not be removed: when it is tried again.
+    retry_at: Option<Instant>,
+}
+
+impl Dropped {
+    /// A segment that is only to be removed.
+    pub(crate) fn useless(epoch: u64) -> Dropped {
+        Dropped { epoch, recyclable: false, retry_at: None }
+    }
+
+    fn is_due(&self, by: Instant) -> bool {
+        self.retry_at.is_none_or(|at| at <= by)
+    }
+}
+
+impl From<&Entry> for Dropped {
+    fn from(entry: &Entry) -> Dropped {
+        Dropped { epoch: entry.epoch, recyclable: true, retry_at: None }
+    }
+}
+
+impl Shared {
+    /// Does with all dropped segments what is to be done, and waits for whoever is at it; those that could not be removed are tried once more.
+    pub(crate) fn remove_all(&self) {
+        // Those that fail now are due later than this.
+        let by = Instant::now() + RETRY_AFTER;
+        let mut state = self.lock();
+        while state.removing > 0 || state.wants_removal(by) {
+            state = self.remove_some(state, by);
+        }
+    }
+
+    /// Uses a dropped segment again, or removes some; or waits for whoever is at it.
+    pub(crate) fn remove_some<'a>(&'a self, mut state: Guard<'a>, by: Instant) -> Guard<'a> {
+        if state.removing > 0 {
+            return self.wait_changed(state);
+        }
+        if state.spares.len() < self.spares_kept() && !state.preparing && state.dropped.iter().any(|d| d.recyclable) {
+            return self.prepare_next(state).0;
+        }
+        let (due, later): (Vec<_>, _) = state.dropped.drain(..).partition(|d| d.is_due(by));
+        let (batch, rest) = due.split_at(due.len().min(BATCH));
+        state.dropped = rest.iter().copied().chain(later).collect();
+        state.removing = batch.len();
+        drop(state);
+        let failed = self.remove_files(batch);
+        if let Some((_, error)) = failed.first() {
+            self.report(error);
+        }
+        let mut state = self.lock();
+        let removed = batch.len() - failed.len();
+        self.counters.removed.fetch_add(removed as u64, Ordering::Relaxed);
+        state.removing = 0;
+        let retry_at = Some(Instant::now() + RETRY_AFTER);
+        state.dropped.extend(failed.iter().map(|(epoch, _)| Dropped { retry_at, ..Dropped::useless(*epoch) }));
+        if removed > 0 {
+            state.freed += 1;
+            (state.prepare_again, state.no_space) = (None, None);
+        }
+        self.changed.notify_all();
+        self.kick.notify_all();
+        state
+    }
+
+    /// Those that could not be removed, with the reason.
+    fn remove_files(&self, batch: &[Dropped]) -> Vec<(u64, Error)> {
+        let remove = |epoch: u64| -> Option<(u64, Error)> {
+            let (name, path) = (segment_name(epoch), self.dir.segment(epoch));
+            let removed =
+                strangers::attempt("remove the file", &path, || self.dir.remove_if_there(&name).doing("remove the file", &path));
+            removed.err().map(|error| (epoch, error))
+        };
+        let blocks = self.options.segment_blocks();
+        let keep_reserve = |epochs| strangers::attempt("keep room", &self.dir.path, || Ok(self.dir.keep_reserve(blocks, epochs)));
+        let epochs: Vec<u64> = batch.iter().map(|dropped| dropped.epoch).collect();
+        let epochs = keep_reserve(epochs.clone()).unwrap_or(epochs);
+        let failed = epochs.into_iter().filter_map(remove).collect();
+        // Now there is room for what of the reserve was used.
+        let _ = keep_reserve(Vec::new());
+        // That frees their space. If it fails, they are found and removed again by the next opening.
+        let synced: Result<()> = strangers::attempt("sync the directory", &self.dir.path, || self.dir.sync());
+        if let Err(error) = synced {
+            self.report(&error);
+        }
+        failed
+    }
+
+    /// How many prepared segments are kept of those that come back.
+    pub(crate) fn spares_kept(&self) -> usize {
+        SPARES_KEPT.max(self.options.spare_segments)
+    }
+}
+
+impl State {
+    /// Whether something is to be done about dropped segments by a time: at least one that is to be removed is due, or may serve again.
+    pub(crate) fn wants_removal(&self, by: Instant) -> bool {
+        self.removing == 0 && self.dropped.iter().any(|d| d.is_due(by))
+    }
+
+    /// When a removal that failed is tried again.
+    pub(crate) fn remove_again(&self) -> Option<Instant> {
+        self.dropped.iter().filter_map(|d| d.retry_at).min()
+    }
+}

@@ -1,0 +1,33 @@
+//! Runs code that is not ours: wakers, the hook for errors, subscribers of events, recorders of metrics, the disk. It runs under no lock, for it may
+//! use the log, or take its time. A panic in it ends here: in the disk's code it is an error, in any other it harms nobody.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::{Error, Result};
+
+/// Whether it came to its end.
+pub(crate) fn run(work: impl FnOnce()) -> bool {
+    let ended = catch_unwind(AssertUnwindSafe(work));
+    // What was thrown is a stranger's, too, and may panic when it is dropped.
+    ended.map_err(|thrown| catch_unwind(AssertUnwindSafe(|| drop(thrown))).map_err(std::mem::forget)).is_ok()
+}
+
+pub(crate) fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        run(|| waker.wake());
+    }
+}
+
+/// Something that asks the disk: if that panics, it is an error.
+pub(crate) fn attempt<T>(doing: &'static str, path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut result = None;
+    run(|| result = Some(work()));
+    result.unwrap_or_else(|| {
+        let source = Arc::new(io::Error::other("a panic meanwhile"));
+        Err(Error::Io { doing, path: path.to_owned(), source })
+    })
+}

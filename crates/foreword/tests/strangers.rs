@@ -1,0 +1,340 @@
+//! Code that is not ours, which a log runs: wakers, the hook for errors, `AsRef`, the disk. Whatever it does, no call hangs, and no record is lost.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use common::hooked::*;
+use common::*;
+use foreword::{Commit, Error, Log, Lsn, Options, SyncPolicy};
+
+fn options() -> Options {
+    Options::new().segment_bytes(1 << 20).sync(SyncPolicy::manual())
+}
+
+/// Does as it is told when it wakes, and when it is dropped.
+struct Does(Mutex<Option<Box<dyn FnOnce() + Send>>>, Option<Box<dyn Fn() + Send + Sync>>);
+
+impl Does {
+    fn on_wake(work: impl FnOnce() + Send + 'static) -> Waker {
+        Arc::new(Does(Mutex::new(Some(Box::new(work))), None)).into()
+    }
+
+    fn on_drop(work: impl Fn() + Send + Sync + 'static) -> Waker {
+        Arc::new(Does(Mutex::new(None), Some(Box::new(work)))).into()
+    }
+}
+
+impl Wake for Does {
+    fn wake(self: Arc<Self>) {
+        let work = self.0.lock().unwrap().take();
+        if let Some(work) = work {
+            work();
+        }
+    }
+}
+
+impl Drop for Does {
+    fn drop(&mut self) {
+        if let Some(work) = &self.1 {
+            work();
+        }
+    }
+}
+
+fn poll(commit: &mut Commit, waker: &Waker) -> Poll<foreword::Result<Lsn>> {
+    Pin::new(commit).poll(&mut Context::from_waker(waker))
+}
+
+/// Waits for a future as an executor does: it is woken, or it never ends.
+#[track_caller]
+fn completes(mut commit: Commit) -> foreword::Result<Lsn> {
+    within(move || {
+        struct Unpark(thread::Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        loop {
+            if let Poll::Ready(result) = poll(&mut commit, &waker) {
+                return result;
+            }
+            thread::park();
+        }
+    })
+}
+
+#[test]
+fn a_waker_that_panics_harms_nobody() {
+    let log = options().disk(Arc::new(MemDisk::default())).open(MEM).unwrap();
+    for _ in 0..2 {
+        let woken = Arc::new(AtomicBool::new(false));
+        let wakes = woken.clone();
+        let mut commits = [log.commit_async(b"one").unwrap(), log.commit_async(b"two").unwrap()];
+        assert!(poll(&mut commits[0], &Does::on_wake(|| panic!("a waker panics"))).is_pending());
+        let _ = poll(&mut commits[1], &Does::on_wake(move || wakes.store(true, SeqCst)));
+        until("the other is woken", || woken.load(SeqCst) || log.durable_lsn() >= commits[1].lsn());
+        // The threads of the log are alive.
+        completes(log.commit_async(b"three").unwrap()).unwrap();
+    }
+    log.close().unwrap();
+}
+
+#[test]
+fn a_waker_that_panics_on_the_thread_of_a_committer_harms_neither_it_nor_others() {
+    let log = options().background(false).disk(Arc::new(MemDisk::default())).open(MEM).unwrap();
+    let woken = Arc::new(AtomicBool::new(false));
+    let wakes = woken.clone();
+    let mut commits = [log.commit_async(b"one").unwrap(), log.commit_async(b"two").unwrap()];
+    assert!(poll(&mut commits[0], &Does::on_wake(|| panic!("a waker panics"))).is_pending());
+    assert!(poll(&mut commits[1], &Does::on_wake(move || wakes.store(true, SeqCst))).is_pending());
+    assert_eq!(log.commit(b"three").unwrap(), Lsn(3));
+    assert!(woken.load(SeqCst));
+    log.close().unwrap();
+}
+
+/// Everything that a log runs may ask the log, or it runs under a lock.
+#[test]
+fn wakers_may_use_the_log_when_they_wake_and_when_they_are_dropped() {
+    within(|| {
+        let log = Arc::new(options().background(false).disk(Arc::new(MemDisk::default())).open(MEM).unwrap());
+        let uses = Arc::new(AtomicUsize::new(0));
+        let user = || {
+            let (log, uses) = (log.clone(), uses.clone());
+            move || {
+                let _ = log.stats();
+                uses.fetch_add(1, SeqCst);
+            }
+        };
+        let mut commit = log.commit_async(b"one").unwrap();
+        for _ in 0..3 {
+            assert!(poll(&mut commit, &Does::on_drop(user())).is_pending(), "each takes the place of the one before");
+        }
+        assert!(poll(&mut commit, &Does::on_wake(user())).is_pending());
+        log.sync().unwrap();
+        let mut commit = log.commit_async(b"two").unwrap();
+        assert!(poll(&mut commit, &Does::on_drop(user())).is_pending());
+        drop(commit);
+        assert_eq!(uses.load(SeqCst), 5);
+    });
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_by_a_waker() {
+    let disk = MemDisk::default();
+    let log = Arc::new(options().disk(Arc::new(disk.clone())).open(MEM).unwrap());
+    let mut commit = log.commit_async(b"one").unwrap();
+    let (dropped, drops) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Some(log))));
+    let (done, last) = (dropped.clone(), drops.clone());
+    let waker = Does::on_wake(move || {
+        drop(last.lock().unwrap().take());
+        done.store(true, SeqCst);
+    });
+    if poll(&mut commit, &waker).is_ready() {
+        return; // The policy was faster; that it is so each time is excluded by the other tests.
+    }
+    until("the log is dropped", || dropped.load(SeqCst));
+    // It is closed, and another may open it.
+    let log = options().disk(Arc::new(disk)).open(MEM).unwrap();
+    assert_eq!((log.recovery().verdict.name(), log.last_lsn()), ("clean", Lsn(1)));
+}
+
+#[test]
+fn the_hook_for_errors_may_use_the_log_and_may_panic() {
+    let failing = Arc::new(AtomicBool::new(false));
+    let fails = failing.clone();
+    let disk = hooked(MemDisk::default(), move |op, _| match op {
+        Op::WriteDurable | Op::Sync if fails.load(SeqCst) => Err(io::Error::other("broken")),
+        _ => Ok(()),
+    });
+    let asks = Arc::new(OnceLock::<Weak<Log>>::new());
+    let (log, heard) = (asks.clone(), Arc::new(AtomicUsize::new(0)));
+    let hears = heard.clone();
+    let options = options().disk(disk).on_error(move |_| {
+        hears.fetch_add(1, SeqCst);
+        if let Some(log) = log.get().and_then(Weak::upgrade) {
+            let _ = log.stats();
+        }
+        panic!("the hook panics");
+    });
+    let log = Arc::new(options.open(MEM).unwrap());
+    asks.set(Arc::downgrade(&log)).unwrap();
+    failing.store(true, SeqCst);
+    assert!(matches!(completes(log.commit_async(b"one").unwrap()), Err(Error::Poisoned(_))));
+    until("the hook is told", || heard.load(SeqCst) > 0);
+    assert!(matches!(log.append(b"two"), Err(Error::Poisoned(_))));
+    // Dropped without `close`, it tells again; a panic of the hook is not the owner's.
+    within(move || drop(log));
+    assert_eq!(heard.load(SeqCst), 2);
+}
+
+/// Answers differently the second time.
+struct Fickle(Cell<usize>);
+
+impl AsRef<[u8]> for Fickle {
+    fn as_ref(&self) -> &[u8] {
+        let times = self.0.get();
+        self.0.set(times + 1);
+        [&b"the first answer"[..], b"another", b"a third that is much longer than the others were"][times.min(2)]
+    }
+}
+
+#[test]
+fn each_slice_of_a_batch_is_taken_once() {
+    let disk = MemDisk::default();
+    let log = small().disk(Arc::new(disk.clone())).open(MEM).unwrap();
+    for size in [1, 3, 100] {
+        let batch: Vec<_> = (0..size).map(|_| Fickle(Cell::new(0))).collect();
+        log.commit_batch(&batch).unwrap();
+        assert!(batch.iter().all(|fickle| fickle.0.get() == 1));
+    }
+    log.commit(b"the end").unwrap();
+    log.close().unwrap();
+    let (records, error) = collect(disk.view().iter(Lsn::ZERO));
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(records.len(), 105);
+    assert!(records[..104].iter().all(|(_, data)| data == b"the first answer"));
+}
+
+struct Asks(Arc<Log>);
+
+impl AsRef<[u8]> for Asks {
+    fn as_ref(&self) -> &[u8] {
+        let _ = self.0.stats();
+        b"a record"
+    }
+}
+
+#[test]
+fn a_record_may_ask_the_log_for_its_bytes() {
+    within(|| {
+        let log = Arc::new(small().disk(Arc::new(MemDisk::default())).open(MEM).unwrap());
+        log.commit_batch(&[Asks(log.clone()), Asks(log.clone())]).unwrap();
+    });
+}
+
+#[test]
+fn a_disk_that_panics_once_while_a_segment_is_prepared_stops_nothing() {
+    for background in [true, false] {
+        for panicking in [Op::Allocate, Op::Zero, Op::Rename, Op::SyncDir] {
+            let armed = Arc::new(AtomicBool::new(false));
+            let arms = armed.clone();
+            let disk = hooked(MemDisk::default(), move |op, _| {
+                assert!(op != panicking || !arms.swap(false, SeqCst), "the disk panics");
+                Ok(())
+            });
+            let log = options().background(background).disk(disk).open(MEM).unwrap();
+            armed.store(true, SeqCst);
+            let (log, errors) = within(move || {
+                // (An append that prepares the segment that it needs hears of the panic.)
+                let errors = (0..300).filter(|_| log.append(&[7; 10_000]).is_err()).count();
+                log.sync().unwrap();
+                (log, errors)
+            });
+            assert!(errors <= 1, "{panicking:?}: {errors} errors");
+            assert!(background || panicking == Op::Zero || !armed.load(SeqCst), "{panicking:?}");
+            log.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_panics_while_it_writes_poisons_the_log() {
+    for background in [true, false] {
+        let armed = Arc::new(AtomicBool::new(false));
+        let arms = armed.clone();
+        let disk = hooked(MemDisk::default(), move |op, _| {
+            assert!(op != Op::WriteDurable || !arms.swap(false, SeqCst), "the disk panics");
+            Ok(())
+        });
+        let log = options().background(background).disk(disk).on_error(|_| {}).open(MEM).unwrap();
+        log.commit(b"one").unwrap();
+        armed.store(true, SeqCst);
+        let commit = log.commit_async(b"two").unwrap();
+        if background {
+            assert!(matches!(completes(commit), Err(Error::Poisoned(_))));
+        } else {
+            assert!(matches!(log.sync(), Err(Error::Poisoned(_))));
+        }
+        assert!(matches!(log.commit(b"three"), Err(Error::Poisoned(_))));
+        assert!(matches!(within(move || log.close()), Err(Error::Poisoned(_))));
+    }
+}
+
+/// A disk that asks the log each time it is asked something: if that is under a lock, nothing goes on.
+#[test]
+fn the_disk_is_asked_under_no_lock() {
+    for background in [true, false] {
+        let asks = Arc::new(OnceLock::<Weak<Log>>::new());
+        let (log, asked) = (asks.clone(), Arc::new(AtomicUsize::new(0)));
+        let counts = asked.clone();
+        let disk = hooked(MemDisk::default(), move |_, _| {
+            if let Some(log) = log.get().and_then(Weak::upgrade) {
+                let _ = (log.stats(), log.start_lsn(), log.holds());
+                counts.fetch_add(1, SeqCst);
+                // It must not be this thread that drops it last.
+                assert!(Arc::strong_count(&log) > 1);
+            }
+            Ok(())
+        });
+        let log = Arc::new(options().segment_bytes(64 << 10).background(background).disk(disk).open(MEM).unwrap());
+        asks.set(Arc::downgrade(&log)).unwrap();
+        let acting = log.clone();
+        within(move || {
+            for i in 1..=300 {
+                let lsn = acting.append(&[7; 3000]).unwrap();
+                if i % 10 == 0 {
+                    acting.sync().unwrap();
+                    acting.get(lsn).unwrap();
+                }
+                if i % 50 == 0 {
+                    acting.append(&[8; 500_000]).unwrap();
+                    acting.write().unwrap();
+                    acting.hold("held", Lsn(lsn.0 - 20)).unwrap();
+                    acting.truncate_front(lsn).unwrap();
+                }
+            }
+            acting.release("held").unwrap();
+            acting.truncate_front(acting.last_lsn()).unwrap();
+        });
+        assert!(asked.load(SeqCst) > 500, "{asked:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The default hook writes to standard error, which need not take it.
+#[cfg(target_os = "linux")]
+#[test]
+fn standard_error_may_be_full() {
+    const CHILD: &str = "FOREWORD_TEST_FULL_STDERR";
+    if std::env::var_os(CHILD).is_some() {
+        let failing = Arc::new(AtomicBool::new(false));
+        let fails = failing.clone();
+        let disk = hooked(MemDisk::default(), move |op, _| match op {
+            Op::WriteDurable | Op::Sync if fails.load(SeqCst) => Err(io::Error::other("broken")),
+            _ => Ok(()),
+        });
+        let log = options().disk(disk).open(MEM).unwrap();
+        failing.store(true, SeqCst);
+        log.append(b"one").unwrap();
+        drop(log); // Tells of the error.
+        std::process::exit(42);
+    }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "standard_error_may_be_full", "--nocapture"]).env(CHILD, "1");
+    let status = child.stdout(Stdio::null()).stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(42), "the drop panicked");
+}
