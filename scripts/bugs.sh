@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Checks the checks: builds the library with its deliberate bugs, switches them on one by one, and shows by which part of the suite each is
 # caught. Fails if one is not.
-set -euo pipefail
-cd "$(dirname "$0")/.."
+#
+#   scripts/bugs.sh
+source "$(dirname "$0")/common.sh"
 # Those that need several threads. (It has a build of its own.)
 scripts/shuttle.sh --self-check
 
-export RUSTFLAGS="--cfg foreword_bug" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/bug"
+export RUSTFLAGS="--cfg foreword_bug" CARGO_TARGET_DIR="$target/bug"
 # A test shows bugs, and nothing without one.
 shows() {
     local what="$1" package="$2" test="$3"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks that the libraries compile for the other operating systems. A target that cannot be installed here is skipped, and said so.
-set -euo pipefail
-cd "$(dirname "$0")/.."
+#
+#   scripts/check-targets.sh
+source "$(dirname "$0")/common.sh"
 host="$(rustc -vV | sed -n 's/^host: //p')"
 for target in x86_64-unknown-linux-gnu aarch64-apple-darwin x86_64-pc-windows-gnu; do
     if [ "$target" = "$host" ]; then

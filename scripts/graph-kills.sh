@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # Loads the whole package dependency graph of Debian into the graph example, killing it (SIGKILL) at random moments, and checks what
 # came out of it: the edges are the input's, each once, and a shortest path is one. Needs apt-cache and python3.
-# Usage: scripts/graph-kills.sh [SEED]
-set -euo pipefail
-cd "$(dirname "$0")/.."
+#
+#   scripts/graph-kills.sh [SEED]    when it is killed (1)
+source "$(dirname "$0")/common.sh"
 RANDOM=${1:-1}
-target=${CARGO_TARGET_DIR:-target}
 cargo build --quiet --release -p foreword-pages --example graph
 graph=$target/release/examples/graph
 dir=$(mktemp -d)

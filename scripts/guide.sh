@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
-# The guide (guide/, an mdBook).
+# The guide (guide/, an mdBook): builds it, measures for it, checks its exercises.
 #
 #   scripts/guide.sh            build it into guide/book (installs mdBook with cargo, if there is none)
 #   scripts/guide.sh measure    measure anew what its chapters show of times: guide/output/measured, and the curve of group commit. A minute, on an idle machine;
 #                               GUIDE_DISK=DIR says on which disk (default: where the repository is); --anyway goes on with a busy machine, and the page says so
 #   scripts/guide.sh exercises  check that the solutions pass the exercises' tests, and that each test fails on the unsolved exercise
-set -euo pipefail
-cd "$(dirname "$0")/.."
-target=${CARGO_TARGET_DIR:-target}
+source "$(dirname "$0")/common.sh"
 
 build() {
     if ! command -v mdbook >/dev/null; then
@@ -48,8 +46,10 @@ graph() { # loads a graph, is killed, and goes on
 }
 
 exercises() {
-    cargo test --quiet --locked -p foreword-guide --features solutions --test 'e*'
-    said=$(timeout 300 cargo test --locked -p foreword-guide --no-fail-fast --test 'e*' -- --ignored 2>&1 || true)
+    # (As part of the workspace: what its tests have built serves here, too.)
+    local all="--workspace --locked --test e[1-8]_*"
+    cargo test --quiet --features foreword-guide/solutions $all
+    said=$(timeout 300 cargo test --no-fail-fast $all -- --ignored 2>&1 || true)
     tests=$(grep -c 'cfg_attr(not(feature = "solutions"), ignore' guide/tests/e*.rs | awk -F: '{ n += $2 } END { print n }')
     red=$(grep -c '^test .* FAILED$' <<<"$said" || true)
     if [ "$red" -ne "$tests" ] || [ "$tests" -eq 0 ] || grep -q '^test .* ok$' <<<"$said"; then
@@ -64,5 +64,5 @@ command=${1:-build}
 shift || true
 case $command in
     build | measure | exercises) "$command" "$@" ;;
-    *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) usage "unknown command $command" ;;
 esac

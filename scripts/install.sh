@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Installs the command, its manual pages and its completions for bash, zsh and fish: scripts/install.sh [PREFIX], by default ~/.local.
-# Needs Rust. Whatever is there already is replaced; `scripts/install.sh --uninstall [PREFIX]` removes it again.
-set -euo pipefail
-cd "$(dirname "$0")/.."
+# Installs the command, its manual pages and its completions for bash, zsh and fish. Needs Rust. Whatever is there already is replaced.
+#
+#   scripts/install.sh [PREFIX]                into PREFIX (~/.local)
+#   scripts/install.sh --uninstall [PREFIX]    removes it again
+source "$(dirname "$0")/common.sh"
 uninstall=
 if [ "${1-}" = --uninstall ]; then
     uninstall=1
     shift
 fi
-prefix=${1-$HOME/.local}
+case ${1-} in -*) usage "unknown argument $1" ;; esac
+prefix=$(cd "$from" && realpath -m "${1-$HOME/.local}")
 man=$prefix/share/man/man1
 bash=$prefix/share/bash-completion/completions/foreword
 zsh=$prefix/share/zsh/site-functions/_foreword

@@ -4,11 +4,10 @@
 #   scripts/power-failure.sh                 1,200 states each of ext4, XFS and Btrfs
 #   scripts/power-failure.sh --short         50 states of ext4: a quick look
 #   scripts/power-failure.sh --self-check    a lying disk, and deliberate bugs of the log: each must be reported
-#   scripts/power-failure.sh ARGUMENT...     as given: see --help
+#   scripts/power-failure.sh ARGUMENT...     as given: see `cargo run -p foreword-power -- run --help`
 #
 # The exit status is 0 if all held, 1 if anything was lost or false, 2 if it cannot run here. Whatever happens (Ctrl-C, too), nothing stays mounted.
-set -euo pipefail
-cd "$(dirname "$0")/.."
+source "$(dirname "$0")/common.sh"
 
 cannot() {
     echo "cannot run here: $1" >&2
@@ -76,7 +75,6 @@ must_report() {
     [ "$status" = 1 ] || { echo "FAILED: $what was not reported (exit status $status)"; missed=1; }
 }
 
-target=${CARGO_TARGET_DIR:-target}
 case "${1:-}" in
 --short)
     build

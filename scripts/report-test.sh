@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Opens the reports of `foreword doctor` and `foreword bench` in a browser (Chromium, headless): no error, nothing fetched, every plot has its data, and nothing overlaps;
-# on a desk, on a phone, in the dark. With a directory as argument, pictures of them are left there, and a PDF as printed.
-# Installs Chromium with apt-get if there is none. About a minute.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-pictures=${1:-}
+# on a desk, on a phone, in the dark. Installs Chromium with apt-get if there is none. About a minute.
+#
+#   scripts/report-test.sh [PICTURES]    leaves pictures of them in that directory, and a PDF as printed
+source "$(dirname "$0")/common.sh"
+case ${1-} in -*) usage "unknown argument $1" ;; esac
+pictures=${1:+$(realpath -m "$from/$1")}
 if ! command -v chromium >/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null
@@ -19,7 +20,7 @@ browse() { # what the browser does, e.g. --dump-dom URL
 }
 
 cargo build --quiet --locked -p foreword-cli
-foreword="${CARGO_TARGET_DIR:-target}/debug/foreword"
+foreword="$target/debug/foreword"
 mkdir "$work/disk"
 "$foreword" doctor "$work/disk" --for 500ms --anyway --html "$work/doctor.html" >/dev/null
 "$foreword" bench "$work/disk" --for 100ms --rounds 2 --threads 1,2,16 --records 128,16K --segment-size 4M --open-loop auto --anyway \

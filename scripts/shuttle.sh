@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # Explores thread schedules of the commit path.
 #
-#   shuttle.sh [SCHEDULES]     so many schedules of each scenario (500)
-#   shuttle.sh --self-check    the same with deliberate bugs: each must be caught, each scenario must catch one; prints bug -> scenarios
-set -euo pipefail
-cd "$(dirname "$0")/.."
+#   scripts/shuttle.sh [SCHEDULES]     so many schedules of each scenario (500)
+#   scripts/shuttle.sh --self-check    the same with deliberate bugs: each must be caught, each scenario must catch one; prints bug -> scenarios
+source "$(dirname "$0")/common.sh"
 job="${1:-500}"
-export RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/shuttle"
+export RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR="$target/shuttle"
 if [ "$job" != --self-check ]; then
     SHUTTLE_SCHEDULES="$job" exec cargo test -p foreword-sim --test shuttle --release "${@:2}"
 fi

@@ -6,6 +6,19 @@ pub(crate) const PAGE: usize = 4096;
 
 type Page = [u8; PAGE];
 
+thread_local! {
+    static ZEROS: Arc<Page> = Arc::new([0; PAGE]);
+}
+
+fn zeros() -> Arc<Page> {
+    ZEROS.with(Arc::clone)
+}
+
+/// A page with these bytes; a log writes zeros ahead, so that most have none of their own.
+fn shared(page: &Page) -> Arc<Page> {
+    if *page == [0; PAGE] { zeros() } else { Arc::new(*page) }
+}
+
 #[derive(Clone, Default)]
 pub(crate) struct Content {
     /// `None` is a hole.
@@ -48,9 +61,15 @@ impl Content {
             self.set_len(end);
         }
         for (at, range) in pieces(offset, data.len(), PAGE) {
-            let page = self.pages[at as usize / PAGE].get_or_insert_with(|| Arc::new([0; PAGE]));
+            let page = &mut self.pages[at as usize / PAGE];
             let part = &data[range];
-            Arc::make_mut(page)[at as usize % PAGE..][..part.len()].copy_from_slice(part);
+            match <&Page>::try_from(part) {
+                Ok(whole) => *page = Some(shared(whole)),
+                Err(_) => {
+                    let page = Arc::make_mut(page.get_or_insert_with(zeros));
+                    page[at as usize % PAGE..][..part.len()].copy_from_slice(part);
+                }
+            }
         }
     }
 
@@ -61,16 +80,19 @@ impl Content {
     }
 
     pub(crate) fn equals(&self, offset: u64, data: &[u8]) -> bool {
-        let mut there = vec![0; data.len()];
-        self.read(offset, &mut there);
-        there == data
+        let mut there = [0; PAGE];
+        pieces(offset, data.len(), PAGE).all(|(at, range)| {
+            let there = &mut there[..range.len()];
+            there.fill(0); // What lies behind the end.
+            self.read(at, there);
+            *there == data[range]
+        })
     }
 
     /// Fills the holes with zeros.
     pub(crate) fn allocate(&mut self) {
-        let zeros = Arc::new([0; PAGE]);
         for page in &mut self.pages {
-            page.get_or_insert_with(|| zeros.clone());
+            page.get_or_insert_with(zeros);
         }
     }
 

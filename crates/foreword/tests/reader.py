@@ -4,9 +4,9 @@
 Written from docs/FORMAT.md alone, without a look at the Rust code. The tests run it on the
 directories they make, to hold the library to the document: where the two disagree, one is wrong.
 
-    python3 reader.py DIR          (no writer may be alive)
+    python3 reader.py DIR...       (no writer may be alive)
 
-Prints `<lsn> <hex>` (an empty record: `<lsn> -`) for each record that recovery would return, then
+Of each directory it prints `<lsn> <hex>` (an empty record: `<lsn> -`) for each record that recovery would return, then
 `verdict: NAME row=N at=EPOCH:BLOCK`: clean, unclosed, torn-tail or corruption, the row of the
 document's table, and the position X or that of the damage. It always walks the whole chain and
 checks every frame on it. Before a verdict of corruption come the records read before the damage.
@@ -543,13 +543,11 @@ def open_log(directory):
     return segments, "LOG" in names, identity
 
 
-def main():
-    if len(sys.argv) != 2 or not os.path.isdir(sys.argv[1]):
-        print("usage: reader.py DIR", file=sys.stderr)
-        return 1
+def read(path):
+    """What is to be printed of a directory."""
     reader = None
     try:
-        segments, has_log, identity = open_log(sys.argv[1])
+        segments, has_log, identity = open_log(path)
         reader = Reader(segments, has_log)
         name, row, at = reader.run() if segments else ("unclosed", 2, (0, 0))
         if identity:
@@ -558,7 +556,16 @@ def main():
         name, row, at = "corruption", damage.row, damage.at
     lines = ["%d %s" % (lsn, body.hex() or "-")
              for lsn, body in (reader.records if reader else []) if lsn >= reader.control.start]
-    print("\n".join(lines + ["verdict: %s row=%d at=%d:%d" % (name, row, *at)]))
+    return lines + ["verdict: %s row=%d at=%d:%d" % (name, row, *at)]
+
+
+def main():
+    dirs = sys.argv[1:]
+    if not dirs or not all(map(os.path.isdir, dirs)):
+        print("usage: reader.py DIR...", file=sys.stderr)
+        return 1
+    for path in dirs:
+        print("\n".join(read(path)))
     return 0
 
 

@@ -1,11 +1,12 @@
 //! Damage to what lies on the disk: each kind, in each place of several logs. It is reported, or costs nothing acknowledged.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use foreword::{Error, Log, Lsn, OnDamage};
 
 use super::exhaustive::{Failure, SEGMENT_BYTES};
-use super::model::{Checked, Model, ensure, violated};
+use super::model::{Checked, Model, Violation, ensure, violated};
 use super::runner::{DIR, Runner, Step, options, read_log};
 use crate::rng::{Rng, mix};
 use crate::{Choice, SECTOR, SimDisk};
@@ -35,6 +36,19 @@ pub struct DamageTally {
     pub refused: u64,
 }
 
+impl std::ops::Add for DamageTally {
+    type Output = DamageTally;
+
+    fn add(self, more: DamageTally) -> DamageTally {
+        DamageTally {
+            states: self.states + more.states,
+            reported: self.reported + more.reported,
+            repaired: self.repaired + more.repaired,
+            refused: self.refused + more.refused,
+        }
+    }
+}
+
 /// The logs that are damaged: steps, and whether the log is closed then.
 fn logs() -> Vec<(Vec<Step>, bool)> {
     let batch = Step::Batch(4, 2500, true);
@@ -48,23 +62,41 @@ fn logs() -> Vec<(Vec<Step>, bool)> {
     all.into_iter().flat_map(|steps| [(steps.clone(), false), (steps, true)]).collect()
 }
 
-/// Damages each of several logs in each sector of each file, and otherwise; checks what follows.
+/// Damages each of several logs in each sector of each file, and otherwise; checks what follows. On all processors.
 ///
 /// # Errors
 /// The first failure.
 pub fn damages(seed: u64) -> Result<DamageTally, Box<Failure>> {
-    let mut tally = DamageTally::default();
-    for (i, (steps, close)) in logs().iter().enumerate() {
-        let fail = |what: String, violation| {
-            let story = format!("{steps:?}, {}, {what}, seed {seed}", if *close { "closed" } else { "then the power fails" });
-            Box::new(Failure { violation, story })
-        };
-        let subject = Subject::make(steps, *close, mix(&[seed, i as u64])).map_err(|v| fail("no damage".into(), v))?;
-        for (path, damage) in subject.damages(mix(&[seed, i as u64])) {
-            subject.check(&path, &damage, &mut tally).map_err(|v| fail(format!("{damage:?} of {}", path.display()), v))?;
+    let logs = logs();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut tally = DamageTally::default();
+        for i in std::iter::repeat_with(|| next.fetch_add(1, Relaxed)).take_while(|&i| i < logs.len()) {
+            let (steps, close) = &logs[i];
+            damage(steps, *close, mix(&[seed, i as u64]), &mut tally).map_err(|(what, violation)| {
+                let how = if *close { "closed" } else { "then the power fails" };
+                Box::new(Failure { violation, story: format!("{steps:?}, {how}, {what}, seed {seed}") })
+            })?;
         }
+        Ok(tally)
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_fold(DamageTally::default(), |sum, worker| {
+            let tally = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(sum + tally)
+        })
+    })
+}
+
+/// One log, damaged in all ways: what was done, and what it violates.
+fn damage(steps: &[Step], close: bool, seed: u64, tally: &mut DamageTally) -> Result<(), (String, Violation)> {
+    let subject = Subject::make(steps, close, seed).map_err(|v| ("no damage".to_owned(), v))?;
+    for (path, damage) in subject.damages(seed) {
+        subject.check(&path, &damage, tally).map_err(|v| (format!("{damage:?} of {}", path.display()), v))?;
     }
-    Ok(tally)
+    Ok(())
 }
 
 struct Subject {

@@ -221,20 +221,25 @@ pub fn check_dir(dir: &Path) -> VerifyReport {
 pub fn ask_reader(dirs: &[PathBuf]) -> Option<Vec<ReaderSays>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader.py");
     let required = std::env::var_os("FOREWORD_REQUIRE_PYTHON").is_some_and(|v| v == "1");
-    let mut said = Vec::new();
-    for dir in dirs {
-        let output = match Command::new("python3").arg(&script).arg(dir).output() {
-            Ok(output) => output,
-            Err(e) if !required => {
-                eprintln!("SKIPPED: python3 cannot be run ({e}), so the independent reader was NOT asked");
-                return None;
-            }
-            Err(e) => panic!("FOREWORD_REQUIRE_PYTHON=1, and python3 cannot be run: {e}"),
-        };
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{}: {text}{}", dir.display(), String::from_utf8_lossy(&output.stderr));
-        said.push(ReaderSays::parse(&text));
+    let output = match Command::new("python3").arg(&script).args(dirs).output() {
+        Ok(output) => output,
+        Err(e) if !required => {
+            eprintln!("SKIPPED: python3 cannot be run ({e}), so the independent reader was NOT asked");
+            return None;
+        }
+        Err(e) => panic!("FOREWORD_REQUIRE_PYTHON=1, and python3 cannot be run: {e}"),
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{dirs:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    // The verdict is the last line of each.
+    let (mut said, mut one) = (Vec::new(), String::new());
+    for line in text.split_inclusive('\n') {
+        one += line;
+        if line.starts_with("verdict: ") {
+            said.push(ReaderSays::parse(&std::mem::take(&mut one)));
+        }
     }
+    assert_eq!(said.len(), dirs.len());
     Some(said)
 }
 

@@ -1,0 +1,18 @@
+# Sourced by the scripts beside it, first of all: strict mode, `--help` (the comment a script begins with), and the repository's root as the directory.
+# Paths that the caller gave are relative to $from. (It is the one file here that is not run.)
+set -euo pipefail
+case "${1-}" in
+    -h | --help)
+        sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+        exit
+        ;;
+esac
+from=$PWD
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-target}
+
+# Arguments that no script knows.
+usage() {
+    echo "$(basename "$0"): $1; see --help" >&2
+    exit 2
+}
