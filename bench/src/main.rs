@@ -1,6 +1,7 @@
 //! Foreword beside its peers and the raw disk, in one run. `foreword-bench help` says how.
 
 mod ablation;
+mod calls;
 mod cell;
 mod damage;
 mod doc;
@@ -24,7 +25,7 @@ use clap::Parser;
 /// Measures Foreword beside its peers and the raw disk.
 ///
 /// `run` measures, `honest` checks that nobody cheats, `doc` puts the tables into docs/PERFORMANCE.md. `damage` and `fail` are about failures: what comes back of a
-/// damaged log, and what a failed flush does.
+/// damaged log, and what a failed flush does. `calls` is about waiting: how long each call takes at worst.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 enum Command {
@@ -37,6 +38,7 @@ enum Command {
     Honest(honest::Args),
     Damage(damage::Args),
     Fail(fail::Args),
+    Calls(calls::Args),
     Doc(doc::Args),
     /// Tables of what was measured so far, and the page and summary again.
     Show {
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Honest(args) => args.run(),
         Command::Damage(args) => args.run(),
         Command::Fail(args) => args.run(),
+        Command::Calls(args) => args.run(),
         Command::Doc(args) => args.run(),
         Command::Show { run } => show(&run),
         Command::Peers => {

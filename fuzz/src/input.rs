@@ -46,7 +46,7 @@ fn decode(format: InputFormat, max: usize, input: &[u8], piece: usize) -> (Vec<V
 fn encode(format: OutputFormat, records: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (lsn, data) in (1..).zip(records) {
-        let written = format.write(RecordRef { lsn: Lsn(lsn), data }, &mut out);
+        let written = format.write(RecordRef { lsn: Lsn(lsn), data }, false, &mut out);
         assert!(written.is_ok(), "memory takes it: {written:?}");
     }
     out

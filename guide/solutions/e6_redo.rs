@@ -42,7 +42,7 @@ impl<F: PageFile> Accounts<F> {
     /// Those of the log.
     pub fn open(log: Log, file: F) -> Result<Accounts<F>> {
         let mut accounts = Accounts { log, file, pages: BTreeMap::new() };
-        for record in accounts.log.iter(Lsn::FIRST) {
+        for record in accounts.log.iter(Lsn::ZERO) {
             let record = record?;
             let Some((account, delta)) = decode(&record.data) else { continue };
             accounts.apply(account, delta, record.lsn);

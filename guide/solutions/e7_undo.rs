@@ -129,7 +129,7 @@ pub fn recover(log: &Log, cells: &mut Cells) -> Result<u64> {
 /// Repeats history: who has neither committed nor ended, and which of its updates is to be undone next.
 fn redo(log: &Log, cells: &mut Cells) -> Result<BTreeMap<u32, Lsn>> {
     let mut live = BTreeMap::new();
-    for record in log.iter(Lsn::FIRST) {
+    for record in log.iter(Lsn::ZERO) {
         let record = record?;
         let lsn = record.lsn;
         match Record::decode(&record.data) {

@@ -58,7 +58,7 @@ fn story(disk: &SimDisk) -> Cells {
 const AFTER: [(u32, i64); 2] = [(20, 6), (21, 1)];
 
 fn records(log: &Log) -> Vec<Record> {
-    log.iter(Lsn::FIRST).map(|record| Record::decode(&record.unwrap().data).unwrap()).collect()
+    log.iter(Lsn::ZERO).map(|record| Record::decode(&record.unwrap().data).unwrap()).collect()
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(crate) enum OutputFormat {
     /// The record's bytes as they are, and a newline
     #[value(alias = "lines")]
     Text,
-    /// {"lsn": 7, "data": "text"} on a line each, or {"lsn": 7, "hex": "00ff"} if it is no UTF-8
+    /// {"lsn": 7, "data": "text"} on a line each, or {"lsn": 7, "hex": "00ff"} if it is no UTF-8; with "unproven": true where nothing proves that it is durable
     Json,
     /// Two digits for each byte, on a line each
     Hex,
@@ -20,13 +20,14 @@ pub(crate) enum OutputFormat {
 }
 
 impl OutputFormat {
-    pub(crate) fn write(self, record: RecordRef<'_>, out: &mut impl Write) -> io::Result<()> {
+    /// `unproven`: nothing proves that the record is durable.
+    pub(crate) fn write(self, record: RecordRef<'_>, unproven: bool, out: &mut impl Write) -> io::Result<()> {
         match self {
             OutputFormat::Text => {
                 out.write_all(record.data)?;
                 out.write_all(b"\n")
             }
-            OutputFormat::Json => write_json(record, out),
+            OutputFormat::Json => write_json(record, unproven, out),
             OutputFormat::Hex => {
                 write_hex(record.data, out)?;
                 out.write_all(b"\n")
@@ -40,7 +41,7 @@ impl OutputFormat {
     }
 }
 
-fn write_json(record: RecordRef<'_>, out: &mut impl Write) -> io::Result<()> {
+fn write_json(record: RecordRef<'_>, unproven: bool, out: &mut impl Write) -> io::Result<()> {
     write!(out, "{{\"lsn\":{},", record.lsn)?;
     match std::str::from_utf8(record.data) {
         Ok(text) => {
@@ -53,7 +54,7 @@ fn write_json(record: RecordRef<'_>, out: &mut impl Write) -> io::Result<()> {
             out.write_all(b"\"")?;
         }
     }
-    out.write_all(b"}\n")
+    out.write_all(if unproven { b",\"unproven\":true}\n" } else { b"}\n" })
 }
 
 fn write_hex(bytes: &[u8], out: &mut impl Write) -> io::Result<()> {

@@ -71,6 +71,11 @@ pub(crate) fn damage(verdict: Option<&Verdict>) -> Option<&Damage> {
     }
 }
 
+/// That records may be in the page cache alone.
+pub(crate) fn unproven_from(first: Lsn) -> String {
+    format!("unproven from LSN {first} on: a power failure may take it, until the log is opened for writing")
+}
+
 /// LSNs from the first to the last, in words.
 pub(crate) fn range(first: Lsn, last: Lsn) -> String {
     match (last.0 + 1).saturating_sub(first.0) {

@@ -132,7 +132,7 @@ fn leb128(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 fn show_log(disk: &SimDisk, from: Lsn) -> Result<Lsn> {
-    let view = View::open_on(disk.handle(), format!("{DIR}/log"))?;
+    let view = View::open_on(disk.handle(), format!("{DIR}/log"))?.recoverable()?;
     for record in view.iter(from) {
         let record = record?;
         println!("  {:>3}  {}", record.lsn, describe(&record.data).ok_or("not a record of the store")?);

@@ -17,7 +17,7 @@ impl Store {
         let options = Options::new().segment_bytes(64 << 10).background(false).sync(SyncPolicy::manual());
         let log = options.on_error(|_| ()).disk(disk.handle()).open("/store")?;
         let mut counters = BTreeMap::new();
-        for record in log.iter(Lsn::FIRST) {
+        for record in log.iter(Lsn::ZERO) {
             *counters.entry(String::from_utf8_lossy(&record?.data).into_owned()).or_default() += 1;
         }
         Ok(Store { log, counters })

@@ -48,7 +48,7 @@ fn write_logged(disk: &SimDisk, balances: Balances) -> Result<()> {
 
 /// What the log says was to be is done, whether it was done before or not.
 fn recover(disk: &SimDisk) -> Result<()> {
-    for record in log(disk)?.iter(Lsn::FIRST) {
+    for record in log(disk)?.iter(Lsn::ZERO) {
         let record = record?.data;
         let balance = |at: usize| record[at..at + 8].try_into().map(u64::from_le_bytes);
         write(&*disk.handle(), [balance(0)?, balance(8)?])?;

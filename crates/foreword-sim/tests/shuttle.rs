@@ -19,6 +19,8 @@ use shuttle::thread;
 struct Memory {
     files: Arc<Mutex<BTreeMap<String, File>>>,
     healthy: Arc<AtomicI64>,
+    /// For how many segments there is room.
+    room: Arc<AtomicI64>,
 }
 
 type Bytes = Arc<Mutex<Vec<u8>>>;
@@ -31,7 +33,11 @@ struct File {
 
 impl Memory {
     fn new(healthy: i64) -> Memory {
-        Memory { files: Arc::default(), healthy: Arc::new(AtomicI64::new(healthy)) }
+        Memory { files: Arc::default(), healthy: Arc::new(AtomicI64::new(healthy)), room: Arc::new(AtomicI64::new(i64::MAX)) }
+    }
+
+    fn segments(&self) -> usize {
+        self.files.lock().unwrap().keys().filter(|name| name.contains(".seg")).count()
     }
 }
 
@@ -50,6 +56,9 @@ impl DiskDir for Memory {
         Ok(self.files.lock().unwrap().keys().cloned().collect())
     }
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        if access == Access::New && self.segments() as i64 >= self.room.load(SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut files = self.files.lock().unwrap();
         if access == Access::Create || access == Access::New {
             files.insert(name.to_owned(), File { bytes: Bytes::default(), healthy: self.healthy.clone() });
@@ -70,6 +79,7 @@ impl DiskDir for Memory {
         Ok(())
     }
     fn remove(&self, name: &str) -> io::Result<()> {
+        thread::yield_now();
         self.files.lock().unwrap().remove(name).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
     }
     fn create_dir(&self, _: &str) -> io::Result<Arc<dyn DiskDir>> {
@@ -370,5 +380,74 @@ fn who_gathers_leads_even_if_its_own_record_is_durable_by_then() {
         workers.push(spawn(&log, |log| (1..4).for_each(|lsn| log.hold("hold", Lsn(lsn)).unwrap())));
         workers.into_iter().for_each(|t| t.join().unwrap());
         assert_eq!(log.durable_lsn(), Lsn(12));
+    });
+}
+
+/// What a truncation drops is removed behind it, by the call itself or by whichever append needs the room; none of it is lost or needed any more.
+#[test]
+fn removals_race_truncations_and_appends_that_need_their_room() {
+    explore(|| {
+        let memory = Memory::new(i64::MAX);
+        let log = Arc::new(open(&memory));
+        for _ in 0..14 {
+            log.append(&[1; 9000]).unwrap();
+        }
+        memory.room.store(memory.segments() as i64, SeqCst);
+        let workers = [
+            spawn(&log, |log| assert!(log.truncate_front(Lsn(6)).unwrap() <= Lsn(13))),
+            spawn(&log, |log| assert!(log.truncate_front(Lsn(13)).unwrap() == Lsn(13))),
+            spawn(&log, |log| {
+                for _ in 0..12 {
+                    match log.append(&[2; 9000]) {
+                        // It came before the truncations.
+                        Err(Error::NoSpace { .. }) => thread::yield_now(),
+                        appended => _ = appended.unwrap(),
+                    }
+                }
+            }),
+        ];
+        workers.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(log.stats().segments_dropped, 0);
+        log.sync().unwrap();
+        let last = log.last_lsn();
+        let check = |log: &Log| {
+            let seen: Vec<_> = log.iter(Lsn::ZERO).map(|r| r.unwrap().lsn).collect();
+            assert_eq!(seen, (13..=last.0).map(Lsn).collect::<Vec<_>>());
+        };
+        check(&log);
+        Arc::into_inner(log).unwrap().close().unwrap();
+        memory.room.store(i64::MAX, SeqCst);
+        check(&open(&memory));
+    });
+}
+
+/// Records that span frames are copied without the lock, while others append, try to, flush and cut.
+#[test]
+fn large_records_are_copied_beside_everything_else() {
+    let large = |byte: u8| -> Vec<u8> { (0..60_000u32).map(|i| byte ^ (i >> 8) as u8).collect() };
+    explore(move || {
+        let memory = Memory::new(i64::MAX);
+        let log = Arc::new(open(&memory));
+        log.commit(b"first").unwrap();
+        let workers = [
+            spawn(&log, move |log| _ = log.commit(&large(1)).unwrap()),
+            spawn(&log, move |log| _ = log.append(&large(2)).unwrap()),
+            spawn(&log, |log| {
+                log.append(b"small").unwrap();
+                log.sync().unwrap();
+            }),
+            spawn(&log, |log| match log.try_append(b"tried") {
+                Err(Error::Busy) => {}
+                tried => _ = tried.unwrap(),
+            }),
+        ];
+        workers.into_iter().for_each(|t| t.join().unwrap());
+        log.sync().unwrap();
+        let whole = |data: &[u8]| data.len() < 10 || data == large(1) || data == large(2);
+        let check = |log: &Log| log.iter(Lsn::ZERO).map(|r| r.unwrap()).inspect(|r| assert!(whole(&r.data))).count();
+        let records = check(&log);
+        assert!((4..=5).contains(&records));
+        Arc::into_inner(log).unwrap().close().unwrap();
+        assert_eq!(check(&open(&memory)), records);
     });
 }

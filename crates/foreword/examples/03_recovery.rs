@@ -37,12 +37,12 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let torn = tempfile::tempdir()?;
     crashed_log(torn.path())?;
     edit(torn.path(), 8192 + 2 * 8192 + 4096, |sector| sector.fill(0))?;
-    let view = View::open(torn.path())?; // changes nothing: shows what recovery would return
+    let view = View::open(torn.path())?.recoverable()?; // changes nothing: shows what recovery would return
     println!("torn tail: verdict {:?}, {} records readable", view.verdict(), view.last_lsn()?);
     let log = Log::open(torn.path())?; // opens by itself
     assert_eq!(log.last_lsn(), Lsn(2));
     log.commit(b"and goes on")?;
-    println!("recovered: {:?}", log.iter(Lsn::FIRST).map(|r| r.map(|r| r.data.len())).collect::<Result<Vec<_>, _>>()?);
+    println!("recovered: {:?}", log.iter(Lsn::ZERO).map(|r| r.map(|r| r.data.len())).collect::<Result<Vec<_>, _>>()?);
     // ANCHOR_END: torn
 
     // ANCHOR: rotten

@@ -28,7 +28,7 @@ fn decode(record: &[u8]) -> Option<(u32, i64)> {
 /// Replays the log; how many records were applied, and how many skipped. Stops after `crash_after` records, as a crash might.
 fn redo(log: &Log, pages: &mut BTreeMap<u32, Page>, crash_after: usize) -> Result<(u32, u32), Box<dyn std::error::Error>> {
     let (mut applied, mut skipped) = (0, 0);
-    for record in log.iter(Lsn::FIRST).take(crash_after) {
+    for record in log.iter(Lsn::ZERO).take(crash_after) {
         let record = record?;
         let (id, delta) = decode(&record.data).ok_or("not one of our records")?;
         let page = pages.entry(id).or_default();

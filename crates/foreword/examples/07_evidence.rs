@@ -90,7 +90,7 @@ pub fn main() -> Result<()> {
         let dir = tempfile::tempdir()?;
         copy(crashed.path(), dir.path())?;
         happen(dir.path())?;
-        let view = View::open(dir.path())?; // what opening would say; changes nothing
+        let view = View::open(dir.path())?.recoverable()?; // what opening would return; changes nothing
         let verdict = match view.verdict() {
             Some(Verdict::Corruption(damage)) => {
                 let sure = if damage.proven { "proven" } else { "possible" };

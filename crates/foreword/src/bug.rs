@@ -83,13 +83,21 @@ bugs! {
     ChangeAtOnce,
     /// a truncation at the back does not wait for the flushes that are under way
     CutInFlight,
+    /// a flush does not wait for the bytes of a large record
+    FlyUncopied,
+    /// a cut at the back leaves the log's generation as it is
+    ForgetCut,
+    /// a reader is not told that what it has read was cut
+    HideCut,
+    /// a view shows what only the page cache may have
+    ShowUnproven,
 }
 
 impl Bug {
     /// Those that a single process cannot show.
     pub const OF_PROCESSES: &[Bug] = &[Bug::WriteInFork];
     /// Those that a single thread cannot show.
-    pub const OF_THREADS: &[Bug] = &[Bug::LostWakeup, Bug::ForgetOthers, Bug::ChangeAtOnce, Bug::CutInFlight];
+    pub const OF_THREADS: &[Bug] = &[Bug::LostWakeup, Bug::ForgetOthers, Bug::ChangeAtOnce, Bug::CutInFlight, Bug::FlyUncopied];
 }
 
 /// Whether a bug is switched on.

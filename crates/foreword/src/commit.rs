@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use crate::assemble::{Assembler, NeedSegments, Placed, Urgency};
 use crate::bug::{self, Bug};
 use crate::copying::Copier;
+use crate::disk::Access;
 use crate::error::Damage;
 use crate::format::{self, Control, Kind, LogId, Position, Promise};
 use crate::pace::Pace;
-use crate::reader::{Chain, Source, Tails};
+use crate::reader::{Chain, End, Source, Tails};
+use crate::recent::{Places, Recent};
 use crate::remove::Dropped;
 use crate::segment::{Dir, Segment};
 use crate::stats::Counters;
@@ -25,6 +27,8 @@ use crate::{Error, Lsn, Options, Result};
 const WRITE_AT: usize = 1 << 20;
 /// Threads that write so at once: the background one, and an appender that is faster than it.
 const WRITERS: usize = 2;
+/// When more segments than this are written and not synced, the next flight syncs them, whatever the policy: each keeps a handle or two until then.
+const DIRTY_MAX: usize = 16;
 /// So many frames are written in one call.
 const BUFS_MAX: usize = 64;
 pub(crate) const SLOTS: usize = 16;
@@ -60,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Readers that follow the tail.
     pub(crate) tails: Tails,
+    pub(crate) places: Places,
 }
 
 /// One group on its way to the disk.
@@ -78,7 +83,7 @@ pub(crate) struct Flight {
 pub(crate) struct Goal {
     pub(crate) lsn: Lsn,
     /// How often the log had been cut at the back.
-    cuts: u64,
+    generation: u32,
 }
 
 /// A unit that was appended: its first LSN, and its last record.
@@ -133,7 +138,6 @@ pub(crate) struct State {
     pub(crate) dirty: Vec<Arc<Segment>>,
     pub(crate) failed: Option<Error>,
     pub(crate) closed: bool,
-    pub(crate) cuts: u64,
     /// A truncation at the back is under way: appends wait.
     pub(crate) cutting: bool,
     /// Somebody waits for others to join it.
@@ -141,7 +145,6 @@ pub(crate) struct State {
     pub(crate) pace: Pace,
     pub(crate) wakers: BTreeMap<(Lsn, u64), Waker>,
     pub(crate) waker_ids: u64,
-    pub(crate) tail_wakers: Vec<Waker>,
     pub(crate) records: u64,
     pub(crate) record_bytes: u64,
     /// Counts of the last sync that the policy asked for.
@@ -455,6 +458,8 @@ impl Shared {
 
     /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
     pub(crate) fn fly<'a>(&'a self, mut state: Guard<'a>, sync: bool) -> Guard<'a> {
+        // A file may be closed only when it is synced: an inode that is evicted forgets that a write failed.
+        let sync = sync || state.dirty.len() > DIRTY_MAX;
         let mut frames = state.assembler.take();
         state.write_due = false;
         let reach = state.assembler.end();
@@ -513,6 +518,9 @@ impl Shared {
             if took > Duration::from_secs(1) {
                 crate::trace::warn!(millis = took.as_millis() as u64, records, "slow flush");
             }
+        }
+        if flown.is_ok() {
+            self.tails.written(&frames);
         }
         let mut state = self.lock();
         if sync {
@@ -597,7 +605,6 @@ impl Shared {
         } else {
             std::mem::replace(&mut state.wakers, later)
         };
-        let tail = std::mem::take(&mut state.tail_wakers);
         for (slot, woken) in self.slots.iter().zip(&mut woken) {
             *woken = *woken && slot.release();
         }
@@ -613,7 +620,8 @@ impl Shared {
                 slot.wake_one();
             }
             self.slots.iter().zip(woken).filter(|(_, woken)| *woken).for_each(|(slot, _)| slot.wake_all());
-            strangers::wake(wakers.into_values().chain(tail));
+            strangers::wake(wakers.into_values());
+            self.tails.wake();
         }
         if let Some(error) = failed {
             self.tell_poisoned(&error);
@@ -649,11 +657,11 @@ impl Shared {
     /// All that wait for anything look again.
     fn wake_everyone(&self, mut state: Guard<'_>) {
         let wakers = std::mem::take(&mut state.wakers);
-        let tail = std::mem::take(&mut state.tail_wakers);
         self.wake_sleepers();
         self.changed.notify_all();
         drop(state);
-        strangers::wake(wakers.into_values().chain(tail));
+        strangers::wake(wakers.into_values());
+        self.tails.wake();
     }
 
     fn tell_poisoned(&self, error: &Error) {
@@ -662,6 +670,36 @@ impl Shared {
 
     pub(crate) fn wait_changed<'a>(&'a self, state: Guard<'a>) -> Guard<'a> {
         self.changed.wait(state)
+    }
+
+    /// The same until a time, if there is one; `None` when it is over.
+    fn wait_changed_until<'a>(&'a self, state: Guard<'a>, deadline: Option<Instant>) -> Option<Guard<'a>> {
+        match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => None,
+            Some(left) => Some(self.changed.wait_timeout(state, left)),
+            None => Some(self.wait_changed(state)),
+        }
+    }
+
+    /// Waits until a record that is there is durable, or was when it was cut (`true`), the time is over, or the log is closed.
+    pub(crate) fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
+        self.dir.check_process()?;
+        // What lies beyond all time is no deadline.
+        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        let mut state = self.lock();
+        let goal = state.goal(state.appended(lsn)?);
+        while !state.has_reached(goal) {
+            match &state.failed {
+                Some(Error::Closed) => return Ok(false),
+                Some(error) => return Err(error.clone()),
+                None => {}
+            }
+            match self.wait_changed_until(state, deadline) {
+                Some(changed) => state = changed,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     pub(crate) fn close(&self) -> Result<()> {
@@ -766,7 +804,7 @@ fn write_neighbours(frames: &[Placed], durable: bool) -> Result<(usize, usize)> 
 impl State {
     /// A record that is there now.
     pub(crate) fn goal(&self, lsn: Lsn) -> Goal {
-        Goal { lsn, cuts: self.cuts }
+        Goal { lsn, generation: self.control.generation }
     }
 
     /// An LSN that was given out.
@@ -777,7 +815,7 @@ impl State {
 
     /// Whether records were cut off at the back since. What was cut was durable before: a cut waits for that, and for all that was appended.
     fn is_cut(&self, goal: Goal) -> bool {
-        self.cuts != goal.cuts
+        self.control.generation != goal.generation
     }
 
     /// Whether a record is durable, or was when it was cut.
@@ -847,6 +885,18 @@ impl State {
         self.next_flight
     }
 
+    /// Whether a reader that has come to an end is to read again; `Some(false)`: the log is closed.
+    fn news(&self, end: End) -> Result<Option<bool>> {
+        if self.durable.lsn > end.lsn || self.control.generation != end.generation {
+            return Ok(Some(true));
+        }
+        match &self.failed {
+            Some(Error::Closed) => Ok(Some(false)),
+            Some(error) => Err(error.clone()),
+            None => Ok(None),
+        }
+    }
+
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.failed.as_ref()
     }
@@ -877,61 +927,56 @@ impl Source for Shared {
         self.tails.attend(at);
     }
 
-    fn wait(&self, beyond: Lsn, timeout: Option<Duration>) -> Result<bool> {
+    fn wait(&self, end: End, timeout: Option<Duration>) -> Result<bool> {
         self.dir.check_process()?;
-        self.wait_until(self.lock(), timeout, |state| state.durable.lsn > beyond)
-    }
-
-    fn poll(&self, beyond: Lsn, waker: &Waker) -> Poll<Result<bool>> {
-        self.dir.check_process()?;
-        let waker = waker.clone();
-        let mut state = self.lock();
-        if state.durable.lsn > beyond {
-            return Poll::Ready(Ok(true));
-        }
-        match &state.failed {
-            Some(Error::Closed) => return Poll::Ready(Ok(false)),
-            Some(error) => return Poll::Ready(Err(error.clone())),
-            None => {}
-        }
-        if !state.tail_wakers.iter().any(|w| w.will_wake(&waker)) {
-            state.tail_wakers.push(waker);
-        }
-        Poll::Pending
-    }
-}
-
-impl Shared {
-    /// Waits until a record that is there is durable (`true`), the time is over, or the log is closed.
-    pub(crate) fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
-        self.dir.check_process()?;
-        let state = self.lock();
-        let goal = state.goal(state.appended(lsn)?);
-        self.wait_until(state, timeout, |state| state.has_reached(goal))
-    }
-
-    fn wait_until<'a>(
-        &'a self,
-        mut state: Guard<'a>,
-        timeout: Option<Duration>,
-        reached: impl Fn(&State) -> bool,
-    ) -> Result<bool> {
         // What lies beyond all time is no deadline.
-        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        let mut state = self.lock();
         loop {
-            if reached(&state) {
-                return Ok(true);
+            if let Some(news) = state.news(end)? {
+                return Ok(news);
             }
-            match &state.failed {
-                Some(Error::Closed) => return Ok(false),
-                Some(error) => return Err(error.clone()),
-                None => {}
+            match self.wait_changed_until(state, deadline) {
+                Some(changed) => state = changed,
+                None => return Ok(false),
             }
-            state = match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return Ok(false),
-                Some(left) => self.changed.wait_timeout(state, left),
-                None => self.wait_changed(state),
-            };
         }
+    }
+
+    fn poll(self: Arc<Self>, end: End, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<bool>> {
+        // Kept before it is looked whether it is needed: what changes after that wakes it.
+        let waker = waker.clone();
+        let before = self.tails.wakers().keep(id, (), waker);
+        drop(before);
+        let news = self.lock().news(end);
+        news.transpose().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn forget(&self, id: u64) {
+        let forgotten = self.tails.wakers().forget(id);
+        drop(forgotten); // Without the lock: it may own anything.
+    }
+
+    fn recent(&self) -> Option<&Recent> {
+        Some(&self.tails.recent)
+    }
+
+    fn places(&self) -> Option<&Places> {
+        Some(&self.places)
+    }
+
+    /// When the log is closed, another opening may have dropped or recycled the file since: only what still bears the log's evidence is damage.
+    fn judge(&self, error: Error) -> Error {
+        if !self.lock().closed {
+            return error;
+        }
+        let path = match &error {
+            Error::Corruption(damage) => &damage.path,
+            Error::Io { path, .. } => path,
+            _ => return error,
+        };
+        let epoch = self.chain().entries.iter().map(|e| e.epoch).find(|&epoch| self.dir.segment(epoch) == *path);
+        let there = |epoch| matches!(self.dir.open_segment(Some(self.log), epoch, Access::Read), Ok(Ok(_)));
+        if epoch.is_some_and(there) { error } else { Error::Closed }
     }
 }

@@ -89,6 +89,15 @@ pub enum Error {
         /// The last LSN that is there.
         found: Lsn,
     },
+    /// Another log stands where a [`View`](crate::View) had opened one: open that anew, or find where the first has gone.
+    Replaced {
+        /// The directory.
+        dir: PathBuf,
+        /// The identity of the log that was opened.
+        expected: crate::LogId,
+        /// That of the log that is there now.
+        found: crate::LogId,
+    },
     /// The record, or the batch with its lengths, is larger than the options allow. Nothing was appended.
     TooLarge {
         /// Its bytes.
@@ -102,7 +111,7 @@ pub enum Error {
     /// An earlier write or flush failed, so that nothing is known of what it covered; the log accepts nothing more.
     /// Whether the records that were waiting are there is known only after reopening.
     Poisoned(Arc<Error>),
-    /// The log was closed.
+    /// The log was closed. To a reader that outlives its log: the file that it needs has been dropped or changed by a later opening since.
     Closed,
     /// The record was dropped by front truncation.
     Dropped {
@@ -110,6 +119,15 @@ pub enum Error {
         lsn: Lsn,
         /// The first that is there.
         start: Lsn,
+    },
+    /// Records were cut off at the back that the reader had read, or behind which it stood. Said once: it stands before `at` now, and reads on from
+    /// there. What it read from `at` on counts for nothing any more; to go on elsewhere, [`seek`](crate::Reader::seek).
+    Cut {
+        /// The first LSN that may stand for another record since: that of the first record that was cut, or, where another process cut it, of one
+        /// shortly before.
+        at: Lsn,
+        /// The LSN up to which the reader had come.
+        reached: Lsn,
     },
     /// The record was given up when a damaged log was salvaged.
     Lost {
@@ -247,6 +265,9 @@ impl fmt::Display for Error {
                 "{} ends at LSN {found}, but {expected} was durable: an older copy stands in its place; restore the newer one",
                 dir.display()
             ),
+            Error::Replaced { dir, expected, found } => {
+                write!(f, "another log is in {} now: it is {found}, and {expected} was being read; open it anew", dir.display())
+            }
             Error::TooLarge { bytes, max } => write!(f, "{bytes} bytes are more than the {max} allowed; nothing was appended"),
             Error::Busy => f.write_str("the log is busy, and the call was not to wait; nothing was appended: try again"),
             Error::Poisoned(cause) => {
@@ -254,6 +275,11 @@ impl fmt::Display for Error {
             }
             Error::Closed => f.write_str("the log is closed"),
             Error::Dropped { lsn, start } => write!(f, "record {lsn} was dropped: the log starts at {start}"),
+            Error::Cut { at, reached } => write!(
+                f,
+                "the log was cut off at LSN {at}, and this reader had come to {reached}: what it read from {at} on is gone; it reads on \
+                 from there, or seek elsewhere"
+            ),
             Error::Lost { lsn } => write!(f, "record {lsn} was given up when the log was salvaged"),
             Error::NotAppended { lsn, last } => write!(f, "record {lsn} was never appended: the last is {last}"),
             Error::Invalid { what, why } => write!(f, "{what}: {why}"),

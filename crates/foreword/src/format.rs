@@ -455,6 +455,11 @@ impl SegmentHeader {
     }
 }
 
+/// Whether one generation comes after another: they count on from 0.
+pub(crate) fn is_later(generation: u32, than: u32) -> bool {
+    (generation.wrapping_sub(than) as i32) > 0
+}
+
 /// A stretch of the log that its owner gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiver {
@@ -468,17 +473,26 @@ pub(crate) struct Waiver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Control {
     pub(crate) start: Lsn,
+    /// How often LSNs were cut off at the back, after which one may stand for another record. Counts on from 0 behind the highest.
+    pub(crate) generation: u32,
     pub(crate) holds: BTreeMap<String, Lsn>,
     pub(crate) waivers: Vec<Waiver>,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Control { start: Lsn::FIRST, holds: BTreeMap::new(), waivers: Vec::new() }
+        Control { start: Lsn::FIRST, generation: 0, holds: BTreeMap::new(), waivers: Vec::new() }
     }
 }
 
 impl Control {
+    /// The state behind one more cut.
+    pub(crate) fn cut(&mut self) {
+        if !bug::is(Bug::ForgetCut) {
+            self.generation = self.generation.wrapping_add(1);
+        }
+    }
+
     /// LSNs that were given up: first and last of each stretch.
     pub(crate) fn lost(&self) -> Vec<(Lsn, Lsn)> {
         self.waivers.iter().map(|w| (w.first_lost, w.last_lost)).filter(|(first, last)| last >= first).collect()
@@ -488,7 +502,7 @@ impl Control {
         out.extend(self.start.0.to_le_bytes());
         out.extend((self.holds.len() as u16).to_le_bytes());
         out.extend((self.waivers.len() as u16).to_le_bytes());
-        out.extend([0; 4]);
+        out.extend(self.generation.to_le_bytes());
         for (name, lsn) in &self.holds {
             out.extend(lsn.0.to_le_bytes());
             out.push(name.len() as u8);
@@ -512,7 +526,8 @@ impl Control {
         };
         let fixed = take(16)?;
         let (holds, waivers) = (u16_at(fixed, 8), u16_at(fixed, 10));
-        let mut control = Control { start: Lsn(u64_at(fixed, 0)), ..Control::default() };
+        let (start, generation) = (Lsn(u64_at(fixed, 0)), u32_at(fixed, 12));
+        let mut control = Control { start, generation, ..Control::default() };
         if control.start < Lsn::FIRST {
             return None;
         }
@@ -702,6 +717,7 @@ mod tests {
             pred: Position::new(4, 77),
             control: Control {
                 start: Lsn(12),
+                generation: 7,
                 holds: [("archiver".to_owned(), Lsn(3)), ("x".to_owned(), Lsn(9))].into(),
                 waivers: vec![Waiver {
                     from: Position::new(1, 2),

@@ -134,7 +134,7 @@ fn segments_now(dir: &Dir) -> Result<Vec<SegmentInfo>> {
         return Err(Error::NotFound { dir: dir.path.clone() });
     }
     let (log, chain) = match recovery::outline(dir)? {
-        Some((log, chain, _)) => (Some(log), chain),
+        Some(outline) => (Some(outline.log), outline.chain),
         None => (None, Vec::new()),
     };
     names.epochs.iter().map(|&epoch| segment_info(dir, log, &chain, epoch)).collect()
@@ -291,6 +291,8 @@ pub struct RecordInfo {
 pub struct ControlInfo {
     /// Records before it were dropped.
     pub start_lsn: Lsn,
+    /// How often LSNs were cut off at the back, and may stand for other records since.
+    pub generation: u32,
     /// The holds and the LSNs they keep.
     pub holds: BTreeMap<String, Lsn>,
     /// LSNs that were given up in repairs: first and last of each stretch.
@@ -299,7 +301,7 @@ pub struct ControlInfo {
 
 impl From<Control> for ControlInfo {
     fn from(control: Control) -> ControlInfo {
-        ControlInfo { start_lsn: control.start, lost: control.lost(), holds: control.holds }
+        ControlInfo { start_lsn: control.start, generation: control.generation, lost: control.lost(), holds: control.holds }
     }
 }
 

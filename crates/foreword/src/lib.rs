@@ -9,7 +9,7 @@
 //!
 //! let log = Log::open(dir.path())?; //          recovers, if there is anything to recover
 //! log.commit(b"set x = 1")?; //                 durable when it returns; concurrent commits share a flush
-//! for record in log.iter(Lsn::FIRST) {
+//! for record in log.iter(Lsn::ZERO) {
 //!     println!("{:?}", record?); //             only what is durable
 //! }
 //! log.truncate_front(Lsn(2))?; //               a checkpoint made record 1 unneeded
@@ -84,6 +84,7 @@ mod options;
 mod pace;
 mod publish;
 mod reader;
+mod recent;
 mod recovery;
 mod remove;
 mod reserve;
@@ -95,8 +96,10 @@ mod sync;
 mod ticket;
 mod trace;
 mod truncate;
+mod verify;
 mod view;
 mod walk;
+mod watch;
 
 pub use error::{Damage, DamageKind, Error, Result};
 pub use format::{LogId, ParseLogIdError};
@@ -109,4 +112,5 @@ pub use reader::{Iter, Reader, Record, RecordRef};
 pub use recovery::Verdict;
 pub use stats::{Histogram, RecoveryReport, Stats};
 pub use ticket::Commit;
-pub use view::{VerifyReport, View, verify, verify_on};
+pub use verify::{VerifyReport, verify, verify_on};
+pub use view::View;

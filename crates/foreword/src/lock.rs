@@ -26,6 +26,7 @@ const NAMELESS_HOLDER: &str = "by a process whose file LOCK was removed";
 /// A writer's lock lets no reader ask for its own.
 const READER: &str = "by a reader that asked for the writer, and was stopped just then";
 
+const LOOK: &str = "look at the writer's lock";
 const FORKED: &str = "this process was forked from the one that opened the log";
 const LOCK_GONE: &str = "its file LOCK was removed or replaced, so that another writer may be at work";
 
@@ -39,7 +40,8 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(5);
 pub(crate) struct Writer {
     process: u32,
     /// The file that had the name `LOCK` when it was locked. It is open, so no other file can be this.
-    lock: FileId,
+    /// `None` where a file is never told as the same twice.
+    lock: Option<FileId>,
     /// The locked files, `LOCK` first; none any more once the log is closed.
     files: Mutex<Vec<Box<dyn DiskFile>>>,
 }
@@ -64,25 +66,33 @@ fn lock_text(process: u32) -> String {
 impl Dir {
     /// Takes `LOCK`. From here on, this is a writer's handle.
     pub(crate) fn lock(&mut self) -> Result<()> {
-        let id_of = |dir: &Dir| dir.handle.id_of(LOCK).doing("look at the writer's lock", &dir.file(LOCK));
         // One that was lost is made anew for the users that the log is for. (If another is faster, it does that.)
         if self.handle.id_of(LOCK).is_err() && self.handle.id_of(IDENTITY).is_ok() {
             let _ = self.handle.create_like(LOCK, IDENTITY);
         }
-        loop {
+        for _ in 0..TRIES {
             let file = self.take(LOCK)?.ok_or_else(|| self.locked_by_another())?;
-            let lock = file.id().doing("look at the writer's lock", &self.file(LOCK))?;
-            match id_of(self) {
-                Ok(id) if id == lock => {
-                    let (process, files) = (std::process::id(), Mutex::new(vec![file]));
-                    self.writer = Some(Arc::new(Writer { process, lock, files }));
-                    return Ok(());
-                }
-                // It was removed between, by whoever does such things: the lock is on another file now.
-                Ok(_) => {}
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            let id = file.id().doing(LOOK, &self.file(LOCK))?;
+            if self.is_lock(id)? {
+                self.own(file, Some(id));
+                return Ok(());
             }
+            // It was removed before it was locked, by whoever does such things: another file has the name now.
+        }
+        let file = self.take(LOCK)?.ok_or_else(|| self.locked_by_another())?;
+        self.own(file, None);
+        Ok(())
+    }
+
+    fn own(&mut self, file: Box<dyn DiskFile>, lock: Option<FileId>) {
+        self.writer = Some(Arc::new(Writer { process: std::process::id(), lock, files: Mutex::new(vec![file]) }));
+    }
+
+    /// Whether the name `LOCK` leads to this file.
+    fn is_lock(&self, id: FileId) -> Result<bool> {
+        match self.handle.id_of(LOCK) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            now => Ok(now.doing(LOOK, &self.file(LOCK))? == id),
         }
     }
 
@@ -151,11 +161,9 @@ impl Dir {
     /// is durable: whoever has taken the lock since then has seen it.
     pub(crate) fn check_writer(&self) -> Result<()> {
         self.check_process()?;
-        let Some(writer) = self.writer.as_ref().filter(|_| !bug::is(Bug::TrustLock)) else { return Ok(()) };
-        match self.handle.id_of(LOCK) {
-            Ok(id) if id == writer.lock => Ok(()),
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).doing("look at the writer's lock", &self.file(LOCK)),
-            _ => Err(self.lost(LOCK_GONE)),
+        match self.writer.as_ref().and_then(|writer| writer.lock) {
+            Some(id) if !bug::is(Bug::TrustLock) && !self.is_lock(id)? => Err(self.lost(LOCK_GONE)),
+            _ => Ok(()),
         }
     }
 

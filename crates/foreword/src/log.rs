@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use crate::assemble::{CHECKPOINT_BLOCKS, Urgency};
 use crate::background::Background;
 use crate::commit::{Shared, State};
-use crate::format::{self, HOLD_NAME_MAX, HOLDS_MAX, LogId};
+use crate::format::{self, HOLD_NAME_MAX, HOLDS_MAX, LogId, Position};
 use crate::open::{self, Opened};
 use crate::pace::Pace;
 use crate::reader::{Chain, Iter, Reader, Source, Tails};
+use crate::recent::Places;
 use crate::stats::{Counters, RecoveryReport, Stats};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Event, Mutex, RwLock, WaitWord};
@@ -59,7 +60,7 @@ pub enum Durability {
 /// let log = Log::open(dir.path())?;
 /// let lsn = log.commit(b"durable when this returns")?;
 /// assert_eq!((lsn, log.durable_lsn()), (Lsn(1), Lsn(1)));
-/// for record in log.iter(Lsn::FIRST) {
+/// for record in log.iter(Lsn::ZERO) {
 ///     println!("{:?}", record?.data);
 /// }
 /// log.close()?;
@@ -97,9 +98,10 @@ impl Log {
     pub(crate) fn open_with(options: Options, dir: &Path) -> Result<Log> {
         let (dir, opened) = open::open(&options, dir)?;
         let Opened { log, assembler, spares, entries, control, durable, report } = opened;
-        let (start, waivers) = (control.start, control.waivers.clone());
         let fills_segments = entries.len() > 1;
-        let chain = Chain { log, entries, waivers, start, cuts: 0 };
+        let chain = Chain::new(log, entries, &control);
+        // What recovery wrote again is promised by its own LINK alone: a later frame is to say it, too.
+        let promised = if report.rewritten_records > 0 { Position::default() } else { durable.position };
         let state = State {
             assembler,
             spares,
@@ -119,18 +121,16 @@ impl Log {
             synced_at: Instant::now(),
             written: durable.lsn,
             durable,
-            promised: durable.position,
-            idle_end: durable.position,
+            promised,
+            idle_end: promised,
             dirty: Vec::new(),
             failed: None,
             closed: false,
-            cuts: 0,
             gathering: None,
             cutting: false,
             pace: Pace::default(),
             wakers: BTreeMap::new(),
             waker_ids: 0,
-            tail_wakers: Vec::new(),
             records: 0,
             record_bytes: 0,
             policy_records: 0,
@@ -159,6 +159,7 @@ impl Log {
             version: AtomicU64::new(0),
             counters,
             tails: Tails::default(),
+            places: Places::default(),
         });
         let background = if shared.options.background { Some(Background::start(&shared)?) } else { None };
         Ok(Log { shared, background, shut: false, report })
@@ -413,19 +414,22 @@ impl Log {
         self.reader_at(Lsn::ZERO)
     }
 
-    /// A reader that stands before a record, which need not be there yet. (Before the first, if that was dropped already.)
+    /// A reader that stands before a record, which need not be there yet; if it was dropped, the first read says [`Error::Dropped`].
+    /// [`Lsn::ZERO`]: before the first that is there.
     #[must_use]
     pub fn reader_at(&self, lsn: Lsn) -> Reader {
         Reader::new(self.shared.clone(), lsn)
     }
 
-    /// Iterates over the durable records from an LSN on.
+    /// Iterates over the durable records from an LSN on, or with [`Lsn::ZERO`] from the first. If the LSN was dropped, the first item is
+    /// [`Error::Dropped`].
     #[must_use]
     pub fn iter(&self, from: Lsn) -> Iter {
         Iter::forward(self.reader_at(from))
     }
 
-    /// Iterates backward over the durable records, from an LSN (or the last, if it is not there yet) to the first.
+    /// Iterates backward over the durable records, from an LSN (or the last, if it is not there yet) to the first. If the LSN was dropped, the
+    /// first item is [`Error::Dropped`].
     #[must_use]
     pub fn iter_back(&self, from: Lsn) -> Iter {
         Iter::backward(self.reader_at(from.next()))
@@ -448,7 +452,8 @@ impl Log {
         self.shared.truncate_front(before)
     }
 
-    /// Cuts off the record with this LSN and all after it (a reader that stands further on goes on from where it stands, once there is a record again), as a Raft log does; their LSNs are given to what is appended next. Durable when it
+    /// Cuts off the record with this LSN and all after it, as a Raft log does; their LSNs are given to what is appended next. Readers that have read any of
+    /// them, or stand behind one, here or in other processes, are told with their next call: [`Error::Cut`]. Durable when it
     /// returns: everything before the cut is, too. Other calls wait meanwhile. Commits that were waiting for records that are cut succeed: they were durable.
     /// If the record is one that a salvage gave up, all that were given up with it are cut off.
     ///

@@ -312,6 +312,9 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
             control.waivers.push(*waiver);
         }
     }
+    if damaged {
+        control.cut(); // LSNs that were acknowledged may be given to other records, even where nothing says which.
+    }
     for waiver in &mut control.waivers {
         if waiver.to.epoch == u64::MAX {
             waiver.to = Position::new(epoch, LINK_BLOCK);
@@ -340,8 +343,7 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
             unsealed: unsealed.clone(),
             control: control.clone(),
         };
-        let waivers = control.waivers.clone();
-        let chain = Chain { log: survey.log, entries: survey.chain.clone(), waivers, start: Lsn::FIRST, cuts: 0 };
+        let chain = Chain { start: Lsn::FIRST, ..Chain::new(survey.log, survey.chain.clone(), &control) };
         let copies = (from != end).then(|| Snapshot::reader(dir, &chain, from.next_lsn, survey.last_lsn()));
         fork::fork(dir, branch, copies).map(|branched| (from, control, branched))
     };

@@ -1,18 +1,22 @@
 //! Reading: forward, backward, at an LSN, and along the tail as it grows. One reader for a log that is open here, for one that another
 //! process writes, and for one that nobody has open.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::assemble::Placed;
+use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::{Damage, DamageKind};
-use crate::format::{self, CONTINUED, FrameHeader, Head, LINK_BLOCK, LogId, Position, Waiver};
+use crate::format::{self, CONTINUED, Control, FrameHeader, Head, LINK_BLOCK, LogId, Position, Waiver, is_later};
+use crate::recent::{Place, Places, Recent};
 use crate::recovery::Entry;
 use crate::segment::{Dir, Found, Segment};
 use crate::walk::Walker;
@@ -22,17 +26,47 @@ use crate::{Error, Lsn, Result};
 const RECORD_LIMIT: usize = 1 << 30;
 
 /// The segments of a log, as readers see them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chain {
     pub(crate) log: LogId,
     pub(crate) entries: Vec<Entry>,
     pub(crate) waivers: Vec<Waiver>,
     pub(crate) start: Lsn,
-    /// Rises whenever LSNs are cut off at the back, after which one may stand for another record.
-    pub(crate) cuts: u64,
+    /// See [`Control::generation`].
+    pub(crate) generation: u32,
+    pub(crate) cuts: Cuts,
+}
+
+/// The cuts at the back that readers are told of: each with the generation behind it and the first LSN that may stand for another record
+/// since. Both rise along the list, for what was cut again further ahead counts for nothing beside that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cuts(Vec<(u32, Lsn)>);
+
+/// So many are told apart; of more, the oldest two count as one, at the earlier place.
+const CUTS_MAX: usize = 64;
+
+impl Cuts {
+    pub(crate) fn note(&mut self, generation: u32, at: Lsn) {
+        self.0.retain(|&(_, before)| before < at);
+        self.0.push((generation, at));
+        if self.0.len() > CUTS_MAX {
+            self.0[1].1 = self.0[0].1;
+            self.0.remove(0);
+        }
+    }
+
+    /// The first LSN that may stand for another record than it did in a generation.
+    fn since(&self, generation: u32) -> Option<Lsn> {
+        self.0.iter().find(|&&(later, _)| is_later(later, generation)).map(|&(_, at)| at)
+    }
 }
 
 impl Chain {
+    pub(crate) fn new(log: LogId, entries: Vec<Entry>, control: &Control) -> Chain {
+        let Control { start, generation, ref waivers, .. } = *control;
+        Chain { log, entries, waivers: waivers.clone(), start, generation, cuts: Cuts::default() }
+    }
+
     /// The entry in which a record begins, if it is in the log at all.
     fn entry_of(&self, lsn: Lsn) -> Option<usize> {
         self.entries.partition_point(|e| e.first_lsn <= lsn).checked_sub(1)
@@ -73,10 +107,32 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     fn damage(&self) -> Option<Damage>;
     /// Takes note of a reader that follows the tail, by the last LSN that it has read.
     fn attend(&self, _at: &Arc<AtomicU64>) {}
-    /// Waits until the limit is beyond an LSN (`true`), the time is over, or the log is closed.
-    fn wait(&self, beyond: Lsn, timeout: Option<Duration>) -> Result<bool>;
-    /// As `wait`, without blocking: wakes when it is worth asking again. `Ready(false)`: the log is closed.
-    fn poll(&self, beyond: Lsn, waker: &Waker) -> Poll<Result<bool>>;
+    /// Waits until it is worth reading again (`true`), the time is over, or the log is closed.
+    fn wait(&self, end: End, timeout: Option<Duration>) -> Result<bool>;
+    /// As `wait`, without blocking: the waker is kept, under an id by which it is found again, until it is called or forgotten.
+    /// `Ready(false)`: the log is closed.
+    fn poll(self: Arc<Self>, end: End, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<bool>>;
+    /// A waker that is not waited for any more.
+    fn forget(&self, id: u64);
+    /// The frames written last, where this process writes them.
+    fn recent(&self) -> Option<&Recent> {
+        None
+    }
+    /// Where frames were found before, if that is worth knowing.
+    fn places(&self) -> Option<&Places> {
+        None
+    }
+    /// What it means that a record cannot be read.
+    fn judge(&self, error: Error) -> Error {
+        error
+    }
+}
+
+/// Where a reader waits: it has read all up to an LSN, in a generation. It is worth reading again when either changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) lsn: Lsn,
+    pub(crate) generation: u32,
 }
 
 /// A record that was read, borrowed from the reader's buffer.
@@ -101,7 +157,14 @@ pub struct Record {
 ///
 /// A reader stands before a record: [`next`](Reader::next) reads that one and steps over it, [`prev`](Reader::prev) reads the one before and
 /// steps back. It needs no lock that a writer takes, sees no record that is not durable, and has one buffer of 256 KiB and the record it
-/// returns. Every frame is checked when it is read. Front truncation may overtake it: then it says [`Error::Dropped`].
+/// returns. Every frame is checked when it is read. An LSN that was dropped by then is [`Error::Dropped`], wherever it comes from: the one that the
+/// reader was made with, or one at which a truncation of the front overtook it. Only [`Lsn::ZERO`] means "from the start", wherever that is.
+///
+/// If records are cut off [at the back](crate::Log::truncate_back) that it has read, or that lie before the one where it stands, it says so once,
+/// with the next call: [`Error::Cut`]. Then it stands before the first that was cut. So it never goes on from records that are gone to others in
+/// their place.
+///
+/// It may outlive its log, and then reads that as it was when it was closed, for as long as the files are as they were; then it says [`Error::Closed`].
 ///
 /// ```
 /// # fn main() -> Result<(), foreword::Error> {
@@ -123,6 +186,10 @@ pub struct Reader {
     version: u64,
     /// The LSN of the record before which the reader stands.
     next: Lsn,
+    /// It is to begin with the first record that there is then.
+    from_start: bool,
+    /// The highest LSN that it has read since it was made or told of a cut.
+    read: Lsn,
     limit: Lsn,
     walker: Option<Walker>,
     span: Span,
@@ -132,11 +199,27 @@ pub struct Reader {
 
 /// The readers that follow a log's tail.
 #[derive(Debug, Default)]
-pub(crate) struct Tails(Mutex<Vec<Weak<AtomicU64>>>);
+pub(crate) struct Tails {
+    there: Mutex<Vec<Weak<AtomicU64>>>,
+    wakers: Mutex<Wakers>,
+    /// For them alone.
+    pub(crate) recent: Recent,
+}
 
 impl Tails {
     pub(crate) fn attend(&self, at: &Arc<AtomicU64>) {
         self.those_there(|tails| tails.push(Arc::downgrade(at)));
+        self.recent.keeps(true);
+    }
+
+    /// Keeps frames that were written, as long as there is who follows.
+    pub(crate) fn written<'a>(&self, frames: impl IntoIterator<Item = &'a Placed>) {
+        if self.recent.is_kept() {
+            match self.those_there(|tails| tails.is_empty()) {
+                true => self.recent.keeps(false),
+                false => self.recent.keep(frames),
+            }
+        }
     }
 
     /// How many there are, and the last LSN that the slowest has read.
@@ -147,8 +230,17 @@ impl Tails {
         })
     }
 
+    pub(crate) fn wakers(&self) -> MutexGuard<'_, Wakers> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes all that wait. No lock is held that they might take.
+    pub(crate) fn wake(&self) {
+        crate::strangers::wake(self.wakers().take(|()| true));
+    }
+
     fn those_there<T>(&self, with: impl FnOnce(&mut Vec<Weak<AtomicU64>>) -> T) -> T {
-        let mut tails = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tails = self.there.lock().unwrap_or_else(PoisonError::into_inner);
         tails.retain(|tail| tail.strong_count() > 0);
         with(&mut tails)
     }
@@ -159,6 +251,7 @@ impl Tails {
 struct Span {
     /// The frame, whose payload is in the walker, at this place; or the stream is in `joined`.
     header: Option<FrameHeader>,
+    at: Position,
     place: Range<usize>,
     joined: Vec<u8>,
     is_joined: bool,
@@ -181,8 +274,10 @@ impl Reader {
     pub(crate) fn new(source: Arc<dyn Source>, from: Lsn) -> Reader {
         let version = source.version();
         let chain = source.chain();
-        let next = from.max(chain.start);
-        Reader { source, chain, version, next, limit: Lsn::ZERO, walker: None, span: Span::default(), at: None }
+        let (read, limit, walker, span, at) = (Lsn::ZERO, Lsn::ZERO, None, Span::default(), None);
+        let mut reader = Reader { source, chain, version, next: from, from_start: false, read, limit, walker, span, at };
+        reader.seek(from);
+        reader
     }
 
     /// The LSN of the record that [`next`](Reader::next) will read, as far as it is known.
@@ -191,9 +286,11 @@ impl Reader {
         self.next
     }
 
-    /// Stands before the record with this LSN, which need not be there yet. The next read says if it was dropped.
+    /// Stands before the record with this LSN, which need not be there yet: the next read says if it was dropped.
+    /// [`Lsn::ZERO`] stands for the first record that is there when it is read.
     pub fn seek(&mut self, lsn: Lsn) {
-        self.next = lsn.max(Lsn::FIRST);
+        self.from_start = lsn == Lsn::ZERO;
+        self.next = if self.from_start { self.chain.start } else { lsn };
     }
 
     /// Stands behind the last record that is readable now.
@@ -201,7 +298,7 @@ impl Reader {
     /// # Errors
     /// [`Error::Io`], where the log is another process's.
     pub fn seek_to_end(&mut self) -> Result<()> {
-        self.next = self.source.limit(Lsn::MAX)?.next();
+        self.seek(self.source.limit(Lsn::MAX)?.next());
         Ok(())
     }
 
@@ -218,6 +315,7 @@ impl Reader {
             Some(place) => {
                 let lsn = self.next;
                 self.next = lsn.next();
+                self.read = self.read.max(lsn);
                 (self.span.lsn, self.span.offset) = (self.next, place.end);
                 Ok(Some(RecordRef { lsn, data: &self.stream()[place] }))
             }
@@ -235,29 +333,56 @@ impl Reader {
     }
 
     fn look_for_next(&mut self) -> Result<Option<RecordRef<'_>>> {
-        while self.readable(self.next)? {
+        while self.next_is_readable()? {
             let lsn = self.next;
-            if let Some(last_lost) = self.chain.gap(lsn).map(|w| w.last_lost) {
-                self.next = last_lost.next();
-                continue;
+            match self.load(lsn) {
+                Ok(()) => {
+                    self.seek(lsn.next());
+                    return self.record(lsn).map(Some);
+                }
+                Err(error) => self.overtaken(error)?,
             }
-            self.load(lsn)?;
-            self.next = lsn.next();
-            return self.record(lsn).map(Some);
         }
         Ok(None)
     }
 
-    /// The record before; `None` at the beginning of the log.
+    /// Whether there is a next record to be read; what was given up is stepped over.
+    fn next_is_readable(&mut self) -> Result<bool> {
+        loop {
+            let readable = match self.readable(self.next) {
+                Err(error) => self.overtaken(error).and_then(|()| self.readable(self.next)),
+                readable => readable,
+            };
+            let gap = self.chain.gap(self.next).map(|waiver| waiver.last_lost);
+            match (readable?, gap) {
+                (true, Some(last_lost)) => self.next = last_lost.next(),
+                (readable, _) => return Ok(readable),
+            }
+        }
+    }
+
+    /// A reader from the start reads from where that is now.
+    fn overtaken(&mut self, error: Error) -> Result<()> {
+        match error {
+            Error::Dropped { start, .. } if self.from_start => self.next = start,
+            error => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The record before; `None` where the reader stands before the first of the log.
     ///
     /// # Errors
-    /// As [`next`](Reader::next).
+    /// As [`next`](Reader::next). So a reader that is overtaken by a truncation of the front says [`Error::Dropped`], and not that it
+    /// has come to the beginning.
     pub fn prev(&mut self) -> Result<Option<RecordRef<'_>>> {
-        let lsn = match self.readable(self.next.prev()) {
-            Err(Error::Dropped { .. }) => return Ok(None),
-            readable => readable.map(|_| self.next.prev().min(self.limit))?,
+        let before = self.next.prev();
+        match self.readable(before) {
+            Err(Error::Dropped { start, .. }) if self.next == start || self.from_start => return Ok(None),
+            readable => readable?,
         };
-        if lsn < self.chain.start || lsn == Lsn::ZERO {
+        let lsn = before.min(self.limit);
+        if lsn < self.chain.start {
             return Ok(None);
         }
         if let Some(first_lost) = self.chain.gap(lsn).map(|w| w.first_lost) {
@@ -265,7 +390,7 @@ impl Reader {
             return self.prev();
         }
         self.load(lsn)?;
-        self.next = lsn;
+        self.seek(lsn);
         self.record(lsn).map(Some)
     }
 
@@ -281,7 +406,7 @@ impl Reader {
             return Err(Error::Lost { lsn });
         }
         self.load(lsn)?;
-        self.next = lsn.next();
+        self.seek(lsn.next());
         self.record(lsn)
     }
 
@@ -292,25 +417,36 @@ impl Reader {
     /// As [`next`](Reader::next).
     pub fn wait_next(&mut self, timeout: Option<Duration>) -> Result<Option<RecordRef<'_>>> {
         self.attend();
-        if !self.readable(self.next)? && !self.source.wait(self.next.prev(), timeout)? {
-            return Ok(None);
+        // (A time beyond all clocks is no limit.)
+        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        while !self.next_is_readable()? {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if !self.source.wait(self.end(), left)? {
+                return Ok(None);
+            }
         }
         self.next()
     }
 
-    /// As [`wait_next`](Reader::wait_next), for async code on any executor. Cancel-safe: a record is consumed only by a completed await.
+    /// As [`wait_next`](Reader::wait_next), for async code on any executor. Cancel-safe: a record is consumed only by a completed await, and
+    /// nothing is left of one that is given up.
     ///
-    /// On a log that another process writes there is nobody to wake the task: it asks again each time it is polled, and a thread that is
-    /// started for the wait wakes it.
+    /// On a log that another process writes, one thread for each [`View`](crate::View) looks for all tasks that wait; it ends when none does.
     ///
     /// # Errors
     /// As [`next`](Reader::next).
     pub async fn next_async(&mut self) -> Result<Option<RecordRef<'_>>> {
         self.attend();
-        if !self.readable(self.next)? && !(Tail { source: self.source.clone(), beyond: self.next.prev() }).await? {
-            return Ok(None);
+        while !self.next_is_readable()? {
+            if !(Tail { source: self.source.clone(), end: self.end(), id: None }).await? {
+                return Ok(None);
+            }
         }
         self.next()
+    }
+
+    fn end(&self) -> End {
+        End { lsn: self.next.prev(), generation: self.chain.generation }
     }
 
     /// Lets the log see how far this reader has come, now that it follows the tail.
@@ -325,9 +461,11 @@ impl Reader {
     /// Whether a record may be read; looks at what has changed.
     fn readable(&mut self, lsn: Lsn) -> Result<bool> {
         if lsn > self.limit {
-            self.limit = self.source.limit(self.limit)?;
+            self.limit = self.source.limit(lsn.prev())?;
         }
-        self.follow_changes();
+        if self.follow_changes()? && lsn > self.limit {
+            self.limit = self.source.limit(lsn.prev())?;
+        }
         if lsn > self.limit {
             return match self.source.damage() {
                 // What is readable was read; now say why it ends.
@@ -341,21 +479,30 @@ impl Reader {
         Ok(true)
     }
 
-    /// Takes a changed chain; what is buffered is dropped if records were cut off behind it. `true` if anything changed.
-    fn follow_changes(&mut self) -> bool {
+    /// Takes a changed chain: whether anything changed. Of records that were cut off, nothing stays buffered, and who has read any, or stands
+    /// behind one, is told.
+    fn follow_changes(&mut self) -> Result<bool> {
         let version = self.source.version();
         if version == self.version {
-            return false;
+            return Ok(false);
         }
         self.version = version;
-        let chain = self.source.chain();
-        if chain.cuts != self.chain.cuts {
-            self.walker = None;
-            self.span = Span::default();
-            self.limit = self.limit.min(self.source.limit(Lsn::MAX).unwrap_or(Lsn::ZERO));
+        let before = std::mem::replace(&mut self.chain, self.source.chain());
+        if self.chain.generation == before.generation {
+            return Ok(true);
         }
-        self.chain = chain;
-        true
+        self.walker = None;
+        self.span = Span::default();
+        self.limit = self.limit.min(self.source.limit(Lsn::ZERO)?);
+        let stands = if self.from_start { Lsn::ZERO } else { self.next.prev() };
+        let reached = self.read.max(stands);
+        match self.chain.cuts.since(before.generation) {
+            Some(at) if reached >= at && !bug::is(Bug::HideCut) => {
+                (self.read, self.next, self.from_start) = (Lsn::ZERO, at, false);
+                Err(Error::Cut { at, reached })
+            }
+            _ => Ok(true),
+        }
     }
 
     /// Makes the span that in which a record begins, or, behind a gap, the first after it.
@@ -371,24 +518,33 @@ impl Reader {
             && self.walker.as_ref().is_some_and(in_chain)
             && lsn.0 == self.span.first.0 + u64::from(self.span.records);
         let mut attempt = 0;
-        let mut loaded = if goes_on { self.load_forward(lsn) } else { self.locate(lsn).and_then(|()| self.load_forward(lsn)) };
+        let mut loaded = if goes_on { self.load_forward(lsn) } else { self.load_anew(lsn) };
         // What fails may have been overtaken: by a rotation, a cut, or a file that was dropped and used again.
         while loaded.is_err() && attempt < 8 {
             self.limit = self.source.limit(Lsn::MAX)?;
-            if !self.follow_changes() {
+            if !self.follow_changes()? {
                 break;
             }
             attempt += 1;
             if lsn < self.chain.start {
                 return Err(Error::Dropped { lsn, start: self.chain.start });
             }
-            loaded = self.locate(lsn).and_then(|()| self.load_forward(lsn));
+            loaded = self.load_anew(lsn);
         }
-        if loaded.is_err() {
+        loaded.map_err(|error| {
             self.span = Span::default();
             self.walker = None;
+            self.source.judge(error)
+        })
+    }
+
+    fn load_anew(&mut self, lsn: Lsn) -> Result<()> {
+        self.locate(lsn)?;
+        self.load_forward(lsn)?;
+        if let (Some(places), Some(header)) = (self.source.places(), &self.span.header) {
+            places.note(self.span.at, header);
         }
-        loaded
+        Ok(())
     }
 
     fn load_forward(&mut self, lsn: Lsn) -> Result<()> {
@@ -404,6 +560,7 @@ impl Reader {
             let head = header.head_len as usize;
             let payload = walker.payload(&header);
             let span = &mut self.span;
+            span.at = walker.segment().at(walker.block() - header.blocks());
             span.place = walker.place(&header);
             span.first = header.first_lsn;
             span.records = header.records;
@@ -468,7 +625,7 @@ impl Reader {
                     Some(next) => Position::new(next.epoch, LINK_BLOCK),
                     None => return Err(self.broken(DamageKind::Missing, "the log ends before a record that was durable")),
                 },
-                None => match walker.step()? {
+                None => match walker.step(self.source.recent())? {
                     Found::Frame(header) if header.adds_up() => return Ok(header),
                     Found::Frame(_) => {
                         return Err(self.broken(DamageKind::Structure, "records in a frame of a kind that has none"));
@@ -504,13 +661,24 @@ impl Reader {
     }
 
     fn open(&self, epoch: u64) -> Result<Arc<Segment>> {
+        let (recent, places) = (self.source.recent(), self.source.places());
+        let known = recent.and_then(|recent| recent.segment(epoch)).or_else(|| places?.segment(epoch));
+        if let Some(segment) = known {
+            return Ok(segment);
+        }
         match self.source.dir().open_segment(Some(self.chain.log), epoch, Access::Read)? {
-            Ok((segment, _)) => Ok(Arc::new(segment)),
+            Ok((segment, _)) => {
+                let segment = Arc::new(segment);
+                if let Some(places) = places {
+                    places.opened(&segment);
+                }
+                Ok(segment)
+            }
             Err(damage) => Err(Error::Corruption(Arc::new(Damage { first_lsn: self.next, ..damage }))),
         }
     }
 
-    /// Puts the walker at or before the frame in which a record begins, by bisection.
+    /// Puts the walker at or before the frame in which a record begins: where that is known, or by bisection.
     fn locate(&mut self, lsn: Lsn) -> Result<()> {
         self.span.header = None;
         let Some(entry) = self.chain.entry_of(lsn).map(|i| self.chain.entries[i]) else {
@@ -520,7 +688,21 @@ impl Reader {
         self.go(Position::new(entry.epoch, LINK_BLOCK))?;
         let Some(walker) = &mut self.walker else { return Ok(()) };
         let segment = walker.segment().clone();
-        let (block, _) = frame_at(&segment, lsn, self.chain.stretch(&entry, lsn).0)?;
+        let stretch = self.chain.stretch(&entry, lsn).0;
+        let bounds = (stretch.start, stretch.end.min(segment.data_end()));
+        let places = self.source.places();
+        let place = places.map_or(Place::Between(bounds.0, bounds.1), |places| places.find(entry.epoch, lsn, bounds));
+        let block = match place {
+            Place::At(block) => block,
+            Place::Between(low, high) => {
+                frame_between(&segment, lsn, low..high, &mut |block, header| {
+                    if let Some(places) = places {
+                        places.note(segment.at(block), header);
+                    }
+                })?
+                .0
+            }
+        };
         walker.seek(block);
         Ok(())
     }
@@ -532,6 +714,7 @@ impl Reader {
         let Some(after) = record_end(self.stream(), at) else { return Err(self.does_not_add_up()) };
         self.span.offset = after;
         self.span.lsn = lsn.next();
+        self.read = self.read.max(lsn);
         Ok(RecordRef { lsn, data: &self.stream()[at + 4..after] })
     }
 
@@ -578,8 +761,26 @@ impl Reader {
 /// The last frame in a stretch of a segment that begins at or before a record, which is the one that it begins in, if it does so there.
 /// The stretch's first, which is not looked at, is such a frame for all that do.
 pub(crate) fn frame_at(segment: &Segment, lsn: Lsn, stretch: Range<u32>) -> Result<(u32, Option<FrameHeader>)> {
+    frame_between(segment, lsn, stretch, &mut |_, _| ())
+}
+
+/// The same; each frame that is come by is told.
+fn frame_between(
+    segment: &Segment,
+    lsn: Lsn,
+    stretch: Range<u32>,
+    tell: &mut dyn FnMut(u32, &FrameHeader),
+) -> Result<(u32, Option<FrameHeader>)> {
     let (mut low, mut high) = (stretch.start, stretch.end.min(segment.data_end()));
     let mut found = None;
+    // Going back, it is the one just before.
+    if high.saturating_sub(low) > 1
+        && let Head::Frame(header) = segment.head(high - 1)?
+        && header.first_lsn <= lsn
+    {
+        tell(high - 1, &header);
+        return Ok((high - 1, Some(header)));
+    }
     while high.saturating_sub(low) > 1 {
         let middle = low + (high - low) / 2;
         let mut block = middle;
@@ -588,7 +789,10 @@ pub(crate) fn frame_at(segment: &Segment, lsn: Lsn, stretch: Range<u32>) -> Resu
                 break None;
             }
             match segment.head(block)? {
-                Head::Frame(header) => break Some(header),
+                Head::Frame(header) => {
+                    tell(block, &header);
+                    break Some(header);
+                }
                 // Nothing begins behind what is not written.
                 Head::Unwritten => break None,
                 Head::Middle | Head::Damaged(_) => block += 1,
@@ -633,17 +837,70 @@ fn missing_bytes(stream: &[u8]) -> Option<usize> {
     Some(0)
 }
 
-/// Completes when a source has more.
+/// Completes when it is worth reading again.
 struct Tail {
     source: Arc<dyn Source>,
-    beyond: Lsn,
+    end: End,
+    /// Under which its waker is kept.
+    id: Option<u64>,
 }
 
 impl Future for Tail {
     type Output = Result<bool>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<bool>> {
-        self.source.poll(self.beyond, cx.waker())
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<bool>> {
+        let Tail { source, end, id } = &mut *self;
+        source.clone().poll(*end, id, cx.waker())
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.source.forget(id);
+        }
+    }
+}
+
+/// Wakers of readers that wait, by the ids under which they are found again.
+#[derive(Debug)]
+pub(crate) struct Wakers<T = ()> {
+    kept: BTreeMap<u64, (T, Waker)>,
+    last_id: u64,
+}
+
+impl<T> Default for Wakers<T> {
+    fn default() -> Self {
+        Wakers { kept: BTreeMap::new(), last_id: 0 }
+    }
+}
+
+impl<T> Wakers<T> {
+    /// Keeps one, under its id or a new one. What it replaces is returned: it may own anything, and is not to be dropped under a lock.
+    pub(crate) fn keep(&mut self, id: &mut Option<u64>, of: T, waker: Waker) -> Option<Waker> {
+        let id = *id.get_or_insert_with(|| {
+            self.last_id += 1;
+            self.last_id
+        });
+        self.kept.insert(id, (of, waker)).map(|(_, before)| before)
+    }
+
+    pub(crate) fn forget(&mut self, id: u64) -> Option<Waker> {
+        self.kept.remove(&id).map(|(_, waker)| waker)
+    }
+
+    /// Takes those out of whom something holds.
+    pub(crate) fn take(&mut self, of: impl Fn(&T) -> bool) -> Vec<Waker> {
+        if !self.kept.values().any(|(what, _)| of(what)) {
+            return Vec::new();
+        }
+        let (taken, left): (BTreeMap<_, _>, _) = std::mem::take(&mut self.kept).into_iter().partition(|(_, (what, _))| of(what));
+        self.kept = left;
+        taken.into_values().map(|(_, waker)| waker).collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
     }
 }
 
@@ -716,11 +973,13 @@ impl Source for Snapshot {
         None
     }
 
-    fn wait(&self, _beyond: Lsn, _timeout: Option<Duration>) -> Result<bool> {
+    fn wait(&self, _end: End, _timeout: Option<Duration>) -> Result<bool> {
         Ok(false)
     }
 
-    fn poll(&self, _beyond: Lsn, _waker: &Waker) -> Poll<Result<bool>> {
+    fn poll(self: Arc<Self>, _end: End, _id: &mut Option<u64>, _waker: &Waker) -> Poll<Result<bool>> {
         Poll::Ready(Ok(false))
     }
+
+    fn forget(&self, _id: u64) {}
 }

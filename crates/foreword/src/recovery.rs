@@ -12,8 +12,9 @@ use crate::disk::Access;
 use crate::error::{Damage, DamageKind};
 use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position,
-    Promise, SECTOR, Sector, Waiver,
+    Promise, SECTOR, Sector, Waiver, is_later,
 };
+use crate::reader::Cuts;
 use crate::segment::{Dir, Found, Names, Segment, within_reach};
 use crate::walk::Walker;
 use crate::{Lsn, Result};
@@ -74,6 +75,8 @@ pub(crate) struct Survey {
     /// From the oldest segment to the tip. Empty if nothing of the log is readable.
     pub(crate) chain: Vec<Entry>,
     pub(crate) control: Control,
+    /// The cuts at the back of which the chain's LINKs tell.
+    pub(crate) cuts: Cuts,
     /// The highest promise of a frame, in the chain or behind the break.
     pub(crate) promise: Promise,
     /// The segment whose LINK makes that promise, itself included: nothing else proves that the LINK is durable.
@@ -253,6 +256,7 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
 
     let mut survey = Survey {
         log,
+        cuts: surveyor.cuts(&chain),
         verdict: Verdict::Unclosed,
         control,
         promise: scan.promise,
@@ -554,7 +558,11 @@ fn way_in(epoch: u64, control: &Control) -> Option<&Waiver> {
 }
 
 /// The control state of the next frame: the last one in the log counts. But a waiver once written stays, and is known before the log is read along it.
+/// So does a generation: one that was used, before a break or behind it, is not used for other records.
 fn adopt(control: &mut Control, mut new: Control) {
+    if is_later(control.generation, new.generation) {
+        new.generation = control.generation;
+    }
     for waiver in control.waivers.drain(..) {
         if !new.waivers.contains(&waiver) {
             new.waivers.push(waiver);
@@ -729,6 +737,20 @@ impl Surveyor<'_> {
         self.active(epoch).map(|(link, _)| link.control.clone()).unwrap_or_default()
     }
 
+    /// The cuts of which a chain's LINKs tell: each stands at the beginning of the first with its generation. Where that is the oldest segment, it
+    /// may have been anywhere before.
+    fn cuts(&self, chain: &[Entry]) -> Cuts {
+        let (mut cuts, mut before) = (Cuts::default(), 0);
+        for (i, entry) in chain.iter().enumerate() {
+            let Some((link, _)) = self.active(entry.epoch) else { continue };
+            if is_later(link.control.generation, before) {
+                before = link.control.generation;
+                cuts.note(before, if i == 0 { Lsn::FIRST } else { entry.first_lsn });
+            }
+        }
+        cuts
+    }
+
     /// What a segment follows: by its LINK, or by the waiver that leads to it.
     fn pred_of(&self, epoch: u64, control: &Control) -> Option<Position> {
         way_in(epoch, control).map(|w| w.from).or_else(|| self.active(epoch).map(|(link, _)| link.pred))
@@ -835,7 +857,7 @@ impl Surveyor<'_> {
                 }
                 continue;
             }
-            match walker.step()? {
+            match walker.step(None)? {
                 Found::Frame(header) => {
                     let sound = match self.has_place(header.promise.position) {
                         true => scan.take(&header, walker.payload(&header), control),
@@ -970,6 +992,7 @@ impl Survey {
             verdict: Verdict::Corruption(damage),
             chain: Vec::new(),
             control: Control::default(),
+            cuts: Cuts::default(),
             promise: Promise::default(),
             unproven_link: None,
             end: Position::default(),
@@ -991,10 +1014,28 @@ impl Survey {
     pub(crate) fn last_lsn(&self) -> Lsn {
         self.next_lsn.prev()
     }
+
+    /// The last record's LSN that is proven to be durable: behind it there may be what only the page cache holds.
+    pub(crate) fn proven_lsn(&self) -> Lsn {
+        if self.verdict == Verdict::Clean || bug::is(Bug::ShowUnproven) {
+            return self.last_lsn();
+        }
+        // A LINK that promises itself may be there for now only: then the log ends where it follows on.
+        let unproven = self.unproven_link.and_then(|epoch| self.chain.iter().find(|e| e.epoch == epoch));
+        let promised = unproven.map_or(self.promise.lsn, |link| self.promise.lsn.min(link.first_lsn.prev()));
+        promised.max(self.control.start.prev()).min(self.last_lsn())
+    }
 }
 
 /// The chain by its LINKs alone, and the state in the newest: for a reader beside a writer.
-pub(crate) fn outline(dir: &Dir) -> Result<Option<(LogId, Vec<Entry>, Control)>> {
+pub(crate) struct Outline {
+    pub(crate) log: LogId,
+    pub(crate) chain: Vec<Entry>,
+    pub(crate) control: Control,
+    pub(crate) cuts: Cuts,
+}
+
+pub(crate) fn outline(dir: &Dir) -> Result<Option<Outline>> {
     let names = dir.names()?;
     let mut surveyor = Surveyor { dir, slots: BTreeMap::new(), bad: BTreeMap::new(), depth: Depth::Tail, scanned: 0 };
     let log = match names.identity {
@@ -1009,5 +1050,5 @@ pub(crate) fn outline(dir: &Dir) -> Result<Option<(LogId, Vec<Entry>, Control)>>
     let (Some(log), Some(newest)) = (log, surveyor.actives().next_back()) else { return Ok(None) };
     let control = surveyor.control(newest);
     let chain = surveyor.pick_chain(&mut None, &control);
-    Ok(Some((log, chain, control)))
+    Ok(Some(Outline { log, cuts: surveyor.cuts(&chain), chain, control }))
 }

@@ -67,7 +67,8 @@ impl Shared {
         state.dropped = rest.iter().copied().chain(later).collect();
         state.removing = batch.len();
         drop(state);
-        let failed = self.remove_files(batch);
+        let epochs: Vec<u64> = batch.iter().map(|dropped| dropped.epoch).collect();
+        let failed = self.remove_files(&epochs);
         if let Some((_, error)) = failed.first() {
             self.report(error);
         }
@@ -87,7 +88,7 @@ impl Shared {
     }
 
     /// Those that could not be removed, with the reason.
-    fn remove_files(&self, batch: &[Dropped]) -> Vec<(u64, Error)> {
+    pub(crate) fn remove_files(&self, epochs: &[u64]) -> Vec<(u64, Error)> {
         let remove = |epoch: u64| -> Option<(u64, Error)> {
             let (name, path) = (segment_name(epoch), self.dir.segment(epoch));
             let removed =
@@ -96,8 +97,7 @@ impl Shared {
         };
         let blocks = self.options.segment_blocks();
         let keep_reserve = |epochs| strangers::attempt("keep room", &self.dir.path, || Ok(self.dir.keep_reserve(blocks, epochs)));
-        let epochs: Vec<u64> = batch.iter().map(|dropped| dropped.epoch).collect();
-        let epochs = keep_reserve(epochs.clone()).unwrap_or(epochs);
+        let epochs = keep_reserve(epochs.to_vec()).unwrap_or(epochs.to_vec());
         let failed = epochs.into_iter().filter_map(remove).collect();
         // Now there is room for what of the reserve was used.
         let _ = keep_reserve(Vec::new());

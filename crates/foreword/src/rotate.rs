@@ -88,22 +88,42 @@ impl Shared {
             let freed = state.freed;
             let (after, prepared) = self.prepare_one(state);
             state = after;
-            match prepared {
-                Err(error) if error.is_no_space() => state = self.make_room(state, freed).ok_or(error)?,
-                prepared => prepared?,
+            state = match prepared {
+                Err(error) if error.is_no_space() => self.make_room(state, freed).map_err(|state| (state, error)),
+                Err(error) => Err((state, error)),
+                Ok(()) => Ok(state),
             }
+            .map_err(|(state, error)| self.give_back(state, error))?;
             state.usable()?;
         }
         Ok(state)
     }
 
-    /// When there was no room: finishes a removal, or waits for one that is under way. `None` if there was none since, and there is none.
-    fn make_room<'a>(&'a self, state: Guard<'a>, freed: u64) -> Option<Guard<'a>> {
+    /// When there was no room: finishes a removal, or waits for one that is under way. `Err` if there was none since, and there is none.
+    fn make_room<'a>(&'a self, state: Guard<'a>, freed: u64) -> Result<Guard<'a>, Guard<'a>> {
         let now = Instant::now();
         if state.freed != freed {
-            return Some(state);
+            return Ok(state);
         }
-        (state.removing > 0 || state.wants_removal(now)).then(|| self.remove_some(state, now))
+        if state.removing > 0 || state.wants_removal(now) { Ok(self.remove_some(state, now)) } else { Err(state) }
+    }
+
+    /// When a unit is refused: what was prepared for it, and is more than is kept, is removed. The error again.
+    fn give_back(&self, mut state: Guard<'_>, error: Error) -> Error {
+        let kept = self.spares_kept();
+        if state.spares.len() > kept && !state.preparing {
+            // Nobody is to prepare one of these epochs meanwhile.
+            state.preparing = true;
+            let surplus = state.spares.split_off(kept);
+            drop(state);
+            let epochs: Vec<u64> = surplus.iter().map(|spare| spare.epoch()).collect();
+            drop(surplus);
+            // What stays is replaced by the next that is prepared under its name, or found by the next opening.
+            self.remove_files(&epochs);
+            self.lock().preparing = false;
+            self.changed.notify_all();
+        }
+        error
     }
 
     /// Prepares the next segment, or waits for who is doing that.
@@ -197,6 +217,7 @@ impl Shared {
     }
 
     pub(crate) fn set_chain(&self, chain: Chain) {
+        self.places.keep_to(&chain);
         *self.chain.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(chain);
         self.version.fetch_add(1, Ordering::Release);
     }

@@ -66,6 +66,13 @@ fn parse_segment_name(name: &str) -> Option<u64> {
     epoch.filter(|&epoch| epoch <= EPOCH_MAX)
 }
 
+/// What `LOCK` says: no two openings write the same into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Writers {
+    text: Option<String>,
+    here: bool,
+}
+
 /// The names in a log's directory, sorted out.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
@@ -131,6 +138,12 @@ impl Dir {
         Ok(names)
     }
 
+    /// Who has the log open, or had it last. The text first: whoever takes the lock after that writes another before it changes anything else.
+    pub(crate) fn writers(&self) -> Result<Writers> {
+        let text = self.read_lock().ok();
+        Ok(Writers { text, here: self.has_writer()? })
+    }
+
     /// Looks at a log in which a writer may be at work, or come and go meanwhile: files appear and vanish, and what is read of them at different times need not
     /// fit together. So what cannot be relied on then, as `doubtful` tells, only counts if no writer was there, or after many looks. Both are told whether a
     /// writer was there when the look began.
@@ -139,17 +152,11 @@ impl Dir {
         doubtful: impl Fn(&Result<T>, bool) -> Result<bool>,
         mut look: impl FnMut(bool) -> Result<T>,
     ) -> Result<T> {
-        // The text first: whoever takes the lock after that writes another before it changes anything else.
-        let writers = || {
-            let text = self.read_lock().ok();
-            Ok((text, self.has_writer()?))
-        };
         let mut left = LOOKS_AGAIN;
         loop {
-            let before = writers()?;
-            let (_, writer) = before;
-            let looked = look(writer);
-            if left == 0 || !doubtful(&looked, writer)? || (!writer && writers()? == before) {
+            let before = self.writers()?;
+            let looked = look(before.here);
+            if left == 0 || !doubtful(&looked, before.here)? || (!before.here && self.writers()? == before) {
                 return looked;
             }
             left -= 1;

@@ -159,6 +159,7 @@ impl Shared {
         drop(state);
         self.changed.notify_all();
         self.kick.notify_all();
+        self.tails.wake(); // Readers that waited behind the cut are told.
         if !self.options.background {
             self.remove_all();
         }
@@ -177,6 +178,8 @@ impl Shared {
         }
         let tip = Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares) };
         let mut control = state.control.clone();
+        control.cut();
+        let generation = control.generation;
         state.preparing = true;
         drop(state);
         let chain = self.chain();
@@ -193,7 +196,6 @@ impl Shared {
                 return Err(failed.error);
             }
         };
-        state.cuts += 1;
         state.control = control;
         let mut entries = fork::up_to(&chain.entries, place.at);
         entries.extend(&branched.entries);
@@ -204,7 +206,9 @@ impl Shared {
         state.launched = branched.durable.lsn;
         state.launched_synced = branched.durable.lsn;
         self.durable.store(branched.durable.lsn.0, Ordering::Release);
-        self.set_chain(Chain { entries, cuts: state.cuts, waivers: state.control.waivers.clone(), ..Chain::clone(&chain) });
+        let mut cuts = chain.cuts.clone();
+        cuts.note(generation, from);
+        self.set_chain(Chain { entries, generation, cuts, waivers: state.control.waivers.clone(), ..Chain::clone(&chain) });
         // Everyone who waited has what they waited for: it was durable, before it was cut.
         let wakers = std::mem::take(&mut state.wakers);
         self.wake_sleepers();

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::format::{self, BLOCK, Body, FRAME_MAX, FrameHeader, Head, SECTOR};
+use crate::recent::Recent;
 use crate::segment::{Found, Segment};
 
-/// Read at once. Large enough that the system call is cheap, small enough to stay in the processor's cache.
+/// Read at once along the log. Large enough that the system call is cheap, small enough to stay in the processor's cache.
 const READ: usize = FRAME_MAX;
+/// Read at a place that is come to anew, unless the frame there is longer: perhaps one record is wanted, and what follows is not.
+const FIRST_READ: usize = 16 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Walker {
@@ -21,6 +24,8 @@ pub(crate) struct Walker {
     /// The block at which the buffer begins, and how many bytes of it are filled.
     buf_block: u32,
     filled: usize,
+    /// How much the next read takes.
+    ahead: usize,
     /// The last frame, within the buffer.
     frame: (usize, usize),
 }
@@ -28,13 +33,13 @@ pub(crate) struct Walker {
 impl Walker {
     pub(crate) fn new(segment: Arc<Segment>, block: u32, end: u32) -> Walker {
         let end = end.min(segment.data_end());
-        Walker { segment, end, block, buf: Vec::new(), buf_block: block, filled: 0, frame: (0, 0) }
+        Walker { segment, end, block, buf: Vec::new(), buf_block: block, filled: 0, ahead: FIRST_READ, frame: (0, 0) }
     }
 
     /// With another's buffer, so that a reader has one.
     pub(crate) fn replace(&mut self, segment: Arc<Segment>, block: u32, end: u32) {
-        let buf = std::mem::take(&mut self.buf);
-        *self = Walker { buf, ..Walker::new(segment, block, end) };
+        let (buf, ahead) = (std::mem::take(&mut self.buf), self.ahead);
+        *self = Walker { buf, ahead, ..Walker::new(segment, block, end) };
     }
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {
@@ -56,6 +61,10 @@ impl Walker {
 
     /// Goes to a block.
     pub(crate) fn seek(&mut self, block: u32) {
+        if block != self.block {
+            // (A frame that was opened is not as it was read.)
+            (self.filled, self.ahead) = (0, FIRST_READ);
+        }
         self.block = block;
     }
 
@@ -75,18 +84,18 @@ impl Walker {
         self.buf.get(place).unwrap_or(&[])
     }
 
-    /// Reads the frame at the current block, and steps over it if it is whole.
-    pub(crate) fn step(&mut self) -> Result<Found> {
+    /// Reads the frame at the current block, from those kept in memory if it is among them, and steps over it if it is whole.
+    pub(crate) fn step(&mut self, recent: Option<&Recent>) -> Result<Found> {
         // What was read ahead may have been written since: what is no frame is read afresh before it is believed.
         let stale = self.offset().is_some();
-        match self.look()? {
+        match self.look(recent)? {
             Found::Frame(header) => {
                 self.block += header.blocks();
                 Ok(Found::Frame(header))
             }
             _ if stale => {
-                self.filled = 0;
-                self.step()
+                (self.filled, self.ahead) = (0, FIRST_READ);
+                self.step(recent)
             }
             other => Ok(other),
         }
@@ -98,20 +107,25 @@ impl Walker {
         (at + BLOCK <= self.filled).then_some(at)
     }
 
-    fn fill(&mut self) -> Result<()> {
-        let want = READ.min((self.segment.blocks.saturating_sub(self.block)) as usize * BLOCK);
+    /// Reads on from the current block, so many bytes at least.
+    fn fill(&mut self, need: usize, recent: Option<&Recent>) -> Result<()> {
+        self.buf_block = self.block;
+        self.filled = recent.map_or(0, |recent| recent.read(self.segment.at(self.block), &mut self.buf));
+        if self.filled > 0 {
+            return Ok(());
+        }
+        let want = self.ahead.max(need).min((self.segment.blocks.saturating_sub(self.block)) as usize * BLOCK);
         if self.buf.len() < want {
             self.buf.resize(want, 0);
         }
-        self.buf_block = self.block;
-        self.filled = 0;
         self.filled = self.segment.read(self.block, &mut self.buf[..want])?;
+        self.ahead = (self.ahead * 4).min(READ);
         Ok(())
     }
 
-    fn look(&mut self) -> Result<Found> {
+    fn look(&mut self, recent: Option<&Recent>) -> Result<Found> {
         if self.offset().is_none() {
-            self.fill()?;
+            self.fill(BLOCK, recent)?;
         }
         let Some(mut at) = self.offset() else { return Ok(Found::Damaged("the file ends")) };
         let binding = self.segment.binding;
@@ -125,8 +139,8 @@ impl Walker {
             return Ok(Found::Damaged("a frame that reaches beyond its bounds"));
         }
         let len = header.frame_len();
-        if at + len > self.filled && at > 0 {
-            self.fill()?;
+        if at + len > self.filled {
+            self.fill(len, recent)?;
             at = 0;
         }
         if at + len > self.filled {

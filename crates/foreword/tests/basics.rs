@@ -59,7 +59,7 @@ fn records_come_back_over_segments_and_reopenings() {
     let report = foreword::verify(dir.path(), &mut |_, _| {}).unwrap();
     assert_eq!(report.verdict, Some(Verdict::Clean));
     assert_eq!(report.last_lsn, Lsn(next - 1));
-    let view = View::open(dir.path()).unwrap();
+    let view = View::open(dir.path()).unwrap().recoverable().unwrap();
     assert_eq!(view.iter(Lsn::ZERO).count() as u64, next - 1);
 }
 
@@ -103,7 +103,7 @@ fn a_killed_log_recovers_what_was_written() {
         std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
     }
     let view = View::open(copy.path()).unwrap();
-    assert_eq!(view.last_lsn().unwrap(), Lsn(400));
+    assert_eq!(view.recoverable_lsn().unwrap(), Lsn(400));
     let recovered = small().open(copy.path()).unwrap();
     assert_eq!(recovered.recovery().verdict, Verdict::Unclosed);
     assert!(recovered.recovery().rewritten_records >= 100);

@@ -484,3 +484,14 @@ fn a_reader_that_is_stopped_while_it_asks_is_not_taken_for_the_last_writer() {
     drop(reader);
     options().open(dir.path()).unwrap();
 }
+
+#[test]
+fn where_files_cannot_be_told_from_others_a_log_works_as_well() {
+    let disk = MemDisk::new(&Files::default());
+    disk.make_unstable();
+    let log = disk.open(OnDamage::Refuse).unwrap();
+    commit(&log, 1..20);
+    assert!(matches!(disk.open(OnDamage::Refuse), Err(Error::Locked { .. })));
+    log.close().unwrap();
+    assert_eq!(disk.open(OnDamage::Refuse).unwrap().last_lsn(), Lsn(19));
+}

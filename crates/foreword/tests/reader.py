@@ -203,8 +203,8 @@ class Segment:
 
 def control_part(raw, at):
     try:
-        start, holds, waivers, zero = struct.unpack_from("<QHHI", raw)
-        good = not zero and holds <= 32 and waivers <= 32
+        start, holds, waivers, _generation = struct.unpack_from("<QHHI", raw)
+        good = holds <= 32 and waivers <= 32
         pos = 16
         for _ in range(holds if good else 0):
             size = struct.unpack_from("<QB", raw, pos)[1]

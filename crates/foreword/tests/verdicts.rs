@@ -37,7 +37,7 @@ fn sound(files: &Files, verdict: Verdict, last: u64) {
     let report = check_dir(dir.path());
     assert_eq!(report.verdict, Some(verdict.clone()), "verify");
     assert_eq!(report.last_lsn, Lsn(last));
-    let view = View::open(dir.path()).unwrap();
+    let view = View::open(dir.path()).unwrap().recoverable().unwrap();
     assert_eq!(view.verdict(), Some(verdict.clone()), "view");
     let (records, error) = collect(view.iter(Lsn::ZERO));
     assert!(error.is_none(), "{error:?}");
@@ -132,7 +132,7 @@ fn damaged(files: &Files, says: &Says, stop: &After, salvage: &After) {
         Err(Error::Corruption(damage)) => says.check(dir, &damage),
         other => panic!("{other:?}"),
     }
-    let view = View::open(dir).unwrap();
+    let view = View::open(dir).unwrap().recoverable().unwrap();
     says.check(dir, &damage(view.verdict()));
     let (records, error) = collect(view.iter(Lsn::ZERO));
     same(&records, &numbered(1..says.lsns.0));
@@ -359,7 +359,7 @@ fn row_6_stale_sectors_of_a_recycled_file() {
     let damage = damage(check_dir(dir.path()).verdict);
     assert_eq!((damage.kind, damage.offset, damage.proven), (DamageKind::Missing, 3 * BLOCK as u64, true));
     assert_eq!(damage.first_lsn, Lsn(frame.first_lsn));
-    let view = View::open(dir.path()).unwrap();
+    let view = View::open(dir.path()).unwrap().recoverable().unwrap();
     let (records, error) = collect(view.iter(Lsn::ZERO));
     same(&records, &numbered(15..frame.first_lsn));
     assert!(matches!(error, Some(Error::Corruption(_))));
@@ -467,7 +467,7 @@ fn row_7_in_a_segment_before_the_last_promise() {
         let damage = damage(check_dir(dir.path()).verdict);
         assert_eq!((damage.kind, damage.proven, damage.offset), (DamageKind::Garbled, true, 4 * BLOCK as u64));
         assert_eq!((damage.first_lsn, damage.last_lsn), (Lsn(10), Some(Lsn(if closed { 23 } else { 22 }))));
-        let (records, error) = collect(View::open(dir.path()).unwrap().iter(Lsn::ZERO));
+        let (records, error) = collect(View::open(dir.path()).unwrap().recoverable().unwrap().iter(Lsn::ZERO));
         same(&records, &numbered(1..10));
         assert!(
             matches!(error, Some(Error::Corruption(damage)) if damage.first_lsn == Lsn(10) && damage.kind == DamageKind::Garbled)
@@ -628,7 +628,7 @@ fn row_16_older_copy_of_a_sealed_segment() {
     assert_eq!((damage.first_lsn, damage.last_lsn), (Lsn(4), Some(Lsn(9))));
     // While the LINK of the newest says what is durable, opening trusts what is before, and reading tells.
     let dir = files.dir();
-    let view = View::open(dir.path()).unwrap();
+    let view = View::open(dir.path()).unwrap().recoverable().unwrap();
     let (records, error) = collect(view.iter(Lsn::ZERO));
     same(&records, &numbered(1..4));
     assert!(matches!(error, Some(Error::Corruption(damage)) if damage.first_lsn == Lsn(4) && damage.kind == DamageKind::Missing));

@@ -38,37 +38,3 @@ fn a_view_soon_sees_every_durable_record_wherever_in_its_segment_it_lies() {
     log.close().unwrap();
     assert_eq!(foreword::verify(dir.path(), &mut |_, _| {}).unwrap().last_lsn, lsn);
 }
-
-/// A task that waits at the end of a log which nobody has open must hear of a writer that comes later.
-#[test]
-fn an_async_reader_of_a_closed_log_hears_of_a_writer_that_comes() {
-    use std::sync::mpsc;
-    use std::task::{Context, Poll, Wake, Waker};
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let options = Options::new().segment_bytes(64 << 10);
-    let log = options.open(dir.path()).unwrap();
-    log.commit(b"one").unwrap();
-    log.close().unwrap();
-    let mut reader = foreword::View::open(dir.path()).unwrap().reader_at(Lsn(2));
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let waker = Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
-        let mut next = std::pin::pin!(reader.next_async());
-        loop {
-            if let Poll::Ready(record) = next.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return sender.send(record.map(|r| r.unwrap().data.to_vec())).unwrap();
-            }
-            std::thread::park();
-        }
-    });
-    assert!(receiver.recv_timeout(Duration::from_millis(300)).is_err(), "there is nothing yet");
-    let log = options.open(dir.path()).unwrap();
-    log.commit(b"two").unwrap();
-    assert_eq!(receiver.recv_timeout(Duration::from_secs(5)).expect("the record").unwrap(), b"two");
-}

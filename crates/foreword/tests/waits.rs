@@ -420,3 +420,42 @@ fn a_try_does_not_wait_for_segments_and_gets_them_later() {
     full.store(true, SeqCst);
     until("the disk is full", || matches!(log.try_append(&large), Err(Error::NoSpace { .. })));
 }
+
+#[test]
+fn a_record_that_is_refused_gives_back_what_was_prepared_for_it() {
+    for background in [true, false] {
+        let (disk, hooked) = small_disk(12, |_| Ok(()));
+        let log = options().background(background).disk(hooked).open(MEM).unwrap();
+        assert!(matches!(log.append(&vec![7; 20 << 20]), Err(Error::NoSpace { .. })));
+        let epochs = disk.files().epochs();
+        assert!(epochs.len() <= 3, "{epochs:?} are left");
+        // There is room for less.
+        let lsn = log.commit(&vec![7; 5 << 20]).unwrap();
+        assert_eq!(log.get(lsn).unwrap().len(), 5 << 20);
+        log.close().unwrap();
+    }
+}
+
+/// Each segment that is not synced keeps a handle.
+#[test]
+fn however_much_is_appended_without_a_sync_few_files_are_open() {
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (opened, peak) = (open.clone(), most.clone());
+    let hooked = hooked(MemDisk::default(), move |op, _| {
+        match op {
+            Op::Open => _ = peak.fetch_max(opened.fetch_add(1, SeqCst) + 1, SeqCst),
+            Op::Close => _ = opened.fetch_sub(1, SeqCst),
+            _ => {}
+        }
+        Ok(())
+    });
+    for background in [true, false] {
+        let dir = format!("{MEM}-{background}");
+        let options = options().segment_bytes(64 << 10).background(background).publish(false).disk(hooked.clone());
+        let log = options.open(dir).unwrap();
+        (0..2000).for_each(|_| _ = log.append(&[7; 10_000]).unwrap());
+        assert!(log.stats().segments > 600);
+        log.close().unwrap();
+        assert!(most.load(SeqCst) < 200, "{} files were open at once", most.load(SeqCst));
+    }
+}

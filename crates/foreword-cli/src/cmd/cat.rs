@@ -1,6 +1,7 @@
 //! `foreword cat`: records to standard output.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use foreword::{Error, Lsn, View};
 
@@ -10,7 +11,8 @@ use crate::output::Output;
 
 /// Write records to standard output
 ///
-/// Changes nothing, and works while a writer has the log open: then it shows what is durable. What a damaged log holds before the damage is written,
+/// Changes nothing, and works while a writer has the log open: then it shows what is durable. When none has, it shows what opening the log
+/// would return, and says from which LSN on nothing proves that it is durable. What a damaged log holds before the damage is written,
 /// then the error is told (exit status 3).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -34,34 +36,50 @@ pub(crate) struct Args {
     format: OutputFormat,
 }
 
+/// How often a log that was closed is looked at again for a writer that goes on with it.
+const AGAIN: Duration = Duration::from_millis(100);
+
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let view = View::open(&args.dir)?;
-    let start = view.start_lsn();
-    if let Some(lsn) = args.from.filter(|&from| from < start) {
-        return Err(Error::Dropped { lsn, start }.into());
-    }
+    let proven = view.last_lsn()?;
+    // What is followed is to stay.
+    let view = if args.follow { view } else { view.recoverable()? };
     let mut out = Output::new();
-    let copied = copy(args, &view, &mut out);
+    let copied = copy(args, &view, proven, &mut out);
     // What is readable comes first, then why there is no more.
     out.flush()?;
     copied.map(|()| Status::Fine)
 }
 
-fn copy(args: &Args, view: &View, out: &mut Output) -> Result<(), Failure> {
+fn copy(args: &Args, view: &View, proven: Lsn, out: &mut Output) -> Result<(), Failure> {
     let mut reader = view.reader_at(args.from.unwrap_or(Lsn::ZERO));
     let last = args.to.unwrap_or(Lsn::MAX);
     let mut expected = reader.position();
+    let mut told = args.follow || view.has_writer();
     while expected <= last {
-        let record = match reader.next()? {
-            Some(record) => record,
-            None if args.follow => {
+        let read = match reader.next() {
+            Ok(None) if args.follow => {
                 out.flush()?;
-                match reader.wait_next(None)? {
-                    Some(record) => record,
-                    None => continue,
-                }
+                reader.wait_next(None)
             }
-            None => break,
+            read => read,
+        };
+        let record = match read {
+            Ok(Some(record)) => record,
+            Ok(None) if args.follow => {
+                // The log was closed: another writer may go on with it.
+                std::thread::sleep(AGAIN);
+                continue;
+            }
+            Ok(None) => break,
+            Err(Error::Cut { at, .. }) if args.follow => {
+                crate::note(format_args!(
+                    "the log was cut off: LSN {at} and what was written behind it are gone, and may come anew"
+                ));
+                expected = at;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
         };
         if record.lsn > last {
             break;
@@ -70,8 +88,12 @@ fn copy(args: &Args, view: &View, out: &mut Output) -> Result<(), Failure> {
             let gap = crate::verdict::stretches(&[(expected, record.lsn.prev())]);
             crate::note(format_args!("LSN {gap}: given up in a repair"));
         }
+        let unproven = !args.follow && record.lsn > proven;
+        if unproven && !std::mem::replace(&mut told, true) {
+            crate::note(format_args!("{}", crate::verdict::unproven_from(record.lsn)));
+        }
         expected = record.lsn.next();
-        args.format.write(record, out.writer()).map_err(Failure::output)?;
+        args.format.write(record, unproven, out.writer()).map_err(Failure::output)?;
     }
     Ok(())
 }

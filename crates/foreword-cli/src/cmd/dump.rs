@@ -124,6 +124,9 @@ fn content_text(content: &Content) -> String {
 
 fn state_text(state: &ControlInfo) -> String {
     let mut text = format!(", log starts at {}", state.start_lsn);
+    if state.generation > 0 {
+        text.push_str(&format!(", generation {}", state.generation));
+    }
     for (name, lsn) in &state.holds {
         text.push_str(&format!(", hold `{name}` {lsn}"));
     }
@@ -136,6 +139,7 @@ fn state_text(state: &ControlInfo) -> String {
 fn state_json(state: &ControlInfo) -> Value {
     json!({
         "start_lsn": state.start_lsn.0,
+        "generation": state.generation,
         "holds": state.holds.iter().map(|(name, lsn)| (name.clone(), Value::from(lsn.0))).collect::<Value>(),
         "lost": verdict::stretches_json(&state.lost),
     })

@@ -69,7 +69,7 @@ fn logs() -> Vec<(Vec<Step>, bool)> {
 pub fn damages(seed: u64) -> Result<DamageTally, Box<Failure>> {
     let logs = logs();
     let next = AtomicUsize::new(0);
-    let work = || {
+    let work = || -> Result<DamageTally, Box<Failure>> {
         let mut tally = DamageTally::default();
         for i in std::iter::repeat_with(|| next.fetch_add(1, Relaxed)).take_while(|&i| i < logs.len()) {
             let (steps, close) = &logs[i];

@@ -365,7 +365,7 @@ pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, segment_byt
 
 /// What a view shows of a log that nobody has open.
 pub(crate) fn view(disk: &SimDisk) -> Result<(Option<Verdict>, Found), Error> {
-    let view = View::open_on(disk.handle(), DIR)?;
+    let view = View::open_on(disk.handle(), DIR)?.recoverable()?;
     let records = view.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>()?;
     let found = Found { start: view.start_lsn().0, last: view.last_lsn()?.0, records, holds: view.holds() };
     Ok((view.verdict(), found))

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::OsFile;
@@ -23,12 +23,20 @@ pub(super) fn id_of(metadata: &Metadata) -> FileId {
     FileId(metadata.dev(), metadata.ino())
 }
 
-/// Gives a file to an owner and a group, as far as this user may.
-fn give(file: &File, own: &Metadata, (user, group): (u32, u32)) {
-    let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
-    if (own.uid(), own.gid()) != (user.as_raw(), group.as_raw()) && rustix::fs::fchown(file, Some(user), Some(group)).is_err() {
+/// Gives a file the owner and the group of another, as far as this user may.
+fn give(file: &File, model: &Stat) {
+    let (user, group) = (Uid::from_raw(model.st_uid), Gid::from_raw(model.st_gid));
+    let own = rustix::fs::fstat(file).is_ok_and(|own| (own.st_uid, own.st_gid) == (model.st_uid, model.st_gid));
+    if !own && rustix::fs::fchown(file, Some(user), Some(group)).is_err() {
         let _ = rustix::fs::fchown(file, None, Some(group));
     }
+}
+
+/// Sets a file's permissions, if they are others.
+fn permit(file: &File, mode: Mode) -> io::Result<()> {
+    let mode = mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO);
+    let own = Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode) & (Mode::RWXU | Mode::RWXG | Mode::RWXO);
+    if own == mode { Ok(()) } else { Ok(rustix::fs::fchmod(file, mode)?) }
 }
 
 #[derive(Debug)]
@@ -57,22 +65,17 @@ impl OsDir {
 
     /// Gives a file that was just made the owner and the permissions of another, or the directory's owner.
     fn adopt(&self, file: &File, like: &str) -> io::Result<()> {
-        let own = file.metadata()?;
         match rustix::fs::statat(&self.file, like, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(model) if FileType::from_raw_mode(model.st_mode) == FileType::RegularFile => {
-                give(file, &own, (model.st_uid, model.st_gid));
+                give(file, &model);
                 // Its owner, at least, must be able to use it.
-                let mode = model.st_mode & 0o777 | 0o600;
-                if own.mode() & 0o777 != mode {
-                    rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
-                }
+                permit(file, Mode::from_raw_mode(model.st_mode) | Mode::RUSR | Mode::WUSR)
             }
             _ => {
-                let dir = self.file.metadata()?;
-                give(file, &own, (dir.uid(), dir.gid()));
+                give(file, &rustix::fs::fstat(&self.file)?);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Where the file system cannot rename without replacing: a second name, which cannot replace
@@ -146,9 +149,9 @@ impl DiskDir for OsDir {
         let opened = rustix::fs::openat(&self.file, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
         let dir = OsDir { file: opened.into() };
         if made {
-            let model = self.file.metadata()?;
-            give(&dir.file, &dir.file.metadata()?, (model.uid(), model.gid()));
-            rustix::fs::fchmod(&dir.file, Mode::from_raw_mode(model.mode() & 0o777))?;
+            let model = rustix::fs::fstat(&self.file)?;
+            give(&dir.file, &model);
+            permit(&dir.file, Mode::from_raw_mode(model.st_mode))?;
             self.sync()?;
         }
         Ok(Arc::new(dir))

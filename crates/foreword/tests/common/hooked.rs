@@ -21,7 +21,8 @@ pub enum Op {
     Allocate,
     /// A step of zero-filling.
     Zero,
-    Read,
+    /// So many bytes.
+    Read(usize),
     Write,
     WriteDurable,
     Sync,
@@ -150,7 +151,7 @@ impl Drop for HookedFile {
 
 impl DiskFile for HookedFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        (self.hook)(Op::Read, &self.name)?;
+        (self.hook)(Op::Read(buf.len()), &self.name)?;
         self.file.read_at(buf, offset)
     }
 

@@ -281,7 +281,9 @@ type Bytes = Arc<RwLock<Vec<u8>>>;
 struct Tree {
     files: BTreeMap<PathBuf, Bytes>,
     dirs: BTreeSet<PathBuf>,
-    locked: Arc<Mutex<BTreeSet<PathBuf>>>,
+    locked: Arc<Mutex<BTreeSet<u64>>>,
+    /// Each time a file is asked for, it is another: how often it was.
+    unstable: Option<u64>,
 }
 
 /// Where a [`MemDisk`] made from files has them.
@@ -311,12 +313,18 @@ impl MemDisk {
         self.0.lock().unwrap().files[&Path::new(MEM).join(name)].clone()
     }
 
+    /// From here on, no file can be told from others.
+    pub fn make_unstable(&self) {
+        self.0.lock().unwrap().unstable = Some(0);
+    }
+
     pub fn verify(&self) -> VerifyReport {
         verify_on(Arc::new(self.clone()), MEM, &mut |_, _| {}).unwrap()
     }
 
+    /// As recovery would have it.
     pub fn view(&self) -> View {
-        View::open_on(Arc::new(self.clone()), MEM).unwrap()
+        View::open_on(Arc::new(self.clone()), MEM).unwrap().recoverable().unwrap()
     }
 
     pub fn open(&self, action: OnDamage) -> Result<Log, Error> {
@@ -397,17 +405,20 @@ impl DiskDir for MemDir {
     }
 
     fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let path = self.path.join(name);
         let mut tree = self.tree.lock().unwrap();
-        if !tree.locked.lock().unwrap().insert(path.clone()) {
+        let bytes = tree.files.entry(self.path.join(name)).or_default().clone();
+        let id = bytes_id(&bytes).1;
+        if !tree.locked.lock().unwrap().insert(id) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let lock = Some((tree.locked.clone(), path.clone()));
-        Ok(Box::new(MemFile { bytes: tree.files.entry(path).or_default().clone(), lock }))
+        let lock = Some((tree.locked.clone(), id));
+        Ok(Box::new(MemFile { bytes, lock }))
     }
 
     fn is_locked(&self, name: &str) -> io::Result<bool> {
-        Ok(self.tree.lock().unwrap().locked.lock().unwrap().contains(&self.path.join(name)))
+        let tree = self.tree.lock().unwrap();
+        let bytes = tree.files.get(&self.path.join(name));
+        Ok(bytes.is_some_and(|bytes| tree.locked.lock().unwrap().contains(&bytes_id(bytes).1)))
     }
 
     fn id(&self) -> io::Result<FileId> {
@@ -415,7 +426,12 @@ impl DiskDir for MemDir {
     }
 
     fn id_of(&self, name: &str) -> io::Result<FileId> {
-        Ok(bytes_id(not_found(self.tree.lock().unwrap().files.get(&self.path.join(name)))?))
+        let mut tree = self.tree.lock().unwrap();
+        let id = bytes_id(not_found(tree.files.get(&self.path.join(name)))?);
+        Ok(tree.unstable.as_mut().map_or(id, |asked| {
+            *asked += 1;
+            FileId(2, *asked)
+        }))
     }
 }
 
@@ -426,13 +442,13 @@ fn bytes_id(bytes: &Bytes) -> FileId {
 #[derive(Debug)]
 struct MemFile {
     bytes: Bytes,
-    lock: Option<(Arc<Mutex<BTreeSet<PathBuf>>>, PathBuf)>,
+    lock: Option<(Arc<Mutex<BTreeSet<u64>>>, u64)>,
 }
 
 impl Drop for MemFile {
     fn drop(&mut self) {
-        if let Some((locked, path)) = &self.lock {
-            locked.lock().unwrap().remove(path);
+        if let Some((locked, id)) = &self.lock {
+            locked.lock().unwrap().remove(id);
         }
     }
 }

@@ -187,6 +187,7 @@ pub(super) fn follow<E: From<Error>>(
 ) -> Result<(), E> {
     const OFTEN: u64 = 32;
     const A_WHILE: std::time::Duration = std::time::Duration::from_millis(20);
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
     let (mut seen, mut said) = (Lsn::ZERO, Lsn::ZERO);
     while go_on() {
         let expected = reader.position();
@@ -200,7 +201,11 @@ pub(super) fn follow<E: From<Error>>(
                 }
                 Some(record.lsn)
             }
-            Ok(None) => None,
+            Ok(None) => {
+                // (Of a log that was closed it says so at once.)
+                std::thread::sleep(PAUSE);
+                None
+            }
             // Truncation has overtaken it.
             Err(Error::Dropped { start, .. }) => {
                 reader.seek(start);
@@ -241,7 +246,7 @@ mod tests {
     }
 
     fn check(dir: &std::path::Path, ledger: &Ledger) -> Found {
-        let view = View::open(dir).unwrap();
+        let view = View::open(dir).unwrap().recoverable().unwrap();
         ledger.check(view.start_lsn(), view.reader_at(Lsn::ZERO))
     }
 

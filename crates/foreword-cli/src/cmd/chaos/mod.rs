@@ -309,7 +309,7 @@ impl<'a> Campaign<'a> {
     /// Reads everything, as the kill has left it. Changes nothing.
     fn look(&mut self) -> Result<(Found, &'static str), Failure> {
         let ledger = &lock(&self.heard).ledger;
-        let view = match View::open(&self.log) {
+        let view = match View::open(&self.log).and_then(|view| view.recoverable()) {
             // It was killed before there was one.
             Err(Error::NotFound { .. }) => return Ok((ledger.check_none(), "none")),
             view => view?,

@@ -122,7 +122,7 @@ fn play(
         }
     }
     // A reader that changes nothing sees what recovery will return.
-    let seen = View::open(dir)?.last_lsn()?;
+    let seen = View::open(dir)?.recoverable_lsn()?;
     let log = Options::new().create(false).segment_bytes(worker::SEGMENT_BYTES).open(dir)?;
     let report = log.recovery().clone();
     let mut found = check(&log, acknowledged, seed, number)?;
