@@ -40,7 +40,7 @@ impl Allocator {
         while state.words.len() as u64 * 64 + 1 < pool.end() {
             let map = PageId(state.words.len() as u64 * 64 + 1);
             let pin = pool.fetch(map, Load::Read)?;
-            let page = pin.read();
+            let page = pin.read()?;
             let words = page.body().chunks_exact(8).map(|b| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
             let first = state.words.len();
             state.words.extend(words);

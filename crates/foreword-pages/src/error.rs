@@ -28,6 +28,27 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
+    /// The disk has no room for another page. Nothing was changed: free some space and go on; the store needs no reopening.
+    NoSpace {
+        /// The page file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+    /// The page file is no longer where it was opened: it was removed or moved, or another stands in its place. The log
+    /// was not dropped. Put the file back, and take a checkpoint.
+    Displaced {
+        /// Where it was.
+        path: PathBuf,
+        /// What was found instead.
+        why: String,
+    },
+    /// The thread would wait for itself, or for a thread that waits for it: it holds this page, or others, by a
+    /// [`PageRef`](crate::PageRef). Nothing was changed: drop those, and try again.
+    Deadlock {
+        /// The page that was asked for; `None`: what is waited for is a checkpoint of another thread.
+        page: Option<PageId>,
+    },
     /// A page on disk is not what was written there, and the log does not hold what is needed to rebuild it. Restore a copy.
     Rotten {
         /// The page.
@@ -98,10 +119,19 @@ impl Error {
         move |source| Error::Io { doing, path, source: Arc::new(source) }
     }
 
+    /// As [`io`](Error::io), of what changes nothing until it succeeds: that there is no room is all that there is to say.
+    pub(crate) fn room(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace { path, source: Arc::new(source) },
+            _ => Error::Io { doing, path, source: Arc::new(source) },
+        }
+    }
+
     /// Whether there was no room, so that nothing was changed and the store goes on.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Error::Log(foreword::Error::NoSpace { .. }))
+        matches!(self, Error::NoSpace { .. } | Error::Log(foreword::Error::NoSpace { .. }))
     }
 }
 
@@ -110,6 +140,27 @@ impl fmt::Display for Error {
         match self {
             Error::Log(error) => write!(f, "the log: {error}"),
             Error::Io { doing, path, source } => write!(f, "cannot {doing} ({}): {source}", path.display()),
+            Error::NoSpace { path, source } => {
+                write!(
+                    f,
+                    "no room for another page in {} ({source}): nothing was changed; free some space and go on",
+                    path.display()
+                )
+            }
+            Error::Displaced { path, why } => write!(
+                f,
+                "the page file is no longer at {}: {why}; the log was not dropped: put the file back and take a checkpoint",
+                path.display()
+            ),
+            Error::Deadlock { page: Some(page) } => {
+                write!(f, "the thread asks for page {page} while it holds that page, or others: drop them first")
+            }
+            Error::Deadlock { page: None } => {
+                write!(
+                    f,
+                    "the thread waits for a checkpoint while it holds pages, which that may be waiting for: drop them first"
+                )
+            }
             Error::Rotten { page, path, why } => write!(
                 f,
                 "page {page} of {} is damaged: {why}; the log does not reach back far enough to rebuild it: restore a copy",
@@ -137,7 +188,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Log(error) => Some(error),
-            Error::Io { source, .. } => Some(source.as_ref()),
+            Error::Io { source, .. } | Error::NoSpace { source, .. } => Some(source.as_ref()),
             Error::Poisoned(error) => Some(error.as_ref()),
             _ => None,
         }

@@ -1,13 +1,15 @@
 //! The page file: pages at their places, behind the write-ahead rule.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use foreword::disk::{Access, Disk, DiskDir, DiskFile};
 use foreword::{Log, LogId, Lsn};
 
-use crate::page::{PAGE_MAX, PAGE_MIN, Page, PageId};
+use crate::page::{Kind, PAGE_MAX, PAGE_MIN, Page, PageId};
 use crate::record::VERSION;
 use crate::sabotage::{self, Bug};
 use crate::{Error, Result};
@@ -19,20 +21,50 @@ const IDENTITY: usize = 36;
 /// Where page 0 names the last checkpoint: a sector of its own, so that it is written as a whole or not at all.
 const CHECKPOINT: usize = 512;
 const SECTOR: usize = 512;
+/// The file grows by an eighth, but not by less or more than this.
+const GROWTH_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
 
 /// The page file. Page 0 is its identity, and names the last checkpoint; the others are where their ids say.
 #[derive(Debug)]
 pub(crate) struct PageFile {
+    dir: Arc<dyn DiskDir>,
     file: Box<dyn DiskFile>,
     path: PathBuf,
+    log: LogId,
     page_bytes: usize,
     /// The end of the last checkpoint, as it was when the file was opened.
     checkpoint: Option<Lsn>,
+    /// For how many pages, with page 0, there is room: taken from the disk, durably. No page behind it is ever written.
+    room: AtomicU64,
+    growing: Mutex<()>,
+    /// The process that opened it: a forked child must not write.
+    pub(crate) process: u32,
+    /// The page LSN of each map that is in the file. What is read there and is older is damage.
+    maps: Mutex<BTreeMap<PageId, Lsn>>,
     /// The first write that failed: nothing is known of what it covered, so nothing may follow.
     failed: OnceLock<Error>,
 }
 
+/// Poisons the store if what it guards panics: nothing is known then of what was done.
+struct Guarded<'f>(&'f PageFile, &'static str);
+
+impl Drop for Guarded<'_> {
+    fn drop(&mut self) {
+        self.0.fail(Error::io(self.1, &self.0.path)(io::Error::other("it panicked")));
+    }
+}
+
 impl PageFile {
+    /// Whether there is a page file in a directory.
+    pub(crate) fn is_in(disk: &dyn Disk, dir: &Path) -> Result<bool> {
+        let opened = disk.open_dir(dir).and_then(|dir| dir.open(NAME, Access::Write));
+        match opened {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("open the page file", &dir.join(NAME))(e)),
+        }
+    }
+
     /// Opens the page file that belongs to a log; makes it if the log has never been used.
     pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, log: &Log, page_bytes: usize) -> Result<PageFile> {
         let path = dir.join(NAME);
@@ -40,7 +72,7 @@ impl PageFile {
         let handle = disk.open_dir(dir).map_err(Error::io("open the directory", dir))?;
         let file = match handle.open(NAME, Access::Write) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && is_new => {
-                create(handle.as_ref(), log.id(), page_bytes).map_err(Error::io("create the page file", &path))?;
+                create(&*handle, log.id(), page_bytes).map_err(Error::room("create the page file", &path))?;
                 handle.open(NAME, Access::Write)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -50,13 +82,25 @@ impl PageFile {
         };
         let file = file.map_err(Error::io("open the page file", &path))?;
         if is_new {
-            // Its name may be there because somebody who was killed renamed it: it must be durable before the first record is.
+            // Its name may be there because a process that was killed renamed it: it must be durable before the first record is.
             handle.sync().map_err(Error::io("sync the directory", dir))?;
         }
-        let mut head = [0; CHECKPOINT + SECTOR];
-        let read = file.read_full_at(&mut head, 0).map_err(Error::io("read the page file", &path))?;
-        let page_bytes = identify(&head[..read], log.id(), &path)?;
-        Ok(PageFile { file, path, page_bytes, checkpoint: checkpoint_in(&head[CHECKPOINT..]), failed: OnceLock::new() })
+        let head = read_head(&*file, &path)?;
+        let page_bytes = identify(&head, log.id(), &path)?;
+        let len = file.len().map_err(Error::io("look at the page file", &path))?;
+        Ok(PageFile {
+            dir: handle,
+            file,
+            path,
+            log: log.id(),
+            page_bytes,
+            checkpoint: checkpoint_in(&head),
+            room: AtomicU64::new(len / page_bytes as u64),
+            growing: Mutex::default(),
+            process: std::process::id(),
+            maps: Mutex::default(),
+            failed: OnceLock::new(),
+        })
     }
 
     /// The LSN at which the last complete checkpoint ended, as it was when the file was opened. `None`: there was none, or the sector is damaged.
@@ -66,14 +110,38 @@ impl PageFile {
 
     /// Says, durably, at which LSN the last complete checkpoint ended.
     pub(crate) fn set_checkpoint(&self, end: Lsn) -> Result<()> {
-        self.check()?;
+        self.may_write()?;
         let mut sector = [0; SECTOR];
         sector[..8].copy_from_slice(&end.0.to_le_bytes());
         let crc = crc32c::crc32c(&sector[..8]);
         sector[8..12].copy_from_slice(&crc.to_le_bytes());
-        let written = self.file.write_all_at(&sector, CHECKPOINT as u64);
-        written.map_err(|e| self.fail(Error::io("write the first page", &self.path)(e)))?;
+        self.write_at(&sector, CHECKPOINT as u64)?;
         self.sync()
+    }
+
+    /// Looks whether the file is what its name still leads to, and is all there: before anything is dropped that could
+    /// rebuild it. It named a checkpoint last that ended at `end`, which no other file does.
+    pub(crate) fn look(&self, end: Lsn) -> Result<()> {
+        let displaced = |why: &str| Err(Error::Displaced { path: self.path.clone(), why: why.into() });
+        let found = match self.dir.open(NAME, Access::Write) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return displaced("no file is there"),
+            found => found.map_err(Error::io("open the page file", &self.path))?,
+        };
+        let head = read_head(&*found, &self.path)?;
+        if identify(&head, self.log, &self.path).is_err() || checkpoint_in(&head) != Some(end) {
+            return displaced("another file is there");
+        }
+        self.check_pages(self.room.load(Ordering::Acquire)).map_err(|cut| self.fail(cut))
+    }
+
+    /// Checks that the file has so many pages, as it is known to have had: else it was cut.
+    pub(crate) fn check_pages(&self, pages: u64) -> Result<()> {
+        let len = self.file.len().map_err(Error::io("look at the page file", &self.path))?;
+        let found = len / self.page_bytes as u64;
+        if found >= pages {
+            return Ok(());
+        }
+        Err(self.rotten(PageId(found), format!("the file ends before it, and had {pages} pages")))
     }
 
     pub(crate) fn page_bytes(&self) -> usize {
@@ -84,10 +152,55 @@ impl PageFile {
         &self.path
     }
 
-    /// How many pages it has room for, with page 0.
-    pub(crate) fn pages(&self) -> Result<u64> {
-        let len = self.file.len().map_err(Error::io("look at the page file", &self.path))?;
-        Ok(len.div_ceil(self.page_bytes as u64))
+    /// Takes the room for a page from the disk, durably: so that the page can be written whatever fills the disk
+    /// afterwards, also by a recovery.
+    ///
+    /// Where the file system cannot reserve space, zeros take it. (On one that never writes in place, and on a thin
+    /// volume, neither does.)
+    pub(crate) fn reserve(&self, page: PageId) -> Result<()> {
+        let has_room = || page.0 < self.room.load(Ordering::Acquire);
+        if has_room() || sabotage::has(Bug::RoomLater) {
+            return Ok(());
+        }
+        self.may_write()?;
+        let _one = lock(&self.growing);
+        if has_room() {
+            return Ok(());
+        }
+        let page_bytes = self.page_bytes as u64;
+        let growth = (page.0 * page_bytes / 8).clamp(*GROWTH_BYTES.start(), *GROWTH_BYTES.end());
+        match self.grow(page.0 + growth.div_ceil(page_bytes)) {
+            // There may be room for the page alone.
+            Err(e) if e.is_no_space() => self.grow(page.0 + 1),
+            grown => grown,
+        }
+    }
+
+    fn grow(&self, pages: u64) -> Result<()> {
+        let (before, after) = (self.room.load(Ordering::Acquire) * self.page_bytes as u64, pages * self.page_bytes as u64);
+        let reserve = || match self.file.allocate(after)? {
+            true => Ok(()),
+            false => write_zeros(&*self.file, before, after),
+        };
+        let grown = self.guard("grow the page file", reserve);
+        if let Err(e) = grown {
+            // What was taken of the room is given back: others may need it.
+            let _ = self.file.set_len(before);
+            return Err(Error::room("grow the page file", &self.path)(e));
+        }
+        self.sync()?;
+        self.room.store(pages, Ordering::Release);
+        Ok(())
+    }
+
+    /// The page LSN of each map that was written. Durable if the file is synced after this was called.
+    pub(crate) fn maps(&self) -> Vec<(PageId, Lsn)> {
+        lock(&self.maps).iter().map(|(&page, &lsn)| (page, lsn)).collect()
+    }
+
+    /// What the last checkpoint says of the maps.
+    pub(crate) fn set_maps(&self, maps: &[(PageId, Lsn)]) {
+        lock(&self.maps).extend(maps.iter().copied());
     }
 
     /// Reads a page; [`Error::Rotten`] if it is not what was written.
@@ -102,6 +215,10 @@ impl PageFile {
             (page.lsn() > last)
                 .then(|| format!("it bears LSN {}, and the log ends at {last}: one of them is an older copy", page.lsn()))
         });
+        let fault = fault.or_else(|| {
+            let written = lock(&self.maps).get(&id).copied().filter(|&written| page.lsn() < written)?;
+            Some(format!("it bears LSN {}, and was written with {written}: what was written is lost", page.lsn()))
+        });
         match fault {
             Some(why) => Err(self.rotten(id, why)),
             None => Ok(()),
@@ -115,22 +232,41 @@ impl PageFile {
     /// Writes a page: the only place where one is written, and so the place of the **write-ahead rule**. No page reaches the disk before
     /// the log up to the last change in it is durable. Not synced: see [`sync`](PageFile::sync).
     pub(crate) fn write(&self, page: &mut Page, log: &Log) -> Result<()> {
-        self.check()?;
+        self.may_write()?;
         if !sabotage::has(Bug::PageBeforeLog) {
             log.sync_to(page.lsn())?;
         }
         page.seal();
-        let offset = page.id().0 * self.page_bytes as u64;
-        self.file.write_all_at(page.bytes(), offset).map_err(|e| self.fail(Error::io("write a page", &self.path)(e)))
+        self.write_at(page.bytes(), page.id().0 * self.page_bytes as u64)?;
+        if page.kind() == Some(Kind::Map) {
+            lock(&self.maps).insert(page.id(), page.lsn());
+        }
+        Ok(())
+    }
+
+    /// Writes. Without room nothing is known to be written, and nothing else is harmed: the page stays in memory, and the log
+    /// has what it takes to rebuild it.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let written = self.guard("write a page", || self.file.write_all_at(bytes, offset));
+        written.map_err(Error::room("write a page", &self.path)).map_err(|e| if e.is_no_space() { e } else { self.fail(e) })
     }
 
     /// Makes all pages durable that were written.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.check()?;
+        self.may_write()?;
         if sabotage::has(Bug::NoPageSync) {
             return Ok(());
         }
-        self.file.sync().map_err(|e| self.fail(Error::io("sync the page file", &self.path)(e)))
+        let synced = self.guard("sync the page file", || self.file.sync());
+        synced.map_err(|e| self.fail(Error::io("sync the page file", &self.path)(e)))
+    }
+
+    /// Does something that must not be left half done: if it panics, the store is poisoned.
+    pub(crate) fn guard<T>(&self, doing: &'static str, work: impl FnOnce() -> T) -> T {
+        let guarded = Guarded(self, doing);
+        let done = work();
+        std::mem::forget(guarded);
+        done
     }
 
     /// Whether the store can still be used.
@@ -141,11 +277,45 @@ impl PageFile {
         }
     }
 
+    /// Whether this is a forked child of the process that opened the store. It has that one's memory, and none of its threads.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    /// Whether the file may be written.
+    fn may_write(&self) -> Result<()> {
+        if self.is_forked() {
+            let forked = io::Error::other("the process is a fork of the one that opened the store");
+            self.fail(Error::io("write the page file", &self.path)(forked));
+        }
+        self.check()
+    }
+
     /// From here on, nothing is written and nothing changed.
     pub(crate) fn fail(&self, error: Error) -> Error {
         self.failed.get_or_init(|| error.clone());
         error
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let zeros = vec![0; (to - from).min(64 << 10) as usize];
+    for at in (from..to).step_by(zeros.len().max(1)) {
+        file.write_all_at(&zeros[..zeros.len().min((to - at) as usize)], at)?;
+    }
+    Ok(())
+}
+
+/// The beginning of the file, as far as there is any: the identity, and the name of the last checkpoint.
+fn read_head(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>> {
+    let mut head = vec![0; CHECKPOINT + SECTOR];
+    let read = file.read_full_at(&mut head, 0).map_err(Error::io("read the page file", path))?;
+    head.truncate(read);
+    Ok(head)
 }
 
 fn create(dir: &dyn DiskDir, log: LogId, page_bytes: usize) -> io::Result<()> {
@@ -160,7 +330,7 @@ fn create(dir: &dyn DiskDir, log: LogId, page_bytes: usize) -> io::Result<()> {
     file.write_all_at(&page, 0)?;
     file.sync()?;
     drop(file);
-    dir.replace(TMP, NAME)
+    dir.rename(TMP, NAME)
 }
 
 /// The page size of the file that begins so, if it is a page file and belongs to the log.
@@ -191,9 +361,8 @@ fn identify(head: &[u8], log: LogId, path: &Path) -> Result<usize> {
 }
 
 /// The LSN in the sector that names the last checkpoint.
-fn checkpoint_in(sector: &[u8]) -> Option<Lsn> {
-    let mut lsn = [0; 8];
-    lsn.copy_from_slice(&sector[..8]);
-    let is_whole = sector[8..12] == crc32c::crc32c(&lsn).to_le_bytes();
-    Some(Lsn(u64::from_le_bytes(lsn))).filter(|&lsn| is_whole && lsn > Lsn::ZERO)
+fn checkpoint_in(head: &[u8]) -> Option<Lsn> {
+    let (lsn, crc) = head.get(CHECKPOINT..CHECKPOINT + 12)?.split_first_chunk::<8>()?;
+    let is_whole = crc == crc32c::crc32c(lsn).to_le_bytes();
+    Some(Lsn(u64::from_le_bytes(*lsn))).filter(|&lsn| is_whole && lsn > Lsn::ZERO)
 }

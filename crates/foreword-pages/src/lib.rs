@@ -49,7 +49,10 @@
 //!   visible at once, and two live transactions must not change the same bytes: one's rollback would take the other's change back. Transactions on different
 //!   pages, or on different bytes of one page, just work.
 //! - *Damage* is found by checksum. A page torn by a crash is rebuilt; one that rotted is [`Error::Rotten`], which names it.
-//! - *A failed write* of a page poisons the store; reopening recovers from the log. A full disk does not: nothing is changed, and the store goes on.
+//! - *A failed write* of a page poisons the store; reopening recovers from the log.
+//! - *A full disk* poisons nothing. A page's room is taken from the disk when the page is [allocated](Txn::allocate); where there is none, that, and a change
+//!   that the log has no room for, is an error with [`Error::is_no_space`], and the store goes on.
+//! - *A page file that is gone*, or has another in its place, is [`Error::Displaced`] when a checkpoint is taken, and the log is not dropped.
 //!
 //! Who needs no transactions can [`replay`] a log of his own on pages of his own.
 
@@ -60,6 +63,7 @@ mod checkpoint;
 mod error;
 mod file;
 mod ids;
+mod latch;
 mod options;
 mod page;
 mod policy;

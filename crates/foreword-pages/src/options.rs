@@ -151,6 +151,9 @@ impl Options {
         if self.checkpoint_bytes == 0 {
             return invalid("checkpoint_bytes", "0 is too few".into());
         }
+        if self.checkpoint_interval == Some(Duration::ZERO) {
+            return invalid("checkpoint_interval", "0 is too short".into());
+        }
         if !(1..=THREADS_MAX).contains(&self.recovery_threads) {
             return invalid("recovery_threads", format!("{} is not between 1 and {THREADS_MAX}", self.recovery_threads));
         }

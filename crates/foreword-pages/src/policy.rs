@@ -63,8 +63,13 @@ impl Policy {
     pub(crate) fn victim(&mut self, is_unused: impl Fn(u32) -> bool) -> Option<Victim> {
         let frames = self.uses.len();
         let tries = (usize::from(USES_MAX) + 1) * frames + 1;
-        for attempt in 0..2 * tries {
-            let small_has_turn = self.small.len() > frames / 10 || self.main.is_empty() || attempt >= tries;
+        for attempt in 0..3 * tries {
+            // Where the queue whose turn it is has only frames that are in use, the other has its turn.
+            let small_has_turn = match attempt / tries {
+                0 => self.small.len() > frames / 10,
+                1 => false,
+                _ => true,
+            } || self.main.is_empty();
             if small_has_turn && let Some(frame) = self.small.pop_front() {
                 if self.uses[frame as usize] > 1 {
                     self.uses[frame as usize] = 0;
@@ -166,6 +171,18 @@ mod tests {
         assert_eq!(seen, [0, 1, 2, 3, 5, 6, 7, 8, 9]);
         assert!(policy.victim(|f| f != 4).is_none());
         assert_eq!(policy.victim(|_| true).unwrap().frame, 4);
+    }
+
+    #[test]
+    fn frames_in_use_in_one_queue_do_not_keep_those_of_the_other() {
+        let mut policy = Policy::new(10);
+        (0..10).for_each(|f| policy.insert(f, PageId(u64::from(f) + 1)));
+        // The last five become main.
+        (5..10).for_each(|f| (0..2).for_each(|_| policy.touch(f)));
+        (0..5).for_each(|_| assert!(policy.victim(|f| f < 5).is_some()));
+        (0..5).for_each(|f| policy.insert(f, PageId(20)));
+        assert!(policy.victim(|f| f >= 5).is_some(), "those of the small queue are in use");
+        assert!(policy.victim(|f| f < 5).is_some(), "those of the main queue are in use");
     }
 
     #[test]

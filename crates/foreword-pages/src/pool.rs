@@ -4,13 +4,14 @@
 //! is held for moments only, never over I/O, and nothing is waited for while it is held.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use foreword::{Log, Lsn};
 
 use crate::file::PageFile;
 use crate::ids::{PageMap, mix};
+use crate::latch::{self, Deadlock, Held, Latch};
 use crate::page::{Edit, HEADER, Image, OwnedEdit, Page, PageId, Redo};
 use crate::policy::{Policy, Victim};
 use crate::sabotage::{self, Bug};
@@ -27,7 +28,7 @@ pub(crate) struct Pool {
     pub(crate) file: PageFile,
     pub(crate) log: Log,
     shards: Box<[Shard]>,
-    /// Behind the highest page that was ever in the pool or the file.
+    /// Behind the highest page that was ever used.
     end: AtomicU64,
     /// Pages whose last image is older than this are logged whole when they change: the begin of the last checkpoint.
     image_floor: AtomicU64,
@@ -64,7 +65,7 @@ struct State {
 #[repr(align(128))]
 pub(crate) struct Frame {
     /// Has its bytes once a page was here: the pool takes memory as it fills.
-    latch: RwLock<Page>,
+    latch: Latch,
     meta: Mutex<Meta>,
     /// Held while the page is written, so that no older copy overwrites a newer.
     writing: Mutex<()>,
@@ -125,12 +126,21 @@ impl<'p> Pin<'p> {
         Pin { frame }
     }
 
-    pub(crate) fn read(&self) -> RwLockReadGuard<'p, Page> {
-        self.frame.latch.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn read(&self) -> Result<RwLockReadGuard<'p, Page>> {
+        self.frame.latch.read().map_err(|Deadlock| self.deadlock())
     }
 
-    pub(crate) fn write(&self) -> RwLockWriteGuard<'p, Page> {
-        self.frame.latch.write().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn write(&self) -> Result<RwLockWriteGuard<'p, Page>> {
+        self.frame.latch.write().map_err(|Deadlock| self.deadlock())
+    }
+
+    /// Says that this thread holds the latch beyond this call.
+    pub(crate) fn held(&self) -> Held {
+        self.frame.latch.held()
+    }
+
+    fn deadlock(&self) -> Error {
+        Error::Deadlock { page: Some(PageId(self.frame.holds.load(Ordering::Acquire))) }
     }
 }
 
@@ -164,6 +174,41 @@ impl Drop for Loading<'_> {
     }
 }
 
+/// A frame that may leave, while its page is written. If that fails (or panics), it stays.
+struct Leaving<'p> {
+    shard: &'p Shard,
+    victim: Victim,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.shard.lock().policy.keep(self.victim);
+    }
+}
+
+/// A change that was made and is not logged yet: taken back, unless it is [kept](Tentative::keep).
+struct Tentative<'g> {
+    page: &'g mut Page,
+    undo: &'g OwnedEdit,
+}
+
+impl<'g> Tentative<'g> {
+    fn make(page: &'g mut Page, edit: &Edit<'_>, undo: &'g OwnedEdit) -> Tentative<'g> {
+        edit.apply(page);
+        Tentative { page, undo }
+    }
+
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Tentative<'_> {
+    fn drop(&mut self) {
+        self.undo.as_edit().apply(self.page);
+    }
+}
+
 impl Frame {
     fn meta(&self) -> MutexGuard<'_, Meta> {
         self.meta.lock().unwrap_or_else(PoisonError::into_inner)
@@ -181,7 +226,7 @@ impl Frame {
 impl Shard {
     fn new(frames: usize) -> Shard {
         let frame = |_| Frame {
-            latch: RwLock::new(Page::blank(0)),
+            latch: Latch::new(Page::blank(0)),
             meta: Mutex::default(),
             writing: Mutex::default(),
             pins: AtomicU32::new(0),
@@ -201,20 +246,19 @@ impl Shard {
 }
 
 impl Pool {
-    pub(crate) fn new(file: PageFile, log: Log, pool_bytes: usize) -> Result<Pool> {
+    pub(crate) fn new(file: PageFile, log: Log, pool_bytes: usize) -> Pool {
         let frames = pool_bytes / file.page_bytes();
         let shards = (frames / SHARD_FRAMES).clamp(1, SHARDS_MAX);
-        let end = AtomicU64::new(file.pages()?);
         let share = |i: usize| frames / shards + usize::from(i < frames % shards);
-        Ok(Pool {
+        Pool {
             file,
             log,
             shards: (0..shards).map(|i| Shard::new(share(i))).collect(),
-            end,
+            end: AtomicU64::new(0),
             image_floor: AtomicU64::new(0),
             images: AtomicBool::new(true),
             counters: Counters::default(),
-        })
+        }
     }
 
     pub(crate) fn frames(&self) -> usize {
@@ -226,9 +270,14 @@ impl Pool {
         self.file.page_bytes() - HEADER
     }
 
-    /// Behind the highest page.
+    /// Behind the highest page that was ever used. The page file has as many, durably.
     pub(crate) fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
+    }
+
+    /// So many pages were used, at least.
+    pub(crate) fn raise_end(&self, pages: u64) {
+        self.end.fetch_max(pages, Ordering::AcqRel);
     }
 
     /// From here on, the first change of a page whose last image is older than this LSN logs all of the page.
@@ -259,8 +308,8 @@ impl Pool {
                     self.counters.hits.fetch_add(1, Ordering::Relaxed);
                     return Ok(pin);
                 }
-                // Somebody loads it, with the latch held. If that fails, it is this thread's turn.
-                drop(pin.read());
+                // Another thread loads it, with the latch held. If that fails, it is this thread's turn.
+                drop(pin.read()?);
                 continue;
             }
             let (mut state, index) = self.take_frame(shard, state)?;
@@ -268,9 +317,9 @@ impl Pool {
                 state.free.push(index);
                 continue;
             }
-            // Nobody else knows the frame yet, so its latch is free.
+            // No other thread knows the frame yet, so its latch is free.
             let pin = Pin::new(&shard.frames[index as usize]);
-            let latched = pin.write();
+            let latched = pin.frame.latch.write_free();
             state.table.insert(page, index);
             drop(state);
             return self.load(shard, index, pin, latched, page, load);
@@ -295,10 +344,13 @@ impl Pool {
                 self.counters.reads.fetch_add(1, Ordering::Relaxed);
                 self.file.read(page, &mut latched, &self.log)?;
             }
-            Load::Blank => latched.clear_header(),
+            Load::Blank => {
+                self.file.reserve(page)?;
+                latched.clear_header();
+            }
         }
         latched.set_id(page);
-        self.end.fetch_max(page.0 + 1, Ordering::AcqRel);
+        self.raise_end(page.0 + 1);
         pin.frame.holds.store(page.0, Ordering::Release);
         drop(latched);
         loading.done();
@@ -308,6 +360,7 @@ impl Pool {
     /// Takes a frame out of the table and the queues, writing what is in it if need be.
     fn take_frame<'s>(&self, shard: &'s Shard, mut state: MutexGuard<'s, State>) -> Result<(MutexGuard<'s, State>, u32)> {
         let deadline = Instant::now() + PATIENCE;
+        let mut refused = 0;
         loop {
             if let Some(at) = state.free.iter().rposition(|&index| shard.is_unused(index)) {
                 let index = state.free.swap_remove(at);
@@ -328,22 +381,31 @@ impl Pool {
             }
             let pin = Pin::new(frame);
             drop(state);
-            let written = self.write_back(frame);
+            let leaving = Leaving { shard, victim };
+            match self.write_back(&pin) {
+                Ok(()) => {}
+                // There may be one that needs no room.
+                Err(e) if e.is_no_space() && refused < shard.frames.len() => refused += 1,
+                Err(e) => return Err(e),
+            }
             state = shard.lock();
             drop(pin);
-            if written.is_ok() && frame.is_unused() && state.evict(frame, victim) {
+            if frame.is_unused() && state.evict(frame, victim) {
+                std::mem::forget(leaving);
                 return Ok((state, victim.frame));
             }
-            state.policy.keep(victim);
-            written?;
+            drop(state);
+            drop(leaving);
+            state = shard.lock();
         }
     }
 
     /// Writes a frame's page to the page file, if it is not what is there. The frame is pinned.
-    fn write_back(&self, frame: &Frame) -> Result<()> {
-        let _one = frame.writing.lock().unwrap_or_else(PoisonError::into_inner);
+    fn write_back(&self, pin: &Pin<'_>) -> Result<()> {
+        let frame = pin.frame;
+        let _one = latch::lock(&frame.writing).map_err(|Deadlock| pin.deadlock())?;
         let (mut copy, changes) = {
-            let page = frame.latch.read().unwrap_or_else(PoisonError::into_inner);
+            let page = pin.read()?;
             let mut meta = frame.meta();
             if meta.from.is_none() {
                 return Ok(());
@@ -364,7 +426,7 @@ impl Pool {
         let Some(&index) = state.table.get(&page) else { return Ok(()) };
         let pin = Pin::new(&shard.frames[index as usize]);
         drop(state);
-        self.write_back(pin.frame)
+        self.write_back(&pin)
     }
 
     /// The pages that are not on disk, and from which LSN on the log rebuilds each; by id.
@@ -379,6 +441,16 @@ impl Pool {
         dirty
     }
 
+    /// How many pages are not on disk. Does not wait: a page that is just being changed counts.
+    pub(crate) fn dirty_count(&self) -> u64 {
+        let is_dirty = |frame: &&Frame| match frame.meta.try_lock() {
+            Ok(meta) => meta.from.is_some(),
+            Err(TryLockError::Poisoned(meta)) => meta.into_inner().from.is_some(),
+            Err(TryLockError::WouldBlock) => true,
+        };
+        self.shards.iter().flat_map(|s| s.frames.iter()).filter(is_dirty).count() as u64
+    }
+
     /// Logs a change and makes it, under the page's latch: so the LSNs of a page rise with the log. `log` is told what undoes the change and
     /// what redoes it, and appends the record. `None`: the page is so already, and nothing was logged.
     pub(crate) fn change(
@@ -389,23 +461,20 @@ impl Pool {
     ) -> Result<Option<Lsn>> {
         self.file.check()?;
         let pin = self.fetch(page, Load::Read)?;
-        let mut latched = pin.write();
-        self.check_written(page, &latched, &edit)?;
+        let mut latched = pin.write()?;
+        if matches!(edit, Edit::Bytes { .. }) {
+            self.check_written(page, &latched)?;
+        }
         let Some((undo, edit)) = difference(&latched, edit) else { return Ok(None) };
         // The checkpoint looks at the bookkeeping of each page after it has raised the floor: so either this sees the floor, or it sees this.
         let mut meta = pin.frame.meta();
         let images = self.logs_images();
         let is_old = images && latched.image_lsn().0 < self.image_floor.load(Ordering::Acquire);
         let imaged = latched.image_lsn() == Lsn::ZERO || is_old && !sabotage::has(Bug::NoImage);
-        edit.apply(&mut latched);
-        let redo = if imaged { Redo::Image(Image::of(&latched)) } else { Redo::Edit(edit) };
-        let lsn = match log(&undo, redo) {
-            Ok(lsn) => lsn,
-            Err(error) => {
-                undo.as_edit().apply(&mut latched);
-                return Err(error);
-            }
-        };
+        let made = Tentative::make(&mut latched, &edit, &undo);
+        let redo = if imaged { Redo::Image(Image::of(made.page)) } else { Redo::Edit(edit) };
+        let lsn = log(&undo, redo)?;
+        made.keep();
         latched.set_lsn(lsn);
         if imaged {
             latched.set_image_lsn(lsn);
@@ -415,18 +484,20 @@ impl Pool {
         Ok(Some(lsn))
     }
 
-    /// A page whose first record was an image cannot be blank: what was written was lost. (The first change of a map is of a bit, and is
-    /// an image, too.)
-    pub(crate) fn check_written(&self, page: PageId, latched: &Page, edit: &Edit<'_>) -> Result<()> {
-        let is_lost = latched.lsn() == Lsn::ZERO && matches!(edit, Edit::Bytes { .. });
-        if is_lost { Err(self.file.rotten(page, "nothing is there, and the page is in use".into())) } else { Ok(()) }
+    /// A page that is in use, or that a record changes in part, had an image first: it cannot be blank, or what was written is
+    /// lost. (The very first change of a map is of a bit, and is an image, too.)
+    pub(crate) fn check_written(&self, page: PageId, latched: &Page) -> Result<()> {
+        match latched.lsn() {
+            Lsn::ZERO => Err(self.file.rotten(page, "nothing is there, and the page is in use".into())),
+            _ => Ok(()),
+        }
     }
 
     /// Begins a page anew. `log` appends the record.
     pub(crate) fn format(&self, page: PageId, image: Image<'_>, log: impl FnOnce() -> Result<Lsn>) -> Result<()> {
         self.file.check()?;
         let pin = self.fetch(page, Load::Blank)?;
-        let mut latched = pin.write();
+        let mut latched = pin.write()?;
         let mut meta = pin.frame.meta();
         let lsn = log()?;
         Redo::Image(image).apply(&mut latched, lsn);
@@ -438,11 +509,11 @@ impl Pool {
     pub(crate) fn redo(&self, page: PageId, changes: &[(Lsn, Redo<'_>)], load: Load) -> Result<u64> {
         let Some((first, _)) = changes.first() else { return Ok(0) };
         let pin = self.fetch(page, load)?;
-        let mut latched = pin.write();
+        let mut latched = pin.write()?;
         let mut applied = 0;
         for (lsn, redo) in changes {
-            if let Redo::Edit(edit) = redo {
-                self.check_written(page, &latched, edit)?;
+            if matches!(redo, Redo::Edit(_)) {
+                self.check_written(page, &latched)?;
             }
             if *lsn > latched.lsn() {
                 redo.apply(&mut latched, *lsn);

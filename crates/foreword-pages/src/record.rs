@@ -69,6 +69,10 @@ pub(crate) struct Checkpoint {
     pub(crate) live: Vec<(u64, Lsn, Lsn)>,
     /// Pages that were not on disk, and from which LSN on the log rebuilds them; by id.
     pub(crate) dirty: Vec<(PageId, Lsn)>,
+    /// Behind the last page that was ever used: so many the page file has, with page 0.
+    pub(crate) pages: u64,
+    /// The maps that were on disk, and at which page LSN each was, or a later one; by id.
+    pub(crate) maps: Vec<(PageId, Lsn)>,
 }
 
 /// What a record is about: all but its change.
@@ -208,37 +212,41 @@ impl<'a> Record<'a> {
 
 impl Checkpoint {
     fn encode(&self, out: &mut Vec<u8>) {
-        put_all(out, &[self.begin.0, self.next_txn, self.live.len() as u64, self.dirty.len() as u64]);
+        let counts = [self.live.len(), self.dirty.len(), self.maps.len()].map(|n| n as u64);
+        put_all(out, &[self.begin.0, self.next_txn, self.pages]);
+        put_all(out, &counts);
         for (txn, first, next) in &self.live {
             put_all(out, &[*txn, first.0, next.0]);
         }
-        // By id, as the difference to the one before; and how far back.
-        let mut last = 0;
-        for (page, from) in &self.dirty {
-            put_all(out, &[page.0 - last, from.0]);
-            last = page.0;
-        }
+        put_pages(out, &self.dirty);
+        put_pages(out, &self.maps);
     }
 
     fn decode(input: &mut Input<'_>, images: bool) -> Result<Checkpoint, &'static str> {
-        let (begin, next_txn) = (Lsn(input.number()?), input.number()?);
-        let (live, dirty) = (input.number()?, input.number()?);
+        let (begin, next_txn, pages) = (Lsn(input.number()?), input.number()?, input.number()?);
+        let (live, dirty, maps) = (input.number()?, input.number()?, input.number()?);
         // Each takes at least a byte for each number: a false count fails here, before it costs anything.
-        let least = live.checked_mul(3).and_then(|n| n.checked_add(dirty.checked_mul(2)?));
+        let least =
+            [(live, 3), (dirty, 2), (maps, 2)].into_iter().try_fold(0u64, |sum, (n, each)| sum.checked_add(n.checked_mul(each)?));
         if least.is_none_or(|n| n > input.0.len() as u64) {
             return Err("its counts do not add up");
+        }
+        if pages > PAGES_MAX {
+            return Err("more pages than there can be");
         }
         let live = (0..live)
             .map(|_| Ok((input.number()?, Lsn(input.number()?), Lsn(input.number()?))))
             .collect::<Result<_, &'static str>>()?;
-        let mut last = 0;
-        let dirty = (0..dirty)
-            .map(|_| {
-                last = input.number()?.checked_add(last).filter(|&page| page < PAGES_MAX).ok_or("a page id that cannot be")?;
-                Ok((PageId(last), Lsn(input.number()?)))
-            })
-            .collect::<Result<_, &'static str>>()?;
-        Ok(Checkpoint { begin, images, next_txn, live, dirty })
+        Ok(Checkpoint { begin, images, next_txn, pages, live, dirty: input.pages(dirty)?, maps: input.pages(maps)? })
+    }
+}
+
+/// Each page by its id, as the difference to the one before, and its LSN.
+fn put_pages(out: &mut Vec<u8>, pages: &[(PageId, Lsn)]) {
+    let mut last = 0;
+    for (page, lsn) in pages {
+        put_all(out, &[page.0 - last, lsn.0]);
+        last = page.0;
     }
 }
 
@@ -358,6 +366,16 @@ impl<'a> Input<'a> {
         if (1..PAGES_MAX).contains(&id) { Ok(PageId(id)) } else { Err("a page id that cannot be") }
     }
 
+    /// So many pages, with an LSN each.
+    fn pages(&mut self, count: u64) -> Result<Vec<(PageId, Lsn)>, &'static str> {
+        let mut last = 0;
+        let mut page = |_| {
+            last = self.number()?.checked_add(last).filter(|&page| page < PAGES_MAX).ok_or("a page id that cannot be")?;
+            Ok((PageId(last), Lsn(self.number()?)))
+        };
+        (0..count).map(&mut page).collect()
+    }
+
     /// A number that is at most so large.
     #[inline]
     fn up_to(&mut self, max: usize) -> Result<usize, &'static str> {
@@ -439,6 +457,8 @@ mod tests {
                 next_txn: 12,
                 live: vec![(3, Lsn(5), Lsn(70)), (11, Lsn(60), Lsn(60))],
                 dirty: vec![(PageId(1), Lsn(50)), (PageId(2), Lsn(4)), (PageId(900), Lsn(77))],
+                pages: 70_000,
+                maps: vec![(PageId(1), Lsn(50)), (PageId(32513), Lsn(9))],
             }),
         ]
     }
@@ -493,8 +513,12 @@ mod tests {
     #[test]
     fn a_false_count_costs_nothing() {
         let mut bytes = vec![CHECKPOINT_END];
-        put_all(&mut bytes, &[1, 1, u64::MAX / 2, u64::MAX / 2]);
-        assert_eq!(Record::decode(&bytes, BODY), Err("its counts do not add up"));
+        put_all(&mut bytes, &[1, 1, 1]);
+        for counts in [[u64::MAX / 2, u64::MAX / 2, 0], [0, 0, u64::MAX], [0, 1, 0], [u64::MAX / 3, 1, 1]] {
+            let mut bytes = bytes.clone();
+            put_all(&mut bytes, &counts);
+            assert_eq!(Record::decode(&bytes, BODY), Err("its counts do not add up"), "{counts:?}");
+        }
     }
 
     proptest! {

@@ -12,7 +12,6 @@ use foreword::Lsn;
 use crate::Result;
 use crate::sabotage::{self, Bug};
 use crate::store::Inner;
-use crate::txn::Chain;
 
 pub use report::{Phase, Recovery};
 
@@ -22,6 +21,9 @@ pub(crate) fn run(store: &Inner, threads: usize, window_bytes: usize) -> Result<
 
     let started = Instant::now();
     let (plan, transactions) = analysis::run(&store.pool.log, &store.pool.file, store.pool.body())?;
+    store.pool.file.check_pages(plan.pages)?;
+    store.pool.file.set_maps(&plan.maps);
+    store.pool.raise_end(plan.pages);
     store.checkpoints.set_last(plan.checkpoint);
     store.pool.raise_image_floor(plan.checkpoint);
     // What undo logs is to be found by the same rule as what lies before it.
@@ -47,9 +49,8 @@ pub(crate) fn run(store: &Inner, threads: usize, window_bytes: usize) -> Result<
     report.redo = Phase { records: redone.records, bytes: redone.bytes, took: started.elapsed() };
 
     let started = Instant::now();
-    for (txn, next) in transactions.live.into_iter().rev().filter(|_| !sabotage::has(Bug::NoUndo)) {
-        report.undo.records += store.undo_all(txn, &Chain::found(next), &mut Vec::new())?;
-    }
+    let losers = transactions.live.into_iter().filter(|_| !sabotage::has(Bug::NoUndo));
+    report.undo.records = store.undo_losers(losers)?;
     // So that what was undone is not undone again.
     let last = store.pool.log.last_lsn();
     if last > Lsn::ZERO {

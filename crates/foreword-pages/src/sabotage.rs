@@ -34,6 +34,12 @@ pub enum Bug {
     CleanTooSoon,
     /// Recovery takes what it finds in the page file for durable.
     TrustPages,
+    /// The room of a page is not taken when the page is allocated.
+    RoomLater,
+    /// A checkpoint forgets which maps are on disk.
+    ForgetMaps,
+    /// The log is dropped without a look whether the page file is still there.
+    DropUnseen,
 }
 
 #[cfg(feature = "sabotage")]

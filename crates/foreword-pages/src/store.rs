@@ -1,22 +1,25 @@
 //! The store: pages, transactions on them, and the thread that takes checkpoints.
 
+use std::io;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLockReadGuard};
 
-use foreword::Lsn;
+use foreword::disk::Disk;
+use foreword::{Log, Lsn};
 
 use crate::alloc::Allocator;
 use crate::checkpoint::{Background, Checkpoints, WriteBack};
 use crate::file::PageFile;
-use crate::page::{Edit, Page, PageId};
+use crate::latch::Held;
+use crate::page::{Page, PageId};
 use crate::pool::{Load, Pin, Pool};
 use crate::record::Record;
 use crate::recovery::{self, Recovery};
 use crate::sabotage::{self, Bug};
 use crate::txn::{Live, Txn};
-use crate::{Options, Result};
+use crate::{Error, Options, Result};
 
 const LOG: &str = "log";
 
@@ -44,7 +47,7 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn append(&self, record: &Record<'_>, scratch: &mut Vec<u8>) -> Result<Lsn> {
         record.encode(scratch);
-        let lsn = self.pool.log.append(scratch)?;
+        let lsn = self.pool.file.guard("append to the log", || self.pool.log.append(scratch))?;
         let before = self.logged_bytes.fetch_add(scratch.len() as u64, Ordering::Relaxed);
         self.checkpoints.logged(before, scratch.len() as u64);
         Ok(lsn)
@@ -67,10 +70,10 @@ impl Store {
     }
 
     pub(crate) fn open_with(options: &Options, dir: &Path) -> Result<Store> {
-        let log = options.log.clone().disk(options.disk.clone()).open(dir.join(LOG))?;
+        let log = open_log(options, dir)?;
         let file = PageFile::open(&options.disk, dir, &log, options.page_bytes)?;
         options.check_pool(file.page_bytes())?;
-        let pool = Pool::new(file, log, options.pool_bytes)?;
+        let pool = Pool::new(file, log, options.pool_bytes);
         let inner = Arc::new(Inner {
             alloc: Allocator::new(pool.body()),
             pool,
@@ -86,7 +89,11 @@ impl Store {
                 inner.checkpoint(WriteBack::All)?;
             }
         } else if recovery.has_worked() {
-            inner.checkpoint(WriteBack::Old)?;
+            match inner.checkpoint(WriteBack::Old) {
+                // What it would bound is bounded by the next.
+                Err(e) if e.is_no_space() => {}
+                taken => _ = taken?,
+            }
         }
         let background = if options.background { Some(Background::start(&inner, options.checkpoint_interval)?) } else { None };
         Ok(Store { inner, background, recovery })
@@ -109,20 +116,24 @@ impl Store {
         Txn::begin(&self.inner)
     }
 
-    /// A page, for reading. It stays in memory and as it is while the [`PageRef`] lives: hold it for moments only, and call nothing else of
-    /// the store meanwhile, or the thread may wait for itself.
+    /// A page, for reading. It stays in memory and as it is while the [`PageRef`] lives, and whoever changes it waits: hold it for
+    /// moments only.
+    ///
+    /// A thread that holds pages does not wait for itself, nor for long. What cannot be had while it holds them is
+    /// [`Error::Deadlock`](crate::Error::Deadlock), of each call of the store: at once, if it is a page that the thread holds (to
+    /// be changed; or to be read again, while another thread waits to change it); else after ten seconds.
     ///
     /// # Errors
-    /// [`Error::NotAllocated`](crate::Error::NotAllocated), [`Error::Rotten`](crate::Error::Rotten), [`Error::Io`](crate::Error::Io),
+    /// [`Error::Deadlock`](crate::Error::Deadlock), [`Error::NotAllocated`](crate::Error::NotAllocated), [`Error::Rotten`](crate::Error::Rotten), [`Error::Io`](crate::Error::Io),
     /// [`Error::PoolExhausted`](crate::Error::PoolExhausted); [`Error::Poisoned`](crate::Error::Poisoned) and
     /// [`Error::Log`](crate::Error::Log) where another page had to be written to make room.
     pub fn read(&self, page: PageId) -> Result<PageRef<'_>> {
         let Inner { pool, alloc, .. } = &*self.inner;
         alloc.check(page)?;
         let pin = pool.fetch(page, Load::Read)?;
-        let latched = pin.read();
-        pool.check_written(page, &latched, &Edit::Bytes { offset: 0, bytes: &[] })?;
-        Ok(PageRef { latched, _pin: pin })
+        let latched = pin.read()?;
+        pool.check_written(page, &latched)?;
+        Ok(PageRef { latched, _held: pin.held(), _pin: pin })
     }
 
     /// Waits until all transactions up to a commit record are durable: for those that were committed with less.
@@ -133,9 +144,14 @@ impl Store {
         Ok(self.inner.pool.log.sync_to(commit)?)
     }
 
-    /// Takes a checkpoint: bounds what recovery has to read and drops the log before that. Changes go on meanwhile.
+    /// Takes a checkpoint: bounds what recovery has to read and drops the log before that. Changes go on meanwhile; it
+    /// writes no page twice. Durable when it returns. If nothing was logged since the last one, it writes nothing.
+    ///
+    /// It succeeds on a full disk: its records have room that is kept for them
+    /// ([`commit_checkpoint`](foreword::Log::commit_checkpoint) says how much), and pages have theirs.
     ///
     /// # Errors
+    /// [`Error::Displaced`](crate::Error::Displaced): the page file is not where it was, and the log was not dropped.
     /// [`Error::Log`](crate::Error::Log), [`Error::Io`](crate::Error::Io), [`Error::Poisoned`](crate::Error::Poisoned).
     pub fn checkpoint(&self) -> Result<Checkpointed> {
         self.inner.checkpoint(WriteBack::Old)
@@ -160,11 +176,12 @@ impl Store {
             pool_hits: read(&pool.counters.hits),
             pages_read: read(&pool.counters.reads),
             pages_written: read(&pool.counters.writes),
-            pages_dirty: pool.dirty_pages().len() as u64,
+            pages_dirty: pool.dirty_count(),
             page_images: read(&pool.counters.images),
             checkpoints: checkpoints.count(),
             transactions: live.count() as u64,
             orphans: live.orphans() as u64,
+            checkpoint_failure: checkpoints.failure(),
             log: pool.log.stats(),
         }
     }
@@ -186,11 +203,30 @@ impl Store {
     }
 }
 
+/// Opens the log; makes it, if there is none, but not in the place of one that was lost.
+fn open_log(options: &Options, dir: &Path) -> Result<Log> {
+    let path = dir.join(LOG);
+    if PageFile::is_in(options.disk.as_ref(), dir)? && !has_log(options.disk.as_ref(), &path)? {
+        return Err(Error::NotAStore { path, why: "the log is not there, though its page file is".into() });
+    }
+    Ok(options.log.clone().disk(options.disk.clone()).open(path)?)
+}
+
+/// Whether there is more in a log's directory than a writer leaves that is only looking.
+fn has_log(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    match disk.open_dir(path).and_then(|dir| dir.list()) {
+        Ok(names) => Ok(names.iter().any(|name| !matches!(name.as_str(), "LOCK" | "STATS"))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("list the log's directory", path)(e)),
+    }
+}
+
 /// A page that is being read: its bytes, without the store's header.
 #[derive(Debug)]
 pub struct PageRef<'s> {
     // Dropped in this order.
     latched: RwLockReadGuard<'s, Page>,
+    _held: Held,
     _pin: Pin<'s>,
 }
 
@@ -250,6 +286,8 @@ pub struct Stats {
     pub transactions: u64,
     /// Those of them whose rollback failed: tried again at the next checkpoint.
     pub orphans: u64,
+    /// Why the last checkpoint failed, if it did; the log grows meanwhile. It is tried again.
+    pub checkpoint_failure: Option<crate::Error>,
     /// What the log says.
     pub log: foreword::Stats,
 }
@@ -259,6 +297,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::page::Edit;
 
     /// A change may look at where images are asked for before a checkpoint begins, and be logged when that is under way: it is either logged
     /// whole, or the checkpoint lists its page.
@@ -301,5 +340,39 @@ mod tests {
         drop(store);
         let store = options.open(dir.path()).unwrap();
         assert_eq!(store.read(page).unwrap()[..3], *b"new");
+    }
+
+    /// What is not logged is not in the page: neither after an error nor after a panic.
+    #[test]
+    fn a_change_that_is_not_logged_is_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Options::new().background(false).open(dir.path()).unwrap();
+        let mut txn = store.begin();
+        let page = txn.allocate().unwrap();
+        txn.update(page, 0, b"old").unwrap();
+        txn.commit().unwrap();
+        let pool = &store.inner.pool;
+        let edit = Edit::Bytes { offset: 0, bytes: b"new" };
+        assert!(pool.change(page, edit, |_, _| Err(Error::NotAllocated { page })).is_err());
+        assert_eq!(store.read(page).unwrap()[..3], *b"old");
+        let change = || pool.change(page, edit, |_, _| std::panic::resume_unwind(Box::new("a disk's")));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(change)).is_err());
+        assert_eq!(store.read(page).unwrap()[..3], *b"old");
+    }
+
+    /// A forked child has the pages in its memory, and could write them over those of its parent.
+    #[test]
+    fn another_process_than_the_one_that_opened_it_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Options::new().background(false).open(dir.path()).unwrap();
+        let mut txn = store.begin();
+        let page = txn.allocate().unwrap();
+        txn.commit().unwrap();
+        let before = std::fs::read(dir.path().join("PAGES")).unwrap();
+        Arc::get_mut(&mut store.inner).unwrap().pool.file.process ^= 1;
+        assert!(store.inner.pool.write_page(page).is_err());
+        assert!(matches!(store.checkpoint_all(), Err(Error::Poisoned(_))));
+        assert!(matches!(store.begin().update(page, 0, b"x"), Err(Error::Poisoned(_))));
+        assert_eq!(std::fs::read(dir.path().join("PAGES")).unwrap(), before);
     }
 }

@@ -1,10 +1,12 @@
 //! Transactions: changes that stay together.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foreword::{Durability, Lsn, Reader};
 
+use crate::checkpoint::WriteBack;
 use crate::page::{Edit, Image, OwnedEdit, PageId};
 use crate::record::Record;
 use crate::sabotage::{self, Bug};
@@ -59,11 +61,6 @@ struct Step {
 }
 
 impl Chain {
-    /// The chain of a transaction that recovery found alive.
-    pub(crate) fn found(next: Lsn) -> Mutex<Chain> {
-        Mutex::new(Chain { first: next, next, ..Chain::default() })
-    }
-
     fn push(&mut self, step: Step) {
         if self.first == Lsn::ZERO {
             self.first = step.lsn;
@@ -96,6 +93,13 @@ impl Live {
     /// Ids from this one on are free.
     pub(crate) fn set_next_id(&self, id: u64) {
         self.table().next_id = id;
+    }
+
+    /// Takes up a transaction that recovery found alive. Its first record is not known.
+    pub(crate) fn take_up(&self, id: u64, next: Lsn) -> Arc<Mutex<Chain>> {
+        let chain = Arc::new(Mutex::new(Chain { first: next, next, ..Chain::default() }));
+        self.table().chains.insert(id, chain.clone());
+        chain
     }
 
     fn begin(&self) -> (u64, Arc<Mutex<Chain>>) {
@@ -329,9 +333,11 @@ impl<'s> Txn<'s> {
 
 impl Drop for Txn<'_> {
     fn drop(&mut self) {
-        if !self.done {
-            // The error is that of the store: whoever uses it next hears of it.
-            let _ = self.roll_back();
+        // (A forked child has a copy of it. What becomes of it is not the child's to say.)
+        if !self.done && !self.store.pool.file.is_forked() {
+            // An error is that of the store: whoever uses it next hears of it. A panic (of a disk) in the course of another
+            // would end the process.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.roll_back()));
         }
     }
 }
@@ -345,15 +351,14 @@ impl Inner {
 
     /// Undoes all of a transaction and ends it. If that fails it is kept as an orphan.
     fn roll_back(&self, orphan: Orphan, scratch: &mut Vec<u8>) -> Result<()> {
-        let undone = self.undo_all(orphan.id, &orphan.chain, scratch);
-        match undone {
-            Ok(_) => {
-                orphan.frees.into_iter().for_each(|page| self.alloc.stay(page));
-                self.live.end(orphan.id);
-            }
-            Err(_) => self.live.orphans.lock().unwrap_or_else(PoisonError::into_inner).push(orphan),
+        let undone = catch_unwind(AssertUnwindSafe(|| self.undo_all(orphan.id, &orphan.chain, scratch)));
+        if let Ok(Ok(_)) = undone {
+            orphan.frees.into_iter().for_each(|page| self.alloc.stay(page));
+            self.live.end(orphan.id);
+        } else {
+            self.live.orphans.lock().unwrap_or_else(PoisonError::into_inner).push(orphan);
         }
-        undone.map(|_| ())
+        undone.unwrap_or_else(|panic| resume_unwind(panic)).map(|_| ())
     }
 
     /// Tries again to roll back what could not be rolled back.
@@ -364,8 +369,46 @@ impl Inner {
         }
     }
 
+    /// Undoes transactions that recovery found alive, each with the change to be undone next: how many changes. Where the log
+    /// has no room for that, a checkpoint first drops what only redo needed.
+    pub(crate) fn undo_losers(&self, losers: impl DoubleEndedIterator<Item = (u64, Lsn)>) -> Result<u64> {
+        let losers: Vec<_> = losers.rev().map(|(txn, next)| (txn, self.live.take_up(txn, next))).collect();
+        match self.undo_each(&losers) {
+            Err(e) if e.is_no_space() => {
+                for (txn, chain) in &losers {
+                    self.find_first(*txn, chain)?;
+                }
+                self.checkpoint(WriteBack::All)?;
+                self.undo_each(&losers)
+            }
+            undone => undone,
+        }
+    }
+
+    /// Undoes those that have not ended.
+    fn undo_each(&self, losers: &[(u64, Arc<Mutex<Chain>>)]) -> Result<u64> {
+        let mut undone = 0;
+        for (txn, chain) in losers.iter().filter(|(_, chain)| !lock(chain).ended) {
+            undone += self.undo_all(*txn, chain, &mut Vec::new())?;
+            self.live.end(*txn);
+        }
+        Ok(undone)
+    }
+
+    /// Finds the first record that undoing a transaction needs: the log is to keep it.
+    fn find_first(&self, txn: u64, chain: &Mutex<Chain>) -> Result<()> {
+        let mut reader = self.pool.log.reader();
+        let mut chain = lock(chain);
+        let mut next = chain.next;
+        while next > Lsn::ZERO {
+            chain.first = next;
+            next = self.read_step(&mut reader, txn, next)?.prev;
+        }
+        Ok(())
+    }
+
     /// Undoes all of a transaction and says so in the log.
-    pub(crate) fn undo_all(&self, txn: u64, chain: &Mutex<Chain>, scratch: &mut Vec<u8>) -> Result<u64> {
+    fn undo_all(&self, txn: u64, chain: &Mutex<Chain>, scratch: &mut Vec<u8>) -> Result<u64> {
         let undone = self.undo(txn, chain, Lsn::ZERO, scratch)?;
         let mut chain = lock(chain);
         if chain.first > Lsn::ZERO {
@@ -377,6 +420,7 @@ impl Inner {
 
     /// Undoes what a transaction has logged after an LSN, the latest first, and logs that: how many changes.
     fn undo(&self, txn: u64, chain: &Mutex<Chain>, after: Lsn, scratch: &mut Vec<u8>) -> Result<u64> {
+        self.pool.file.check()?;
         let mut undone = 0;
         // One for all that is read back: it finds most records in the frame that it has in memory.
         let mut reader = self.pool.log.reader();

@@ -6,7 +6,9 @@ mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use common::full::FullDisk;
 use common::{Bank, Checked, DIR, Rng, World, options};
+use foreword_pages::Error;
 use foreword_pages::sabotage::{Bug, switch};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
@@ -50,6 +52,43 @@ fn failed_sync(seed: u64) -> Checked<u64> {
     if page.starts_with(b"precious") { Ok(2) } else { Err("what was committed is gone".into()) }
 }
 
+/// A disk that becomes full, a kill, and opening on the full disk and with room.
+fn full_disk(seed: u64) -> Checked<u64> {
+    let work = FullDisk { free: seed % 200 * 4096, killed_at: 1 + seed * 7 % 300 };
+    work.run(&SimDisk::new(seed)).map(|_| 2)
+}
+
+/// A map is blank that the last checkpoint had on disk.
+fn blank_map(seed: u64) -> Checked<u64> {
+    let disk = SimDisk::new(seed);
+    let open = |disk: &SimDisk| options(disk, 1).open(DIR);
+    let store = open(&disk).map_err(|e| e.to_string())?;
+    let mut txn = store.begin();
+    (0..20).for_each(|_| _ = txn.allocate().unwrap());
+    txn.commit().unwrap();
+    store.close().unwrap();
+    let path = format!("{DIR}/PAGES");
+    assert!(disk.cut(&path, 4096) && disk.cut(&path, 1 << 20));
+    match open(&disk) {
+        Err(Error::Rotten { .. }) => Ok(1),
+        opened => Err(format!("it opens, with {:?} pages", opened.map(|store| store.stats().pages_used))),
+    }
+}
+
+/// The page file is removed under an open store.
+fn lost_file(seed: u64) -> Checked<u64> {
+    let disk = SimDisk::new(seed);
+    let store = options(&disk, 1).open(DIR).map_err(|e| e.to_string())?;
+    let mut txn = store.begin();
+    txn.allocate().unwrap();
+    txn.commit().unwrap();
+    assert!(disk.lose(format!("{DIR}/PAGES")));
+    match store.checkpoint_all() {
+        Err(Error::Displaced { .. }) => Ok(1),
+        done => Err(format!("{done:?}")),
+    }
+}
+
 type Suite = fn(u64) -> Checked<u64>;
 
 /// How many crashes it takes until the suite finds something; `None` if it does not in so many.
@@ -71,7 +110,7 @@ fn caught(suite: Suite, most: u64) -> Option<(u64, String)> {
 
 #[test]
 fn every_bug_is_caught() {
-    let bugs: [(Bug, Suite); 15] = [
+    let bugs: [(Bug, Suite); 18] = [
         (Bug::PageBeforeLog, random_work),
         (Bug::NoImage, random_work),
         (Bug::NoCompensation, random_work),
@@ -87,6 +126,9 @@ fn every_bug_is_caught() {
         (Bug::FreeTooSoon, random_work),
         (Bug::CleanTooSoon, money),
         (Bug::TrustPages, failed_sync),
+        (Bug::RoomLater, full_disk),
+        (Bug::ForgetMaps, blank_map),
+        (Bug::DropUnseen, lost_file),
     ];
     std::panic::set_hook(Box::new(|_| {}));
     let mut missed = Vec::new();

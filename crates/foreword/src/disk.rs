@@ -107,7 +107,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Sets the length, filling with zeros. Durable after [`sync`](DiskFile::sync).
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Sets the length, with zeros, and reserves space on the disk for all of it, so that writing it later cannot fail for want of
-    /// space: whether that can be had. The default sets only the length.
+    /// space: whether that can be had. What is there stays, and a file that has it all already is left as it is. The default sets only the length.
     fn allocate(&self, len: u64) -> io::Result<bool> {
         self.set_len(len).map(|()| false)
     }

@@ -91,8 +91,9 @@ impl Dir {
     /// Whether the name `LOCK` leads to this file.
     fn is_lock(&self, id: FileId) -> Result<bool> {
         match self.handle.id_of(LOCK) {
+            Ok(now) => Ok(now == id),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            now => Ok(now.doing(LOOK, &self.file(LOCK))? == id),
+            Err(e) => Err(e).doing(LOOK, &self.file(LOCK)),
         }
     }
 

@@ -53,6 +53,9 @@ pub enum Durability {
 /// All methods take `&self` and may be called from any number of threads. Dropping a log syncs and closes it, but an error of that last sync
 /// only reaches [`Options::on_error`]; [`close`](Log::close) returns it.
 ///
+/// The log belongs to the process that opened it. In one that is forked from that, calls that would
+/// write or wait give [`Error::LockLost`] at once, and dropping it does nothing.
+///
 /// ```
 /// # fn main() -> Result<(), foreword::Error> {
 /// # let dir = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
 use crate::rotate::SPARES_KEPT;
-use crate::segment::{Dir, Found, IDENTITY, Names, Segment, Stuff, at_once, segment_name, within_reach};
+use crate::segment::{Dir, Found, IDENTITY, Names, STATS, Segment, Stuff, at_once, segment_name, within_reach};
 use crate::stats::RecoveryReport;
 use crate::{Error, Lsn, Options, Result};
 
@@ -113,7 +113,9 @@ fn look_before(options: &Options, dir: &Dir) -> Result<Names> {
         Existence::MustNotExist if exists => return Err(Error::AlreadyExists { dir: dir.path.clone() }),
         _ => {}
     }
-    if let Some(other) = names.others.iter().find(|name| *name != "lost+found")
+    // (Where no log ever was, `STATS` is another's.)
+    let strange = names.others.iter().chain(names.temporary.iter().filter(|name| *name == STATS));
+    if let Some(other) = strange.into_iter().find(|name| *name != "lost+found")
         && !exists
     {
         let why = format!("it holds other files ({other}), and no log: give it a directory of its own");
@@ -131,7 +133,7 @@ fn create(options: &Options, dir: &Dir) -> Result<Opened> {
     // What an earlier attempt left: nothing in it was ever active.
     let names = dir.names()?;
     fork::clear_away(dir, names.temporary.iter().cloned());
-    fork::remove(dir, names.epochs.iter().copied().filter(|&e| e != 1).map(segment_name))?;
+    fork::remove(dir, names.epochs.into_iter().map(segment_name))?;
     let random = LogId::random().map_err(|e| io::Error::other(e.to_string()));
     let log = random.doing("get random bytes for the log's identity", &dir.path)?;
     let first = dir.prepare(log, 1, options.segment_blocks(), Stuff::Nothing, &at_once)?;
@@ -268,6 +270,7 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
         Ok((segment, _)) => Arc::new(segment),
         Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
     };
+    segment.reserve_space()?;
     // Spares that the last writer had prepared are what they were; but only the next epochs in a row are of use.
     let mut spares = VecDeque::new();
     for next in survey.newest + 1.. {
@@ -276,7 +279,9 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
         }
         match dir.open_segment(Some(survey.log), next, Access::Write)? {
             // Nothing can have been written to it, but for an attempt at something that failed.
-            Ok((spare, None)) if spare.blocks == options.segment_blocks() && spare.is_unused()? => {
+            Ok((spare, None))
+                if spare.blocks == options.segment_blocks() && spare.is_unused()? && spare.reserve_space().is_ok() =>
+            {
                 spares.push_back(Arc::new(spare))
             }
             _ => break,
@@ -405,7 +410,9 @@ struct Fresh {
 fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Fresh> {
     let usable = |e: u64| !damaged && (survey.unwritten.contains(&e) || bug::is(Bug::TrustSpares));
     let open = |e: u64| match dir.open_segment(Some(survey.log), e, Access::Write) {
-        Ok(Ok((segment, None))) if usable(e) && segment.blocks == options.segment_blocks() => Some(Arc::new(segment)),
+        Ok(Ok((segment, None))) if usable(e) && segment.blocks == options.segment_blocks() && segment.reserve_space().is_ok() => {
+            Some(Arc::new(segment))
+        }
         _ => None,
     };
     let mut ready: VecDeque<_> = (epoch..).map_while(|e| survey.names.epochs.contains(&e).then(|| open(e))).collect();

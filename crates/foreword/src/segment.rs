@@ -203,8 +203,8 @@ impl Dir {
         Ok(id.filter(|&id| identity_text(id) == text).ok_or(text))
     }
 
-    /// Makes a segment ready for use under its name. Durable when it returns. An unused file of that name is replaced. No
-    /// error leaves anything but a temporary file.
+    /// Makes a segment ready for use under its name. Durable when it returns. A file of that name is replaced if it is this log's own
+    /// and no part of it: an error leaves no more than that, or a temporary file.
     ///
     /// `pace` is asked before each step of the zero-filling. What it does not fill stays only allocated: it has its space and reads as zeros, but writing
     /// there will cost a change of metadata.
@@ -462,6 +462,12 @@ impl Segment {
             return Ok(Head::Damaged("the file ends"));
         }
         Ok(self.binding.head(block, &sector))
+    }
+
+    /// Makes sure that the segment has its space, which a copy of it may have lost: so that no write fails for want of it.
+    pub(crate) fn reserve_space(&self) -> Result<()> {
+        let reserved = self.file.allocate(self.at(self.blocks).byte()).map(drop);
+        reserved.doing("reserve the segment's space", &self.path)
     }
 
     /// Whether neither a LINK nor the first frame behind it was written.

@@ -316,7 +316,7 @@ fn what_cannot_be_removed_is_no_reason_to_refuse() {
 
 #[test]
 fn a_file_of_the_users_is_not_removed() {
-    for name in ["notes.tmp", "x.tmp", "STATS.tmp"] {
+    for name in ["notes.tmp", "x.tmp", "STATS.tmp", "STATS"] {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(name), "mine").unwrap();
         assert!(matches!(small().open(dir.path()), Err(Error::NotALog { .. })), "{name}: a log needs a directory of its own");

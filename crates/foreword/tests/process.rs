@@ -235,7 +235,7 @@ fn use_in_child(log: Log, calls: u64) -> Result<(), String> {
     told("truncate_front", log.truncate_front(Lsn(2)).map(drop))?;
     told("truncate_back", log.truncate_back(Lsn(2)))?;
     told("wait_durable", log.wait_durable(log.last_lsn(), None).map(drop))?;
-    if calls % 2 == 0 {
+    if calls.is_multiple_of(2) {
         told("close", log.close())?;
     }
     Ok(())

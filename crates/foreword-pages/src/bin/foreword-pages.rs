@@ -1,5 +1,6 @@
 //! `foreword-pages`: recovers a page store and shows how.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,23 +25,33 @@ struct Command {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    match parse(&args) {
-        Err(why) => {
-            eprintln!("foreword-pages: {why}\n\n{USAGE}");
-            ExitCode::from(2)
-        }
-        Ok(command) => match recover(&command) {
-            Ok(()) => ExitCode::SUCCESS,
+    let done = if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        say(USAGE)
+    } else {
+        match parse(&args) {
+            Ok(command) => recover(&command),
             Err(why) => {
-                eprintln!("foreword-pages: {why}");
-                ExitCode::FAILURE
+                complain(&format!("{why}\n\n{USAGE}"));
+                return ExitCode::from(2);
             }
-        },
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn say(text: &str) -> Result<(), String> {
+    writeln!(std::io::stdout(), "{text}").map_err(|e| format!("standard output: {e}"))
+}
+
+fn complain(why: &str) {
+    // If that cannot be written either, the exit status has to do.
+    let _ = writeln!(std::io::stderr(), "foreword-pages: {why}");
 }
 
 fn parse(args: &[String]) -> Result<Command, String> {
@@ -67,7 +78,7 @@ fn parse(args: &[String]) -> Result<Command, String> {
 
 fn recover(command: &Command) -> Result<(), String> {
     let store = command.options.open(&command.dir).map_err(|e| e.to_string())?;
-    println!("{}", store.recovery());
+    say(&store.recovery().to_string())?;
     if let Some(path) = &command.svg {
         std::fs::write(path, store.recovery().to_svg()).map_err(|e| format!("{}: {e}", path.display()))?;
     }

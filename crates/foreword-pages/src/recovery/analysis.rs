@@ -23,6 +23,10 @@ pub(crate) struct Plan {
     pub(crate) redo_from: Lsn,
     /// The last LSN.
     pub(crate) last: Lsn,
+    /// How many pages the page file had, with page 0.
+    pub(crate) pages: u64,
+    /// The maps that were on disk, with the page LSN of each.
+    pub(crate) maps: Vec<(PageId, Lsn)>,
 }
 
 /// Transactions that have not ended, each with the change to be undone next, as far as the log was read.
@@ -55,13 +59,14 @@ pub(crate) fn run(log: &Log, file: &PageFile, body: usize) -> Result<(Plan, Tran
         if log.start_lsn() > Lsn::FIRST {
             return Err(Error::BadRecord { lsn: log.start_lsn(), why: "the log begins here, and there is no checkpoint in it" });
         }
-        let plan = Plan { checkpoint: Lsn::ZERO, images: true, dirty: PageMap::default(), redo_from: Lsn::FIRST, last };
+        let (dirty, maps) = (PageMap::default(), Vec::new());
+        let plan = Plan { checkpoint: Lsn::ZERO, images: true, dirty, redo_from: Lsn::FIRST, last, pages: 0, maps };
         return Ok((plan, Transactions::default()));
     };
-    let Checkpoint { begin, images, next_txn, live, dirty } = checkpoint;
+    let Checkpoint { begin, images, next_txn, live, dirty, pages, maps } = checkpoint;
     let redo_from = dirty.iter().map(|&(_, from)| from).fold(begin, Lsn::min);
     let live = live.into_iter().map(|(txn, _, next)| (txn, next)).collect();
-    let plan = Plan { checkpoint: begin, images, dirty: dirty.into_iter().collect(), redo_from, last };
+    let plan = Plan { checkpoint: begin, images, dirty: dirty.into_iter().collect(), redo_from, last, pages, maps };
     Ok((plan, Transactions { live, ended: 0, next_id: next_txn }))
 }
 

@@ -385,7 +385,7 @@ impl Pass<'_> {
         }
         let records = end.0 - window.first.0;
         // A quarter less than would fit, so that few stretches end early.
-        let fitting = records * (self.window_bytes / 4 * 3) as u64 / used.max(1) / self.stretches.len() as u64;
+        let fitting = records.saturating_mul((self.window_bytes / 4 * 3) as u64) / used.max(1) / self.stretches.len() as u64;
         Window { first: end, each: fitting.clamp(1, 4 * window.each).min(STRETCH_BYTES_MAX as u64) }
     }
 

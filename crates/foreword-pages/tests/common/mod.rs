@@ -1,6 +1,8 @@
 //! The crash suite's two workloads, checked against a model. A violation is returned, not panicked, so that deliberate bugs can be counted.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod full;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -456,12 +458,16 @@ impl Bank {
     }
 }
 
-/// A simulated disk that calls somebody, once, before one of its operations on files.
+/// A simulated disk that calls a function before operations on its files: once, before one of them, or before each. It cannot
+/// reserve space.
 #[derive(Clone)]
 pub struct Hooked {
     disk: SimDisk,
     hook: Arc<Mutex<Option<Hook>>>,
+    each: Arc<Mutex<Option<Arc<Each>>>>,
 }
+
+type Each = dyn Fn(OpKind, &Path) + Send + Sync;
 
 struct Hook {
     ops: &'static [OpKind],
@@ -472,7 +478,11 @@ struct Hook {
 
 impl Hooked {
     pub fn new(disk: &SimDisk) -> Hooked {
-        Hooked { disk: disk.clone(), hook: Arc::default() }
+        Hooked { disk: disk.clone(), hook: Arc::default(), each: Arc::default() }
+    }
+
+    pub fn before_each(&self, call: impl Fn(OpKind, &Path) + Send + Sync + 'static) {
+        *self.each.lock().unwrap() = Some(Arc::new(call));
     }
 
     pub fn before(&self, ops: &'static [OpKind], skip: u64, call: impl FnOnce(&Path) + Send + 'static) {
@@ -481,10 +491,15 @@ impl Hooked {
 
     /// Whether it has not been called.
     pub fn clear(&self) -> bool {
+        self.each.lock().unwrap().take();
         self.hook.lock().unwrap().take().is_some()
     }
 
     fn passes(&self, op: OpKind, path: &Path) {
+        let each = self.each.lock().unwrap().clone();
+        if let Some(each) = each {
+            each(op, path);
+        }
         let mut hook = self.hook.lock().unwrap();
         if let Some(due) = hook.take_if(|hook| hook.ops.contains(&op) && hook.skip == 0) {
             drop(hook);
@@ -610,6 +625,7 @@ impl DiskFile for HookedFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.passes(OpKind::SetLen, &self.path);
         self.file.set_len(len)
     }
 }

@@ -132,6 +132,19 @@ impl OsFile {
     }
 }
 
+/// On Btrfs: what is written to a file that is empty now is written where it lies. Else each write of a block that was filled with
+/// zeros takes a new one, and a full disk fails it. (The file has its own checksums.)
+#[cfg(target_os = "linux")]
+fn write_in_place(file: &File) {
+    use rustix::fs::{IFlags, fstatfs, ioctl_getflags, ioctl_setflags};
+    const BTRFS: u64 = 0x9123_683e;
+    if fstatfs(file).is_ok_and(|fs| fs.f_type as u64 == BTRFS)
+        && let Ok(flags) = ioctl_getflags(file)
+    {
+        let _ = ioctl_setflags(file, flags | IFlags::NOCOW);
+    }
+}
+
 #[cfg(unix)]
 impl DiskFile for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -192,6 +205,14 @@ impl DiskFile for OsFile {
     fn allocate(&self, len: u64) -> io::Result<bool> {
         use rustix::fs::{FallocateFlags, fallocate};
         use rustix::io::Errno;
+        use std::os::unix::fs::MetadataExt;
+        let there = self.file.metadata()?;
+        if there.len() >= len && there.blocks() >= len.div_ceil(512) {
+            return Ok(true); // To be told so again would cost a change of metadata.
+        }
+        if there.len() == 0 {
+            write_in_place(&self.file);
+        }
         match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.set_len(len).map(|()| false),
             allocated => Ok(allocated.map(|()| true)?),
