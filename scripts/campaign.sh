@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --hours) hours=${2:?} && shift ;;
         --only) only=${2:?} && shift ;;
-        --out) out=$(realpath -m "$from/${2:?}") && shift ;;
+        --out) out=$(given "${2:?}") && shift ;;
         --quick) quick=1 ;;
         --list) list=1 ;;
         *) usage "unknown argument $1" ;;

@@ -1,5 +1,4 @@
 # Sourced by the scripts beside it, first of all: strict mode, `--help` (the comment a script begins with), and the repository's root as the directory.
-# Paths that the caller gave are relative to $from. (It is the one file here that is not run.)
 set -euo pipefail
 case "${1-}" in
     -h | --help)
@@ -7,7 +6,7 @@ case "${1-}" in
         exit
         ;;
 esac
-from=$PWD
+came_from=$PWD
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 
@@ -16,3 +15,6 @@ usage() {
     echo "$(basename "$0"): $1; see --help" >&2
     exit 2
 }
+
+# A path that the caller gave, from where the caller is.
+given() { (cd "$came_from" && realpath -m "$1"); }

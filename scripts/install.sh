@@ -10,7 +10,7 @@ if [ "${1-}" = --uninstall ]; then
     shift
 fi
 case ${1-} in -*) usage "unknown argument $1" ;; esac
-prefix=$(cd "$from" && realpath -m "${1-$HOME/.local}")
+prefix=$(given "${1-$HOME/.local}")
 man=$prefix/share/man/man1
 bash=$prefix/share/bash-completion/completions/foreword
 zsh=$prefix/share/zsh/site-functions/_foreword

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# The quick loop, after each change: formatting, and all tests of the workspace but the few that take their time, built as fast as can be. Two
-# minutes on two processors, the first time some more.
+# The quick loop, after each change: formatting, and all tests of the workspace but the few that take their time, built as fast as can be.
 #
 #   scripts/quick.sh [ARGUMENT...]    arguments of `cargo test`: -p PACKAGE, --test NAME, a test's name (all)
 #

@@ -5,7 +5,7 @@
 #   scripts/report-test.sh [PICTURES]    leaves pictures of them in that directory, and a PDF as printed
 source "$(dirname "$0")/common.sh"
 case ${1-} in -*) usage "unknown argument $1" ;; esac
-pictures=${1:+$(realpath -m "$from/$1")}
+pictures=${1:+$(given "$1")}
 if ! command -v chromium >/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null

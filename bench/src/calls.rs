@@ -78,7 +78,11 @@ impl Args {
             for _ in 0..self.appenders {
                 scope.spawn(|| {
                     let record = vec![7; self.size];
-                    while !stop.load(Ordering::Relaxed) && log.append(&record).is_ok() {}
+                    while !stop.load(Ordering::Relaxed) {
+                        if log.append(&record).is_err() {
+                            break;
+                        }
+                    }
                 });
             }
             let called = self.call_all(&log, taken);

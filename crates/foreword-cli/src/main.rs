@@ -6,6 +6,7 @@ mod encode;
 mod exit;
 mod noise;
 mod output;
+mod plain;
 mod units;
 mod verdict;
 mod victim;
@@ -17,6 +18,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{Failure, Status};
 use crate::output::Tone;
+use crate::plain::plain;
 
 #[derive(Parser)]
 #[command(
@@ -63,9 +65,10 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(told) => {
+            let status = u8::from(told.use_stderr());
             // Help and version are no errors. Whether the text could be written changes nothing.
-            let _ = told.print();
-            return ExitCode::from(u8::from(told.use_stderr()));
+            let _ = in_plain(told).print();
+            return ExitCode::from(status);
         }
     };
     cli.color.write_global();
@@ -89,16 +92,22 @@ fn main() -> ExitCode {
     };
     let status = done.unwrap_or_else(|failure| {
         if !matches!(failure, Failure::OutputClosed) {
-            let _ = writeln!(anstream::stderr(), "{0}foreword:{0:#} {failure}", Tone::Bad.style());
+            let _ = writeln!(anstream::stderr(), "{0}foreword:{0:#} {1}", Tone::Bad.style(), plain(&failure));
         }
         failure.status()
     });
     ExitCode::from(status as u8)
 }
 
+/// The same of the same arguments, as they may be shown: a shell puts names of files among them.
+fn in_plain(told: clap::Error) -> clap::Error {
+    let args = std::env::args_os().map(|arg| plain(arg.to_string_lossy()));
+    Cli::try_parse_from(args).err().unwrap_or(told)
+}
+
 /// Tells the person at the terminal something that is no result. A closed standard error is no reason to stop.
 fn note(text: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "foreword: {text}");
+    let _ = writeln!(std::io::stderr(), "foreword: {}", plain(text));
 }
 
 impl Status {

@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
 use crate::exit::Failure;
+use crate::plain::{plain, plain_json};
 
 /// Large, so that the system calls are few.
 const BUFFER: usize = 256 << 10;
@@ -68,6 +69,7 @@ impl Output {
         Output { to: BufWriter::with_capacity(BUFFER, std::io::stdout().lock()), colors }
     }
 
+    /// As it is: what others chose goes through [`plain`].
     pub(crate) fn line(&mut self, line: fmt::Arguments<'_>) -> Result<(), Failure> {
         self.to.write_fmt(line).and_then(|()| self.to.write_all(b"\n")).map_err(Failure::output)
     }
@@ -80,20 +82,20 @@ impl Output {
     /// As `field`, the value in a tone.
     pub(crate) fn toned(&mut self, name: &str, tone: Tone, value: impl fmt::Display) -> Result<(), Failure> {
         let name = self.paint(Tone::Name, format!("{name:<10}"));
-        let value = self.paint(tone, value.to_string());
+        let value = self.paint(tone, value);
         self.line(format_args!("{name}  {value}"))
     }
 
-    /// A text in a tone, where that is to be seen.
-    pub(crate) fn paint(&self, tone: Tone, text: String) -> String {
-        let style = tone.style();
+    /// A text in a tone, where that is to be seen; nothing else in it does anything to a terminal.
+    pub(crate) fn paint(&self, tone: Tone, text: impl fmt::Display) -> String {
+        let (style, text) = (tone.style(), plain(text));
         if self.colors && tone != Tone::Plain { format!("{style}{text}{style:#}") } else { text }
     }
 
     /// Names and their values, all values below one another.
     pub(crate) fn fields(&mut self, fields: &[(String, String)]) -> Result<(), Failure> {
         let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        fields.iter().try_for_each(|(name, value)| self.line(format_args!("{name:<width$}  {value}")))
+        fields.iter().try_for_each(|(name, value)| self.line(format_args!("{name:<width$}  {}", plain(value))))
     }
 
     /// As they are.
@@ -103,10 +105,10 @@ impl Output {
 
     /// A JSON value on a line of its own.
     pub(crate) fn json(&mut self, value: &Value) -> Result<(), Failure> {
-        self.line(format_args!("{value}"))
+        self.line(format_args!("{}", plain_json(&value.to_string())))
     }
 
-    /// Aligned columns.
+    /// Aligned columns. Cells that others chose come painted.
     pub(crate) fn table(&mut self, head: &[Column], rows: &[Vec<String>]) -> Result<(), Failure> {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(head.iter().map(|column| column.name)).add_rows(rows);

@@ -30,6 +30,15 @@ pub(crate) fn sentence(verdict: Option<&Verdict>) -> String {
     }
 }
 
+/// The same from a look at the log's tail, which says nothing of what lies before.
+pub(crate) fn tail_sentence(verdict: Option<&Verdict>) -> String {
+    match verdict {
+        None => "in use: a writer has it open".to_owned(),
+        Some(Verdict::Corruption(_)) => sentence(verdict),
+        looked => format!("{}, as far as its end shows: `foreword verify` reads all of it", sentence(looked)),
+    }
+}
+
 /// How bad it is.
 pub(crate) fn tone(verdict: Option<&Verdict>) -> Tone {
     match verdict {
@@ -43,9 +52,10 @@ pub(crate) fn tone(verdict: Option<&Verdict>) -> Tone {
 pub(crate) fn damage_fields(out: &mut Output, damage: &Damage) -> Result<(), Failure> {
     out.field("file", damage.path.display())?;
     out.field("offset", damage.offset)?;
+    let until = "until the log is repaired";
     match damage.last_lsn.filter(|&last| last >= damage.first_lsn) {
-        Some(last) => out.field("affected", format_args!("LSN {} to {last}, which were durable", damage.first_lsn))?,
-        None => out.field("affected", format_args!("perhaps records from LSN {} on", damage.first_lsn))?,
+        Some(last) => out.field("unreadable", format_args!("LSN {} to {last}, which were durable, {until}", damage.first_lsn))?,
+        None => out.field("unreadable", format_args!("what there may be from LSN {} on, {until}", damage.first_lsn))?,
     }
     out.field("evidence", &damage.evidence)
 }
@@ -78,7 +88,12 @@ pub(crate) fn unproven_from(first: Lsn) -> String {
 
 /// LSNs from the first to the last, in words.
 pub(crate) fn range(first: Lsn, last: Lsn) -> String {
-    match (last.0 + 1).saturating_sub(first.0) {
+    records((last.0 + 1).saturating_sub(first.0), first, last)
+}
+
+/// So many records with LSNs from the first to the last, in words.
+pub(crate) fn records(count: u64, first: Lsn, last: Lsn) -> String {
+    match count {
         0 => format!("none; the next is LSN {first}"),
         1 => format!("1: LSN {first}"),
         n => format!("{n}: LSN {first} to {last}"),

@@ -339,9 +339,12 @@ fn following_a_quiet_log_does_not_spin() {
     let dir = dir();
     let mut append = start(&["append", dir.str()]);
     let mut input = append.0.stdin.take().unwrap();
-    input.write_all(b"one\n").unwrap();
-    let mut line = String::new();
-    BufReader::new(append.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    // The second proves the first, which is all that is shown once its writer is dead.
+    let mut lines = BufReader::new(append.0.stdout.take().unwrap()).lines();
+    for record in ["one\n", "two\n"] {
+        input.write_all(record.as_bytes()).unwrap();
+        lines.next().unwrap().unwrap();
+    }
     append.0.kill().unwrap();
     append.0.wait().unwrap();
     let mut follower = common::foreword().args(["cat", dir.str(), "--follow"]).spawn().map(common::Running).unwrap();
@@ -357,4 +360,13 @@ fn following_a_quiet_log_does_not_spin() {
     std::thread::sleep(Duration::from_secs(1));
     let share = (ticks() - before) as f64 / 100.0 / started.elapsed().as_secs_f64();
     assert!(share < 0.15, "{:.0} % of a processor", share * 100.0);
+}
+
+#[test]
+fn a_range_that_ends_before_it_begins_is_an_error() {
+    let dir = dir();
+    run_with(&["append", dir.str()], lsns(1..=9).as_bytes()).status(0);
+    let said = run(&["cat", dir.str(), "--from", "5", "--to", "3"]).status(1);
+    assert!(said.err.contains("--from 5 is behind --to 3"), "{}", said.err);
+    assert_eq!(run(&["cat", dir.str(), "--from", "5", "--to", "5"]).status(0).text(), "5\n");
 }

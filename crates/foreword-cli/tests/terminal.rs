@@ -6,7 +6,8 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::{Dir, dir, foreword, lsns, on_terminal, run, run_with};
+use common::{Dir, Said, dir, foreword, lsns, on_terminal, run, run_with};
+use foreword::{Lsn, Options};
 
 fn log() -> Dir {
     let dir = dir();
@@ -72,6 +73,90 @@ fn records_go_to_a_terminal_as_they_are() {
     run_with(&["append", dir.str()], b"\x1b[31mred\x1b[0m\n").status(0);
     assert_eq!(run(&["cat", dir.str(), "--color", "never"]).status(0).out, b"\x1b[31mred\x1b[0m\n");
     assert_eq!(shown(&["cat", dir.str()], &[("NO_COLOR", "1")]), "\x1b[31mred\x1b[0m\n");
+}
+
+/// Moves the cursor, begins a line, turns the rest of the line around, hides, and clears the screen (C1).
+const HOSTILE: &str = "a\x1b[31m\r\nfake line\u{202e}b\u{200b}c\u{9b}2Jd\u{7f}\u{2066}é";
+const HARMLESS: &str = r"a\u{1b}[31m\r\nfake line\u{202e}b\u{200b}c\u{9b}2Jd\u{7f}\u{2066}é";
+
+/// Nothing in it does anything to a terminal, but begin a line.
+#[track_caller]
+fn tame(said: &Said) {
+    for text in [said.text(), &said.err] {
+        let wild = |c: char| c != '\n' && c.is_control() || "\u{202e}\u{200b}\u{2066}".contains(c);
+        assert!(!text.contains(wild) && !text.contains("\nfake line"), "{text:?}");
+    }
+}
+
+#[test]
+fn names_of_holds_do_nothing_to_a_terminal_and_are_exact_in_json() {
+    let dir = dir();
+    let log = Options::new().segment_bytes(64 << 10).open(dir.path()).unwrap();
+    for _ in 0..9 {
+        log.append(b"record").unwrap();
+    }
+    log.sync().unwrap();
+    log.hold(HOSTILE, Lsn(3)).unwrap();
+    common::soon("what the log says", || run(&["top", dir.str(), "--once", "--json"]).json()["holds"][HOSTILE] == 3);
+    let top = run(&["top", dir.str(), "--once"]).status(0);
+    let text = |args: &[&str]| {
+        let said = run(args);
+        tame(&said);
+        format!("{}{}", said.text(), said.err)
+    };
+    tame(&top);
+    assert!(top.text().contains(HARMLESS), "{top:?}");
+    log.close().unwrap();
+    for (args, status) in
+        [(&["stat"][..], 0), (&["dump"], 0), (&["truncate", "--before", "6"], 0), (&["truncate", "--release", "\x1b[2Jx"], 1)]
+    {
+        let args = [&[args[0], dir.str()], &args[1..]].concat();
+        let said = text(&args);
+        assert!(said.contains(if status == 0 { HARMLESS } else { r"\u{1b}[2Jx" }), "{args:?}: {said}");
+    }
+    let stat = run(&["stat", dir.str(), "--json"]).status(0);
+    tame(&stat);
+    assert_eq!(stat.json()["holds"][HOSTILE], 3, "exact");
+    let dump = run(&["dump", dir.str(), "--json"]).status(0);
+    tame(&dump);
+    let holds = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["state"]["holds"][HOSTILE] == 3;
+    assert!(dump.text().lines().any(holds));
+    run(&["truncate", dir.str(), "--release", HOSTILE]).status(0);
+}
+
+#[test]
+fn paths_and_what_strangers_wrote_do_nothing_to_a_terminal() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join(HOSTILE);
+    let log = path.to_str().unwrap();
+    let text = |args: &[&str], status| {
+        let said = run(args).status(status);
+        tame(&said);
+        format!("{}{}", said.text(), said.err)
+    };
+    for command in ["stat", "cat", "verify", "dump", "top", "repair"] {
+        assert!(text(&[command, log], 1).contains(HARMLESS), "{command}");
+    }
+    for args in [&["stat", "x", HOSTILE][..], &["top", "x", "--interval", HOSTILE], &[HOSTILE]] {
+        assert!(text(args, 1).contains(HARMLESS), "{args:?}");
+    }
+    let many = lsns(1..=20_000);
+    run_with(&["append", log, "--quiet", "--segment-size", "64K"], many.as_bytes()).status(0);
+    assert!(text(&["top", log, "--once"], 0).contains(HARMLESS));
+    // Who has it open, as a file says that anybody may write.
+    let opened = Options::new().segment_bytes(64 << 10).publish(false).open(&path).unwrap();
+    fs::write(path.join("LOCK"), format!("process {HOSTILE}")).unwrap();
+    assert!(text(&["truncate", log, "--before", "2"], 1).contains(HARMLESS));
+    text(&["top", log, "--once"], 0);
+    drop(opened);
+    let (mut bytes, segment) = (Vec::new(), path.join(format!("{:020}.seg", 2)));
+    bytes.extend(fs::read(&segment).unwrap());
+    bytes[9000] ^= 0x10;
+    fs::write(&segment, bytes).unwrap();
+    for args in [&["verify", log][..], &["repair", log], &["cat", log]] {
+        assert!(text(args, 3).contains(HARMLESS), "{args:?}");
+    }
+    assert!(text(&["repair", log, "--apply"], 1).contains(HARMLESS));
 }
 
 #[test]

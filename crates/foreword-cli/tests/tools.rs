@@ -263,3 +263,59 @@ fn the_demo_leaves_nothing_behind() {
     assert!(said.text().contains("all are there, byte for byte"), "{said:?}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn what_is_said_of_damage_is_what_a_repair_then_does() {
+    let dir = log_of(2000);
+    dir.flip(3, 9 * 512 + 8192);
+    // A look at the end does not see it, and does not claim to.
+    let stat = run(&["stat", dir.str()]).status(0);
+    assert!(stat.text().contains("as far as its end shows: `foreword verify` reads all"), "{stat:?}");
+    assert_eq!(run(&["stat", dir.str(), "--json"]).json()["looked_at"], "tail");
+    let report = run(&["verify", dir.str(), "--json"]).status(3).json();
+    for (name, choice) in [("stop", "--stop"), ("salvage", "--salvage")] {
+        let plan = run(&["repair", dir.str(), choice, "--json"]).status(3).json();
+        assert_eq!(report["repair_would_lose"][name], plan["plans"][0]["given_up"], "{name}");
+    }
+    assert_ne!(report["repair_would_lose"]["stop"], report["repair_would_lose"]["salvage"]);
+    let said = run(&["verify", dir.str()]).status(3);
+    for part in ["unreadable", "until the log is repaired", "--stop", "--salvage", "foreword repair"] {
+        assert!(said.text().contains(part), "{part}: {said:?}");
+    }
+    run(&["repair", dir.str(), "--salvage", "--apply"]).status(0);
+    let report = run(&["verify", dir.str(), "--json"]).status(0).json();
+    assert_eq!(report["records"].as_u64().unwrap(), numbers(&dir).len() as u64, "what was given up is not readable");
+    assert!(report["records"].as_u64().unwrap() < report["last_lsn"].as_u64().unwrap());
+}
+
+#[test]
+fn after_a_kill_it_is_said_from_where_on_nothing_is_proven() {
+    let (open, killed) = (dir(), dir());
+    let options = foreword::Options::new().segment_bytes(64 << 10).background(false).sync(foreword::SyncPolicy::manual());
+    let log = options.open(open.path()).unwrap();
+    for record in ["one", "two", "three"] {
+        log.commit(record.as_bytes()).unwrap();
+    }
+    log.append_with(b"four", foreword::Durability::Written).unwrap();
+    fs::create_dir_all(killed.path()).unwrap();
+    for file in fs::read_dir(open.path()).unwrap().map(|file| file.unwrap()) {
+        fs::copy(file.path(), killed.path().join(file.file_name())).unwrap();
+    }
+    let cat = run(&["cat", killed.str()]).status(0);
+    assert_eq!(cat.text(), "one\ntwo\nthree\nfour\n");
+    assert!(cat.err.contains("unproven from LSN 4 on"), "{}", cat.err);
+    let json = run(&["cat", killed.str(), "--format", "json"]).status(0);
+    assert_eq!(
+        json.text().lines().map(|line| line.contains("\"unproven\":true")).collect::<Vec<_>>(),
+        [false, false, false, true]
+    );
+    let report = run(&["verify", killed.str(), "--json"]).json();
+    assert_eq!((&report["proven_lsn"], &report["last_lsn"]), (&3.into(), &4.into()));
+    let stat = run(&["stat", killed.str(), "--json"]).json();
+    assert_eq!((&stat["last_lsn"], &stat["recoverable_lsn"]), (&3.into(), &4.into()));
+    // Of a log that is open, or was closed, nothing is.
+    assert_eq!(run(&["cat", open.str()]).status(0).err, "");
+    log.close().unwrap();
+    let cat = run(&["cat", open.str()]).status(0);
+    assert_eq!((cat.text(), cat.err.as_str()), ("one\ntwo\nthree\nfour\n", ""));
+}

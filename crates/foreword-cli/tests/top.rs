@@ -221,18 +221,25 @@ fn crc(text: &str) -> u32 {
     !text.bytes().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78)))
 }
 
+/// Says how the log is doing, as its writer would.
+fn say(dir: &Dir, open_nanos: u64, unix_millis: u128, more: &str) {
+    let (process, file) = (std::process::id(), dir.path().join("STATS"));
+    let text = format!("foreword stats 1\nprocess {process}\nopen_nanos {open_nanos}\nunix_millis {unix_millis}\n{more}");
+    fs::write(file, format!("{text}crc {:08x}\n", crc(&text))).unwrap();
+}
+
+fn now_millis() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()
+}
+
 /// What a writer says when all is not well.
 #[test]
 fn a_log_in_trouble_says_so() {
     assert_eq!(crc("123456789"), 0xe306_9283);
     let dir = dir();
     let log = options().publish(false).open(dir.path()).unwrap();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-    let write = |open_nanos: u64, unix_millis: u128, more: &str| {
-        let (process, file) = (std::process::id(), dir.path().join("STATS"));
-        let text = format!("foreword stats 1\nprocess {process}\nopen_nanos {open_nanos}\nunix_millis {unix_millis}\n{more}");
-        fs::write(file, format!("{text}crc {:08x}\n", crc(&text))).unwrap();
-    };
+    let now = now_millis();
+    let write = |open_nanos, unix_millis, more: &str| say(&dir, open_nanos, unix_millis, more);
     let seen = || (once(&dir), run(&["top", dir.str(), "--once"]).status(0).text().to_owned());
     let says = |unix_millis, more| {
         write(9, unix_millis, more);
@@ -261,9 +268,111 @@ fn a_log_in_trouble_says_so() {
     }
     let (look, text) = says(now - 60_000, "flights 1\nflight_nanos 1000\n");
     assert_eq!(look["state"], "silent");
-    assert!(text.contains("SILENT: it said nothing for 1 min"), "{text}");
+    assert!(text.contains("SILENT: it said nothing for 1 min") && text.contains("by its clock"), "{text}");
+    assert!(!text.contains("disagree"), "{text}");
     let (look, text) = says(now - 60_000, "failure cannot write the segment\\n(no disk)\n");
     assert_eq!((&look["state"], &look["failure"]), (&"failed".into(), &"cannot write the segment\n(no disk)".into()));
     assert!(text.contains("FAILED: cannot write the segment"), "{text}");
     log.close().unwrap();
+}
+
+/// As where the clock of this machine is set ahead, or back, while the log is open.
+#[test]
+fn clocks_that_disagree_are_told_of_and_decide_nothing() {
+    const YEARS: u128 = 1095 * 86_400_000;
+    let dir = dir();
+    let log = options().publish(false).open(dir.path()).unwrap();
+    let looks = || (once(&dir), run(&["top", dir.str(), "--once"]).status(0).text().to_owned());
+    let apart = |look: &Value| look["clocks_apart_seconds"].as_f64().unwrap_or_else(|| panic!("{look}"));
+    // At rest: nothing tells for how long, but it was not before the machine was started.
+    say(&dir, 9, now_millis() - YEARS, "flights 0\n");
+    let (look, text) = looks();
+    assert_eq!(look["state"], "idle", "{look}");
+    assert!(look["age_seconds"].as_f64().unwrap() < 60.0 && apart(&look) > 8e7, "{look}");
+    assert!(!text.contains("idle for 109") && text.contains("disagree by 109") && text.contains("idle for 2."), "{text}");
+    say(&dir, 9, now_millis() + YEARS, "flights 0\n");
+    let (look, text) = looks();
+    assert_eq!(look["state"], "idle", "{look}");
+    assert!(apart(&look) > 9e7 && text.contains("disagree by 1094 days 23 h"), "{text}");
+    // At work: what comes between two looks is not an hour old, whatever it says.
+    for wrong in [-3_600_000, 3_600_000] {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for tick in 1.. {
+                    let millis = (now_millis() as i128 + wrong) as u128;
+                    say(&dir, tick * 300_000_000, millis, &format!("records {tick}\nflights 1\nflight_nanos 1000\n"));
+                    if stop.load(SeqCst) {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(300));
+                }
+            });
+            let _stop = Stop(&stop);
+            std::thread::sleep(Duration::from_millis(400));
+            let (look, text) = looks();
+            assert_eq!(look["state"], "running", "{look}");
+            assert!((3500.0..3700.0).contains(&apart(&look)), "{look}");
+            assert!(text.contains("disagree by 59 min") || text.contains("disagree by 1 h"), "{text}");
+        });
+    }
+    log.close().unwrap();
+}
+
+#[test]
+fn a_hold_is_named_to_its_last_character() {
+    let dir = dir();
+    let log = options().open(dir.path()).unwrap();
+    log.hold("archiver\r", Lsn(1)).unwrap();
+    log.commit(b"one").unwrap();
+    said(&log);
+    let names = || once(&dir)["holds"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    common::soon("the hold", || !names().is_empty());
+    assert_eq!(names(), ["archiver\r"]);
+    log.close().unwrap();
+}
+
+/// A terminal of its own, for what is typed and what is shown.
+fn terminal() -> (fs::File, fs::File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let slave = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    (fs::File::from(master), fs::File::from(rustix::fs::open(name, slave, rustix::fs::Mode::empty()).unwrap()))
+}
+
+#[test]
+fn keys_end_it_and_the_terminal_is_as_before() {
+    use std::io::Read;
+    let dir = dir();
+    run_with(&["append", dir.str()], b"one\n").status(0);
+    for (key, ends) in [("q", true), ("\x1b", true), ("\x03", true), ("\x1b[A", false), ("x", false)] {
+        let (mut master, slave) = terminal();
+        let modes = || rustix::termios::tcgetattr(&slave).unwrap().local_modes;
+        let before = modes();
+        // In a session of its own, whose terminal this is: only so Ctrl-C is a signal.
+        let mut command = std::process::Command::new("setsid");
+        command.args(["--ctty", env!("CARGO_BIN_EXE_foreword"), "top", dir.str(), "--interval", "60m"]);
+        command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(std::process::Stdio::null());
+        let mut top = common::Running(command.spawn().unwrap());
+        drop(command);
+        let (mut shown, mut some) = (String::new(), [0; 4096]);
+        while !shown.contains("records") {
+            let n = master.read(&mut some).unwrap();
+            shown.push_str(&String::from_utf8_lossy(&some[..n]));
+        }
+        // A key counts at once, not with the line that it is in.
+        common::soon("the keys", || !modes().contains(rustix::termios::LocalModes::ICANON));
+        master.write_all(key.as_bytes()).unwrap();
+        if ends {
+            common::soon("the end", || top.0.try_wait().unwrap().is_some());
+            assert_eq!(top.0.wait().unwrap().code(), Some(0), "{key:?}");
+            assert_eq!(modes(), before, "{key:?}");
+        } else {
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(top.0.try_wait().unwrap().is_none(), "{key:?}");
+        }
+    }
 }

@@ -16,6 +16,8 @@ use crate::{Lsn, Result};
 
 /// At the end of each segment, for MARKs and checkpoint records: so that they find room when the disk is full.
 const RESERVE_BLOCKS: u32 = 6;
+/// What copies leave of it: for two MARKs.
+const COPY_LEAVES: u32 = 2;
 /// The largest checkpoint record: the reserve has room for two, and for what must follow them.
 pub(crate) const CHECKPOINT_BLOCKS: u32 = 2;
 
@@ -26,6 +28,8 @@ const FREE_MAX: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
     Ordinary,
+    /// What a fork writes again where there is little room.
+    Copy,
     Checkpoint,
     Mark,
     /// What frees a segment for what comes next, or is the last thing that is written.
@@ -38,6 +42,7 @@ impl Urgency {
         match self {
             _ if bug::is(Bug::NoReserve) => 0,
             Urgency::Ordinary => RESERVE_BLOCKS,
+            Urgency::Copy => COPY_LEAVES,
             Urgency::Checkpoint => 2,
             Urgency::Mark => 1,
             Urgency::Last => 0,
@@ -234,6 +239,11 @@ impl Assembler {
         (self.segment.data_end() - urgency.leaves()).saturating_sub(self.block)
     }
 
+    /// Whether no record finds room in the segment any more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.building.is_none() && self.room(Urgency::Ordinary) == 0
+    }
+
     /// Places a unit, and copies it: the LSN of its first record.
     pub(crate) fn put(
         &mut self,
@@ -245,12 +255,17 @@ impl Assembler {
         let first = self.next_lsn;
         if let Some(copier) = self.place_unit(records, urgency, spares, control)? {
             copier.copy(records);
+            for frame in &mut self.placed {
+                // (All of it is there.)
+                let _ = frame.await_bytes();
+            }
         }
         Ok(first)
     }
 
     /// Places a unit, whose first record gets the next LSN. All or nothing; prepared segments are taken from `spares` as needed. A large one is still to be
     /// copied: by what is returned, without the lock.
+    #[inline]
     pub(crate) fn place_unit(
         &mut self,
         records: &[&[u8]],
@@ -312,7 +327,8 @@ impl Assembler {
                 return self.lay_out(records, bytes, spares, control).map(Some);
             }
             if bytes > format::payload_max(self.room(urgency)) {
-                if bytes > format::payload_max(fresh_room(self.segment_blocks)) {
+                let next = spares.front().map_or(self.segment_blocks, |spare| spare.blocks);
+                if bytes > format::payload_max(fresh_room(next)) {
                     // Small segments: less than a full frame fits one.
                     return self.lay_out(records, bytes, spares, control).map(Some);
                 }
@@ -328,7 +344,7 @@ impl Assembler {
             }
         }
         self.next_lsn.0 += records.len() as u64;
-        if urgency != Urgency::Ordinary {
+        if !matches!(urgency, Urgency::Ordinary | Urgency::Copy) {
             // Nobody else is to join it where only the urgent may be.
             self.close_frame(0);
         }
@@ -343,7 +359,7 @@ impl Assembler {
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
     ) -> Result<Box<Copier>, NeedSegments> {
-        let need = self.segments_for(bytes, records.len());
+        let need = self.segments_for(bytes, records.len(), spares);
         if spares.len() < need {
             return Err(NeedSegments(need));
         }
@@ -395,7 +411,7 @@ impl Assembler {
     }
 
     /// How many further segments a large unit takes. Each frame may waste the few bytes in which a length does not fit.
-    fn segments_for(&self, bytes: usize, records: usize) -> usize {
+    fn segments_for(&self, bytes: usize, records: usize, spares: &VecDeque<Arc<Segment>>) -> usize {
         let capacity = |mut room: u32| {
             let mut sum = 0;
             while room > 0 {
@@ -405,8 +421,14 @@ impl Assembler {
             }
             sum
         };
-        let left = bytes.saturating_sub(capacity(self.room(Urgency::Ordinary)));
-        left.div_ceil(capacity(fresh_room(self.segment_blocks)).max(1))
+        let mut left = bytes.saturating_sub(capacity(self.room(Urgency::Ordinary)));
+        for (ready, spare) in spares.iter().enumerate() {
+            if left == 0 {
+                return ready;
+            }
+            left = left.saturating_sub(capacity(fresh_room(spare.blocks)));
+        }
+        spares.len() + left.div_ceil(capacity(fresh_room(self.segment_blocks)).max(1))
     }
 
     /// Places a MARK with the log's state; `false` if there is no room left for one.
@@ -507,6 +529,11 @@ impl Assembler {
 /// The blocks for ordinary frames in a segment that has only its LINK.
 pub(crate) fn fresh_room(blocks: u32) -> u32 {
     blocks - 1 - RESERVE_BLOCKS - (format::LINK_BLOCK + 1)
+}
+
+/// The same for what a fork writes again.
+pub(crate) fn copy_room(blocks: u32) -> u32 {
+    blocks - 1 - COPY_LEAVES - (format::LINK_BLOCK + 1)
 }
 
 /// A segment's SEAL, placed.

@@ -45,6 +45,10 @@ bugs! {
     TrustLink,
     /// opening builds on a CLOSED mark that only the page cache may have
     TrustClosed,
+    /// recovery seals the newest segment only when its fork is written
+    SealLate,
+    /// another flush overtakes the one with which a closed log goes on
+    OvertakeReopening,
     /// opening writes no mark behind a CLOSED one
     NoOpenMark,
     /// recovery goes on behind a torn tail, in place
@@ -91,13 +95,23 @@ bugs! {
     HideCut,
     /// a view shows what only the page cache may have
     ShowUnproven,
+    /// two threads prepare a segment at once
+    PrepareAtOnce,
 }
 
 impl Bug {
     /// Those that a single process cannot show.
     pub const OF_PROCESSES: &[Bug] = &[Bug::WriteInFork];
     /// Those that a single thread cannot show.
-    pub const OF_THREADS: &[Bug] = &[Bug::LostWakeup, Bug::ForgetOthers, Bug::ChangeAtOnce, Bug::CutInFlight, Bug::FlyUncopied];
+    pub const OF_THREADS: &[Bug] = &[
+        Bug::LostWakeup,
+        Bug::ForgetOthers,
+        Bug::ChangeAtOnce,
+        Bug::CutInFlight,
+        Bug::FlyUncopied,
+        Bug::PrepareAtOnce,
+        Bug::OvertakeReopening,
+    ];
 }
 
 /// Whether a bug is switched on.

@@ -75,6 +75,8 @@ pub(crate) struct Flight {
     pub(crate) reach: Promise,
     pub(crate) sync: bool,
     pub(crate) landed: bool,
+    /// It reopens a closed log.
+    pub(crate) reopens: bool,
     pub(crate) started: Instant,
 }
 
@@ -228,6 +230,7 @@ impl Shared {
     }
 
     /// Appends a unit, waiting for room if there is none. The guard is held still, so that who wants to wait for it misses nothing.
+    #[inline]
     pub(crate) fn append(&self, records: &[&[u8]], urgency: Urgency) -> Result<(Guard<'_>, Unit)> {
         let bytes = self.check_unit(records)?;
         let mut state = self.open_state()?;
@@ -238,7 +241,10 @@ impl Shared {
                 state.usable()?;
             }
             match self.place(&mut state, records, bytes, urgency) {
-                Ok((unit, copier)) => return Ok((self.copy(state, records, copier), unit)),
+                Ok(copier) => {
+                    let unit = state.last_unit(records.len());
+                    return Ok((self.copy(state, records, copier), unit));
+                }
                 Err(NeedSegments(need)) => state = self.obtain(state, need, urgency)?,
             }
         }
@@ -253,7 +259,10 @@ impl Shared {
             return Err(Error::Busy);
         }
         match self.place(&mut state, records, bytes, Urgency::Ordinary) {
-            Ok((unit, copier)) => Ok((self.copy(state, records, copier), unit)),
+            Ok(copier) => {
+                let unit = state.last_unit(records.len());
+                Ok((self.copy(state, records, copier), unit))
+            }
             Err(NeedSegments(need)) => {
                 state.wanted = need;
                 self.kick.notify_all();
@@ -275,6 +284,7 @@ impl Shared {
     }
 
     /// The bytes of a unit that may be appended.
+    #[inline]
     fn check_unit(&self, records: &[&[u8]]) -> Result<u64> {
         let bytes: u64 = records.iter().map(|r| r.len() as u64).sum();
         let framed = if records.len() > 1 { bytes + 4 * records.len() as u64 } else { bytes };
@@ -295,9 +305,9 @@ impl Shared {
         records: &[&[u8]],
         bytes: u64,
         urgency: Urgency,
-    ) -> Result<(Unit, Option<Box<Copier>>), NeedSegments> {
+    ) -> Result<Option<Box<Copier>>, NeedSegments> {
         let State { assembler, spares, control, .. } = state;
-        let (epoch, first) = (assembler.segment().epoch(), assembler.next_lsn());
+        let epoch = assembler.segment().epoch();
         let copier = assembler.place_unit(records, urgency, spares, control)?;
         if state.assembler.segment().epoch() != epoch {
             self.rotated(state);
@@ -316,11 +326,11 @@ impl Shared {
             state.idle = false;
             self.kick.notify_all();
         }
-        let last = state.goal(state.assembler.next_lsn().prev());
-        Ok((Unit { first, last }, copier))
+        Ok(copier)
     }
 
     /// Copies what is large, without the lock.
+    #[inline]
     fn copy<'a>(&'a self, state: Guard<'a>, records: &[&[u8]], copier: Option<Box<Copier>>) -> Guard<'a> {
         let Some(copier) = copier else { return state };
         drop(state);
@@ -479,7 +489,9 @@ impl Shared {
         if sync {
             state.synced_at = started;
         }
-        state.flights.push_back(Flight { id, reach, sync, landed: false, started });
+        let reopens = frames.front().is_some_and(|f| f.again);
+        let behind = state.flights.iter().any(|f| f.reopens && !f.landed) && !bug::is(Bug::OvertakeReopening);
+        state.flights.push_back(Flight { id, reach, sync, landed: false, reopens, started });
         state.launched = reach.lsn;
         state.promised = state.promised.max(if frames.is_empty() { Position::default() } else { promise.position });
         // Whoever syncs takes over what was written before without a sync.
@@ -504,9 +516,13 @@ impl Shared {
         }
         // A flight that fails, even by a panic, poisons the log (hazard 26): its followers get an error, and do not hang.
         let write_out = || {
-            self.dir.check_process()?;
+            // Before, so that what another writer has taken over is not written to; and after: whoever has taken the lock since has seen what was
+            // written, or is seen here.
+            if behind {
+                self.await_reopening(id)?;
+            }
+            self.dir.check_writer()?;
             self.write_out(frames.make_contiguous(), promise, sync, &mut dirty, id)?;
-            // Only now: whoever has taken the lock since has seen what was written, or is seen here.
             if sync { self.dir.check_writer() } else { Ok(()) }
         };
         let flown = strangers::attempt("flush", &self.dir.path, write_out);
@@ -530,6 +546,15 @@ impl Shared {
             state.dirty = dirty; // Its memory serves again.
         }
         self.land(state, id, flown, frames)
+    }
+
+    /// What lies behind CLOSED again and its MARK is not written before they are durable, by whatever flight.
+    fn await_reopening(&self, id: u64) -> Result<()> {
+        let mut state = self.lock();
+        while state.flights.iter().any(|f| f.id < id && f.reopens && !f.landed) {
+            state = self.wait_changed(state);
+        }
+        state.failed.clone().map_or(Ok(()), Err)
     }
 
     pub(crate) fn write_out(
@@ -805,6 +830,12 @@ impl State {
     /// A record that is there now.
     pub(crate) fn goal(&self, lsn: Lsn) -> Goal {
         Goal { lsn, generation: self.control.generation }
+    }
+
+    /// The unit that was just placed.
+    fn last_unit(&self, records: usize) -> Unit {
+        let next = self.assembler.next_lsn();
+        Unit { first: Lsn(next.0 - records as u64), last: self.goal(next.prev()) }
     }
 
     /// An LSN that was given out.

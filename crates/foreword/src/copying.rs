@@ -101,3 +101,58 @@ impl Drop for Copier {
         self.copying.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::assemble::{Assembler, Urgency};
+    use crate::disk::OsDisk;
+    use crate::format::{Control, LINK_BLOCK, LogId};
+    use crate::segment::{Dir, Stuff, at_once};
+    use crate::{Lsn, Result};
+
+    fn assembler(dir: &tempfile::TempDir) -> Result<Assembler> {
+        let dir = Dir::open(&OsDisk, dir.path())?;
+        let segment = dir.prepare(LogId([7; 16]), 1, 1024, Stuff::Nothing, &at_once)?;
+        Ok(Assembler::new(segment, 1024, LINK_BLOCK + 1, Lsn::FIRST))
+    }
+
+    /// Placing it takes no time that grows with its bytes, for other calls wait for the lock meanwhile.
+    #[test]
+    fn a_large_unit_is_placed_without_a_copy_and_its_flight_waits_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut assembler = assembler(&dir).unwrap();
+        let records: Vec<Vec<u8>> = [700_000, 0, 3, 500_000].map(|len| (0..len).map(|i| (i * 7) as u8).collect()).into();
+        let slices: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+        let placed = assembler.place_unit(&slices, Urgency::Ordinary, &mut VecDeque::new(), &Control::default());
+        let copier = placed.unwrap().expect("it is large");
+        assert_eq!(assembler.next_lsn(), Lsn(5));
+        let mut frames = assembler.take();
+        assert!(frames.len() > 4 && frames.iter().all(|frame| frame.buf.is_empty()), "nothing is copied yet");
+        let bytes = thread::scope(|s| {
+            let flight = s.spawn(|| {
+                let mut bytes = Vec::new();
+                for frame in &mut frames {
+                    frame.await_bytes().unwrap();
+                    bytes.extend_from_slice(&frame.buf[HEADER..HEADER + frame.header.payload_len as usize]);
+                }
+                bytes
+            });
+            copier.copy(&slices);
+            flight.join().unwrap()
+        });
+        let expected = records.iter().flat_map(|record| [&(record.len() as u32).to_le_bytes(), record.as_slice()].concat());
+        assert!(bytes.into_iter().eq(expected));
+    }
+
+    #[test]
+    fn a_copy_that_ends_early_fails_its_flight() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut assembler = assembler(&dir).unwrap();
+        let placed = assembler.place_unit(&[&[7; 700_000]], Urgency::Ordinary, &mut VecDeque::new(), &Control::default());
+        drop(placed);
+        assert!(assembler.take().iter_mut().all(|frame| frame.await_bytes().is_err()));
+    }
+}

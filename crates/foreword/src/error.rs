@@ -211,9 +211,9 @@ pub struct Damage {
     pub path: PathBuf,
     /// The byte in the file at which the damaged frame begins.
     pub offset: u64,
-    /// The first LSN that cannot be read.
+    /// The first LSN that cannot be read until the log is repaired. What a repair would then give up, [`repair_plan`](crate::repair_plan) says.
     pub first_lsn: Lsn,
-    /// The last LSN known to have been durable, if any lies beyond the damage.
+    /// The last such LSN known to have been durable, if any lies beyond the damage. Most of those between may be sound.
     pub last_lsn: Option<Lsn>,
     /// Whether the evidence proves that acknowledged data is damaged. If not, it may be: a crash cannot have done this,
     /// and nothing says that it was never acknowledged.
@@ -227,9 +227,9 @@ impl fmt::Display for Damage {
         write!(f, "{} at offset {}: {}", self.path.display(), self.offset, self.evidence)?;
         match self.last_lsn {
             Some(last) if last >= self.first_lsn => {
-                write!(f, "; records {} to {last} were durable and are affected", self.first_lsn)
+                write!(f, "; records {} to {last} were durable, and cannot be read until it is repaired", self.first_lsn)
             }
-            _ => write!(f, "; records from {} on may be affected", self.first_lsn),
+            _ => write!(f, "; what there may be from record {} on cannot be read until it is repaired", self.first_lsn),
         }
     }
 }

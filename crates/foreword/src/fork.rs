@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crate::assemble::{self, Assembler, NeedSegments, Urgency};
+use crate::assemble::{self, Assembler, NeedSegments, Urgency, copy_room};
 use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::Doing;
 use crate::format::{self, BLOCK, CONTINUED, Control, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
 use crate::reader::Reader;
 use crate::recovery::Entry;
+use crate::reserve;
 use crate::segment::{DAMAGED, Dir, Found, Segment, Stuff, at_once};
 use crate::{Lsn, Result};
 
@@ -40,15 +41,18 @@ pub(crate) fn absorb(dir: &Dir, log: LogId, chain: &[Entry], segment_blocks: u32
         return Ok(place);
     }
     let mut left = absorbed_max(segment_blocks);
+    let small = copy_room(reserve::blocks(segment_blocks));
     while let Some(index) = chain.iter().position(|e| e.epoch == place.at.epoch) {
         let blocks = place.at.block.saturating_sub(LINK_BLOCK + 1);
         let Ok((segment, None)) = dir.open_segment(Some(log), place.at.epoch, Access::Read)? else { break };
-        if blocks > left || begins_within_unit(&segment)? {
+        // One that was made of the reserve is given up for another, or the reserve would not be there the next time.
+        let most = if segment.blocks < segment_blocks { left.max(small) } else { left };
+        if blocks > most || begins_within_unit(&segment)? {
             break;
         }
         let Some(link) = link_of(&segment)? else { break };
         place = Place { at: link.pred, next_lsn: chain[index].first_lsn };
-        left -= blocks;
+        left = left.saturating_sub(blocks);
     }
     Ok(place)
 }
@@ -110,11 +114,28 @@ pub(crate) struct Branched {
     pub(crate) copied: u64,
 }
 
+impl Branched {
+    /// Says in a MARK that the LINK is durable. It promises itself, and so proves nothing alone of what was proven before and is written again
+    /// here: readers of other processes would lose it for a while.
+    pub(crate) fn prove(&mut self, control: &Control) -> Result<()> {
+        if self.assembler.mark(false, Urgency::Mark, control) {
+            for mut placed in self.assembler.take() {
+                let (segment, block) = (placed.segment.clone(), placed.block);
+                segment.write(block, &mut [io::IoSlice::new(placed.finish(self.durable))], true)?;
+            }
+            self.durable = self.assembler.end();
+        }
+        Ok(())
+    }
+}
+
 /// Makes the branch, and writes all that `copies` reads into it.
 pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Branched> {
     let Branch { log, from: Place { at, next_lsn }, segment_blocks, fresh: first, mut spares, unsealed, control } = branch;
     let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, Stuff::Nothing, &at_once);
     let mut assembler = Assembler::link(first.clone(), segment_blocks, at, next_lsn, &control);
+    // Into a small one as much goes as was in another that is as small.
+    let urgency = if first.blocks < segment_blocks { Urgency::Copy } else { Urgency::Ordinary };
     let mut link = assembler.take();
     let mut entries = vec![Entry { epoch: first.epoch(), first_lsn: next_lsn, end: None }];
     let mut fresh = vec![first];
@@ -137,7 +158,7 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     let mut copied = 0;
     if let Some(mut copies) = copies {
         while let Some(record) = copies.next()? {
-            while let Err(NeedSegments(need)) = assembler.put(&[record.data], Urgency::Ordinary, &mut spares, &control) {
+            while let Err(NeedSegments(need)) = assembler.put(&[record.data], urgency, &mut spares, &control) {
                 while spares.len() < need {
                     spares.push_back(prepare(assembler.next_epoch(&spares))?);
                 }
@@ -153,23 +174,7 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
         segment.sync()?;
     }
     for epoch in unsealed {
-        if let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? {
-            // What follows the fork is superseded: nothing of it counts.
-            let end = if epoch == at.epoch { at.block } else { 0 };
-            let mut seal = assemble::seal(&Arc::new(segment), end, next_lsn);
-            let (segment, block) = (seal.segment.clone(), seal.block);
-            let mut there = vec![0; BLOCK];
-            let bytes = match segment.frame(block, segment.blocks, &mut there)? {
-                // It may be only in the page cache: the same bytes once more.
-                Found::Frame(header) if header.kind == Kind::Seal => {
-                    segment.read(block, &mut there)?;
-                    &there[..]
-                }
-                Found::Damaged(_) => continue,
-                _ => seal.finish(before),
-            };
-            segment.write(block, &mut [io::IoSlice::new(bytes)], true)?;
-        }
+        seal_off(dir, log, epoch, Place { at, next_lsn })?;
     }
     for rotation in assembler.rotations() {
         if let Some(last) = entries.last_mut() {
@@ -183,6 +188,26 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
         segment.write(block, &mut [io::IoSlice::new(placed.finish(durable))], true)?;
     }
     Ok(Branched { assembler, spares, entries, durable, copied })
+}
+
+/// Seals a segment behind which the log goes on elsewhere, from a place in it or before it. Durable when it returns.
+pub(crate) fn seal_off(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place) -> Result<()> {
+    let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(()) };
+    // What follows the fork is superseded: nothing of it counts.
+    let end = if epoch == at.epoch { at.block } else { 0 };
+    let mut seal = assemble::seal(&Arc::new(segment), end, next_lsn);
+    let (segment, block) = (seal.segment.clone(), seal.block);
+    let mut there = vec![0; BLOCK];
+    let bytes = match segment.frame(block, segment.blocks, &mut there)? {
+        // It may be only in the page cache: the same bytes once more.
+        Found::Frame(header) if header.kind == Kind::Seal => {
+            segment.read(block, &mut there)?;
+            &there[..]
+        }
+        Found::Damaged(_) => return Ok(()),
+        _ => seal.finish(Promise { position: at, lsn: next_lsn.prev() }),
+    };
+    segment.write(block, &mut [io::IoSlice::new(bytes)], true)
 }
 
 /// As [`remove`], where the log is sound with or without them: what cannot be removed stays, and is tried again by the next opening.

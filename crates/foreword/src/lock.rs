@@ -91,6 +91,7 @@ impl Dir {
     /// Whether the name `LOCK` leads to this file.
     fn is_lock(&self, id: FileId) -> Result<bool> {
         match self.handle.id_of(LOCK) {
+            // (Asked with each flush, which allocates nothing.)
             Ok(now) => Ok(now == id),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(e).doing(LOOK, &self.file(LOCK)),

@@ -447,7 +447,10 @@ impl Log {
     }
 
     /// Drops the records before an LSN, as far as no [hold](Log::hold) needs them: the LSN at which the log starts now. Durable when it
-    /// returns. Segments with nothing else in them are recycled or removed. Works on a full disk, if it frees a segment.
+    /// returns. Segments with nothing else in them are recycled or removed behind the call, in the background; [`Stats::segments_dropped`] says how many are
+    /// still to be, [`close`](Log::close) finishes them, and what cannot be removed is reported ([`Options::on_error`]) and tried again. Without
+    /// [`background`](Options::background) the call does it before it returns: all that are dropped so far, once each. Works on a full disk, if it frees a
+    /// segment.
     ///
     /// # Errors
     /// [`Error::NotAppended`] if the LSN is more than one beyond the last; [`Error::NoSpace`]: nothing was dropped; [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
@@ -514,7 +517,7 @@ impl Log {
         self.shared.stats()
     }
 
-    /// Stops the background work, syncs, marks the log as closed and gives the lock up: the error of that last sync is returned here. Readers go
+    /// Stops the background work (a segment that is being filled is given up), syncs, removes what was dropped, marks the log as closed and gives the lock up: the error of that last sync is returned here. Readers go
     /// on reading; those that wait for more are told that there is none.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::assemble::{Assembler, FrameBuf, Placed, fresh_room};
+use crate::assemble::{Assembler, FrameBuf, Placed, copy_room};
 use crate::bug::{self, Bug};
 use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
@@ -271,10 +271,11 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
         Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
     };
     segment.reserve_space()?;
-    // Spares that the last writer had prepared are what they were; but only the next epochs in a row are of use.
+    // Spares that the last writer had prepared are what they were; but only the next epochs in a row are of use. (A cut may have begun in them where there was no
+    // room for the MARK that says so first.)
     let mut spares = VecDeque::new();
     for next in survey.newest + 1.. {
-        if !survey.names.epochs.contains(&next) {
+        if !survey.names.epochs.contains(&next) || block >= segment.data_end() {
             break;
         }
         match dir.open_segment(Some(survey.log), next, Access::Write)? {
@@ -333,8 +334,14 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
         fork::absorb(dir, survey.log, &survey.chain, options.segment_blocks(), unproven.unwrap_or(end))?
     };
     let copied = fork::blocks_behind(&survey.chain, from.at, survey.end);
-    let has_room = fresh.segment.blocks >= options.segment_blocks() || copied <= u64::from(fresh_room(fresh.segment.blocks));
-    let unsealed: Vec<u64> = survey.unsealed.iter().copied().filter(|&e| !repair.moved.contains(&segment_name(e))).collect();
+    let has_room = fresh.segment.blocks >= options.segment_blocks() || copied <= u64::from(copy_room(fresh.segment.blocks));
+    let mut unsealed: Vec<u64> = survey.unsealed.iter().copied().filter(|&e| !repair.moved.contains(&segment_name(e))).collect();
+    if !damaged && !bug::is(Bug::SealLate) {
+        // Before anything else: what shows that the log went on behind a clean close may be only in the page cache, and without it the log
+        // would be closed, whatever the fork has begun to write. The fresh segment is there, as a SEAL says.
+        fork::seal_off(dir, survey.log, survey.newest, from)?;
+        unsealed.retain(|&epoch| epoch != survey.newest);
+    }
     let go_on = |from: Place, Fresh { segment, spares }: Fresh| {
         let mut control = control.clone();
         let front = survey.chain.iter().find(|e| e.epoch <= from.at.epoch).map_or(u64::MAX, |e| e.epoch);
@@ -359,20 +366,23 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
         }
         go_on(end, fresh)
     };
-    let (from, control, branched) = if !repair.waivers.is_empty() || !has_room {
+    let (from, control, mut branched) = if !repair.waivers.is_empty() || !has_room {
         in_place(fresh)?
     } else {
         match go_on(from, fresh) {
             Err(error) if error.is_no_space() && from != end => {
                 let begun = dir.names()?.epochs.into_iter().filter(|&e| e > epoch);
                 fork::clear_away(dir, begun.map(segment_name));
-                in_place(Fresh { segment: fresh_segment(options, dir, survey, epoch)?, spares: VecDeque::new() })?
+                in_place(Fresh { segment: fresh_segment(options, dir, survey, epoch, damaged)?, spares: VecDeque::new() })?
             }
             gone_on => gone_on?,
         }
     };
     if let Some(written_to) = survey.written_to.filter(|w| w.epoch == from.at.epoch && !damaged) {
         give_back_rest(dir, survey.log, written_to)?;
+    }
+    if from.next_lsn <= survey.promise.lsn {
+        branched.prove(&control)?;
     }
     report.rewritten_records = branched.copied;
     let mut entries = fork::up_to(&survey.chain, from.at);
@@ -431,30 +441,33 @@ fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, dam
             segment
         }
         (None, Some(last)) => dir.prepare(survey.log, epoch, last.blocks, Stuff::Segment(last.epoch()), &at_once)?,
-        (None, None) => fresh_segment(options, dir, survey, epoch)?,
+        (None, None) => fresh_segment(options, dir, survey, epoch, damaged)?,
     };
     Ok(Fresh { segment, spares })
 }
 
 /// Makes a segment: of new space, or, on a full disk, of one that was superseded, of what an unfinished fork left under its name, or of the
 /// reserve.
-fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch: u64) -> Result<Arc<Segment>> {
+fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Arc<Segment>> {
     let error = match dir.prepare(survey.log, epoch, options.segment_blocks(), Stuff::Nothing, &at_once) {
         Err(error) if error.is_no_space() => error,
         made => return made,
     };
     let on_chain = |e: u64| survey.chain.iter().any(|entry| entry.epoch == e);
-    for superseded in survey.names.epochs.iter().copied().filter(|&e| e <= survey.newest && !on_chain(e)) {
-        if let Ok((segment, None)) = dir.open_segment(Some(survey.log), superseded, Access::Read)? {
+    // (Of a damaged log they are evidence.)
+    let superseded = |e: u64| e <= survey.newest && !on_chain(e) && !damaged;
+    for superseded in survey.names.epochs.iter().copied().filter(|&e| superseded(e)) {
+        if let Ok(Ok((segment, None))) = dir.open_segment(Some(survey.log), superseded, Access::Read) {
             return dir.prepare(survey.log, epoch, segment.blocks, Stuff::Segment(superseded), &at_once);
         }
     }
     if let Ok(Ok((begun, None))) = dir.open_segment(Some(survey.log), epoch, Access::Write)
         && begun.blank().is_ok()
     {
+        dir.sync()?; // Its name may be only in memory.
         return Ok(Arc::new(begun));
     }
-    dir.take_reserve(survey.log, epoch, error)
+    dir.take_reserve(survey.log, epoch, options.segment_blocks(), error)
 }
 
 /// Gives back the space behind what was ever written to the segment in which the log left its branch.

@@ -37,7 +37,8 @@ pub struct SyncPolicy {
 }
 
 impl SyncPolicy {
-    /// Only when asked: by `commit`, `sync` and their like, and on close.
+    /// Only when asked: by `commit`, `sync` and their like, and on close. (And when more than 16 segments are written and not synced: each keeps a file
+    /// open until then.)
     #[must_use]
     pub const fn manual() -> SyncPolicy {
         SyncPolicy { interval: None, bytes: None, records: None }
@@ -258,7 +259,8 @@ impl Options {
     }
 
     /// Whether the log has a thread of its own for background work (the default). Without it nothing is synced by policy,
-    /// futures make progress only when somebody syncs, and segments are prepared by the append that needs them: for deterministic tests.
+    /// futures make progress only when somebody syncs, segments are prepared by the append that needs them, and removed by the truncation that drops them: for
+    /// deterministic tests.
     #[must_use]
     pub fn background(mut self, background: bool) -> Options {
         self.background = background;
@@ -296,8 +298,8 @@ impl Options {
         self
     }
 
-    /// Who is told of an error that no caller waits for: of a background sync, or of the last sync when a log is dropped without
-    /// [`close`](Log::close). By default a line on standard error.
+    /// Who is told of an error that no caller waits for: of a background sync, of a dropped segment that cannot be removed (it is tried again), or of the
+    /// last sync when a log is dropped without [`close`](Log::close). By default a line on standard error. It may use the log; if it panics, that harms nobody.
     #[must_use]
     pub fn on_error(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Options {
         self.on_error = Some(Arc::new(hook));

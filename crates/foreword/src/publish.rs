@@ -150,7 +150,8 @@ fn decode(bytes: &[u8]) -> Option<Published> {
     if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(&text.as_bytes()[..end]) {
         return None;
     }
-    let mut lines = text[..end].lines();
+    // (Not `lines`: a name may end in a carriage return.)
+    let mut lines = text[..end].trim_end_matches('\n').split('\n');
     if lines.next() != Some(TITLE) {
         return None;
     }

@@ -176,21 +176,24 @@ impl Places {
     }
 
     pub(crate) fn opened(&self, segment: &Arc<Segment>) {
-        let open = &mut lock(&self.0).open;
-        open.push_back(segment.clone());
-        if open.len() > OPEN_MAX {
-            open.pop_front();
-        }
+        let mut known = lock(&self.0);
+        known.open.push_back(segment.clone());
+        let oldest = if known.open.len() > OPEN_MAX { known.open.pop_front() } else { None };
+        drop(known);
+        drop(oldest); // It may close a file: not under the lock.
     }
 
-    /// Forgets what is not of the log any more: a file that is held open keeps its space.
+    /// Forgets what is not of the log any more: a file that is held open keeps its space. Under no lock: it closes files.
     pub(crate) fn keep_to(&self, chain: &Chain) {
-        let known = &mut *lock(&self.0);
         let on_chain = |epoch| chain.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok();
-        known.open.retain(|segment| on_chain(segment.epoch()));
         let front = chain.entries.first().map_or(0, |e| e.epoch);
+        let mut known = lock(&self.0);
+        let (kept, gone): (VecDeque<_>, VecDeque<_>) = known.open.drain(..).partition(|segment| on_chain(segment.epoch()));
+        known.open = kept;
         if known.frames.first_key_value().is_some_and(|(&(epoch, _), _)| epoch < front) {
             known.frames.retain(|&(epoch, _), _| epoch >= front);
         }
+        drop(known);
+        drop(gone);
     }
 }

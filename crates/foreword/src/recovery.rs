@@ -505,6 +505,8 @@ impl Scan {
             self.promise = header.promise;
             let itself = is_link && header.promise.position.epoch >= epoch;
             self.promising_link = itself.then_some(epoch);
+        } else if !is_link && self.promising_link == Some(epoch) && header.promise.position > Position::new(epoch, LINK_BLOCK) {
+            self.promising_link = None; // A frame behind it says that it is durable.
         }
         Ok(())
     }

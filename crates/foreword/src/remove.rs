@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::bug::{self, Bug};
 use crate::commit::{Guard, Shared, State};
 use crate::error::Doing;
+use crate::reader::Source;
 use crate::recovery::Entry;
 use crate::rotate::SPARES_KEPT;
 use crate::segment::segment_name;
@@ -59,7 +61,8 @@ impl Shared {
         if state.removing > 0 {
             return self.wait_changed(state);
         }
-        if state.spares.len() < self.spares_kept() && !state.preparing && state.dropped.iter().any(|d| d.recyclable) {
+        let prepares = !state.preparing || bug::is(Bug::PrepareAtOnce);
+        if state.spares.len() < self.spares_kept() && prepares && state.dropped.iter().any(|d| d.recyclable) {
             return self.prepare_next(state).0;
         }
         let (due, later): (Vec<_>, _) = state.dropped.drain(..).partition(|d| d.is_due(by));
@@ -95,6 +98,8 @@ impl Shared {
                 strangers::attempt("remove the file", &path, || self.dir.remove_if_there(&name).doing("remove the file", &path));
             removed.err().map(|error| (epoch, error))
         };
+        // A file that is held open would keep its space.
+        strangers::run(|| self.places.keep_to(&self.chain()));
         let blocks = self.options.segment_blocks();
         let keep_reserve = |epochs| strangers::attempt("keep room", &self.dir.path, || Ok(self.dir.keep_reserve(blocks, epochs)));
         let epochs = keep_reserve(epochs.to_vec()).unwrap_or(epochs.to_vec());

@@ -23,16 +23,17 @@ pub(crate) fn blocks(segment_blocks: u32) -> u32 {
 }
 
 impl Dir {
-    /// A segment made of the reserve, when there was no space for a new one, as `error` says.
-    pub(crate) fn take_reserve(&self, log: LogId, epoch: u64, error: Error) -> Result<Arc<Segment>> {
+    /// A segment made of the reserve, when there was no space for a new one, as `error` says. If the reserve is not there, there may still be
+    /// space for one as small: what an unfinished step had made of the reserve was removed.
+    pub(crate) fn take_reserve(&self, log: LogId, epoch: u64, segment_blocks: u32, error: Error) -> Result<Arc<Segment>> {
         for name in NAMES {
             let len = self.handle.open(name, Access::Read).and_then(|file| file.len());
-            let Ok(blocks) = u32::try_from(len.unwrap_or(0) / BLOCK as u64) else { continue };
-            if (SEGMENT_BLOCKS_MIN..=BLOCKS).contains(&blocks) {
-                return self.prepare(log, epoch, blocks, Stuff::Reserve(name), &at_once);
+            let Ok(there) = u32::try_from(len.unwrap_or(0) / BLOCK as u64) else { continue };
+            if (SEGMENT_BLOCKS_MIN..=BLOCKS).contains(&there) {
+                return self.prepare(log, epoch, there, Stuff::Reserve(name), &at_once);
             }
         }
-        Err(error)
+        self.prepare(log, epoch, blocks(segment_blocks), Stuff::Nothing, &at_once).map_err(|_| error)
     }
 
     /// Makes what is missing of the reserve: of superseded segments that are as small, if there are any; else anew, if there is
@@ -45,7 +46,7 @@ impl Dir {
         }
         let mut left = Vec::new();
         for epoch in superseded {
-            let fits = self.has_blocks(epoch, blocks);
+            let fits = self.has_blocks(epoch, blocks) && self.has_space(epoch, blocks);
             if let Some(name) = missing.next_if(|_| fits)
                 && self.handle.rename(&segment_name(epoch), name).is_ok()
             {
@@ -61,6 +62,11 @@ impl Dir {
         }
         let _ = self.sync();
         left
+    }
+
+    fn has_space(&self, epoch: u64, blocks: u32) -> bool {
+        let file = self.handle.open(&segment_name(epoch), Access::Write);
+        file.and_then(|file| file.allocate(u64::from(blocks) * BLOCK as u64)).is_ok()
     }
 
     fn make_reserve(&self, name: &str, blocks: u32) -> std::io::Result<()> {

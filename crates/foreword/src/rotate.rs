@@ -29,10 +29,10 @@ const FILL_NAP: Duration = Duration::from_millis(1);
 pub(crate) const SPARES_KEPT: usize = 2;
 
 /// A thread that waits for a segment, while this lives: whoever fills one leaves it at that.
-struct Starving<'a>(&'a AtomicU32);
+pub(crate) struct Starving<'a>(&'a AtomicU32);
 
 impl<'a> Starving<'a> {
-    fn new(starved: &'a AtomicU32) -> Starving<'a> {
+    pub(crate) fn new(starved: &'a AtomicU32) -> Starving<'a> {
         starved.fetch_add(1, Ordering::Relaxed);
         Starving(starved)
     }
@@ -61,6 +61,7 @@ impl Shared {
     }
 
     fn take_reserve(&self, error: Error) -> Result<Guard<'_>> {
+        let _starving = Starving::new(&self.starved);
         let mut state = self.open_state()?;
         while state.preparing {
             state = self.wait_changed(state);
@@ -71,8 +72,10 @@ impl Shared {
         }
         state.preparing = true;
         let epoch = state.assembler.next_epoch(&state.spares);
+        let blocks = self.options.segment_blocks();
         drop(state);
-        let taken = strangers::attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.log, epoch, error));
+        let taken =
+            strangers::attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.log, epoch, blocks, error));
         let mut state = self.lock();
         state.preparing = false;
         self.changed.notify_all();
@@ -217,17 +220,16 @@ impl Shared {
     }
 
     pub(crate) fn set_chain(&self, chain: Chain) {
-        self.places.keep_to(&chain);
         *self.chain.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(chain);
         self.version.fetch_add(1, Ordering::Release);
     }
 }
 
 impl State {
-    /// Whether the background should prepare a segment now. Asked with every append.
+    /// Whether the background should prepare a segment now: not before anything is appended. Asked with every append.
     pub(crate) fn wants_spare(&self) -> bool {
         let at = if self.fills_segments { PREPARE_AT } else { PREPARE_FIRST_AT };
         let short = (self.spares.is_empty() && self.assembler.fill() > at) || self.spares.len() < self.wanted;
-        short && !self.preparing && self.prepare_again.is_none() && self.failed.is_none()
+        short && !self.preparing && self.prepare_again.is_none() && self.failed.is_none() && !self.assembler.is_closed()
     }
 }

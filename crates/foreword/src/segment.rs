@@ -229,7 +229,9 @@ impl Dir {
                     if !bug::is(Bug::RecycleInPlace) {
                         self.sync_names()?;
                     }
-                    self.handle.open(&tmp, Access::Write)?
+                    let file = self.handle.open(&tmp, Access::Write)?;
+                    file.allocate(bytes)?; // A fork may have given part of it back.
+                    file
                 }
                 Stuff::Reserve(name) => {
                     self.remove_if_there(&tmp)?;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::assemble::{Urgency, fresh_room};
+use crate::assemble::{Urgency, copy_room};
 use crate::bug::{self, Bug};
 use crate::commit::{Guard, Shared, State};
 use crate::disk::Access;
@@ -12,6 +12,7 @@ use crate::format::{self, CONTINUED, Control, Head, Kind, Position};
 use crate::reader::{Chain, Snapshot, Source, frame_at};
 use crate::recovery::Entry;
 use crate::remove::Dropped;
+use crate::rotate::Starving;
 use crate::segment::{Fill, Segment, Stuff, segment_name};
 use crate::strangers;
 use crate::sync::atomic::Ordering;
@@ -39,20 +40,28 @@ struct Failed {
 }
 
 impl Shared {
-    /// Puts the control state into the log, durably.
+    /// Puts the control state into the log, durably. If it says that nothing of a full segment is needed any more, the log goes on in
+    /// another, as far as there is one, so that this one can be dropped.
     pub(crate) fn mark<'a>(&'a self, mut state: Guard<'a>, urgency: Urgency) -> Result<()> {
+        let mut leaves = state.assembler.is_full() && state.control.start == state.assembler.next_lsn();
         loop {
             let State { assembler, spares, control, .. } = &mut *state;
-            if assembler.mark(false, urgency, control) {
+            if !leaves && assembler.mark(false, urgency, control) {
                 break;
             }
-            // No room for it: the next segment's LINK says the same.
+            // The next segment's LINK says the same.
             if let Some(spare) = spares.pop_front() {
                 assembler.rotate(spare, control);
                 self.rotated(&mut state);
                 break;
             }
-            state = self.obtain(state, 1, urgency)?;
+            state = match self.obtain(state, 1, urgency) {
+                Err(error) if leaves && error.is_no_space() => {
+                    leaves = false;
+                    self.open_state()?
+                }
+                obtained => obtained?,
+            };
         }
         // It has no LSN of its own: the flight that takes it, and those before it, must land. It leaves at once, whatever is in the air.
         let target = state.assembler.end().position;
@@ -168,6 +177,12 @@ impl Shared {
 
     /// Everything lands, then the log goes on in a fork (hazard 23): the segments that it supersedes.
     fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<Vec<Dropped>> {
+        if state.assembler.is_closed() && from < state.assembler.next_lsn() {
+            // First of all the log says that it goes on: else what the fork writes would lie behind a log that is closed.
+            let State { assembler, control, .. } = &mut *state;
+            assembler.mark(false, Urgency::Last, control);
+        }
+        let _starving = Starving::new(&self.starved); // A segment that is being filled is left at that.
         let quiet = |s: &State| s.assembler.is_empty() && s.flights.is_empty() && s.dirty.is_empty() && !s.preparing;
         while !quiet(&state) && !bug::is(Bug::CutInFlight) {
             state = if state.flights.is_empty() && !state.preparing { self.fly(state, true) } else { self.wait_changed(state) };
@@ -183,7 +198,8 @@ impl Shared {
         state.preparing = true;
         drop(state);
         let chain = self.chain();
-        let forked = self.fork_back(&chain, from, tip, &mut control);
+        let forked = strangers::attempt("cut the log", &self.dir.path, || Ok(self.fork_back(&chain, from, tip, &mut control)))
+            .unwrap_or_else(|error| Err(Failed { error, spares: VecDeque::new(), poisons: true }));
         let mut state = self.lock();
         state.preparing = false;
         let Forked { place, branched, superseded } = match forked {
@@ -200,7 +216,7 @@ impl Shared {
         let mut entries = fork::up_to(&chain.entries, place.at);
         entries.extend(&branched.entries);
         state.spares = branched.spares;
-        state.assembler = branched.assembler;
+        let left = std::mem::replace(&mut state.assembler, branched.assembler);
         state.durable = branched.durable;
         state.written = branched.durable.lsn;
         state.launched = branched.durable.lsn;
@@ -213,6 +229,7 @@ impl Shared {
         let wakers = std::mem::take(&mut state.wakers);
         self.wake_sleepers();
         drop(state);
+        drop(left); // It may close a file: not under the lock.
         strangers::wake(wakers.into_values());
         Ok(superseded)
     }
@@ -251,6 +268,12 @@ impl Shared {
         let copies = Snapshot::reader(&self.dir, chain, place.next_lsn, from.prev());
         let forked = fork::fork(&self.dir, branch, Some(copies));
         let forked = forked.and_then(|branched| self.dir.check_writer().map(|()| branched));
+        let forked = forked.and_then(|mut branched| {
+            if place.next_lsn < from {
+                branched.prove(control)?;
+            }
+            Ok(branched)
+        });
         let branched = forked.map_err(|error| {
             // With no space for a further segment, nothing has changed yet, but for what was begun in the fresh ones. After anything else it is not
             // known whether the LINK is there.
@@ -280,7 +303,7 @@ impl Shared {
         let (epoch, blocks) = (end.epoch + 1, self.options.segment_blocks());
         let made = self.dir.prepare(self.log, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop);
         let Err(error) = made else { return made };
-        let room = u64::from(fresh_room(crate::reserve::blocks(blocks)));
+        let room = u64::from(copy_room(crate::reserve::blocks(blocks)));
         // What is written again ends with the frame in which the cut lies.
         let (before, last) = (fork::up_to(&chain.entries, simple.at), self.blocks_of_frame(simple.at)?);
         let fits = |place: &Place| fork::blocks_behind(&before, place.at, simple.at) + u64::from(last) <= room;
@@ -290,7 +313,7 @@ impl Shared {
         if !fits(place) {
             *place = simple;
         }
-        self.dir.take_reserve(self.log, epoch, error)
+        self.dir.take_reserve(self.log, epoch, blocks, error)
     }
 
     fn blocks_of_frame(&self, at: Position) -> Result<u32> {

@@ -67,7 +67,10 @@ pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn 
         Ok(VerifyReport { verdict: Some(Verdict::Clean), .. }) => dir.has_writer(),
         Ok(_) => Ok(true),
     };
-    dir.look(doubtful, |writer| if writer { verify_beside_writer(&dir, progress) } else { verify_at_rest(&dir, progress) })
+    dir.look(
+        doubtful,
+        |writer| if writer { verify_beside_writer(disk.clone(), &dir, progress) } else { verify_at_rest(&dir, progress) },
+    )
 }
 
 fn verify_at_rest(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
@@ -89,8 +92,8 @@ fn verify_at_rest(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<Verif
 }
 
 /// Reads all that the writer says is durable.
-fn verify_beside_writer(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
-    let view = View::of(dir.clone())?;
+fn verify_beside_writer(disk: Arc<dyn Disk>, dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
+    let view = View::of(disk, dir.clone())?;
     let mut reader = view.reader_at(Lsn::ZERO);
     let (start_lsn, last_lsn) = (view.start_lsn(), view.last_lsn()?);
     let (mut checked_bytes, records) = (0, last_lsn.0.saturating_sub(start_lsn.0) + 1);

@@ -51,6 +51,8 @@ pub struct View {
 
 #[derive(Debug)]
 struct Shared {
+    /// Where the path leads, should the directory be gone.
+    disk: Arc<dyn Disk>,
     dir: Dir,
     /// Whether what recovery would return is shown, proven or not.
     unproven: bool,
@@ -66,7 +68,8 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     seen: Seen,
-    looked: Instant,
+    /// When it was last looked with success, unless a look has failed since.
+    looked: Option<Instant>,
 }
 
 /// Tasks that wait, and whether the thread is there that looks for them.
@@ -92,19 +95,20 @@ impl View {
     /// # Errors
     /// As [`open`](View::open).
     pub fn open_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<View> {
-        View::begin(Dir::open(&*disk, dir.as_ref())?, false)
+        let dir = Dir::open(&*disk, dir.as_ref())?;
+        View::of(disk, dir)
     }
 
     /// A view of a directory that is open.
-    pub(crate) fn of(dir: Dir) -> Result<View> {
-        View::begin(dir, false)
+    pub(crate) fn of(disk: Arc<dyn Disk>, dir: Dir) -> Result<View> {
+        View::begin(disk, dir, false)
     }
 
-    fn begin(dir: Dir, unproven: bool) -> Result<View> {
+    fn begin(disk: Arc<dyn Disk>, dir: Dir, unproven: bool) -> Result<View> {
         let (watch, seen) = Watch::begin(&dir)?;
-        let state = Mutex::new(State { seen, looked: Instant::now() });
+        let state = Mutex::new(State { seen, looked: Some(Instant::now()) });
         let (watch, version, waiting, places) = (Mutex::new(watch), AtomicU64::new(0), Mutex::default(), Places::default());
-        Ok(View { shared: Arc::new(Shared { dir, unproven, watch, state, version, waiting, places }) })
+        Ok(View { shared: Arc::new(Shared { disk, dir, unproven, watch, state, version, waiting, places }) })
     }
 
     /// The same log, with all that recovery would return now: where no writer has it open, that may be more than is proven to be durable (see
@@ -114,7 +118,7 @@ impl View {
     /// # Errors
     /// As [`open`](View::open).
     pub fn recoverable(&self) -> Result<View> {
-        View::begin(self.shared.dir.clone(), true)
+        View::begin(self.shared.disk.clone(), self.shared.dir.clone(), true)
     }
 
     /// The log's identity.
@@ -214,7 +218,7 @@ impl Shared {
 
     /// Looks, unless somebody just has: one look serves the many readers of a view. If another looks meanwhile, it is waited for only if it must be.
     fn look(&self, must: bool) -> Result<()> {
-        if !must && lock(&self.state).looked.elapsed() < POLL / 2 {
+        if !must && lock(&self.state).looked.is_some_and(|at| at.elapsed() < POLL / 2) {
             return Ok(());
         }
         let mut watch = match self.watch.try_lock() {
@@ -224,7 +228,10 @@ impl Shared {
             Ok(watch) => watch,
         };
         let before = self.seen(Seen::clone);
-        let news = watch.go_on(&self.dir, &before, must)?;
+        let news = watch.go_on(&self.dir, &before, must).map_err(|error| {
+            lock(&self.state).looked = None;
+            self.judge(error)
+        })?;
         let mut state = lock(&self.state);
         if let Some(news) = news {
             if !Arc::ptr_eq(&news.chain, &before.chain) {
@@ -233,7 +240,7 @@ impl Shared {
             }
             state.seen = news;
         }
-        state.looked = Instant::now();
+        state.looked = Some(Instant::now());
         Ok(())
     }
 
@@ -336,6 +343,17 @@ impl Source for Shared {
 
     fn places(&self) -> Option<&Places> {
         Some(&self.places)
+    }
+
+    /// Where the directory is gone, another log may be under its name.
+    fn judge(&self, error: Error) -> Error {
+        let gone = matches!(&error, Error::NotFound { .. } | Error::Io { .. });
+        let now = Dir::open(&*self.disk, &self.dir.path).ok().filter(|_| gone);
+        let expected = self.chain().log;
+        match now.and_then(|dir| dir.read_identity().ok()) {
+            Some(Ok(found)) if found != expected => Error::Replaced { dir: self.dir.path.clone(), expected, found },
+            _ => error,
+        }
     }
 
     fn forget(&self, id: u64) {

@@ -543,7 +543,7 @@ def open_log(directory):
     return segments, "LOG" in names, identity
 
 
-def read(path):
+def says(path):
     """What is to be printed of a directory."""
     reader = None
     try:
@@ -565,7 +565,7 @@ def main():
         print("usage: reader.py DIR...", file=sys.stderr)
         return 1
     for path in dirs:
-        print("\n".join(read(path)))
+        print("\n".join(says(path)))
     return 0
 
 

@@ -64,8 +64,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 /// The generation that the last LINK or MARK of the newest segment names.
 fn generation(dir: &Path) -> u32 {
-    let epoch =
-        inspect::segments(dir).unwrap().iter().filter(|s| s.lsns.is_some() || s.state.name() == "current").last().unwrap().epoch;
+    let epoch = inspect::segments(dir).unwrap().iter().rfind(|s| s.lsns.is_some() || s.state.name() == "current").unwrap().epoch;
     let states = inspect::frames(dir, epoch).unwrap().filter_map(|frame| match frame.unwrap().content {
         Content::Link { state, .. } | Content::Mark { state, .. } => Some(state.generation),
         _ => None,
@@ -524,19 +523,20 @@ fn a_tail_that_keeps_up_reads_nothing_from_the_device_and_one_record_little() {
     // What is far behind is read from the device, and right.
     let mut all = log.reader();
     assert_eq!(lsns(&mut all).len() as u64, lsn);
-    // One record takes a read of its frame, and what finds it.
+    // One record takes a read of its frame, and what finds it. (One of these has 300,000 bytes.)
+    let most = (16 << 10) + 2 * 300_000 / 99;
     for round in 0..2 {
         let before = read.load(Ordering::Relaxed);
         for lsn in (1..100).rev() {
             log.get(Lsn(lsn)).unwrap();
         }
         let each = (read.load(Ordering::Relaxed) - before) / 99;
-        assert!(each <= if round == 0 { 24 << 10 } else { 16 << 10 }, "{each} bytes each, in round {round}");
+        assert!(each <= most, "{each} bytes each, in round {round}");
     }
     let before = read.load(Ordering::Relaxed);
     let mut back = log.reader_at(Lsn(100));
     for lsn in (1..100).rev() {
         assert_eq!(back.prev().unwrap().unwrap().lsn, Lsn(lsn));
     }
-    assert!((read.load(Ordering::Relaxed) - before) / 99 <= 17 << 10);
+    assert!((read.load(Ordering::Relaxed) - before) / 99 <= most);
 }

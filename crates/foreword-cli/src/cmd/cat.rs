@@ -40,22 +40,22 @@ pub(crate) struct Args {
 const AGAIN: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
+    if let Some((from, to)) = args.from.zip(args.to).filter(|(from, to)| from > to) {
+        return Err(Failure::Wrong(format!("--from {from} is behind --to {to}: there is nothing between")));
+    }
     let view = View::open(&args.dir)?;
-    let proven = view.last_lsn()?;
-    // What is followed is to stay.
-    let view = if args.follow { view } else { view.recoverable()? };
     let mut out = Output::new();
-    let copied = copy(args, &view, proven, &mut out);
+    let copied = copy(args, &view, &mut out);
     // What is readable comes first, then why there is no more.
     out.flush()?;
     copied.map(|()| Status::Fine)
 }
 
-fn copy(args: &Args, view: &View, proven: Lsn, out: &mut Output) -> Result<(), Failure> {
-    let mut reader = view.reader_at(args.from.unwrap_or(Lsn::ZERO));
+fn copy(args: &Args, proves: &View, out: &mut Output) -> Result<(), Failure> {
+    let mut reader = proves.recoverable()?.reader_at(args.from.unwrap_or(Lsn::ZERO));
     let last = args.to.unwrap_or(Lsn::MAX);
     let mut expected = reader.position();
-    let mut told = args.follow || view.has_writer();
+    let (mut proven, mut told) = (proves.last_lsn()?, false);
     while expected <= last {
         let read = match reader.next() {
             Ok(None) if args.follow => {
@@ -88,7 +88,10 @@ fn copy(args: &Args, view: &View, proven: Lsn, out: &mut Output) -> Result<(), F
             let gap = crate::verdict::stretches(&[(expected, record.lsn.prev())]);
             crate::note(format_args!("LSN {gap}: given up in a repair"));
         }
-        let unproven = !args.follow && record.lsn > proven;
+        if record.lsn > proven {
+            proven = proves.last_lsn()?;
+        }
+        let unproven = record.lsn > proven && !proves.has_writer();
         if unproven && !std::mem::replace(&mut told, true) {
             crate::note(format_args!("{}", crate::verdict::unproven_from(record.lsn)));
         }

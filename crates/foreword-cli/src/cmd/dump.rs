@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
 use crate::output::{Output, Tone};
+use crate::plain::plain;
 use crate::verdict;
 
 /// Show each structure in the log's files with its offset
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
                 out.json(&frame_json(epoch, &frame))?;
             } else {
                 let kind = out.paint(tone(&frame.content), format!("{:<9}", kind(&frame.content)));
-                out.line(format_args!("{:>11}  {:>7}  {kind}  {}", frame.offset, frame.bytes, text(&frame)))?;
+                out.line(format_args!("{:>11}  {:>7}  {kind}  {}", frame.offset, frame.bytes, plain(text(&frame))))?;
             }
         }
     }

@@ -54,11 +54,15 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
     let found = view.verdict();
     out.field("log", view.id())?;
     out.field("writer", if view.has_writer() { "has it open" } else { "none" })?;
-    out.toned("verdict", verdict::tone(found.as_ref()), verdict::sentence(found.as_ref()))?;
+    out.toned("verdict", verdict::tone(found.as_ref()), verdict::tail_sentence(found.as_ref()))?;
     if let Some(damage) = verdict::damage(found.as_ref()) {
         verdict::damage_fields(out, damage)?;
     }
     out.field("records", verdict::range(view.start_lsn(), last))?;
+    let recoverable = view.recoverable_lsn()?;
+    if recoverable > last {
+        out.field("unproven", verdict::range(last.next(), recoverable))?;
+    }
     out.field("size", format_args!("{} in {} segments", units::human(total(segments)), segments.len()))?;
     for (name, lsn) in view.holds() {
         out.field("hold", format_args!("`{name}` keeps LSN {lsn} and later"))?;
@@ -99,6 +103,8 @@ fn print_json(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         "damage": verdict::damage(found.as_ref()).map(verdict::damage_json),
         "start_lsn": view.start_lsn().0,
         "last_lsn": last.0,
+        "recoverable_lsn": view.recoverable_lsn()?.0,
+        "looked_at": "tail",
         "bytes": total(segments),
         "holds": view.holds().into_iter().map(|(name, lsn)| (name, Value::from(lsn.0))).collect::<Value>(),
         "lost": verdict::stretches_json(&view.lost()),

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use foreword::VerifyReport;
+use foreword::{Lsn, OnDamage, VerifyReport};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
 use crate::output::Output;
@@ -35,25 +35,49 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         bar.set_length(all);
         bar.set_position(done);
     });
-    bar.finish_and_clear();
     let report = report?;
+    let losses = losses(args, &report);
+    bar.finish_and_clear();
     let mut out = Output::new();
     if args.json {
-        print_json(&mut out, &report)?;
+        print_json(&mut out, args, &report, &losses)?;
     } else {
-        print_text(&mut out, &report)?;
+        print_text(&mut out, args, &report, &losses)?;
     }
     out.flush()?;
     Ok(Status::of(report.verdict.as_ref()))
 }
 
-fn print_text(out: &mut Output, report: &VerifyReport) -> Result<(), Failure> {
+/// What a repair would give up: by its name, and stretches of LSNs.
+type Losses = Vec<(&'static str, Vec<(Lsn, Lsn)>)>;
+
+/// Both ways to go on with a damaged log. (A log can be beyond them, or have a writer: `repair` says why.)
+fn losses(args: &Args, report: &VerifyReport) -> Losses {
+    let ways = [("stop", OnDamage::StopAtDamage), ("salvage", OnDamage::Salvage)];
+    let damaged = verdict::damage(report.verdict.as_ref()).is_some();
+    let planned = ways.into_iter().filter(|_| damaged);
+    planned.filter_map(|(name, action)| Some((name, foreword::repair_plan(&args.dir, action).ok()?.given_up))).collect()
+}
+
+fn next_step(args: &Args) -> String {
+    format!("foreword repair {}", args.dir.display())
+}
+
+fn print_text(out: &mut Output, args: &Args, report: &VerifyReport, losses: &Losses) -> Result<(), Failure> {
     let found = report.verdict.as_ref();
     out.toned("verdict", verdict::tone(found), verdict::sentence(found))?;
     if let Some(damage) = verdict::damage(report.verdict.as_ref()) {
         verdict::damage_fields(out, damage)?;
+        for (name, given_up) in losses {
+            let lost = if given_up.is_empty() { "nothing".to_owned() } else { format!("LSN {}", verdict::stretches(given_up)) };
+            out.field(&format!("--{name}"), format_args!("would give up {lost}"))?;
+        }
+        out.field("next", format_args!("restore a copy, or see `{}`", next_step(args)))?;
     }
-    out.field("readable", verdict::range(report.start_lsn, report.last_lsn))?;
+    out.field("readable", verdict::records(report.records, report.start_lsn, report.last_lsn))?;
+    if report.proven_lsn < report.last_lsn {
+        out.field("unproven", verdict::unproven_from(report.proven_lsn.next()))?;
+    }
     if !report.lost.is_empty() {
         out.field("given up", format_args!("LSN {}, in earlier repairs", verdict::stretches(&report.lost)))?;
     }
@@ -64,13 +88,19 @@ fn print_text(out: &mut Output, report: &VerifyReport) -> Result<(), Failure> {
     out.field("log", report.id)
 }
 
-fn print_json(out: &mut Output, report: &VerifyReport) -> Result<(), Failure> {
+fn print_json(out: &mut Output, args: &Args, report: &VerifyReport, losses: &Losses) -> Result<(), Failure> {
+    let would_lose = losses.iter().map(|(name, lost)| ((*name).to_owned(), verdict::stretches_json(lost))).collect::<Value>();
+    let damaged = verdict::damage(report.verdict.as_ref()).is_some();
     out.json(&json!({
         "verdict": verdict::name(report.verdict.as_ref()),
         "damage": verdict::damage(report.verdict.as_ref()).map(verdict::damage_json),
         "id": report.id.to_string(),
         "start_lsn": report.start_lsn.0,
         "last_lsn": report.last_lsn.0,
+        "proven_lsn": report.proven_lsn.0,
+        "records": report.records,
+        "repair_would_lose": if damaged { would_lose } else { Value::Null },
+        "next": damaged.then(|| next_step(args)),
         "segments": report.segments,
         "checked_bytes": report.checked_bytes,
         "garbled_sectors": report.garbled_sectors,

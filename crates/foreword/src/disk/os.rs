@@ -132,6 +132,12 @@ impl OsFile {
     }
 }
 
+/// Whether all of a file was written. (Its number of blocks counts those of the file system's own, too.)
+#[cfg(target_os = "linux")]
+fn has_no_hole(file: &File, len: u64) -> bool {
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0)).is_ok_and(|hole| hole >= len)
+}
+
 /// On Btrfs: what is written to a file that is empty now is written where it lies. Else each write of a block that was filled with
 /// zeros takes a new one, and a full disk fails it. (The file has its own checksums.)
 #[cfg(target_os = "linux")]
@@ -207,7 +213,7 @@ impl DiskFile for OsFile {
         use rustix::io::Errno;
         use std::os::unix::fs::MetadataExt;
         let there = self.file.metadata()?;
-        if there.len() >= len && there.blocks() >= len.div_ceil(512) {
+        if there.len() >= len && there.blocks() >= len.div_ceil(512) && has_no_hole(&self.file, len) {
             return Ok(true); // To be told so again would cost a change of metadata.
         }
         if there.len() == 0 {

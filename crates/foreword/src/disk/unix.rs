@@ -178,14 +178,7 @@ impl DiskDir for OsDir {
     }
 
     fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let file = match self.open_file(name, OFlags::RDWR | OFlags::CREATE) {
-            // What may only be read may be locked, too.
-            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-                self.open_file(name, OFlags::RDONLY)?
-            }
-            opened => opened?,
-        };
-        super::lock(file)
+        super::lock(self.open_file(name, OFlags::RDWR | OFlags::CREATE)?)
     }
 
     fn is_locked(&self, name: &str) -> io::Result<bool> {

@@ -18,6 +18,7 @@ use self::words::Word;
 use crate::exit::{Failure, Status};
 use crate::noise::{Noise, random_seed};
 use crate::output::Output;
+use crate::plain::plain;
 use crate::victim::{self, Victim};
 use crate::{units, verdict};
 
@@ -92,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let mut out = Output::new();
     if !args.json {
         let often = args.seconds.map_or(format!("{} kills", args.kills), |s| format!("killed for {s} s"));
-        out.line(format_args!("{} threads write to {}, {often}, --seed {seed}", args.threads, place.log().display()))?;
+        out.line(format_args!("{} threads write to {}, {often}, --seed {seed}", args.threads, plain(place.log().display())))?;
         out.flush()?;
     }
     let mut campaign = Campaign::new(args, seed, &place, stopped);

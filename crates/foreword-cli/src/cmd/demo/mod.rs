@@ -14,6 +14,7 @@ use self::content::Id;
 use crate::exit::{Failure, Status};
 use crate::noise::{Noise, random_seed};
 use crate::output::Output;
+use crate::plain::plain;
 use crate::victim::{self, Victim};
 use crate::{units, verdict};
 
@@ -73,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let mut out = Output::new();
     if !args.json {
         let Args { rounds, threads, .. } = args;
-        out.line(format_args!("{threads} threads commit to {}, {rounds} kills, --seed {seed}", dir.display()))?;
+        out.line(format_args!("{threads} threads commit to {}, {rounds} kills, --seed {seed}", plain(dir.display())))?;
         out.line(format_args!("{HEAD}"))?;
         out.flush()?;
     }
@@ -216,7 +217,7 @@ fn print_end(
         }));
     }
     for what in wrong {
-        out.line(format_args!("WRONG: {what}"))?;
+        out.line(format_args!("WRONG: {}", plain(what)))?;
     }
     if lost > 0 {
         return out.line(format_args!("LOST: {lost} of {commits} acknowledged records"));

@@ -1,5 +1,6 @@
 //! `foreword top`: a log that another process has open, as it goes.
 
+mod keys;
 mod watch;
 
 use std::io::IsTerminal;
@@ -16,6 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::exit::{Failure, Status};
 use crate::output::{Column, Output, Tone};
 use crate::{units, verdict};
+use keys::Keys;
 use watch::{Activity, Health, Look, Watch};
 
 /// Home, and all that was there is gone.
@@ -25,7 +27,7 @@ const NAP: Duration = Duration::from_millis(50);
 
 /// Watch a log that another process has open
 ///
-/// Shows rates, group sizes, the latency of flushes, segments, holds and readers that lag, until it is interrupted. A process that has a log open says once a
+/// Shows rates, group sizes, the latency of flushes, segments, holds and readers that lag, until it is interrupted; on a terminal, `q` and Esc end it, too. A process that has a log open says once a
 /// second how it is doing, in the file STATS; if it does not (`Options::publish`), what the log's files say is shown. The process is not disturbed:
 /// nothing is written, and no lock is taken that it could meet. Quantiles are upper bounds: the next power of two.
 ///
@@ -63,15 +65,17 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         signal_hook::flag::register(signal, interrupted.clone()).map_err(Failure::io("handle signals"))?;
     }
     let redraws = !args.once && !args.json && std::io::stdout().is_terminal();
+    let mut keys = Keys::of_terminal(redraws);
     let mut watch = Watch::new(&args.dir);
     let first = watch.look()?;
     if redraws {
         print(args, &first, redraws)?;
     }
-    while sleep(args.interval, &interrupted) {
+    let mut sleep = |time| sleep(time, &interrupted, &mut keys);
+    while sleep(args.interval) {
         let mut look = watch.look()?;
-        // The log may not have said anything in an interval of less than a second.
-        while args.once && look.activity.is_none() && sleep(NAP, &interrupted) {
+        // The log may not have said anything in an interval of less than a second; and whether it is at rest takes some more to see.
+        while args.once && look.activity.is_none() && sleep(NAP) {
             look = watch.look()?;
         }
         print(args, &look, redraws)?;
@@ -83,9 +87,9 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
 }
 
 /// Whether to go on after the time.
-fn sleep(time: Duration, interrupted: &AtomicBool) -> bool {
+fn sleep(time: Duration, interrupted: &AtomicBool, keys: &mut Keys) -> bool {
     let started = Instant::now();
-    while !interrupted.load(Ordering::Relaxed) {
+    while !interrupted.load(Ordering::Relaxed) && !keys.end() {
         match time.checked_sub(started.elapsed()) {
             Some(left) => std::thread::sleep(left.min(NAP)),
             None => return true,
@@ -115,6 +119,10 @@ fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure>
     out.field("log", args.dir.display())?;
     out.field("writer", writer_text(look))?;
     out.toned("state", tone(look), state_text(look))?;
+    if let Some(apart) = look.clocks.apart {
+        let apart = units::long_time(apart);
+        out.toned("clocks", Tone::Warn, format_args!("the writer's and this one disagree by {apart} or more"))?;
+    }
     if let Some(published) = look.published() {
         print_rates(out, look.activity.as_ref(), &Activity::of(published))?;
     } else if let (Some(_), Some(activity)) = (&look.writer, &look.activity) {
@@ -183,9 +191,9 @@ fn writer_text(look: &Look) -> String {
 fn state_text(look: &Look) -> String {
     let name = look.health().name();
     let published = look.published();
-    let age = units::long_time(look.age);
+    let age = age_text(look);
     match look.health() {
-        Health::Closed => format!("{name}; {}", verdict::sentence(look.verdict.as_ref())),
+        Health::Closed => format!("{name}; {}", verdict::tail_sentence(look.verdict.as_ref())),
         Health::Failed => {
             let why = published.and_then(|p| p.failure.as_deref()).unwrap_or_default();
             format!("{}: {why}", name.to_uppercase())
@@ -194,6 +202,15 @@ fn state_text(look: &Look) -> String {
         Health::Silent => format!("{}: it said nothing for {age}, with a flush under way", name.to_uppercase()),
         Health::Idle if published.is_some() => format!("{name} for {age}"),
         Health::Idle | Health::Running => name.to_owned(),
+    }
+}
+
+/// What was watched is so; what went before, only clocks tell.
+fn age_text(look: &Look) -> String {
+    let watched = units::long_time(look.age);
+    match look.clocks.age.filter(|age| age.saturating_sub(look.age) > Duration::from_secs(2)) {
+        Some(age) => format!("{} by its clock, {watched} of them watched", units::long_time(age)),
+        None => watched,
     }
 }
 
@@ -250,6 +267,8 @@ fn look_json(args: &Args, look: &Look) -> Value {
             "process": process,
             "open_seconds": open_for.as_secs_f64(),
             "age_seconds": look.age.as_secs_f64(),
+            "age_by_clock_seconds": look.clocks.age.map(|age| age.as_secs_f64()),
+            "clocks_apart_seconds": look.clocks.apart.map(|apart| apart.as_secs_f64()),
             "failure": failure,
             "appended_lsn": stats.appended_lsn.0,
             "flushes_under_way": stats.flights,

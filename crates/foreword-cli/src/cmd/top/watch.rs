@@ -13,6 +13,8 @@ use crate::exit::Failure;
 const SILENT_AFTER: Duration = Duration::from_millis(2500);
 /// A group that is on its way for so long is not slow, it is stuck.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// Clocks that differ by no more are as good as the same.
+const CLOCKS_AGREE: Duration = Duration::from_secs(2);
 
 pub(super) struct Watch {
     dir: PathBuf,
@@ -27,9 +29,10 @@ pub(super) struct Watch {
 /// What the writer said last.
 struct Heard {
     published: Published,
-    /// When it was seen first, and how old it was then, as far as clocks tell.
+    /// When it was seen first, by a clock that does not jump.
     since: Instant,
-    age: Duration,
+    /// How old it was then, as far as its clock and ours tell.
+    clocks: Clocks,
     /// What the log had done since it had spoken before.
     activity: Option<Activity>,
 }
@@ -48,8 +51,40 @@ pub(super) struct Look {
     /// Of all files in the directory.
     pub(super) disk_bytes: u64,
     pub(super) segment_files: u64,
-    /// How long ago the writer said what it did.
+    /// For how long the writer has said nothing new, as was watched.
     pub(super) age: Duration,
+    /// For how long by its clock and ours, and whether they may be believed.
+    pub(super) clocks: Clocks,
+}
+
+/// What the writer's clock and ours say of when it spoke. They may be of two machines, and either may have been set meanwhile: shown, and
+/// nothing is decided by it once anything was watched.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Clocks {
+    /// How long ago that was; `None` if it cannot be so.
+    pub(super) age: Option<Duration>,
+    /// By how much at least they disagree, if it cannot be so.
+    pub(super) apart: Option<Duration>,
+}
+
+impl Clocks {
+    /// Of what is seen now for the first time, and was said at most so long ago.
+    fn of(unix_millis: u64, at_most: Option<Duration>) -> Clocks {
+        let said = Duration::from_millis(unix_millis);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let age = now.saturating_sub(said);
+        let before = at_most.map_or(Duration::ZERO, |most| age.saturating_sub(most));
+        let apart = said.saturating_sub(now).max(before);
+        match apart > CLOCKS_AGREE {
+            true => Clocks { age: None, apart: Some(apart) },
+            false => Clocks { age: Some(age), apart: None },
+        }
+    }
+
+    /// The age after some time more.
+    fn after(self, time: Duration) -> Clocks {
+        Clocks { age: self.age.map(|age| age + time), ..self }
+    }
 }
 
 /// What happened in some time.
@@ -138,7 +173,10 @@ impl Look {
             (true, true) => Health::Silent,
             (true, false) if stats.flight_nanos > STALLED_AFTER.as_nanos() as u64 => Health::Stalled,
             (false, true) => Health::Idle,
-            _ if busy || self.activity.is_none() => Health::Running,
+            _ if busy => Health::Running,
+            // Nothing was watched yet: what clocks say is all that there is.
+            (true, _) if self.activity.is_none() => Health::Running,
+            _ if self.activity.is_none() && self.clocks.age.is_none_or(|age| age <= SILENT_AFTER) => Health::Running,
             _ => Health::Idle,
         }
     }
@@ -172,7 +210,7 @@ impl Watch {
         };
         self.seen = None;
         let heard = self.hear(published);
-        let age = heard.age + heard.since.elapsed();
+        let age = heard.since.elapsed();
         let still = || Activity { seconds: age.as_secs_f64(), records: 0, work: Some(Work::default()) };
         let published = &heard.published;
         Ok(Look {
@@ -184,6 +222,7 @@ impl Watch {
             disk_bytes,
             segment_files,
             age,
+            clocks: heard.clocks.after(age),
             writer,
         })
     }
@@ -198,11 +237,17 @@ impl Watch {
                     before
                 } else {
                     let activity = Some(Activity::between(&before.published, &published, since_last));
-                    Heard { published, since: now, age: Duration::ZERO, activity }
+                    let clocks = Clocks::of(published.unix_millis, Some(since_last));
+                    Heard { published, since: now, clocks, activity }
                 }
             }
             // The first time; or another process has the log open, or the same has opened it again: its counters began anew.
-            _ => Heard { age: since_unix(published.unix_millis), published, since: now, activity: None },
+            _ => {
+                // Its process is running: it was started with this machine or later.
+                let since_boot = uptime().map(|up| up.saturating_sub(published.open_for));
+                let clocks = Clocks::of(published.unix_millis, since_boot);
+                Heard { published, since: now, clocks, activity: None }
+            }
         };
         self.heard.insert(heard)
     }
@@ -222,7 +267,18 @@ impl Watch {
         self.seen = Some((durable, now));
         let verdict = view.verdict();
         let (start, holds) = (view.start_lsn(), view.holds());
-        Ok(Look { writer, activity, start, durable, holds, verdict, disk_bytes, segment_files, age: Duration::ZERO })
+        Ok(Look {
+            writer,
+            activity,
+            start,
+            durable,
+            holds,
+            verdict,
+            disk_bytes,
+            segment_files,
+            age: Duration::ZERO,
+            clocks: Clocks::default(),
+        })
     }
 
     /// The bytes of all files in the directory, and how many of them are segments. A file may go while they are counted.
@@ -242,7 +298,8 @@ impl Watch {
     }
 }
 
-fn since_unix(millis: u64) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(Duration::from_millis(millis))
+/// How long this machine has been running, where it says so.
+fn uptime() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    Duration::try_from_secs_f64(text.split(' ').next()?.parse().ok()?).ok()
 }

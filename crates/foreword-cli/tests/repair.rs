@@ -1,0 +1,72 @@
+//! `foreword repair`: every cut of a segment's file can be mended, and the log goes on in segments of its size.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{dir, run, run_with};
+
+/// Not the least that there is, and more than each of the cuts.
+const SEGMENT: u64 = 128 << 10;
+const CUTS: [u64; 7] = [0, 1, 4095, 4096, 8192, 20_000, 65_535];
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+fn segments(log: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e == "seg")).collect();
+    segments.sort();
+    segments
+}
+
+/// The size of the segment that the log is in.
+fn current_bytes(log: &str) -> u64 {
+    let stat = run(&["stat", log, "--json"]).status(0).json();
+    let segments = stat["segments"].as_array().unwrap();
+    segments.iter().find(|s| s["state"] == "current").unwrap()["file_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn segments_cut_to_any_length_are_repaired_and_keep_their_size() {
+    let (dir, place) = (dir(), tempfile::tempdir().unwrap());
+    let text: String = (1..=2000).map(|i| format!("record {i} {}\n", "x".repeat(200))).collect();
+    run_with(&["append", dir.str(), "--quiet", "--segment-size", "128K"], text.as_bytes()).status(0);
+    let used = run(&["stat", dir.str(), "--json"]).json()["segments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|s| s["state"] != "prepared")
+        .count();
+    assert!(used > 3, "{used}");
+    for cut in CUTS {
+        for (which, victims) in [("first", 0..1), ("last", used - 1..used), ("all", 0..usize::MAX)] {
+            for choice in ["--stop", "--salvage"] {
+                let copied = place.path().join(format!("{cut}{which}{choice}"));
+                copy(dir.path(), &copied);
+                let names = segments(&copied);
+                for name in &names[victims.start..victims.end.min(names.len())] {
+                    fs::OpenOptions::new().write(true).open(name).unwrap().set_len(cut).unwrap();
+                }
+                let log = copied.to_str().unwrap();
+                let what = format!("{which} cut to {cut}, {choice}");
+                run(&["verify", log]).status(3);
+                let done = run(&["repair", log, choice, "--apply"]);
+                assert_eq!(done.status, 0, "{what}: {done:?}");
+                let verify = run(&["verify", log]);
+                assert_eq!(verify.status, 0, "{what}: {verify:?}");
+                assert_eq!(run_with(&["append", log, "--quiet"], b"more\n").status, 0, "{what}");
+                // Where no header is left, nothing tells the size.
+                if which != "all" || cut >= 4096 {
+                    assert_eq!(current_bytes(log), SEGMENT, "{what}");
+                }
+                fs::remove_dir_all(copied).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Where several rules meet: segments that are used again, the reserve, cuts, and a closed log that goes on, on full disks and through crashes.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+mod common;
+use common::*;
+use foreword::{Error, Log, Lsn, Options, Verdict, View};
+use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
+use std::sync::Arc;
+use std::time::Duration;
+const MIB: u64 = 1 << 20;
+fn on(disk: &SimDisk) -> Options {
+    small().on_error(|_| ()).disk(disk.handle())
+}
+fn mib(disk: &SimDisk) -> Options {
+    on(disk).segment_bytes(MIB)
+}
+fn fill_until_full(log: &Log, len: usize) -> (u32, Error) {
+    for n in 0..1000 {
+        if let Err(error) = log.commit(&vec![9; len]) {
+            return (n, error);
+        }
+    }
+    panic!("never full");
+}
+
+/// A segment that was left by a fork has holes; recycled, it has them still.
+#[test]
+fn recycled_segment_has_its_space() {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).open("/log").unwrap();
+    (0..6).for_each(|_| assert!(log.commit(&vec![7; 60 << 10]).is_ok()));
+    let disk = disk.kill();
+    drop(log);
+    let log = mib(&disk).open("/log").unwrap();
+    for _ in 0..6 {
+        log.commit(&vec![8; 60 << 10]).unwrap();
+    }
+    let last = log.last_lsn();
+    log.truncate_front(last).unwrap();
+    eprintln!("{:?} {:?}", disk.files(), log.stats().segments_prepared);
+    disk.set_free(0);
+    let (n, error) = fill_until_full(&log, 60 << 10);
+    eprintln!("{n} {error:?} {:?}", disk.files());
+    assert!(matches!(error, Error::NoSpace { .. }), "{error:?}");
+    drop(log);
+}
+
+/// The same for a cut at the back, without a crash.
+#[test]
+fn recycled_segment_has_its_space_after_a_cut() {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).open("/log").unwrap();
+    (0..10).for_each(|_| assert!(log.commit(&vec![7; 60 << 10]).is_ok()));
+    log.truncate_back(Lsn(8)).unwrap();
+    for _ in 0..6 {
+        log.commit(&vec![8; 60 << 10]).unwrap();
+    }
+    log.truncate_front(log.last_lsn()).unwrap();
+    disk.set_free(0);
+    let (n, error) = fill_until_full(&log, 60 << 10);
+    eprintln!("{n} {error:?} {:?}", disk.files());
+    assert!(matches!(error, Error::NoSpace { .. }), "{error:?}");
+}
+
+/// Opening on a full disk, however often: also when a small segment has become too full to be written again.
+#[test]
+fn opens_however_often() {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).open("/log").unwrap();
+    for _ in 1..30 {
+        log.commit(&vec![7; 30 << 10]).unwrap();
+    }
+    disk.set_free(0);
+    let mut disk = disk.kill();
+    drop(log);
+    for round in 0..12 {
+        let log = mib(&disk).open("/log").unwrap_or_else(|e| panic!("{round}: {e} {:?}", disk.files()));
+        let r = log.commit(&vec![7; 100 << 10]);
+        eprintln!(
+            "{round}: {r:?} {:?}",
+            disk.files().iter().map(|f| (f.0.file_name().unwrap().to_owned(), f.1)).collect::<Vec<_>>()
+        );
+        let killed = disk.kill();
+        drop(log);
+        disk = killed;
+    }
+}
+
+/// What a view has shown as proven, it shows after a recovery that wrote it again.
+#[test]
+fn a_view_shows_after_a_recovery_what_it_showed_before() {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).background(true).publish(false).open("/log").unwrap();
+    for lsn in 1..21 {
+        log.commit(&record(lsn)).unwrap();
+    }
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let killed = disk.kill();
+    drop(log);
+    let before = View::open_on(killed.handle(), "/log").unwrap().last_lsn().unwrap();
+    assert_eq!(before, Lsn(20));
+    let log = mib(&killed).open("/log").unwrap();
+    let again = killed.kill();
+    let beside = View::open_on(killed.handle(), "/log").unwrap();
+    let beside = (beside.last_lsn().unwrap(), beside.has_writer());
+    drop(log);
+    let after = View::open_on(again.handle(), "/log").unwrap().last_lsn().unwrap();
+    assert_eq!((before, before), (beside.0, after), "{beside:?}");
+}
+
+/// A hold beside the first append to a log that was closed: its MARK does not reach the disk before CLOSED and the MARK behind it.
+#[test]
+fn nothing_overtakes_the_reopening() {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).open("/log").unwrap();
+    for lsn in 1..3 {
+        log.commit(&record(lsn)).unwrap();
+    }
+    log.close().unwrap();
+    let log = Arc::new(mib(&disk).open("/log").unwrap());
+    disk.fault(Fault::new(OpKind::DurableWrite, Effect::Stall(Duration::from_secs(3))).on(".seg"));
+    let (a, b) = (log.clone(), log.clone());
+    let a = std::thread::spawn(move || a.commit(&vec![5; 400 << 10]).map(drop));
+    std::thread::sleep(Duration::from_millis(700));
+    let b = std::thread::spawn(move || b.hold("me", Lsn(1)).map(drop));
+    std::thread::sleep(Duration::from_millis(700));
+    let crashed = disk.crash(&Choice::None);
+    let _ = (a.join(), b.join());
+    drop(log);
+    let mut verdicts = Vec::new();
+    let log = mib(&crashed).open("/log").unwrap();
+    let verdict = log.recovery().verdict.clone();
+    for lsn in 3..150 {
+        log.commit(&record(lsn)).unwrap();
+        let killed = crashed.kill();
+        match mib(&killed).open("/log") {
+            Ok(log) => {
+                let last = log.last_lsn();
+                if last != Lsn(lsn) {
+                    verdicts.push(format!("{lsn}: ends at {last}"));
+                }
+            }
+            Err(error) => verdicts.push(format!("{lsn}: {error}")),
+        }
+    }
+    assert!(verdicts.is_empty(), "{verdict:?} {verdicts:#?}");
+    assert_eq!(verdict, Verdict::Clean);
+}
+
+/// A reader that has read nothing that was cut is not told of a cut. One in another process may be, of records that were written again with it.
+#[test]
+fn no_cut_is_told_of_what_was_not_cut() {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).background(true).publish(false).open("/log").unwrap();
+    commit(&log, 1..11);
+    std::thread::sleep(Duration::from_millis(300));
+    let view = View::open_on(disk.handle(), "/log").unwrap();
+    let mut reader = view.reader_at(Lsn(1));
+    for lsn in 1..4 {
+        assert_eq!(reader.next().unwrap().unwrap().lsn, Lsn(lsn));
+    }
+    let mut here = log.reader_at(Lsn(1));
+    for lsn in 1..4 {
+        assert_eq!(here.next().unwrap().unwrap().lsn, Lsn(lsn));
+    }
+    log.truncate_back(Lsn(9)).unwrap();
+    commit(&log, 9..12);
+    std::thread::sleep(Duration::from_millis(300));
+    view.last_lsn().unwrap();
+    assert_eq!(here.next().unwrap().unwrap().lsn, Lsn(4));
+    match reader.next() {
+        Err(foreword::Error::Cut { at, .. }) => assert!(at < Lsn(9)),
+        read => assert_eq!(read.unwrap().unwrap().lsn, Lsn(4)),
+    }
+}
+
+/// A closed log whose tip is a recycled segment opens on a full disk.
+#[test]
+fn a_closed_log_with_a_recycled_tip_opens_on_a_full_disk() {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).open("/log").unwrap();
+    (0..10).for_each(|_| assert!(log.commit(&vec![7; 60 << 10]).is_ok()));
+    log.truncate_back(Lsn(8)).unwrap();
+    for _ in 0..6 {
+        log.commit(&vec![8; 60 << 10]).unwrap();
+    }
+    log.truncate_front(log.last_lsn()).unwrap();
+    for _ in 0..10 {
+        log.commit(&vec![9; 60 << 10]).unwrap();
+    }
+    log.close().unwrap();
+    disk.set_free(0);
+    mib(&disk).open("/log").unwrap();
+}
+
+/// A disk that panics in a cut leaves no thread waiting.
+#[test]
+fn a_panic_in_a_cut_leaves_nobody_waiting() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let armed = Arc::new(AtomicBool::new(false));
+    let sim = SimDisk::new(1);
+    let flag = armed.clone();
+    let disk = hooked::hooked(Inner(sim.handle()), move |op, _| {
+        if op == hooked::Op::Write || op == hooked::Op::WriteDurable {
+            assert!(!flag.load(Ordering::SeqCst), "the disk panics");
+        }
+        Ok(())
+    });
+    let log = Arc::new(small().on_error(|_| ()).disk(disk).open("/log").unwrap());
+    commit(&log, 1..6);
+    armed.store(true, Ordering::SeqCst);
+    let cut = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.truncate_back(Lsn(3))));
+    eprintln!("{cut:?}");
+    armed.store(false, Ordering::SeqCst);
+    let (tell, told) = std::sync::mpsc::channel();
+    let mine = log.clone();
+    std::thread::spawn(move || tell.send(mine.append(b"x")));
+    let answer = told.recv_timeout(Duration::from_secs(10));
+    assert!(answer.is_ok(), "an append hangs");
+    std::mem::forget(log);
+}
+
+#[derive(Debug)]
+struct Inner(Arc<dyn foreword::disk::Disk>);
+impl foreword::disk::Disk for Inner {
+    fn open_dir(&self, path: &std::path::Path) -> std::io::Result<Arc<dyn foreword::disk::DiskDir>> {
+        self.0.open_dir(path)
+    }
+    fn create_dir(&self, path: &std::path::Path) -> std::io::Result<Arc<dyn foreword::disk::DiskDir>> {
+        self.0.create_dir(path)
+    }
+}
+
+/// What becomes the reserve has its space.
+#[test]
+fn the_reserve_has_its_space() {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).open("/log").unwrap();
+    for _ in 1..30 {
+        log.commit(&vec![7; 30 << 10]).unwrap();
+    }
+    disk.set_free(0);
+    let mut disk = disk.kill();
+    drop(log);
+    for _ in 0..4 {
+        let log = mib(&disk).open("/log").unwrap();
+        let _ = log.commit(&vec![7; 100 << 10]);
+        let killed = disk.kill();
+        drop(log);
+        disk = killed;
+    }
+    let log = mib(&disk).open("/log").unwrap();
+    let _ = log.commit(&vec![7; 100 << 10]);
+    log.truncate_front(log.last_lsn()).unwrap();
+    let names = |disk: &SimDisk| disk.files().iter().map(|f| (f.0.file_name().unwrap().to_owned(), f.1)).collect::<Vec<_>>();
+    println!("{:?}", names(&disk));
+    disk.set_free(0);
+    let (n, error) = fill_until_full(&log, 30 << 10);
+    println!("{n} {error} {:?}", names(&disk));
+    let killed = disk.kill();
+    drop(log);
+    mib(&killed).open("/log").unwrap();
+}
+
+/// The same as `nothing_overtakes_the_reopening`, by appends alone.
+#[test]
+fn no_append_overtakes_the_reopening() {
+    let options = |disk: &SimDisk| on(disk).segment_bytes(16 * MIB);
+    let disk = SimDisk::new(1);
+    let log = options(&disk).open("/log").unwrap();
+    commit(&log, 1..3);
+    log.close().unwrap();
+    let log = Arc::new(options(&disk).open("/log").unwrap());
+    disk.fault(Fault::new(OpKind::DurableWrite, Effect::Stall(Duration::from_secs(3))).on("0001.seg"));
+    let (a, b) = (log.clone(), log.clone());
+    let a = std::thread::spawn(move || a.commit(&vec![5; 400 << 10]).map(drop));
+    std::thread::sleep(Duration::from_millis(700));
+    let b = std::thread::spawn(move || (0..40).map(|_| b.append(&vec![6; 100 << 10])).all(|r| r.is_ok()));
+    std::thread::sleep(Duration::from_millis(1200));
+    let mut found = Vec::new();
+    for seed in 0..20 {
+        let crashed = disk.crash(&Choice::Seed(seed));
+        let log = options(&crashed).open("/log").unwrap();
+        found.push((log.recovery().verdict.name(), log.last_lsn().0));
+    }
+    let _ = (a.join(), b.join());
+    println!("{found:?}");
+    assert!(found.iter().all(|f| f.0 == "clean"), "nothing is written before CLOSED and its MARK are durable: {found:?}");
+}
+
+/// A small segment made of the reserve is not taken for a whole one.
+#[test]
+fn a_large_record_does_not_take_the_reserve() {
+    for round in 0..12 {
+        let disk = SimDisk::new(1);
+        let log = Arc::new(mib(&disk).open("/log").unwrap());
+        log.commit(b"first").unwrap();
+        disk.set_free(0);
+        fill_until_full(&log, 30 << 10);
+        fill_until_full(&log, 100);
+        let checkpoint = vec![1; 7000];
+        log.commit_checkpoint(&checkpoint).unwrap();
+        log.commit_checkpoint(&checkpoint).unwrap();
+        disk.fault(Fault::new(OpKind::Rename, Effect::Stall(Duration::from_millis(600))));
+        let (a, b, c) = (log.clone(), log.clone(), log.clone());
+        let a = std::thread::spawn(move || a.commit_checkpoint(&vec![1; 7000]));
+        std::thread::sleep(Duration::from_millis(200));
+        let b = std::thread::spawn(move || b.truncate_back(b.last_lsn().next()));
+        std::thread::sleep(Duration::from_millis(100));
+        let c: Vec<_> = (0..4)
+            .map(|_| {
+                let c = c.clone();
+                std::thread::spawn(move || c.commit(&vec![3; 600 << 10]))
+            })
+            .collect();
+        let (a, b) = (a.join(), b.join());
+        let c: Vec<_> = c.into_iter().map(|c| c.join().map_err(|_| "panicked").map(|r| r.map_err(|e| e.to_string()))).collect();
+        println!(
+            "{round} {:?} {:?} {c:?}",
+            a.map(|r| r.map_err(|e| e.to_string())).map_err(drop),
+            b.map(|r| r.map_err(|e| e.to_string())).map_err(drop)
+        );
+        assert!(c.iter().all(Result::is_ok));
+    }
+}
+
+/// Three power failures: in a workload with cuts, in the recovery from it, and in the recovery from that.
+#[test]
+fn three_crashes() {
+    let options = |disk: &SimDisk, spares: usize| on(disk).spare_segments(spares);
+    for spares in [0, 2] {
+        let work = |disk: &SimDisk, kept: &mut (u64, u64)| -> Result<(), Error> {
+            let log = options(disk, spares).open("/log")?;
+            for _ in 0..3 {
+                let lsn = log.last_lsn().0 + 1;
+                log.commit(&record(lsn))?;
+                *kept = (lsn, lsn);
+            }
+            let cut = kept.1 - 1;
+            kept.0 = cut - 1;
+            log.truncate_back(Lsn(cut))?;
+            kept.1 = cut - 1;
+            for lsn in cut..cut + 2 {
+                kept.1 = lsn;
+                log.commit(&record(lsn))?;
+                kept.0 = lsn;
+            }
+            Ok(())
+        };
+        let start = SimDisk::new(1);
+        let log = options(&start, spares).open("/log").unwrap();
+        commit(&log, 1..5);
+        drop(log);
+        let start = start.kill();
+        let began = std::time::Instant::now();
+        for first in 1..60 {
+            let disk = start.copy();
+            disk.power_off_at(first);
+            let mut kept = (4, 4);
+            let done = work(&disk, &mut kept).is_ok() && !disk.is_off();
+            for second in (0..24).step_by(1) {
+                let disk = if (first + second) % 3 == 0 { disk.kill() } else { disk.crash(&Choice::Seed(second)) };
+                disk.power_off_at(second + 1);
+                let _ = options(&disk, spares).open("/log").map(drop);
+                for third in [2, 5, 9, 14] {
+                    let disk = if third % 2 == 0 { disk.kill() } else { disk.crash(&Choice::Seed(third)) };
+                    disk.power_off_at(third);
+                    let _ = options(&disk, spares).open("/log").map(drop);
+                    let disk = if second % 2 == 0 { disk.kill() } else { disk.crash(&Choice::Seed(7 * third)) };
+                    let what = format!("{spares} {first} {second} {third}");
+                    let log = options(&disk, spares).open("/log").unwrap_or_else(|e| panic!("{what}: {e}"));
+                    let last = log.last_lsn().0;
+                    assert!(last >= kept.0, "{what}: {last} of {kept:?}");
+                    let (records, error) = collect(log.iter(Lsn::ZERO));
+                    assert!(error.is_none(), "{what} {error:?}");
+                    assert!(records.iter().all(|(lsn, data)| *data == record(*lsn)), "{what}");
+                    assert_eq!(records.len() as u64, last, "{what}");
+                }
+            }
+            if done || began.elapsed() > Duration::from_secs(40) {
+                println!("{first} {done}");
+                break;
+            }
+        }
+    }
+}
