@@ -309,6 +309,7 @@ impl Assembler {
         }
     }
 
+    #[inline]
     fn place_here(
         &mut self,
         records: &[&[u8]],
