@@ -20,7 +20,7 @@
 //! | to | see |
 //! |---|---|
 //! | choose options | [`Options`], [`SyncPolicy`] |
-//! | append without waiting, batches, futures | [`Log::append`], [`Log::commit_batch`], [`Log::commit_async`] |
+//! | append without waiting for the disk, or for anything; batches, futures | [`Log::append`], [`Log::try_append`], [`Log::commit_batch`], [`Log::commit_async`] |
 //! | read: forward, backward, by LSN, along the growing tail | [`Reader`]; from another process, [`View`] |
 //! | drop what a checkpoint made unneeded, cut off the back | [`Log::truncate_front`], [`Log::hold`], [`Log::truncate_back`] |
 //! | know what opening found | [`Log::recovery`], [`Verdict`], [`verify`] |
