@@ -125,7 +125,7 @@ fn an_allocation_without_room_is_refused_and_harms_nothing() {
 #[test]
 fn where_space_cannot_be_reserved_it_is_written() {
     let disk = SimDisk::new(3);
-    let store = options(&disk, 1).disk(Arc::new(Hooked::new(&disk))).open(DIR).unwrap();
+    let store = options(&disk, 1).disk(Hooked::new(&disk).handle()).open(DIR).unwrap();
     let pages = fill(&store, 40, 9).unwrap();
     disk.set_free(0);
     store.checkpoint_all().unwrap();
@@ -138,7 +138,7 @@ fn an_allocation_that_is_refused_takes_no_room() {
     let disk = SimDisk::new(12);
     let log = foreword::Options::new().segment_bytes(4 << 20).background(false).on_error(|_| ());
     let large = options(&disk, 1).page_bytes(64 << 10).pool_bytes(1 << 20).log(log);
-    let store = large.disk(Arc::new(Hooked::new(&disk))).open(DIR).unwrap();
+    let store = large.disk(Hooked::new(&disk).handle()).open(DIR).unwrap();
     disk.set_free(15 * 4096);
     let mut txn = store.begin();
     while txn.allocate().is_ok() {}
@@ -579,7 +579,7 @@ fn a_checkpoint_does_not_chase_writers() {
     let disk = SimDisk::new(10);
     let hooked = Hooked::new(&disk);
     let log = foreword::Options::new().segment_bytes(4 << 20).background(false).on_error(|_| ());
-    let store = options(&disk, 1).pool_bytes(64 * 4096).disk(Arc::new(hooked.clone())).log(log).open(DIR).unwrap();
+    let store = options(&disk, 1).pool_bytes(64 * 4096).disk(hooked.handle()).log(log).open(DIR).unwrap();
     let pages = fill(&store, 20, 1).unwrap();
     let dirty = store.stats().pages_dirty;
     let (ask, asked) = mpsc::channel::<()>();
@@ -638,7 +638,7 @@ fn a_disk_that_panics_harms_nobody_or_poisons_the_store() {
 fn panic_at(at: u64) -> Option<bool> {
     let disk = SimDisk::new(at);
     let hooked = Hooked::new(&disk);
-    let store = options(&disk, 1).disk(Arc::new(hooked.clone())).open(DIR).unwrap();
+    let store = options(&disk, 1).disk(hooked.handle()).open(DIR).unwrap();
     let pages = fill(&store, 30, 1).unwrap();
     let passed = Arc::new(AtomicU64::new(0));
     let count = passed.clone();

@@ -4,7 +4,7 @@
 mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use common::{Bank, DIR, Hooked, Rng, World, crashes_wanted, options};
@@ -54,7 +54,7 @@ fn what_changes_during_any_write_of_a_checkpoint_does_not_wait_for_it_and_comes_
             let hooked = Hooked::new(&disk);
             let log =
                 foreword::Options::new().segment_bytes(1 << 20).background(false).sync(SyncPolicy::manual()).on_error(|_| ());
-            let store = options(&disk, 1).disk(Arc::new(hooked.clone())).log(log).open(DIR).unwrap();
+            let store = options(&disk, 1).disk(hooked.handle()).log(log).open(DIR).unwrap();
             let mut txn = store.begin();
             let pages: Vec<_> = (0..8).map(|_| txn.allocate().unwrap()).collect();
             txn.commit().unwrap();
@@ -111,8 +111,7 @@ fn what_changes_during_any_write_of_a_checkpoint_does_not_wait_for_it_and_comes_
 #[test]
 fn a_panic_in_recovery_ends_it() {
     let disk = SimDisk::new(1);
-    let open =
-        |disk: &SimDisk, hooked: &Hooked| options(disk, 3).full_page_images(false).disk(Arc::new(hooked.clone())).open(DIR);
+    let open = |disk: &SimDisk, hooked: &Hooked| options(disk, 3).full_page_images(false).disk(hooked.handle()).open(DIR);
     let store = open(&disk, &Hooked::new(&disk)).unwrap();
     let mut txn = store.begin();
     let pages: Vec<_> = (0..50).map(|_| txn.allocate().unwrap()).collect();

@@ -1,18 +1,34 @@
 //! Where several rules meet: segments that are used again, the reserve, cuts, and a closed log that goes on, on full disks and through crashes.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::hooked::{Op, hooked, within};
 use common::*;
 use foreword::{Error, Log, Lsn, Options, Verdict, View};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
-use std::sync::Arc;
-use std::time::Duration;
+
 const MIB: u64 = 1 << 20;
+
 fn on(disk: &SimDisk) -> Options {
     small().on_error(|_| ()).disk(disk.handle())
 }
+
 fn mib(disk: &SimDisk) -> Options {
     on(disk).segment_bytes(MIB)
 }
+
+/// Commits so many records of so many bytes.
+fn commit_each(log: &Log, times: u32, len: usize) {
+    (0..times).for_each(|_| _ = log.commit(&vec![7; len]).unwrap());
+}
+
+/// The same until there is no room: how many, and the error.
 fn fill_until_full(log: &Log, len: usize) -> (u32, Error) {
     for n in 0..1000 {
         if let Err(error) = log.commit(&vec![9; len]) {
@@ -22,26 +38,26 @@ fn fill_until_full(log: &Log, len: usize) -> (u32, Error) {
     panic!("never full");
 }
 
+/// What is left when the process that has the log open is killed.
+fn kill(disk: &SimDisk, log: Log) -> SimDisk {
+    let killed = disk.kill();
+    drop(log);
+    killed
+}
+
 /// A segment that was left by a fork has holes; recycled, it has them still.
 #[test]
 fn recycled_segment_has_its_space() {
     let disk = SimDisk::new(1);
     let log = mib(&disk).open("/log").unwrap();
-    (0..6).for_each(|_| assert!(log.commit(&vec![7; 60 << 10]).is_ok()));
-    let disk = disk.kill();
-    drop(log);
+    commit_each(&log, 6, 60 << 10);
+    let disk = kill(&disk, log);
     let log = mib(&disk).open("/log").unwrap();
-    for _ in 0..6 {
-        log.commit(&vec![8; 60 << 10]).unwrap();
-    }
-    let last = log.last_lsn();
-    log.truncate_front(last).unwrap();
-    eprintln!("{:?} {:?}", disk.files(), log.stats().segments_prepared);
+    commit_each(&log, 6, 60 << 10);
+    log.truncate_front(log.last_lsn()).unwrap();
     disk.set_free(0);
     let (n, error) = fill_until_full(&log, 60 << 10);
-    eprintln!("{n} {error:?} {:?}", disk.files());
-    assert!(matches!(error, Error::NoSpace { .. }), "{error:?}");
-    drop(log);
+    assert!(matches!(error, Error::NoSpace { .. }), "{n}: {error:?}");
 }
 
 /// The same for a cut at the back, without a crash.
@@ -49,16 +65,13 @@ fn recycled_segment_has_its_space() {
 fn recycled_segment_has_its_space_after_a_cut() {
     let disk = SimDisk::new(1);
     let log = mib(&disk).open("/log").unwrap();
-    (0..10).for_each(|_| assert!(log.commit(&vec![7; 60 << 10]).is_ok()));
+    commit_each(&log, 10, 60 << 10);
     log.truncate_back(Lsn(8)).unwrap();
-    for _ in 0..6 {
-        log.commit(&vec![8; 60 << 10]).unwrap();
-    }
+    commit_each(&log, 6, 60 << 10);
     log.truncate_front(log.last_lsn()).unwrap();
     disk.set_free(0);
     let (n, error) = fill_until_full(&log, 60 << 10);
-    eprintln!("{n} {error:?} {:?}", disk.files());
-    assert!(matches!(error, Error::NoSpace { .. }), "{error:?}");
+    assert!(matches!(error, Error::NoSpace { .. }), "{n}: {error:?}");
 }
 
 /// Opening on a full disk, however often: also when a small segment has become too full to be written again.
@@ -66,22 +79,13 @@ fn recycled_segment_has_its_space_after_a_cut() {
 fn opens_however_often() {
     let disk = SimDisk::new(1);
     let log = mib(&disk).open("/log").unwrap();
-    for _ in 1..30 {
-        log.commit(&vec![7; 30 << 10]).unwrap();
-    }
+    commit_each(&log, 29, 30 << 10);
     disk.set_free(0);
-    let mut disk = disk.kill();
-    drop(log);
+    let mut disk = kill(&disk, log);
     for round in 0..12 {
         let log = mib(&disk).open("/log").unwrap_or_else(|e| panic!("{round}: {e} {:?}", disk.files()));
-        let r = log.commit(&vec![7; 100 << 10]);
-        eprintln!(
-            "{round}: {r:?} {:?}",
-            disk.files().iter().map(|f| (f.0.file_name().unwrap().to_owned(), f.1)).collect::<Vec<_>>()
-        );
-        let killed = disk.kill();
-        drop(log);
-        disk = killed;
+        let _ = log.commit(&vec![7; 100 << 10]);
+        disk = kill(&disk, log);
     }
 }
 
@@ -93,9 +97,8 @@ fn a_view_shows_after_a_recovery_what_it_showed_before() {
     for lsn in 1..21 {
         log.commit(&record(lsn)).unwrap();
     }
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    let killed = disk.kill();
-    drop(log);
+    std::thread::sleep(Duration::from_millis(500));
+    let killed = kill(&disk, log);
     let before = View::open_on(killed.handle(), "/log").unwrap().last_lsn().unwrap();
     assert_eq!(before, Lsn(20));
     let log = mib(&killed).open("/log").unwrap();
@@ -178,15 +181,11 @@ fn no_cut_is_told_of_what_was_not_cut() {
 fn a_closed_log_with_a_recycled_tip_opens_on_a_full_disk() {
     let disk = SimDisk::new(1);
     let log = mib(&disk).open("/log").unwrap();
-    (0..10).for_each(|_| assert!(log.commit(&vec![7; 60 << 10]).is_ok()));
+    commit_each(&log, 10, 60 << 10);
     log.truncate_back(Lsn(8)).unwrap();
-    for _ in 0..6 {
-        log.commit(&vec![8; 60 << 10]).unwrap();
-    }
+    commit_each(&log, 6, 60 << 10);
     log.truncate_front(log.last_lsn()).unwrap();
-    for _ in 0..10 {
-        log.commit(&vec![9; 60 << 10]).unwrap();
-    }
+    commit_each(&log, 10, 60 << 10);
     log.close().unwrap();
     disk.set_free(0);
     mib(&disk).open("/log").unwrap();
@@ -195,12 +194,10 @@ fn a_closed_log_with_a_recycled_tip_opens_on_a_full_disk() {
 /// A disk that panics in a cut leaves no thread waiting.
 #[test]
 fn a_panic_in_a_cut_leaves_nobody_waiting() {
-    use std::sync::atomic::{AtomicBool, Ordering};
     let armed = Arc::new(AtomicBool::new(false));
-    let sim = SimDisk::new(1);
     let flag = armed.clone();
-    let disk = hooked::hooked(Inner(sim.handle()), move |op, _| {
-        if op == hooked::Op::Write || op == hooked::Op::WriteDurable {
+    let disk = hooked(SimDisk::new(1), move |op, _| {
+        if op == Op::Write || op == Op::WriteDurable {
             assert!(!flag.load(Ordering::SeqCst), "the disk panics");
         }
         Ok(())
@@ -208,26 +205,11 @@ fn a_panic_in_a_cut_leaves_nobody_waiting() {
     let log = Arc::new(small().on_error(|_| ()).disk(disk).open("/log").unwrap());
     commit(&log, 1..6);
     armed.store(true, Ordering::SeqCst);
-    let cut = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.truncate_back(Lsn(3))));
-    eprintln!("{cut:?}");
+    let _ = catch_unwind(AssertUnwindSafe(|| log.truncate_back(Lsn(3))));
     armed.store(false, Ordering::SeqCst);
-    let (tell, told) = std::sync::mpsc::channel();
     let mine = log.clone();
-    std::thread::spawn(move || tell.send(mine.append(b"x")));
-    let answer = told.recv_timeout(Duration::from_secs(10));
-    assert!(answer.is_ok(), "an append hangs");
+    let _ = within(move || mine.append(b"x"));
     std::mem::forget(log);
-}
-
-#[derive(Debug)]
-struct Inner(Arc<dyn foreword::disk::Disk>);
-impl foreword::disk::Disk for Inner {
-    fn open_dir(&self, path: &std::path::Path) -> std::io::Result<Arc<dyn foreword::disk::DiskDir>> {
-        self.0.open_dir(path)
-    }
-    fn create_dir(&self, path: &std::path::Path) -> std::io::Result<Arc<dyn foreword::disk::DiskDir>> {
-        self.0.create_dir(path)
-    }
 }
 
 /// What becomes the reserve has its space.
@@ -235,30 +217,20 @@ impl foreword::disk::Disk for Inner {
 fn the_reserve_has_its_space() {
     let disk = SimDisk::new(1);
     let log = mib(&disk).open("/log").unwrap();
-    for _ in 1..30 {
-        log.commit(&vec![7; 30 << 10]).unwrap();
-    }
+    commit_each(&log, 29, 30 << 10);
     disk.set_free(0);
-    let mut disk = disk.kill();
-    drop(log);
+    let mut disk = kill(&disk, log);
     for _ in 0..4 {
         let log = mib(&disk).open("/log").unwrap();
         let _ = log.commit(&vec![7; 100 << 10]);
-        let killed = disk.kill();
-        drop(log);
-        disk = killed;
+        disk = kill(&disk, log);
     }
     let log = mib(&disk).open("/log").unwrap();
     let _ = log.commit(&vec![7; 100 << 10]);
     log.truncate_front(log.last_lsn()).unwrap();
-    let names = |disk: &SimDisk| disk.files().iter().map(|f| (f.0.file_name().unwrap().to_owned(), f.1)).collect::<Vec<_>>();
-    println!("{:?}", names(&disk));
     disk.set_free(0);
-    let (n, error) = fill_until_full(&log, 30 << 10);
-    println!("{n} {error} {:?}", names(&disk));
-    let killed = disk.kill();
-    drop(log);
-    mib(&killed).open("/log").unwrap();
+    fill_until_full(&log, 30 << 10);
+    mib(&kill(&disk, log)).open("/log").unwrap();
 }
 
 /// The same as `nothing_overtakes_the_reopening`, by appends alone.
@@ -283,7 +255,6 @@ fn no_append_overtakes_the_reopening() {
         found.push((log.recovery().verdict.name(), log.last_lsn().0));
     }
     let _ = (a.join(), b.join());
-    println!("{found:?}");
     assert!(found.iter().all(|f| f.0 == "clean"), "nothing is written before CLOSED and its MARK are durable: {found:?}");
 }
 
@@ -312,14 +283,9 @@ fn a_large_record_does_not_take_the_reserve() {
                 std::thread::spawn(move || c.commit(&vec![3; 600 << 10]))
             })
             .collect();
-        let (a, b) = (a.join(), b.join());
+        let _ = (a.join(), b.join());
         let c: Vec<_> = c.into_iter().map(|c| c.join().map_err(|_| "panicked").map(|r| r.map_err(|e| e.to_string()))).collect();
-        println!(
-            "{round} {:?} {:?} {c:?}",
-            a.map(|r| r.map_err(|e| e.to_string())).map_err(drop),
-            b.map(|r| r.map_err(|e| e.to_string())).map_err(drop)
-        );
-        assert!(c.iter().all(Result::is_ok));
+        assert!(c.iter().all(Result::is_ok), "{round}: {c:?}");
     }
 }
 
@@ -357,7 +323,7 @@ fn three_crashes() {
             disk.power_off_at(first);
             let mut kept = (4, 4);
             let done = work(&disk, &mut kept).is_ok() && !disk.is_off();
-            for second in (0..24).step_by(1) {
+            for second in 0..24 {
                 let disk = if (first + second) % 3 == 0 { disk.kill() } else { disk.crash(&Choice::Seed(second)) };
                 disk.power_off_at(second + 1);
                 let _ = options(&disk, spares).open("/log").map(drop);
@@ -377,7 +343,6 @@ fn three_crashes() {
                 }
             }
             if done || began.elapsed() > Duration::from_secs(40) {
-                println!("{first} {done}");
                 break;
             }
         }

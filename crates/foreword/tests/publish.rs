@@ -1,14 +1,15 @@
 //! What a log says of itself to other processes: true, soon, and at nobody's cost.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::fmt;
+mod common;
+
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId, OsDisk};
+use common::hooked::{Hooked, Op, hooked};
+use foreword::disk::OsDisk;
 use foreword::inspect::{self, Writer};
 use foreword::{Error, Log, Lsn, Options, Published};
 
@@ -124,135 +125,43 @@ fn what_another_process_left_is_not_believed_and_goes() {
     options().open(dir.path()).unwrap().close().unwrap();
 }
 
-/// The real disk, until it is told otherwise.
-#[derive(Clone, Debug, Default)]
-struct Moody(Arc<AtomicU8>);
 const STALL: u8 = 1;
 const FAIL: u8 = 2;
 const NO_STATS: u8 = 3;
 
-#[derive(Debug)]
-struct MoodyDir {
-    dir: Arc<dyn DiskDir>,
-    mood: Moody,
-}
-
-struct MoodyFile(Box<dyn DiskFile>, Moody);
-
-impl fmt::Debug for MoodyFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Disk for Moody {
-    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(MoodyDir { dir: OsDisk.open_dir(path)?, mood: self.clone() }))
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(MoodyDir { dir: OsDisk.create_dir(path)?, mood: self.clone() }))
-    }
-}
-
-impl DiskDir for MoodyDir {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.dir.list()
-    }
-
-    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        if name == "STATS" && self.mood.0.load(SeqCst) == NO_STATS {
-            return Err(io::ErrorKind::PermissionDenied.into());
+/// The real disk, until its mood is another.
+fn moody() -> (Arc<AtomicU8>, Arc<Hooked<OsDisk>>) {
+    let mood = Arc::new(AtomicU8::new(0));
+    let now = mood.clone();
+    let disk = hooked(OsDisk, move |op, name| {
+        if op == Op::WriteDurable {
+            while now.load(SeqCst) == STALL {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
-        Ok(Box::new(MoodyFile(self.dir.open(name, access)?, self.mood.clone())))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.dir.rename(from, to)
-    }
-
-    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
-        self.dir.replace(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.dir.remove(name)
-    }
-
-    fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(MoodyDir { dir: self.dir.create_dir(name)?, mood: self.mood.clone() }))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.dir.sync()
-    }
-
-    fn sync_name(&self) -> io::Result<()> {
-        self.dir.sync_name()
-    }
-
-    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        self.dir.lock(name)
-    }
-
-    fn is_locked(&self, name: &str) -> io::Result<bool> {
-        self.dir.is_locked(name)
-    }
-
-    fn id(&self) -> io::Result<FileId> {
-        self.dir.id()
-    }
-
-    fn id_of(&self, name: &str) -> io::Result<FileId> {
-        self.dir.id_of(name)
-    }
-}
-
-impl DiskFile for MoodyFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buf, offset)
-    }
-    fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.0.write_at(bufs, offset)
-    }
-    fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        while self.1.0.load(SeqCst) == STALL {
-            std::thread::sleep(Duration::from_millis(5));
+        match (op, now.load(SeqCst)) {
+            (Op::WriteDurable, FAIL) => Err(io::Error::other("the disk\nis gone")),
+            (Op::Open(_), NO_STATS) if name == "STATS" => Err(io::ErrorKind::PermissionDenied.into()),
+            _ => Ok(()),
         }
-        if self.1.0.load(SeqCst) == FAIL {
-            return Err(io::Error::other("the disk\nis gone"));
-        }
-        self.0.write_durable_at(bufs, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-    fn id(&self) -> io::Result<FileId> {
-        self.0.id()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
+    });
+    (mood, disk)
 }
 
 #[test]
 fn a_disk_that_stalls_or_fails_is_told_of() {
-    let (dir, disk) = (tempfile::tempdir().unwrap(), Moody::default());
-    let log = options().disk(Arc::new(disk.clone())).open(dir.path()).unwrap();
+    let (dir, (mood, disk)) = (tempfile::tempdir().unwrap(), moody());
+    let log = options().disk(disk).open(dir.path()).unwrap();
     log.commit(b"one").unwrap();
     assert_eq!(published(&log, |p| p.stats.flights == 0).stats.flight_nanos, 0);
-    disk.0.store(STALL, SeqCst);
+    mood.store(STALL, SeqCst);
     std::thread::scope(|scope| {
         let stalled = scope.spawn(|| log.commit(b"two"));
         let said = published(&log, |p| p.stats.flight_nanos > 500_000_000);
         assert_eq!((said.stats.flights, said.stats.appended_lsn, said.stats.durable_lsn), (1, Lsn(2), Lsn(1)));
         // It is told again and again, for it goes on.
         published(&log, |p| p.stats.flight_nanos > said.stats.flight_nanos);
-        disk.0.store(FAIL, SeqCst);
+        mood.store(FAIL, SeqCst);
         assert!(matches!(stalled.join().unwrap(), Err(Error::Poisoned(_))));
     });
     let said = published(&log, |p| p.failure.is_some());
@@ -262,15 +171,15 @@ fn a_disk_that_stalls_or_fails_is_told_of() {
 
 #[test]
 fn a_log_whose_stats_cannot_be_written_works() {
-    let (dir, disk) = (tempfile::tempdir().unwrap(), Moody::default());
-    disk.0.store(NO_STATS, SeqCst);
-    let log = options().disk(Arc::new(disk.clone())).open(dir.path()).unwrap();
+    let (dir, (mood, disk)) = (tempfile::tempdir().unwrap(), moody());
+    mood.store(NO_STATS, SeqCst);
+    let log = options().disk(disk).open(dir.path()).unwrap();
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(1500) {
         log.commit(b"x").unwrap();
     }
     assert!(!dir.path().join("STATS").exists());
-    disk.0.store(0, SeqCst);
+    mood.store(0, SeqCst);
     published(&log, |p| p.stats.durable_lsn == log.durable_lsn());
     log.close().unwrap();
 }

@@ -3,17 +3,16 @@
 
 mod common;
 
-use std::fmt;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::hooked::{Gate, Hooked, Op, hooked_unreserving, until, within_time};
 use common::*;
-use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
+use foreword::disk::Access;
 use foreword::{DamageKind, Error, Log, Lsn, OnDamage, Options, SyncPolicy, Verdict, View};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,224 +20,17 @@ const MIB: u64 = 1 << 20;
 const CLOSED: u8 = 4;
 const CONTINUED: u8 = 2;
 
-/// Something a log asks of its disk.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Op {
-    Lock,
-    /// A file is opened for reading, or it is asked whether it is locked.
-    Look,
-    Allocate(u64),
-    Write,
-}
-
-/// Is told of an operation and the name of its file before it is done, and may delay it, or let it fail.
-type Hook = dyn Fn(Op, &str) -> io::Result<()> + Send + Sync;
-
-/// A disk in memory with a hook.
-#[derive(Clone)]
-struct Hooked(MemDisk, Arc<Hook>);
-
-struct HookedDir {
-    dir: Arc<dyn DiskDir>,
-    hook: Arc<Hook>,
-}
-
-struct HookedFile {
-    file: Box<dyn DiskFile>,
-    /// As it was opened: a segment's stays that of the temporary file that it began as.
-    name: String,
-    hook: Arc<Hook>,
-}
-
-impl fmt::Debug for Hooked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for HookedDir {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.dir.fmt(f)
-    }
-}
-
-impl fmt::Debug for HookedFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.file.fmt(f)
-    }
-}
-
-impl Disk for Hooked {
-    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(HookedDir { dir: Disk::open_dir(&self.0, path)?, hook: self.1.clone() }))
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(HookedDir { dir: Disk::create_dir(&self.0, path)?, hook: self.1.clone() }))
-    }
-}
-
-impl DiskDir for HookedDir {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.dir.list()
-    }
-
-    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        if access == Access::Read {
-            (self.hook)(Op::Look, name)?;
-        }
-        let file = self.dir.open(name, access)?;
-        Ok(Box::new(HookedFile { file, name: name.to_owned(), hook: self.hook.clone() }))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.dir.rename(from, to)
-    }
-
-    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
-        self.dir.replace(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.dir.remove(name)
-    }
-
-    fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(HookedDir { dir: self.dir.create_dir(name)?, hook: self.hook.clone() }))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.dir.sync()
-    }
-
-    fn sync_name(&self) -> io::Result<()> {
-        self.dir.sync_name()
-    }
-
-    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        (self.hook)(Op::Lock, name)?;
-        self.dir.lock(name)
-    }
-
-    fn is_locked(&self, name: &str) -> io::Result<bool> {
-        (self.hook)(Op::Look, name)?;
-        self.dir.is_locked(name)
-    }
-
-    fn id(&self) -> io::Result<FileId> {
-        self.dir.id()
-    }
-
-    fn id_of(&self, name: &str) -> io::Result<FileId> {
-        self.dir.id_of(name)
-    }
-}
-
-impl DiskFile for HookedFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buf, offset)
-    }
-
-    fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        (self.hook)(Op::Write, &self.name)?;
-        self.file.write_at(bufs, offset)
-    }
-
-    fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        (self.hook)(Op::Write, &self.name)?;
-        self.file.write_durable_at(bufs, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-
-    fn id(&self) -> io::Result<FileId> {
-        self.file.id()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<bool> {
-        (self.hook)(Op::Allocate(len), &self.name)?;
-        self.file.allocate(len)
-    }
-}
-
-fn hooked(disk: &MemDisk, hook: impl Fn(Op, &str) -> io::Result<()> + Send + Sync + 'static) -> Arc<Hooked> {
-    Arc::new(Hooked(disk.clone(), Arc::new(hook)))
-}
-
-/// Holds up those who come by, as many as it was told to, until it is opened.
-#[derive(Default)]
-struct Gate {
-    /// How many it is still to hold, and how many it holds.
-    counts: Mutex<(usize, usize)>,
-    changed: Condvar,
-}
-
-impl Gate {
-    fn hold(&self, next: usize) {
-        *self.counts.lock().unwrap() = (next, 0);
-    }
-
-    fn pass(&self) {
-        let mut counts = self.counts.lock().unwrap();
-        if counts.0 > 0 {
-            *counts = (counts.0 - 1, counts.1 + 1);
-            self.changed.notify_all();
-            drop(self.changed.wait_while(counts, |counts| counts.1 > 0).unwrap());
-        }
-    }
-
-    fn wait_held(&self, held: usize) {
-        let counts = self.counts.lock().unwrap();
-        let waited = self.changed.wait_timeout_while(counts, PATIENCE, |counts| counts.1 < held).unwrap();
-        assert!(!waited.1.timed_out(), "{held} should have come to the gate");
-    }
-
-    fn open(&self) {
-        *self.counts.lock().unwrap() = (0, 0);
-        self.changed.notify_all();
-    }
-}
-
 /// A disk on which writes to the first segment go through a gate.
-fn gated(disk: &MemDisk) -> (Arc<Gate>, Arc<Hooked>) {
+fn gated(disk: &MemDisk) -> (Arc<Gate>, Arc<Hooked<MemDisk>>) {
     let gate = Arc::new(Gate::default());
     let keeper = gate.clone();
-    let hooked = hooked(disk, move |op, name| {
-        if op == Op::Write && name.starts_with(&segment_name(1)) {
+    let hooked = hooked_unreserving(disk.clone(), move |op, name| {
+        if op.writes() && name.starts_with(&segment_name(1)) {
             keeper.pass();
         }
         Ok(())
     });
     (gate, hooked)
-}
-
-/// Does something that must end, and fails if it does not.
-fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, wait) = mpsc::channel();
-    let worker = thread::spawn(move || done.send(work()).unwrap());
-    match wait.recv_timeout(patience) {
-        Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => panic!("it hangs"),
-        Err(RecvTimeoutError::Disconnected) => std::panic::resume_unwind(worker.join().unwrap_err()),
-    }
-}
-
-fn until(what: &str, reached: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !reached() {
-        assert!(started.elapsed() < PATIENCE, "waited for this in vain: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// A commit on a thread of its own, which has its LSN when this returns.
@@ -272,7 +64,7 @@ fn an_opener_finds_the_log_that_was_made_while_it_waited_for_the_lock() {
     for create_new in [false, true] {
         let (disk, raced) = (MemDisk::default(), AtomicBool::new(false));
         let other = disk.clone();
-        let slow = hooked(&disk, move |op, _| {
+        let slow = hooked_unreserving(disk.clone(), move |op, _| {
             if op == Op::Lock && !raced.swap(true, Ordering::Relaxed) {
                 let log = other.open(OnDamage::Refuse).unwrap();
                 commit(&log, 1..3);
@@ -346,12 +138,12 @@ fn a_segment_may_begin_with_several_frames_of_a_dropped_record() {
 /// was still writing. Fix: one change of the state that is not records at a time.
 #[test]
 fn a_front_truncation_waits_for_another_to_be_durable() {
-    within(PATIENCE * 3, || {
+    within_time(PATIENCE * 3, || {
         let disk = MemDisk::default();
         let gate = Arc::new(Gate::default());
         let keeper = gate.clone();
-        let held = hooked(&disk, move |op, _| {
-            if op == Op::Write {
+        let held = hooked_unreserving(disk.clone(), move |op, _| {
+            if op.writes() {
                 keeper.pass();
             }
             Ok(())
@@ -364,7 +156,7 @@ fn a_front_truncation_waits_for_another_to_be_durable() {
         gate.hold(1);
         thread::scope(|s| {
             let first = s.spawn(|| log.truncate_front(Lsn(12)).unwrap());
-            gate.wait_held(1);
+            gate.wait_held();
             let second = s.spawn(|| log.truncate_front(Lsn(12)).unwrap());
             thread::sleep(Duration::from_millis(200)); // More than it needs to drop segments, if it would.
             let (acknowledged, crash) = (second.is_finished(), disk.files());
@@ -384,7 +176,7 @@ fn a_front_truncation_waits_for_another_to_be_durable() {
 /// it. Fix: the start is never beyond the end.
 #[test]
 fn a_start_beyond_the_end_does_not_hide_new_records() {
-    within(PATIENCE * 3, || {
+    within_time(PATIENCE * 3, || {
         let disk = MemDisk::default();
         let (gate, held) = gated(&disk);
         let log = small().disk(held).open(MEM).unwrap();
@@ -394,7 +186,7 @@ fn a_start_beyond_the_end_does_not_hide_new_records() {
         let crash = thread::scope(|s| {
             let log = &log;
             s.spawn(|| log.truncate_front(Lsn(4)).unwrap());
-            gate.wait_held(1);
+            gate.wait_held();
             // So much that it is written beside what is in the air.
             s.spawn(|| {
                 for _ in 0..300 {
@@ -504,7 +296,7 @@ fn a_leader_whose_record_was_taken_along_leads_all_the_same() {
         let mut warm = Vec::new();
         for lsn in 1..=5 {
             warm.push(commit_beside(&log, lsn));
-            gate.wait_held(1);
+            gate.wait_held();
         }
         thread::sleep(Duration::from_millis(200));
         gate.open();
@@ -514,7 +306,7 @@ fn a_leader_whose_record_was_taken_along_leads_all_the_same() {
 
         let leader = commit_beside(&log, 6);
         let holder = log.clone();
-        within(PATIENCE, move || holder.hold("a hold", Lsn(1)).unwrap());
+        within_time(PATIENCE, move || holder.hold("a hold", Lsn(1)).unwrap());
         let follower = commit_beside(&log, 7);
         assert_eq!(leader.recv_timeout(PATIENCE).expect("the leader hangs"), Lsn(6));
         assert_eq!(follower.recv_timeout(PATIENCE).expect("a follower hangs"), Lsn(7));
@@ -524,7 +316,7 @@ fn a_leader_whose_record_was_taken_along_leads_all_the_same() {
 /// The same, left to chance: whoever takes whose record along, nobody hangs.
 #[test]
 fn commits_holds_and_syncs_that_race_all_end() {
-    within(PATIENCE * 3, || {
+    within_time(PATIENCE * 3, || {
         let disk = Arc::new(MemDisk::default());
         let log = small().segment_bytes(4 * MIB).disk(disk.clone()).open(MEM).unwrap();
         thread::scope(|s| {
@@ -556,7 +348,7 @@ fn a_cut_at_the_back_without_space_changes_nothing() {
     let disk = MemDisk::default();
     let budget = Arc::new(AtomicU64::new(u64::MAX));
     let left = budget.clone();
-    let full = hooked(&disk, move |op, _| {
+    let full = hooked_unreserving(disk.clone(), move |op, _| {
         let Op::Allocate(bytes) = op else { return Ok(()) };
         let spend = |left: u64| left.checked_sub(bytes);
         match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend) {
@@ -650,7 +442,7 @@ fn a_salvage_gives_up_a_cut_file_whose_link_is_damaged() {
         let segment = files.segment(epoch);
         segment.truncate(segment.len() - BLOCK);
         let disk = MemDisk::new(&files);
-        let log = within(PATIENCE, {
+        let log = within_time(PATIENCE, {
             let disk = disk.clone();
             move || disk.open(OnDamage::Salvage).unwrap()
         });
@@ -741,7 +533,7 @@ fn a_waiver_that_leads_backward_ends_no_reader_in_a_circle() {
             frame[64..64 + control.len()].copy_from_slice(&control);
         });
         let disk = MemDisk::new(&files);
-        let report = within(PATIENCE, {
+        let report = within_time(PATIENCE, {
             let disk = disk.clone();
             move || disk.verify()
         });
@@ -750,7 +542,7 @@ fn a_waiver_that_leads_backward_ends_no_reader_in_a_circle() {
         assert_eq!(report.last_lsn, Lsn(2));
         for action in [OnDamage::Refuse, OnDamage::StopAtDamage, OnDamage::Salvage] {
             let disk = MemDisk::new(&files);
-            let opened = within(PATIENCE, move || disk.open(action).map(|log| collect(log.iter(Lsn::ZERO)).0));
+            let opened = within_time(PATIENCE, move || disk.open(action).map(|log| collect(log.iter(Lsn::ZERO)).0));
             match action {
                 OnDamage::Refuse => assert!(matches!(opened, Err(Error::Corruption(_))), "{opened:?}"),
                 OnDamage::StopAtDamage => assert_eq!(opened.unwrap().len(), 2),
@@ -873,7 +665,7 @@ fn a_reader_that_waits_hears_that_the_log_is_poisoned() {
     for by_cut in [false, true] {
         let broken = Arc::new(AtomicBool::new(false));
         let breaks = broken.clone();
-        let disk = hooked(&MemDisk::default(), move |op, _| match op == Op::Write && breaks.load(Ordering::Relaxed) {
+        let disk = hooked_unreserving(MemDisk::default(), move |op, _| match op.writes() && breaks.load(Ordering::Relaxed) {
             true => Err(io::Error::other("broken")),
             false => Ok(()),
         });
@@ -898,7 +690,7 @@ fn a_reader_that_waits_hears_that_the_log_is_poisoned() {
 /// Fix: the frame is closed at once.
 #[test]
 fn an_ordinary_record_does_not_join_a_checkpoint_in_the_reserve() {
-    within(PATIENCE * 3, || {
+    within_time(PATIENCE * 3, || {
         let disk = MemDisk::default();
         let (gate, held) = gated(&disk);
         let log = Arc::new(small().disk(held).open(MEM).unwrap());
@@ -906,7 +698,7 @@ fn an_ordinary_record_does_not_join_a_checkpoint_in_the_reserve() {
         gate.hold(1);
         // The last block that is not of the reserve, on its way.
         let flight = commit_beside(&log, 7);
-        gate.wait_held(1);
+        gate.wait_held();
         let checkpointer = log.clone();
         let checkpoint = thread::spawn(move || checkpointer.commit_checkpoint(&record(8)).unwrap());
         until("the checkpoint's LSN", || log.last_lsn() == Lsn(8));
@@ -962,7 +754,7 @@ fn an_appender_that_outruns_the_background_thread_writes_beside_it() {
     };
     gate.hold(1);
     append(2);
-    gate.wait_held(1);
+    gate.wait_held();
     let before = log.stats().written_bytes;
     append(4); // There is room for it in the buffers, so that nobody has to wait.
     let (beside, written) = (log.stats().written_bytes - before, log.written_lsn());
@@ -970,7 +762,7 @@ fn an_appender_that_outruns_the_background_thread_writes_beside_it() {
     assert!(beside >= 2 * MIB, "{beside} bytes");
     assert_eq!(written, Lsn::ZERO, "what lies before it was not written");
     let syncing = log.clone();
-    assert_eq!(within(PATIENCE, move || syncing.sync().unwrap()), Lsn(6 * 16));
+    assert_eq!(within_time(PATIENCE, move || syncing.sync().unwrap()), Lsn(6 * 16));
     assert_eq!(collect(log.iter(Lsn::ZERO)).0.len(), 6 * 16);
 }
 
@@ -999,11 +791,11 @@ fn recovery_reads_one_segment_of_what_was_closed_before_the_kill() {
 }
 
 /// A disk on which a writer comes just before a reader opens one file (or asks for its lock), and drops segments, begins others and goes just before another.
-fn visited(disk: &MemDisk, comes: u64, goes: u64, next: u64) -> Arc<Hooked> {
+fn visited(disk: &MemDisk, comes: u64, goes: u64, next: u64) -> Arc<Hooked<MemDisk>> {
     let options = Options::new().segment_bytes(64 << 10).background(false).disk(Arc::new(disk.clone()));
     let (looks, writer) = (AtomicU64::new(0), Mutex::new(None));
-    hooked(disk, move |op, _| {
-        if op == Op::Look {
+    hooked_unreserving(disk.clone(), move |op, _| {
+        if matches!(op, Op::Open(Access::Read) | Op::IsLocked) {
             let at = looks.fetch_add(1, Ordering::Relaxed);
             if at == comes {
                 *writer.lock().unwrap() = Some(options.clone().open(MEM).unwrap());
@@ -1056,7 +848,7 @@ fn a_writer_that_comes_and_goes_while_a_log_is_looked_at_makes_no_damage_of_it()
 fn a_segment_for_which_there_is_no_room_is_not_asked_for_with_every_append() {
     let (full, tries) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (is_full, tried) = (full.clone(), tries.clone());
-    let disk = hooked(&MemDisk::default(), move |op, _| match op {
+    let disk = hooked_unreserving(MemDisk::default(), move |op, _| match op {
         Op::Allocate(_) if is_full.load(Ordering::Relaxed) => {
             tried.fetch_add(1, Ordering::Relaxed);
             Err(io::ErrorKind::StorageFull.into())

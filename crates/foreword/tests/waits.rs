@@ -92,7 +92,7 @@ fn small_disk(segments: usize, also: impl Fn(Op) -> io::Result<()> + Send + Sync
     let disk = MemDisk::default();
     let files = disk.clone();
     let hooked = hooked(disk.clone(), move |op, _| {
-        if op == Op::Allocate && files.files().epochs().len() >= segments {
+        if matches!(op, Op::Allocate(_)) && files.files().epochs().len() >= segments {
             return Err(io::ErrorKind::StorageFull.into());
         }
         also(op)
@@ -210,7 +210,7 @@ fn whoever_waits_for_a_segment_gets_it_unfilled() {
     let (keeper, filling) = (gate.clone(), zeros.clone());
     let hooked = hooked(MemDisk::default(), move |op, _| {
         match op {
-            Op::Allocate => keeper.pass(),
+            Op::Allocate(_) => keeper.pass(),
             Op::Zero => _ = filling.fetch_add(1, SeqCst),
             _ => {}
         }
@@ -368,8 +368,8 @@ fn a_try_does_not_wait_for_segments_and_gets_them_later() {
     let (gate, full) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
     let (keeper, is_full) = (gate.clone(), full.clone());
     let hooked = hooked(MemDisk::default(), move |op, _| match op {
-        Op::Allocate if is_full.load(SeqCst) => Err(io::ErrorKind::StorageFull.into()),
-        Op::Allocate => {
+        Op::Allocate(_) if is_full.load(SeqCst) => Err(io::ErrorKind::StorageFull.into()),
+        Op::Allocate(_) => {
             keeper.pass();
             Ok(())
         }
@@ -414,7 +414,7 @@ fn however_much_is_appended_without_a_sync_few_files_are_open() {
     let (opened, peak) = (open.clone(), most.clone());
     let hooked = hooked(MemDisk::default(), move |op, _| {
         match op {
-            Op::Open => _ = peak.fetch_max(opened.fetch_add(1, SeqCst) + 1, SeqCst),
+            Op::Open(_) => _ = peak.fetch_max(opened.fetch_add(1, SeqCst) + 1, SeqCst),
             Op::Close => _ = opened.fetch_sub(1, SeqCst),
             _ => {}
         }

@@ -2,15 +2,16 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod full;
+/// The log's tests have it, too.
+#[path = "../../../foreword/tests/common/hooked.rs"]
+pub mod hooked;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::{fmt, io};
 
-use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
+use foreword::disk::Disk;
 use foreword::{Durability, SyncPolicy};
 use foreword_pages::{Options, PageId, Savepoint, Store, Txn};
 use foreword_sim::{Choice, OpKind, SimDisk};
@@ -462,171 +463,76 @@ impl Bank {
 /// reserve space.
 #[derive(Clone)]
 pub struct Hooked {
-    disk: SimDisk,
-    hook: Arc<Mutex<Option<Hook>>>,
-    each: Arc<Mutex<Option<Arc<Each>>>>,
+    disk: Arc<hooked::Hooked<SimDisk>>,
+    calls: Arc<Calls>,
 }
 
-type Each = dyn Fn(OpKind, &Path) + Send + Sync;
+#[derive(Default)]
+struct Calls {
+    once: Mutex<Option<Once>>,
+    each: Mutex<Option<Arc<Each>>>,
+}
 
-struct Hook {
+type Each = dyn Fn(OpKind, &str) + Send + Sync;
+
+struct Once {
     ops: &'static [OpKind],
     /// So many of these operations pass first.
     skip: u64,
-    call: Box<dyn FnOnce(&Path) + Send>,
+    call: Box<dyn FnOnce(&str) + Send>,
 }
 
 impl Hooked {
     pub fn new(disk: &SimDisk) -> Hooked {
-        Hooked { disk: disk.clone(), hook: Arc::default(), each: Arc::default() }
+        let calls = Arc::new(Calls::default());
+        let called = calls.clone();
+        let disk = hooked::hooked_unreserving(disk.clone(), move |op, name| {
+            let kind = match op {
+                hooked::Op::Read(_) => OpKind::Read,
+                hooked::Op::Write | hooked::Op::Zero => OpKind::Write,
+                hooked::Op::WriteDurable => OpKind::DurableWrite,
+                hooked::Op::Sync => OpKind::Sync,
+                hooked::Op::SetLen | hooked::Op::Allocate(_) => OpKind::SetLen,
+                _ => return Ok(()),
+            };
+            called.before(kind, name);
+            Ok(())
+        });
+        Hooked { disk, calls }
     }
 
-    pub fn before_each(&self, call: impl Fn(OpKind, &Path) + Send + Sync + 'static) {
-        *self.each.lock().unwrap() = Some(Arc::new(call));
+    pub fn handle(&self) -> Arc<dyn Disk> {
+        self.disk.clone()
     }
 
-    pub fn before(&self, ops: &'static [OpKind], skip: u64, call: impl FnOnce(&Path) + Send + 'static) {
-        *self.hook.lock().unwrap() = Some(Hook { ops, skip, call: Box::new(call) });
+    pub fn before_each(&self, call: impl Fn(OpKind, &str) + Send + Sync + 'static) {
+        *self.calls.each.lock().unwrap() = Some(Arc::new(call));
+    }
+
+    pub fn before(&self, ops: &'static [OpKind], skip: u64, call: impl FnOnce(&str) + Send + 'static) {
+        *self.calls.once.lock().unwrap() = Some(Once { ops, skip, call: Box::new(call) });
     }
 
     /// Whether it has not been called.
     pub fn clear(&self) -> bool {
-        self.each.lock().unwrap().take();
-        self.hook.lock().unwrap().take().is_some()
+        self.calls.each.lock().unwrap().take();
+        self.calls.once.lock().unwrap().take().is_some()
     }
+}
 
-    fn passes(&self, op: OpKind, path: &Path) {
+impl Calls {
+    fn before(&self, op: OpKind, name: &str) {
         let each = self.each.lock().unwrap().clone();
         if let Some(each) = each {
-            each(op, path);
+            each(op, name);
         }
-        let mut hook = self.hook.lock().unwrap();
-        if let Some(due) = hook.take_if(|hook| hook.ops.contains(&op) && hook.skip == 0) {
-            drop(hook);
-            (due.call)(path);
-        } else if let Some(hook) = hook.as_mut().filter(|hook| hook.ops.contains(&op)) {
-            hook.skip -= 1;
+        let mut once = self.once.lock().unwrap();
+        if let Some(due) = once.take_if(|once| once.ops.contains(&op) && once.skip == 0) {
+            drop(once);
+            (due.call)(name);
+        } else if let Some(once) = once.as_mut().filter(|once| once.ops.contains(&op)) {
+            once.skip -= 1;
         }
-    }
-
-    fn dir(&self, dir: Arc<dyn DiskDir>, path: &Path) -> Arc<dyn DiskDir> {
-        Arc::new(HookedDir { dir, path: path.to_owned(), disk: self.clone() })
-    }
-}
-
-impl fmt::Debug for Hooked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.disk.fmt(f)
-    }
-}
-
-impl Disk for Hooked {
-    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(self.dir(self.disk.open_dir(path)?, path))
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(self.dir(Disk::create_dir(&self.disk, path)?, path))
-    }
-}
-
-#[derive(Debug)]
-struct HookedDir {
-    dir: Arc<dyn DiskDir>,
-    path: PathBuf,
-    disk: Hooked,
-}
-
-impl DiskDir for HookedDir {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.dir.list()
-    }
-
-    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        let path = self.path.join(name);
-        Ok(Box::new(HookedFile { file: self.dir.open(name, access)?, path, disk: self.disk.clone() }))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.dir.rename(from, to)
-    }
-
-    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
-        self.dir.replace(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.dir.remove(name)
-    }
-
-    fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(self.disk.dir(self.dir.create_dir(name)?, &self.path.join(name)))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.dir.sync()
-    }
-
-    fn sync_name(&self) -> io::Result<()> {
-        self.dir.sync_name()
-    }
-
-    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        self.dir.lock(name)
-    }
-
-    fn is_locked(&self, name: &str) -> io::Result<bool> {
-        self.dir.is_locked(name)
-    }
-
-    fn id(&self) -> io::Result<FileId> {
-        self.dir.id()
-    }
-
-    fn id_of(&self, name: &str) -> io::Result<FileId> {
-        self.dir.id_of(name)
-    }
-}
-
-#[derive(Debug)]
-struct HookedFile {
-    file: Box<dyn DiskFile>,
-    path: PathBuf,
-    disk: Hooked,
-}
-
-impl DiskFile for HookedFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.disk.passes(OpKind::Read, &self.path);
-        self.file.read_at(buf, offset)
-    }
-
-    fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.disk.passes(OpKind::Write, &self.path);
-        self.file.write_at(bufs, offset)
-    }
-
-    fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.disk.passes(OpKind::DurableWrite, &self.path);
-        self.file.write_durable_at(bufs, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.disk.passes(OpKind::Sync, &self.path);
-        self.file.sync()
-    }
-
-    fn id(&self) -> io::Result<FileId> {
-        self.file.id()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.passes(OpKind::SetLen, &self.path);
-        self.file.set_len(len)
     }
 }
 

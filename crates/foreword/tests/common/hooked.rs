@@ -14,11 +14,16 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// What a disk is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    Open,
+    Open(Access),
     Rename,
     Remove,
     SyncDir,
-    Allocate,
+    Lock,
+    /// Whether a file is locked.
+    IsLocked,
+    /// So many bytes.
+    Allocate(u64),
+    SetLen,
     /// A step of zero-filling.
     Zero,
     /// So many bytes.
@@ -29,18 +34,48 @@ pub enum Op {
     Close,
 }
 
+impl Op {
+    /// Whether it writes to a file, in any way.
+    pub fn writes(self) -> bool {
+        matches!(self, Op::Zero | Op::Write | Op::WriteDurable)
+    }
+}
+
 /// Is told of an operation and its file's name (of a file that is open, the name it was opened by, without `.tmp`).
 pub type Hook = Arc<dyn Fn(Op, &str) -> io::Result<()> + Send + Sync>;
 
-/// A disk with a hook. It reserves space as a real one does.
+/// A disk with a hook.
 #[derive(Clone)]
 pub struct Hooked<D> {
     disk: D,
-    hook: Hook,
+    told: Told,
 }
 
+/// What each part of it has: the hook, and whether it reserves space.
+#[derive(Clone)]
+struct Told {
+    hook: Hook,
+    reserves: bool,
+}
+
+impl Told {
+    fn of(&self, op: Op, name: &str) -> io::Result<()> {
+        (self.hook)(op, name)
+    }
+
+    fn dir(&self, dir: Arc<dyn DiskDir>) -> Arc<dyn DiskDir> {
+        Arc::new(HookedDir { dir, told: self.clone() })
+    }
+}
+
+/// It reserves space as a real one does.
 pub fn hooked<D: Disk>(disk: D, hook: impl Fn(Op, &str) -> io::Result<()> + Send + Sync + 'static) -> Arc<Hooked<D>> {
-    Arc::new(Hooked { disk, hook: Arc::new(hook) })
+    Arc::new(Hooked { disk, told: Told { hook: Arc::new(hook), reserves: true } })
+}
+
+/// It cannot reserve space: only zeros take it.
+pub fn hooked_unreserving<D: Disk>(disk: D, hook: impl Fn(Op, &str) -> io::Result<()> + Send + Sync + 'static) -> Arc<Hooked<D>> {
+    Arc::new(Hooked { disk, told: Told { hook: Arc::new(hook), reserves: false } })
 }
 
 /// Under which name a file ends up that is made now.
@@ -56,17 +91,17 @@ impl<D: fmt::Debug> fmt::Debug for Hooked<D> {
 
 impl<D: Disk> Disk for Hooked<D> {
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(HookedDir { dir: self.disk.open_dir(path)?, hook: self.hook.clone() }))
+        Ok(self.told.dir(self.disk.open_dir(path)?))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(HookedDir { dir: self.disk.create_dir(path)?, hook: self.hook.clone() }))
+        Ok(self.told.dir(self.disk.create_dir(path)?))
     }
 }
 
 struct HookedDir {
     dir: Arc<dyn DiskDir>,
-    hook: Hook,
+    told: Told,
 }
 
 impl fmt::Debug for HookedDir {
@@ -81,32 +116,32 @@ impl DiskDir for HookedDir {
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        (self.hook)(Op::Open, name)?;
+        self.told.of(Op::Open(access), name)?;
         let file = self.dir.open(name, access)?;
-        Ok(Box::new(HookedFile { file, name: in_the_end(name), hook: self.hook.clone() }))
+        Ok(Box::new(HookedFile { file, name: in_the_end(name), told: self.told.clone() }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        (self.hook)(Op::Rename, from)?;
+        self.told.of(Op::Rename, from)?;
         self.dir.rename(from, to)
     }
 
     fn replace(&self, from: &str, to: &str) -> io::Result<()> {
-        (self.hook)(Op::Rename, from)?;
+        self.told.of(Op::Rename, from)?;
         self.dir.replace(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        (self.hook)(Op::Remove, name)?;
+        self.told.of(Op::Remove, name)?;
         self.dir.remove(name)
     }
 
     fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(HookedDir { dir: self.dir.create_dir(name)?, hook: self.hook.clone() }))
+        Ok(self.told.dir(self.dir.create_dir(name)?))
     }
 
     fn sync(&self) -> io::Result<()> {
-        (self.hook)(Op::SyncDir, "")?;
+        self.told.of(Op::SyncDir, "")?;
         self.dir.sync()
     }
 
@@ -115,10 +150,12 @@ impl DiskDir for HookedDir {
     }
 
     fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.told.of(Op::Lock, name)?;
         self.dir.lock(name)
     }
 
     fn is_locked(&self, name: &str) -> io::Result<bool> {
+        self.told.of(Op::IsLocked, name)?;
         self.dir.is_locked(name)
     }
 
@@ -134,7 +171,7 @@ impl DiskDir for HookedDir {
 struct HookedFile {
     file: Box<dyn DiskFile>,
     name: String,
-    hook: Hook,
+    told: Told,
 }
 
 impl fmt::Debug for HookedFile {
@@ -145,33 +182,33 @@ impl fmt::Debug for HookedFile {
 
 impl Drop for HookedFile {
     fn drop(&mut self) {
-        let _ = (self.hook)(Op::Close, &self.name);
+        let _ = self.told.of(Op::Close, &self.name);
     }
 }
 
 impl DiskFile for HookedFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        (self.hook)(Op::Read(buf.len()), &self.name)?;
+        self.told.of(Op::Read(buf.len()), &self.name)?;
         self.file.read_at(buf, offset)
     }
 
     fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        (self.hook)(Op::Write, &self.name)?;
+        self.told.of(Op::Write, &self.name)?;
         self.file.write_at(bufs, offset)
     }
 
     fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        (self.hook)(Op::WriteDurable, &self.name)?;
+        self.told.of(Op::WriteDurable, &self.name)?;
         self.file.write_durable_at(bufs, offset)
     }
 
     fn write_through_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        (self.hook)(Op::Zero, &self.name)?;
+        self.told.of(Op::Zero, &self.name)?;
         self.file.write_through_at(bufs, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        (self.hook)(Op::Sync, &self.name)?;
+        self.told.of(Op::Sync, &self.name)?;
         self.file.sync()
     }
 
@@ -184,45 +221,52 @@ impl DiskFile for HookedFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.told.of(Op::SetLen, &self.name)?;
         self.file.set_len(len)
     }
 
     fn allocate(&self, len: u64) -> io::Result<bool> {
-        (self.hook)(Op::Allocate, &self.name)?;
-        self.file.allocate(len).map(|_| true)
+        self.told.of(Op::Allocate(len), &self.name)?;
+        if self.told.reserves { self.file.allocate(len).map(|_| true) } else { self.file.set_len(len).map(|()| false) }
     }
 }
 
-/// Holds up all that come by while it is shut.
+/// Holds up those who come by, as many as it was told to, until it is opened.
 #[derive(Default)]
 pub struct Gate {
-    /// Whether it is shut, and how many wait.
-    state: Mutex<(bool, usize)>,
+    /// How many it is still to hold, and how many it holds.
+    counts: Mutex<(usize, usize)>,
     changed: Condvar,
 }
 
 impl Gate {
+    /// Holds so many, and lets those pass that come after them.
+    pub fn hold(&self, next: usize) {
+        *self.counts.lock().unwrap() = (next, 0);
+    }
+
     pub fn shut(&self) {
-        self.state.lock().unwrap().0 = true;
+        self.hold(usize::MAX);
     }
 
     pub fn open(&self) {
-        self.state.lock().unwrap().0 = false;
+        self.hold(0);
         self.changed.notify_all();
     }
 
     pub fn pass(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.1 += 1;
-        self.changed.notify_all();
-        state = self.changed.wait_while(state, |state| state.0).unwrap();
-        state.1 -= 1;
+        let mut counts = self.counts.lock().unwrap();
+        if counts.0 > 0 {
+            *counts = (counts.0 - 1, counts.1 + 1);
+            self.changed.notify_all();
+            drop(self.changed.wait_while(counts, |counts| counts.1 > 0).unwrap());
+        }
     }
 
     /// Waits until somebody is held up.
     pub fn wait_held(&self) {
-        let state = self.state.lock().unwrap();
-        let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| state.1 == 0).unwrap();
+        let counts = self.counts.lock().unwrap();
+        let waited = self.changed.wait_timeout_while(counts, PATIENCE, |counts| counts.1 == 0).unwrap();
         assert!(!waited.1.timed_out(), "nobody came to the gate");
     }
 }
@@ -230,9 +274,15 @@ impl Gate {
 /// Does something that must end, and fails if it does not.
 #[track_caller]
 pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    within_time(PATIENCE, work)
+}
+
+/// The same, of what may take longer.
+#[track_caller]
+pub fn within_time<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, wait) = mpsc::channel();
     let worker = std::thread::spawn(move || done.send(work()).unwrap());
-    match wait.recv_timeout(PATIENCE) {
+    match wait.recv_timeout(patience) {
         Ok(result) => result,
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
         Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(worker.join().unwrap_err()),
