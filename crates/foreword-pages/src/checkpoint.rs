@@ -13,7 +13,7 @@ use crate::latch::{self, Deadlock};
 use crate::record::{Checkpoint, Record};
 use crate::sabotage::{self, Bug};
 use crate::store::{Checkpointed, Inner};
-use crate::{Error, Result};
+use crate::{Error, Result, lock};
 
 /// Which pages a checkpoint writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +77,11 @@ impl Checkpoints {
 
     /// Recovery found this one.
     pub(crate) fn set_last(&self, begin: Lsn) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Last { begin, ..Last::default() };
+        *lock(&self.last) = Last { begin, ..Last::default() };
     }
 
     pub(crate) fn failure(&self) -> Option<Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.failure).clone()
     }
 
     /// What became of one. If it failed, there is as much to be done as before.
@@ -90,7 +90,7 @@ impl Checkpoints {
             Some(_) => self.has_changes.store(true, Ordering::Relaxed),
             None => _ = self.count.fetch_add(1, Ordering::Relaxed),
         }
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        *lock(&self.failure) = failure;
     }
 
     /// Bytes were logged, behind so many before them.
@@ -103,7 +103,7 @@ impl Checkpoints {
     }
 
     fn lock_wish(&self) -> MutexGuard<'_, Wish> {
-        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.wish)
     }
 }
 

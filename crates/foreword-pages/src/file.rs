@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use foreword::disk::{Access, Disk, DiskDir, DiskFile};
 use foreword::{Log, LogId, Lsn};
@@ -12,7 +12,7 @@ use foreword::{Log, LogId, Lsn};
 use crate::page::{Kind, PAGE_MAX, PAGE_MIN, Page, PageId};
 use crate::record::VERSION;
 use crate::sabotage::{self, Bug};
-use crate::{Error, Result};
+use crate::{Error, Result, lock};
 
 const NAME: &str = "PAGES";
 const TMP: &str = "PAGES.tmp";
@@ -296,10 +296,6 @@ impl PageFile {
         self.failed.get_or_init(|| error.clone());
         error
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {

@@ -70,7 +70,7 @@ impl Latch {
 
 /// Takes a lock under which threads wait for latches.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>, Deadlock> {
-    take(|| mutex.lock().unwrap_or_else(PoisonError::into_inner), || now(mutex.try_lock()))
+    take(|| crate::lock(mutex), || now(mutex.try_lock()))
 }
 
 /// By waiting; but if the thread holds latches, not without end.

@@ -83,3 +83,8 @@ pub use recovery::{Phase, Recovery};
 pub use replay::{Pages, Replayed, replay};
 pub use store::{Checkpointed, PageRef, Stats, Store};
 pub use txn::{Savepoint, Txn};
+
+/// Takes a lock, whoever panicked with it.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -4,7 +4,7 @@
 //! is held for moments only, never over I/O, and nothing is waited for while it is held.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use foreword::{Log, Lsn};
@@ -15,7 +15,7 @@ use crate::latch::{self, Deadlock, Held, Latch};
 use crate::page::{Edit, HEADER, Image, OwnedEdit, Page, PageId, Redo};
 use crate::policy::{Policy, Victim};
 use crate::sabotage::{self, Bug};
-use crate::{Error, Result};
+use crate::{Error, Result, lock};
 
 /// How long a thread waits for a frame when all are in use.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -211,7 +211,7 @@ impl Drop for Tentative<'_> {
 
 impl Frame {
     fn meta(&self) -> MutexGuard<'_, Meta> {
-        self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.meta)
     }
 
     fn is_unused(&self) -> bool {
@@ -237,7 +237,7 @@ impl Shard {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn is_unused(&self, frame: u32) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use foreword::{Durability, Lsn, Reader};
 
@@ -11,7 +11,7 @@ use crate::page::{Edit, Image, OwnedEdit, PageId};
 use crate::record::Record;
 use crate::sabotage::{self, Bug};
 use crate::store::Inner;
-use crate::{Error, Result};
+use crate::{Error, Result, lock};
 
 /// How many bytes a transaction keeps in memory to undo itself; what is older it reads from the log.
 const STEPS_BYTES_MAX: usize = 1 << 20;
@@ -85,10 +85,6 @@ impl Chain {
     }
 }
 
-fn lock(chain: &Mutex<Chain>) -> MutexGuard<'_, Chain> {
-    chain.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Live {
     /// Ids from this one on are free.
     pub(crate) fn set_next_id(&self, id: u64) {
@@ -120,7 +116,7 @@ impl Live {
     }
 
     pub(crate) fn orphans(&self) -> usize {
-        self.orphans.lock().unwrap_or_else(PoisonError::into_inner).len()
+        lock(&self.orphans).len()
     }
 
     /// For a checkpoint: the next id, and all that have logged anything, with their first LSN and the next to be undone.
@@ -137,7 +133,7 @@ impl Live {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 
@@ -356,14 +352,14 @@ impl Inner {
             orphan.frees.into_iter().for_each(|page| self.alloc.stay(page));
             self.live.end(orphan.id);
         } else {
-            self.live.orphans.lock().unwrap_or_else(PoisonError::into_inner).push(orphan);
+            lock(&self.live.orphans).push(orphan);
         }
         undone.unwrap_or_else(|panic| resume_unwind(panic)).map(|_| ())
     }
 
     /// Tries again to roll back what could not be rolled back.
     pub(crate) fn roll_back_orphans(&self) {
-        let orphans = std::mem::take(&mut *self.live.orphans.lock().unwrap_or_else(PoisonError::into_inner));
+        let orphans = std::mem::take(&mut *lock(&self.live.orphans));
         for orphan in orphans {
             let _ = self.roll_back(orphan, &mut Vec::new());
         }

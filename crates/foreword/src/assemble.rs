@@ -1,6 +1,7 @@
 //! Turns units (records, batches) into frames with a place in a segment. No I/O: what is placed here is written by a flight.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -100,6 +101,12 @@ impl Placed {
             self.buf = copying.next().doing("copy a record", &self.segment.path)?;
         }
         Ok(())
+    }
+
+    /// Writes it alone, with its promise.
+    pub(crate) fn write(&mut self, promise: Promise, durable: bool) -> Result<()> {
+        let (segment, block) = (self.segment.clone(), self.block);
+        segment.write(block, &mut [io::IoSlice::new(self.finish(promise))], durable)
     }
 
     /// Puts the promise in and computes the checksums; what is then written.

@@ -20,7 +20,7 @@ use crate::segment::{Dir, Segment};
 use crate::stats::Counters;
 use crate::strangers;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, WaitWord, yield_now};
+use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, WaitWord, deadline, yield_now};
 use crate::{Error, Lsn, Options, Result};
 
 /// Whole frames are written, unsynced, when so many bytes of them have gathered.
@@ -206,10 +206,17 @@ impl Shared {
 
     /// As [`lock`](Shared::lock), without waiting for a thread that is not in this process.
     fn open_lock(&self) -> Result<Guard<'_>> {
+        match self.lock_if_free() {
+            Some(state) => Ok(state),
+            None => self.dir.check_process().map(|()| self.lock()),
+        }
+    }
+
+    fn lock_if_free(&self) -> Option<Guard<'_>> {
         match self.state.try_lock() {
-            Ok(state) => Ok(state),
-            Err(TryLockError::Poisoned(state)) => Ok(state.into_inner()),
-            Err(TryLockError::WouldBlock) => self.dir.check_process().map(|()| self.lock()),
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(state)) => Some(state.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -273,13 +280,12 @@ impl Shared {
 
     /// The lock, if it is free at once, or almost: it is held for microseconds.
     fn try_lock(&self) -> Option<Guard<'_>> {
-        (0..LOCK_TRIES).find_map(|_| match self.state.try_lock() {
-            Ok(state) => Some(state),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {
+        (0..LOCK_TRIES).find_map(|_| {
+            let state = self.lock_if_free();
+            if state.is_none() {
                 std::hint::spin_loop();
-                None
             }
+            state
         })
     }
 
@@ -709,8 +715,7 @@ impl Shared {
     /// Waits until a record that is there is durable, or was when it was cut (`true`), the time is over, or the log is closed.
     pub(crate) fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
         self.dir.check_process()?;
-        // What lies beyond all time is no deadline.
-        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        let deadline = deadline(timeout);
         let mut state = self.lock();
         let goal = state.goal(state.appended(lsn)?);
         while !state.has_reached(goal) {
@@ -786,7 +791,7 @@ impl Shared {
             self.kick.notify_all();
         }
         drop(state);
-        strangers::run(|| drop(before)); // It may own anything, another commit too.
+        strangers::discard(before);
         Poll::Pending
     }
 
@@ -798,7 +803,7 @@ impl Shared {
             state.wakers.retain(|(other, _), _| *other != lsn);
         }
         drop(state);
-        strangers::run(|| drop(forgotten));
+        strangers::discard(forgotten);
     }
 }
 
@@ -958,10 +963,8 @@ impl Source for Shared {
         self.tails.attend(at);
     }
 
-    fn wait(&self, end: End, timeout: Option<Duration>) -> Result<bool> {
+    fn wait(&self, end: End, deadline: Option<Instant>) -> Result<bool> {
         self.dir.check_process()?;
-        // What lies beyond all time is no deadline.
-        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
         let mut state = self.lock();
         loop {
             if let Some(news) = state.news(end)? {
@@ -978,14 +981,14 @@ impl Source for Shared {
         // Kept before it is looked whether it is needed: what changes after that wakes it.
         let waker = waker.clone();
         let before = self.tails.wakers().keep(id, (), waker);
-        drop(before);
+        strangers::discard(before);
         let news = self.lock().news(end);
         news.transpose().map_or(Poll::Pending, Poll::Ready)
     }
 
     fn forget(&self, id: u64) {
         let forgotten = self.tails.wakers().forget(id);
-        drop(forgotten); // Without the lock: it may own anything.
+        strangers::discard(forgotten);
     }
 
     fn recent(&self) -> Option<&Recent> {

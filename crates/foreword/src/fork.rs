@@ -119,10 +119,7 @@ impl Branched {
     /// here: readers of other processes would lose it for a while.
     pub(crate) fn prove(&mut self, control: &Control) -> Result<()> {
         if self.assembler.mark(false, Urgency::Mark, control) {
-            for mut placed in self.assembler.take() {
-                let (segment, block) = (placed.segment.clone(), placed.block);
-                segment.write(block, &mut [io::IoSlice::new(placed.finish(self.durable))], true)?;
-            }
+            self.assembler.take().iter_mut().try_for_each(|placed| placed.write(self.durable, true))?;
             self.durable = self.assembler.end();
         }
         Ok(())
@@ -147,8 +144,7 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
             if !fresh.iter().any(|s| Arc::ptr_eq(s, &placed.segment)) {
                 fresh.push(placed.segment.clone());
             }
-            let (segment, block) = (placed.segment.clone(), placed.block);
-            segment.write(block, &mut [io::IoSlice::new(placed.finish(before))], false)?;
+            placed.write(before, false)?;
         }
         assembler.reclaim(&mut frames);
         frames.clear();
@@ -183,10 +179,7 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
         entries.push(Entry { epoch: rotation.to_epoch, first_lsn: rotation.first_lsn, end: None });
     }
     let durable = assembler.end();
-    for mut placed in link.drain(..) {
-        let (segment, block) = (placed.segment.clone(), placed.block);
-        segment.write(block, &mut [io::IoSlice::new(placed.finish(durable))], true)?;
-    }
+    link.iter_mut().try_for_each(|placed| placed.write(durable, true))?;
     Ok(Branched { assembler, spares, entries, durable, copied })
 }
 

@@ -139,21 +139,13 @@ fn create(options: &Options, dir: &Dir) -> Result<Opened> {
     let first = dir.prepare(log, 1, options.segment_blocks(), Stuff::Nothing, &at_once)?;
     let control = Control::default();
     let mut assembler = Assembler::link(first, options.segment_blocks(), Position::default(), Lsn::FIRST, &control);
-    write_durably(&mut assembler, Promise::default())?;
+    assembler.take().iter_mut().try_for_each(|placed| placed.write(Promise::default(), true))?;
     dir.write_identity(log, false)?;
     dir.keep_reserve(options.segment_blocks(), Vec::new());
     let entries = vec![Entry { epoch: 1, first_lsn: Lsn::FIRST, end: None }];
     let durable = assembler.end();
     let report = RecoveryReport::new(Verdict::Created, Lsn::FIRST, Lsn::ZERO);
     Ok(Opened { log, assembler, spares: VecDeque::new(), entries, control, durable, report })
-}
-
-fn write_durably(assembler: &mut Assembler, promise: Promise) -> Result<()> {
-    for mut placed in assembler.take() {
-        let (segment, block) = (placed.segment.clone(), placed.block);
-        segment.write(block, &mut [io::IoSlice::new(placed.finish(promise))], true)?;
-    }
-    Ok(())
 }
 
 /// What is given up, and what is done with the files, when a damaged log is opened all the same.
@@ -505,9 +497,7 @@ fn write_again(dir: &Dir, survey: &Survey, from: Position) -> Result<()> {
 fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
     let mut repair = Repair::default();
     loop {
-        let Some(survey) = recovery::survey(dir, dir.names()?, Depth::All, &repair.waivers, &mut |_, _| {})? else {
-            return Err(Error::NotFound { dir: dir.path.clone() });
-        };
+        let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::All, &repair.waivers, &mut |_, _| {})?)?;
         let Verdict::Corruption(damage) = &survey.verdict else {
             repair.move_what_is_off(&survey.chain);
             return Ok((survey, repair));
@@ -640,11 +630,10 @@ pub fn repair_plan_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, action: OnDama
     if action == OnDamage::Refuse {
         return Err(Error::Invalid { what: "action", why: "to refuse repairs nothing".into() });
     }
-    let first = recovery::survey(&dir, dir.names()?, Depth::All, &[], &mut |_, _| {})?;
+    let first = dir.there(recovery::survey(&dir, dir.names()?, Depth::All, &[], &mut |_, _| {})?)?;
     let damage = match first {
-        None => return Err(Error::NotFound { dir: dir.path }),
-        Some(Survey { verdict: Verdict::Corruption(damage), .. }) => Some(damage),
-        Some(survey) => {
+        Survey { verdict: Verdict::Corruption(damage), .. } => Some(damage),
+        survey => {
             let last_lsn = survey.last_lsn();
             return Ok(RepairPlan { damage: None, given_up: Vec::new(), last_lsn, put_aside: Vec::new() });
         }

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::format::{self, CONTINUED, Control, FrameHeader, Head, LINK_BLOCK, Log
 use crate::recent::{Place, Places, Recent};
 use crate::recovery::Entry;
 use crate::segment::{Dir, Found, Segment};
+use crate::sync::{deadline, lock};
 use crate::walk::Walker;
 use crate::{Error, Lsn, Result};
 
@@ -108,7 +109,7 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     /// Takes note of a reader that follows the tail, by the last LSN that it has read.
     fn attend(&self, _at: &Arc<AtomicU64>) {}
     /// Waits until it is worth reading again (`true`), the time is over, or the log is closed.
-    fn wait(&self, end: End, timeout: Option<Duration>) -> Result<bool>;
+    fn wait(&self, end: End, deadline: Option<Instant>) -> Result<bool>;
     /// As `wait`, without blocking: the waker is kept, under an id by which it is found again, until it is called or forgotten.
     /// `Ready(false)`: the log is closed.
     fn poll(self: Arc<Self>, end: End, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<bool>>;
@@ -231,7 +232,7 @@ impl Tails {
     }
 
     pub(crate) fn wakers(&self) -> MutexGuard<'_, Wakers> {
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.wakers)
     }
 
     /// Wakes all that wait. No lock is held that they might take.
@@ -240,7 +241,7 @@ impl Tails {
     }
 
     fn those_there<T>(&self, with: impl FnOnce(&mut Vec<Weak<AtomicU64>>) -> T) -> T {
-        let mut tails = self.there.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tails = lock(&self.there);
         tails.retain(|tail| tail.strong_count() > 0);
         with(&mut tails)
     }
@@ -417,11 +418,9 @@ impl Reader {
     /// As [`next`](Reader::next).
     pub fn wait_next(&mut self, timeout: Option<Duration>) -> Result<Option<RecordRef<'_>>> {
         self.attend();
-        // (A time beyond all clocks is no limit.)
-        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        let deadline = deadline(timeout);
         while !self.next_is_readable()? {
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if !self.source.wait(self.end(), left)? {
+            if !self.source.wait(self.end(), deadline)? {
                 return Ok(None);
             }
         }
@@ -973,7 +972,7 @@ impl Source for Snapshot {
         None
     }
 
-    fn wait(&self, _end: End, _timeout: Option<Duration>) -> Result<bool> {
+    fn wait(&self, _end: End, _deadline: Option<Instant>) -> Result<bool> {
         Ok(false)
     }
 

@@ -1,13 +1,14 @@
 //! What readers need not fetch again: the frames written last, for those that follow the tail, and where frames were found before.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::Lsn;
 use crate::assemble::Placed;
 use crate::format::{BLOCK, FRAME_MAX, FrameHeader, Position};
 use crate::reader::Chain;
 use crate::segment::Segment;
+use crate::sync::lock;
 
 /// So many bytes of the last frames are kept while a reader follows the tail.
 const RECENT_MAX: usize = 1 << 20;
@@ -15,10 +16,6 @@ const RECENT_MAX: usize = 1 << 20;
 const PLACES_MAX: usize = 4096;
 /// So many segments stay open for those who read one record here and one there.
 const OPEN_MAX: usize = 4;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The frames written last, as they lie on the disk. Direct writes leave the page cache empty: without this, a reader that follows the tail would
 /// fetch each group from the device that has just taken it.

@@ -102,6 +102,11 @@ impl Dir {
         }
     }
 
+    /// What was found of the log here, if there is one.
+    pub(crate) fn there<T>(&self, found: Option<T>) -> Result<T> {
+        found.ok_or_else(|| Error::NotFound { dir: self.path.clone() })
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }

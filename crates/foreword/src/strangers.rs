@@ -22,6 +22,11 @@ pub(crate) fn wake(wakers: impl IntoIterator<Item = Waker>) {
     }
 }
 
+/// Drops a waker that is not needed any more: it may own anything, a reader or another commit too.
+pub(crate) fn discard(waker: Option<Waker>) {
+    run(|| drop(waker));
+}
+
 /// Something that asks the disk: if that panics, it is an error.
 pub(crate) fn attempt<T>(doing: &'static str, path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut result = None;

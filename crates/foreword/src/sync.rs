@@ -18,9 +18,19 @@ pub(crate) use std::sync::{PoisonError, TryLockError};
 use shuttle::sync::Condvar;
 #[cfg(not(shuttle))]
 use std::sync::Condvar;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Takes a lock of the standard library, which no schedule explores; whoever panicked with it.
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// When a time from now is over; what lies beyond all clocks is no deadline.
+pub(crate) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
+    timeout.and_then(|time| Instant::now().checked_add(time))
+}
 
 /// A condition variable that costs nothing while nobody waits: to notify the standard library's is a system call, whoever waits. All that use one
 /// hold the same lock when they begin to wait, and when they change what is waited for.

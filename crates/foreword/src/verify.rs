@@ -74,8 +74,7 @@ pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn 
 }
 
 fn verify_at_rest(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
-    let survey = recovery::survey(dir, dir.names()?, Depth::All, &[], progress)?;
-    let survey = survey.ok_or_else(|| Error::NotFound { dir: dir.path.clone() })?;
+    let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::All, &[], progress)?)?;
     let (start_lsn, last_lsn, lost) = (survey.control.start, survey.last_lsn(), survey.control.lost());
     Ok(VerifyReport {
         id: survey.log,

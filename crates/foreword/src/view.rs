@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::recent::Places;
 use crate::recovery::Verdict;
 use crate::segment::Dir;
 use crate::strangers;
+use crate::sync::lock;
 use crate::watch::{Seen, Watch};
 use crate::{Error, Lsn, Result};
 
@@ -207,10 +208,6 @@ impl View {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Shared {
     fn seen<T>(&self, what: impl FnOnce(&Seen) -> T) -> T {
         what(&lock(&self.state).seen)
@@ -259,7 +256,7 @@ impl Shared {
         let before = waiting.wakers.keep(id, end, waker);
         let alone = !std::mem::replace(&mut waiting.served, true);
         drop(waiting);
-        drop(before);
+        strangers::discard(before);
         if alone {
             let mine = self.clone();
             let spawned = std::thread::Builder::new().name("foreword-wait".into()).spawn(move || mine.serve());
@@ -317,9 +314,7 @@ impl Source for Shared {
         })
     }
 
-    fn wait(&self, end: End, timeout: Option<Duration>) -> Result<bool> {
-        // (A time beyond all clocks is no limit.)
-        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+    fn wait(&self, end: End, deadline: Option<Instant>) -> Result<bool> {
         for looks in 0.. {
             if let Some(news) = self.news(end)? {
                 return Ok(news);
@@ -358,6 +353,6 @@ impl Source for Shared {
 
     fn forget(&self, id: u64) {
         let forgotten = lock(&self.waiting).wakers.forget(id);
-        drop(forgotten); // Without the lock: it may own anything.
+        strangers::discard(forgotten);
     }
 }

@@ -117,13 +117,8 @@ impl Watch {
     }
 }
 
-fn not_found<T>(dir: &Dir, found: Option<T>) -> Result<T> {
-    found.ok_or_else(|| Error::NotFound { dir: dir.path.clone() })
-}
-
 fn at_rest(dir: &Dir) -> Result<(Option<Tip>, Seen)> {
-    let survey = recovery::survey(dir, dir.names()?, Depth::Tail, &[], &mut |_, _| {})?;
-    let survey = not_found(dir, survey)?;
+    let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::Tail, &[], &mut |_, _| {})?)?;
     let (proven, recoverable) = (survey.proven_lsn(), survey.last_lsn());
     let Survey { log, verdict, chain, control, cuts, .. } = survey;
     let chain = Chain { cuts, ..Chain::new(log, chain, &control) };
@@ -132,7 +127,7 @@ fn at_rest(dir: &Dir) -> Result<(Option<Tip>, Seen)> {
 
 /// The chain by its LINKs, and what the frames of its last segment promise.
 fn beside_writer(dir: &Dir) -> Result<(Option<Tip>, Seen)> {
-    let Outline { log, chain, control, cuts } = not_found(dir, recovery::outline(dir)?)?;
+    let Outline { log, chain, control, cuts } = dir.there(recovery::outline(dir)?)?;
     let epoch = chain.last().map_or(0, |e| e.epoch);
     let mut seen = Seen::new(Chain { cuts, ..Chain::new(log, chain, &control) }, control, Lsn::ZERO);
     let Ok((segment, _)) = dir.open_segment(Some(log), epoch, Access::Read)? else { return Ok((None, seen)) };

@@ -45,6 +45,25 @@ fn kill(disk: &SimDisk, log: Log) -> SimDisk {
     killed
 }
 
+/// A log that goes on in a segment which a cut at the back had left, and which was dropped.
+fn recycling(disk: &SimDisk) -> Log {
+    let log = mib(disk).open("/log").unwrap();
+    commit_each(&log, 10, 60 << 10);
+    log.truncate_back(Lsn(8)).unwrap();
+    commit_each(&log, 6, 60 << 10);
+    log.truncate_front(log.last_lsn()).unwrap();
+    log
+}
+
+/// A log that was killed, on a full disk.
+fn full_and_killed() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).open("/log").unwrap();
+    commit_each(&log, 29, 30 << 10);
+    disk.set_free(0);
+    kill(&disk, log)
+}
+
 /// A segment that was left by a fork has holes; recycled, it has them still.
 #[test]
 fn recycled_segment_has_its_space() {
@@ -64,11 +83,7 @@ fn recycled_segment_has_its_space() {
 #[test]
 fn recycled_segment_has_its_space_after_a_cut() {
     let disk = SimDisk::new(1);
-    let log = mib(&disk).open("/log").unwrap();
-    commit_each(&log, 10, 60 << 10);
-    log.truncate_back(Lsn(8)).unwrap();
-    commit_each(&log, 6, 60 << 10);
-    log.truncate_front(log.last_lsn()).unwrap();
+    let log = recycling(&disk);
     disk.set_free(0);
     let (n, error) = fill_until_full(&log, 60 << 10);
     assert!(matches!(error, Error::NoSpace { .. }), "{n}: {error:?}");
@@ -77,11 +92,7 @@ fn recycled_segment_has_its_space_after_a_cut() {
 /// Opening on a full disk, however often: also when a small segment has become too full to be written again.
 #[test]
 fn opens_however_often() {
-    let disk = SimDisk::new(1);
-    let log = mib(&disk).open("/log").unwrap();
-    commit_each(&log, 29, 30 << 10);
-    disk.set_free(0);
-    let mut disk = kill(&disk, log);
+    let mut disk = full_and_killed();
     for round in 0..12 {
         let log = mib(&disk).open("/log").unwrap_or_else(|e| panic!("{round}: {e} {:?}", disk.files()));
         let _ = log.commit(&vec![7; 100 << 10]);
@@ -180,11 +191,7 @@ fn no_cut_is_told_of_what_was_not_cut() {
 #[test]
 fn a_closed_log_with_a_recycled_tip_opens_on_a_full_disk() {
     let disk = SimDisk::new(1);
-    let log = mib(&disk).open("/log").unwrap();
-    commit_each(&log, 10, 60 << 10);
-    log.truncate_back(Lsn(8)).unwrap();
-    commit_each(&log, 6, 60 << 10);
-    log.truncate_front(log.last_lsn()).unwrap();
+    let log = recycling(&disk);
     commit_each(&log, 10, 60 << 10);
     log.close().unwrap();
     disk.set_free(0);
@@ -215,11 +222,7 @@ fn a_panic_in_a_cut_leaves_nobody_waiting() {
 /// What becomes the reserve has its space.
 #[test]
 fn the_reserve_has_its_space() {
-    let disk = SimDisk::new(1);
-    let log = mib(&disk).open("/log").unwrap();
-    commit_each(&log, 29, 30 << 10);
-    disk.set_free(0);
-    let mut disk = kill(&disk, log);
+    let mut disk = full_and_killed();
     for _ in 0..4 {
         let log = mib(&disk).open("/log").unwrap();
         let _ = log.commit(&vec![7; 100 << 10]);

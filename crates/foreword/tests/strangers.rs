@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use common::hooked::*;
 use common::*;
-use foreword::{Commit, Error, Log, Lsn, Options, SyncPolicy};
+use foreword::{Commit, Error, Log, Lsn, Options, SyncPolicy, View};
 
 fn options() -> Options {
     Options::new().segment_bytes(1 << 20).sync(SyncPolicy::manual())
@@ -103,6 +103,28 @@ fn a_waker_that_panics_on_the_thread_of_a_committer_harms_neither_it_nor_others(
     assert!(poll(&mut commits[1], &Does::on_wake(move || wakes.store(true, SeqCst))).is_pending());
     assert_eq!(log.commit(b"three").unwrap(), Lsn(3));
     assert!(woken.load(SeqCst));
+    log.close().unwrap();
+}
+
+/// In the place of another, and with what waited for it: a commit, and a reader here and in another process.
+#[test]
+fn a_waker_that_panics_when_it_is_dropped_harms_nobody() {
+    let disk = Arc::new(MemDisk::default());
+    let log = options().background(false).disk(disk.clone()).open(MEM).unwrap();
+    let view = View::open_on(disk, MEM).unwrap();
+    let commit = log.commit_async(b"one").unwrap();
+    let (mut here, mut beside) = (log.reader_at(Lsn(2)), view.reader_at(Lsn(2)));
+    let waits: [Pin<Box<dyn Future<Output = ()>>>; 3] = [
+        Box::pin(async { drop(commit.await) }),
+        Box::pin(async { _ = here.next_async().await.map(drop) }),
+        Box::pin(async { _ = beside.next_async().await.map(drop) }),
+    ];
+    for mut wait in waits {
+        for _ in 0..2 {
+            let waker = Does::on_drop(|| panic!("a waker panics"));
+            assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+    }
     log.close().unwrap();
 }
 

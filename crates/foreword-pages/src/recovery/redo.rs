@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Barrier, Condvar, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::Builder;
 
 use foreword::{Lsn, Reader};
@@ -20,7 +20,7 @@ use crate::ids::{PageMap, PageSet, mix};
 use crate::page::{PageId, Redo};
 use crate::pool::{Load, Pool};
 use crate::record::{Head, Rest};
-use crate::{Error, Result};
+use crate::{Error, Result, lock};
 
 /// Stretches of a window for each thread: enough that none has to wait long for another's last.
 const STRETCHES: usize = 16;
@@ -184,10 +184,6 @@ struct Pass<'a> {
     passed: Mutex<PageSet>,
     transactions: Mutex<Transactions>,
     failed: Mutex<Option<Failure>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn bucket_of(page: PageId) -> usize {
