@@ -9,10 +9,11 @@ use crate::bug::{self, Bug};
 use crate::copying::{Copier, Copying};
 use crate::error::Doing;
 use crate::format::{
-    self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, FRAME_BLOCKS_MAX, FRAME_MAX, FrameHeader, HEADER, Kind, Link, Position,
-    Promise,
+    self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, Count, FRAME_BLOCKS_MAX, FRAME_MAX, FrameHeader, HEADER, Kind, Link,
+    Position, Promise,
 };
-use crate::segment::Segment;
+use crate::recovery::Entry;
+use crate::segment::{Segment, now_micros};
 use crate::{Lsn, Result};
 
 /// At the end of each segment, for MARKs and checkpoint records: so that they find room when the disk is full.
@@ -106,15 +107,18 @@ impl Placed {
     /// Writes it alone, with its promise.
     pub(crate) fn write(&mut self, promise: Promise, durable: bool) -> Result<()> {
         let (segment, block) = (self.segment.clone(), self.block);
-        segment.write(block, &mut [io::IoSlice::new(self.finish(promise))], durable)
+        segment.write(block, &mut [io::IoSlice::new(self.finish(promise, now_micros()))], durable)
     }
 
-    /// Puts the promise in and computes the checksums; what is then written.
-    pub(crate) fn finish(&mut self, promise: Promise) -> &[u8] {
+    /// Puts the promise in, and the time unless it has one, and computes the checksums; what is then written.
+    pub(crate) fn finish(&mut self, promise: Promise, now: u64) -> &[u8] {
         if self.again {
             return self.bytes();
         }
         self.header.promise = promise;
+        if self.header.time == 0 {
+            self.header.time = now;
+        }
         self.segment.binding.encode(self.block, &self.header, &mut self.buf);
         self.bytes()
     }
@@ -144,7 +148,10 @@ pub(crate) struct Assembler {
     segment_blocks: u32,
     /// Where the next frame goes.
     block: u32,
-    next_lsn: Lsn,
+    /// What comes next.
+    next: Count,
+    /// The time of the records that are placed, if they were written before.
+    time: u64,
     building: Option<Building>,
     placed: VecDeque<Placed>,
     placed_bytes: usize,
@@ -163,17 +170,30 @@ pub(crate) struct Rotation {
     /// Where it left the one before.
     pub(crate) from: Position,
     pub(crate) to_epoch: u64,
-    pub(crate) first_lsn: Lsn,
+    pub(crate) first: Count,
+    pub(crate) time: u64,
+}
+
+impl Rotation {
+    /// Takes it into a chain.
+    pub(crate) fn extend(&self, chain: &mut Vec<Entry>) {
+        if let Some(last) = chain.last_mut().filter(|e| e.epoch == self.from.epoch) {
+            last.end = Some(self.from.block);
+        }
+        let Count { lsn: first_lsn, bytes } = self.first;
+        chain.push(Entry { epoch: self.to_epoch, first_lsn, bytes, time: self.time, end: None });
+    }
 }
 
 impl Assembler {
     /// Goes on at a place in an active segment.
-    pub(crate) fn new(segment: Arc<Segment>, segment_blocks: u32, block: u32, next_lsn: Lsn) -> Assembler {
+    pub(crate) fn new(segment: Arc<Segment>, segment_blocks: u32, block: u32, next: Count) -> Assembler {
         Assembler {
             segment,
             segment_blocks,
             block,
-            next_lsn,
+            next,
+            time: 0,
             building: None,
             placed: VecDeque::new(),
             placed_bytes: 0,
@@ -185,21 +205,15 @@ impl Assembler {
     }
 
     /// Begins a prepared segment with its LINK.
-    pub(crate) fn link(
-        segment: Arc<Segment>,
-        segment_blocks: u32,
-        pred: Position,
-        next_lsn: Lsn,
-        control: &Control,
-    ) -> Assembler {
-        let mut new = Assembler::new(segment, segment_blocks, format::LINK_BLOCK, next_lsn);
-        new.place_small(Kind::Link, 0, &Link { pred, control: control.clone() }.encode());
+    pub(crate) fn link(segment: Arc<Segment>, segment_blocks: u32, next: Count, link: &Link) -> Assembler {
+        let mut new = Assembler::new(segment, segment_blocks, format::LINK_BLOCK, next);
+        new.place_small(Kind::Link, 0, &link.encode());
         new
     }
 
     /// The same, behind the CLOSED frame of a log that was closed. Nothing is written until something is appended.
-    pub(crate) fn behind_closed(segment: Arc<Segment>, segment_blocks: u32, closed: Placed, next_lsn: Lsn) -> Assembler {
-        let new = Assembler::new(segment, segment_blocks, closed.block + closed.header.blocks(), next_lsn);
+    pub(crate) fn behind_closed(segment: Arc<Segment>, segment_blocks: u32, closed: Placed) -> Assembler {
+        let new = Assembler::new(segment, segment_blocks, closed.block + closed.header.blocks(), closed.header.first);
         Assembler { closed: Some(closed), ..new }
     }
 
@@ -209,12 +223,20 @@ impl Assembler {
     }
 
     pub(crate) fn next_lsn(&self) -> Lsn {
-        self.next_lsn
+        self.next.lsn
+    }
+
+    /// From here on places records that were written before, at this time. A frame has one time.
+    pub(crate) fn written_at(&mut self, time: u64) {
+        if time != self.time {
+            self.close_frame(0);
+            self.time = time;
+        }
     }
 
     /// Where the log stands behind all that was placed; between units.
     pub(crate) fn end(&self) -> Promise {
-        Promise { position: self.segment.at(self.block), lsn: self.next_lsn.prev() }
+        Promise { position: self.segment.at(self.block), lsn: self.next.lsn.prev() }
     }
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {
@@ -259,7 +281,7 @@ impl Assembler {
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
     ) -> Result<Lsn, NeedSegments> {
-        let first = self.next_lsn;
+        let first = self.next.lsn;
         if let Some(copier) = self.place_unit(records, urgency, spares, control)? {
             copier.copy(records);
             for frame in &mut self.placed {
@@ -351,7 +373,7 @@ impl Assembler {
                 building.push(record);
             }
         }
-        self.next_lsn.0 += records.len() as u64;
+        self.next.add(records.len(), bytes - 4 * records.len());
         if !matches!(urgency, Urgency::Ordinary | Urgency::Copy) {
             // Nobody else is to join it where only the urgent may be.
             self.close_frame(0);
@@ -380,7 +402,7 @@ impl Assembler {
                 building.header.records += 1;
                 left -= building.reserve(left);
             }
-            self.next_lsn.0 += 1;
+            self.next.add(1, record.len());
             while left > 0 {
                 self.reserve_frame(1, &mut flags, spares, control);
                 if let Some(building) = &mut self.building {
@@ -399,7 +421,7 @@ impl Assembler {
     }
 
     /// Makes sure that a frame of a large unit is open with room for so many bytes.
-    fn reserve_frame(&mut self, bytes: usize, flags: &mut u8, spares: &mut VecDeque<Arc<Segment>>, control: &Control) {
+    fn reserve_frame(&mut self, bytes: usize, flags: &mut u32, spares: &mut VecDeque<Arc<Segment>>, control: &Control) {
         if self.building.as_ref().is_some_and(|b| b.header.payload_len as usize + bytes <= b.max) {
             return;
         }
@@ -450,7 +472,7 @@ impl Assembler {
         true
     }
 
-    fn place_control(&mut self, flags: u8, control: &Control) {
+    fn place_control(&mut self, flags: u32, control: &Control) {
         let mut payload = Vec::with_capacity(64);
         control.encode(&mut payload);
         self.place_small(Kind::Mark, flags, &payload);
@@ -461,14 +483,15 @@ impl Assembler {
         self.close_frame(0);
         self.write_closed_again();
         let pred = self.segment.at(self.block);
+        let time = if self.time > 0 { self.time } else { now_micros() };
         self.placed_bytes += BLOCK;
         if !bug::is(Bug::SkipSeal) {
-            self.placed.push_back(seal(&self.segment, self.block, self.next_lsn));
+            self.placed.push_back(seal(&self.segment, self.block, self.next));
         }
-        self.rotations.push(Rotation { from: pred, to_epoch: spare.epoch(), first_lsn: self.next_lsn });
+        self.rotations.push(Rotation { from: pred, to_epoch: spare.epoch(), first: self.next, time });
         self.segment = spare;
         self.block = format::LINK_BLOCK;
-        self.place_small(Kind::Link, 0, &Link { pred, control: control.clone() }.encode());
+        self.place_small(Kind::Link, 0, &Link { pred, cut: None, control: control.clone() }.encode());
     }
 
     /// Everything placed, in the order of the log; a frame still open is closed.
@@ -499,19 +522,21 @@ impl Assembler {
     }
 
     fn open_frame(&mut self, room: u32, buf: FrameBuf) {
-        let header = FrameHeader::new(Kind::Data, self.next_lsn);
+        let mut header = FrameHeader::new(Kind::Data, self.next);
+        header.time = self.time;
         self.building = Some(Building { buf, header, max: format::payload_max(room) });
     }
 
-    fn close_frame(&mut self, flags: u8) {
+    fn close_frame(&mut self, flags: u32) {
         if let Some(Building { buf, mut header, .. }) = self.building.take() {
             header.flags |= flags;
             self.place(header, buf);
         }
     }
 
-    fn place_small(&mut self, kind: Kind, flags: u8, payload: &[u8]) {
-        let mut header = FrameHeader::new(kind, self.next_lsn);
+    fn place_small(&mut self, kind: Kind, flags: u32, payload: &[u8]) {
+        let mut header = FrameHeader::new(kind, self.next);
+        header.time = self.time;
         header.flags = flags;
         header.payload_len = payload.len() as u32;
         let mut buf = FrameBuf::zeroed(header.frame_len());
@@ -545,8 +570,8 @@ pub(crate) fn copy_room(blocks: u32) -> u32 {
 }
 
 /// A segment's SEAL, placed.
-pub(crate) fn seal(segment: &Arc<Segment>, end: u32, next_lsn: Lsn) -> Placed {
-    let mut header = FrameHeader::new(Kind::Seal, next_lsn);
+pub(crate) fn seal(segment: &Arc<Segment>, end: u32, next: Count) -> Placed {
+    let mut header = FrameHeader::new(Kind::Seal, next);
     header.payload_len = 8;
     let mut buf = FrameBuf::zeroed(header.frame_len());
     buf[HEADER..HEADER + 4].copy_from_slice(&end.to_le_bytes());

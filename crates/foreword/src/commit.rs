@@ -16,7 +16,7 @@ use crate::pace::Pace;
 use crate::reader::{Chain, End, Source, Tails};
 use crate::recent::{Places, Recent};
 use crate::remove::Dropped;
-use crate::segment::{Dir, Segment};
+use crate::segment::{Dir, Segment, now_micros};
 use crate::stats::Counters;
 use crate::strangers;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -478,6 +478,8 @@ impl Shared {
         let sync = sync || state.dirty.len() > DIRTY_MAX;
         let mut frames = state.assembler.take();
         state.write_due = false;
+        // Flights leave one after the other, and so their times rise along the log.
+        let now = now_micros();
         let reach = state.assembler.end();
         let promise = if bug::is(Bug::PromiseEarly) { reach } else { state.durable };
         let id = state.next_flight;
@@ -518,7 +520,7 @@ impl Shared {
         }
         drop(state);
         for link in frames.iter().filter(|frame| frame.header.kind == Kind::Link) {
-            crate::trace::debug!(epoch = link.segment.epoch(), first_lsn = link.header.first_lsn.0, "rotated");
+            crate::trace::debug!(epoch = link.segment.epoch(), first_lsn = link.header.first_lsn().0, "rotated");
         }
         // A flight that fails, even by a panic, poisons the log (hazard 26): its followers get an error, and do not hang.
         let write_out = || {
@@ -528,7 +530,7 @@ impl Shared {
                 self.await_reopening(id)?;
             }
             self.dir.check_writer()?;
-            self.write_out(frames.make_contiguous(), promise, sync, &mut dirty, id)?;
+            self.write_out(frames.make_contiguous(), (promise, now), sync, &mut dirty, id)?;
             if sync { self.dir.check_writer() } else { Ok(()) }
         };
         let flown = strangers::attempt("flush", &self.dir.path, write_out);
@@ -566,14 +568,14 @@ impl Shared {
     pub(crate) fn write_out(
         &self,
         frames: &mut [Placed],
-        promise: Promise,
+        (promise, now): (Promise, u64),
         sync: bool,
         dirty: &mut Vec<Arc<Segment>>,
         id: u64,
     ) -> Result<()> {
         for frame in frames.iter_mut() {
             frame.await_bytes()?;
-            frame.finish(promise);
+            frame.finish(promise, now);
         }
         let sync = sync && !bug::is(Bug::AckBeforeFlush);
         // A sync of these bytes alone is enough if nothing else waits for one.

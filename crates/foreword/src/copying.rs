@@ -109,14 +109,14 @@ mod tests {
     use super::*;
     use crate::assemble::{Assembler, Urgency};
     use crate::disk::OsDisk;
-    use crate::format::{Control, LINK_BLOCK, LogId};
+    use crate::format::{Control, Count, LINK_BLOCK, LogId};
     use crate::segment::{Dir, Stuff, at_once};
     use crate::{Lsn, Result};
 
     fn assembler(dir: &tempfile::TempDir) -> Result<Assembler> {
         let dir = Dir::open(&OsDisk, dir.path())?;
         let segment = dir.prepare(LogId([7; 16]), 1, 1024, Stuff::Nothing, &at_once)?;
-        Ok(Assembler::new(segment, 1024, LINK_BLOCK + 1, Lsn::FIRST))
+        Ok(Assembler::new(segment, 1024, LINK_BLOCK + 1, Count::START))
     }
 
     /// Placing it takes no time that grows with its bytes, for other calls wait for the lock meanwhile.

@@ -67,14 +67,21 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
-    /// The log was written by a newer version of this library. Use that one.
+    /// The log has another format version than this library reads. A later one: use a newer library. An earlier one was never released.
     UnsupportedVersion {
-        /// The segment that says so.
+        /// The file that says so.
         path: PathBuf,
         /// Its format version.
         found: u32,
-        /// The newest that this library reads.
+        /// The one that this library reads.
         supported: u32,
+    },
+    /// The log uses features of the format that this library does not know. Use a newer library.
+    UnsupportedFeatures {
+        /// The segment that says so.
+        path: PathBuf,
+        /// The features that are not known: a bit each.
+        features: u32,
     },
     /// The evidence in the log says that data is damaged that was, or may have been, acknowledged.
     /// Restore a copy; or go on with less, by [`Options::on_damage`](crate::Options::on_damage) or `foreword repair`.
@@ -123,8 +130,7 @@ pub enum Error {
     /// Records were cut off at the back that the reader had read, or behind which it stood. Said once: it stands before `at` now, and reads on from
     /// there. What it read from `at` on counts for nothing any more; to go on elsewhere, [`seek`](crate::Reader::seek).
     Cut {
-        /// The first LSN that may stand for another record since: that of the first record that was cut, or, where another process cut it, of one
-        /// shortly before.
+        /// The first LSN that may stand for another record since: that of the first record that was cut.
         at: Lsn,
         /// The LSN up to which the reader had come.
         reached: Lsn,
@@ -253,8 +259,14 @@ impl fmt::Display for Error {
             Error::AlreadyExists { dir } => write!(f, "there is a log in {} already", dir.display()),
             Error::NotALog { dir, why } => write!(f, "{} is not this log: {why}", dir.display()),
             Error::UnsupportedVersion { path, found, supported } => {
-                write!(f, "{} has format version {found}; this program reads up to {supported}: use a newer one", path.display())
+                let other = if found > supported { "use a newer program" } else { "no released version of the program wrote it" };
+                write!(f, "{} has format version {found}; this program reads version {supported}: {other}", path.display())
             }
+            Error::UnsupportedFeatures { path, features } => write!(
+                f,
+                "{} uses features of the format that this program does not know ({features:#x}): use a newer one",
+                path.display()
+            ),
             Error::Corruption(damage) => write!(
                 f,
                 "{}: {damage}; restore a copy, or see `foreword verify` and `foreword repair`",

@@ -11,11 +11,11 @@ use crate::assemble::{self, Assembler, NeedSegments, Urgency, copy_room};
 use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::Doing;
-use crate::format::{self, BLOCK, CONTINUED, Control, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
+use crate::format::{self, BLOCK, CONTINUED, Control, Count, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
 use crate::reader::Reader;
 use crate::recovery::Entry;
 use crate::reserve;
-use crate::segment::{DAMAGED, Dir, Found, Segment, Stuff, at_once};
+use crate::segment::{DAMAGED, Dir, Found, Segment, Stuff, at_once, now_micros};
 use crate::{Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.
@@ -36,9 +36,17 @@ pub(crate) struct Place {
 
 /// Where a fork is to begin that was to begin at `place`: where the chain enters a segment before it, if what it has up to there is
 /// little enough to be written again. The segments behind are superseded by the fork. What lies before `place` is durable.
-pub(crate) fn absorb(dir: &Dir, log: LogId, chain: &[Entry], segment_blocks: u32, mut place: Place) -> Result<Place> {
+/// Beside it the earliest cut of which the LINKs tell that are superseded so: the fork's is to tell of it.
+pub(crate) fn absorb(
+    dir: &Dir,
+    log: LogId,
+    chain: &[Entry],
+    segment_blocks: u32,
+    mut place: Place,
+) -> Result<(Place, Option<Lsn>)> {
+    let mut cut = None;
     if bug::is(Bug::NeverAbsorb) {
-        return Ok(place);
+        return Ok((place, cut));
     }
     let mut left = absorbed_max(segment_blocks);
     let small = copy_room(reserve::blocks(segment_blocks));
@@ -52,9 +60,10 @@ pub(crate) fn absorb(dir: &Dir, log: LogId, chain: &[Entry], segment_blocks: u32
         }
         let Some(link) = link_of(&segment)? else { break };
         place = Place { at: link.pred, next_lsn: chain[index].first_lsn };
+        cut = cut.into_iter().chain(link.cut).min();
         left = left.saturating_sub(blocks);
     }
-    Ok(place)
+    Ok((place, cut))
 }
 
 fn link_of(segment: &Segment) -> Result<Option<Link>> {
@@ -93,6 +102,10 @@ pub(crate) struct Branch {
     pub(crate) log: LogId,
     /// Where the log so far ends.
     pub(crate) from: Place,
+    /// The bytes of all records before.
+    pub(crate) bytes: u64,
+    /// The first LSN that may stand for another record, in this branch, than in the generation of what it follows.
+    pub(crate) cut: Option<Lsn>,
     pub(crate) segment_blocks: u32,
     /// The fresh segment, and what else is prepared behind it.
     pub(crate) fresh: Arc<Segment>,
@@ -128,13 +141,14 @@ impl Branched {
 
 /// Makes the branch, and writes all that `copies` reads into it.
 pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Branched> {
-    let Branch { log, from: Place { at, next_lsn }, segment_blocks, fresh: first, mut spares, unsealed, control } = branch;
+    let Branch { log, from, bytes, cut, segment_blocks, fresh: first, mut spares, unsealed, control } = branch;
+    let Place { at, next_lsn } = from;
     let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, Stuff::Nothing, &at_once);
-    let mut assembler = Assembler::link(first.clone(), segment_blocks, at, next_lsn, &control);
+    let next = Count { lsn: next_lsn, bytes };
+    let mut assembler = Assembler::link(first.clone(), segment_blocks, next, &Link { pred: at, cut, control: control.clone() });
     // Into a small one as much goes as was in another that is as small.
     let urgency = if first.blocks < segment_blocks { Urgency::Copy } else { Urgency::Ordinary };
     let mut link = assembler.take();
-    let mut entries = vec![Entry { epoch: first.epoch(), first_lsn: next_lsn, end: None }];
     let mut fresh = vec![first];
 
     let before = Promise { position: at, lsn: next_lsn.prev() };
@@ -154,6 +168,9 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     let mut copied = 0;
     if let Some(mut copies) = copies {
         while let Some(record) = copies.next()? {
+            // Records keep the time when they were first written. (The LINK has that of the first, so that times rise along the log.)
+            assembler.written_at(record.micros);
+            link.iter_mut().filter(|link| link.header.time == 0).for_each(|link| link.header.time = record.micros);
             while let Err(NeedSegments(need)) = assembler.put(&[record.data], urgency, &mut spares, &control) {
                 while spares.len() < need {
                     spares.push_back(prepare(assembler.next_epoch(&spares))?);
@@ -166,29 +183,26 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
         }
     }
     write(&mut assembler)?;
+    assembler.written_at(0);
     for segment in fresh.iter().filter(|_| !bug::is(Bug::LinkBeforeCopies)) {
         segment.sync()?;
     }
     for epoch in unsealed {
-        seal_off(dir, log, epoch, Place { at, next_lsn })?;
-    }
-    for rotation in assembler.rotations() {
-        if let Some(last) = entries.last_mut() {
-            last.end = Some(rotation.from.block);
-        }
-        entries.push(Entry { epoch: rotation.to_epoch, first_lsn: rotation.first_lsn, end: None });
+        seal_off(dir, log, epoch, from, bytes)?;
     }
     let durable = assembler.end();
     link.iter_mut().try_for_each(|placed| placed.write(durable, true))?;
+    let mut entries: Vec<_> = link.iter().map(|link| Entry::new(link.segment.epoch(), &link.header)).collect();
+    assembler.rotations().iter().for_each(|rotation| rotation.extend(&mut entries));
     Ok(Branched { assembler, spares, entries, durable, copied })
 }
 
 /// Seals a segment behind which the log goes on elsewhere, from a place in it or before it. Durable when it returns.
-pub(crate) fn seal_off(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place) -> Result<()> {
+pub(crate) fn seal_off(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place, bytes: u64) -> Result<()> {
     let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(()) };
     // What follows the fork is superseded: nothing of it counts.
     let end = if epoch == at.epoch { at.block } else { 0 };
-    let mut seal = assemble::seal(&Arc::new(segment), end, next_lsn);
+    let mut seal = assemble::seal(&Arc::new(segment), end, Count { lsn: next_lsn, bytes });
     let (segment, block) = (seal.segment.clone(), seal.block);
     let mut there = vec![0; BLOCK];
     let bytes = match segment.frame(block, segment.blocks, &mut there)? {
@@ -198,7 +212,7 @@ pub(crate) fn seal_off(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }
             &there[..]
         }
         Found::Damaged(_) => return Ok(()),
-        _ => seal.finish(Promise { position: at, lsn: next_lsn.prev() }),
+        _ => seal.finish(Promise { position: at, lsn: next_lsn.prev() }, now_micros()),
     };
     segment.write(block, &mut [io::IoSlice::new(bytes)], true)
 }

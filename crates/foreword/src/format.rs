@@ -14,12 +14,17 @@ use crate::bug::{self, Bug};
 
 pub(crate) const BLOCK: usize = 4096;
 pub(crate) const SECTOR: usize = 512;
-pub(crate) const HEADER: usize = 64;
+/// The length of a frame's header.
+pub(crate) const HEADER: usize = 80;
 pub(crate) const FRAME_BLOCKS_MAX: u32 = 64;
 pub(crate) const FRAME_MAX: usize = FRAME_BLOCKS_MAX as usize * BLOCK;
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+/// A record's length has so many bits. The two above are for what a later feature says of a record, and zero until then.
+pub(crate) const LENGTH_BITS: u32 = 30;
 /// The LINK's place in every segment.
 pub(crate) const LINK_BLOCK: u32 = 1;
+/// Beyond what the records of any log have; so bytes can be counted up without a thought of overflow.
+const BYTES_MAX: u64 = u64::MAX >> 1;
 /// Beyond what any log reaches; so LSNs can be counted up without a thought of overflow.
 pub(crate) const LSN_MAX: Lsn = Lsn(u64::MAX >> 1);
 pub(crate) const HOLDS_MAX: usize = 32;
@@ -28,6 +33,7 @@ pub(crate) const WAIVERS_MAX: usize = 32;
 
 const MAGIC: [u8; 4] = *b"FWRD";
 const TAG_AT: usize = SECTOR - 8;
+const BLOCK_0_HEADER: usize = 64;
 
 /// The identity of a log: 128 random bits, made with the log and borne by every byte of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -126,27 +132,55 @@ pub(crate) enum Kind {
     Seal = 5,
 }
 
+impl Kind {
+    /// Block 0 has the same layout in every version, so that a reader can tell a newer log from a damaged one: without the time and the
+    /// count of bytes that the other frames have.
+    const fn header_len(self) -> usize {
+        if matches!(self, Kind::Header) { BLOCK_0_HEADER } else { HEADER }
+    }
+}
+
 /// The unit at the end of this frame goes on in the next.
-pub(crate) const CONTINUES: u8 = 1;
+pub(crate) const CONTINUES: u32 = 1;
 /// This frame begins inside a unit.
-pub(crate) const CONTINUED: u8 = 2;
+pub(crate) const CONTINUED: u32 = 2;
 /// The log was closed here.
-pub(crate) const CLOSED: u8 = 4;
+pub(crate) const CLOSED: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) kind: Kind,
-    pub(crate) flags: u8,
+    /// 24 bits.
+    pub(crate) flags: u32,
     pub(crate) payload_len: u32,
     pub(crate) records: u32,
     pub(crate) head_len: u32,
     pub(crate) promise: Promise,
-    pub(crate) first_lsn: Lsn,
+    pub(crate) first: Count,
+    /// When its records were first written, or it was made: microseconds since 1970. Zero: not yet.
+    pub(crate) time: u64,
     body_crc: u32,
 }
 
+/// A place between records, counted from the log's beginning: the LSN that comes next, and the bytes of all records before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) lsn: Lsn,
+    pub(crate) bytes: u64,
+}
+
+impl Count {
+    pub(crate) const START: Count = Count { lsn: Lsn::FIRST, bytes: 0 };
+
+    /// Behind some more records.
+    pub(crate) fn add(&mut self, records: usize, bytes: usize) {
+        self.lsn.0 += records as u64;
+        self.bytes += bytes as u64;
+    }
+}
+
 impl FrameHeader {
-    pub(crate) fn new(kind: Kind, first_lsn: Lsn) -> FrameHeader {
+    pub(crate) fn new(kind: Kind, first: Count) -> FrameHeader {
         FrameHeader {
             kind,
             flags: 0,
@@ -154,37 +188,53 @@ impl FrameHeader {
             records: 0,
             head_len: 0,
             promise: Promise::default(),
-            first_lsn,
+            first,
+            time: 0,
             body_crc: 0,
         }
     }
 
-    pub(crate) fn has(&self, flag: u8) -> bool {
+    /// The LSN of the first record that begins in it, or that the next will have.
+    pub(crate) fn first_lsn(&self) -> Lsn {
+        self.first.lsn
+    }
+
+    pub(crate) fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
+    /// Header and payload, in bytes.
+    fn content_len(&self) -> usize {
+        self.kind.header_len() + self.payload_len as usize
+    }
+
     pub(crate) fn frame_len(&self) -> usize {
-        frame_len(self.payload_len as usize)
+        frame_len(self.content_len())
     }
 
     pub(crate) fn blocks(&self) -> u32 {
         (self.frame_len() / BLOCK) as u32
     }
 
-    /// Whether it says nothing of records if it is of a kind that has none.
+    /// Whether it has only flags of its kind, and says nothing of records if it is of one that has none.
     pub(crate) fn adds_up(&self) -> bool {
-        self.kind == Kind::Data || (self.records == 0 && self.head_len == 0 && !self.has(CONTINUES | CONTINUED))
+        let flags = match self.kind {
+            Kind::Data => CONTINUES | CONTINUED,
+            Kind::Mark => CLOSED,
+            Kind::Header | Kind::Link | Kind::Seal => 0,
+        };
+        self.flags & !flags == 0 && (self.kind == Kind::Data || (self.records == 0 && self.head_len == 0))
     }
 
     /// The LSN that follows the frame's records.
     pub(crate) fn next_lsn(&self) -> Lsn {
-        Lsn(self.first_lsn.0.saturating_add(u64::from(self.records)))
+        Lsn(self.first.lsn.0.saturating_add(u64::from(self.records)))
     }
 }
 
-/// Where the table of replaced bytes begins: behind the payload, aligned.
-const fn table_at(payload_len: usize) -> usize {
-    (HEADER + payload_len).next_multiple_of(8)
+/// Where the table of replaced bytes begins: behind header and payload, aligned.
+const fn table_at(content_len: usize) -> usize {
+    content_len.next_multiple_of(8)
 }
 
 /// The place of each table entry, skipping the tags.
@@ -192,9 +242,9 @@ fn table_slots(table: usize) -> impl Iterator<Item = usize> {
     (table..).step_by(8).filter(|at| at % SECTOR != TAG_AT).take(table / SECTOR)
 }
 
-/// The length on disk of a frame with a payload of this length.
-pub(crate) const fn frame_len(payload_len: usize) -> usize {
-    let table = table_at(payload_len);
+/// The length on disk of a frame whose header and payload have this length.
+const fn frame_len(content_len: usize) -> usize {
+    let table = table_at(content_len);
     let mut entries = table / SECTOR;
     let mut at = table;
     // As table_slots, in steps of a sector: 63 entries fit between two tags.
@@ -216,11 +266,11 @@ pub(crate) fn payload_max(blocks: u32) -> usize {
         let mut max = [0; FRAME_BLOCKS_MAX as usize + 1];
         let mut blocks = 1;
         while blocks < max.len() {
-            let mut payload = blocks * BLOCK - HEADER;
-            while frame_len(payload) > blocks * BLOCK {
-                payload -= 8;
+            let mut content = blocks * BLOCK;
+            while frame_len(content) > blocks * BLOCK {
+                content -= 8;
             }
-            max[blocks] = payload as u32;
+            max[blocks] = (content - HEADER) as u32;
             blocks += 1;
         }
         max
@@ -289,38 +339,40 @@ impl Binding {
 
     fn header_crc(&self, block: u32, header: &[u8]) -> u32 {
         let crc = crc32c::crc32c_append(self.seed, &u64::from(block).to_le_bytes());
-        crc32c::crc32c_append(crc, &header[8..HEADER])
+        crc32c::crc32c_append(crc, &header[8..])
     }
 
-    /// Finishes a frame in place: `frame[64..64 + payload_len]` holds the payload; table, tags, padding, header and
+    /// Finishes a frame in place: behind the header's place lies the payload; table, tags, padding, header and
     /// checksums are added. Returns the frame's length on disk. Bytes beyond it are not touched.
     pub(crate) fn encode(&self, block: u32, header: &FrameHeader, frame: &mut [u8]) -> usize {
         let len = header.frame_len();
         let frame = &mut frame[..len];
-        let payload_end = HEADER + header.payload_len as usize;
-        frame[payload_end..].fill(0);
-        for (i, slot) in table_slots(table_at(header.payload_len as usize)).enumerate() {
+        frame[header.content_len()..].fill(0);
+        for (i, slot) in table_slots(table_at(header.content_len())).enumerate() {
             frame.copy_within(i * SECTOR + TAG_AT..(i + 1) * SECTOR, slot);
         }
         let base = u64::from(block) * (BLOCK / SECTOR) as u64;
         for (i, sector) in frame.chunks_exact_mut(SECTOR).enumerate() {
             sector[TAG_AT..].copy_from_slice(&self.tag(base + i as u64, i == 0));
         }
-        let body_crc = crc32c::crc32c(&frame[HEADER..]);
-        let put = &mut frame[..HEADER];
+        let (put, body) = frame.split_at_mut(header.kind.header_len());
+        let body_crc = crc32c::crc32c(body);
         put[0..4].copy_from_slice(&MAGIC);
         put[8..12].copy_from_slice(&body_crc.to_le_bytes());
         put[12] = header.kind as u8;
-        put[13] = header.flags;
-        put[14..16].fill(0);
+        put[13..16].copy_from_slice(&header.flags.to_le_bytes()[..3]);
         put[16..20].copy_from_slice(&header.payload_len.to_le_bytes());
         put[20..24].copy_from_slice(&header.records.to_le_bytes());
         put[24..28].copy_from_slice(&header.head_len.to_le_bytes());
         put[28..32].copy_from_slice(&header.promise.position.block.to_le_bytes());
         put[32..40].copy_from_slice(&header.promise.position.epoch.to_le_bytes());
         put[40..48].copy_from_slice(&header.promise.lsn.0.to_le_bytes());
-        put[48..56].copy_from_slice(&header.first_lsn.0.to_le_bytes());
+        put[48..56].copy_from_slice(&header.first.lsn.0.to_le_bytes());
         put[56..64].copy_from_slice(&self.epoch.to_le_bytes());
+        if header.kind != Kind::Header {
+            put[64..72].copy_from_slice(&header.time.to_le_bytes());
+            put[72..80].copy_from_slice(&header.first.bytes.to_le_bytes());
+        }
         let header_crc = self.header_crc(block, put);
         put[4..8].copy_from_slice(&header_crc.to_le_bytes());
         len
@@ -340,11 +392,6 @@ impl Binding {
     }
 
     fn parse(&self, block: u32, bytes: &[u8]) -> Option<FrameHeader> {
-        let right = u32_at(bytes, 4) == self.header_crc(block, bytes) || bug::is(Bug::TrustHeader);
-        let ours = u64_at(bytes, 56) == self.epoch || bug::is(Bug::IgnoreEpoch);
-        if bytes[0..4] != MAGIC || !right || !ours {
-            return None;
-        }
         let kind = match bytes[12] {
             1 => Kind::Header,
             2 => Kind::Link,
@@ -353,24 +400,32 @@ impl Binding {
             5 => Kind::Seal,
             _ => return None,
         };
+        let right = u32_at(bytes, 4) == self.header_crc(block, &bytes[..kind.header_len()]) || bug::is(Bug::TrustHeader);
+        let ours = u64_at(bytes, 56) == self.epoch || bug::is(Bug::IgnoreEpoch);
+        if bytes[0..4] != MAGIC || !right || !ours {
+            return None;
+        }
+        let (time, count) = if kind == Kind::Header { (0, 0) } else { (u64_at(bytes, 64), u64_at(bytes, 72)) };
         let header = FrameHeader {
             kind,
-            flags: bytes[13],
+            flags: u32_at(bytes, 12) >> 8,
             payload_len: u32_at(bytes, 16),
             records: u32_at(bytes, 20),
             head_len: u32_at(bytes, 24),
             promise: Promise { position: Position::new(u64_at(bytes, 32), u32_at(bytes, 28)), lsn: Lsn(u64_at(bytes, 40)) },
-            first_lsn: Lsn(u64_at(bytes, 48)),
+            first: Count { lsn: Lsn(u64_at(bytes, 48)), bytes: count },
+            time,
             body_crc: u32_at(bytes, 8),
         };
         // The checksum held, so these were written so: bounds against a writer that errs, not against rot.
         let within = header.next_lsn().max(header.promise.lsn) <= LSN_MAX;
-        (within && header.payload_len as usize <= payload_max(FRAME_BLOCKS_MAX)).then_some(header)
+        (within && header.payload_len as usize <= payload_max(FRAME_BLOCKS_MAX) && header.first.bytes <= BYTES_MAX)
+            .then_some(header)
     }
 
     /// Checks a whole frame whose header was read, and puts the replaced bytes back, so that the payload is contiguous.
     pub(crate) fn open_body(&self, block: u32, header: &FrameHeader, frame: &mut [u8]) -> Result<(), Body> {
-        if crc32c::crc32c(&frame[HEADER..]) != header.body_crc && !bug::is(Bug::TrustBody) {
+        if crc32c::crc32c(&frame[header.kind.header_len()..]) != header.body_crc && !bug::is(Bug::TrustBody) {
             let base = u64::from(block) * (BLOCK / SECTOR) as u64;
             let torn = frame
                 .chunks_exact(SECTOR)
@@ -378,7 +433,7 @@ impl Binding {
                 .any(|(i, sector)| self.classify(base + i as u64, sector) == Sector::Unwritten);
             return Err(if torn { Body::Torn } else { Body::Damaged });
         }
-        for (i, slot) in table_slots(table_at(header.payload_len as usize)).enumerate() {
+        for (i, slot) in table_slots(table_at(header.content_len())).enumerate() {
             frame.copy_within(slot..slot + 8, i * SECTOR + TAG_AT);
         }
         Ok(())
@@ -404,7 +459,12 @@ pub(crate) enum Body {
 
 /// The payload of an opened frame.
 pub(crate) fn payload<'a>(header: &FrameHeader, frame: &'a [u8]) -> &'a [u8] {
-    &frame[HEADER..HEADER + header.payload_len as usize]
+    &frame[header.kind.header_len()..header.content_len()]
+}
+
+/// The length of the record whose length field this is; `None` if it says more than a length, as no feature of this version does.
+pub(crate) fn record_len(field: u32) -> Option<usize> {
+    (field >> LENGTH_BITS == 0).then_some(field as usize)
 }
 
 /// The contents of block 0.
@@ -416,19 +476,25 @@ pub(crate) struct SegmentHeader {
     pub(crate) epoch: u64,
     pub(crate) created_ms: u64,
     pub(crate) recycled_from: u64,
+    /// What a reader must know to read the segment, beyond this version: a bit each. There is none yet.
+    pub(crate) features: u32,
 }
+
+/// Of block 0: behind the fields, 4 bytes of features that a reader may not know, and the place for a key's id and a salt.
+const SEGMENT_HEADER_LEN: usize = 96;
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut frame = vec![0; BLOCK];
-        let mut header = FrameHeader::new(Kind::Header, Lsn::ZERO);
-        header.payload_len = 40;
-        let put = &mut frame[HEADER..HEADER + 40];
+        let mut header = FrameHeader::new(Kind::Header, Count { lsn: Lsn::ZERO, bytes: 0 });
+        header.payload_len = SEGMENT_HEADER_LEN as u32;
+        let put = &mut frame[BLOCK_0_HEADER..];
         put[0..4].copy_from_slice(&self.version.to_le_bytes());
         put[4..8].copy_from_slice(&self.segment_blocks.to_le_bytes());
         put[8..24].copy_from_slice(&self.log.0);
         put[24..32].copy_from_slice(&self.created_ms.to_le_bytes());
         put[32..40].copy_from_slice(&self.recycled_from.to_le_bytes());
+        put[40..44].copy_from_slice(&self.features.to_le_bytes());
         Binding::new(self.log, self.epoch).encode(0, &header, &mut frame);
         frame
     }
@@ -436,7 +502,7 @@ impl SegmentHeader {
     /// Reads block 0 by the identity that it states itself; `None` if its checksums do not hold.
     pub(crate) fn decode(block: &mut [u8]) -> Option<SegmentHeader> {
         let mut log = [0; 16];
-        log.copy_from_slice(&block[HEADER + 8..HEADER + 24]);
+        log.copy_from_slice(&block[BLOCK_0_HEADER + 8..BLOCK_0_HEADER + 24]);
         let binding = Binding::new(LogId(log), u64_at(block, 56));
         let Head::Frame(header) = binding.head(0, &block[..SECTOR]) else { return None };
         if header.kind != Kind::Header || header.frame_len() != BLOCK || header.payload_len < 40 {
@@ -451,6 +517,8 @@ impl SegmentHeader {
             epoch: binding.epoch,
             created_ms: u64_at(at, 24),
             recycled_from: u64_at(at, 32),
+            // (The first version had none.)
+            features: at.get(40..44).map_or(0, |at| u32_at(at, 0)),
         })
     }
 }
@@ -560,6 +628,8 @@ impl Control {
 pub(crate) struct Link {
     /// Where the predecessor ended; epoch 0 if there is none.
     pub(crate) pred: Position,
+    /// If the generation is another than before: the first LSN that may stand for another record since then.
+    pub(crate) cut: Option<Lsn>,
     pub(crate) control: Control,
 }
 
@@ -569,13 +639,15 @@ impl Link {
         out.extend(self.pred.epoch.to_le_bytes());
         out.extend(self.pred.block.to_le_bytes());
         out.extend([0; 4]);
+        out.extend(self.cut.map_or(0, |lsn| lsn.0).to_le_bytes());
         self.control.encode(&mut out);
         out
     }
 
     pub(crate) fn decode(at: &[u8]) -> Option<Link> {
-        let (fixed, control) = at.split_at_checked(16)?;
-        Some(Link { pred: Position::new(u64_at(fixed, 0), u32_at(fixed, 8)), control: Control::decode(control)? })
+        let (fixed, control) = at.split_at_checked(24)?;
+        let pred = Position::new(u64_at(fixed, 0), u32_at(fixed, 8));
+        Some(Link { pred, cut: Some(Lsn(u64_at(fixed, 16))).filter(|&lsn| lsn > Lsn::ZERO), control: Control::decode(control)? })
     }
 
     /// Whether a segment of this epoch can follow what the LINK says: nothing, or an older segment, from behind its HEADER.
@@ -602,10 +674,14 @@ mod tests {
 
     const LOG: LogId = LogId([7; 16]);
 
+    fn count(lsn: u64) -> Count {
+        Count { lsn: Lsn(lsn), bytes: lsn * 100 }
+    }
+
     fn frame(payload_len: usize) -> (Binding, FrameHeader, Vec<u8>, Vec<u8>) {
         let binding = Binding::new(LOG, 5);
         let data: Vec<u8> = (0..payload_len).map(|i| (i * 31 % 251) as u8).collect();
-        let mut header = FrameHeader::new(Kind::Data, Lsn(9));
+        let mut header = FrameHeader::new(Kind::Data, count(9));
         header.payload_len = payload_len as u32;
         let mut bytes = vec![0xee; FRAME_MAX];
         bytes[HEADER..HEADER + payload_len].copy_from_slice(&data);
@@ -634,8 +710,8 @@ mod tests {
         }
         for blocks in 1..=FRAME_BLOCKS_MAX {
             let max = payload_max(blocks);
-            assert!(frame_len(max) <= blocks as usize * BLOCK);
-            assert!(frame_len(max + 1) > blocks as usize * BLOCK);
+            assert!(frame_len(HEADER + max) <= blocks as usize * BLOCK);
+            assert!(frame_len(HEADER + max + 1) > blocks as usize * BLOCK);
         }
     }
 
@@ -657,7 +733,7 @@ mod tests {
         assert!(matches!(Binding::new(LogId([8; 16]), 5).head(3, &bytes), Head::Damaged(_)), "another log");
         // An image of a whole frame inside a payload is never a frame: its tags are not where ours are.
         let mut outer = vec![0; FRAME_MAX];
-        let mut header = FrameHeader::new(Kind::Data, Lsn(1));
+        let mut header = FrameHeader::new(Kind::Data, count(1));
         header.payload_len = 20_000;
         let (image_at, image) = (BLOCK, Binding::new(LOG, 5).frame_image(3));
         outer[image_at..image_at + image.len()].copy_from_slice(&image);
@@ -668,7 +744,7 @@ mod tests {
     impl Binding {
         fn frame_image(&self, block: u32) -> Vec<u8> {
             let mut image = vec![0; BLOCK];
-            self.encode(block, &FrameHeader::new(Kind::Data, Lsn(1)), &mut image);
+            self.encode(block, &FrameHeader::new(Kind::Data, count(1)), &mut image);
             image
         }
     }
@@ -715,6 +791,7 @@ mod tests {
     fn control_and_link_come_back_and_nothing_else_panics() {
         let link = Link {
             pred: Position::new(4, 77),
+            cut: Some(Lsn(11)),
             control: Control {
                 start: Lsn(12),
                 generation: 7,

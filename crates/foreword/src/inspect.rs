@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::iter::FusedIterator;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
@@ -29,6 +30,7 @@ use crate::format::{
 };
 use crate::lock::{UNKNOWN_HOLDER, holder_text};
 use crate::publish::{self, Published};
+use crate::reader::time_of;
 use crate::recovery::{self, Entry};
 use crate::segment::{Dir, Found, Segment, segment_name};
 use crate::{Error, Lsn, Result};
@@ -185,7 +187,7 @@ fn extent(segment: &Segment) -> Result<(Lsn, u32, Lsn)> {
     while block < segment.data_end() {
         let Head::Frame(header) = segment.head(block)? else { break };
         if block == LINK_BLOCK {
-            first = header.first_lsn;
+            first = header.first_lsn();
         }
         block += header.blocks();
         next = header.next_lsn();
@@ -201,6 +203,8 @@ pub struct Frame {
     pub offset: u64,
     /// Its length.
     pub bytes: u64,
+    /// When its records were first written, or it was made; `None` where there is no whole frame.
+    pub time: Option<SystemTime>,
     /// What was durable when it was made, if it promises anything.
     pub promise: Option<PromiseInfo>,
     /// What it holds.
@@ -331,10 +335,10 @@ pub fn frames_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, epoch: u64) -> Resu
     file.read_full_at(&mut block, 0).doing("read the segment's header", &path)?;
     let header = SegmentHeader::decode(&mut block);
     let (blocks, binding) = match (header, names.identity) {
-        (Some(header), _) if header.version > format::VERSION => {
-            return Err(Error::UnsupportedVersion { path, found: header.version, supported: format::VERSION });
+        (Some(header), _) => {
+            header.check_supported(&path)?;
+            (header.segment_blocks, Binding::new(header.log, header.epoch))
         }
-        (Some(header), _) => (header.segment_blocks, Binding::new(header.log, header.epoch)),
         (None, true) => match dir.read_identity()? {
             Ok(log) => (file_blocks.min(u64::from(u32::MAX)) as u32, Binding::new(log, epoch)),
             Err(_) => return Err(nameless(path)),
@@ -368,10 +372,16 @@ pub struct Frames {
 impl Frames {
     fn step(&mut self) -> Result<Frame> {
         let at = self.block;
-        let (blocks, promise, content) = if at == 0 { (1, None, self.header_content()) } else { self.content_at(at)? };
+        let (blocks, made, content) = if at == 0 { (1, None, self.header_content()) } else { self.content_at(at)? };
+        let promise = made.map(|header| header.promise).filter(|p| p.position.epoch > 0).map(|p| PromiseInfo {
+            epoch: p.position.epoch,
+            offset: p.position.byte(),
+            lsn: p.lsn,
+        });
+        let time = made.map(|header| time_of(header.time));
         self.block = at + blocks;
         let bytes = Position::new(0, blocks).byte();
-        Ok(Frame { offset: Position::new(0, at).byte(), bytes, promise, content })
+        Ok(Frame { offset: Position::new(0, at).byte(), bytes, time, promise, content })
     }
 
     fn header_content(&self) -> Content {
@@ -388,21 +398,14 @@ impl Frames {
         }
     }
 
-    fn content_at(&mut self, at: u32) -> Result<(u32, Option<PromiseInfo>, Content)> {
+    fn content_at(&mut self, at: u32) -> Result<(u32, Option<FrameHeader>, Content)> {
         if at >= self.there {
             return Ok((1, None, Content::Damaged("the file ends".to_owned())));
         }
         // Only the SEAL has its place in the last block.
         let end = if at < self.segment.data_end() { self.segment.data_end() } else { self.segment.blocks };
         Ok(match self.segment.frame(at, end, &mut self.buf)? {
-            Found::Frame(header) => {
-                let promise = Some(header.promise).filter(|p| p.position.epoch > 0).map(|p| PromiseInfo {
-                    epoch: p.position.epoch,
-                    offset: p.position.byte(),
-                    lsn: p.lsn,
-                });
-                (header.blocks(), promise, content(&header, format::payload(&header, &self.buf)))
-            }
+            Found::Frame(header) => (header.blocks(), Some(header), content(&header, format::payload(&header, &self.buf))),
             Found::Unwritten => (self.run(at, end, |head| head == Head::Unwritten)?, None, Content::Unwritten),
             Found::Torn => (self.broken_blocks(at, end)?, None, Content::Torn),
             Found::Damaged(why) => (self.broken_blocks(at, end)?, None, Content::Damaged(why.to_owned())),
@@ -448,12 +451,12 @@ fn content(header: &FrameHeader, payload: &[u8]) -> Content {
         Kind::Header => Content::Damaged("a HEADER that is not at the beginning".to_owned()),
         Kind::Link => Link::decode(payload).map_or_else(broken, |link| Content::Link {
             follows: (link.pred.epoch > 0).then(|| (link.pred.epoch, link.pred.byte())),
-            first_lsn: header.first_lsn,
+            first_lsn: header.first_lsn(),
             state: link.control.into(),
         }),
         Kind::Mark => Control::decode(payload).map_or_else(broken, |control| Content::Mark {
             closed: header.has(CLOSED),
-            next_lsn: header.first_lsn,
+            next_lsn: header.first_lsn(),
             state: control.into(),
         }),
         Kind::Seal if payload.len() >= 4 => Content::Seal { end: Position::new(0, format::u32_at(payload, 0)).byte() },
@@ -471,10 +474,10 @@ fn records(header: &FrameHeader, payload: &[u8]) -> Option<Vec<RecordInfo>> {
     let mut records = Vec::new();
     while !rest.is_empty() {
         let (len, tail) = rest.split_at_checked(4)?;
-        let bytes = format::u32_at(len, 0);
-        records.push(RecordInfo { lsn: Lsn(header.first_lsn.0.saturating_add(records.len() as u64)), bytes });
+        let bytes = format::record_len(format::u32_at(len, 0))?;
+        records.push(RecordInfo { lsn: Lsn(header.first.lsn.0.saturating_add(records.len() as u64)), bytes: bytes as u32 });
         // The last may go on in the next frame.
-        rest = tail.get(bytes as usize..).unwrap_or_default();
+        rest = tail.get(bytes..).unwrap_or_default();
     }
     Some(records)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::assemble::{CHECKPOINT_BLOCKS, Urgency};
 use crate::background::Background;
@@ -444,6 +444,23 @@ impl Log {
     /// As [`Reader::get`].
     pub fn get(&self, lsn: Lsn) -> Result<Vec<u8>> {
         Ok(self.reader_at(lsn).get(lsn)?.data.to_vec())
+    }
+
+    /// The LSN of the first durable record that was written at a time or after it, or of the next to come; see
+    /// [`Reader::seek_to_time`]. For "as of ten minutes ago", and for retention by age.
+    ///
+    /// # Errors
+    /// As [`Reader::seek_to_time`].
+    pub fn lsn_at(&self, time: SystemTime) -> Result<Lsn> {
+        self.reader().seek_to_time(time)
+    }
+
+    /// How many bytes the durable records have from one LSN up to another; see [`Reader::bytes_between`].
+    ///
+    /// # Errors
+    /// As [`Reader::bytes_between`].
+    pub fn bytes_between(&self, from: Lsn, to: Lsn) -> Result<u64> {
+        self.reader().bytes_between(from, to)
     }
 
     /// Drops the records before an LSN, as far as no [hold](Log::hold) needs them: the LSN at which the log starts now. Durable when it

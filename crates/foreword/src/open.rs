@@ -12,8 +12,8 @@ use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::fork::{self, Branch, Place};
 use crate::format::{
-    BLOCK, Control, FRAME_MAX, FrameHeader, HEADER, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, WAIVERS_MAX,
-    Waiver,
+    BLOCK, Control, Count, FRAME_MAX, HEADER, Head, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR,
+    WAIVERS_MAX, Waiver,
 };
 use crate::options::{Existence, OnDamage};
 use crate::reader::{Chain, Snapshot};
@@ -138,11 +138,13 @@ fn create(options: &Options, dir: &Dir) -> Result<Opened> {
     let log = random.doing("get random bytes for the log's identity", &dir.path)?;
     let first = dir.prepare(log, 1, options.segment_blocks(), Stuff::Nothing, &at_once)?;
     let control = Control::default();
-    let mut assembler = Assembler::link(first, options.segment_blocks(), Position::default(), Lsn::FIRST, &control);
-    assembler.take().iter_mut().try_for_each(|placed| placed.write(Promise::default(), true))?;
+    let link = Link { pred: Position::default(), cut: None, control: control.clone() };
+    let mut assembler = Assembler::link(first, options.segment_blocks(), Count::START, &link);
+    let mut link = assembler.take();
+    link.iter_mut().try_for_each(|placed| placed.write(Promise::default(), true))?;
     dir.write_identity(log, false)?;
     dir.keep_reserve(options.segment_blocks(), Vec::new());
-    let entries = vec![Entry { epoch: 1, first_lsn: Lsn::FIRST, end: None }];
+    let entries = link.iter().map(|link| Entry::new(1, &link.header)).collect();
     let durable = assembler.end();
     let report = RecoveryReport::new(Verdict::Created, Lsn::FIRST, Lsn::ZERO);
     Ok(Opened { log, assembler, spares: VecDeque::new(), entries, control, durable, report })
@@ -287,10 +289,11 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
     // hole in its place.
     let mut buf = FrameBuf::zeroed(BLOCK);
     segment.read(block - 1, &mut buf)?;
-    let mut header = FrameHeader::new(Kind::Mark, survey.next_lsn);
-    header.promise = survey.promise;
+    let Head::Frame(header) = segment.binding.head(block - 1, &buf[..SECTOR]) else {
+        return Err(io::Error::other("what was read a moment ago is not there")).doing("read the segment", &segment.path);
+    };
     let closed = Placed { segment: segment.clone(), block: block - 1, header, buf, again: true, copying: None };
-    let assembler = Assembler::behind_closed(segment, options.segment_blocks(), closed, survey.next_lsn);
+    let assembler = Assembler::behind_closed(segment, options.segment_blocks(), closed);
     let (entries, control) = (survey.chain.clone(), survey.control.clone());
     let durable = Promise { position: survey.promise.position, lsn: survey.last_lsn() };
     Ok(Opened { log: survey.log, assembler, spares, entries, control, durable, report })
@@ -320,10 +323,15 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
     }
     let fresh = fresh_segments(options, dir, survey, epoch, damaged)?;
     // Copies would close the gaps that a salvage leaves in the LSNs.
-    let from = if !control.waivers.is_empty() || damaged {
-        unproven.unwrap_or(end)
+    let from = unproven.unwrap_or(end);
+    let (from, absorbed_cut) = if !control.waivers.is_empty() || damaged {
+        (from, None)
     } else {
-        fork::absorb(dir, survey.log, &survey.chain, options.segment_blocks(), unproven.unwrap_or(end))?
+        fork::absorb(dir, survey.log, &survey.chain, options.segment_blocks(), from)?
+    };
+    let bytes_before = |lsn| {
+        let chain = Chain::new(survey.log, survey.chain.clone(), &survey.control);
+        Snapshot::reader(dir, &chain, Lsn::FIRST, survey.last_lsn()).bytes_before(lsn)
     };
     let copied = fork::blocks_behind(&survey.chain, from.at, survey.end);
     let has_room = fresh.segment.blocks >= options.segment_blocks() || copied <= u64::from(copy_room(fresh.segment.blocks));
@@ -331,16 +339,19 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
     if !damaged && !bug::is(Bug::SealLate) {
         // Before anything else: what shows that the log went on behind a clean close may be only in the page cache, and without it the log
         // would be closed, whatever the fork has begun to write. The fresh segment is there, as a SEAL says.
-        fork::seal_off(dir, survey.log, survey.newest, from)?;
+        fork::seal_off(dir, survey.log, survey.newest, from, bytes_before(from.next_lsn))?;
         unsealed.retain(|&epoch| epoch != survey.newest);
     }
     let go_on = |from: Place, Fresh { segment, spares }: Fresh| {
         let mut control = control.clone();
         let front = survey.chain.iter().find(|e| e.epoch <= from.at.epoch).map_or(u64::MAX, |e| e.epoch);
         control.waivers.retain(|w| w.to.epoch >= front || damaged);
+        let cut = if damaged { Some(from.next_lsn) } else { absorbed_cut.filter(|_| from != end) };
         let branch = Branch {
             log: survey.log,
             from,
+            bytes: bytes_before(from.next_lsn),
+            cut,
             segment_blocks: options.segment_blocks(),
             fresh: segment,
             spares,
@@ -573,8 +584,8 @@ fn resume_after(dir: &Dir, survey: &Survey) -> Result<Option<(Position, Lsn)>> {
                     Kind::Mark => true,
                     Kind::Header | Kind::Seal => false,
                 };
-                if begins && header.first_lsn >= survey.next_lsn {
-                    return Ok(Some((segment.at(block), header.first_lsn)));
+                if begins && header.first_lsn() >= survey.next_lsn {
+                    return Ok(Some((segment.at(block), header.first_lsn())));
                 }
             }
             block += 1;

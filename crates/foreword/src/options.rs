@@ -12,7 +12,7 @@ use crate::{Error, Log, Lsn, Result};
 pub(crate) const SEGMENT_BLOCKS_MIN: u32 = 16;
 /// 4 GiB: far below where a block number would overflow.
 pub(crate) const SEGMENT_BLOCKS_MAX: u32 = 1 << 20;
-const RECORD_MAX_LIMIT: u64 = 1 << 30;
+const RECORD_MAX_LIMIT: u64 = (1 << crate::format::LENGTH_BITS) - 1;
 
 /// When records become durable that nobody waits for.
 ///

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::assemble::Placed;
 use crate::bug::{self, Bug};
@@ -143,6 +143,16 @@ pub struct RecordRef<'a> {
     pub lsn: Lsn,
     /// Its bytes.
     pub data: &'a [u8],
+    pub(crate) micros: u64,
+}
+
+impl RecordRef<'_> {
+    /// When it was written: as the clock of the writer's machine said then, at the first write of the frame that it begins in. Records that are
+    /// written together have one time. It stays when recovery writes the record again. Where the clock was set back, so are the times.
+    #[must_use]
+    pub fn time(&self) -> SystemTime {
+        time_of(self.micros)
+    }
 }
 
 /// A record that was read.
@@ -152,6 +162,8 @@ pub struct Record {
     pub lsn: Lsn,
     /// Its bytes.
     pub data: Vec<u8>,
+    /// When it was written; see [`RecordRef::time`].
+    pub time: SystemTime,
 }
 
 /// Reads a log, in both directions and along its growing tail.
@@ -256,6 +268,7 @@ struct Span {
     place: Range<usize>,
     joined: Vec<u8>,
     is_joined: bool,
+    micros: u64,
     first: Lsn,
     records: u32,
     /// Where the record after the one read last begins, and its LSN.
@@ -294,6 +307,60 @@ impl Reader {
         self.next = if self.from_start { self.chain.start } else { lsn };
     }
 
+    /// Stands before the first record that was [written](RecordRef::time) at a time or after it, or behind the last if there is none: its LSN. Looks by
+    /// bisection, at some twenty frames, and reads no records.
+    ///
+    /// Times come from the clock of the writer's machine. Where it was set back, the log passes a time more than once; this is one of the places.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// use std::time::{Duration, SystemTime};
+    /// log.commit(b"now")?;
+    /// let ten_minutes_ago = SystemTime::now() - Duration::from_secs(600);
+    /// let mut reader = log.reader();
+    /// reader.seek_to_time(ten_minutes_ago)?;
+    /// assert_eq!(reader.next()?.unwrap().data, b"now");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Cut`], [`Error::Corruption`] of a segment's header, [`Error::Io`].
+    pub fn seek_to_time(&mut self, time: SystemTime) -> Result<Lsn> {
+        self.limit = self.source.limit(Lsn::MAX)?;
+        self.follow_changes()?;
+        let micros = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros().min(u128::from(u64::MAX)) as u64);
+        let begun_before = self.chain.entries.partition_point(|e| e.time < micros);
+        let lsn = match begun_before.checked_sub(1).map(|i| self.chain.entries[i]) {
+            Some(entry) => {
+                let blocks = LINK_BLOCK..entry.end.unwrap_or(u32::MAX);
+                let segment = self.open(entry.epoch)?;
+                let (_, last) = frame_between(&segment, blocks, &|header| header.time < micros, &mut |_, _| ())?;
+                last.map_or(entry.first_lsn, |frame| frame.next_lsn())
+            }
+            None => self.chain.start,
+        };
+        self.seek(lsn.max(self.chain.start).min(self.limit.next()));
+        Ok(self.next)
+    }
+
+    /// How many bytes the records have from one LSN up to another, which may be the one behind the last: for telling a lag, or what
+    /// retention would keep. Each frame counts the bytes before it, so that two frames are read, however far they lie apart. Records that a
+    /// salvage gave up count as nothing, unless what lies behind them says what they had.
+    ///
+    /// # Errors
+    /// [`Error::Dropped`] if the first is before the start, [`Error::NotAppended`] if the second is more than one beyond the last; else as
+    /// [`next`](Reader::next).
+    pub fn bytes_between(&mut self, from: Lsn, to: Lsn) -> Result<u64> {
+        self.readable(from.max(Lsn::FIRST))?;
+        self.readable(to)?;
+        if to > self.limit.next() {
+            return Err(Error::NotAppended { lsn: to, last: self.limit });
+        }
+        Ok(self.try_bytes_before(to)?.saturating_sub(self.try_bytes_before(from)?))
+    }
+
     /// Stands behind the last record that is readable now.
     ///
     /// # Errors
@@ -318,7 +385,7 @@ impl Reader {
                 self.next = lsn.next();
                 self.read = self.read.max(lsn);
                 (self.span.lsn, self.span.offset) = (self.next, place.end);
-                Ok(Some(RecordRef { lsn, data: &self.stream()[place] }))
+                Ok(Some(RecordRef { lsn, data: &self.stream()[place], micros: self.span.micros }))
             }
             None => self.look_for_next(),
         }
@@ -552,7 +619,7 @@ impl Reader {
             if header.records == 0 || header.next_lsn() <= lsn {
                 continue;
             }
-            if header.first_lsn > lsn {
+            if header.first_lsn() > lsn {
                 return Err(self.broken(DamageKind::Structure, "a frame whose LSN does not follow the one before"));
             }
             let Some(walker) = &self.walker else { continue };
@@ -561,7 +628,8 @@ impl Reader {
             let span = &mut self.span;
             span.at = walker.segment().at(walker.block() - header.blocks());
             span.place = walker.place(&header);
-            span.first = header.first_lsn;
+            span.micros = header.time;
+            span.first = header.first_lsn();
             span.records = header.records;
             span.lsn = span.first;
             span.offset = head;
@@ -627,7 +695,7 @@ impl Reader {
                 None => match walker.step(self.source.recent())? {
                     Found::Frame(header) if header.adds_up() => return Ok(header),
                     Found::Frame(_) => {
-                        return Err(self.broken(DamageKind::Structure, "records in a frame of a kind that has none"));
+                        return Err(self.broken(DamageKind::Structure, "flags, or records, in a frame of a kind that has none"));
                     }
                     Found::Unwritten => {
                         return Err(self.broken(DamageKind::Missing, "nothing is written where a record was durable"));
@@ -694,7 +762,8 @@ impl Reader {
         let block = match place {
             Place::At(block) => block,
             Place::Between(low, high) => {
-                frame_between(&segment, lsn, low..high, &mut |block, header| {
+                let begins_before = |header: &FrameHeader| header.first_lsn() <= lsn;
+                frame_between(&segment, low..high, &begins_before, &mut |block, header| {
                     if let Some(places) = places {
                         places.note(segment.at(block), header);
                     }
@@ -714,7 +783,7 @@ impl Reader {
         self.span.offset = after;
         self.span.lsn = lsn.next();
         self.read = self.read.max(lsn);
-        Ok(RecordRef { lsn, data: &self.stream()[at + 4..after] })
+        Ok(RecordRef { lsn, data: &self.stream()[at + 4..after], micros: self.span.micros })
     }
 
     #[cold]
@@ -742,6 +811,35 @@ impl Reader {
         self.span.index.get((lsn.0 - self.span.first.0) as usize).map_or(usize::MAX, |&at| at as usize)
     }
 
+    /// The bytes of all records of the log before one, which may be the next to come; see [`bytes_between`](Reader::bytes_between).
+    pub(crate) fn try_bytes_before(&mut self, lsn: Lsn) -> Result<u64> {
+        let mut lsn = lsn.max(self.chain.start);
+        // What was given up has no bytes that are known: the count stands still there.
+        while let Some(gap) = self.chain.gap(lsn.prev()) {
+            lsn = gap.first_lost;
+        }
+        if !self.readable(lsn)? || self.chain.gap(lsn).is_some() {
+            lsn = lsn.min(self.limit.next());
+            let front = self.chain.entries.first().map_or(lsn, |e| e.first_lsn);
+            if lsn <= front {
+                return Ok(self.chain.entries.last().map_or(0, |e| e.bytes));
+            }
+            self.load(lsn.prev())?;
+        } else {
+            self.load(lsn)?;
+        }
+        let first = self.span.first;
+        let (begin, at) = (self.indexed(first), self.indexed(lsn).min(self.stream().len()));
+        let before = self.span.header.map_or(0, |header| header.first.bytes);
+        Ok(before + (at.saturating_sub(begin) as u64).saturating_sub(4 * (lsn.0 - first.0)))
+    }
+
+    /// The same for a fork, which goes on whatever can be read: then with what the segment's LINK says.
+    pub(crate) fn bytes_before(&mut self, lsn: Lsn) -> u64 {
+        let known = |chain: &Chain| chain.entry_of(lsn).map_or(0, |i| chain.entries[i].bytes);
+        self.try_bytes_before(lsn).unwrap_or_else(|_| known(&self.chain))
+    }
+
     #[cold]
     fn broken(&self, kind: DamageKind, why: &str) -> Error {
         let at = self.walker.as_ref().map_or(Position::default(), |w| w.segment().at(w.block()));
@@ -760,14 +858,14 @@ impl Reader {
 /// The last frame in a stretch of a segment that begins at or before a record, which is the one that it begins in, if it does so there.
 /// The stretch's first, which is not looked at, is such a frame for all that do.
 pub(crate) fn frame_at(segment: &Segment, lsn: Lsn, stretch: Range<u32>) -> Result<(u32, Option<FrameHeader>)> {
-    frame_between(segment, lsn, stretch, &mut |_, _| ())
+    frame_between(segment, stretch, &|header| header.first_lsn() <= lsn, &mut |_, _| ())
 }
 
-/// The same; each frame that is come by is told.
+/// The last frame in a stretch, behind its first, of which something is true that is true of none behind it. Each frame that is come by is told.
 fn frame_between(
     segment: &Segment,
-    lsn: Lsn,
     stretch: Range<u32>,
+    holds: &dyn Fn(&FrameHeader) -> bool,
     tell: &mut dyn FnMut(u32, &FrameHeader),
 ) -> Result<(u32, Option<FrameHeader>)> {
     let (mut low, mut high) = (stretch.start, stretch.end.min(segment.data_end()));
@@ -775,7 +873,7 @@ fn frame_between(
     // Going back, it is the one just before.
     if high.saturating_sub(low) > 1
         && let Head::Frame(header) = segment.head(high - 1)?
-        && header.first_lsn <= lsn
+        && holds(&header)
     {
         tell(high - 1, &header);
         return Ok((high - 1, Some(header)));
@@ -798,18 +896,23 @@ fn frame_between(
             }
         };
         match frame {
-            Some(header) if header.first_lsn <= lsn => (low, found) = (block, Some(header)),
+            Some(header) if holds(&header) => (low, found) = (block, Some(header)),
             _ => high = middle,
         }
     }
     Ok((low, found))
 }
 
+/// The time that a frame bears.
+pub(crate) fn time_of(micros: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_micros(micros)).unwrap_or(UNIX_EPOCH)
+}
+
 /// Where the record ends that begins at an offset.
 #[inline]
 fn record_end(stream: &[u8], at: usize) -> Option<usize> {
     let len = stream.get(at..at.checked_add(4)?)?;
-    let end = at + 4 + format::u32_at(len, 0) as usize;
+    let end = at + 4 + format::record_len(format::u32_at(len, 0))?;
     (end <= stream.len()).then_some(end)
 }
 
@@ -827,7 +930,7 @@ fn missing_bytes(stream: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at < stream.len() {
         let (len, rest) = stream[at..].split_at_checked(4)?;
-        let len = format::u32_at(len, 0) as usize;
+        let len = format::record_len(format::u32_at(len, 0))?;
         if len > rest.len() {
             return Some(len - rest.len());
         }
@@ -929,7 +1032,7 @@ impl Iterator for Iter {
             return None;
         }
         let read = if self.forward { self.reader.next() } else { self.reader.prev() };
-        let item = read.map(|r| r.map(|r| Record { lsn: r.lsn, data: r.data.to_vec() })).transpose();
+        let item = read.map(|r| r.map(|r| Record { lsn: r.lsn, data: r.data.to_vec(), time: r.time() })).transpose();
         self.done = !matches!(item, Some(Ok(_)));
         item
     }

@@ -142,7 +142,7 @@ impl Places {
                 other
             });
         }
-        known.frames.insert((at.epoch, header.first_lsn), (at.block, header.next_lsn()));
+        known.frames.insert((at.epoch, header.first_lsn()), (at.block, header.next_lsn()));
     }
 
     /// Narrows the stretch of a segment in which a record begins.

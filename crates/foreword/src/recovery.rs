@@ -15,9 +15,9 @@ use crate::format::{
     Promise, SECTOR, Sector, Waiver, is_later,
 };
 use crate::reader::Cuts;
-use crate::segment::{Dir, Found, Names, Segment, within_reach};
+use crate::segment::{Dir, Found, Names, Segment, stated_version, within_reach};
 use crate::walk::Walker;
-use crate::{Lsn, Result};
+use crate::{Error, Lsn, Result};
 
 /// What the evidence says of a log: the rows of the verdict table in `docs/FORMAT.md`, coarsely.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +54,18 @@ impl Verdict {
 pub(crate) struct Entry {
     pub(crate) epoch: u64,
     pub(crate) first_lsn: Lsn,
+    /// What its LINK says: the bytes of all records before, and when it was begun.
+    pub(crate) bytes: u64,
+    pub(crate) time: u64,
     /// Where the log leaves it, if it does.
     pub(crate) end: Option<u32>,
+}
+
+impl Entry {
+    /// The segment that a LINK begins.
+    pub(crate) fn new(epoch: u64, link: &FrameHeader) -> Entry {
+        Entry { epoch, first_lsn: link.first.lsn, bytes: link.first.bytes, time: link.time, end: None }
+    }
 }
 
 /// How thoroughly to look.
@@ -143,15 +153,22 @@ pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: Progress<'_>) -> Result<Option<Survey>> {
     let mut surveyor = Surveyor { dir, slots: BTreeMap::new(), bad: BTreeMap::new(), depth, scanned: 0 };
     let mut identity_damage = None;
-    let mut log = None;
+    let (mut log, mut other_version) = (None, None);
     if names.identity {
         match dir.read_identity()? {
             Ok(id) => log = Some(id),
-            Err(_) => identity_damage = Some("the file is not as it was written"),
+            Err(text) => {
+                identity_damage = Some("the file is not as it was written");
+                other_version = stated_version(&text);
+            }
         }
     }
     if log.is_none() {
         log = surveyor.newest_identity(&names)?;
+    }
+    if let (None, Some(found)) = (log, other_version) {
+        let path = dir.file(crate::segment::IDENTITY);
+        return Err(Error::UnsupportedVersion { path, found, supported: format::VERSION });
     }
     let damage_at = |kind, path: PathBuf, offset, first_lsn, evidence: &str| Damage {
         kind,
@@ -453,11 +470,11 @@ impl Scan {
         if is_link != (self.at.block == LINK_BLOCK) {
             return Err("a LINK out of its place, or something else in it");
         }
-        if header.first_lsn != self.expect {
+        if header.first_lsn() != self.expect {
             return Err("a frame whose LSN does not follow the one before");
         }
         if !header.adds_up() {
-            return Err("records in a frame of a kind that has none");
+            return Err("flags, or records, in a frame of a kind that has none");
         }
         if !is_link && header.promise.position > self.at {
             return Err("a frame that promises what was not there yet");
@@ -527,7 +544,7 @@ impl Scan {
         let mut records = 0;
         while !rest.is_empty() {
             let (len, tail) = rest.split_at_checked(4).ok_or(WRONG)?;
-            let len = format::u32_at(len, 0) as usize;
+            let len = format::record_len(format::u32_at(len, 0)).ok_or(WRONG)?;
             records += 1;
             if len > tail.len() {
                 self.pending = (len - tail.len()) as u64;
@@ -663,7 +680,7 @@ fn look_at(dir: &Dir, log: Option<LogId>, epochs: impl Iterator<Item = u64>) -> 
         buf.extend_from_slice(&beginning[LINK_BLOCK as usize * BLOCK..]);
         let link = match segment.rest_of_frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
             Found::Frame(header) if header.kind == Kind::Link => match Link::decode(format::payload(&header, &buf)) {
-                Some(link) if link.follows(within_reach(epoch)) && header.first_lsn >= Lsn::FIRST => {
+                Some(link) if link.follows(within_reach(epoch)) && header.first_lsn() >= Lsn::FIRST => {
                     LinkState::Active { link, header }
                 }
                 _ => LinkState::Damaged("a LINK that does not add up"),
@@ -739,15 +756,18 @@ impl Surveyor<'_> {
         self.active(epoch).map(|(link, _)| link.control.clone()).unwrap_or_default()
     }
 
-    /// The cuts of which a chain's LINKs tell: each stands at the beginning of the first with its generation. Where that is the oldest segment, it
-    /// may have been anywhere before.
+    /// The cuts of which a chain's LINKs tell. What was cut before the oldest segment was begun may have been anywhere.
     fn cuts(&self, chain: &[Entry]) -> Cuts {
         let (mut cuts, mut before) = (Cuts::default(), 0);
         for (i, entry) in chain.iter().enumerate() {
             let Some((link, _)) = self.active(entry.epoch) else { continue };
             if is_later(link.control.generation, before) {
-                before = link.control.generation;
-                cuts.note(before, if i == 0 { Lsn::FIRST } else { entry.first_lsn });
+                let earlier = std::mem::replace(&mut before, link.control.generation);
+                if i == 0 && before.wrapping_sub(1) != earlier {
+                    cuts.note(before.wrapping_sub(1), Lsn::FIRST);
+                }
+                let somewhere = if i == 0 { Lsn::FIRST } else { entry.first_lsn };
+                cuts.note(before, link.cut.unwrap_or(somewhere));
             }
         }
         cuts
@@ -761,7 +781,7 @@ impl Surveyor<'_> {
     /// The first LSN of a segment that can be on a chain: by the waiver that leads past its LINK, which may be damaged, or by that.
     fn first_lsn(&self, epoch: u64, control: &Control) -> Option<Lsn> {
         let waived = way_in(epoch, control).filter(|_| self.slots.contains_key(&epoch)).map(|w| w.last_lost.next());
-        waived.or_else(|| self.active(epoch).map(|(_, header)| header.first_lsn))
+        waived.or_else(|| self.active(epoch).map(|(_, header)| header.first_lsn()))
     }
 
     /// The chain to the newest tip below the cut from which it can be walked; the cut is lowered past those from which it cannot.
@@ -782,7 +802,8 @@ impl Surveyor<'_> {
         let mut chain = Vec::new();
         let (mut epoch, mut end) = (tip, None);
         while let Some(first_lsn) = self.first_lsn(epoch, control) {
-            chain.push(Entry { epoch, first_lsn, end });
+            let (bytes, time) = self.active(epoch).map_or((0, 0), |(_, header)| (header.first.bytes, header.time));
+            chain.push(Entry { epoch, first_lsn, bytes, time, end });
             let pred = self.pred_of(epoch, control).unwrap_or_default();
             // What is not there was dropped, or is lost: judged after the scan.
             let dropped = first_lsn <= control.start && self.first_lsn(pred.epoch, control).is_none();
@@ -803,7 +824,7 @@ impl Surveyor<'_> {
     fn open(&self, epoch: u64) -> Result<Arc<Segment>> {
         match self.dir.open_segment(None, epoch, Access::Read)? {
             Ok((segment, _)) => Ok(Arc::new(segment)),
-            Err(damage) => Err(crate::Error::Corruption(Arc::new(damage))),
+            Err(damage) => Err(Error::Corruption(Arc::new(damage))),
         }
     }
 
@@ -899,7 +920,7 @@ impl Surveyor<'_> {
             return Ok(None);
         }
         let Some(new) = Control::decode(format::payload(&header, &buf)) else { return Ok(None) };
-        if header.first_lsn < control.start.max(new.start) || !header.adds_up() {
+        if header.first_lsn() < control.start.max(new.start) || !header.adds_up() {
             return Ok(None);
         }
         // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind what it found.
@@ -915,8 +936,8 @@ impl Surveyor<'_> {
         adopt(control, new);
         scan.at = Position::new(tip.epoch, written + 1);
         scan.end = scan.at;
-        scan.next = header.first_lsn;
-        scan.expect = header.first_lsn;
+        scan.next = header.first_lsn();
+        scan.expect = header.first_lsn();
         scan.promise = header.promise;
         Ok(Some(Break::Closed))
     }

@@ -4,10 +4,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::assemble::{Rotation, Urgency};
+use crate::assemble::Urgency;
 use crate::commit::{Guard, Shared, State};
 use crate::reader::{Chain, Source};
-use crate::recovery::Entry;
 use crate::remove::Dropped;
 use crate::segment::{Fill, Stuff};
 use crate::strangers;
@@ -207,11 +206,8 @@ impl Shared {
     /// Brings the chain up to date with the assembler, which has gone on in other segments.
     pub(crate) fn rotated(&self, state: &mut State) {
         let mut chain = Chain::clone(&self.chain());
-        for Rotation { from, to_epoch, first_lsn } in state.assembler.rotations() {
-            if let Some(last) = chain.entries.last_mut().filter(|e| e.epoch == from.epoch) {
-                last.end = Some(from.block);
-            }
-            chain.entries.push(Entry { epoch: to_epoch, first_lsn, end: None });
+        for rotation in state.assembler.rotations() {
+            rotation.extend(&mut chain.entries);
             self.counters.rotations.fetch_add(1, Ordering::Relaxed);
         }
         self.set_chain(chain);

@@ -51,6 +51,11 @@ pub(crate) fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// The time that frames bear.
+pub(crate) fn now_micros() -> u64 {
+    since_1970().as_micros() as u64
+}
+
 /// How often a reader looks again at a log that a writer changes meanwhile, and how long it waits before.
 const LOOKS_AGAIN: u32 = 20;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
@@ -255,6 +260,7 @@ impl Dir {
                 epoch,
                 created_ms: since_1970().as_millis() as u64,
                 recycled_from: if let Stuff::Segment(old) = stuff { old } else { 0 },
+                features: 0,
             };
             file.write_all_at(&header.encode(), 0)?;
             if !bug::is(Bug::SkipHeaderSync) {
@@ -344,10 +350,7 @@ impl Dir {
             let evidence = "the segment's header fails its checksums, though it was whole before the file had its name";
             return Ok(Err(damage(DamageKind::Header, 0, evidence.into())));
         };
-        if header.version > format::VERSION {
-            let (found, supported) = (header.version, format::VERSION);
-            return Err(Error::UnsupportedVersion { path, found, supported });
-        }
+        header.check_supported(&path)?;
         if let Some(log) = expect.filter(|&log| log != header.log) {
             let evidence = format!("a segment of log {} in the directory of log {log}", header.log);
             return Ok(Err(damage(DamageKind::Foreign, 0, evidence)));
@@ -368,8 +371,28 @@ impl Dir {
     }
 }
 
+const IDENTITY_BEGINS: &str = "foreword log format ";
+
 fn identity_text(log: LogId) -> String {
-    format!("foreword log format {}\nuuid {log}\n", format::VERSION)
+    format!("{IDENTITY_BEGINS}{}\nuuid {log}\n", format::VERSION)
+}
+
+/// The version of the format that the text of `LOG` names.
+pub(crate) fn stated_version(text: &str) -> Option<u32> {
+    text.lines().next()?.strip_prefix(IDENTITY_BEGINS)?.parse().ok()
+}
+
+impl SegmentHeader {
+    /// Whether this library reads such a segment.
+    pub(crate) fn check_supported(&self, path: &Path) -> Result<()> {
+        if self.version != format::VERSION {
+            return Err(Error::UnsupportedVersion { path: path.into(), found: self.version, supported: format::VERSION });
+        }
+        if self.features != 0 {
+            return Err(Error::UnsupportedFeatures { path: path.into(), features: self.features });
+        }
+        Ok(())
+    }
 }
 
 /// What a fresh segment is made of.

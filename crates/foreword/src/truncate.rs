@@ -242,9 +242,9 @@ impl Shared {
             let simple = control.waivers.is_empty() && chain.waivers.is_empty();
             let absorbed =
                 simple.then(|| fork::absorb(&self.dir, self.log, &chain.entries, self.options.segment_blocks(), place));
-            Ok((place, absorbed.unwrap_or(Ok(place))?))
+            Ok((place, absorbed.unwrap_or(Ok((place, None)))?))
         });
-        let (simple, mut place) = match cut {
+        let (simple, (mut place, cut)) = match cut {
             Ok(cut) => cut,
             Err(error) => return Err(Failed { error, spares: tip.spares, poisons: false }),
         };
@@ -259,6 +259,8 @@ impl Shared {
         let branch = Branch {
             log: self.log,
             from: place,
+            bytes: Snapshot::reader(&self.dir, chain, Lsn::FIRST, from.prev()).bytes_before(place.next_lsn),
+            cut: cut.filter(|_| place != simple).into_iter().chain([from]).min(),
             segment_blocks: self.options.segment_blocks(),
             fresh,
             spares: tip.spares,
@@ -345,13 +347,13 @@ impl Shared {
             match header {
                 Some(header) if header.kind == Kind::Data && header.has(CONTINUED) => {
                     let floor = chain.entries.first().map_or(Lsn::FIRST, |e| e.first_lsn);
-                    if header.first_lsn <= floor {
+                    if header.first_lsn() <= floor {
                         // The unit began in a segment that was dropped.
                         return Ok((segment.at(format::LINK_BLOCK + 1), entry.first_lsn));
                     }
-                    lsn = header.first_lsn.prev();
+                    lsn = header.first_lsn().prev();
                 }
-                Some(header) => return Ok((segment.at(block), header.first_lsn)),
+                Some(header) => return Ok((segment.at(block), header.first_lsn())),
                 None => return Ok((segment.at(block.max(format::LINK_BLOCK + 1)), first)),
             }
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::disk::{Disk, OsDisk};
 use crate::error::Damage;
@@ -197,6 +197,22 @@ impl View {
     #[must_use]
     pub fn iter_back(&self, from: Lsn) -> Iter {
         Iter::backward(self.reader_at(from.next()))
+    }
+
+    /// As [`Log::lsn_at`](crate::Log::lsn_at).
+    ///
+    /// # Errors
+    /// As [`Reader::seek_to_time`].
+    pub fn lsn_at(&self, time: SystemTime) -> Result<Lsn> {
+        self.reader_at(Lsn::ZERO).seek_to_time(time)
+    }
+
+    /// As [`Log::bytes_between`](crate::Log::bytes_between).
+    ///
+    /// # Errors
+    /// As [`Reader::bytes_between`].
+    pub fn bytes_between(&self, from: Lsn, to: Lsn) -> Result<u64> {
+        self.reader_at(Lsn::ZERO).bytes_between(from, to)
     }
 
     /// One record.

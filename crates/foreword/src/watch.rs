@@ -171,7 +171,7 @@ impl Tip {
         let epoch = self.segment.epoch() + 1;
         let segment = match dir.open_segment(Some(seen.chain.log), epoch, Access::Read) {
             Ok(Ok((segment, None))) => segment,
-            Err(error @ Error::UnsupportedVersion { .. }) => return Err(error),
+            Err(error @ (Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. })) => return Err(error),
             _ => return Ok(None),
         };
         let mut buf = Vec::new();
@@ -184,7 +184,7 @@ impl Tip {
         let here = self.segment.at(self.next);
         Ok(match link.pred {
             _ if link.control.generation != seen.chain.generation => None,
-            pred if pred == here => Some(Next::Segment(segment, Entry { epoch, first_lsn: header.first_lsn, end: None })),
+            pred if pred == here => Some(Next::Segment(segment, Entry::new(epoch, &header))),
             // Frames before it are still on their way.
             pred if pred.epoch == here.epoch && pred > here => Some(Next::NotYet),
             _ => None,
@@ -215,7 +215,7 @@ impl Tip {
             }
             // Of a fork's LINK, which promises itself, nothing says yet that it is durable. What it follows is.
             let itself = header.promise.position > Position::new(segment.epoch(), self.next);
-            let durable = if itself { header.first_lsn.prev() } else { header.promise.lsn };
+            let durable = if itself { header.first_lsn().prev() } else { header.promise.lsn };
             seen.proven = seen.proven.max(durable);
             seen.recoverable = seen.proven;
             self.next += header.blocks();

@@ -143,24 +143,59 @@ fn a_disk_that_may_not_be_written() {
 }
 
 #[test]
-fn a_newer_format() {
-    let mut files = Files::closed(|log| commit(log, 1..10));
-    files.forge(2, 0, |block| block[64..68].copy_from_slice(&2u32.to_le_bytes()));
-    let dir = files.dir();
-    for error in [
-        small().open(dir.path()).unwrap_err(),
-        small().on_damage(OnDamage::Salvage).open(dir.path()).unwrap_err(),
-        View::open(dir.path()).unwrap_err(),
-        verify_error(dir.path()),
-        repair_plan(dir.path(), OnDamage::StopAtDamage).unwrap_err(),
-    ] {
-        match &error {
-            Error::UnsupportedVersion { path, found: 2, supported: 1 } => assert_eq!(*path, dir.path().join(segment_name(2))),
-            other => panic!("{other:?}"),
+fn another_format() {
+    let with = |place: usize, value: u32| {
+        let mut files = Files::closed(|log| commit(log, 1..10));
+        files.forge(2, 0, |block| block[place..place + 4].copy_from_slice(&value.to_le_bytes()));
+        files
+    };
+    let refused = |files: &Files, words: &[&str], is: &dyn Fn(&Error, &Path) -> bool| {
+        let dir = files.dir();
+        for error in [
+            small().open(dir.path()).unwrap_err(),
+            small().on_damage(OnDamage::Salvage).open(dir.path()).unwrap_err(),
+            View::open(dir.path()).unwrap_err(),
+            verify_error(dir.path()),
+            repair_plan(dir.path(), OnDamage::StopAtDamage).unwrap_err(),
+            foreword::inspect::frames(dir.path(), 2).unwrap_err(),
+        ] {
+            assert!(is(&error, &dir.path().join(segment_name(2))), "{error:?}");
+            says(&error, words);
         }
-        says(&error, &["version 2", "use a newer one"]);
+        assert_eq!(Files::read(dir.path()), *files);
+    };
+    for (version, hint) in [(1, "no released version"), (3, "use a newer program")] {
+        refused(
+            &with(64, version),
+            &[&format!("version {version};"), hint],
+            &|error, segment| matches!(error, Error::UnsupportedVersion { path, found, supported: 2 } if (*found, &**path) == (version, segment)),
+        );
     }
-    assert_eq!(Files::read(dir.path()), files);
+    refused(
+        &with(64 + 40, 5),
+        &["features", "0x5", "use a newer"],
+        &|error, segment| matches!(error, Error::UnsupportedFeatures { path, features: 5 } if **path == *segment),
+    );
+    // What need not be known is passed over, and so is what later features may put behind a MARK's fields.
+    let mut files = with(64 + 44, 1);
+    let closed = files.frames(2).into_iter().rfind(|frame| frame.kind == MARK).unwrap();
+    files.forge(2, closed.block, |mark| {
+        mark[16] += 8;
+        let len = usize::from(mark[16]);
+        mark[80 + len - 8..80 + len].copy_from_slice(&[9, 0, 4, 0, 1, 2, 3, 4]);
+    });
+    let dir = files.dir();
+    assert_eq!(small().open(dir.path()).unwrap().last_lsn(), Lsn(9));
+}
+
+/// What the first version, which was never released, left: its header ends at byte 64, and `LOG` says so.
+#[test]
+fn a_log_of_the_first_version() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("LOG"), "foreword log format 1\nuuid 11111111-1111-4111-8111-111111111111\n").unwrap();
+    for error in [small().open(root.path()).unwrap_err(), View::open(root.path()).unwrap_err(), verify_error(root.path())] {
+        assert!(matches!(error, Error::UnsupportedVersion { found: 1, supported: 2, .. }), "{error:?}");
+    }
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Sample {
         let mut end = last.block + last.blocks;
         while epoch > 0 {
             chain.push((epoch, end));
-            let link = &files.0[&segment_name(epoch)][BLOCK + 64..];
+            let link = &files.0[&segment_name(epoch)][BLOCK + header_len(LINK)..];
             epoch = u64::from_le_bytes(link[..8].try_into().unwrap());
             end = u32::from_le_bytes(link[8..12].try_into().unwrap()) as usize;
         }

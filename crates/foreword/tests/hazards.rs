@@ -74,7 +74,7 @@ fn hazard_03_recycled_segments() {
 
 #[test]
 fn hazard_05_a_length_that_is_not_what_was_written() {
-    for (at, what) in [(16, "the payload's"), (20, "the count"), (24, "the head's"), (64, "a record's")] {
+    for (at, what) in [(16, "the payload's"), (20, "the count"), (24, "the head's"), (80, "a record's")] {
         // Rot: the checksum covers it, and it is not believed.
         let mut rotten = Files::crashed(|log| commit(log, 1..5));
         rotten.segment(1)[3 * BLOCK + at..3 * BLOCK + at + 4].fill(0xff);

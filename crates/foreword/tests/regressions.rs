@@ -199,7 +199,11 @@ fn a_start_beyond_the_end_does_not_hide_new_records() {
             gate.open();
             crash
         });
-        assert_eq!(u64::from_le_bytes(crash.0[&segment_name(2)][BLOCK + 80..][..8].try_into().unwrap()), 4, "the LINK's start");
+        assert_eq!(
+            u64::from_le_bytes(crash.0[&segment_name(2)][BLOCK + 80 + 24..][..8].try_into().unwrap()),
+            4,
+            "the LINK's start"
+        );
         let disk = MemDisk::new(&crash);
         let log = disk.open(OnDamage::Refuse).unwrap();
         assert_eq!(log.last_lsn(), Lsn(2));
@@ -529,8 +533,8 @@ fn a_waiver_that_leads_backward_ends_no_reader_in_a_circle() {
         control.extend([3u64.to_le_bytes(), 2u64.to_le_bytes()].concat());
         files.forge(1, 4, |frame| {
             frame[16..20].copy_from_slice(&(control.len() as u32).to_le_bytes());
-            frame[64..504].fill(0);
-            frame[64..64 + control.len()].copy_from_slice(&control);
+            frame[80..504].fill(0);
+            frame[80..80 + control.len()].copy_from_slice(&control);
         });
         let disk = MemDisk::new(&files);
         let report = within_time(PATIENCE, {
@@ -608,7 +612,7 @@ fn no_log_goes_on_at_the_end_of_all_lsns() {
         for (block, lsn) in [(1, first), (2, first), (3, first.wrapping_add(1))] {
             put(&mut files, block, 48, lsn);
         }
-        put(&mut files, 1, 80, first); // The start.
+        put(&mut files, 1, 80 + 24, first); // The start.
         put(&mut files, 3, 40, first);
         MemDisk::new(&files)
     };

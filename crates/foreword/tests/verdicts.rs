@@ -483,7 +483,7 @@ fn row_7_in_a_segment_before_the_last_promise() {
 #[test]
 fn row_8_flipped_bit_in_the_last_flush() {
     let mut files = four();
-    files.flip(1, 5 * BLOCK + 70, 3);
+    files.flip(1, 5 * BLOCK + 90, 3);
     let says =
         Says { kind: DamageKind::Garbled, row: 8, proven: false, file: segment_name(1), offset: 5 * BLOCK, lsns: (4, None) };
     let aside = [segment_name(1)];
@@ -502,7 +502,7 @@ fn row_8_with_a_frame_behind_that_no_promise_covers() {
             log.append_with(&record(lsn), Durability::Written).unwrap();
         }
     });
-    files.flip(1, 6 * BLOCK + 70, 3);
+    files.flip(1, 6 * BLOCK + 90, 3);
     let says =
         Says { kind: DamageKind::Garbled, row: 8, proven: false, file: segment_name(1), offset: 6 * BLOCK, lsns: (5, None) };
     let aside = [segment_name(1)];
@@ -780,7 +780,7 @@ fn row_21_damaged_identity() {
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("empty", Vec::new()),
         ("zeros", vec![0; text.len()]),
-        ("another version", text.replace("format 1", "format 2").into_bytes()),
+        ("another version", text.replace("format 2", "format 3").into_bytes()),
         ("cut", text.as_bytes()[..text.len() - 1].to_vec()),
         ("longer", format!("{text}\n").into_bytes()),
         ("a flipped bit", text.replacen("uuid", "uuie", 1).into_bytes()),
@@ -808,12 +808,15 @@ fn row_21_damaged_identity() {
 #[test]
 fn row_22_wrong_structure() {
     type Change = fn(&mut [u8]);
-    let structures: [(&str, Change); 6] = [
+    let structures: [(&str, Change); 9] = [
         ("an LSN that does not follow", |frame| frame[48] += 1),
         ("a continuation of nothing", |frame| frame[13] = 2),
         ("a head of nothing", |frame| frame[24] = 4),
         ("a count that is not that of the records", |frame| frame[20] += 1),
-        ("a record longer than its frame", |frame| frame[66] = 1),
+        ("a record longer than its frame", |frame| frame[82] = 1),
+        ("a length with a bit that is kept for later", |frame| frame[83] = 0x40),
+        ("a flag that no frame has yet", |frame| frame[15] = 1),
+        ("a flag of another kind of frame", |frame| frame[13] = 4),
         ("a SEAL among the records", |frame| frame[12] = 5),
     ];
     for (what, change) in structures {

@@ -156,13 +156,13 @@ impl Files {
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         let crc = crc32c::crc32c_append(self.seed(epoch), &(block as u64).to_le_bytes());
-        if bytes.get(..4)? != b"FWRD" || u32_at(4) != crc32c::crc32c_append(crc, &bytes[8..64]) {
+        if bytes.get(..4)? != b"FWRD" || u32_at(4) != crc32c::crc32c_append(crc, &bytes[8..header_len(bytes[12])]) {
             return None;
         }
         Some(Frame {
             epoch,
             block,
-            blocks: blocks_of(u32_at(16) as usize),
+            blocks: blocks_of(header_len(bytes[12]) + u32_at(16) as usize),
             kind: bytes[12],
             flags: bytes[13],
             records: u32_at(20),
@@ -183,17 +183,22 @@ impl Files {
         let seed = self.seed(epoch);
         let frame = &mut self.segment(epoch)[block * BLOCK..(block + 1) * BLOCK];
         change(frame);
-        let body = crc32c::crc32c(&frame[64..]);
+        let body = crc32c::crc32c(&frame[header_len(frame[12])..]);
         frame[8..12].copy_from_slice(&body.to_le_bytes());
         let crc = crc32c::crc32c_append(seed, &(block as u64).to_le_bytes());
-        let header = crc32c::crc32c_append(crc, &frame[8..64]);
+        let header = crc32c::crc32c_append(crc, &frame[8..header_len(frame[12])]);
         frame[4..8].copy_from_slice(&header.to_le_bytes());
     }
 }
 
-/// How many blocks a frame with a payload of so many bytes has.
-fn blocks_of(payload: usize) -> usize {
-    let table = (64 + payload).next_multiple_of(8);
+/// How long a frame's header is: that of a HEADER has neither time nor bytes.
+pub fn header_len(kind: u8) -> usize {
+    if kind == HEADER { 64 } else { 80 }
+}
+
+/// How many blocks a frame has whose header and payload have so many bytes.
+fn blocks_of(content: usize) -> usize {
+    let table = content.next_multiple_of(8);
     let mut at = table;
     for _ in 0..table / SECTOR {
         at += if at % SECTOR == SECTOR - 8 { 16 } else { 8 };
