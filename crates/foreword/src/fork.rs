@@ -11,7 +11,7 @@ use crate::assemble::{self, Assembler, NeedSegments, Urgency, copy_room};
 use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::Doing;
-use crate::format::{self, BLOCK, CONTINUED, Control, Count, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
+use crate::format::{self, BLOCK, CONTINUED, Control, Count, Cut, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
 use crate::reader::Reader;
 use crate::recovery::Entry;
 use crate::reserve;
@@ -36,15 +36,15 @@ pub(crate) struct Place {
 
 /// Where a fork is to begin that was to begin at `place`: where the chain enters a segment before it, if what it has up to there is
 /// little enough to be written again. The segments behind are superseded by the fork. What lies before `place` is durable.
-/// Beside it the earliest cut of which the LINKs tell that are superseded so: the fork's is to tell of it.
+/// Beside it what was cut by the LINKs that are superseded so: the fork's is to tell of it.
 pub(crate) fn absorb(
     dir: &Dir,
     log: LogId,
     chain: &[Entry],
     segment_blocks: u32,
     mut place: Place,
-) -> Result<(Place, Option<Lsn>)> {
-    let mut cut = None;
+) -> Result<(Place, Option<Cut>)> {
+    let mut cut: Option<Cut> = None;
     if bug::is(Bug::NeverAbsorb) {
         return Ok((place, cut));
     }
@@ -60,7 +60,7 @@ pub(crate) fn absorb(
         }
         let Some(link) = link_of(&segment)? else { break };
         place = Place { at: link.pred, next_lsn: chain[index].first_lsn };
-        cut = cut.into_iter().chain(link.cut).min();
+        cut = link.cut.map(|earlier| earlier.and_later(cut)).or(cut);
         left = left.saturating_sub(blocks);
     }
     Ok((place, cut))
@@ -104,8 +104,8 @@ pub(crate) struct Branch {
     pub(crate) from: Place,
     /// The bytes of all records before.
     pub(crate) bytes: u64,
-    /// The first LSN that may stand for another record, in this branch, than in the generation of what it follows.
-    pub(crate) cut: Option<Lsn>,
+    /// What was cut since the generation of what it follows.
+    pub(crate) cut: Option<Cut>,
     pub(crate) segment_blocks: u32,
     /// The fresh segment, and what else is prepared behind it.
     pub(crate) fresh: Arc<Segment>,

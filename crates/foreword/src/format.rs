@@ -623,13 +623,27 @@ impl Control {
     }
 }
 
+/// The first LSN that may stand for another record than it did in a generation, or in a later one before this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) since: u32,
+    pub(crate) at: Lsn,
+}
+
+impl Cut {
+    /// The two as one: the LINK that told of the earlier is superseded.
+    pub(crate) fn and_later(self, later: Option<Cut>) -> Cut {
+        Cut { since: self.since, at: later.map_or(self.at, |later| self.at.min(later.at)) }
+    }
+}
+
 /// The contents of a LINK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     /// Where the predecessor ended; epoch 0 if there is none.
     pub(crate) pred: Position,
-    /// If the generation is another than before: the first LSN that may stand for another record since then.
-    pub(crate) cut: Option<Lsn>,
+    /// What was cut since the generation of the predecessor, if that is another.
+    pub(crate) cut: Option<Cut>,
     pub(crate) control: Control,
 }
 
@@ -638,8 +652,8 @@ impl Link {
         let mut out = Vec::with_capacity(128);
         out.extend(self.pred.epoch.to_le_bytes());
         out.extend(self.pred.block.to_le_bytes());
-        out.extend([0; 4]);
-        out.extend(self.cut.map_or(0, |lsn| lsn.0).to_le_bytes());
+        out.extend(self.cut.map_or(0, |cut| cut.since).to_le_bytes());
+        out.extend(self.cut.map_or(0, |cut| cut.at.0).to_le_bytes());
         self.control.encode(&mut out);
         out
     }
@@ -647,7 +661,8 @@ impl Link {
     pub(crate) fn decode(at: &[u8]) -> Option<Link> {
         let (fixed, control) = at.split_at_checked(24)?;
         let pred = Position::new(u64_at(fixed, 0), u32_at(fixed, 8));
-        Some(Link { pred, cut: Some(Lsn(u64_at(fixed, 16))).filter(|&lsn| lsn > Lsn::ZERO), control: Control::decode(control)? })
+        let cut = Cut { since: u32_at(fixed, 12), at: Lsn(u64_at(fixed, 16)) };
+        Some(Link { pred, cut: Some(cut).filter(|cut| cut.at > Lsn::ZERO), control: Control::decode(control)? })
     }
 
     /// Whether a segment of this epoch can follow what the LINK says: nothing, or an older segment, from behind its HEADER.
@@ -791,7 +806,7 @@ mod tests {
     fn control_and_link_come_back_and_nothing_else_panics() {
         let link = Link {
             pred: Position::new(4, 77),
-            cut: Some(Lsn(11)),
+            cut: Some(Cut { since: 6, at: Lsn(11) }),
             control: Control {
                 start: Lsn(12),
                 generation: 7,

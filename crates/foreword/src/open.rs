@@ -12,7 +12,7 @@ use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
 use crate::fork::{self, Branch, Place};
 use crate::format::{
-    BLOCK, Control, Count, FRAME_MAX, HEADER, Head, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR,
+    BLOCK, Control, Count, Cut, FRAME_MAX, HEADER, Head, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR,
     WAIVERS_MAX, Waiver,
 };
 use crate::options::{Existence, OnDamage};
@@ -346,7 +346,8 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
         let mut control = control.clone();
         let front = survey.chain.iter().find(|e| e.epoch <= from.at.epoch).map_or(u64::MAX, |e| e.epoch);
         control.waivers.retain(|w| w.to.epoch >= front || damaged);
-        let cut = if damaged { Some(from.next_lsn) } else { absorbed_cut.filter(|_| from != end) };
+        let own = damaged.then_some(Cut { since: survey.control.generation, at: from.next_lsn });
+        let cut = own.or(absorbed_cut.filter(|_| from != end));
         let branch = Branch {
             log: survey.log,
             from,

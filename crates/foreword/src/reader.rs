@@ -814,12 +814,12 @@ impl Reader {
     /// The bytes of all records of the log before one, which may be the next to come; see [`bytes_between`](Reader::bytes_between).
     pub(crate) fn try_bytes_before(&mut self, lsn: Lsn) -> Result<u64> {
         let mut lsn = lsn.max(self.chain.start);
-        // What was given up has no bytes that are known: the count stands still there.
-        while let Some(gap) = self.chain.gap(lsn.prev()) {
-            lsn = gap.first_lost;
-        }
         if !self.readable(lsn)? || self.chain.gap(lsn).is_some() {
+            // Nothing at hand says it but the record before. Of what was given up, only what lies behind can.
             lsn = lsn.min(self.limit.next());
+            while let Some(gap) = self.chain.gap(lsn.prev()) {
+                lsn = gap.first_lost;
+            }
             let front = self.chain.entries.first().map_or(lsn, |e| e.first_lsn);
             if lsn <= front {
                 return Ok(self.chain.entries.last().map_or(0, |e| e.bytes));

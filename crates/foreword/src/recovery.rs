@@ -11,7 +11,7 @@ use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::{Damage, DamageKind};
 use crate::format::{
-    self, BLOCK, Binding, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position,
+    self, BLOCK, Binding, CLOSED, CONTINUED, CONTINUES, Control, Cut, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position,
     Promise, SECTOR, Sector, Waiver, is_later,
 };
 use crate::reader::Cuts;
@@ -756,18 +756,21 @@ impl Surveyor<'_> {
         self.active(epoch).map(|(link, _)| link.control.clone()).unwrap_or_default()
     }
 
-    /// The cuts of which a chain's LINKs tell. What was cut before the oldest segment was begun may have been anywhere.
+    /// The cuts of which a chain's LINKs tell.
     fn cuts(&self, chain: &[Entry]) -> Cuts {
         let (mut cuts, mut before) = (Cuts::default(), 0);
         for (i, entry) in chain.iter().enumerate() {
             let Some((link, _)) = self.active(entry.epoch) else { continue };
             if is_later(link.control.generation, before) {
-                let earlier = std::mem::replace(&mut before, link.control.generation);
-                if i == 0 && before.wrapping_sub(1) != earlier {
-                    cuts.note(before.wrapping_sub(1), Lsn::FIRST);
+                let known = link.cut.unwrap_or(Cut { since: link.control.generation, at: entry.first_lsn });
+                // What was cut before the oldest segment was begun may have been anywhere.
+                if i == 0 && is_later(known.since, before) {
+                    cuts.note(known.since, Lsn::FIRST);
                 }
-                let somewhere = if i == 0 { Lsn::FIRST } else { entry.first_lsn };
-                cuts.note(before, link.cut.unwrap_or(somewhere));
+                before = link.control.generation;
+                if is_later(before, known.since) {
+                    cuts.note(before, known.at);
+                }
             }
         }
         cuts

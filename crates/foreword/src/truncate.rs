@@ -8,7 +8,7 @@ use crate::bug::{self, Bug};
 use crate::commit::{Guard, Shared, State};
 use crate::disk::Access;
 use crate::fork::{self, Branch, Branched, Place};
-use crate::format::{self, CONTINUED, Control, Head, Kind, Position};
+use crate::format::{self, CONTINUED, Control, Cut, Head, Kind, Position};
 use crate::reader::{Chain, Snapshot, Source, frame_at};
 use crate::recovery::Entry;
 use crate::remove::Dropped;
@@ -236,18 +236,19 @@ impl Shared {
 
     /// Makes the fork of a cut at a record. Nothing else uses the log's tip or prepares a segment.
     fn fork_back(&self, chain: &Chain, from: Lsn, mut tip: Tip, control: &mut Control) -> std::result::Result<Forked, Failed> {
-        let cut = self.place_of_cut(chain, from).and_then(|cut| {
-            let Some(place) = cut else { return Err(Error::Dropped { lsn: from, start: chain.start }) };
+        let place = self.place_of_cut(chain, from).and_then(|place| {
+            let Some(place) = place else { return Err(Error::Dropped { lsn: from, start: chain.start }) };
             control.waivers.retain(|w| w.from < place.at);
             let simple = control.waivers.is_empty() && chain.waivers.is_empty();
             let absorbed =
                 simple.then(|| fork::absorb(&self.dir, self.log, &chain.entries, self.options.segment_blocks(), place));
             Ok((place, absorbed.unwrap_or(Ok((place, None)))?))
         });
-        let (simple, (mut place, cut)) = match cut {
-            Ok(cut) => cut,
+        let (simple, (mut place, absorbed)) = match place {
+            Ok(place) => place,
             Err(error) => return Err(Failed { error, spares: tip.spares, poisons: false }),
         };
+        let cut = Cut { since: chain.generation, at: from };
         let fresh = match tip.spares.pop_front() {
             Some(spare) => Ok(spare),
             None => self.segment_for_cut(chain, simple, &mut place, tip.end),
@@ -260,7 +261,7 @@ impl Shared {
             log: self.log,
             from: place,
             bytes: Snapshot::reader(&self.dir, chain, Lsn::FIRST, from.prev()).bytes_before(place.next_lsn),
-            cut: cut.filter(|_| place != simple).into_iter().chain([from]).min(),
+            cut: absorbed.filter(|_| place != simple).map_or(Some(cut), |absorbed| Some(absorbed.and_later(Some(cut)))),
             segment_blocks: self.options.segment_blocks(),
             fresh,
             spares: tip.spares,
