@@ -47,7 +47,7 @@ fn open_dir(options: &Options, path: &Path) -> Result<Dir> {
 
 /// The log in a directory, and the directory, locked.
 pub(crate) fn open(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
-    open_or_leave(options, path).map_err(|error| error.or_no_space(path))
+    open_or_leave(options, path).map_err(|error| error.or_no_space(path, None))
 }
 
 fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {

@@ -231,10 +231,12 @@ fn segments_text(look: &Look) -> String {
         Some(Published { stats, .. }) => {
             let waits = any(&stats.rotation_wait_nanos);
             let waited = waits.map(|w| format!(", {} of which waited, {} at most", w.count(), nanos(w.quantile(1.0))));
+            let dropped = Some(stats.segments_dropped).filter(|&n| n > 0).map(|n| format!(", {n} dropped and still there"));
             format!(
-                "{} and {} prepared; {size} on disk; {} rotations{}",
+                "{} and {} prepared{}; {size} on disk; {} rotations{}",
                 stats.segments,
                 stats.segments_prepared,
+                dropped.unwrap_or_default(),
                 stats.rotations,
                 waited.unwrap_or_default()
             )
@@ -275,6 +277,7 @@ fn look_json(args: &Args, look: &Look) -> Value {
             "oldest_flush_seconds": stats.flight_nanos as f64 / 1e9,
             "segments": stats.segments,
             "segments_prepared": stats.segments_prepared,
+            "segments_dropped": stats.segments_dropped,
             "rotations": stats.rotations,
             "rotation_waits": stats.rotation_wait_nanos.count(),
             "readers": stats.readers,
