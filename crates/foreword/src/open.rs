@@ -59,9 +59,14 @@ fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
     }
     dir.lock()?;
     let dir = dir;
+    // Before the names are read: where `LOCK` was removed, another writer may be at work until it lets go of this one.
+    let known = dir.handle.id_of(IDENTITY).is_ok();
+    if known {
+        dir.lock_identity()?;
+    }
     // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
     let names = look_before(options, &dir)?;
-    if names.identity {
+    if names.identity && !known {
         dir.lock_identity()?;
     }
     dir.sign_lock();
