@@ -19,7 +19,13 @@ const FULL: Duration = Duration::from_millis(3);
 
 /// Small segments, so that the log goes from one to the next all the time, and a background that has work.
 pub(super) fn options() -> Options {
-    Options::new().segment_bytes(256 << 10).sync(SyncPolicy::interval(Duration::from_millis(5)))
+    let options = Options::new().segment_bytes(256 << 10).sync(SyncPolicy::interval(Duration::from_millis(5)));
+    // That LOCK is gone is told by who removed it.
+    options.on_error(|error| {
+        if !is_lock_lost(error) {
+            crate::note(format_args!("{error}"));
+        }
+    })
 }
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {

@@ -119,6 +119,11 @@ fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure>
     out.field("log", args.dir.display())?;
     out.field("writer", writer_text(look))?;
     out.toned("state", tone(look), state_text(look))?;
+    if look.lock_gone {
+        let what =
+            "was removed or replaced under the writer: it stops before it acknowledges anything more (foreword::Error::LockLost)";
+        out.toned("LOCK", Tone::Bad, what)?;
+    }
     if let Some(apart) = look.clocks.apart {
         let apart = units::long_time(apart);
         out.toned("clocks", Tone::Warn, format_args!("the writer's and this one disagree by {apart} or more"))?;
@@ -254,6 +259,7 @@ fn look_json(args: &Args, look: &Look) -> Value {
         "dir": args.dir.display().to_string(),
         "state": look.health().name(),
         "writer": look.writer.as_ref().map(|w| &w.holder),
+        "lock_gone": look.lock_gone,
         "verdict": look.writer.is_none().then(|| verdict::name(look.verdict.as_ref())),
         "start_lsn": look.start.0,
         "durable_lsn": look.durable.0,
