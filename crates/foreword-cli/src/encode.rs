@@ -11,7 +11,7 @@ pub(crate) enum OutputFormat {
     /// The record's bytes as they are, and a newline
     #[value(alias = "lines")]
     Text,
-    /// {"lsn": 7, "data": "text"} on a line each, or {"lsn": 7, "hex": "00ff"} if it is no UTF-8; with "unproven": true where nothing proves that it is durable
+    /// {"lsn": 7, "data": "text"} on a line each, or {"lsn": 7, "hex": "00ff"} if it is no UTF-8; with "unproven": true where the log does not say yet whether it was acknowledged
     Json,
     /// Two digits for each byte, on a line each
     Hex,
@@ -20,7 +20,7 @@ pub(crate) enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// `unproven`: nothing proves that the record is durable.
+    /// `unproven`: the log does not say yet whether the record was acknowledged.
     pub(crate) fn write(self, record: RecordRef<'_>, unproven: bool, out: &mut impl Write) -> io::Result<()> {
         match self {
             OutputFormat::Text => {

@@ -14,6 +14,9 @@ pub(crate) enum Status {
     /// Of `verify` alone: nothing acknowledged is missing.
     TornTail = 2,
     Corruption = 3,
+    /// Of `append` alone: a signal ended the input, and all that was read is in the log. As a shell names a process that the signal ended.
+    Interrupted = 130,
+    Terminated = 143,
 }
 
 /// Why a subcommand ended early.

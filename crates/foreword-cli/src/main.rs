@@ -7,6 +7,8 @@ mod exit;
 mod noise;
 mod output;
 mod plain;
+#[cfg(unix)]
+mod signals;
 mod units;
 mod verdict;
 mod victim;
@@ -25,7 +27,8 @@ use crate::plain::plain;
     name = "foreword",
     version,
     about = "A write-ahead log that recovers by evidence",
-    after_help = "Exit status: 0 fine, 1 usage or I/O, 2 torn tail (verify alone; nothing acknowledged is missing), 3 corruption.
+    after_help = "Exit status: 0 fine, 1 usage or I/O, 2 torn tail (verify alone; nothing acknowledged is missing), 3 corruption;
+130 and 143 interrupted and terminated (append alone, by SIGINT and SIGTERM; the log is closed, and all that was read is in it).
 
 Example:
   seq 1000 | foreword append mylog --quiet

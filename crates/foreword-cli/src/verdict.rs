@@ -81,9 +81,12 @@ pub(crate) fn damage(verdict: Option<&Verdict>) -> Option<&Damage> {
     }
 }
 
-/// That records may be in the page cache alone.
+/// Records that no promise covers: the flush that made them durable, if there was one, is not on record.
 pub(crate) fn unproven_from(first: Lsn) -> String {
-    format!("unproven from LSN {first} on: a power failure may take it, until the log is opened for writing")
+    format!(
+        "unproven from LSN {first} on: these records may have been acknowledged or not, for the log has not said so yet; opening it for writing keeps \
+         them all, and makes them durable"
+    )
 }
 
 /// LSNs from the first to the last, in words.

@@ -17,6 +17,9 @@ pub(crate) struct Args {
     pub(crate) round: u64,
     #[arg(long)]
     pub(crate) seed: u64,
+    /// Open the log by a relative path, and go to this directory then
+    #[arg(long)]
+    pub(crate) leave: Option<PathBuf>,
 }
 
 /// It is killed when this goes, if not before.
@@ -34,7 +37,11 @@ impl<T: Send + 'static> Victim<T> {
         listen: impl FnOnce(BufReader<ChildStdout>) -> T + Send + 'static,
     ) -> Result<Victim<T>, Failure> {
         let mut command = Command::new(std::env::current_exe().map_err(Failure::io("find this program"))?);
-        command.arg(worker).arg(&args.dir);
+        command.arg(worker);
+        match (&args.leave, args.dir.parent(), args.dir.file_name()) {
+            (Some(leave), Some(parent), Some(name)) => command.arg(name).arg("--leave").arg(leave).current_dir(parent),
+            _ => command.arg(&args.dir),
+        };
         for (name, value) in [("--threads", args.threads), ("--round", args.round), ("--seed", args.seed)] {
             command.arg(name).arg(value.to_string());
         }

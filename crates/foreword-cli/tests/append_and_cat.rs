@@ -370,3 +370,41 @@ fn a_range_that_ends_before_it_begins_is_an_error() {
     assert!(said.err.contains("--from 5 is behind --to 3"), "{}", said.err);
     assert_eq!(run(&["cat", dir.str(), "--from", "5", "--to", "5"]).status(0).text(), "5\n");
 }
+
+/// A signal is the end of the input; the rest is as ever.
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_the_input_and_closes_the_log() {
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        for how in [&["--sync", "always"][..], &["--sync", "interval=60s"], &["--sync", "none"], &["--quiet"], &["--json"]] {
+            let what = format!("{signal} {how:?}");
+            let dir = dir();
+            let mut append = start(&[&["append", dir.str()], how].concat());
+            let mut input = append.0.stdin.take().unwrap();
+            // (It listens before it opens the log.)
+            soon("the log", || dir.path().join("LOG").exists());
+            input.write_all(b"one\ntwo\nnot the whole li").unwrap();
+            // Printed or not, it has read it.
+            soon("that it is read", || unread(&input) == 0);
+            assert!(std::process::Command::new("kill").args([signal, &append.0.id().to_string()]).status().unwrap().success());
+            soon("its end", || append.0.try_wait().unwrap().is_some());
+            assert_eq!(append.0.wait().unwrap().code(), Some(status), "{what}");
+            let (mut out, mut err) = (String::new(), String::new());
+            append.0.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+            append.0.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+            match how[0] {
+                "--quiet" => assert!(err.contains("records 2: LSN 1 to 2"), "{what}: {err}"),
+                "--json" => assert!(out.contains("\"last_lsn\":2"), "{what}: {out}"),
+                _ => assert_eq!(out, "1\n2\n", "{what}"),
+            }
+            assert_eq!(run(&["verify", dir.str(), "--json"]).status(0).json()["verdict"], "clean", "{what}");
+            assert_eq!(run(&["cat", dir.str()]).status(0).text(), "one\ntwo\n", "{what}");
+        }
+    }
+}
+
+/// What is in a pipe.
+#[cfg(unix)]
+fn unread(pipe: &std::process::ChildStdin) -> u64 {
+    rustix::io::ioctl_fionread(pipe).unwrap()
+}

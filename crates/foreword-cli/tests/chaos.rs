@@ -46,6 +46,16 @@ fn many_kills_lose_nothing_and_leave_nothing_behind() {
     for name in ["acknowledged", "read_records", "read_bytes", "lost"] {
         assert_eq!(whole[0][name], sum(name), "{name}");
     }
+    // What happens in ordinary life happened, too.
+    let times = |row: &Value, name: &str| row["meanwhile"][name].as_u64().unwrap_or_else(|| panic!("{name}: {row}"));
+    let mut deeds = vec!["cut_front", "cut_back", "left_directory", "second_writer"];
+    if cfg!(unix) {
+        deeds.extend(["renamed", "replaced", "lock_removed"]);
+    }
+    for name in deeds {
+        assert!(times(&whole[0], name) > 0, "{name}: {said:?}");
+        assert_eq!(times(&whole[0], name), kills.iter().map(|kill| times(kill, name)).sum::<u64>(), "{name}");
+    }
     assert_eq!((&whole[0]["wrong"], &whole[0]["kept"]), (&Value::Array(vec![]), &Value::Null));
     assert!(kills[7]["recovery_seconds"].is_f64(), "the last is always opened again");
     is_as_it_was(place.path());
@@ -55,7 +65,17 @@ fn many_kills_lose_nothing_and_leave_nothing_behind() {
 fn it_goes_on_for_so_long_and_sums_up() {
     let place = place();
     let said = chaos(place.path(), &["--seconds", "1", "--for", "50ms"]).status(0);
-    for part in ["killed for 1 s", "--seed ", "kills       ", "acked       ", "verdicts    ", "lost        0 records"] {
+    for part in [
+        "killed for 1 s",
+        "--seed ",
+        "kills       ",
+        "acked       ",
+        "cuts        ",
+        "meanwhile   ",
+        " times LOCK removed",
+        "verdicts    ",
+        "lost        0 records",
+    ] {
         assert!(said.text().contains(part), "{part}: {said:?}");
     }
     is_as_it_was(place.path());

@@ -304,3 +304,16 @@ fn killed_starts_without_records_do_not_fill_the_disk() {
 fn killed_starts_with_a_few_records_do_not_fill_the_disk() {
     killed_starts(2);
 }
+
+#[test]
+fn a_new_log_without_room_says_how_much_it_takes_and_what_to_do() {
+    let Some(disk) = Mounted::new("tmpfs") else { return };
+    let log = disk.at.join("log");
+    let log = log.to_str().unwrap();
+    let said = run_with(&["append", log], b"one\n");
+    assert!(no_space(&said), "{said:?}");
+    for part in ["67108864 bytes", "free space", "--segment-size chooses smaller ones"] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    assert_eq!(run_with(&["append", log, "--segment-size", "1M"], b"one\n").status(0).text(), "1\n");
+}

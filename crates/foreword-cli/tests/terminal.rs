@@ -232,7 +232,19 @@ fn each_subcommand_has_a_manual_page() {
         let page = fs::read_to_string(man.join(format!("foreword-{name}.1"))).unwrap();
         assert!(page.contains(".TH") && page.contains(&format!("foreword {name} ")), "{page}");
     }
-    assert!(fs::read_to_string(man.join("foreword.1")).unwrap().contains("Exit status"));
+    let page = |name: &str| fs::read_to_string(man.join(name)).unwrap();
+    let all = page("foreword.1");
+    assert!(all.contains(".SH EXIT STATUS") && all.contains(".SH EXAMPLE\n") && !all.contains(".SH EXTRA"), "{all}");
+    // An example that is copied is what was written; and what an option takes is named.
+    let append = page("foreword-append.1");
+    let (_, examples) = append.split_once(".SH EXAMPLES\n.nf\n").unwrap();
+    let examples = examples.split_once("\n.fi").unwrap().0.replace("\\-", "-");
+    let help = run(&["append", "--help"]).status(0);
+    let shown = help.text().split_once("Examples:\n").unwrap().1.lines().map(str::trim_start);
+    assert!(examples.lines().eq(shown), "{examples}");
+    for part in ["[\\-\\-segment\\-size <SIZE>]", "[\\-q|\\-\\-quiet]", "<DIR>"] {
+        assert!(append.split_once(".SH DESCRIPTION").unwrap().0.contains(part), "{part}: {append}");
+    }
     // A directory cannot be made where a file is.
     let file = place.path().join("file");
     fs::write(&file, "").unwrap();

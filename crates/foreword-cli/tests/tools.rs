@@ -117,10 +117,15 @@ fn a_torn_tail_is_status_2_and_repair_or_opening_mends_it() {
     assert!(run(&["dump", dir.str()]).status(0).text().contains("TORN"));
     run(&["cat", dir.str()]).status(0);
     run(&["stat", dir.str()]).status(0);
-    run(&["repair", dir.str()]).status(0);
+    let repair = run(&["repair", dir.str()]).status(0);
+    for part in ["torn tail", "nothing acknowledged is missing", "opening the log heals it", "ends with LSN 90"] {
+        assert!(repair.text().contains(part), "{part}: {repair:?}");
+    }
     run(&["verify", dir.str()]).status(2);
-    assert_eq!(run(&["repair", dir.str(), "--apply", "--json"]).status(0).json()["plans"][0]["last_lsn"], 90);
+    let repaired = run(&["repair", dir.str(), "--apply", "--json"]).status(0).json();
+    assert_eq!((&repaired["plans"][0]["last_lsn"], &repaired["torn_tail"]), (&90.into(), &true.into()));
     run(&["verify", dir.str()]).status(0);
+    assert!(!run(&["repair", dir.str()]).status(0).text().contains("torn"));
     assert_eq!(numbers(&dir), (1..=90).collect::<Vec<_>>());
 }
 
@@ -303,7 +308,9 @@ fn after_a_kill_it_is_said_from_where_on_nothing_is_proven() {
     }
     let cat = run(&["cat", killed.str()]).status(0);
     assert_eq!(cat.text(), "one\ntwo\nthree\nfour\n");
-    assert!(cat.err.contains("unproven from LSN 4 on"), "{}", cat.err);
+    for part in ["unproven from LSN 4 on", "may have been acknowledged or not", "opening it for writing keeps them all"] {
+        assert!(cat.err.contains(part) && !cat.err.contains("power"), "{part}: {}", cat.err);
+    }
     let json = run(&["cat", killed.str(), "--format", "json"]).status(0);
     assert_eq!(
         json.text().lines().map(|line| line.contains("\"unproven\":true")).collect::<Vec<_>>(),
@@ -318,4 +325,31 @@ fn after_a_kill_it_is_said_from_where_on_nothing_is_proven() {
     log.close().unwrap();
     let cat = run(&["cat", open.str()]).status(0);
     assert_eq!((cat.text(), cat.err.as_str()), ("one\ntwo\nthree\nfour\n", ""));
+}
+
+#[test]
+fn a_dump_leaves_out_the_most_of_a_long_list_and_says_how_much() {
+    let dir = dir();
+    let records: String = (0..5000).map(|i| format!("{}\n", "x".repeat(100 + i % 900))).collect();
+    run_with(&["append", dir.str(), "--quiet"], records.as_bytes()).status(0);
+    let longest = |said: &common::Said| said.text().lines().map(str::len).max().unwrap();
+    let (short, full) = (run(&["dump", dir.str()]).status(0), run(&["dump", dir.str(), "--full"]).status(0));
+    assert!(longest(&short) < 250 && longest(&full) > 600, "{} {}", longest(&short), longest(&full));
+    assert_eq!(short.text().lines().count(), full.text().lines().count());
+    let mut left_out = 0;
+    for (short, full) in short.text().lines().zip(full.text().lines()) {
+        let lens = |line: &str| -> Vec<u64> {
+            let lens = line.split_once("bytes ").map_or("", |(_, lens)| lens);
+            lens.split([' ', ';', ',']).map_while(|len| len.parse().ok()).collect()
+        };
+        let Some((_, said)) = short.split_once(" and ") else {
+            assert_eq!(short, full);
+            continue;
+        };
+        let rest = lens(full).split_off(lens(short).len());
+        let expected = format!("{} records of {} bytes (--full)", rest.len(), rest.iter().sum::<u64>());
+        assert!(said.starts_with(&expected), "{expected}: {short}");
+        left_out += 1;
+    }
+    assert!(left_out > 2, "{short:?}");
 }

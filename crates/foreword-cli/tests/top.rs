@@ -270,6 +270,9 @@ fn a_log_in_trouble_says_so() {
     assert_eq!(look["state"], "silent");
     assert!(text.contains("SILENT: it said nothing for 1 min") && text.contains("by its clock"), "{text}");
     assert!(!text.contains("disagree"), "{text}");
+    let (look, text) = says(now, "segments 2\nsegments_prepared 1\nsegments_dropped 3\n");
+    assert_eq!(look["segments_dropped"], 3);
+    assert!(text.contains("2 and 1 prepared, 3 dropped and still there"), "{text}");
     let (look, text) = says(now - 60_000, "failure cannot write the segment\\n(no disk)\n");
     assert_eq!((&look["state"], &look["failure"]), (&"failed".into(), &"cannot write the segment\n(no disk)".into()));
     assert!(text.contains("FAILED: cannot write the segment"), "{text}");
@@ -375,4 +378,32 @@ fn keys_end_it_and_the_terminal_is_as_before() {
             assert!(top.0.try_wait().unwrap().is_none(), "{key:?}");
         }
     }
+}
+
+/// The writer does not know it yet, but whoever looks may; and then it stops, and says why.
+#[test]
+fn a_writer_whose_lock_is_gone_is_shown() {
+    let dir = dir();
+    let log = options().open(dir.path()).unwrap();
+    log.commit(b"one").unwrap();
+    said(&log);
+    let shows = |gone: bool| {
+        let look = once(&dir);
+        assert_eq!(look["lock_gone"], gone, "{look}");
+        look
+    };
+    shows(false);
+    fs::remove_file(dir.path().join("LOCK")).unwrap();
+    assert_ne!(shows(true)["state"], "failed");
+    let text = run(&["top", dir.str(), "--once"]).status(0);
+    assert!(text.text().contains("LOCK        was removed or replaced under the writer"), "{text:?}");
+    // Who tries to be the second writer makes another LOCK.
+    assert!(matches!(options().open(dir.path()), Err(foreword::Error::Locked { .. })));
+    shows(true);
+    assert!(log.commit(b"two").is_err());
+    common::soon("that it failed", || once(&dir)["state"] == "failed");
+    let look = shows(true);
+    assert!(look["failure"].as_str().unwrap().contains("LOCK was removed or replaced"), "{look}");
+    drop(log);
+    shows(false);
 }

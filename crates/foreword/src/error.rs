@@ -24,10 +24,13 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// There is no room for another segment. Nothing was appended. Free some space, or drop records with
-    /// [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no reopening.
+    /// [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no reopening. A log that is opened
+    /// may also be given smaller segments ([`Options::segment_bytes`](crate::Options::segment_bytes)).
     NoSpace {
         /// The directory of the log.
         dir: PathBuf,
+        /// The bytes of the segment that has no room. `None`: there was none for less than that (a name, a small file).
+        bytes: Option<u64>,
         /// What the operating system said.
         source: Arc<io::Error>,
     },
@@ -244,11 +247,15 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Io { doing, path, source } => write!(f, "cannot {doing} ({}): {source}", path.display()),
-            Error::NoSpace { dir, source } => write!(
-                f,
-                "no space for another segment in {}: {source}; nothing was appended: free space or truncate the front, and go on",
-                dir.display()
-            ),
+            Error::NoSpace { dir, bytes, source } => {
+                let what = bytes.map(|bytes| format!(" for another segment of {bytes} bytes")).unwrap_or_default();
+                write!(
+                    f,
+                    "no space{what} in {}: {source}; nothing was appended: free space, truncate the front or open the log with smaller \
+                     segments, and go on",
+                    dir.display()
+                )
+            }
             Error::Locked { dir, holder } => {
                 write!(f, "{} is open for writing elsewhere ({holder}): wait for it, or open it for reading", dir.display())
             }
@@ -314,11 +321,11 @@ impl Error {
         matches!(self, Error::NoSpace { .. })
     }
 
-    /// As the error of what changes nothing until it succeeds: that there was no room is all that there is to say.
-    pub(crate) fn or_no_space(self, dir: &Path) -> Error {
+    /// As the error of what changes nothing until it succeeds: that there was no room, for so many bytes, is all that there is to say.
+    pub(crate) fn or_no_space(self, dir: &Path, bytes: Option<u64>) -> Error {
         match self {
             Error::Io { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                Error::NoSpace { dir: dir.to_owned(), source }
+                Error::NoSpace { dir: dir.to_owned(), bytes, source }
             }
             error => error,
         }

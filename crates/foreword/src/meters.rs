@@ -24,9 +24,12 @@ mod on {
         ("foreword_segments_removed_total", Unit::Count, "Segments removed", |s| s.segments_removed),
     ];
 
-    const GAUGES: [Quantity<f64>; 12] = [
+    const GAUGES: [Quantity<f64>; 13] = [
         ("foreword_segments", Unit::Count, "Segments of the log", |s| s.segments as f64),
         ("foreword_segments_prepared", Unit::Count, "Segments prepared for it", |s| s.segments_prepared as f64),
+        ("foreword_segments_dropped", Unit::Count, "Segments dropped, and not used again or removed yet", |s| {
+            s.segments_dropped as f64
+        }),
         ("foreword_start_lsn", Unit::Count, "The first LSN", |s| s.start_lsn.0 as f64),
         ("foreword_appended_lsn", Unit::Count, "The last LSN appended", |s| s.appended_lsn.0 as f64),
         ("foreword_written_lsn", Unit::Count, "The last LSN that the operating system has", |s| s.written_lsn.0 as f64),

@@ -47,7 +47,7 @@ fn open_dir(options: &Options, path: &Path) -> Result<Dir> {
 
 /// The log in a directory, and the directory, locked.
 pub(crate) fn open(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
-    open_or_leave(options, path).map_err(|error| error.or_no_space(path))
+    open_or_leave(options, path).map_err(|error| error.or_no_space(path, None))
 }
 
 fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
@@ -59,9 +59,14 @@ fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
     }
     dir.lock()?;
     let dir = dir;
+    // Before the names are read: where `LOCK` was removed, another writer may be at work until it lets go of this one.
+    let known = dir.handle.id_of(IDENTITY).is_ok();
+    if known {
+        dir.lock_identity()?;
+    }
     // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
     let names = look_before(options, &dir)?;
-    if names.identity {
+    if names.identity && !known {
         dir.lock_identity()?;
     }
     dir.sign_lock();

@@ -276,7 +276,7 @@ impl Dir {
                 // What is half made only takes space, which may be just what is missing.
                 let _ = self.handle.remove(&tmp);
                 Err(Error::Io { doing: "prepare a segment", path: self.file(&tmp), source: Arc::new(source) }
-                    .or_no_space(&self.path))
+                    .or_no_space(&self.path, Some(bytes)))
             }
         }
     }

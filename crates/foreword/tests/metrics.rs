@@ -78,6 +78,30 @@ fn the_background_tells_once_a_second() {
     log.close().unwrap();
 }
 
+/// What the stats have, the recorder is told, under its own name or one that is usual for metrics.
+#[test]
+fn all_that_the_stats_have_is_told() {
+    const OTHER_NAMES: [(&str, &str); 6] = [
+        ("flush_nanos", "flush_seconds"),
+        ("group_records", "flush_records"),
+        ("rotation_wait_nanos", "rotation_wait_seconds"),
+        ("flights", "flushes_under_way"),
+        ("flight_nanos", "oldest_flush_seconds"),
+        ("slowest_reader_lsn", "reader_lag_records"),
+    ];
+    let there = work();
+    let debug = format!("{:#?}", foreword::Stats::default());
+    let fields: Vec<&str> =
+        debug.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": ")).map(|(name, _)| name).collect();
+    let fields: Vec<&str> = fields.into_iter().filter(|name| !name.starts_with(' ')).collect();
+    assert!(fields.len() >= 23, "{fields:?}");
+    for field in fields {
+        let name = OTHER_NAMES.iter().find(|(of, _)| *of == field).map_or(field, |(_, other)| other);
+        let told = [format!("foreword_{name}"), format!("foreword_{name}_total")];
+        assert!(told.iter().any(|name| there.contains_key(name)), "{field} is in no metric");
+    }
+}
+
 /// Words that are names of metrics, without what Prometheus makes of a histogram.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("foreword_"));

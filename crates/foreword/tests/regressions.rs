@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::hooked::{Gate, Hooked, Op, hooked_unreserving, until, within_time};
+use common::hooked::{Gate, Hooked, Op, hooked, hooked_unreserving, until, within_time};
 use common::*;
-use foreword::disk::Access;
+use foreword::disk::{Access, OsDisk};
 use foreword::{DamageKind, Error, Log, Lsn, OnDamage, Options, SyncPolicy, Verdict, View};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -871,4 +871,36 @@ fn a_segment_for_which_there_is_no_room_is_not_asked_for_with_every_append() {
     // It is tried again later, without anybody's help.
     full.store(false, Ordering::Relaxed);
     until("the next segment", || log.stats().segments_prepared == 1);
+}
+
+/// Where `LOCK` was removed, the writer that was may still remove what it had dropped, until it lets go of `LOG`.
+#[test]
+fn what_another_writer_removed_before_it_let_go_is_not_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let keeps = hooked(OsDisk, |op, name| match op {
+        Op::Remove if name.ends_with(".seg") => Err(io::ErrorKind::PermissionDenied.into()),
+        _ => Ok(()),
+    });
+    let first = Options::new().segment_bytes(64 << 10).background(false).on_error(|_| {}).disk(keeps).open(dir.path()).unwrap();
+    (1..60).for_each(|lsn| assert_eq!(first.commit(&[7; 9000]).unwrap(), Lsn(lsn)));
+    first.truncate_front(Lsn(60)).unwrap();
+    let segments = foreword::inspect::segments(dir.path()).unwrap();
+    let current = segments.iter().position(|s| s.state == foreword::inspect::SegmentState::Current).unwrap();
+    let dropped: Vec<_> = segments[..current].iter().map(|s| s.path.clone()).collect();
+    assert!(!dropped.is_empty(), "{segments:?}");
+    std::fs::remove_file(dir.path().join("LOCK")).unwrap();
+    let first = Mutex::new(Some(first));
+    let second = hooked(OsDisk, move |op, name| {
+        if op == Op::Lock
+            && name == "LOG"
+            && let Some(first) = first.lock().unwrap().take()
+        {
+            dropped.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+            drop(first);
+        }
+        Ok(())
+    });
+    let log = Options::new().segment_bytes(64 << 10).disk(second).open(dir.path()).unwrap();
+    assert_eq!((log.start_lsn(), log.last_lsn()), (Lsn(60), Lsn(59)));
+    log.close().unwrap();
 }

@@ -3,18 +3,20 @@
 //! Two threads overlap: one reads and appends, the other makes durable what there is and prints. So what has come in is flushed at once, what
 //! comes meanwhile is the next group, and nothing waits for more input.
 
-use std::io::Read;
+use std::io::{Read as _, StdinLock};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use foreword::{Log, Lsn, Stats, SyncPolicy};
+use foreword::{Error, Log, Lsn, Stats, SyncPolicy};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::decode::{Decoder, InputFormat};
 use crate::exit::{Failure, Status};
 use crate::output::Output;
+#[cfg(unix)]
+use crate::signals::Signals;
 use crate::{units, verdict};
 
 /// Read at once: more than a pipe holds, so that all that is there comes in one piece.
@@ -24,6 +26,9 @@ const READ: usize = 256 << 10;
 ///
 /// Prints the LSN of each record, in order, as soon as the record is durable. Everything that is there is one group; it is made durable
 /// without waiting for more. The log is made if there is none. If standard output is closed, appending goes on without printing.
+///
+/// SIGINT and SIGTERM end the input: what was read and is whole is made durable and acknowledged, the log is closed, and the exit status is 130 or 143.
+/// A second one ends the process at once.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   dmesg | foreword append mylog
@@ -73,14 +78,18 @@ fn sync(text: &str) -> Result<Sync, String> {
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let started = Instant::now();
+    #[cfg(unix)]
+    let input = Arc::new(Input { signals: Signals::listen().map_err(Failure::io("listen for signals"))? });
+    #[cfg(not(unix))]
+    let input = Arc::new(Input {});
     let log = Arc::new(open(args)?);
     let before = log.last_lsn();
     let intake = Arc::new(Intake::default());
     let progress = if args.quiet { progress() } else { ProgressBar::hidden() };
     let reader = {
-        let (log, intake, progress) = (log.clone(), intake.clone(), progress.clone());
+        let (log, intake, progress, input) = (log.clone(), intake.clone(), progress.clone(), input.clone());
         let (decoder, sync) = (Decoder::new(args.format, args.max_record as usize), args.sync);
-        std::thread::spawn(move || take_in(&log, &intake, decoder, sync, &progress))
+        std::thread::spawn(move || take_in(&input, &log, &intake, decoder, sync, &progress))
     };
     // If the log fails, the reader may be waiting for input for ever: the process ends without it.
     acknowledge(&log, &intake, args, before)?;
@@ -91,7 +100,45 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         log.close()?;
     }
     summarize(args, &stats, before, started.elapsed())?;
-    read.map(|()| Status::Fine)
+    read.map(|()| input.status())
+}
+
+/// Standard input, which a signal ends.
+struct Input {
+    #[cfg(unix)]
+    signals: Signals,
+}
+
+/// What came of a read.
+enum Read {
+    Bytes(usize),
+    /// It has ended.
+    End,
+    /// It was ended: what is not whole will not be.
+    Interrupted,
+}
+
+impl Input {
+    /// What there is, once there is any. (What is asked for at once is more than the standard library keeps: it keeps nothing.)
+    fn read(&self, stdin: &mut StdinLock<'_>, buf: &mut [u8]) -> std::io::Result<Read> {
+        #[cfg(unix)]
+        if !self.signals.wait_for(stdin)? {
+            return Ok(Read::Interrupted);
+        }
+        Ok(match stdin.read(buf)? {
+            0 => Read::End,
+            n => Read::Bytes(n),
+        })
+    }
+
+    /// With what status to end when all went well.
+    fn status(&self) -> Status {
+        #[cfg(unix)]
+        if let Some(status) = self.signals.status() {
+            return status;
+        }
+        Status::Fine
+    }
 }
 
 fn open(args: &Args) -> Result<Log, Failure> {
@@ -103,11 +150,21 @@ fn open(args: &Args) -> Result<Log, Failure> {
     if let Some(bytes) = args.segment_size {
         options = options.segment_bytes(bytes);
     }
-    Ok(options.open(&args.dir)?)
+    options.open(&args.dir).map_err(|error| match error {
+        Error::NoSpace { .. } => Failure::Wrong(format!("{error}; --segment-size chooses smaller ones, from 64K on")),
+        error => error.into(),
+    })
 }
 
 /// Reads all input and appends its records. Whatever ends it, what came before is appended and acknowledged.
-fn take_in(log: &Log, intake: &Intake, mut decoder: Decoder, sync: Sync, progress: &ProgressBar) -> Result<(), Failure> {
+fn take_in(
+    input: &Input,
+    log: &Log,
+    intake: &Intake,
+    mut decoder: Decoder,
+    sync: Sync,
+    progress: &ProgressBar,
+) -> Result<(), Failure> {
     let _end = End(intake);
     let mut stdin = std::io::stdin().lock();
     let mut buf = vec![0; READ];
@@ -117,9 +174,10 @@ fn take_in(log: &Log, intake: &Intake, mut decoder: Decoder, sync: Sync, progres
             last = log.append(record)?;
             Ok(())
         };
-        let (taken, end) = match stdin.read(&mut buf) {
-            Ok(0) => (decoder.finish(&mut put), true),
-            Ok(n) => {
+        let (taken, end) = match input.read(&mut stdin, &mut buf) {
+            Ok(Read::End) => (decoder.finish(&mut put), true),
+            Ok(Read::Interrupted) => (Ok(()), true),
+            Ok(Read::Bytes(n)) => {
                 progress.inc(n as u64);
                 (decoder.feed(&buf[..n], &mut put), false)
             }

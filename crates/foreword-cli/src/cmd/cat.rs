@@ -12,8 +12,8 @@ use crate::output::Output;
 /// Write records to standard output
 ///
 /// Changes nothing, and works while a writer has the log open: then it shows what is durable. When none has, it shows what opening the log
-/// would return, and says from which LSN on nothing proves that it is durable. What a damaged log holds before the damage is written,
-/// then the error is told (exit status 3).
+/// would return, and says from which LSN on the log does not say yet whether the records were acknowledged: opening keeps them either way. What a
+/// damaged log holds before the damage is written, then the error is told (exit status 3).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword cat mylog

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use foreword::inspect::{self, Content, ControlInfo, Frame};
+use foreword::inspect::{self, Content, ControlInfo, Frame, RecordInfo};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
@@ -23,9 +23,25 @@ pub(crate) struct Args {
     dir: PathBuf,
     /// A segment's epoch (its file's name is the epoch in 20 digits)
     segment: Option<u64>,
-    /// Print one JSON object for each structure
+    /// Print one JSON object for each structure, whole
     #[arg(long)]
     json: bool,
+    /// Print long lists whole, as the lengths of all records of a frame
+    #[arg(long)]
+    full: bool,
+}
+
+/// So many of a list are shown by default.
+const FEW: usize = 16;
+
+/// A list in words, or the beginning of it and what is left out.
+fn list<'a, T>(all: &'a [T], full: bool, one: impl Fn(&T) -> String, left_out: impl Fn(&'a [T]) -> String) -> String {
+    let few = if full || all.len() <= FEW { all.len() } else { FEW };
+    let mut text = all[..few].iter().map(one).collect::<Vec<_>>().join(" ");
+    if few < all.len() {
+        text.push_str(&format!(" and {} (--full)", left_out(&all[few..])));
+    }
+    text
 }
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
@@ -46,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
                 out.json(&frame_json(epoch, &frame))?;
             } else {
                 let kind = out.paint(tone(&frame.content), format!("{:<9}", kind(&frame.content)));
-                out.line(format_args!("{:>11}  {:>7}  {kind}  {}", frame.offset, frame.bytes, plain(text(&frame))))?;
+                out.line(format_args!("{:>11}  {:>7}  {kind}  {}", frame.offset, frame.bytes, plain(text(&frame, args.full))))?;
             }
         }
     }
@@ -76,36 +92,42 @@ fn tone(content: &Content) -> Tone {
     }
 }
 
-fn text(frame: &Frame) -> String {
-    let mut text = content_text(&frame.content);
+fn text(frame: &Frame, full: bool) -> String {
+    let mut text = content_text(&frame.content, full);
     if let Some(promise) = frame.promise {
         text.push_str(&format!("; promises segment {} before {}, LSN {}", promise.epoch, promise.offset, promise.lsn));
     }
     text
 }
 
-fn content_text(content: &Content) -> String {
+fn content_text(content: &Content, full: bool) -> String {
     match content {
         Content::Header { version, log, epoch, segment_bytes, recycled_from, .. } => {
             let recycled = recycled_from.map(|old| format!(", recycled from {old}")).unwrap_or_default();
             format!("version {version}, log {log}, epoch {epoch}, {segment_bytes} bytes{recycled}")
         }
         Content::Link { follows: None, first_lsn, state } => {
-            format!("follows nothing, first LSN {first_lsn}{}", state_text(state))
+            format!("follows nothing, first LSN {first_lsn}{}", state_text(state, full))
         }
         Content::Link { follows: Some((epoch, end)), first_lsn, state } => {
-            format!("follows segment {epoch} up to {end}, first LSN {first_lsn}{}", state_text(state))
+            format!("follows segment {epoch} up to {end}, first LSN {first_lsn}{}", state_text(state, full))
         }
         Content::Data { continued_bytes, records, continues } => {
             let mut parts = Vec::new();
             if *continued_bytes > 0 {
                 parts.push(format!("{continued_bytes} bytes of a record begun before"));
             }
-            // As many as there are: that is what a dump is for.
-            let lens: Vec<String> = records.iter().map(|record| record.bytes.to_string()).collect();
+            let left_out = |records: &[RecordInfo]| {
+                format!(
+                    "{} records of {} bytes",
+                    records.len(),
+                    records.iter().map(|record| u64::from(record.bytes)).sum::<u64>()
+                )
+            };
+            let lens = list(records, full, |record| record.bytes.to_string(), left_out);
             if let (Some(first), Some(last)) = (records.first(), records.last()) {
                 let lsns = if records.len() == 1 { first.lsn.to_string() } else { format!("{} to {}", first.lsn, last.lsn) };
-                parts.push(format!("LSN {lsns}, bytes {}", lens.join(" ")));
+                parts.push(format!("LSN {lsns}, bytes {lens}"));
             }
             if *continues {
                 parts.push("goes on in the next frame".to_owned());
@@ -113,7 +135,7 @@ fn content_text(content: &Content) -> String {
             parts.join(", ")
         }
         Content::Mark { closed, next_lsn, state } => {
-            format!("{}next LSN {next_lsn}{}", if *closed { "closed, " } else { "" }, state_text(state))
+            format!("{}next LSN {next_lsn}{}", if *closed { "closed, " } else { "" }, state_text(state, full))
         }
         Content::Seal { end } => format!("the segment ends before {end}"),
         Content::Unwritten => String::new(),
@@ -123,7 +145,7 @@ fn content_text(content: &Content) -> String {
     }
 }
 
-fn state_text(state: &ControlInfo) -> String {
+fn state_text(state: &ControlInfo, full: bool) -> String {
     let mut text = format!(", log starts at {}", state.start_lsn);
     if state.generation > 0 {
         text.push_str(&format!(", generation {}", state.generation));
@@ -132,7 +154,9 @@ fn state_text(state: &ControlInfo) -> String {
         text.push_str(&format!(", hold `{name}` {lsn}"));
     }
     if !state.lost.is_empty() {
-        text.push_str(&format!(", given up {}", verdict::stretches(&state.lost)));
+        let left_out = |stretches: &[_]| format!("{} stretches more", stretches.len());
+        let lost = list(&state.lost, full, |&stretch| verdict::stretches(&[stretch]), left_out);
+        text.push_str(&format!(", given up {lost}"));
     }
     text
 }

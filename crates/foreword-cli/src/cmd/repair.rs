@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use foreword::{Damage, Lsn, OnDamage, RepairPlan};
+use foreword::{Damage, Lsn, OnDamage, RepairPlan, Verdict, View};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
@@ -12,7 +12,8 @@ use crate::verdict;
 /// Show what going on with a damaged log would give up; do it with --apply
 ///
 /// Without --apply nothing is changed, and without --stop and --salvage both are shown. Damaged files are put aside in the log's directory
-/// `damaged`, never thrown away. Exit status 3: the damage is still there.
+/// `damaged`, never thrown away. A torn tail is no damage: nothing acknowledged is missing, and opening the log heals it; so does --apply.
+/// Exit status 3: the damage is still there.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword repair mylog
@@ -65,6 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         let both = "choose --stop or --salvage: without --apply, both are shown";
         return Err(Failure::Wrong(format!("{} is damaged at offset {}; {both}", damage.path.display(), damage.offset)));
     }
+    // (What is damaged elsewhere has no verdict on its tail alone.)
+    let torn = damage.is_none() && matches!(View::open(&args.dir)?.verdict(), Some(Verdict::TornTail));
     if args.apply {
         plans = vec![apply(args, if damage.is_some() { chosen[0] } else { OnDamage::Refuse })?];
     }
@@ -72,11 +75,12 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     if args.json {
         out.json(&json!({
             "damage": damage.as_ref().map(verdict::damage_json),
+            "torn_tail": torn,
             "applied": args.apply,
             "plans": plans.iter().map(told_json).collect::<Value>(),
         }))?;
     } else {
-        print_text(&mut out, args, damage.as_ref(), &plans)?;
+        print_text(&mut out, args, damage.as_ref(), torn, &plans)?;
     }
     out.flush()?;
     Ok(if damage.is_some() && !args.apply { Status::Corruption } else { Status::Fine })
@@ -90,8 +94,16 @@ fn apply(args: &Args, action: OnDamage) -> Result<Told, Failure> {
     Ok(Told { action, given_up: report.given_up, put_aside: report.put_aside, last_lsn: report.last_lsn })
 }
 
-fn print_text(out: &mut Output, args: &Args, damage: Option<&Damage>, plans: &[Told]) -> Result<(), Failure> {
+fn print_text(out: &mut Output, args: &Args, damage: Option<&Damage>, torn: bool, plans: &[Told]) -> Result<(), Failure> {
     let Some(damage) = damage else {
+        if torn {
+            let healed = if args.apply { "it was healed by opening the log" } else { "opening the log heals it" };
+            out.toned(
+                "torn tail",
+                Tone::Warn,
+                format_args!("a crash cut a write short; nothing acknowledged is missing, and {healed}"),
+            )?;
+        }
         return match plans.first() {
             Some(told) => out.line(format_args!("no corruption; the log ends with LSN {}", told.last_lsn)),
             None => Ok(()),

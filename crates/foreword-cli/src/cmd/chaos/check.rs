@@ -1,23 +1,34 @@
 //! Holds what is in the log against what was said of it.
 
+use std::time::{Duration, Instant};
+
 use foreword::{Error, Lsn, Reader};
 
-use super::script::Script;
+use super::script::{Eras, Misread, difference};
 use super::words::Word;
 
 /// All that need be remembered: a few numbers for each kill.
 #[derive(Clone, Debug)]
 pub(super) struct Ledger {
-    seed: u64,
-    /// The last LSN that was found after each kill. What follows, the next writer wrote.
-    ends: Vec<Lsn>,
+    /// Who wrote what.
+    pub(super) eras: Eras,
+    /// The last generation that is spoken of.
+    generation: u64,
+    /// The last LSN that was found after the last kill. What follows, the next writer wrote.
+    end: Lsn,
     /// This record and all before it must be there.
     pub(super) acknowledged: Lsn,
+    /// How many were acknowledged, of those that were cut off later, too.
+    pub(super) acknowledgements: u64,
     /// What said so.
     acknowledged_by: String,
     /// The log may start here at the latest, and must start here at the earliest.
     cutting: Lsn,
     cut: Lsn,
+    /// A cut at the back that is under way: it may be done or not. The record at which it is, and the generation that follows.
+    cutting_back: Option<(Lsn, u64)>,
+    /// Cuts at the front, and at the back.
+    pub(super) cuts: (u64, u64),
     /// What was said that cannot be right.
     wrong: Vec<String>,
 }
@@ -50,39 +61,68 @@ impl Found {
 impl Ledger {
     pub(super) fn new(seed: u64) -> Ledger {
         Ledger {
-            seed,
-            ends: Vec::new(),
+            eras: Eras::new(seed, Lsn::FIRST, 0),
+            generation: 0,
+            end: Lsn::ZERO,
             acknowledged: Lsn::ZERO,
+            acknowledgements: 0,
             acknowledged_by: String::new(),
             cutting: Lsn::FIRST,
             cut: Lsn::FIRST,
+            cutting_back: None,
+            cuts: (0, 0),
             wrong: Vec::new(),
         }
     }
 
-    /// How many writers were killed.
-    pub(super) fn round(&self) -> u64 {
-        self.ends.len() as u64
+    /// The generation with which this round's writer begins.
+    pub(super) fn generation(&self) -> u64 {
+        self.eras.last().1
     }
 
     /// The last LSN that was there when the writer of this round was started.
     pub(super) fn end(&self) -> Lsn {
-        self.ends.last().copied().unwrap_or_default()
+        self.end
     }
 
     /// A writer was killed and the log was checked: what the next one finds.
     pub(super) fn close_round(&mut self, found: &Found) {
-        self.ends.push(found.last);
+        // A cut that was under way when it was killed is done, or is not.
+        self.cutting_back = None;
+        self.acknowledged = self.acknowledged.min(found.last);
+        self.end = found.last;
+        self.generation += 1;
+        self.eras.begin(found.last.next(), self.generation);
         self.cut = self.cut.max(found.start);
         self.cutting = self.cut;
     }
 
     pub(super) fn hear(&mut self, word: Word) {
         match word {
-            Word::Acknowledged(lsn, by) if lsn > self.acknowledged => (self.acknowledged, self.acknowledged_by) = (lsn, by),
-            Word::Acknowledged(..) => {}
+            Word::Acknowledged(lsn, generation, by) => {
+                let left = self.eras.left_of(lsn, generation);
+                if left > self.acknowledged {
+                    self.acknowledgements += left.0 - self.acknowledged.0;
+                    (self.acknowledged, self.acknowledged_by) = (left, by);
+                }
+            }
             Word::Cutting(lsn) => self.cutting = self.cutting.max(lsn),
-            Word::Cut(lsn) => self.cut = self.cut.max(lsn),
+            Word::Cut(lsn) => {
+                self.cuts.0 += u64::from(lsn > self.cut);
+                self.cut = self.cut.max(lsn);
+            }
+            Word::CuttingBack(from, generation) => {
+                self.cutting_back = Some((from, generation));
+                self.generation = self.generation.max(generation);
+            }
+            Word::CutBack => {
+                if let Some((from, generation)) = self.cutting_back.take() {
+                    self.cuts.1 += 1;
+                    self.eras.begin(from, generation);
+                    self.acknowledged = self.acknowledged.min(from.prev());
+                }
+            }
+            Word::Uncut => self.cutting_back = None,
             Word::Ready(start, last) => {
                 // Of the start, all that is between is right: a cut that was under way may have been done or not.
                 if last != self.end() || !(self.cut..=self.cutting).contains(&start) {
@@ -92,13 +132,8 @@ impl Ledger {
                 }
             }
             Word::Wrong(what) => self.wrong.push(what),
-            Word::Full => {}
+            Word::Full | Word::LockLost => {}
         }
-    }
-
-    /// Who wrote the record with an LSN.
-    pub(super) fn script_of(&self, lsn: Lsn) -> Script {
-        Script { seed: self.seed, round: self.ends.partition_point(|&end| end < lsn) as u64 }
     }
 
     /// There is no log.
@@ -131,12 +166,18 @@ impl Ledger {
     }
 
     fn check_end(&self, found: &mut Found) {
-        if self.acknowledged > found.last {
+        let cut_here = self.was_cut_at(found.last.next());
+        if self.acknowledged > found.last && !cut_here {
             found.lost += self.acknowledged.0 - found.last.0;
             let Ledger { acknowledged, acknowledged_by, .. } = self;
             found
                 .complain(format!("LSN {acknowledged} was acknowledged ({acknowledged_by}), and the log ends at {}", found.last));
         }
+    }
+
+    /// Whether a cut at the back was under way that, if it is done, was here.
+    fn was_cut_at(&self, lsn: Lsn) -> bool {
+        self.cutting_back.is_some_and(|(from, _)| from == lsn)
     }
 
     fn check_record(&self, lsn: Lsn, data: &[u8], found: &mut Found) {
@@ -147,17 +188,17 @@ impl Ledger {
         found.last = lsn;
         found.records += 1;
         found.bytes += data.len() as u64;
-        if let Some(difference) = difference(&self.script_of(lsn).record(lsn), data) {
+        if let Some(difference) = difference(&self.eras.script_of(lsn).record(lsn), data) {
             found.lost += u64::from(lsn <= self.acknowledged);
             found.complain(format!("the record with LSN {lsn} is not the one that was written: {difference}"));
         }
     }
 
-    /// The records of this round end where a batch does. (Those of earlier rounds were looked at then.)
+    /// The records of the last generation end where a batch does, or a cut. (Those of earlier ones were looked at then, or end with a cut.)
     fn check_units(&self, found: &mut Found) {
-        let mut first = self.end().next();
-        while first <= found.last {
-            let next = Lsn(first.0 + self.script_of(first).unit_len(first));
+        let (mut first, _) = self.eras.last();
+        while first <= found.last && !self.was_cut_at(found.last.next()) {
+            let next = Lsn(first.0 + self.eras.script_of(first).unit_len(first));
             if next.prev() > found.last {
                 let (there, all) = (found.last.0 + 1 - first.0, next.0 - first.0);
                 found.complain(format!("of the {all} records of the batch that begins at LSN {first} only {there} are there"));
@@ -167,28 +208,22 @@ impl Ledger {
     }
 }
 
-/// In words, how a record differs from what was expected.
-pub(super) fn difference(expected: &[u8], data: &[u8]) -> Option<String> {
-    if expected == data {
-        return None;
-    }
-    let at = expected.iter().zip(data).take_while(|(a, b)| a == b).count();
-    Some(format!("{} bytes, not {}, and other ones from byte {at} on", data.len(), expected.len()))
-}
-
 /// Reads along while the log grows, until it is told to stop; `who` reads. What a reader shows is durable: so it counts as acknowledged. (Where it stands says
-/// nothing: that may be beyond what is durable.)
+/// nothing: that may be beyond what is durable.) `judge` knows the generation of each record, as [`Eras::judge`] does.
 pub(super) fn follow<E: From<Error>>(
     who: &str,
     mut reader: Reader,
-    script_of: impl Fn(Lsn) -> Script,
+    judge: impl Fn(Lsn, &[u8], Option<u64>) -> Result<Option<u64>, Misread>,
     mut say: impl FnMut(Word) -> Result<(), E>,
     go_on: impl Fn() -> bool,
 ) -> Result<(), E> {
     const OFTEN: u64 = 32;
-    const A_WHILE: std::time::Duration = std::time::Duration::from_millis(20);
-    const PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
-    let (mut seen, mut said) = (Lsn::ZERO, Lsn::ZERO);
+    const A_WHILE: Duration = Duration::from_millis(20);
+    const PAUSE: Duration = Duration::from_millis(2);
+    // The last record that it showed and that can be told, with its generation; and up to where that was said.
+    let (mut seen, mut said) = ((Lsn::ZERO, 0), Lsn::ZERO);
+    // The generation of the record that it showed just before.
+    let mut before = None;
     while go_on() {
         let expected = reader.position();
         let read = match reader.wait_next(Some(A_WHILE)) {
@@ -196,30 +231,64 @@ pub(super) fn follow<E: From<Error>>(
                 if record.lsn != expected {
                     say(Word::Wrong(format!("a reader that stood before LSN {expected} got {}", record.lsn)))?;
                 }
-                if let Some(difference) = difference(&script_of(record.lsn).record(record.lsn), record.data) {
-                    say(Word::Wrong(format!("a reader got a wrong record with LSN {}: {difference}", record.lsn)))?;
+                before = match judge_in_time(&judge, record.lsn, record.data, before) {
+                    Ok(generation) => generation,
+                    Err(misread) => {
+                        let why = match misread {
+                            Misread::Unknown(difference) => difference,
+                            Misread::Untold => "what it had read before was cut off, and it was not told".to_owned(),
+                        };
+                        say(Word::Wrong(format!("a reader got a wrong record with LSN {}: {why}", record.lsn)))?;
+                        None
+                    }
+                };
+                if let Some(generation) = before {
+                    seen = (record.lsn, generation);
                 }
-                Some(record.lsn)
+                true
             }
             Ok(None) => {
                 // (Of a log that was closed it says so at once.)
                 std::thread::sleep(PAUSE);
-                None
+                false
+            }
+            // What it had read was cut off: it reads on from there.
+            Err(Error::Cut { .. }) => {
+                ((seen, said), before) = (((Lsn::ZERO, 0), Lsn::ZERO), None);
+                continue;
             }
             // Truncation has overtaken it.
             Err(Error::Dropped { start, .. }) => {
                 reader.seek(start);
+                before = None;
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
-        seen = read.unwrap_or(seen);
-        if seen > said && (read.is_none() || seen.0 >= said.0 + OFTEN) {
-            say(Word::Acknowledged(seen, who.to_owned()))?;
-            said = seen;
+        let (lsn, generation) = seen;
+        if lsn > said && (!read || lsn.0 >= said.0 + OFTEN) {
+            say(Word::Acknowledged(lsn, generation, who.to_owned()))?;
+            said = lsn;
         }
     }
     Ok(())
+}
+
+/// A reader in another process may be faster than the word of what the writer does.
+fn judge_in_time(
+    judge: &impl Fn(Lsn, &[u8], Option<u64>) -> Result<Option<u64>, Misread>,
+    lsn: Lsn,
+    data: &[u8],
+    before: Option<u64>,
+) -> Result<Option<u64>, Misread> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let started = Instant::now();
+    loop {
+        match judge(lsn, data, before) {
+            Err(Misread::Unknown(_)) if started.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(1)),
+            judged => return judged,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -227,6 +296,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use foreword::{Log, Options, View};
 
+    use super::super::script::Script;
     use super::*;
 
     const SEED: u64 = 11;
@@ -240,9 +310,16 @@ mod tests {
         let first = log.last_lsn().next();
         while log.last_lsn().0 < first.0 + records {
             let next = log.last_lsn().next();
-            log.commit_batch(&ledger.script_of(next).unit(next)).unwrap();
+            log.commit_batch(&ledger.eras.script_of(next).unit(next)).unwrap();
         }
-        ledger.hear(Word::Acknowledged(log.last_lsn(), "commit_batch".to_owned()));
+        ledger.hear(Word::Acknowledged(log.last_lsn(), ledger.generation, "commit_batch".to_owned()));
+    }
+
+    /// A cut at the back by this round's writer, which says so.
+    fn cut_back(log: &Log, ledger: &mut Ledger, from: Lsn) {
+        ledger.hear(Word::CuttingBack(from, ledger.generation + 1));
+        log.truncate_back(from).unwrap();
+        ledger.hear(Word::CutBack);
     }
 
     fn check(dir: &std::path::Path, ledger: &Ledger) -> Found {
@@ -270,7 +347,7 @@ mod tests {
 
     /// The first LSN of a batch of the second writer, and how many records it has.
     fn batch(log: &Log, ledger: &Ledger) -> (Lsn, u64) {
-        let script = ledger.script_of(ledger.end().next());
+        let script = ledger.eras.script_of(ledger.end().next());
         let mut first = ledger.end().next();
         while script.unit_len(first) < 3 {
             first = Lsn(first.0 + script.unit_len(first));
@@ -288,9 +365,9 @@ mod tests {
         });
         assert!(cut.is_sound() && cut.start == Lsn(140), "{cut:?}");
         let unacknowledged = found(|log, ledger| {
-            let (acknowledged, ends) = (ledger.acknowledged, ledger.ends.clone());
+            let acknowledged = ledger.acknowledged;
             write(log, ledger, 10);
-            (ledger.acknowledged, ledger.ends) = (acknowledged, ends);
+            ledger.acknowledged = acknowledged;
         });
         assert!(unacknowledged.is_sound(), "{unacknowledged:?}");
     }
@@ -316,19 +393,58 @@ mod tests {
     }
 
     #[test]
+    fn what_was_cut_at_the_back_is_not_missed_and_must_not_come_back() {
+        let cut = found(|log, ledger| {
+            let (first, _) = batch(log, ledger);
+            cut_back(log, ledger, first.next());
+            write(log, ledger, 30);
+        });
+        assert!(cut.is_sound(), "{cut:?}");
+        for done in [true, false] {
+            // Killed in the middle.
+            let under_way = found(|log, ledger| {
+                let from = Lsn(log.last_lsn().0 - 7);
+                ledger.hear(Word::CuttingBack(from, 9));
+                if done {
+                    log.truncate_back(from).unwrap();
+                }
+            });
+            assert!(under_way.is_sound(), "{done}: {under_way:?}");
+        }
+        let elsewhere = found(|log, ledger| {
+            ledger.hear(Word::CuttingBack(Lsn(log.last_lsn().0 - 7), 9));
+            log.truncate_back(Lsn(log.last_lsn().0 - 8)).unwrap();
+        });
+        assert_eq!(elsewhere.lost, 9, "{elsewhere:?}");
+        let undone = found(|log, ledger| {
+            let from = Lsn(log.last_lsn().0 - 7);
+            ledger.hear(Word::CuttingBack(from, ledger.generation + 1));
+            ledger.hear(Word::CutBack);
+        });
+        assert!(!undone.is_sound(), "what was cut off is there: {undone:?}");
+        let late = found(|log, ledger| {
+            let (last, generation) = (log.last_lsn(), ledger.generation);
+            cut_back(log, ledger, Lsn(last.0 - 7));
+            // Of what it acknowledges, that is cut off by now.
+            ledger.hear(Word::Acknowledged(last, generation, "sync_to".to_owned()));
+        });
+        assert!(late.is_sound(), "{late:?}");
+    }
+
+    #[test]
     fn records_that_nobody_wrote_there_and_halves_of_batches_are_found() {
         let phantom = found(|log, _| _ = log.commit(b"nobody wrote this").unwrap());
         assert!(phantom.lost == 0 && !phantom.wrong.is_empty(), "{phantom:?}");
         let of_an_earlier_writer = found(|log, ledger| {
             let next = log.last_lsn().next();
-            let script = Script { round: 0, ..ledger.script_of(next) };
+            let script = Script { generation: 0, ..ledger.eras.script_of(next) };
             log.commit_batch(&script.unit(next)).unwrap();
         });
         assert!(!of_an_earlier_writer.wrong.is_empty(), "{of_an_earlier_writer:?}");
         let changed = found(|log, ledger| {
             let lsn = log.last_lsn();
             log.truncate_back(lsn).unwrap();
-            let mut record = ledger.script_of(lsn).record(lsn);
+            let mut record = ledger.eras.script_of(lsn).record(lsn);
             record.push(0);
             log.commit(&record).unwrap();
         });
@@ -359,7 +475,7 @@ mod tests {
         let log = open(dir.path());
         let mut ledger = Ledger::new(SEED);
         write(&log, &mut ledger, 50);
-        let said = |from: Lsn, script: Script| {
+        let said = |from: Lsn, eras: &Eras| {
             let mut said = Vec::new();
             let turns = std::cell::Cell::new(0);
             let go_on = || turns.replace(turns.get() + 1) < log.last_lsn().0 + 3;
@@ -367,15 +483,19 @@ mod tests {
                 said.push(word);
                 Ok::<(), Error>(())
             };
-            follow("a reader", log.reader_at(from), |_| script, say, go_on).unwrap();
+            // (Without its patience with what is not known.)
+            let judge = |lsn, data: &[u8], before| match eras.judge(lsn, data, before) {
+                Err(Misread::Unknown(_)) => Err(Misread::Untold),
+                judged => judged,
+            };
+            follow("a reader", log.reader_at(from), judge, say, go_on).unwrap();
             said
         };
-        let script = ledger.script_of(Lsn(1));
-        let right = said(Lsn(1), script);
-        assert_eq!(right.last(), Some(&Word::Acknowledged(log.last_lsn(), "a reader".to_owned())));
+        let right = said(Lsn(1), &ledger.eras);
+        assert!(matches!(right.last(), Some(Word::Acknowledged(lsn, 0, _)) if lsn.0 + 3 > log.last_lsn().0), "{right:?}");
         assert!(!right.iter().any(|word| matches!(word, Word::Wrong(_))), "{right:?}");
-        let wrong = said(Lsn(1), Script { round: 9, ..script });
+        let wrong = said(Lsn(1), &Eras::new(SEED, Lsn(1), 9));
         assert!(wrong.iter().any(|word| matches!(word, Word::Wrong(_))), "{wrong:?}");
-        assert_eq!(said(log.last_lsn().next().next(), script), [], "it stands behind a record that is not there");
+        assert_eq!(said(log.last_lsn().next().next(), &ledger.eras), [], "it stands behind a record that is not there");
     }
 }

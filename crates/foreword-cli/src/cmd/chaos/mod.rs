@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use self::check::{Found, Ledger, follow};
+use self::deed::{Deed, Deeds, Moved};
 use self::place::{Ballast, Place, copy_files};
 use self::words::Word;
 use crate::exit::{Failure, Status};
@@ -23,6 +24,7 @@ use crate::victim::{self, Victim};
 use crate::{units, verdict};
 
 mod check;
+mod deed;
 mod place;
 mod script;
 mod words;
@@ -39,10 +41,14 @@ const OPENING: Duration = Duration::from_millis(20);
 /// Kill a writer again and again on this very disk, and check each time that nothing it was promised is lost
 ///
 /// A child process writes from several threads in every way the log offers: records of 0 bytes to 700 KB, batches, commits, writes, futures, small
-/// segments, truncation at the front; it reports each acknowledgement at once. It is killed (SIGKILL) at random moments, in recovery too.
+/// segments, truncation at both ends; it reports each acknowledgement at once. It is killed (SIGKILL) at random moments, in recovery too.
+/// Besides, what happens to logs in ordinary life: it opens the log by a relative path and goes to another directory; while it writes, the log's
+/// directory is renamed, another log is made under its name, a second writer tries to open it, and its file LOCK is removed, which must stop it.
+///
 /// After each kill everything is read, and every other time the log is opened for writing, and all is read again. It must hold: every acknowledged
-/// record is there; no record is there that was not appended at this LSN with these bytes (the seed and the LSN decide them); LSNs are dense;
-/// batches are whole; the log starts where it was cut; recovery, killed or not, ends in the same records; what a reader in another process saw stays.
+/// record is there that was not cut off; no record is there that was not appended at this LSN with these bytes (the seed, the LSN, and how often it was
+/// given out decide them); LSNs are dense; batches are whole; the log starts and ends where it was cut; recovery, killed or not, ends in the same
+/// records; what a reader in another process saw stays, and if not it was told; one writer writes, and both of two logs are whole.
 ///
 /// What it cannot show is what the disk does when the power fails: a kill leaves the operating system's memory as it is.
 ///
@@ -96,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         out.line(format_args!("{} threads write to {}, {often}, --seed {seed}", args.threads, plain(place.log().display())))?;
         out.flush()?;
     }
-    let mut campaign = Campaign::new(args, seed, &place, stopped);
+    let mut campaign = Campaign::new(args, seed, &place, stopped)?;
     let ended = campaign.run(&mut out);
     campaign.bar.finish_and_clear();
     let Campaign { tally, .. } = campaign;
@@ -133,6 +139,10 @@ struct Heard {
     ledger: Ledger,
     /// The log of this round's writer was open.
     ready: bool,
+    /// The reader in this process has it open.
+    watched: bool,
+    /// The writer has stopped because LOCK was removed.
+    lock_lost: bool,
     /// Refusals for want of room.
     full: u64,
 }
@@ -141,6 +151,7 @@ impl Heard {
     fn hear(&mut self, word: Word) {
         self.ready |= matches!(word, Word::Ready(..));
         self.full += u64::from(word == Word::Full);
+        self.lock_lost |= word == Word::LockLost;
         self.ledger.hear(word);
     }
 }
@@ -156,6 +167,8 @@ struct Kill {
     opening: bool,
     acknowledged: u64,
     full: u64,
+    /// What was done meanwhile, and cuts.
+    deeds: Deeds,
     found: Found,
     verdict: &'static str,
     /// How long recovery took, if we opened the log ourselves.
@@ -167,6 +180,9 @@ struct Campaign<'a> {
     seed: u64,
     log: PathBuf,
     copy: PathBuf,
+    elsewhere: PathBuf,
+    /// How many deeds are done: they take turns.
+    done: usize,
     ballast: Option<Ballast>,
     moments: Noise,
     heard: Arc<Mutex<Heard>>,
@@ -177,20 +193,23 @@ struct Campaign<'a> {
 }
 
 impl<'a> Campaign<'a> {
-    fn new(args: &'a Args, seed: u64, place: &Place, stopped: Arc<AtomicBool>) -> Campaign<'a> {
-        Campaign {
+    fn new(args: &'a Args, seed: u64, place: &Place, stopped: Arc<AtomicBool>) -> Result<Campaign<'a>, Failure> {
+        let ledger = Ledger::new(seed);
+        Ok(Campaign {
             args,
             seed,
             log: place.log(),
             copy: place.copy(),
+            elsewhere: place.elsewhere()?,
+            done: 0,
             ballast: place.ballast(seed),
             moments: Noise(seed),
-            heard: Arc::new(Mutex::new(Heard { ledger: Ledger::new(seed), ready: false, full: 0 })),
+            heard: Arc::new(Mutex::new(Heard { ledger, ready: false, watched: false, lock_lost: false, full: 0 })),
             stopped,
             started: Instant::now(),
             tally: Tally::default(),
             bar: progress(args),
-        }
+        })
     }
 
     /// Kills until it is enough, or something is wrong.
@@ -221,76 +240,176 @@ impl<'a> Campaign<'a> {
     }
 
     fn kill(&mut self) -> Result<Kill, Failure> {
-        let before = {
+        let (acknowledged, cuts) = {
             let mut heard = lock(&self.heard);
-            (heard.ready, heard.full) = (false, 0);
-            heard.ledger.end().max(heard.ledger.acknowledged)
+            (heard.ready, heard.watched, heard.lock_lost, heard.full) = (false, false, false, 0);
+            (heard.ledger.acknowledgements, heard.ledger.cuts)
         };
-        let longest = if self.moments.below(4) == 0 { OPENING.min(self.args.time) } else { self.args.time };
-        let life = longest.mul_f64(self.moments.fraction());
+        let in_opening = self.moments.below(4) == 0;
+        let life = if in_opening { OPENING.min(self.args.time) } else { self.args.time }.mul_f64(self.moments.fraction());
+        let deed = (!in_opening).then(|| Deed::ALL[self.done % Deed::ALL.len()]);
+        let leaves = self.moments.below(2) == 0;
         let started = Instant::now();
-        self.live_and_die(life)?;
+        let done = self.live_and_die(life, deed, leaves)?;
         let lived = started.elapsed();
         let (mut found, verdict) = self.look()?;
         let last = self.args.seconds.is_none() && self.tally.kills + 1 == self.args.kills;
         let opens = found.is_sound() && (last || self.moments.below(2) == 0);
         let recovery = if opens { Some(self.reopen(&mut found)?) } else { None };
         let mut heard = lock(&self.heard);
-        let acknowledged = heard.ledger.acknowledged.0.saturating_sub(before.0);
+        let mut deeds = Deeds::from([
+            ("cut_front", heard.ledger.cuts.0 - cuts.0),
+            ("cut_back", heard.ledger.cuts.1 - cuts.1),
+            ("left_directory", u64::from(leaves && heard.ready)),
+        ]);
+        deeds.extend(Deed::ALL.iter().map(|&deed| (deed.name(), u64::from(done == Some(deed)))));
+        self.done += usize::from(done.is_some());
+        let acknowledged = heard.ledger.acknowledgements - acknowledged;
         heard.ledger.close_round(&found);
-        Ok(Kill { lived, opening: !heard.ready, acknowledged, full: heard.full, found, verdict, recovery })
+        Ok(Kill { lived, opening: !heard.ready, acknowledged, full: heard.full, deeds, found, verdict, recovery })
     }
 
-    /// Runs the writer until it is killed, with a reader in this process at its heels.
-    fn live_and_die(&mut self, life: Duration) -> Result<(), Failure> {
-        let ledger = lock(&self.heard).ledger.clone();
+    /// Runs the writer until it is killed, with a reader in this process at its heels: what was done meanwhile.
+    fn live_and_die(&mut self, life: Duration, deed: Option<Deed>, leaves: bool) -> Result<Option<Deed>, Failure> {
         let reading = AtomicBool::new(true);
         let (log, heard) = (self.log.clone(), self.heard.clone());
         std::thread::scope(|scope| {
-            scope.spawn(|| watch(&log, &ledger, &heard, &reading));
-            let died = self.start_and_kill(ledger.round(), life);
+            scope.spawn(|| watch(&log, &heard, &reading));
+            let died = self.start_and_kill(life, deed, leaves);
             reading.store(false, Ordering::Relaxed);
             died
         })
     }
 
-    fn start_and_kill(&mut self, round: u64, life: Duration) -> Result<(), Failure> {
+    fn start_and_kill(&mut self, life: Duration, deed: Option<Deed>, leaves: bool) -> Result<Option<Deed>, Failure> {
         let Args { threads, full_disk, .. } = *self.args;
-        let heard = self.heard.clone();
-        let told = victim::Args { dir: self.log.clone(), threads, round, seed: self.seed };
+        let (heard, log) = (self.heard.clone(), self.log.clone());
+        let round = lock(&heard).ledger.generation();
+        let leave = leaves.then(|| self.elsewhere.clone());
+        let told = victim::Args { dir: log.clone(), threads, round, seed: self.seed, leave };
+        let hearing = heard.clone();
         let mut victim = Victim::start("chaos-worker", &told, move |pipe| {
-            pipe.lines().map_while(Result::ok).filter_map(|line| Word::parse(&line)).for_each(|word| lock(&heard).hear(word));
+            pipe.lines().map_while(Result::ok).filter_map(|line| Word::parse(&line)).for_each(|word| lock(&hearing).hear(word));
         })?;
-        let ended = self.look_after(&mut victim, life)?;
+        let wrong = |what: String| lock(&heard).hear(Word::Wrong(what));
+        let mut moved = None;
+        let mut done = None;
+        self.live(&mut victim, life / 2)?;
+        let mut ended = None;
+        if let Some(deed) = deed
+            && self.can_do(&mut victim)?
+        {
+            done = Some(deed);
+            match deed {
+                Deed::SecondWriter if !deed::is_locked(&log)? && victim.ended()?.is_none() => {
+                    wrong("a second writer could open the log".to_owned());
+                }
+                Deed::SecondWriter => {}
+                Deed::Rename => moved = Some(Moved::rename(&log)?),
+                Deed::Replace => moved.insert(Moved::rename(&log)?).make_other(self.seed)?,
+                Deed::RemoveLock => ended = self.remove_lock(&mut victim)?,
+            }
+        }
+        if done != Some(Deed::RemoveLock) {
+            self.live(&mut victim, life / 2)?;
+            ended = self.see_it_go_on(&mut victim)?;
+        }
         victim.kill()?;
+        if let Some(moved) = moved {
+            moved.undo()?.into_iter().for_each(wrong);
+        }
+        if let Some(path) = deed::litter(&self.elsewhere) {
+            wrong(format!("the writer left {} in the directory to which it went", path.display()));
+        }
         match ended {
-            None => Ok(()),
+            None if done == Some(Deed::RemoveLock) && !self.is_stopped() => {
+                wrong(format!("the writer went on for {} s without LOCK", PATIENCE.as_secs()));
+            }
+            Some(_) if done == Some(Deed::RemoveLock) && lock(&heard).lock_lost => {}
+            None => {}
             // A full disk is no reason to, nor is anything else on a disk that is sound.
             Some(status) if full_disk || status.code() == Some(Status::Corruption as i32) => {
-                lock(&self.heard).hear(Word::Wrong(format!("the writing process ended by itself ({status})")));
-                Ok(())
+                wrong(format!("the writing process ended by itself ({status})"));
             }
-            Some(status) => Err(Failure::Wrong(format!("the writing process ended by itself ({status})"))),
+            Some(status) => return Err(Failure::Wrong(format!("the writing process ended by itself ({status})"))),
         }
+        Ok(done)
     }
 
-    /// Until its time is over, or it has ended by itself. Now and then it is left alive until it was seen to go on.
-    fn look_after(&mut self, victim: &mut Victim<()>, life: Duration) -> Result<Option<ExitStatus>, Failure> {
+    /// For a time.
+    fn live(&mut self, victim: &mut Victim<()>, time: Duration) -> Result<(), Failure> {
         let started = Instant::now();
-        while started.elapsed() < life && !self.is_stopped() {
+        while started.elapsed() < time && !self.is_stopped() && victim.ended()?.is_none() {
             if let Some(ballast) = &mut self.ballast {
                 ballast.stir()?;
             }
             std::thread::sleep(TICK);
         }
+        Ok(())
+    }
+
+    /// Waits until the log is open, here and there: then its name is nobody's business any more.
+    fn can_do(&mut self, victim: &mut Victim<()>) -> Result<bool, Failure> {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE && !self.is_stopped() && victim.ended()?.is_none() {
+            let heard = lock(&self.heard);
+            if heard.ready && heard.watched {
+                return Ok(true);
+            }
+            drop(heard);
+            self.live(victim, TICK)?;
+        }
+        Ok(false)
+    }
+
+    /// Removes LOCK, and opens the log as soon as that is possible: when the writer has stopped, and not before. How it ended.
+    fn remove_lock(&mut self, victim: &mut Victim<()>) -> Result<Option<ExitStatus>, Failure> {
+        if let Some(ballast) = &mut self.ballast {
+            ballast.free(u64::MAX)?;
+        }
+        std::fs::remove_file(self.log.join("LOCK")).map_err(Failure::io("remove LOCK"))?;
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE && !self.is_stopped() {
+            if !deed::is_locked(&self.log)? {
+                let ended = victim.ended()?;
+                // It has let go of the log when it ends, which is to be seen a moment later.
+                if ended.is_some() || self.ends_soon(victim)? {
+                    return victim.ended();
+                }
+                lock(&self.heard)
+                    .hear(Word::Wrong("LOCK was removed, and a second writer could open the log beside the first".to_owned()));
+                return Ok(None);
+            }
+            if let Some(status) = victim.ended()? {
+                return Ok(Some(status));
+            }
+        }
+        Ok(None)
+    }
+
+    fn ends_soon(&self, victim: &mut Victim<()>) -> Result<bool, Failure> {
+        const SOON: Duration = Duration::from_secs(1);
+        let started = Instant::now();
+        while started.elapsed() < SOON {
+            if victim.ended()?.is_some() {
+                return Ok(true);
+            }
+            std::thread::sleep(TICK);
+        }
+        Ok(false)
+    }
+
+    /// How it has ended, if by itself. Now and then it is left alive until it was seen to go on.
+    fn see_it_go_on(&mut self, victim: &mut Victim<()>) -> Result<Option<ExitStatus>, Failure> {
         if self.moments.below(4) > 0 {
             return victim.ended();
         }
         if let Some(ballast) = &mut self.ballast {
             ballast.free(u64::MAX)?;
         }
-        let (started, before) = (Instant::now(), lock(&self.heard).ledger.acknowledged);
-        while lock(&self.heard).ledger.acknowledged == before && !self.is_stopped() {
+        let acknowledged = || lock(&self.heard).ledger.acknowledgements;
+        let (started, before) = (Instant::now(), acknowledged());
+        while acknowledged() == before && !self.is_stopped() {
             if let Some(status) = victim.ended()? {
                 return Ok(Some(status));
             }
@@ -354,17 +473,21 @@ impl<'a> Campaign<'a> {
 }
 
 /// Reads along from another process than the writer's.
-fn watch(log: &Path, ledger: &Ledger, heard: &Mutex<Heard>, reading: &AtomicBool) {
+fn watch(log: &Path, heard: &Mutex<Heard>, reading: &AtomicBool) {
     let go_on = || reading.load(Ordering::Relaxed);
     let say = |word| {
         lock(heard).hear(word);
         Ok(())
     };
+    let judge = |lsn, data: &[u8], before| lock(heard).ledger.eras.judge(lsn, data, before);
     while go_on() {
-        let watched = match View::open(log) {
-            Err(error) => Err(error),
-            Ok(view) => follow(OTHER_READER, view.reader_at(ledger.end().next()), |lsn| ledger.script_of(lsn), say, go_on),
-        };
+        let watched = View::open(log).and_then(|view| {
+            let mut heard = lock(heard);
+            heard.watched = true;
+            let reader = view.reader_at(heard.ledger.end().next());
+            drop(heard);
+            follow(OTHER_READER, reader, judge, say, go_on)
+        });
         match watched {
             Ok(()) => {}
             // There is no log yet.
@@ -388,7 +511,7 @@ fn progress(args: &Args) -> ProgressBar {
 
 impl Kill {
     fn json(&self, number: u64, seed: u64) -> serde_json::Value {
-        let Kill { lived, opening, acknowledged, full, found, verdict, recovery } = self;
+        let Kill { lived, opening, acknowledged, full, deeds, found, verdict, recovery } = self;
         json!({
             "kill": number,
             "seed": seed,
@@ -396,6 +519,7 @@ impl Kill {
             "while_opening": opening,
             "acknowledged": acknowledged,
             "refused_full": full,
+            "meanwhile": deeds,
             "verdict": verdict,
             "start_lsn": found.start.0,
             "last_lsn": found.last.0,
@@ -415,6 +539,7 @@ struct Tally {
     opening: u64,
     acknowledged: u64,
     full: u64,
+    deeds: Deeds,
     read_records: u64,
     read_bytes: u64,
     verdicts: BTreeMap<&'static str, u64>,
@@ -434,6 +559,9 @@ impl Tally {
         self.opening += u64::from(kill.opening);
         self.acknowledged += kill.acknowledged;
         self.full += kill.full;
+        for (deed, times) in kill.deeds {
+            *self.deeds.entry(deed).or_default() += times;
+        }
         self.read_records += kill.found.records;
         self.read_bytes += kill.found.bytes;
         *self.verdicts.entry(kill.verdict).or_default() += 1;
@@ -451,6 +579,7 @@ impl Tally {
                 "while_opening": self.opening,
                 "acknowledged": self.acknowledged,
                 "refused_full": self.full,
+                "meanwhile": self.deeds,
                 "read_records": self.read_records,
                 "read_bytes": self.read_bytes,
                 "verdicts": self.verdicts,
@@ -460,9 +589,21 @@ impl Tally {
                 "kept": (!self.is_sound()).then(|| place.dir().display().to_string()),
             }));
         }
+        let times = |deed| self.deeds.get(deed).copied().unwrap_or_default();
         let verdicts: Vec<String> = self.verdicts.iter().map(|(name, n)| format!("{n} {name}")).collect();
         out.field("kills", format_args!("{}, of them {} while the log was being opened", self.kills, self.opening))?;
         out.field("acked", format_args!("{} records", self.acknowledged))?;
+        out.field("cuts", format_args!("{} at the front, {} at the back", times("cut_front"), times("cut_back")))?;
+        let tries = [
+            ("left_directory", "opened by a relative path, and the directory left"),
+            (Deed::Rename.name(), "renamed while open"),
+            (Deed::Replace.name(), "renamed, and another log made under its name"),
+            (Deed::SecondWriter.name(), "opened by a second writer, which was refused"),
+            (Deed::RemoveLock.name(), "LOCK removed, and the writer stopped"),
+        ];
+        for (deed, what) in tries {
+            out.field("meanwhile", format_args!("{} times {what}", times(deed)))?;
+        }
         out.field("read back", format_args!("{} records, {}", self.read_records, units::human(self.read_bytes)))?;
         out.field("verdicts", verdicts.join(", "))?;
         out.field("recovery", format_args!("{} timed; the slowest {:.0} ms", self.recoveries, self.slowest.as_secs_f64() * 1e3))?;

@@ -40,6 +40,13 @@ impl Place {
         self.disk.as_ref().unwrap_or(&self.dir).join("log")
     }
 
+    /// Where the writer goes that has opened the log by a relative path: a directory in which there is an empty one of the log's name.
+    pub(super) fn elsewhere(&self) -> Result<PathBuf, Failure> {
+        let elsewhere = self.dir.join("elsewhere");
+        let made = std::fs::create_dir_all(elsewhere.join("log")).and_then(|()| elsewhere.canonicalize());
+        made.map_err(Failure::io("make another directory"))
+    }
+
     /// Where a copy of the log is put before anything may change it.
     pub(super) fn copy(&self) -> PathBuf {
         self.dir.join("log-as-killed")
@@ -95,6 +102,11 @@ fn tool(name: &str, args: &[&Path]) -> Result<(), Failure> {
         Err(e) => format!("{name} cannot be run: {e}"),
     };
     Err(Failure::Wrong(format!("{NEEDS}. Here, {why}")))
+}
+
+/// The name that a log's directory has while it is renamed.
+pub(super) fn aside(log: &Path) -> PathBuf {
+    log.with_file_name("log-renamed")
 }
 
 /// Copies the plain files of one directory to another, which is made anew.

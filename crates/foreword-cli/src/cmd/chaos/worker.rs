@@ -1,14 +1,14 @@
-//! The process that is killed: it writes in every way there is, cuts the front off, reads along, and says what it was promised.
+//! The process that is killed: it writes in every way there is, cuts off both ends, reads along, and says what it was promised.
 
 use std::io::Stdout;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foreword::{Commit, Error, Log, Lsn, Options, SyncPolicy};
 
 use super::check::follow;
-use super::script::{CHECKPOINT_BYTES, Script};
+use super::script::{CHECKPOINT_BYTES, Eras, Script};
 use super::words::Word;
 use crate::exit::{Failure, Status};
 use crate::noise::Noise;
@@ -19,27 +19,42 @@ const FULL: Duration = Duration::from_millis(3);
 
 /// Small segments, so that the log goes from one to the next all the time, and a background that has work.
 pub(super) fn options() -> Options {
-    Options::new().segment_bytes(256 << 10).sync(SyncPolicy::interval(Duration::from_millis(5)))
+    let options = Options::new().segment_bytes(256 << 10).sync(SyncPolicy::interval(Duration::from_millis(5)));
+    // That LOCK is gone is told by who removed it.
+    options.on_error(|error| {
+        if !is_lock_lost(error) {
+            crate::note(format_args!("{error}"));
+        }
+    })
 }
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
-    let script = Script { seed: args.seed, round: args.round };
     let out = std::io::stdout();
     let log = open(args, &out)?;
+    if let Some(elsewhere) = &args.leave {
+        std::env::set_current_dir(elsewhere).map_err(Failure::io("change the working directory"))?;
+    }
     victim::say(&out, Word::Ready(log.start_lsn(), log.last_lsn()))?;
     let (kick, kicked) = sync_channel(1);
     let first = log.last_lsn().next();
-    let next = Mutex::new(first);
-    let writer = Writer { script, log: &log, out: &out, next: &next, kick };
+    let next = Mutex::new(Next { lsn: first, generation: args.round });
+    let eras = Mutex::new(Eras::new(args.seed, first, args.round));
+    let writer = Writer { seed: args.seed, log: &log, out: &out, next: &next, eras: &eras, kick };
+    let or_exit = |done| or_exit(done, &out);
+    let judge = |lsn, data: &[u8], before| lock(&eras).judge(lsn, data, before);
     std::thread::scope(|scope| {
         for thread in 0..args.threads {
             let writer = &writer;
             scope.spawn(move || or_exit(writer.write(Noise(args.seed ^ args.round << 32 ^ thread))));
         }
-        scope.spawn(|| or_exit(follow("a reader", log.reader_at(first), |_| script, |w| victim::say(&out, w), || true)));
-        or_exit(cut(&log, &out, Noise(args.seed ^ args.round << 32 ^ args.threads), &kicked));
+        scope.spawn(|| or_exit(follow("a reader", log.reader_at(first), judge, |w| victim::say(&out, w), || true)));
+        or_exit(writer.cut(Noise(args.seed ^ args.round << 32 ^ args.threads), &kicked));
     });
     Ok(Status::Fine)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn open(args: &Args, out: &Stdout) -> Result<Log, Failure> {
@@ -53,21 +68,41 @@ fn open(args: &Args, out: &Stdout) -> Result<Log, Failure> {
 }
 
 /// A thread that failed ends the process: the others might wait for ever.
-fn or_exit(done: Result<(), Failure>) {
+fn or_exit(done: Result<(), Failure>, out: &Stdout) {
     if let Err(failure) = done {
-        if !matches!(failure, Failure::OutputClosed) {
-            crate::note(format_args!("the writing process: {failure}"));
+        match &failure {
+            // Whoever removed LOCK wants to hear it, and nobody else.
+            Failure::Log(error) if is_lock_lost(error) => drop(victim::say(out, Word::LockLost)),
+            Failure::OutputClosed => {}
+            _ => crate::note(format_args!("the writing process: {failure}")),
         }
         std::process::exit(failure.status() as i32);
     }
 }
 
+fn is_lock_lost(error: &Error) -> bool {
+    match error {
+        Error::LockLost { .. } => true,
+        Error::Poisoned(cause) => is_lock_lost(cause),
+        _ => false,
+    }
+}
+
+/// What is appended next, which decides what it holds.
+#[derive(Clone, Copy)]
+struct Next {
+    lsn: Lsn,
+    generation: u64,
+}
+
 struct Writer<'a> {
-    script: Script,
+    seed: u64,
     log: &'a Log,
     out: &'a Stdout,
-    /// The LSN that the next unit will have: what it holds is decided by that, so it is appended under this lock.
-    next: &'a Mutex<Lsn>,
+    /// Held over each append and each cut at the back.
+    next: &'a Mutex<Next>,
+    /// What this process has begun, for its reader.
+    eras: &'a Mutex<Eras>,
     /// Wakes who makes room.
     kick: SyncSender<()>,
 }
@@ -100,7 +135,7 @@ impl Writer<'_> {
                 _ => How::Commit,
             };
             match self.append(how) {
-                Ok(Some((lsn, by))) => victim::say(self.out, Word::Acknowledged(lsn, by.to_owned()))?,
+                Ok(Some((lsn, generation, by))) => victim::say(self.out, Word::Acknowledged(lsn, generation, by.to_owned()))?,
                 Ok(None) => {}
                 Err(Error::NoSpace { .. }) => {
                     victim::say(self.out, Word::Full)?;
@@ -113,10 +148,11 @@ impl Writer<'_> {
         }
     }
 
-    /// Appends the next unit: the LSN up to which the log has answered for all records, and by which call.
-    fn append(&self, how: How) -> foreword::Result<Option<(Lsn, &'static str)>> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let (first, unit) = (*next, self.script.unit(*next));
+    /// Appends the next unit: the LSN up to which the log has answered for all records, the unit's generation, and by which call.
+    fn append(&self, how: How) -> foreword::Result<Option<(Lsn, u64, &'static str)>> {
+        let mut next = lock(self.next);
+        let Next { lsn: first, generation } = *next;
+        let unit = Script { seed: self.seed, generation }.unit(first);
         let last = Lsn(first.0 + unit.len() as u64 - 1);
         let appended = match how {
             How::Await => self.log.commit_batch_async(&unit).map(Appended::Promised),
@@ -130,35 +166,78 @@ impl Writer<'_> {
             }
             (appended, _) => appended?,
         };
-        *next = last.next();
+        next.lsn = last.next();
         drop(next);
         // (Should the log give the unit another LSN than is its turn, its bytes will tell.)
-        match (appended, how) {
-            (Appended::Safe(call), _) => Ok(Some((last, call))),
-            (Appended::Promised(commit), _) => pollster::block_on(commit).map(|_| Some((last, "commit_batch_async"))),
-            (Appended::InMemory, How::Write) => self.log.write().map(|written| Some((written, "write"))),
-            (Appended::InMemory, How::Sync) => self.log.sync_to(last).map(|()| Some((last, "sync_to"))),
-            (Appended::InMemory, _) => Ok(None),
-        }
+        let answered = match (appended, how) {
+            (Appended::Safe(call), _) => Some((last, call)),
+            (Appended::Promised(commit), _) => {
+                pollster::block_on(commit)?;
+                Some((last, "commit_batch_async"))
+            }
+            (Appended::InMemory, How::Write) => Some((self.log.write()?, "write")),
+            (Appended::InMemory, How::Sync) => match self.log.sync_to(last) {
+                // It was cut off meanwhile.
+                Err(Error::NotAppended { .. }) if lock(self.next).generation > generation => None,
+                synced => synced.map(|()| Some((last, "sync_to")))?,
+            },
+            (Appended::InMemory, _) => None,
+        };
+        Ok(answered.map(|(lsn, by)| (lsn, generation, by)))
     }
-}
 
-/// Drops old records now and then, and when the disk is full.
-fn cut(log: &Log, out: &Stdout, mut noise: Noise, kicked: &Receiver<()>) -> Result<(), Failure> {
-    const KEPT: u64 = 4000;
-    loop {
-        // It is kicked, or its time has come.
-        let _ = kicked.recv_timeout(Duration::from_millis(noise.below(50)));
-        let kept = if noise.below(8) == 0 { 0 } else { noise.below(KEPT) };
-        let before = Lsn((log.durable_lsn().0 + 1).saturating_sub(kept));
-        if before > log.start_lsn() {
-            victim::say(out, Word::Cutting(before))?;
-            match log.truncate_front(before) {
-                Ok(start) => victim::say(out, Word::Cut(start))?,
-                // It may be refused if it frees no segment.
-                Err(Error::NoSpace { .. }) => victim::say(out, Word::Full)?,
-                Err(error) => return Err(error.into()),
+    /// Drops old records now and then, and when the disk is full; and cuts the newest off now and then.
+    fn cut(&self, mut noise: Noise, kicked: &Receiver<()>) -> Result<(), Failure> {
+        loop {
+            // It is kicked, or its time has come.
+            let _ = kicked.recv_timeout(Duration::from_millis(noise.below(50)));
+            self.cut_front(&mut noise)?;
+            if noise.below(3) == 0 {
+                self.cut_back(&mut noise)?;
             }
         }
+    }
+
+    fn cut_front(&self, noise: &mut Noise) -> Result<(), Failure> {
+        const KEPT: u64 = 4000;
+        let kept = if noise.below(8) == 0 { 0 } else { noise.below(KEPT) };
+        let before = Lsn((self.log.durable_lsn().0 + 1).saturating_sub(kept));
+        if before <= self.log.start_lsn() {
+            return Ok(());
+        }
+        victim::say(self.out, Word::Cutting(before))?;
+        match self.log.truncate_front(before) {
+            Ok(start) => victim::say(self.out, Word::Cut(start)),
+            // It may be refused if it frees no segment.
+            Err(Error::NoSpace { .. }) => victim::say(self.out, Word::Full),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Cuts off a few records or, rarely, many; what is appended then is of another generation.
+    fn cut_back(&self, noise: &mut Noise) -> Result<(), Failure> {
+        const FEW: u64 = 60;
+        const MANY: u64 = 2000;
+        let most = if noise.below(8) == 0 { MANY } else { FEW };
+        let far = noise.below(most);
+        // Nothing is appended meanwhile: what follows would not know what it is.
+        let mut next = lock(self.next);
+        let (start, last) = (self.log.start_lsn(), next.lsn.prev());
+        if last < start {
+            return Ok(());
+        }
+        let (from, generation) = (Lsn(last.0.saturating_sub(far)).max(start), next.generation + 1);
+        victim::say(self.out, Word::CuttingBack(from, generation))?;
+        match self.log.truncate_back(from) {
+            Ok(()) => {}
+            Err(Error::NoSpace { .. }) => {
+                victim::say(self.out, Word::Uncut)?;
+                return victim::say(self.out, Word::Full);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        lock(self.eras).begin(from, generation);
+        *next = Next { lsn: from, generation };
+        victim::say(self.out, Word::CutBack)
     }
 }

@@ -139,7 +139,7 @@ fn play(
 
 /// Runs the worker until it is killed: how long it committed, and what it had acknowledged.
 fn live_and_die(args: &Args, dir: &Path, seed: u64, round: u64, life: Duration) -> Result<(Duration, Vec<(u64, Id)>), Failure> {
-    let told = victim::Args { dir: dir.to_owned(), threads: args.threads, round, seed };
+    let told = victim::Args { dir: dir.to_owned(), threads: args.threads, round, seed, leave: None };
     let (ready, is_ready) = mpsc::channel();
     let mut victim = Victim::start("demo-worker", &told, move |pipe| listen(pipe, round, ready))?;
     // An error if the child ended before it was ready; the check of its status says so.

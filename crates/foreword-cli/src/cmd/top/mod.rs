@@ -119,6 +119,11 @@ fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure>
     out.field("log", args.dir.display())?;
     out.field("writer", writer_text(look))?;
     out.toned("state", tone(look), state_text(look))?;
+    if look.lock_gone {
+        let what =
+            "was removed or replaced under the writer: it stops before it acknowledges anything more (foreword::Error::LockLost)";
+        out.toned("LOCK", Tone::Bad, what)?;
+    }
     if let Some(apart) = look.clocks.apart {
         let apart = units::long_time(apart);
         out.toned("clocks", Tone::Warn, format_args!("the writer's and this one disagree by {apart} or more"))?;
@@ -231,10 +236,12 @@ fn segments_text(look: &Look) -> String {
         Some(Published { stats, .. }) => {
             let waits = any(&stats.rotation_wait_nanos);
             let waited = waits.map(|w| format!(", {} of which waited, {} at most", w.count(), nanos(w.quantile(1.0))));
+            let dropped = Some(stats.segments_dropped).filter(|&n| n > 0).map(|n| format!(", {n} dropped and still there"));
             format!(
-                "{} and {} prepared; {size} on disk; {} rotations{}",
+                "{} and {} prepared{}; {size} on disk; {} rotations{}",
                 stats.segments,
                 stats.segments_prepared,
+                dropped.unwrap_or_default(),
                 stats.rotations,
                 waited.unwrap_or_default()
             )
@@ -252,6 +259,7 @@ fn look_json(args: &Args, look: &Look) -> Value {
         "dir": args.dir.display().to_string(),
         "state": look.health().name(),
         "writer": look.writer.as_ref().map(|w| &w.holder),
+        "lock_gone": look.lock_gone,
         "verdict": look.writer.is_none().then(|| verdict::name(look.verdict.as_ref())),
         "start_lsn": look.start.0,
         "durable_lsn": look.durable.0,
@@ -275,6 +283,7 @@ fn look_json(args: &Args, look: &Look) -> Value {
             "oldest_flush_seconds": stats.flight_nanos as f64 / 1e9,
             "segments": stats.segments,
             "segments_prepared": stats.segments_prepared,
+            "segments_dropped": stats.segments_dropped,
             "rotations": stats.rotations,
             "rotation_waits": stats.rotation_wait_nanos.count(),
             "readers": stats.readers,

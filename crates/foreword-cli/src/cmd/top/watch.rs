@@ -40,6 +40,8 @@ struct Heard {
 /// What was seen on one look.
 pub(super) struct Look {
     pub(super) writer: Option<Writer>,
+    /// There is a writer, and the file LOCK that it has locked was removed or replaced: it stops before it acknowledges anything more.
+    pub(super) lock_gone: bool,
     /// What the log did between the last two times that it said anything; nothing is known on the first look.
     pub(super) activity: Option<Activity>,
     pub(super) start: Lsn,
@@ -202,11 +204,12 @@ impl Watch {
 
     pub(super) fn look(&mut self) -> Result<Look, Failure> {
         let writer = inspect::writer(&self.dir)?;
+        let lock_gone = writer.as_ref().is_some_and(|writer| self.is_lock_gone(writer));
         let (disk_bytes, segment_files) = self.sizes()?;
         let published = writer.as_ref().and_then(|w| w.published.clone());
         let Some(published) = published else {
             self.heard = None;
-            return self.look_at_files(writer, disk_bytes, segment_files);
+            return Ok(Look { lock_gone, ..self.look_at_files(writer, disk_bytes, segment_files)? });
         };
         self.seen = None;
         let heard = self.hear(published);
@@ -224,7 +227,18 @@ impl Watch {
             age,
             clocks: heard.clocks.after(age),
             writer,
+            lock_gone,
         })
+    }
+
+    /// A writer has signed LOCK before it says anything of itself; who finds none makes an empty one, and is refused. (Where it cannot be read, it cannot be
+    /// removed, either.)
+    fn is_lock_gone(&self, writer: &Writer) -> bool {
+        match std::fs::metadata(self.dir.join("LOCK")) {
+            Ok(lock) => lock.len() == 0 && writer.published.is_some(),
+            // It may have closed the log meanwhile, but LOCK stays then.
+            Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        }
     }
 
     /// Sets what the writer says now against what it said before.
@@ -269,6 +283,7 @@ impl Watch {
         let (start, holds) = (view.start_lsn(), view.holds());
         Ok(Look {
             writer,
+            lock_gone: false,
             activity,
             start,
             durable,
