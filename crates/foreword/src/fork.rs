@@ -4,14 +4,13 @@
 //! log by one write: its LINK. Until that is there, a reader sees the log as it was, and a next attempt begins anew.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 
-use crate::assemble::{self, Assembler, NeedSegments, Urgency, copy_room};
+use crate::assemble::{self, Assembler, NeedSegments, Placed, Urgency, copy_room};
 use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::Doing;
-use crate::format::{self, BLOCK, CONTINUED, Control, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
+use crate::format::{self, CONTINUED, Control, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
 use crate::reader::Reader;
 use crate::recovery::Entry;
 use crate::reserve;
@@ -126,14 +125,40 @@ impl Branched {
     }
 }
 
-/// Makes the branch, and writes all that `copies` reads into it.
-pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Branched> {
+/// A branch that lies beside the log: only its LINK and the seals before it are not written.
+#[derive(Debug)]
+pub(crate) struct Fork {
+    assembler: Assembler,
+    spares: VecDeque<Arc<Segment>>,
+    entries: Vec<Entry>,
+    /// In the order in which they are written.
+    seals: Vec<Placed>,
+    link: VecDeque<Placed>,
+    /// What the seals promise.
+    before: Promise,
+    copied: u64,
+}
+
+impl Fork {
+    /// Makes it the log's new tail. After an error it is not known whether it is.
+    pub(crate) fn join(mut self) -> Result<Branched> {
+        self.seals.iter_mut().try_for_each(|seal| seal.write(self.before, true))?;
+        let durable = self.assembler.end();
+        self.link.iter_mut().try_for_each(|placed| placed.write(durable, true))?;
+        let Fork { assembler, spares, entries, copied, .. } = self;
+        Ok(Branched { assembler, spares, entries, durable, copied })
+    }
+}
+
+/// Makes the branch, and writes all that `copies` reads into it, durably. Nothing of the log changes: after an error the segments that were
+/// begun are of no use, and all else is as it was.
+pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Fork> {
     let Branch { log, from: Place { at, next_lsn }, segment_blocks, fresh: first, mut spares, unsealed, control } = branch;
     let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, Stuff::Nothing, &at_once);
     let mut assembler = Assembler::link(first.clone(), segment_blocks, at, next_lsn, &control);
     // Into a small one as much goes as was in another that is as small.
     let urgency = if first.blocks < segment_blocks { Urgency::Copy } else { Urgency::Ordinary };
-    let mut link = assembler.take();
+    let link = assembler.take();
     let mut entries = vec![Entry { epoch: first.epoch(), first_lsn: next_lsn, end: None }];
     let mut fresh = vec![first];
 
@@ -169,38 +194,39 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     for segment in fresh.iter().filter(|_| !bug::is(Bug::LinkBeforeCopies)) {
         segment.sync()?;
     }
-    for epoch in unsealed {
-        seal_off(dir, log, epoch, Place { at, next_lsn })?;
-    }
+    let seals = unsealed.into_iter().map(|epoch| seal_of(dir, log, epoch, Place { at, next_lsn }));
+    let seals = seals.filter_map(Result::transpose).collect::<Result<_>>()?;
     for rotation in assembler.rotations() {
         if let Some(last) = entries.last_mut() {
             last.end = Some(rotation.from.block);
         }
         entries.push(Entry { epoch: rotation.to_epoch, first_lsn: rotation.first_lsn, end: None });
     }
-    let durable = assembler.end();
-    link.iter_mut().try_for_each(|placed| placed.write(durable, true))?;
-    Ok(Branched { assembler, spares, entries, durable, copied })
+    Ok(Fork { assembler, spares, entries, seals, link, before, copied })
 }
 
 /// Seals a segment behind which the log goes on elsewhere, from a place in it or before it. Durable when it returns.
-pub(crate) fn seal_off(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place) -> Result<()> {
-    let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(()) };
+pub(crate) fn seal_off(dir: &Dir, log: LogId, epoch: u64, place: Place) -> Result<()> {
+    let before = Promise { position: place.at, lsn: place.next_lsn.prev() };
+    seal_of(dir, log, epoch, place)?.map_or(Ok(()), |mut seal| seal.write(before, true))
+}
+
+/// The seal of a segment behind which the log goes on elsewhere; `None` where none can be.
+fn seal_of(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place) -> Result<Option<Placed>> {
+    let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(None) };
     // What follows the fork is superseded: nothing of it counts.
     let end = if epoch == at.epoch { at.block } else { 0 };
     let mut seal = assemble::seal(&Arc::new(segment), end, next_lsn);
-    let (segment, block) = (seal.segment.clone(), seal.block);
-    let mut there = vec![0; BLOCK];
-    let bytes = match segment.frame(block, segment.blocks, &mut there)? {
+    let mut buf = Vec::new();
+    Ok(match seal.segment.frame(seal.block, seal.segment.blocks, &mut buf)? {
         // It may be only in the page cache: the same bytes once more.
         Found::Frame(header) if header.kind == Kind::Seal => {
-            segment.read(block, &mut there)?;
-            &there[..]
+            seal.segment.read(seal.block, &mut seal.buf)?; // As it lies on the disk, tags and all.
+            Some(Placed { header, again: true, ..seal })
         }
-        Found::Damaged(_) => return Ok(()),
-        _ => seal.finish(Promise { position: at, lsn: next_lsn.prev() }),
-    };
-    segment.write(block, &mut [io::IoSlice::new(bytes)], true)
+        Found::Damaged(_) => None,
+        _ => Some(seal),
+    })
 }
 
 /// As [`remove`], where the log is sound with or without them: what cannot be removed stays, and is tried again by the next opening.
