@@ -14,7 +14,7 @@ use crate::format::{self, CONTINUED, Control, Head, Kind, LINK_BLOCK, Link, LogI
 use crate::reader::Reader;
 use crate::recovery::Entry;
 use crate::reserve;
-use crate::segment::{DAMAGED, Dir, Found, Segment, Stuff, at_once};
+use crate::segment::{DAMAGED, Dir, Found, Segment, Stuff, TMP, at_once, segment_name};
 use crate::{Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.
@@ -248,6 +248,37 @@ pub(crate) fn remove(dir: &Dir, names: impl IntoIterator<Item = String>) -> Resu
     if any { dir.sync() } else { Ok(()) }
 }
 
+/// Makes a durable copy of a file under a name that is free. The name is not durable yet.
+fn copy(dir: &Dir, name: &str, to: &str) -> Result<()> {
+    let source = dir.handle.open(name, Access::Read).doing("open the file", &dir.file(name))?;
+    let target = dir.handle.create_like(to, name).doing("create the file", &dir.file(to))?;
+    let mut buf = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let n = source.read_full_at(&mut buf, at).doing("read the file", &dir.file(name))?;
+        if n == 0 {
+            break;
+        }
+        target.write_all_at(&buf[..n], at).doing("write the file", &dir.file(to))?;
+        at += n as u64;
+    }
+    target.sync().doing("sync the file", &dir.file(to))
+}
+
+/// Puts copies in the place of segments. Whoever has one of them open, and still writes to it, writes to a file that has no name any more.
+pub(crate) fn replace_by_copies(dir: &Dir, epochs: impl Iterator<Item = u64>) -> Result<()> {
+    for epoch in epochs {
+        let (name, path) = (segment_name(epoch), dir.segment(epoch));
+        let tmp = format!("{name}{TMP}");
+        let copied = dir.remove_if_there(&tmp).doing("remove the file", &dir.file(&tmp)).and_then(|()| copy(dir, &name, &tmp));
+        if let Err(error) = copied.and_then(|()| dir.handle.replace(&tmp, &name).doing("rename the file", &path)) {
+            let _ = dir.handle.remove(&tmp);
+            return Err(error);
+        }
+    }
+    dir.sync()
+}
+
 /// Keeps a damaged file: as a copy, or the file itself.
 pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
     let path = dir.file(DAMAGED);
@@ -260,23 +291,10 @@ pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
         }
         kept = format!("{name}.{n}");
     }
-    let (from, to) = (dir.file(name), path.join(&kept));
     if copy {
-        let source = dir.handle.open(name, Access::Read).doing("open the file", &from)?;
-        let target = dir.handle.create_like(&format!("{DAMAGED}/{kept}"), name).doing("create the file", &to)?;
-        let mut buf = vec![0; 1 << 20];
-        let mut at = 0;
-        loop {
-            let n = source.read_full_at(&mut buf, at).doing("read the file", &from)?;
-            if n == 0 {
-                break;
-            }
-            target.write_all_at(&buf[..n], at).doing("write the file", &to)?;
-            at += n as u64;
-        }
-        target.sync().doing("sync the file", &to)?;
+        self::copy(dir, name, &format!("{DAMAGED}/{kept}"))?;
     } else {
-        dir.handle.rename(name, &format!("{DAMAGED}/{kept}")).doing("put the file aside", &from)?;
+        dir.handle.rename(name, &format!("{DAMAGED}/{kept}")).doing("put the file aside", &dir.file(name))?;
     }
     aside.sync().doing("sync the directory", &path)?;
     dir.sync()

@@ -206,6 +206,17 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     for name in &repair.moved {
         fork::put_aside(dir, name, false)?;
     }
+    if !survey.names.identity {
+        // `LOG` and `LOCK` may have been removed under a writer, which finds that out only when what it writes now has landed. (It may be only
+        // the want of room that this fails for, and then such a writer is the smaller danger.)
+        let proven = survey.promise.position.epoch;
+        let moved = |epoch: &u64| repair.moved.contains(&segment_name(*epoch));
+        let written = survey.names.epochs.iter().copied().filter(|epoch| *epoch >= proven && !moved(epoch));
+        match fork::replace_by_copies(dir, written) {
+            Err(error) if !error.is_no_space() => return Err(error),
+            _ => {}
+        }
+    }
     if let Some(epoch) = survey.unproven_link.filter(|_| !bug::is(Bug::TrustLink)) {
         rewrite_link(dir, survey.log, epoch)?;
     }
