@@ -7,6 +7,7 @@
 
 mod damage;
 mod exhaustive;
+mod followers;
 mod matrix;
 mod model;
 mod places;
