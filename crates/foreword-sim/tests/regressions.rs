@@ -1,8 +1,8 @@
 //! Each a bug that the suite found in the library, at its smallest: what happened, and what must.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use foreword::{Durability, Log, Lsn, Options, SyncPolicy, Verdict};
-use foreword_sim::{Choice, SimDisk};
+use foreword::{Durability, Log, Lsn, Options, SyncPolicy, Verdict, View};
+use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
 fn open(disk: &SimDisk) -> foreword::Result<Log> {
     let options = Options::new().segment_bytes(64 << 10).background(false).sync(SyncPolicy::manual());
@@ -169,4 +169,34 @@ fn a_fork_behind_a_log_that_the_disk_has_as_closed() {
         }
     }
     assert!(closed > 0);
+}
+
+/// A read failed while a view kept up with its log: it had come further than it knew, and later missed the segments between.
+#[test]
+fn a_view_that_could_not_read_on() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    log.commit(b"first").unwrap();
+    for n in 0.. {
+        let view = View::open_on(disk.handle(), "/log").unwrap();
+        let mut reader = view.reader_at(log.last_lsn());
+        assert!(reader.next().unwrap().is_some());
+        let from = log.last_lsn();
+        (0..20).for_each(|_| assert!(log.commit(&[7; 5000]).is_ok()));
+        disk.fault(Fault::new(OpKind::Read, Effect::Eio).skip(n));
+        let mut read = |until: Lsn| {
+            while reader.next()?.is_some_and(|record| record.lsn < until) {}
+            Ok::<_, foreword::Error>(())
+        };
+        let failed = read(log.last_lsn());
+        disk.heal();
+        log.commit(b"more").unwrap();
+        log.commit(b"and more").unwrap();
+        read(Lsn::MAX).unwrap_or_else(|error| panic!("after call {n} failed: {failed:?}: {error}"));
+        assert!(log.last_lsn() > from);
+        if failed.is_ok() {
+            break;
+        }
+        log.truncate_front(log.last_lsn()).unwrap();
+    }
 }
