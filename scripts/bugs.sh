@@ -4,6 +4,10 @@
 #
 #   scripts/bugs.sh
 source "$(dirname "$0")/common.sh"
+# What the table at the end leaves to others is named there.
+for bug in $(sed -n '/^impl Bug {/,/^}/p' crates/foreword/src/bug.rs | grep -o 'Bug::[A-Z][A-Za-z]*' | cut -c6-); do
+    grep -qw "$bug" scripts/bugs.sh scripts/shuttle.sh || { echo "FAILED: nothing is to show $bug"; exit 1; }
+done
 # Those that need several threads. (It has a build of its own.)
 scripts/shuttle.sh --self-check
 
@@ -20,6 +24,9 @@ shows() {
 }
 shows "the table of faults and outcomes" foreword-sim matrix RetryFlush ForgetFailure
 shows "a process that was forked" foreword process WriteInFork
+shows "crash loops and cuts without records" foreword full_disk NeverAbsorb
+shows "a flush that is held up while a closed log goes on" foreword corners OvertakeReopening
+shows "what the suite once found" foreword-sim regressions SealLate
 shows "replaying the fuzz corpus" foreword-fuzz replay TrustBody IgnoreEpoch AcceptPartialUnit
 
 cargo run --quiet --release -p foreword-sim -- --bugs

@@ -1,8 +1,8 @@
 //! Each a bug that the suite found in the library, at its smallest: what happened, and what must.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use foreword::{Log, Lsn, Options, SyncPolicy};
-use foreword_sim::{Choice, SimDisk};
+use foreword::{Durability, Log, Lsn, Options, SyncPolicy, Verdict, View};
+use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
 fn open(disk: &SimDisk) -> foreword::Result<Log> {
     let options = Options::new().segment_bytes(64 << 10).background(false).sync(SyncPolicy::manual());
@@ -139,4 +139,64 @@ fn a_successor_that_is_not_durable() {
     let log = open(&after).unwrap();
     assert_eq!(log.start_lsn(), last);
     assert_eq!(records(&log), []);
+}
+
+/// What showed that a closed log had gone on was only in the page cache when its process was killed. Recovery sealed it late, when its fork was written: a power
+/// failure before that left a log that was closed, and behind it, taken for unused, a segment with parts of the fork.
+#[test]
+fn a_fork_behind_a_log_that_the_disk_has_as_closed() {
+    let open = |disk: &SimDisk| {
+        let options = Options::new().segment_bytes(1 << 20).background(false).sync(SyncPolicy::manual());
+        options.on_error(|_| ()).disk(disk.handle()).open("/log")
+    };
+    let disk = SimDisk::new(1);
+    open(&disk).unwrap().close().unwrap();
+    let log = open(&disk).unwrap();
+    for byte in 1..4 {
+        log.append_with(&[byte; 200_000], Durability::Written).unwrap();
+    }
+    let killed = disk.kill();
+    drop(log);
+    let mut closed = 0;
+    for crashed in at_each_change(&killed, |disk| drop(open(disk))) {
+        for seed in 0..20 {
+            let after = crashed.crash(&Choice::Seed(seed));
+            if open(&after).unwrap().recovery().verdict == Verdict::Clean {
+                closed += 1;
+                let next = after.peek("/log/00000000000000000002.seg", 4096, (1 << 20) - 4096);
+                assert!(next.is_none_or(|bytes| bytes.iter().all(|&byte| byte == 0)), "seed {seed}");
+            }
+        }
+    }
+    assert!(closed > 0);
+}
+
+/// A read failed while a view kept up with its log: it had come further than it knew, and later missed the segments between.
+#[test]
+fn a_view_that_could_not_read_on() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    log.commit(b"first").unwrap();
+    for n in 0.. {
+        let view = View::open_on(disk.handle(), "/log").unwrap();
+        let mut reader = view.reader_at(log.last_lsn());
+        assert!(reader.next().unwrap().is_some());
+        let from = log.last_lsn();
+        (0..20).for_each(|_| assert!(log.commit(&[7; 5000]).is_ok()));
+        disk.fault(Fault::new(OpKind::Read, Effect::Eio).skip(n));
+        let mut read = |until: Lsn| {
+            while reader.next()?.is_some_and(|record| record.lsn < until) {}
+            Ok::<_, foreword::Error>(())
+        };
+        let failed = read(log.last_lsn());
+        disk.heal();
+        log.commit(b"more").unwrap();
+        log.commit(b"and more").unwrap();
+        read(Lsn::MAX).unwrap_or_else(|error| panic!("after call {n} failed: {failed:?}: {error}"));
+        assert!(log.last_lsn() > from);
+        if failed.is_ok() {
+            break;
+        }
+        log.truncate_front(log.last_lsn()).unwrap();
+    }
 }

@@ -125,6 +125,11 @@ fn prepare(shared: &Shared) {
         }
         let (after, prepared) = shared.prepare_one(state);
         state = after;
+        if prepared.is_ok() && shared.keeping.is_short() {
+            drop(state);
+            shared.keep_reserve(Vec::new());
+            state = shared.lock();
+        }
         if let Err(error) = prepared {
             // Whoever needs the segment tries again, and gets the error.
             state.prepare_again = Some(Instant::now() + RETRY_AFTER);

@@ -16,6 +16,7 @@ use crate::pace::Pace;
 use crate::reader::{Chain, End, Source, Tails};
 use crate::recent::{Places, Recent};
 use crate::remove::Dropped;
+use crate::reserve::Keeping;
 use crate::segment::{Dir, Segment, now_micros};
 use crate::stats::Counters;
 use crate::strangers;
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     /// Readers that follow the tail.
     pub(crate) tails: Tails,
     pub(crate) places: Places,
+    pub(crate) keeping: Keeping,
 }
 
 /// One group on its way to the disk.

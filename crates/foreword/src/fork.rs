@@ -4,18 +4,17 @@
 //! log by one write: its LINK. Until that is there, a reader sees the log as it was, and a next attempt begins anew.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 
-use crate::assemble::{self, Assembler, NeedSegments, Urgency, copy_room};
+use crate::assemble::{self, Assembler, NeedSegments, Placed, Urgency, copy_room};
 use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::Doing;
-use crate::format::{self, BLOCK, CONTINUED, Control, Count, Cut, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
+use crate::format::{self, CONTINUED, Control, Count, Cut, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
 use crate::reader::Reader;
 use crate::recovery::Entry;
 use crate::reserve;
-use crate::segment::{DAMAGED, Dir, Found, Segment, Stuff, at_once, now_micros};
+use crate::segment::{DAMAGED, Dir, Found, Segment, Stuff, TMP, at_once, now_micros, segment_name};
 use crate::{Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.
@@ -139,8 +138,34 @@ impl Branched {
     }
 }
 
-/// Makes the branch, and writes all that `copies` reads into it.
-pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Branched> {
+/// A branch that lies beside the log: only its LINK and the seals before it are not written.
+#[derive(Debug)]
+pub(crate) struct Fork {
+    assembler: Assembler,
+    spares: VecDeque<Arc<Segment>>,
+    entries: Vec<Entry>,
+    /// In the order in which they are written.
+    seals: Vec<Placed>,
+    link: VecDeque<Placed>,
+    /// What the seals promise.
+    before: Promise,
+    copied: u64,
+}
+
+impl Fork {
+    /// Makes it the log's new tail. After an error it is not known whether it is.
+    pub(crate) fn join(mut self) -> Result<Branched> {
+        self.seals.iter_mut().try_for_each(|seal| seal.write(self.before, true))?;
+        let durable = self.assembler.end();
+        self.link.iter_mut().try_for_each(|placed| placed.write(durable, true))?;
+        let Fork { assembler, spares, entries, copied, .. } = self;
+        Ok(Branched { assembler, spares, entries, durable, copied })
+    }
+}
+
+/// Makes the branch, and writes all that `copies` reads into it, durably. Nothing of the log changes: after an error the segments that were
+/// begun are of no use, and all else is as it was.
+pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Fork> {
     let Branch { log, from, bytes, cut, segment_blocks, fresh: first, mut spares, unsealed, control } = branch;
     let Place { at, next_lsn } = from;
     let prepare = |epoch| dir.prepare(log, epoch, segment_blocks, Stuff::Nothing, &at_once);
@@ -187,34 +212,36 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     for segment in fresh.iter().filter(|_| !bug::is(Bug::LinkBeforeCopies)) {
         segment.sync()?;
     }
-    for epoch in unsealed {
-        seal_off(dir, log, epoch, from, bytes)?;
-    }
-    let durable = assembler.end();
-    link.iter_mut().try_for_each(|placed| placed.write(durable, true))?;
+    let seals = unsealed.into_iter().map(|epoch| seal_of(dir, log, epoch, from, bytes));
+    let seals = seals.filter_map(Result::transpose).collect::<Result<_>>()?;
+    link.iter_mut().filter(|link| link.header.time == 0).for_each(|link| link.header.time = now_micros());
     let mut entries: Vec<_> = link.iter().map(|link| Entry::new(link.segment.epoch(), &link.header)).collect();
     assembler.rotations().iter().for_each(|rotation| rotation.extend(&mut entries));
-    Ok(Branched { assembler, spares, entries, durable, copied })
+    Ok(Fork { assembler, spares, entries, seals, link, before, copied })
 }
 
 /// Seals a segment behind which the log goes on elsewhere, from a place in it or before it. Durable when it returns.
-pub(crate) fn seal_off(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place, bytes: u64) -> Result<()> {
-    let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(()) };
+pub(crate) fn seal_off(dir: &Dir, log: LogId, epoch: u64, place: Place, bytes: u64) -> Result<()> {
+    let before = Promise { position: place.at, lsn: place.next_lsn.prev() };
+    seal_of(dir, log, epoch, place, bytes)?.map_or(Ok(()), |mut seal| seal.write(before, true))
+}
+
+/// The seal of a segment behind which the log goes on elsewhere; `None` where none can be.
+fn seal_of(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place, bytes: u64) -> Result<Option<Placed>> {
+    let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(None) };
     // What follows the fork is superseded: nothing of it counts.
     let end = if epoch == at.epoch { at.block } else { 0 };
     let mut seal = assemble::seal(&Arc::new(segment), end, Count { lsn: next_lsn, bytes });
-    let (segment, block) = (seal.segment.clone(), seal.block);
-    let mut there = vec![0; BLOCK];
-    let bytes = match segment.frame(block, segment.blocks, &mut there)? {
+    let mut buf = Vec::new();
+    Ok(match seal.segment.frame(seal.block, seal.segment.blocks, &mut buf)? {
         // It may be only in the page cache: the same bytes once more.
         Found::Frame(header) if header.kind == Kind::Seal => {
-            segment.read(block, &mut there)?;
-            &there[..]
+            seal.segment.read(seal.block, &mut seal.buf)?; // As it lies on the disk, tags and all.
+            Some(Placed { header, again: true, ..seal })
         }
-        Found::Damaged(_) => return Ok(()),
-        _ => seal.finish(Promise { position: at, lsn: next_lsn.prev() }, now_micros()),
-    };
-    segment.write(block, &mut [io::IoSlice::new(bytes)], true)
+        Found::Damaged(_) => None,
+        _ => Some(seal),
+    })
 }
 
 /// As [`remove`], where the log is sound with or without them: what cannot be removed stays, and is tried again by the next opening.
@@ -236,6 +263,37 @@ pub(crate) fn remove(dir: &Dir, names: impl IntoIterator<Item = String>) -> Resu
     if any { dir.sync() } else { Ok(()) }
 }
 
+/// Makes a durable copy of a file under a name that is free. The name is not durable yet.
+fn copy(dir: &Dir, name: &str, to: &str) -> Result<()> {
+    let source = dir.handle.open(name, Access::Read).doing("open the file", &dir.file(name))?;
+    let target = dir.handle.create_like(to, name).doing("create the file", &dir.file(to))?;
+    let mut buf = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let n = source.read_full_at(&mut buf, at).doing("read the file", &dir.file(name))?;
+        if n == 0 {
+            break;
+        }
+        target.write_all_at(&buf[..n], at).doing("write the file", &dir.file(to))?;
+        at += n as u64;
+    }
+    target.sync().doing("sync the file", &dir.file(to))
+}
+
+/// Puts copies in the place of segments. Whoever has one of them open, and still writes to it, writes to a file that has no name any more.
+pub(crate) fn replace_by_copies(dir: &Dir, epochs: impl Iterator<Item = u64>) -> Result<()> {
+    for epoch in epochs {
+        let (name, path) = (segment_name(epoch), dir.segment(epoch));
+        let tmp = format!("{name}{TMP}");
+        let copied = dir.remove_if_there(&tmp).doing("remove the file", &dir.file(&tmp)).and_then(|()| copy(dir, &name, &tmp));
+        if let Err(error) = copied.and_then(|()| dir.handle.replace(&tmp, &name).doing("rename the file", &path)) {
+            let _ = dir.handle.remove(&tmp);
+            return Err(error);
+        }
+    }
+    dir.sync()
+}
+
 /// Keeps a damaged file: as a copy, or the file itself.
 pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
     let path = dir.file(DAMAGED);
@@ -248,23 +306,10 @@ pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
         }
         kept = format!("{name}.{n}");
     }
-    let (from, to) = (dir.file(name), path.join(&kept));
     if copy {
-        let source = dir.handle.open(name, Access::Read).doing("open the file", &from)?;
-        let target = dir.handle.create_like(&format!("{DAMAGED}/{kept}"), name).doing("create the file", &to)?;
-        let mut buf = vec![0; 1 << 20];
-        let mut at = 0;
-        loop {
-            let n = source.read_full_at(&mut buf, at).doing("read the file", &from)?;
-            if n == 0 {
-                break;
-            }
-            target.write_all_at(&buf[..n], at).doing("write the file", &to)?;
-            at += n as u64;
-        }
-        target.sync().doing("sync the file", &to)?;
+        self::copy(dir, name, &format!("{DAMAGED}/{kept}"))?;
     } else {
-        dir.handle.rename(name, &format!("{DAMAGED}/{kept}")).doing("put the file aside", &from)?;
+        dir.handle.rename(name, &format!("{DAMAGED}/{kept}")).doing("put the file aside", &dir.file(name))?;
     }
     aside.sync().doing("sync the directory", &path)?;
     dir.sync()

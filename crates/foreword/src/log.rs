@@ -14,6 +14,7 @@ use crate::open::{self, Opened};
 use crate::pace::Pace;
 use crate::reader::{Chain, Iter, Reader, Source, Tails};
 use crate::recent::Places;
+use crate::reserve::Keeping;
 use crate::stats::{Counters, RecoveryReport, Stats};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Event, Mutex, RwLock, WaitWord};
@@ -163,6 +164,7 @@ impl Log {
             counters,
             tails: Tails::default(),
             places: Places::default(),
+            keeping: Keeping::default(),
         });
         let background = if shared.options.background { Some(Background::start(&shared)?) } else { None };
         Ok(Log { shared, background, shut: false, report })
@@ -481,7 +483,8 @@ impl Log {
     /// If the record is one that a salvage gave up, all that were given up with it are cut off.
     ///
     /// # Errors
-    /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`]: nothing was cut; [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
+    /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`], [`Error::Corruption`] (of what is written again): nothing was cut,
+    /// and the log goes on. [`Error::Io`]: the same, unless calls after it say [`Error::Poisoned`]: then it is not known whether it was. [`Error::Closed`].
     pub fn truncate_back(&self, from: Lsn) -> Result<()> {
         self.shared.truncate_back(from)
     }

@@ -213,6 +213,17 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     for name in &repair.moved {
         fork::put_aside(dir, name, false)?;
     }
+    if !survey.names.identity {
+        // `LOG` and `LOCK` may have been removed under a writer, which finds that out only when what it writes now has landed. (It may be only
+        // the want of room that this fails for, and then such a writer is the smaller danger.)
+        let proven = survey.promise.position.epoch;
+        let moved = |epoch: &u64| repair.moved.contains(&segment_name(*epoch));
+        let written = survey.names.epochs.iter().copied().filter(|epoch| *epoch >= proven && !moved(epoch));
+        match fork::replace_by_copies(dir, written) {
+            Err(error) if !error.is_no_space() => return Err(error),
+            _ => {}
+        }
+    }
     if let Some(epoch) = survey.unproven_link.filter(|_| !bug::is(Bug::TrustLink)) {
         rewrite_link(dir, survey.log, epoch)?;
     }
@@ -237,19 +248,26 @@ fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: &Names) {
     let of_log = |opened: &Opened, epoch: u64| {
         opened.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok() || opened.spares.iter().any(|s| s.epoch() == epoch)
     };
-    let superseded = names.epochs.iter().copied().filter(|&epoch| !of_log(opened, epoch)).collect();
-    let mut unneeded = Vec::new();
-    for epoch in dir.keep_reserve(options.segment_blocks(), superseded) {
-        let next = opened.assembler.next_epoch(&opened.spares);
-        let wanted = opened.spares.len() < options.spare_segments.max(1) && epoch < next && !of_log(opened, epoch);
-        if wanted && dir.has_blocks(epoch, options.segment_blocks()) {
-            let recycled = dir.prepare(opened.log, next, options.segment_blocks(), Stuff::Segment(epoch), &at_once);
-            opened.spares.extend(recycled);
-        } else {
-            unneeded.push(epoch);
+    let superseded = names.epochs.iter().copied().filter(|&epoch| !of_log(opened, epoch));
+    let (small, others) = dir.fit_for_reserve(options.segment_blocks(), superseded);
+    let use_or_remove = |opened: &mut Opened, epochs: Vec<u64>| {
+        let mut unneeded = Vec::new();
+        for epoch in epochs {
+            let next = opened.assembler.next_epoch(&opened.spares);
+            let wanted = opened.spares.len() < options.spare_segments.max(1) && epoch < next && !of_log(opened, epoch);
+            if wanted && dir.has_blocks(epoch, options.segment_blocks()) {
+                let recycled = dir.prepare(opened.log, next, options.segment_blocks(), Stuff::Segment(epoch), &at_once);
+                opened.spares.extend(recycled);
+            } else {
+                unneeded.push(epoch);
+            }
         }
-    }
-    fork::clear_away(dir, unneeded.into_iter().filter(|&epoch| !of_log(opened, epoch)).map(segment_name));
+        fork::clear_away(dir, unneeded.into_iter().filter(|&epoch| !of_log(opened, epoch)).map(segment_name));
+    };
+    // First those that cannot be the reserve: what they leave may be room for it.
+    use_or_remove(opened, others);
+    let (left, _) = dir.keep_reserve(options.segment_blocks(), small);
+    use_or_remove(opened, left);
 }
 
 /// The page cache may show a LINK that the disk never got (hazard 11), and no frame behind it proves more: the same bytes are written
@@ -366,7 +384,7 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
         };
         let chain = Chain { start: Lsn::FIRST, ..Chain::new(survey.log, survey.chain.clone(), &control) };
         let copies = (from != end).then(|| Snapshot::reader(dir, &chain, from.next_lsn, survey.last_lsn()));
-        fork::fork(dir, branch, copies).map(|branched| (from, control, branched))
+        fork::fork(dir, branch, copies)?.join().map(|branched| (from, control, branched))
     };
     // What no promise covers is written again: there, or, where copies cannot be or have no room, in place.
     let in_place = |fresh| {

@@ -101,17 +101,34 @@ impl Shared {
         // A file that is held open would keep its space.
         strangers::run(|| self.places.keep_to(&self.chain()));
         let blocks = self.options.segment_blocks();
-        let keep_reserve = |epochs| strangers::attempt("keep room", &self.dir.path, || Ok(self.dir.keep_reserve(blocks, epochs)));
-        let epochs = keep_reserve(epochs.to_vec()).unwrap_or(epochs.to_vec());
-        let failed = epochs.into_iter().filter_map(remove).collect();
+        let sorted = strangers::attempt("look at the files", &self.dir.path, || {
+            Ok(self.dir.fit_for_reserve(blocks, epochs.iter().copied()))
+        });
+        let (small, others) = sorted.unwrap_or((Vec::new(), epochs.to_vec()));
+        let mut failed: Vec<_> = others.into_iter().filter_map(remove).collect();
         // Now there is room for what of the reserve was used.
-        let _ = keep_reserve(Vec::new());
+        failed.extend(self.keep_reserve(small).into_iter().filter_map(remove));
         // That frees their space. If it fails, they are found and removed again by the next opening.
         let synced: Result<()> = strangers::attempt("sync the directory", &self.dir.path, || self.dir.sync());
         if let Err(error) = synced {
             self.report(&error);
         }
         failed
+    }
+
+    /// Makes what is missing of the reserve, of superseded segments or anew: those that are left. Who finds somebody at it leaves it to them.
+    pub(crate) fn keep_reserve(&self, superseded: Vec<u64>) -> Vec<u64> {
+        let mut left = superseded;
+        self.keeping.keep(|| {
+            let epochs = std::mem::take(&mut left);
+            let kept = strangers::attempt("keep room", &self.dir.path, || {
+                Ok(self.dir.keep_reserve(self.options.segment_blocks(), epochs.clone()))
+            });
+            let (rest, done) = kept.unwrap_or((epochs, false));
+            left = rest;
+            done
+        });
+        left
     }
 
     /// How many prepared segments are kept of those that come back.

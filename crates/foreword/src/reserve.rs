@@ -10,6 +10,7 @@ use crate::disk::Access;
 use crate::format::{BLOCK, LogId};
 use crate::options::SEGMENT_BLOCKS_MIN;
 use crate::segment::{Dir, Segment, Stuff, TMP, at_once, segment_name};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::{Error, Result};
 
 pub(crate) const NAMES: [&str; 2] = ["RESERVE-1", "RESERVE-2"];
@@ -27,8 +28,7 @@ impl Dir {
     /// space for one as small: what an unfinished step had made of the reserve was removed.
     pub(crate) fn take_reserve(&self, log: LogId, epoch: u64, segment_blocks: u32, error: Error) -> Result<Arc<Segment>> {
         for name in NAMES {
-            let len = self.handle.open(name, Access::Read).and_then(|file| file.len());
-            let Ok(there) = u32::try_from(len.unwrap_or(0) / BLOCK as u64) else { continue };
+            let there = self.blocks_of(name);
             if (SEGMENT_BLOCKS_MIN..=BLOCKS).contains(&there) {
                 return self.prepare(log, epoch, there, Stuff::Reserve(name), &at_once);
             }
@@ -36,48 +36,93 @@ impl Dir {
         self.prepare(log, epoch, blocks(segment_blocks), Stuff::Nothing, &at_once).map_err(|_| error)
     }
 
-    /// Makes what is missing of the reserve: of superseded segments that are as small, if there are any; else anew, if there is
-    /// room. That there is none, or that it fails, is no error of anything else. The superseded segments that are left.
-    pub(crate) fn keep_reserve(&self, segment_blocks: u32, superseded: Vec<u64>) -> Vec<u64> {
+    /// Those of some segments that can be the reserve of a log, and the others.
+    pub(crate) fn fit_for_reserve(&self, segment_blocks: u32, epochs: impl IntoIterator<Item = u64>) -> (Vec<u64>, Vec<u64>) {
+        let fits = |epoch: &u64| (SEGMENT_BLOCKS_MIN..=blocks(segment_blocks)).contains(&self.blocks_of(&segment_name(*epoch)));
+        epochs.into_iter().partition(fits)
+    }
+
+    /// Makes what of the reserve is missing, or smaller than the log's segments ask for: of superseded segments that fit, as far as
+    /// there are any; else anew, if there is room. That there is none, or that it fails, is no error of anything else. The superseded
+    /// segments that are left, and whether the reserve is as it should be.
+    pub(crate) fn keep_reserve(&self, segment_blocks: u32, superseded: Vec<u64>) -> (Vec<u64>, bool) {
         let blocks = blocks(segment_blocks);
-        let mut missing = NAMES.into_iter().filter(|name| self.handle.id_of(name).is_err()).peekable();
-        if missing.peek().is_none() {
-            return superseded;
+        let short = |name: &&str| self.blocks_of(name) < blocks;
+        if !NAMES.iter().any(short) {
+            return (superseded, true);
         }
         let mut left = Vec::new();
         for epoch in superseded {
-            let fits = self.has_blocks(epoch, blocks) && self.has_space(epoch, blocks);
-            if let Some(name) = missing.next_if(|_| fits)
-                && self.handle.rename(&segment_name(epoch), name).is_ok()
-            {
-                continue;
+            let segment = segment_name(epoch);
+            let has = self.blocks_of(&segment);
+            let worse = NAMES.into_iter().find(|name| self.blocks_of(name) < has);
+            let takes = worse.is_some_and(|name| self.has_space(&segment, has) && self.handle.replace(&segment, name).is_ok());
+            if !takes {
+                left.push(epoch);
             }
-            left.push(epoch);
         }
-        for name in missing {
+        for name in NAMES.iter().filter(|name| short(name)) {
             if let Err(error) = self.make_reserve(name, blocks) {
                 crate::trace::warn!(error = %error, "cannot keep room for a full disk");
                 break;
             }
         }
         let _ = self.sync();
-        left
+        (left, !NAMES.iter().any(short))
     }
 
-    fn has_space(&self, epoch: u64, blocks: u32) -> bool {
-        let file = self.handle.open(&segment_name(epoch), Access::Write);
+    /// How many blocks a file has; none, if it is not there.
+    fn blocks_of(&self, name: &str) -> u32 {
+        let len = self.handle.open(name, Access::Read).and_then(|file| file.len());
+        u32::try_from(len.unwrap_or(0) / BLOCK as u64).unwrap_or(u32::MAX)
+    }
+
+    fn has_space(&self, name: &str, blocks: u32) -> bool {
+        let file = self.handle.open(name, Access::Write);
         file.and_then(|file| file.allocate(u64::from(blocks) * BLOCK as u64)).is_ok()
     }
 
+    /// What has the name stays until there is all of the new one.
     fn make_reserve(&self, name: &str, blocks: u32) -> std::io::Result<()> {
         let tmp = format!("{name}{TMP}");
         let made = (|| {
             self.reserve_file(&tmp, u64::from(blocks) * BLOCK as u64, &at_once)?.sync()?;
-            self.handle.rename(&tmp, name)
+            self.handle.replace(&tmp, name)
         })();
         if made.is_err() {
             let _ = self.handle.remove(&tmp);
         }
         made
+    }
+}
+
+/// Lets one thread at a time make the reserve, and none wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Keeping {
+    /// How many have asked since the last came to its end. The first of them does it, for all.
+    asked: AtomicU32,
+    /// It was as it should be, when it was last looked at.
+    whole: AtomicBool,
+}
+
+impl Keeping {
+    /// Whether the reserve may have to be made, when there is room.
+    pub(crate) fn is_short(&self) -> bool {
+        !self.whole.load(Ordering::Relaxed)
+    }
+
+    /// Does `keep`, which says whether the reserve is as it should be; or has whoever does it do it once more. Then nothing is done here.
+    pub(crate) fn keep(&self, mut keep: impl FnMut() -> bool) {
+        let mut seen = 1;
+        if self.asked.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
+        loop {
+            self.whole.store(keep(), Ordering::Relaxed);
+            match self.asked.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
     }
 }

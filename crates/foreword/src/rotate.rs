@@ -78,7 +78,14 @@ impl Shared {
         let mut state = self.lock();
         state.preparing = false;
         self.changed.notify_all();
-        state.spares.push_back(taken?);
+        match taken {
+            Ok(spare) => state.spares.push_back(spare),
+            Err(error) => {
+                drop(state);
+                self.keep_reserve(Vec::new());
+                return Err(error);
+            }
+        }
         state.usable()?;
         Ok(state)
     }

@@ -247,6 +247,9 @@ impl Dir {
                     self.remove_if_there(&tmp)?;
                     self.handle.rename(name, &tmp)?;
                     let file = self.handle.open(&tmp, Access::Write)?;
+                    if file.len()? != bytes {
+                        file.set_len(bytes)?; // It was made larger just now.
+                    }
                     // Whatever was in it, of this epoch too, is gone; its space is not.
                     fill(&*file, 0..bytes, false, &at_once)?;
                     file

@@ -7,13 +7,13 @@ use crate::assemble::{Urgency, copy_room};
 use crate::bug::{self, Bug};
 use crate::commit::{Guard, Shared, State};
 use crate::disk::Access;
-use crate::fork::{self, Branch, Branched, Place};
+use crate::fork::{self, Branch, Branched, Fork, Place};
 use crate::format::{self, CONTINUED, Control, Cut, Head, Kind, Position};
 use crate::reader::{Chain, Snapshot, Source, frame_at};
 use crate::recovery::Entry;
 use crate::remove::Dropped;
 use crate::rotate::Starving;
-use crate::segment::{Fill, Segment, Stuff, segment_name};
+use crate::segment::{Fill, Segment, Stuff};
 use crate::strangers;
 use crate::sync::atomic::Ordering;
 use crate::sync::{MutexGuard, PoisonError};
@@ -23,20 +23,17 @@ use crate::{Error, Lsn, Result};
 struct Tip {
     end: Position,
     spares: VecDeque<Arc<Segment>>,
+    fork: Begun,
 }
 
-/// What a cut has made.
-struct Forked {
-    place: Place,
-    branched: Branched,
-    superseded: Vec<Dropped>,
-}
-
-/// Why a cut was not made, the prepared segments that are left, and whether the log can be relied on still.
-struct Failed {
-    error: Error,
-    spares: VecDeque<Arc<Segment>>,
-    poisons: bool,
+/// How far a fork is that has not joined the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    Not,
+    /// A segment was being prepared for it.
+    Preparing,
+    /// It was writing, to any of the segments behind the tip: they are of no use but for it.
+    Writing,
 }
 
 impl Shared {
@@ -191,27 +188,39 @@ impl Shared {
         if from >= state.assembler.next_lsn() {
             return Ok(Vec::new());
         }
-        let tip = Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares) };
+        let mut tip = Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares), fork: Begun::Not };
         let mut control = state.control.clone();
         control.cut();
         let generation = control.generation;
         state.preparing = true;
         drop(state);
         let chain = self.chain();
-        let forked = strangers::attempt("cut the log", &self.dir.path, || Ok(self.fork_back(&chain, from, tip, &mut control)))
-            .unwrap_or_else(|error| Err(Failed { error, spares: VecDeque::new(), poisons: true }));
-        let mut state = self.lock();
-        state.preparing = false;
-        let Forked { place, branched, superseded } = match forked {
-            Ok(forked) => forked,
-            Err(failed) => {
-                state.spares = failed.spares;
-                if failed.poisons {
-                    self.poison(state, failed.error.clone());
-                }
-                return Err(failed.error);
+        // Until the fork joins the log, nothing of it has changed. When it has begun to, an error leaves open whether its LINK is there.
+        let attempt = strangers::attempt("cut the log", &self.dir.path, || self.fork_back(&chain, from, &mut tip, &mut control));
+        let forked = match attempt {
+            Ok((place, fork)) => {
+                strangers::attempt("cut the log", &self.dir.path, || self.join(fork, place, from, tip.end, &control))
+                    .map(|branched| (place, branched))
+                    .map_err(|error| (error, true))
+            }
+            Err(error) => {
+                let undone = strangers::attempt("undo a cut", &self.dir.path, || self.undo_fork(&mut tip));
+                Err((error, undone.is_err()))
             }
         };
+        let mut state = self.lock();
+        state.preparing = false;
+        let (place, branched) = match forked {
+            Ok(forked) => forked,
+            Err((error, poisons)) => {
+                state.spares = tip.spares;
+                if poisons {
+                    self.poison(state, error.clone());
+                }
+                return Err(error);
+            }
+        };
+        let superseded = chain.entries.iter().filter(|e| e.epoch > place.at.epoch).map(Dropped::from).collect();
         state.control = control;
         let mut entries = fork::up_to(&chain.entries, place.at);
         entries.extend(&branched.entries);
@@ -234,62 +243,75 @@ impl Shared {
         Ok(superseded)
     }
 
-    /// Makes the fork of a cut at a record. Nothing else uses the log's tip or prepares a segment.
-    fn fork_back(&self, chain: &Chain, from: Lsn, mut tip: Tip, control: &mut Control) -> std::result::Result<Forked, Failed> {
-        let place = self.place_of_cut(chain, from).and_then(|place| {
-            let Some(place) = place else { return Err(Error::Dropped { lsn: from, start: chain.start }) };
-            control.waivers.retain(|w| w.from < place.at);
-            let simple = control.waivers.is_empty() && chain.waivers.is_empty();
-            let absorbed =
-                simple.then(|| fork::absorb(&self.dir, self.log, &chain.entries, self.options.segment_blocks(), place));
-            Ok((place, absorbed.unwrap_or(Ok((place, None)))?))
-        });
-        let (simple, (mut place, absorbed)) = match place {
-            Ok(place) => place,
-            Err(error) => return Err(Failed { error, spares: tip.spares, poisons: false }),
-        };
+    /// Makes the fork of a cut at a record, beside the log. Nothing else uses the log's tip or prepares a segment.
+    fn fork_back(&self, chain: &Chain, from: Lsn, tip: &mut Tip, control: &mut Control) -> Result<(Place, Fork)> {
+        let simple = self.place_of_cut(chain, from)?.ok_or(Error::Dropped { lsn: from, start: chain.start })?;
+        control.waivers.retain(|w| w.from < simple.at);
+        let (mut place, mut absorbed) = (simple, None);
+        if control.waivers.is_empty() && chain.waivers.is_empty() {
+            (place, absorbed) = fork::absorb(&self.dir, self.log, &chain.entries, self.options.segment_blocks(), simple)?;
+        }
         let cut = Cut { since: chain.generation, at: from };
         let fresh = match tip.spares.pop_front() {
-            Some(spare) => Ok(spare),
-            None => self.segment_for_cut(chain, simple, &mut place, tip.end),
+            Some(spare) => spare,
+            None => {
+                tip.fork = Begun::Preparing;
+                self.segment_for_cut(chain, simple, &mut place, tip.end)?
+            }
         };
-        let fresh = match fresh {
-            Ok(fresh) => fresh,
-            Err(error) => return Err(Failed { error, spares: tip.spares, poisons: false }),
-        };
+        tip.fork = Begun::Writing;
         let branch = Branch {
             log: self.log,
             from: place,
             bytes: Snapshot::reader(&self.dir, chain, Lsn::FIRST, from.prev()).bytes_before(place.next_lsn),
-            cut: absorbed.filter(|_| place != simple).map_or(Some(cut), |absorbed| Some(absorbed.and_later(Some(cut)))),
+            cut: Some(match absorbed.filter(|_| place != simple) {
+                Some(absorbed) => absorbed.and_later(Some(cut)),
+                None => cut,
+            }),
             segment_blocks: self.options.segment_blocks(),
             fresh,
-            spares: tip.spares,
+            spares: std::mem::take(&mut tip.spares),
             unsealed: vec![tip.end.epoch],
             control: control.clone(),
         };
         let copies = Snapshot::reader(&self.dir, chain, place.next_lsn, from.prev());
-        let forked = fork::fork(&self.dir, branch, Some(copies));
-        let forked = forked.and_then(|branched| self.dir.check_writer().map(|()| branched));
-        let forked = forked.and_then(|mut branched| {
-            if place.next_lsn < from {
-                branched.prove(control)?;
-            }
-            Ok(branched)
-        });
-        let branched = forked.map_err(|error| {
-            // With no space for a further segment, nothing has changed yet, but for what was begun in the fresh ones. After anything else it is not
-            // known whether the LINK is there.
-            let undone = error.is_no_space() && self.remove_unused(tip.end.epoch).is_ok();
-            Failed { error, spares: VecDeque::new(), poisons: !undone }
-        })?;
-        if place.at.epoch == tip.end.epoch
-            && let Ok(Ok((segment, None))) = self.dir.open_segment(Some(self.log), tip.end.epoch, Access::Write)
-        {
-            segment.give_back(tip.end.block);
+        Ok((place, fork::fork(&self.dir, branch, Some(copies))?))
+    }
+
+    /// Makes the fork the log's tail.
+    fn join(&self, fork: Fork, place: Place, from: Lsn, end: Position, control: &Control) -> Result<Branched> {
+        let mut branched = fork.join()?;
+        self.dir.check_writer()?;
+        if place.next_lsn < from {
+            branched.prove(control)?;
         }
-        let superseded = chain.entries.iter().filter(|e| e.epoch > place.at.epoch).map(Dropped::from).collect();
-        Ok(Forked { place, branched, superseded })
+        if place.at.epoch == end.epoch
+            && let Ok(Ok((segment, None))) = self.dir.open_segment(Some(self.log), end.epoch, Access::Write)
+        {
+            segment.give_back(end.block);
+        }
+        Ok(branched)
+    }
+
+    /// After a fork that did not come to its end: what it has begun is removed, durably, and what it took of the reserve is put back. An error
+    /// if something is left that would be in the way.
+    fn undo_fork(&self, tip: &mut Tip) -> Result<()> {
+        if tip.fork == Begun::Not {
+            return Ok(());
+        }
+        tip.spares.clear();
+        let removed = self.remove_behind(tip.end.epoch);
+        // (One that was only prepared is replaced by the next.)
+        if tip.fork == Begun::Preparing { Ok(()) } else { removed }
+    }
+
+    fn remove_behind(&self, tip: u64) -> Result<()> {
+        self.dir.check_writer()?; // Else they may be another's.
+        let behind: Vec<u64> = self.dir.names()?.epochs.into_iter().filter(|&epoch| epoch > tip).collect();
+        match self.remove_files(&behind).into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => self.dir.sync(),
+        }
     }
 
     fn place_of_cut(&self, chain: &Chain, from: Lsn) -> Result<Option<Place>> {
@@ -325,12 +347,6 @@ impl Shared {
             Head::Frame(header) => header.blocks(),
             _ => 0,
         })
-    }
-
-    /// Removes all segments beyond the tip.
-    fn remove_unused(&self, tip: u64) -> Result<()> {
-        let epochs = self.dir.names()?.epochs;
-        fork::remove(&self.dir, epochs.into_iter().filter(|&e| e > tip).map(segment_name))
     }
 
     /// Where the unit begins that holds a record, and the LSN of its frame's first record.

@@ -93,9 +93,11 @@ impl Watch {
                 return Ok(None); // Each writer leaves word in `LOCK`: where nobody was, nothing has changed.
             }
             let mut now = seen.clone();
-            if let Some(tip) = &mut self.tip
+            // An error leaves it further on than what is seen: then all of the log is looked at the next time.
+            if let Some(mut tip) = self.tip.take()
                 && tip.read_on(dir, &mut now)?
             {
+                self.tip = Some(tip);
                 let same = now.proven == seen.proven && now.control == seen.control && Arc::ptr_eq(&now.chain, &seen.chain);
                 return Ok((!same).then_some(now));
             }

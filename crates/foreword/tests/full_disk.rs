@@ -3,6 +3,10 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
+use common::hooked::*;
 use common::*;
 use foreword::{Error, Log, Lsn, Options, Verdict};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
@@ -308,6 +312,138 @@ fn the_reserve_is_made_again_when_there_is_room() {
     open(&killed).close().unwrap();
     let reserve = killed.files().into_iter().filter(|(path, _)| path.to_str().unwrap().contains("/RESERVE-")).count();
     assert_eq!(reserve, 2);
+}
+
+fn reserve(disk: &SimDisk) -> Vec<u64> {
+    disk.files().into_iter().filter(|(path, _)| path.to_str().unwrap().contains("/RESERVE-")).map(|(_, len)| len).collect()
+}
+
+#[test]
+fn the_reserve_grows_with_the_segments_when_there_is_room() {
+    const SMALL: u64 = 64 << 10;
+    const LARGE: u64 = 384 << 10;
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    commit(&log, 1..3);
+    log.close().unwrap();
+    assert_eq!(reserve(&disk), [SMALL, SMALL]);
+    disk.set_free(0);
+    mib(&disk).open("/log").unwrap().close().unwrap();
+    assert_eq!(reserve(&disk), [SMALL, SMALL], "what there is stays as long as there is no room for more");
+    for clean in [true, false] {
+        let disk = disk.copy();
+        disk.set_capacity(None);
+        let log = mib(&disk).open("/log").unwrap();
+        if !clean {
+            commit(&log, 3..4);
+            let killed = disk.kill();
+            drop(log);
+            mib(&killed).open("/log").unwrap().close().unwrap();
+            assert_eq!(reserve(&killed), [LARGE, LARGE]);
+        }
+        assert_eq!(reserve(&disk), [LARGE, LARGE]);
+    }
+    // One that is small still serves, and is put right by the first removal behind which there is room.
+    let log = mib(&disk).open("/log").unwrap();
+    log.truncate_back(Lsn(2)).unwrap();
+    assert_eq!(lsns(&log), [1]);
+    disk.set_capacity(None);
+    log.truncate_back(Lsn(1)).unwrap();
+    assert_eq!(reserve(&disk), [LARGE, LARGE]);
+}
+
+/// Of each call of a cut on a full disk that takes the reserve.
+#[test]
+fn a_cut_that_fails_gives_the_reserve_back() {
+    for n in 0.. {
+        let (disk, log, next) = full(1);
+        disk.fault(Fault::new(OpKind::Any, Effect::Eio).skip(n));
+        let before = disk.ops().len();
+        let cut = log.truncate_back(Lsn(next - 1));
+        let struck = disk.ops()[before..].iter().any(|op| op.struck);
+        disk.heal();
+        if !struck {
+            cut.unwrap();
+            break;
+        }
+        if matches!(log.commit(&record(next)), Err(Error::Poisoned(_))) {
+            continue; // What has become of the cut is not known: the next opening sees to it.
+        }
+        if cut.is_err() {
+            assert_eq!(reserve(&disk).len(), 2, "a failure in call {n}: {cut:?}");
+            assert_eq!(lsns(&log), (1..next + 1).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// A removal that finds no room for the reserve looks for it once.
+#[test]
+fn each_removal_makes_the_reserve_once() {
+    let (disk, tries) = (SimDisk::new(1), Arc::new(AtomicUsize::new(0)));
+    let counts = tries.clone();
+    let disk_of_log = hooked(disk.clone(), move |op, name| match op {
+        Op::Allocate(_) if name.starts_with("RESERVE") && counts.fetch_add(1, SeqCst) > 1 => {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+        _ => Ok(()),
+    });
+    let log = small().segment_bytes(MIB).disk(disk_of_log).open("/log").unwrap();
+    assert_eq!((tries.load(SeqCst), reserve(&disk).len()), (2, 2));
+    while log.stats().segments < 6 {
+        log.commit(&[7; 100_000]).unwrap();
+    }
+    ["RESERVE-1", "RESERVE-2"].iter().for_each(|name| assert!(disk.lose(format!("/log/{name}"))));
+    log.truncate_front(log.last_lsn()).unwrap();
+    assert_eq!((log.stats().segments_removed, tries.load(SeqCst)), (3, 3));
+}
+
+/// Two threads find it missing: one makes it, and the other does not wait for that.
+#[test]
+fn the_reserve_is_made_by_one_thread_and_waited_for_by_none() {
+    let (gate, disk, makers) = (Arc::new(Gate::default()), SimDisk::new(1), Arc::new(AtomicUsize::new(0)));
+    let (keeper, counts, reading) = (gate.clone(), makers.clone(), Arc::new(AtomicBool::new(false)));
+    let fails = reading.clone();
+    let disk_of_log = hooked(disk.clone(), move |op, name| match op {
+        Op::Allocate(_) if name.starts_with("RESERVE") => {
+            counts.fetch_add(1, SeqCst);
+            keeper.pass();
+            Ok(())
+        }
+        Op::Read(_) if fails.load(SeqCst) => Err(std::io::Error::other("broken")),
+        _ => Ok(()),
+    });
+    let log = Arc::new(small().background(true).segment_bytes(MIB).disk(disk_of_log).open("/log").unwrap());
+    while log.stats().segments < 6 {
+        log.commit(&[7; 100_000]).unwrap();
+    }
+    let before = makers.load(SeqCst);
+    ["RESERVE-1", "RESERVE-2"].iter().for_each(|name| assert!(disk.lose(format!("/log/{name}"))));
+    gate.shut();
+    log.truncate_front(log.last_lsn()).unwrap();
+    gate.wait_held(); // The background thread makes it.
+    reading.store(true, SeqCst);
+    let cutting = log.clone();
+    // A cut that fails would make it, too.
+    let cut = within(move || cutting.truncate_back(cutting.last_lsn()));
+    assert!(matches!(cut, Err(Error::Io { .. })), "{cut:?}");
+    assert_eq!(makers.load(SeqCst), before + 1);
+    reading.store(false, SeqCst);
+    gate.open();
+    until("it is there", || reserve(&disk).len() == 2);
+    within(move || Arc::into_inner(log).unwrap().close().unwrap());
+    assert_eq!(makers.load(SeqCst), before + 2);
+}
+
+/// What was taken is put back as soon as a segment is prepared anew.
+#[test]
+fn the_background_makes_the_reserve_when_there_is_room_again() {
+    let disk = SimDisk::new(1);
+    let log = small().background(true).segment_bytes(MIB).disk(disk.handle()).open("/log").unwrap();
+    ["RESERVE-1", "RESERVE-2"].iter().for_each(|name| assert!(disk.lose(format!("/log/{name}"))));
+    while log.stats().segments < 3 {
+        log.commit(&[7; 100_000]).unwrap();
+    }
+    until("it is there", || reserve(&disk).len() == 2);
 }
 
 #[test]

@@ -8,7 +8,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use common::hooked::{Gate, Op, hooked};
 use common::*;
+use foreword::disk::Disk;
 use foreword::{DamageKind, Durability, Error, Log, Lsn, OnDamage, Options, Verdict, View};
 use foreword_sim::{Effect, Fault, OpKind, SimDisk};
 
@@ -578,4 +580,46 @@ fn hazard_31_a_reader_after_an_error_in_mid_record() {
     assert_eq!(reader.next().unwrap().unwrap().data, b"after");
     assert_eq!(reader.prev().unwrap().unwrap().data, b"after");
     assert_eq!(reader.prev().unwrap().unwrap().data, large);
+}
+
+/// `LOCK` and `LOG` are removed under a writer, one of whose flushes is under way for so long that a second one repairs the log, works, drops what the first
+/// had written and uses its files again. Wherever the first was in its segments, what it writes then meets nothing of the second's.
+#[test]
+fn a_write_of_a_writer_whose_locks_were_removed_meets_nothing_of_the_next() {
+    for before in 0..20 {
+        for recycles in [false, true] {
+            let (gate, disk) = (Arc::new(Gate::default()), MemDisk::default());
+            let keeper = gate.clone();
+            let hooked = hooked(disk.clone(), move |op, name| {
+                if op == Op::WriteDurable && name.ends_with(".seg") {
+                    keeper.pass();
+                }
+                Ok(())
+            });
+            let first = small().on_error(|_| ()).disk(hooked).open(MEM).unwrap();
+            commit(&first, 1..before + 1);
+            gate.hold(1);
+            let stuck = std::thread::spawn(move || (first.commit(&[9; 20_000]), first));
+            gate.wait_held();
+            let dir = disk.open_dir(MEM.as_ref()).unwrap();
+            ["LOCK", "LOG"].iter().for_each(|name| dir.remove(name).unwrap());
+            let second = disk.open(OnDamage::Salvage).unwrap();
+            assert_eq!(second.last_lsn(), Lsn(before));
+            commit(&second, before + 1..before + 20);
+            if recycles {
+                second.truncate_front(second.last_lsn()).unwrap();
+            }
+            commit(&second, before + 20..before + 40);
+            gate.open();
+            let (told, first) = stuck.join().unwrap();
+            assert!(told.is_err(), "{before}: {told:?}");
+            drop(first);
+            second.close().unwrap();
+            assert_eq!(disk.verify().verdict, Some(Verdict::Clean), "{before}, {recycles}");
+            let (records, error) = collect(disk.view().iter(Lsn::ZERO));
+            assert!(error.is_none(), "{before}, {recycles}: {error:?}");
+            assert!(records.iter().all(|(lsn, data)| *data == record(*lsn)), "{before}, {recycles}");
+            assert_eq!(records.last().unwrap().0, before + 39);
+        }
+    }
 }

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use foreword::{Lsn, Options};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 /// By name: unit, description, value; all of one log.
@@ -99,6 +102,101 @@ fn all_that_the_stats_have_is_told() {
         let name = OTHER_NAMES.iter().find(|(of, _)| *of == field).map_or(field, |(_, other)| other);
         let told = [format!("foreword_{name}"), format!("foreword_{name}_total")];
         assert!(told.iter().any(|name| there.contains_key(name)), "{field} is in no metric");
+    }
+}
+
+/// Panics when it is asked for a metric, or when that is told something.
+struct Panics {
+    at_once: bool,
+    told: Arc<AtomicUsize>,
+}
+
+impl Panics {
+    fn hears(&self) {
+        self.told.fetch_add(1, SeqCst);
+        panic!("the recorder panics");
+    }
+
+    fn gives(&self) -> Arc<Panics> {
+        if self.at_once {
+            self.hears();
+        }
+        Arc::new(Panics { at_once: false, told: self.told.clone() })
+    }
+}
+
+impl metrics::CounterFn for Panics {
+    fn increment(&self, _: u64) {
+        self.hears();
+    }
+    fn absolute(&self, _: u64) {
+        self.hears();
+    }
+}
+
+impl metrics::GaugeFn for Panics {
+    fn increment(&self, _: f64) {
+        self.hears();
+    }
+    fn decrement(&self, _: f64) {
+        self.hears();
+    }
+    fn set(&self, _: f64) {
+        self.hears();
+    }
+}
+
+impl metrics::HistogramFn for Panics {
+    fn record(&self, _: f64) {
+        self.hears();
+    }
+}
+
+impl metrics::Recorder for Panics {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.gives())
+    }
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.gives())
+    }
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(self.gives())
+    }
+}
+
+#[test]
+fn a_recorder_that_panics_harms_nobody() {
+    for at_once in [false, true] {
+        for background in [false, true] {
+            let told = Arc::new(AtomicUsize::new(0));
+            let recorder = Panics { at_once, told: told.clone() };
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options::new().segment_bytes(64 << 10).background(background);
+            let log = metrics::with_local_recorder(&recorder, || options.open(dir.path()).unwrap());
+            let (done, wait) = std::sync::mpsc::channel();
+            // On a thread of its own: if a lock stays held, it hangs.
+            let worker = std::thread::spawn(move || {
+                for _ in 0..50 {
+                    log.commit(&[7; 5000]).unwrap();
+                }
+                log.truncate_front(Lsn(20)).unwrap();
+                log.truncate_back(Lsn(40)).unwrap();
+                log.commit(b"more").unwrap();
+                if background {
+                    std::thread::sleep(std::time::Duration::from_millis(1200)); // What is told once a second.
+                }
+                log.close().unwrap();
+                done.send(()).unwrap();
+            });
+            wait.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+            worker.join().unwrap();
+            assert_eq!(told.load(SeqCst) > 50, !at_once, "{told:?}");
+            let log = Options::new().open(dir.path()).unwrap();
+            assert_eq!((log.recovery().verdict.name(), log.start_lsn(), log.last_lsn()), ("clean", Lsn(20), Lsn(40)));
+        }
     }
 }
 

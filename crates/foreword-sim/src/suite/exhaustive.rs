@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use super::followers::Follower;
 use super::model::{Checked, Found, Model, Violation, ensure};
 use super::runner::{Runner, Step, check_state, recover, summary};
 use crate::rng::{Rng, mix};
@@ -214,13 +215,16 @@ impl Workload<'_> {
         }
         let mut from = 0;
         runner.open()?;
+        runner.watch()?;
         for step in self.past.steps.iter().chain(self.steps) {
             if runner.is_down() {
                 break;
             }
+            runner.follow()?;
             from = runner.disk.changes();
             runner.step(step)?;
         }
+        runner.follow()?;
         Ok((from, runner))
     }
 
@@ -236,12 +240,17 @@ impl Workload<'_> {
             self.counters.states.fetch_add(1, Relaxed);
             self.counters.states_complete.fetch_add(u64::from(complete), Relaxed);
             let seed = mix(&[seed, i as u64]);
-            self.check_state(&after, model, model.durable, seed).map_err(|v| (format!("state {i}"), v))?;
+            self.check_state(&after, model, model.durable.max(runner.shown()), seed).map_err(|v| (format!("state {i}"), v))?;
         }
         self.counters.states.fetch_add(1, Relaxed);
         let after_kill = || -> Checked {
             // First the kill alone, then with a power failure when it is recovered.
-            check_state(&killed.copy(), model, model.written, self.past.segment_bytes, seed)?;
+            check_state(&killed.copy(), model, model.written.max(runner.shown()), self.past.segment_bytes, seed)?;
+            // Or with one behind the kill, when somebody has looked.
+            if let Some(looked) = Follower::before_recovery(&killed)? {
+                let shown = looked.shown(model.cut_in_doubt()).max(model.durable);
+                model.check(&recover(&killed.crash(&Choice::Seed(seed)), self.past.segment_bytes)?.1, shown)?;
+            }
             self.check_state(&killed, model, model.written, seed)
         };
         after_kill().map_err(|v| ("the process killed".to_owned(), v))

@@ -118,6 +118,7 @@ const SCENARIOS: &[Scenario] = {
         row("disk full", Open, Full),
         row("ENOSPC on a write to prepared space", Commit, Fault(OpKind::Write, NoSpace, Once)),
         row("EIO on reads", Get, Fault(OpKind::Read, Eio, Forever)),
+        row("EIO on reads", TruncateBack, Fault(OpKind::Read, Eio, Forever)),
         row("EIO on reads", Open, Fault(OpKind::Read, Eio, Forever)),
         row("flipped bit in a read, once", Get, Fault(OpKind::Read, Flip, Once)),
         row("lock taken", OpenTwice, Nothing),

@@ -7,12 +7,12 @@
 
 mod damage;
 mod exhaustive;
+mod followers;
 mod matrix;
 mod model;
 mod places;
 mod random;
 mod runner;
-mod views;
 
 pub use damage::{DamageTally, damages};
 pub use exhaustive::{Bounds, Failure, Tally, exhaustive};
@@ -21,7 +21,6 @@ pub use model::Violation;
 pub use places::places;
 pub use random::{Case, Event, Summary, full_disk};
 pub use runner::Step;
-pub use views::views;
 
 /// A part of the suite: run from a seed; what went wrong.
 pub type Part = fn(u64) -> Result<(), String>;
@@ -33,7 +32,6 @@ pub const PARTS: &[(&str, Part)] = &[
     ("full disk", some_full_disks),
     ("places", some_places),
     ("damage", some_damage),
-    ("views", some_views),
 ];
 
 fn small_exhaustive(seed: u64) -> Result<(), String> {
@@ -51,10 +49,6 @@ fn some_full_disks(seed: u64) -> Result<(), String> {
 
 fn some_places(seed: u64) -> Result<(), String> {
     (seed..seed + 20).try_for_each(|seed| places(seed).map_err(|v| format!("{v} (seed {seed})")))
-}
-
-fn some_views(seed: u64) -> Result<(), String> {
-    (seed..seed + 300).try_for_each(|seed| views(seed).map_err(|v| format!("{v} (seed {seed})")))
 }
 
 fn some_damage(seed: u64) -> Result<(), String> {

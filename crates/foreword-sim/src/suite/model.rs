@@ -55,8 +55,9 @@ pub(crate) struct Found {
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     records: BTreeMap<u64, Arc<[u8]>>,
-    /// What had these LSNs before it was cut off.
-    cut_off: Vec<(u64, Arc<[u8]>)>,
+    /// How often the log was cut; and what had these LSNs before a cut took it away, by how often it had been cut until then.
+    generation: u64,
+    cut_off: Vec<(u64, u64, Arc<[u8]>)>,
     /// Behind these a batch goes on.
     within_batch: BTreeSet<u64>,
     /// The last LSN that the log said is durable; has written; has said in the log itself is durable.
@@ -78,6 +79,7 @@ impl Model {
     pub(crate) fn new() -> Model {
         Model {
             records: BTreeMap::new(),
+            generation: 0,
             cut_off: Vec::new(),
             within_batch: BTreeSet::new(),
             durable: 0,
@@ -153,11 +155,29 @@ impl Model {
     }
 
     fn cut(&mut self, from: u64) {
-        self.cut_off.extend(self.records.split_off(&from));
+        let generation = self.generation;
+        self.cut_off.extend(self.records.split_off(&from).into_iter().map(|(lsn, bytes)| (generation, lsn, bytes)));
+        self.generation += 1;
         self.within_batch.split_off(&(from - 1));
         self.durable = from - 1;
         self.written = from - 1;
         self.promised = self.promised.min(from - 1);
+    }
+
+    /// How often the log was cut.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Where a cut begins that nobody has heard the outcome of.
+    pub(crate) fn cut_in_doubt(&self) -> Option<u64> {
+        self.doubt_cut
+    }
+
+    /// What had an LSN last, before the log was cut more often than that.
+    pub(crate) fn as_of(&self, generation: u64, lsn: u64) -> Option<&[u8]> {
+        let cut = self.cut_off.iter().find(|(until, old, _)| *until >= generation && *old == lsn);
+        cut.map(|(.., bytes)| bytes).or_else(|| self.records.get(&lsn)).map(|bytes| &**bytes)
     }
 
     /// No operation that is in doubt did anything.
@@ -227,12 +247,15 @@ impl Model {
 
     /// As `check_record`, of a damaged log that was repaired: where the segment that cut a record off is lost, it is back.
     pub(crate) fn check_repaired_record(&self, lsn: u64, bytes: &[u8]) -> Checked {
-        let back = self.cut_off.iter().any(|(old, cut)| *old == lsn && **cut == *bytes);
+        let back = self.cut_off.iter().any(|(_, old, cut)| *old == lsn && **cut == *bytes);
         if back { Ok(()) } else { self.check_record(lsn, bytes) }
     }
 
     /// The log goes on with what was found.
     pub(crate) fn adopt(&mut self, found: &Found) {
+        if self.doubt_cut == Some(found.last + 1) {
+            self.back_truncated();
+        }
         self.records.split_off(&(found.last + 1));
         self.within_batch.split_off(&found.last);
         self.start = found.start;

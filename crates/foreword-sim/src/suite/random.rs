@@ -2,6 +2,7 @@
 
 use foreword::Error;
 
+use super::followers::Follower;
 use super::model::{Checked, Violation, ensure, violated};
 use super::runner::{DIR, Runner, Step, check_state, options, read_log};
 use crate::rng::{Rng, mix};
@@ -202,6 +203,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn all(&mut self) -> Checked {
         self.runner.open()?;
+        self.runner.watch()?;
         for event in &self.case.events {
             match event {
                 Event::Step(step) => self.step(step)?,
@@ -244,6 +246,9 @@ impl Run<'_> {
         let before = self.runner.model.durable;
         self.summary.steps += 1;
         self.runner.step(step)?;
+        if self.betrayed.is_none() {
+            self.runner.follow()?;
+        }
         self.summary.acknowledged += self.runner.model.durable.saturating_sub(before);
         Ok(())
     }
@@ -267,6 +272,13 @@ impl Run<'_> {
                 let disk = self.runner.disk.kill();
                 disk.drop_caches();
                 (disk, model.durable)
+            }
+            // Somebody looks at what the kill left, and then the power fails.
+            End::Kill(seed) if seed % 4 == 1 => {
+                let killed = self.runner.disk.kill();
+                let looked = Follower::before_recovery(&killed)?;
+                let shown = looked.map_or(0, |follower| follower.shown(model.cut_in_doubt()));
+                (killed.crash(&Choice::Seed(seed)), model.durable.max(shown))
             }
             End::Kill(_) => (self.runner.disk.kill(), model.written),
         };

@@ -2,6 +2,7 @@
 
 use foreword::{Durability, Error, Log, Lsn, Options, SyncPolicy, Verdict, View};
 
+use super::followers::Follower;
 use super::model::{Checked, Found, Model, ensure, violated};
 use crate::{Choice, SimDisk};
 
@@ -45,6 +46,8 @@ pub(crate) struct Runner {
     segment_bytes: u64,
     /// An error stopped the log.
     poisoned: bool,
+    /// Readers beside it, the log's own first.
+    followers: Vec<Follower>,
 }
 
 pub(crate) fn options(disk: &SimDisk, segment_bytes: u64) -> Options {
@@ -60,12 +63,12 @@ pub(crate) fn read_log(log: &Log) -> Result<Found, Error> {
 
 impl Runner {
     pub(crate) fn new(disk: SimDisk, segment_bytes: u64) -> Runner {
-        Runner { disk, model: Model::new(), log: None, segment_bytes, poisoned: false }
+        Runner { disk, model: Model::new(), log: None, segment_bytes, poisoned: false, followers: Vec::new() }
     }
 
     /// Goes on with a log that was recovered.
     pub(crate) fn resume(disk: SimDisk, model: Model, log: Log, segment_bytes: u64) -> Runner {
-        Runner { disk, model, log: Some(log), segment_bytes, poisoned: false }
+        Runner { log: Some(log), model, ..Runner::new(disk, segment_bytes) }
     }
 
     fn options(&self) -> Options {
@@ -85,6 +88,44 @@ impl Runner {
         self.model.promised = self.model.durable;
         self.log = Some(log);
         Ok(())
+    }
+
+    /// From now on readers follow the log: its own, and views.
+    pub(crate) fn watch(&mut self) -> Checked {
+        let Some(log) = &self.log else { return Ok(()) };
+        self.followers.insert(0, Follower::of_log(log));
+        if self.followers.iter().any(Follower::lags) {
+            return Ok(()); // The views are there.
+        }
+        match View::open_on(self.disk.handle(), DIR) {
+            Ok(view) => {
+                let lazy = Follower::lazy(&view);
+                self.followers.extend([Follower::of_view(view), lazy]);
+                Ok(())
+            }
+            Err(Error::Io { .. }) => Ok(()),
+            Err(error) => violated("a view opens beside a writer", error.to_string()),
+        }
+    }
+
+    /// All followers read on, and what they know by then is so.
+    pub(crate) fn follow(&mut self) -> Checked {
+        if self.disk.is_off() {
+            return Ok(());
+        }
+        for follower in &mut self.followers {
+            follower.follow()?;
+            // What becomes of a cut that failed is not known yet.
+            self.model.cut_in_doubt().into_iter().for_each(|from| follower.forget_from(from));
+            follower.check(&self.model)?;
+        }
+        Ok(())
+    }
+
+    /// The last LSN that any of them showed: it is there whatever happens, unless it is cut.
+    pub(crate) fn shown(&self) -> u64 {
+        let current = self.followers.iter().filter(|follower| follower.is_current(&self.model));
+        current.map(|follower| follower.shown(self.model.cut_in_doubt())).max().unwrap_or(0)
     }
 
     /// Does a step, and checks what can be checked at once.
@@ -281,7 +322,11 @@ impl Runner {
             Ok(found) => {
                 self.model.check(&found, last.0)?;
                 self.model.adopt(&found);
-                Ok(())
+                if self.followers.is_empty() {
+                    return Ok(());
+                }
+                self.followers.remove(0); // Of the log that was closed. The views go on.
+                self.watch()
             }
             Err(_) => Ok(()), // A fault in reading: recovery will see.
         }
@@ -310,14 +355,18 @@ impl Runner {
 
     /// Goes on with a disk as a crash left it, if what it holds may be.
     pub(crate) fn go_on(&mut self, disk: SimDisk, floor: u64, seed: u64) -> Checked {
+        let floor = floor.max(self.shown());
         self.disk.power_off();
         self.log = None;
         self.poisoned = false;
+        let before = Follower::before_recovery(&disk)?;
         let (log, found) = check_state(&disk, &self.model, floor, self.segment_bytes, seed)?;
         self.model.adopt(&found);
         self.log = Some(log);
         self.disk = disk;
-        Ok(())
+        self.followers = Vec::from_iter(before);
+        self.watch()?;
+        self.follow()
     }
 }
 

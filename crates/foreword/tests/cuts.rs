@@ -1,0 +1,177 @@
+//! What a cut at the back leaves when the disk fails in any of its calls: a log that goes on as it was, until the fork may be part of it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::path::Path;
+
+use common::*;
+use foreword::{Error, Log, Lsn, Options};
+use foreword_sim::{Choice, Effect, Fault, Op, OpKind, SimDisk};
+
+fn on(disk: &SimDisk) -> Options {
+    small().on_error(|_| ()).disk(disk.handle())
+}
+
+/// Bytes of the record with an LSN: long enough that a few fill a segment.
+fn long(lsn: u64) -> Vec<u8> {
+    record(lsn).into_iter().cycle().take(9000 + lsn as usize).collect()
+}
+
+fn commit_long(log: &Log, count: u64) {
+    for _ in 0..count {
+        log.commit(&long(log.last_lsn().0 + 1)).unwrap();
+    }
+}
+
+/// Whatever is found is what was appended there, from the first record on: the last.
+#[track_caller]
+fn check(log: &Log) -> u64 {
+    let (records, error) = collect(log.iter(Lsn::ZERO));
+    assert!(error.is_none(), "{error:?}");
+    assert!((1..).zip(&records).all(|(lsn, (at, data))| *at == lsn && *data == long(lsn)));
+    assert_eq!(records.len() as u64, log.last_lsn().0);
+    records.len() as u64
+}
+
+/// A log before it is cut.
+struct Case {
+    what: &'static str,
+    disk: SimDisk,
+    spares: usize,
+    last: u64,
+    from: u64,
+}
+
+impl Case {
+    /// The log is closed behind what `work` does.
+    fn new(what: &'static str, spares: usize, from: u64, work: impl FnOnce(&Log)) -> Case {
+        let disk = SimDisk::new(1);
+        let log = on(&disk).spare_segments(spares).open("/log").unwrap();
+        work(&log);
+        let last = log.last_lsn().0;
+        log.close().unwrap();
+        Case { what, disk, spares, last, from }
+    }
+
+    fn full(self) -> Case {
+        self.disk.set_free(0);
+        self
+    }
+
+    fn open(&self, disk: &SimDisk, goes_on: bool) -> Log {
+        let log = on(disk).spare_segments(self.spares).open("/log").unwrap();
+        if goes_on {
+            log.hold("nothing", Lsn(1)).unwrap(); // A closed log goes on with its first flush.
+        }
+        log
+    }
+
+    /// What the disk is asked during a cut that a fault strikes, and what came of it.
+    fn cut(&self, disk: &SimDisk, goes_on: bool, fault: Option<Fault>) -> (Log, Vec<Op>, foreword::Result<()>) {
+        let log = self.open(disk, goes_on);
+        assert_eq!(check(&log), self.last);
+        let before = disk.ops().len();
+        fault.into_iter().for_each(|fault| disk.fault(fault));
+        let cut = log.truncate_back(Lsn(self.from));
+        let ops = disk.ops().split_off(before);
+        disk.heal();
+        (log, ops, cut)
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let commits = |count| move |log: &Log| commit_long(log, count);
+    let batch = |log: &Log| {
+        commit_long(log, 1);
+        let records: Vec<_> = (2..20).map(long).collect();
+        log.commit_batch(&records).unwrap();
+    };
+    vec![
+        Case::new("in the newest segment", 0, 2, commits(2)),
+        Case::new("segments before, a spare behind", 1, 3, commits(12)),
+        Case::new("a spare and none to copy into", 1, 12, commits(12)),
+        Case::new("in a batch of several segments, most of which is copied", 0, 18, batch),
+        Case::new("the same, with a spare", 1, 18, batch),
+        Case::new("on a full disk", 0, 12, commits(12)).full(),
+    ]
+}
+
+fn is_tip(op: &Op, tip: &Path) -> bool {
+    op.kind == OpKind::DurableWrite && *op.path == *tip
+}
+
+/// Each call of a cut fails, once. Until the SEAL of the log's newest segment is on its way nothing of the log was changed, and it goes on. From
+/// there to the last frame that belongs to the fork it is not known what the disk has. Behind that it is cut.
+#[test]
+fn an_error_in_a_cut_leaves_the_log_as_it_was_until_the_fork_may_count() {
+    let (mut went_on, mut poisoned) = (0, 0);
+    for case in cases() {
+        for goes_on in [true, false] {
+            let disk = case.disk.copy();
+            let (log, ops, cut) = case.cut(&disk, goes_on, None);
+            cut.unwrap();
+            assert_eq!(check(&log), case.from - 1);
+            drop(log);
+            let newest = *disk_epochs(&case.disk).last().unwrap();
+            let tip = (0..=newest).rev().map(|epoch| Path::new("/log").join(segment_name(epoch)));
+            let tip = tip.into_iter().find(|path| ops.iter().any(|op| is_tip(op, path))).unwrap();
+            let seal = ops.iter().rposition(|op| is_tip(op, &tip)).unwrap();
+            let link = ops.iter().rposition(|op| op.kind == OpKind::DurableWrite).unwrap();
+            assert!(seal < link, "{}: {ops:#?}", case.what);
+            // A closed log goes on first of all, with a flush.
+            let reopens = ops.iter().position(|op| is_tip(op, &tip)).filter(|&at| at < seal);
+            for n in 0..ops.len() {
+                for kind in [OpKind::Any, OpKind::Sync] {
+                    let before = ops[..n].iter().filter(|op| kind == OpKind::Any || is_sync(op)).count() as u64;
+                    if kind == OpKind::Sync && !is_sync(&ops[n]) {
+                        continue;
+                    }
+                    let what = format!("{}, {goes_on}: {kind:?} fails in call {n}: {:?}", case.what, ops[n]);
+                    let disk = case.disk.copy();
+                    let (log, _, cut) = case.cut(&disk, goes_on, Some(Fault::new(kind, Effect::Eio).skip(before)));
+                    let next = log.commit(&long(log.last_lsn().0 + 1));
+                    let is_poisoned = matches!(next, Err(Error::Poisoned(_)));
+                    let unknown = (seal..=link).contains(&n) || reopens == Some(n);
+                    assert_eq!(is_poisoned, unknown, "{what}: {cut:?}, then {next:?}");
+                    if unknown {
+                        assert!(cut.is_err(), "{what}");
+                        poisoned += 1;
+                    } else {
+                        assert!(cut.is_ok() || n < seal, "{what}: {cut:?}");
+                        went_on += u64::from(cut.is_err());
+                        let last = if cut.is_ok() { case.from - 1 } else { case.last };
+                        let full = matches!(next, Err(Error::NoSpace { .. }));
+                        assert_eq!(check(&log), last + u64::from(!full), "{what}: {cut:?}, then {next:?}");
+                        // It can be cut now, if it was not.
+                        log.truncate_back(Lsn(case.from)).unwrap_or_else(|error| panic!("{what}: then {error}"));
+                        commit_long(&log, u64::from(!full));
+                        assert_eq!(check(&log), case.from - 1 + u64::from(!full), "{what}");
+                    }
+                    let last = check(&log);
+                    let after = match n % 3 {
+                        0 => disk.kill(),
+                        1 => disk.crash(&Choice::None),
+                        _ => disk.crash(&Choice::Seed(n as u64)),
+                    };
+                    let found = check(&on(&after).open("/log").unwrap_or_else(|error| panic!("{what}: {error}")));
+                    let either = [case.from - 1, case.last].contains(&found);
+                    assert!(if unknown { either } else { found == last }, "{what}: {found} and {last}");
+                }
+            }
+        }
+    }
+    assert!(went_on > 300 && poisoned > 20, "{went_on} went on, {poisoned} were poisoned");
+}
+
+fn is_sync(op: &Op) -> bool {
+    matches!(op.kind, OpKind::Sync | OpKind::DurableWrite)
+}
+
+fn disk_epochs(disk: &SimDisk) -> Vec<u64> {
+    let files = disk.files();
+    let mut epochs: Vec<u64> =
+        files.iter().filter_map(|(path, _)| path.file_name()?.to_str()?.strip_suffix(".seg")?.parse().ok()).collect();
+    epochs.sort_unstable();
+    epochs
+}
