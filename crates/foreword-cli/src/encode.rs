@@ -5,13 +5,15 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use foreword::RecordRef;
 
+use crate::units;
+
 /// How `cat` writes records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
     /// The record's bytes as they are, and a newline
     #[value(alias = "lines")]
     Text,
-    /// {"lsn": 7, "data": "text"} on a line each, or {"lsn": 7, "hex": "00ff"} if it is no UTF-8; with "unproven": true where the log does not say yet whether it was acknowledged
+    /// {"lsn": 7, "time": "2026-11-29T08:30:00.123456Z", "data": "text"} on a line each, or with "hex": "00ff" if it is no UTF-8; with "unproven": true where the log does not say yet whether it was acknowledged
     Json,
     /// Two digits for each byte, on a line each
     Hex,
@@ -33,7 +35,7 @@ impl OutputFormat {
                 out.write_all(b"\n")
             }
             OutputFormat::LengthPrefixed => {
-                // No record has more than 1 GiB.
+                // No record has 1 GiB.
                 out.write_all(&(record.data.len() as u32).to_le_bytes())?;
                 out.write_all(record.data)
             }
@@ -42,7 +44,7 @@ impl OutputFormat {
 }
 
 fn write_json(record: RecordRef<'_>, unproven: bool, out: &mut impl Write) -> io::Result<()> {
-    write!(out, "{{\"lsn\":{},", record.lsn)?;
+    write!(out, "{{\"lsn\":{},\"time\":\"{}\",", record.lsn, units::timestamp(record.time()))?;
     match std::str::from_utf8(record.data) {
         Ok(text) => {
             out.write_all(b"\"data\":")?;

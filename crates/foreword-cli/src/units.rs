@@ -1,6 +1,8 @@
 //! Sizes and times, as people write them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 /// A size: `65536`, `64K`, `64KiB`, `1M`, `4G` (powers of 1024).
 pub(crate) fn size(text: &str) -> Result<u64, String> {
@@ -28,6 +30,25 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number.parse().map_err(|_| "not a number, as in 100ms or 2s".to_owned())?;
     Duration::try_from_secs_f64(number * seconds).map_err(|e| e.to_string())
+}
+
+/// A moment: `2026-11-29T08:30:00Z`, with another offset, or so long ago: `10m`, `1h 30m`, `2d`.
+pub(crate) fn moment(text: &str) -> Result<SystemTime, String> {
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Ok(moment.into());
+    }
+    let ago: SignedDuration = match text.parse::<Span>() {
+        // A day is 24 hours here.
+        Ok(span) => span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|e| e.to_string())?,
+        Err(_) => return Err("a moment is like 2026-11-29T08:30:00Z, or so long ago, like 10m or 2h 30m".to_owned()),
+    };
+    let ago = Duration::try_from(ago).map_err(|_| "what is to come has no records".to_owned())?;
+    SystemTime::now().checked_sub(ago).ok_or_else(|| "that is before all records".to_owned())
+}
+
+/// A moment, exact, as scripts and people read it: `2026-11-29T08:30:00.123456Z`.
+pub(crate) fn timestamp(moment: SystemTime) -> String {
+    Timestamp::try_from(moment).map_or_else(|_| "?".to_owned(), |moment| format!("{moment:.6}"))
 }
 
 fn split(text: &str) -> (&str, &str) {
@@ -89,6 +110,22 @@ mod tests {
         assert_eq!(time("1.5s"), Ok(Duration::from_millis(1500)));
         for wrong in ["", "100", "s", "1h", "-1s", "1.2.3s"] {
             assert!(time(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn moments_are_of_a_calendar_or_so_long_ago() {
+        let at = |seconds: f64| SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds);
+        assert_eq!(moment("1970-01-02T00:00:00Z"), Ok(at(86_400.0)));
+        assert_eq!(moment("1970-01-01T02:00:00.5+02:00"), Ok(at(0.5)));
+        assert_eq!(timestamp(at(86_400.5)), "1970-01-02T00:00:00.500000Z");
+        assert_eq!(moment(&timestamp(at(1e9))), Ok(at(1e9)));
+        for (text, seconds) in [("10m", 600), ("1h 30m", 5_400), ("2d", 172_800), ("0s", 0)] {
+            let ago = SystemTime::now().duration_since(moment(text).unwrap()).unwrap();
+            assert!((seconds..seconds + 10).contains(&ago.as_secs()), "{text}: {ago:?}");
+        }
+        for wrong in ["", "yesterday", "10", "-5m", "2026-13-01T00:00:00Z", "99999999999d"] {
+            assert!(moment(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -60,7 +60,18 @@ fn formats_look_as_documented() {
     run_with(&["append", dir.str(), "--format", "json"], b"\"a\\\"\\u00e9\"\n{\"hex\":\"00ff0a\"}\n{\"data\":\"\",\"more\":1}")
         .status(0);
     let json = run(&["cat", dir.str(), "--format", "json"]);
-    assert_eq!(json.text(), "{\"lsn\":1,\"data\":\"a\\\"é\"}\n{\"lsn\":2,\"hex\":\"00ff0a\"}\n{\"lsn\":3,\"data\":\"\"}\n");
+    let without_time: String = json
+        .text()
+        .lines()
+        .map(|line| {
+            let (before, rest) = line.split_once("\"time\":\"").unwrap();
+            let (time, after) = rest.split_once("\",").unwrap();
+            assert!(time.starts_with("20") && time.ends_with('Z') && time.len() == 27, "{time}");
+            format!("{before}{after}\n")
+        })
+        .collect();
+    let expected = "{\"lsn\":1,\"data\":\"a\\\"é\"}\n{\"lsn\":2,\"hex\":\"00ff0a\"}\n{\"lsn\":3,\"data\":\"\"}\n";
+    assert_eq!(without_time, expected);
     assert_eq!(run(&["cat", dir.str(), "--format", "hex"]).text(), "6122c3a9\n00ff0a\n\n");
     assert_eq!(run(&["cat", dir.str(), "--format", "length-prefixed"]).out, b"\x04\0\0\0a\"\xc3\xa9\x03\0\0\0\0\xff\n\0\0\0\0");
 }
@@ -407,4 +418,24 @@ fn a_signal_ends_the_input_and_closes_the_log() {
 #[cfg(unix)]
 fn unread(pipe: &std::process::ChildStdin) -> u64 {
     rustix::io::ioctl_fionread(pipe).unwrap()
+}
+
+#[test]
+fn records_are_found_by_when_they_were_written() {
+    let dir = dir();
+    run_with(&["append", dir.str()], b"one\ntwo\n").status(0);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    run_with(&["append", dir.str()], b"three\n").status(0);
+    let cat = |args: &[&str]| run(&[&["cat", dir.str()], args].concat());
+    assert_eq!(cat(&["--since", "10m"]).status(0).text(), "one\ntwo\nthree\n");
+    assert_eq!(cat(&["--since", "1970-01-01T00:00:00Z"]).status(0).text(), "one\ntwo\nthree\n");
+    assert_eq!(cat(&["--since", "0s"]).status(0).text(), "");
+    assert_eq!(cat(&["--until", "10m"]).status(0).text(), "");
+    let json = cat(&["--format", "json", "--from", "3"]).status(0).text().to_owned();
+    let third: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let time = third["time"].as_str().unwrap();
+    assert_eq!(cat(&["--since", time]).status(0).text(), "three\n");
+    assert_eq!(cat(&["--until", time]).status(0).text(), "one\ntwo\n");
+    cat(&["--since", "yesterday"]).status(2);
+    cat(&["--since", "10m", "--from", "1"]).status(2);
 }

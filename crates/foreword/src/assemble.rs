@@ -9,8 +9,7 @@ use crate::bug::{self, Bug};
 use crate::copying::{Copier, Copying};
 use crate::error::Doing;
 use crate::format::{
-    self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, Count, FRAME_BLOCKS_MAX, FRAME_MAX, FrameHeader, HEADER, Kind, Link,
-    Position, Promise,
+    self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, Count, FrameHeader, HEADER, Kind, Link, Position, Promise,
 };
 use crate::recovery::Entry;
 use crate::segment::{Segment, now_micros};
@@ -23,8 +22,12 @@ const COPY_LEAVES: u32 = 2;
 /// The largest checkpoint record: the reserve has room for two, and for what must follow them.
 pub(crate) const CHECKPOINT_BLOCKS: u32 = 2;
 
+/// The longest frame that is made, of [`FRAME_BLOCKS_MAX`](format::FRAME_BLOCKS_MAX) that a reader takes: a flipped bit costs the records of a frame.
+const FRAME_BLOCKS: u32 = 16;
+pub(crate) const FRAME_BYTES: usize = FRAME_BLOCKS as usize * BLOCK;
+
 /// So many buffers and lists are kept for the next use: 8 MiB, as much as [`Options::buffer_bytes`](crate::Options::buffer_bytes) lets gather by default.
-const FREE_MAX: usize = 32;
+const FREE_MAX: usize = 128;
 
 /// How much something is needed on a full disk. Each leaves the end of the segment to what is needed more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -353,7 +356,7 @@ impl Assembler {
             self.close_frame(0);
         }
         if self.building.is_none() {
-            if bytes > format::payload_max(FRAME_BLOCKS_MAX) {
+            if bytes > format::payload_max(FRAME_BLOCKS) {
                 return self.lay_out(records, bytes, spares, control).map(Some);
             }
             if bytes > format::payload_max(self.room(urgency)) {
@@ -365,7 +368,7 @@ impl Assembler {
                 let spare = spares.pop_front().ok_or(NeedSegments(1))?;
                 self.rotate(spare, control);
             }
-            let buf = self.free.pop().unwrap_or_else(|| FrameBuf::zeroed(FRAME_MAX));
+            let buf = self.free.pop().unwrap_or_else(|| FrameBuf::zeroed(FRAME_BYTES));
             self.open_frame(self.room(urgency), buf);
         }
         if let Some(building) = &mut self.building {
@@ -445,7 +448,7 @@ impl Assembler {
         let capacity = |mut room: u32| {
             let mut sum = 0;
             while room > 0 {
-                let blocks = room.min(FRAME_BLOCKS_MAX);
+                let blocks = room.min(FRAME_BLOCKS);
                 sum += format::payload_max(blocks).saturating_sub(if records > 1 { 5 } else { 0 });
                 room -= blocks;
             }
@@ -510,7 +513,7 @@ impl Assembler {
     /// without the lock: much memory, or the last handle of a segment.
     pub(crate) fn reclaim(&mut self, written: &mut VecDeque<Placed>) {
         let keep = FREE_MAX - self.free.len().min(FREE_MAX);
-        let whole = written.iter_mut().map(|placed| &mut placed.buf).filter(|buf| buf.len == FRAME_MAX);
+        let whole = written.iter_mut().map(|placed| &mut placed.buf).filter(|buf| buf.len == FRAME_BYTES);
         self.free.extend(whole.take(keep).map(std::mem::take));
     }
 
@@ -524,7 +527,7 @@ impl Assembler {
     fn open_frame(&mut self, room: u32, buf: FrameBuf) {
         let mut header = FrameHeader::new(Kind::Data, self.next);
         header.time = self.time;
-        self.building = Some(Building { buf, header, max: format::payload_max(room) });
+        self.building = Some(Building { buf, header, max: format::payload_max(room.min(FRAME_BLOCKS)) });
     }
 
     fn close_frame(&mut self, flags: u32) {

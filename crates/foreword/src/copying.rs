@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crate::assemble::FrameBuf;
+use crate::assemble::{FRAME_BYTES, FrameBuf};
 use crate::bug::{self, Bug};
-use crate::format::{FRAME_MAX, HEADER};
+use crate::format::HEADER;
 use crate::sync::{Event, Mutex, MutexGuard, PoisonError};
 
 /// What is copied, and taken by the flights in the order of the frames.
@@ -37,7 +37,7 @@ impl Copying {
                 return Ok(buf);
             }
             if bug::is(Bug::FlyUncopied) {
-                return Ok(FrameBuf::zeroed(FRAME_MAX));
+                return Ok(FrameBuf::zeroed(FRAME_BYTES));
             }
             if copied.ended {
                 return Err(io::Error::other("a thread panicked while it copied a record"));
@@ -77,7 +77,7 @@ impl Copier {
         let mut rest: &[u8] = &[];
         for (mut buf, len) in std::mem::take(&mut self.frames) {
             if buf.is_empty() {
-                buf = FrameBuf::zeroed(FRAME_MAX);
+                buf = FrameBuf::zeroed(FRAME_BYTES);
             }
             let (mut at, end) = (HEADER, HEADER + len);
             while at < end {

@@ -91,7 +91,8 @@ pub enum OnDamage {
     /// The log ends at the damage: what follows it is given up, and its LSNs are given to new records. The files
     /// are put aside in `damaged/`.
     StopAtDamage,
-    /// What is readable beyond the damage stays, with its LSNs; the LSNs between are given up for good and answer [`Error::Lost`].
+    /// What is readable beyond the damage stays, with its LSNs; the LSNs between are given up for good and answer [`Error::Lost`]. A flipped bit costs a
+    /// frame: the records that were written with the one that it struck, up to 64 KiB of them, or one larger record or batch.
     /// A copy of each damaged file is put aside in `damaged/`.
     Salvage,
 }
@@ -203,7 +204,7 @@ impl Options {
         self
     }
 
-    /// The largest record, and the largest batch with 4 bytes for each of its records: up to 1 GiB; 64 MiB by default. A record larger than a segment
+    /// The largest record, and the largest batch with 4 bytes for each of its records: up to 1 GiB less a byte; 64 MiB by default. A record larger than a segment
     /// spans several.
     #[must_use]
     pub fn record_bytes_max(mut self, bytes: u64) -> Options {

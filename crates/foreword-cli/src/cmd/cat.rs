@@ -1,13 +1,14 @@
 //! `foreword cat`: records to standard output.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use foreword::{Error, Lsn, View};
 
 use crate::encode::OutputFormat;
 use crate::exit::{Failure, Status};
 use crate::output::Output;
+use crate::units;
 
 /// Write records to standard output
 ///
@@ -18,6 +19,8 @@ use crate::output::Output;
 #[command(after_help = "Examples:
   foreword cat mylog
   foreword cat mylog --from 1000 --to 1999 --format json
+  foreword cat mylog --since 10m
+  foreword cat mylog --since 2026-11-29T08:00:00Z --until 2026-11-29T09:00:00Z
   foreword cat mylog --follow | grep ERROR")]
 pub(crate) struct Args {
     /// The log's directory
@@ -28,6 +31,12 @@ pub(crate) struct Args {
     /// The last record [default: the last of the log]
     #[arg(long, value_name = "LSN", value_parser = super::lsn)]
     to: Option<Lsn>,
+    /// Begin with the first record written then or later, by the clock of the machine that wrote: 2026-11-29T08:30:00Z, or so long ago, like 10m or 2h 30m
+    #[arg(long, value_name = "TIME", value_parser = units::moment, conflicts_with = "from")]
+    since: Option<SystemTime>,
+    /// End before the first record written then or later
+    #[arg(long, value_name = "TIME", value_parser = units::moment, conflicts_with_all = ["to", "follow"])]
+    until: Option<SystemTime>,
     /// Go on with what is appended, as it becomes durable
     #[arg(long, short)]
     follow: bool,
@@ -52,8 +61,15 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
 }
 
 fn copy(args: &Args, proves: &View, out: &mut Output) -> Result<(), Failure> {
-    let mut reader = proves.recoverable()?.reader_at(args.from.unwrap_or(Lsn::ZERO));
-    let last = args.to.unwrap_or(Lsn::MAX);
+    let view = proves.recoverable()?;
+    let mut reader = view.reader_at(args.from.unwrap_or(Lsn::ZERO));
+    let mut last = args.to.unwrap_or(Lsn::MAX);
+    if let Some(time) = args.until {
+        last = view.lsn_at(time)?.prev();
+    }
+    if let Some(time) = args.since {
+        reader.seek_to_time(time)?;
+    }
     let mut expected = reader.position();
     let (mut proven, mut told) = (proves.last_lsn()?, false);
     while expected <= last {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::exit::{Failure, Status};
 use crate::output::{Output, Tone};
 use crate::plain::plain;
-use crate::verdict;
+use crate::{units, verdict};
 
 /// Show each structure in the log's files with its offset
 ///
@@ -94,6 +94,9 @@ fn tone(content: &Content) -> Tone {
 
 fn text(frame: &Frame, full: bool) -> String {
     let mut text = content_text(&frame.content, full);
+    if let Some(time) = frame.time {
+        text.push_str(&format!("; {}", units::timestamp(time)));
+    }
     if let Some(promise) = frame.promise {
         text.push_str(&format!("; promises segment {} before {}, LSN {}", promise.epoch, promise.offset, promise.lsn));
     }
@@ -176,6 +179,9 @@ fn frame_json(epoch: u64, frame: &Frame) -> Value {
     value["offset"] = json!(frame.offset);
     value["bytes"] = json!(frame.bytes);
     value["kind"] = json!(kind(&frame.content));
+    if let Some(time) = frame.time {
+        value["time"] = json!(units::timestamp(time));
+    }
     if let Some(promise) = frame.promise {
         value["promise"] = json!({ "segment": promise.epoch, "offset": promise.offset, "lsn": promise.lsn.0 });
     }

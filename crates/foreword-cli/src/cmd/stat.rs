@@ -1,6 +1,7 @@
 //! `foreword stat`: a log at a glance.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use foreword::inspect::{self, SegmentInfo, SegmentState};
 use foreword::{Lsn, View};
@@ -50,6 +51,13 @@ fn total(segments: &[SegmentInfo]) -> u64 {
     segments.iter().map(|s| s.file_bytes).sum()
 }
 
+/// When the first record was written, and the last; as far as they can be read.
+fn times(view: &View, last: Lsn) -> Option<(SystemTime, SystemTime)> {
+    let mut reader = view.reader_at(Lsn::ZERO);
+    let oldest = reader.next().ok()??.time();
+    Some((oldest, reader.get(last).ok()?.time()))
+}
+
 fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]) -> Result<(), Failure> {
     let found = view.verdict();
     out.field("log", view.id())?;
@@ -59,6 +67,10 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         verdict::damage_fields(out, damage)?;
     }
     out.field("records", verdict::range(view.start_lsn(), last))?;
+    if let Some((oldest, newest)) = times(view, last) {
+        let [oldest, newest] = [oldest, newest].map(units::timestamp);
+        out.field("written", format_args!("{oldest} to {newest}"))?;
+    }
     let recoverable = view.recoverable_lsn()?;
     if recoverable > last {
         out.field("unproven", verdict::range(last.next(), recoverable))?;
@@ -103,6 +115,8 @@ fn print_json(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         "damage": verdict::damage(found.as_ref()).map(verdict::damage_json),
         "start_lsn": view.start_lsn().0,
         "last_lsn": last.0,
+        "oldest": times(view, last).map(|(oldest, _)| units::timestamp(oldest)),
+        "newest": times(view, last).map(|(_, newest)| units::timestamp(newest)),
         "recoverable_lsn": view.recoverable_lsn()?.0,
         "looked_at": "tail",
         "bytes": total(segments),
