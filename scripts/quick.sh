@@ -17,5 +17,5 @@ long=(
 )
 cargo fmt --all --check
 [ $# -gt 0 ] || set -- --workspace
-cargo test --profile quick --locked --all-targets "$@" -- "${long[@]/#/--skip=}"
+cargo test --config scripts/quick.toml --locked --all-targets "$@" -- "${long[@]/#/--skip=}"
 echo "$SECONDS s"
