@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use foreword::RecordRef;
+use foreword::Lsn;
 
 /// How `cat` writes records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,36 +21,36 @@ pub(crate) enum OutputFormat {
 
 impl OutputFormat {
     /// `unproven`: nothing proves that the record is durable.
-    pub(crate) fn write(self, record: RecordRef<'_>, unproven: bool, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write(self, lsn: Lsn, data: &[u8], unproven: bool, out: &mut impl Write) -> io::Result<()> {
         match self {
             OutputFormat::Text => {
-                out.write_all(record.data)?;
+                out.write_all(data)?;
                 out.write_all(b"\n")
             }
-            OutputFormat::Json => write_json(record, unproven, out),
+            OutputFormat::Json => write_json(lsn, data, unproven, out),
             OutputFormat::Hex => {
-                write_hex(record.data, out)?;
+                write_hex(data, out)?;
                 out.write_all(b"\n")
             }
             OutputFormat::LengthPrefixed => {
                 // No record has more than 1 GiB.
-                out.write_all(&(record.data.len() as u32).to_le_bytes())?;
-                out.write_all(record.data)
+                out.write_all(&(data.len() as u32).to_le_bytes())?;
+                out.write_all(data)
             }
         }
     }
 }
 
-fn write_json(record: RecordRef<'_>, unproven: bool, out: &mut impl Write) -> io::Result<()> {
-    write!(out, "{{\"lsn\":{},", record.lsn)?;
-    match std::str::from_utf8(record.data) {
+fn write_json(lsn: Lsn, data: &[u8], unproven: bool, out: &mut impl Write) -> io::Result<()> {
+    write!(out, "{{\"lsn\":{lsn},")?;
+    match std::str::from_utf8(data) {
         Ok(text) => {
             out.write_all(b"\"data\":")?;
             serde_json::to_writer(&mut *out, text)?;
         }
         Err(_) => {
             out.write_all(b"\"hex\":\"")?;
-            write_hex(record.data, out)?;
+            write_hex(data, out)?;
             out.write_all(b"\"")?;
         }
     }
