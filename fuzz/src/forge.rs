@@ -6,7 +6,10 @@ use std::ops::Range;
 /// The unit of frames.
 pub const BLOCK: usize = 4096;
 const SECTOR: usize = 512;
-const HEADER: usize = 64;
+/// Of block 0: its payload begins earlier than that of other frames.
+const HEADER: u8 = 1;
+const DATA: u8 = 3;
+const BLOCK_0_HEADER: usize = 64;
 const TAG_AT: usize = SECTOR - 8;
 const MAGIC: &[u8] = b"FWRD";
 const FRAME_MAX: usize = 64 * BLOCK;
@@ -29,7 +32,7 @@ pub fn epoch_of(name: &str) -> Option<u64> {
 /// The text of `LOG`.
 #[must_use]
 pub fn identity(uuid: [u8; 16]) -> Vec<u8> {
-    format!("foreword log format 1\nuuid {}\n", foreword::LogId(uuid)).into_bytes()
+    format!("foreword log format 2\nuuid {}\n", foreword::LogId(uuid)).into_bytes()
 }
 
 /// What binds a frame to its place: log and segment.
@@ -59,7 +62,7 @@ impl Binding {
     #[must_use]
     pub fn of(segment: &[u8], epoch: u64) -> Binding {
         let mut uuid = [0; 16];
-        uuid.iter_mut().zip(segment.iter().skip(HEADER + 8)).for_each(|(to, from)| *to = *from);
+        uuid.iter_mut().zip(segment.iter().skip(BLOCK_0_HEADER + 8)).for_each(|(to, from)| *to = *from);
         Binding { uuid, epoch }
     }
 
@@ -80,16 +83,17 @@ impl Binding {
     pub fn seal(&self, segment: &mut [u8], block: usize) {
         let at = block * BLOCK;
         let Some(rest) = segment.get_mut(at..).filter(|rest| rest.len() >= BLOCK) else { return };
-        let len = frame_len(u32_at(rest, 16)).min(rest.len() / BLOCK * BLOCK);
+        let len = frame_len(rest).min(rest.len() / BLOCK * BLOCK);
         let frame = &mut rest[..len];
+        let body_at = header_len(frame);
         frame[..4].copy_from_slice(MAGIC);
         frame[56..64].copy_from_slice(&self.epoch.to_le_bytes());
         for (i, sector) in frame.chunks_exact_mut(SECTOR).enumerate() {
             sector[TAG_AT..].copy_from_slice(&self.tag(at / SECTOR + i, i == 0));
         }
-        let body = crc32c::crc32c(&frame[HEADER..]).to_le_bytes();
+        let body = crc32c::crc32c(&frame[body_at..]).to_le_bytes();
         frame[8..12].copy_from_slice(&body);
-        let head = self.crc(&[&(block as u64).to_le_bytes(), &frame[8..HEADER]]);
+        let head = self.crc(&[&(block as u64).to_le_bytes(), &frame[8..body_at]]);
         frame[4..8].copy_from_slice(&head);
     }
 
@@ -111,7 +115,7 @@ impl Binding {
         if !segment[at..].starts_with(MAGIC) {
             return None;
         }
-        let len = frame_len(u32_at(&segment[at..], 16));
+        let len = frame_len(&segment[at..]);
         let bytes = segment.get(at..at + len)?;
         // Sealed is what sealing does not change.
         let mut sealed = segment[..at + len].to_vec();
@@ -119,11 +123,10 @@ impl Binding {
         if sealed[at..] != *bytes {
             return None;
         }
-        let payload_len = u32_at(bytes, 16) as usize;
-        let payload = opened(bytes, payload_len)?;
+        let payload = opened(bytes)?;
         let (head, mut rest) = payload.split_at_checked(u32_at(bytes, 24) as usize).unwrap_or_default();
         let mut records = Vec::new();
-        while let Some((len, tail)) = rest.split_at_checked(4).filter(|_| bytes[12] == 3) {
+        while let Some((len, tail)) = rest.split_at_checked(4).filter(|_| bytes[12] == DATA) {
             let len = u32_at(len, 0) as usize;
             let (data, next) = tail.split_at(len.min(tail.len()));
             records.push((len, data.to_vec()));
@@ -134,14 +137,25 @@ impl Binding {
 }
 
 /// A frame's payload, with the bytes put back that the tags replaced.
-fn opened(frame: &[u8], payload_len: usize) -> Option<Vec<u8>> {
-    let table = (HEADER + payload_len).next_multiple_of(8);
+fn opened(frame: &[u8]) -> Option<Vec<u8>> {
+    let (begin, end) = (header_len(frame), content_len(frame));
+    let table = end.next_multiple_of(8);
     let mut frame = frame.to_vec();
     for (i, slot) in slots(table).enumerate() {
         frame.get(slot..slot + 8)?;
         frame.copy_within(slot..slot + 8, i * SECTOR + TAG_AT);
     }
-    frame.get(HEADER..HEADER + payload_len).map(<[u8]>::to_vec)
+    frame.get(begin..end).map(<[u8]>::to_vec)
+}
+
+/// The length of a frame's header, by its kind.
+fn header_len(frame: &[u8]) -> usize {
+    if frame[12] == HEADER { BLOCK_0_HEADER } else { 80 }
+}
+
+/// The length of header and payload, as far as a frame may reach.
+fn content_len(frame: &[u8]) -> usize {
+    header_len(frame) + (u32_at(frame, 16) as usize).min(FRAME_MAX)
 }
 
 /// Where the entries of the table are that begins here.
@@ -149,9 +163,9 @@ fn slots(table: usize) -> impl Iterator<Item = usize> {
     (table..).step_by(8).filter(|at| at % SECTOR != TAG_AT).take(table / SECTOR)
 }
 
-/// The length of a frame with such a payload: at most the longest there may be.
-fn frame_len(payload_len: u32) -> usize {
-    let table = (HEADER + (payload_len as usize).min(FRAME_MAX)).next_multiple_of(8);
+/// The length that a frame's header asks for: at most the longest there may be.
+fn frame_len(frame: &[u8]) -> usize {
+    let table = content_len(frame).next_multiple_of(8);
     let end = slots(table).last().map_or(table, |slot| slot + 8);
     end.next_multiple_of(BLOCK).min(FRAME_MAX)
 }

@@ -1,7 +1,9 @@
 //! Target `input`: what people give to the command: records in every encoding, in pieces of any size, and sizes and times among the arguments.
 
+use std::time::SystemTime;
+
 use clap::ValueEnum;
-use foreword::{Lsn, RecordRef};
+use foreword::Lsn;
 
 use crate::decode::{Decoder, InputFormat};
 use crate::encode::OutputFormat;
@@ -46,7 +48,7 @@ fn decode(format: InputFormat, max: usize, input: &[u8], piece: usize) -> (Vec<V
 fn encode(format: OutputFormat, records: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (lsn, data) in (1..).zip(records) {
-        let written = format.write(RecordRef { lsn: Lsn(lsn), data }, false, &mut out);
+        let written = format.write((Lsn(lsn), SystemTime::UNIX_EPOCH), data, false, &mut out);
         assert!(written.is_ok(), "memory takes it: {written:?}");
     }
     out
@@ -59,5 +61,8 @@ fn check_units(text: &str) {
     }
     if let Ok(time) = units::time(text) {
         assert!(text.ends_with(['s', 'm']), "{text}: {time:?}");
+    }
+    if let Ok(moment) = units::moment(text) {
+        assert!(!units::timestamp(moment).is_empty(), "{text}: {moment:?}");
     }
 }

@@ -49,8 +49,9 @@ pub struct Read {
 
 impl fmt::Debug for Read {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lengths = self.records.iter().map(|record| (record.lsn.0, record.data.len(), crc32c::crc32c(&record.data)));
-        f.debug_struct("Read").field("lsn_len_crc", &lengths.collect::<Vec<_>>()).field("error", &self.error).finish()
+        let short = |record: &Record| (record.lsn.0, record.data.len(), crc32c::crc32c(&record.data), record.time);
+        let lengths = self.records.iter().map(short);
+        f.debug_struct("Read").field("lsn_len_crc_time", &lengths.collect::<Vec<_>>()).field("error", &self.error).finish()
     }
 }
 
@@ -120,7 +121,10 @@ fn look_once(disk: &SimDisk) -> Option<Seen> {
 
 /// An error that says that this is no log, or not one for us.
 fn is_no_log(error: &Error) -> bool {
-    matches!(error, Error::NotFound { .. } | Error::NotALog { .. } | Error::UnsupportedVersion { .. })
+    matches!(
+        error,
+        Error::NotFound { .. } | Error::NotALog { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. }
+    )
 }
 
 fn look_at(report: VerifyReport, view: &View) -> Seen {
@@ -167,7 +171,7 @@ fn inspect_all(disk: &SimDisk) {
 fn check_sealed(files: &Files, records: &[Record]) {
     let segments = files.iter().filter_map(|(name, bytes)| Some((Binding::of(bytes, epoch_of(name)?), bytes)));
     let frames: Vec<Frame> = segments.flat_map(|(binding, bytes)| binding.frames(bytes)).collect();
-    for Record { lsn, data } in records {
+    for Record { lsn, data, .. } in records {
         let begins = |frame: &&Frame| {
             let index = lsn.0.checked_sub(frame.first_lsn).and_then(|index| frame.records.get(index as usize));
             index.is_some_and(|(len, part)| {
@@ -261,7 +265,11 @@ fn may_refuse(error: &Error, files: &Files, seen: Option<&Seen>, action: OnDamag
 fn work_with(log: &Log, work: u8, model: &mut Vec<Record>) -> Result<()> {
     let commit = |model: &mut Vec<Record>, batch: &[Vec<u8>]| {
         let first = log.commit_batch(batch)?;
-        model.extend((first.0..).zip(batch).map(|(lsn, data)| Record { lsn: Lsn(lsn), data: data.clone() }));
+        let mut reader = log.reader();
+        for (lsn, data) in (first.0..).map(Lsn).zip(batch) {
+            let time = reader.get(lsn)?.time();
+            model.push(Record { lsn, data: data.clone(), time });
+        }
         Ok::<(), Error>(())
     };
     commit(model, &[vec![work; 10]])?;

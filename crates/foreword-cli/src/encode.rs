@@ -1,9 +1,10 @@
 //! Records on their way out.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
 
 use clap::ValueEnum;
-use foreword::RecordRef;
+use foreword::Lsn;
 
 use crate::units;
 
@@ -23,36 +24,42 @@ pub(crate) enum OutputFormat {
 
 impl OutputFormat {
     /// `unproven`: the log does not say yet whether the record was acknowledged.
-    pub(crate) fn write(self, record: RecordRef<'_>, unproven: bool, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write(
+        self,
+        (lsn, time): (Lsn, SystemTime),
+        data: &[u8],
+        unproven: bool,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
         match self {
             OutputFormat::Text => {
-                out.write_all(record.data)?;
+                out.write_all(data)?;
                 out.write_all(b"\n")
             }
-            OutputFormat::Json => write_json(record, unproven, out),
+            OutputFormat::Json => write_json((lsn, time), data, unproven, out),
             OutputFormat::Hex => {
-                write_hex(record.data, out)?;
+                write_hex(data, out)?;
                 out.write_all(b"\n")
             }
             OutputFormat::LengthPrefixed => {
                 // No record has 1 GiB.
-                out.write_all(&(record.data.len() as u32).to_le_bytes())?;
-                out.write_all(record.data)
+                out.write_all(&(data.len() as u32).to_le_bytes())?;
+                out.write_all(data)
             }
         }
     }
 }
 
-fn write_json(record: RecordRef<'_>, unproven: bool, out: &mut impl Write) -> io::Result<()> {
-    write!(out, "{{\"lsn\":{},\"time\":\"{}\",", record.lsn, units::timestamp(record.time()))?;
-    match std::str::from_utf8(record.data) {
+fn write_json((lsn, time): (Lsn, SystemTime), data: &[u8], unproven: bool, out: &mut impl Write) -> io::Result<()> {
+    write!(out, "{{\"lsn\":{lsn},\"time\":\"{}\",", units::timestamp(time))?;
+    match std::str::from_utf8(data) {
         Ok(text) => {
             out.write_all(b"\"data\":")?;
             serde_json::to_writer(&mut *out, text)?;
         }
         Err(_) => {
             out.write_all(b"\"hex\":\"")?;
-            write_hex(record.data, out)?;
+            write_hex(data, out)?;
             out.write_all(b"\"")?;
         }
     }

@@ -1,17 +1,18 @@
-//! Logs on disk, as version 1 of the format has them: the library must read them as it did when they were made, and the independent reader
+//! Logs on disk, as version 2 of the format has them: the library must read them as it did when they were made, and the independent reader
 //! (`reader.py`, written from `docs/FORMAT.md` alone) must agree with it, on them and on what is left of them after mutations.
 //!
-//! A golden directory `tests/golden/NAME` has beside it `NAME.txt`: the verdict and its row, then each record's LSN and bytes in hex. They are
-//! made anew only by `cargo test --test golden -- --ignored make_golden_logs`.
+//! A golden directory `tests/golden/NAME` has beside it `NAME.txt`: the verdict and its row, then each record: its LSN, its time in microseconds,
+//! how many bytes those before it have from the first on, and its own in hex. They are made anew only by `cargo test --test golden -- --ignored make_golden_logs`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use common::*;
-use foreword::{DamageKind, Durability, Log, Lsn, OnDamage, Verdict};
+use foreword::{DamageKind, Durability, Error, Log, Lsn, OnDamage, Verdict};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -29,9 +30,23 @@ fn names() -> Vec<String> {
 /// What the library says of a log, as the reader prints it.
 fn library_says(disk: &MemDisk) -> ReaderSays {
     let report = disk.verify();
-    let (mut records, error) = collect(disk.view().iter(Lsn::ZERO));
-    // (Of a batch that is damaged in its middle, a view may show the beginning before it comes to the damage.)
-    records.retain(|r| r.0 <= report.last_lsn.0);
+    let view = disk.view();
+    let (mut records, mut times) = (Vec::new(), Vec::new());
+    let mut reader = view.reader_at(Lsn::ZERO);
+    let error: Option<Error> = loop {
+        match reader.next() {
+            // (Of a batch that is damaged in its middle, a view may show the beginning before it comes to the damage.)
+            Ok(Some(record)) if record.lsn > report.last_lsn => {}
+            Ok(Some(record)) => {
+                times.push(record.time().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64);
+                records.push((record.lsn.0, record.data.to_vec()));
+            }
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    let mut before = |lsn: u64| reader.bytes_between(Lsn(records[0].0), Lsn(lsn)).unwrap();
+    let counts = records.iter().zip(times).map(|(record, time)| (time, before(record.0))).collect();
     let verdict = report.verdict.unwrap();
     let row = match &verdict {
         Verdict::Corruption(damage) => damage.kind.row(damage.proven),
@@ -42,7 +57,7 @@ fn library_says(disk: &MemDisk) -> ReaderSays {
     if !matches!(verdict, Verdict::Corruption(_)) {
         assert!(error.is_none(), "{error:?}");
     }
-    ReaderSays { records, verdict: verdict.name().to_owned(), row }
+    ReaderSays { records, counts, verdict: verdict.name().to_owned(), row }
 }
 
 /// Both say the same, up to the rows that fit a torn tail together.
@@ -53,10 +68,19 @@ fn agree(reader: &ReaderSays, library: &ReaderSays, what: &str) {
     assert!(reader.records == library.records, "{what}: not the same bytes");
 }
 
+/// Both have the same times and, from the first record on, the same count of bytes.
+fn agree_on_counts(reader: &ReaderSays, library: &ReaderSays, what: &str) {
+    let from_the_first = |says: &ReaderSays| {
+        let first = says.counts.first().map_or(0, |count| count.1);
+        says.counts.iter().map(|(time, bytes)| (*time, bytes - first)).collect::<Vec<_>>()
+    };
+    assert_eq!(from_the_first(reader), from_the_first(library), "{what}");
+}
+
 fn text(says: &ReaderSays) -> String {
     let mut text = format!("verdict: {} row={} at=\n", says.verdict, says.row);
-    for (lsn, data) in &says.records {
-        write!(text, "{lsn} ").unwrap();
+    for ((lsn, data), (micros, bytes)) in says.records.iter().zip(&says.counts) {
+        write!(text, "{lsn} {micros} {bytes} ").unwrap();
         data.iter().for_each(|byte| write!(text, "{byte:02x}").unwrap());
         text.push_str(if data.is_empty() { "-\n" } else { "\n" });
     }
@@ -71,6 +95,7 @@ fn the_library_reads_the_golden_logs() {
         let files = Files::read(&golden().join(&name));
         let said = library_says(&MemDisk::new(&files));
         agree(&said, &expected, &name);
+        agree_on_counts(&said, &expected, &name);
         assert_eq!(said.row, expected.row, "{name}");
         let opened = MemDisk::new(&files).open(OnDamage::Refuse);
         assert_eq!(opened.is_ok(), expected.verdict != "corruption", "{name}: {opened:?}");
@@ -87,10 +112,78 @@ fn the_independent_reader_agrees_on_the_golden_logs() {
     for (name, said) in names().iter().zip(said) {
         let expected = ReaderSays::parse(&std::fs::read_to_string(golden().join(format!("{name}.txt"))).unwrap());
         agree(&said, &expected, name);
+        agree_on_counts(&said, &expected, name);
+        // Counted by the records themselves, from the log's beginning: what a frame says of the bytes before it is exact.
+        let all_there = said.records.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
+        let mut before = said.counts.first().map_or(0, |count| count.1);
+        assert!(said.records.first().is_none_or(|record| record.0 > 1) || before == 0, "{name}");
+        for ((lsn, data), (_, bytes)) in said.records.iter().zip(&said.counts).filter(|_| all_there) {
+            assert_eq!(*bytes, before, "{name}: {lsn}");
+            before += data.len() as u64;
+        }
         let torn = |row| (2..=5).contains(&row);
         let lost = |row| (10..=11).contains(&row);
         let same = said.row == expected.row || torn(said.row) && torn(expected.row) || lost(said.row) && lost(expected.row);
         assert!(same, "{name}: row {} and row {}", said.row, expected.row);
+    }
+}
+
+/// What a later writer may put into a log of this version, and what it may not: frames that are whole, and say more than this version knows.
+#[test]
+fn the_independent_reader_agrees_on_what_is_not_known() {
+    let golden = Files::read(&golden().join("segments"));
+    let field = [9, 0, 4, 0, 1, 2, 3, 4];
+    let behind = |frame: &mut [u8]| {
+        let end = header_len(frame[12]) + usize::from(frame[16]);
+        frame[16] += field.len() as u8;
+        frame[end..end + field.len()].copy_from_slice(&field);
+    };
+    type Change<'a> = &'a dyn Fn(&mut [u8]);
+    let cases: [(&str, u8, Change<'_>, u8); 15] = [
+        ("a later version", HEADER, &|frame| frame[64] = 3, 0),
+        ("the version before", HEADER, &|frame| frame[64] = 1, 0),
+        ("a feature that a reader must know", HEADER, &|frame| frame[64 + 40] = 1, 0),
+        ("the last of those", HEADER, &|frame| frame[64 + 43] = 0x80, 0),
+        ("a feature that it need not know", HEADER, &|frame| frame[64 + 44] = 1, 1),
+        ("more behind a HEADER", HEADER, &behind, 1),
+        ("more behind a LINK", LINK, &behind, 1),
+        ("more behind a MARK", MARK, &behind, 1),
+        ("more behind a SEAL", SEAL, &behind, 1),
+        ("the upper bit of a record's length", DATA, &|frame| frame[83] |= 0x80, 22),
+        ("the bit below", DATA, &|frame| frame[83] |= 0x40, 22),
+        ("a fourth flag", DATA, &|frame| frame[13] |= 8, 22),
+        ("a ninth flag", MARK, &|frame| frame[14] |= 1, 22),
+        ("the last flag", DATA, &|frame| frame[15] |= 0x80, 22),
+        ("more bytes than any log has", DATA, &|frame| frame[79] |= 0x80, 7),
+    ];
+    let root = tempfile::tempdir().unwrap();
+    let mut changed = Vec::new();
+    for (i, (what, kind, change, row)) in cases.into_iter().enumerate() {
+        let mut files = golden.clone();
+        let epoch = *files.epochs().iter().rfind(|&&epoch| files.frames(epoch).iter().any(|frame| frame.kind == kind)).unwrap();
+        let frame = *files.frames(epoch).iter().find(|frame| frame.kind == kind).unwrap();
+        files.forge(epoch, frame.block, change);
+        let dir = root.path().join(i.to_string());
+        files.write(&dir);
+        let disk = MemDisk::new(&files);
+        if row == 0 {
+            let error = disk.open(OnDamage::Refuse).unwrap_err();
+            let unsupported = matches!(error, Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. });
+            assert!(unsupported, "{what}: {error:?}");
+        } else {
+            assert_eq!(library_says(&disk).row, row, "{what}");
+        }
+        changed.push((what, row, files, dir));
+    }
+    let dirs: Vec<PathBuf> = changed.iter().map(|(.., dir)| dir.clone()).collect();
+    let Some(said) = ask_reader(&dirs) else { return };
+    for (said, (what, row, files, _)) in said.iter().zip(changed) {
+        assert_eq!(said.row, row, "{what}");
+        if row == 0 {
+            assert_eq!(said.verdict, "unsupported", "{what}");
+        } else {
+            agree(said, &library_says(&MemDisk::new(&files)), what);
+        }
     }
 }
 
@@ -175,11 +268,15 @@ fn the_independent_reader_agrees_on_mutated_logs() {
                 let Some(said) = ask_reader(&dirs) else { return };
                 for (said, (_, library, what)) in said.iter().zip(half) {
                     agree(said, library, what);
+                    agree_on_counts(said, library, what);
                 }
             });
         }
     });
 }
+
+/// The least time that passes in the log `times`, three times.
+const GAP: Duration = Duration::from_millis(300);
 
 /// Makes the golden logs; each is a state of a log's directory, closed, or as a crash left it.
 fn make() -> Vec<(&'static str, Files)> {
@@ -241,6 +338,21 @@ fn make() -> Vec<(&'static str, Files)> {
         }),
     ));
     logs.push((
+        "times",
+        Files::closed(|log| {
+            commit(log, 1..4);
+            std::thread::sleep(GAP);
+            let next = fill_segment(log, 4);
+            log.commit_batch(&(next..next + 3).map(record).collect::<Vec<_>>()).unwrap();
+            std::thread::sleep(GAP);
+            let next = fill_segment(log, next + 3);
+            log.truncate_back(Lsn(next - 2)).unwrap();
+            std::thread::sleep(GAP);
+            let next = fill_segment(log, next - 2);
+            commit(log, next..next + 2);
+        }),
+    ));
+    logs.push((
         "holds",
         Files::closed(|log| {
             three(log);
@@ -256,6 +368,8 @@ fn make() -> Vec<(&'static str, Files)> {
     let mut lost = Files::closed(three);
     lost.remove(3);
     logs.push(("lost-newest", lost));
+    // What is in the room for a full disk means nothing.
+    logs.iter_mut().for_each(|(_, files)| files.0.retain(|name, _| !name.starts_with("RESERVE")));
     logs
 }
 
@@ -279,6 +393,17 @@ fn golden_logs_made_now_have_the_verdicts_of_those_made_then() {
         assert_eq!(said.row, expected.row, "{name}");
         agree(&said, &expected, name);
     }
+    // What the others have by accident, if at all: gaps in the times, and a cut that a LINK tells of, in several segments.
+    let mut files = Files::read(&golden().join("times"));
+    let said = library_says(&MemDisk::new(&files));
+    let gaps = said.counts.windows(2).filter(|pair| pair[1].0 - pair[0].0 >= GAP.as_micros() as u64).count();
+    assert_eq!(gaps, 3, "{:?}", said.counts);
+    let cuts = files.epochs().into_iter().map(|epoch| {
+        let link = &files.segment(epoch)[BLOCK + header_len(LINK)..];
+        u64::from_le_bytes(link[16..24].try_into().unwrap())
+    });
+    assert_eq!(cuts.filter(|&cut| cut > 0).collect::<Vec<_>>(), [19]);
+    assert!(files.epochs().len() >= 4, "{:?}", files.epochs());
     let damage = MemDisk::new(&Files::read(&golden().join("salvaged"))).verify();
     assert_eq!(damage.lost, [(Lsn(16), Lsn(16))]);
     let says = MemDisk::new(&Files::read(&golden().join("corrupt"))).verify();

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""An independent, strictly read-only reader of the foreword log format, version 1.
+"""An independent, strictly read-only reader of the foreword log format, version 2.
 
 Written from docs/FORMAT.md alone, without a look at the Rust code. The tests run it on the
 directories they make, to hold the library to the document: where the two disagree, one is wrong.
 
     python3 reader.py DIR...       (no writer may be alive)
 
-Of each directory it prints `<lsn> <hex>` (an empty record: `<lsn> -`) for each record that recovery would return, then
+Of each directory it prints `<lsn> <time> <bytes> <hex>` for each record that recovery would return: the time of its frame in
+microseconds, how many bytes all records before it have, and its own (`-`: none). Then
 `verdict: NAME row=N at=EPOCH:BLOCK`: clean, unclosed, torn-tail or corruption, the row of the
-document's table, and the position X or that of the damage. It always walks the whole chain and
+document's table, and the position X or that of the damage; or unsupported (row 0), if a HEADER names another version, or a
+feature that a reader must know. It always walks the whole chain and
 checks every frame on it. Before a verdict of corruption come the records read before the damage.
 """
 import os
@@ -22,16 +24,22 @@ BLOCK, SECTOR, MAX_BLOCKS = 4096, 512, 64
 HEADER, LINK, DATA, MARK, SEAL = 1, 2, 3, 4, 5
 CONTINUES, CONTINUED, CLOSED = 1, 2, 4
 FLAGS = {HEADER: 0, LINK: 0, DATA: CONTINUES | CONTINUED, MARK: CLOSED, SEAL: 0}
-VALID, UNWRITTEN, TORN, DAMAGED = "valid", "unwritten", "torn", "damaged"
+VALID, UNWRITTEN, TORN, DAMAGED, WRONG = "valid", "unwritten", "torn", "damaged", "wrong"    # WRONG: row 22
+LINK_FIELDS = 24    # before its control part
 ZEROS = bytes(SECTOR)
 
-Head = namedtuple("Head", "magic crc body kind flags zero size count head promise_block"
-                          " promise_epoch promise_lsn first epoch")
-HEAD = struct.Struct("<4sIIBBHIIIIQQQQ")
+Head = namedtuple("Head", "magic crc body kind flags size count head promise_block"
+                          " promise_epoch promise_lsn first epoch time bytes")
+HEAD = struct.Struct("<4sIIIIIIIQQQQQQ")    # kind and flags in one word
+Record = namedtuple("Record", "lsn time before body")
 Frame = namedtuple("Frame", "head blocks payload")
 Link = namedtuple("Link", "epoch end first control")
 Control = namedtuple("Control", "start waivers")
 Waiver = namedtuple("Waiver", "begin end first last")
+
+
+class Unsupported(Exception):
+    """A segment that is not for this reader: no damage."""
 
 
 class Corrupt(Exception):
@@ -79,9 +87,13 @@ def tag(uuid, epoch, sector, first):
     return struct.pack("<II", epoch & 0xFFFFFFFF, crc(place, prefix(uuid, epoch)))
 
 
-def layout(size):
-    """Where a payload of `size` bytes has its table entries, where they end, the frame's blocks."""
-    at = (64 + size + 7) // 8 * 8
+def header_len(kind):
+    return 64 if kind == HEADER else 80
+
+
+def layout(stop):
+    """Where a frame whose payload ends at byte `stop` has its table entries, where they end, the frame's blocks."""
+    at = (stop + 7) // 8 * 8
     entries = []
     for _ in range(at // SECTOR):
         at += 8 if at % SECTOR == 504 else 0
@@ -118,13 +130,16 @@ class Segment:
 
     def header_at(self, block):
         """The header of the frame that begins at the block, if there is a valid one."""
-        raw = self.data[block * BLOCK:block * BLOCK + 64]
+        raw = self.data[block * BLOCK:block * BLOCK + 80]
         if len(self.data) < (block + 1) * BLOCK or raw[:4] != b"FWRD":
             return None
-        head = Head(*HEAD.unpack(raw))
+        raw = raw[:header_len(raw[12])]
+        fields = list(HEAD.unpack(raw.ljust(80, b"\0")))
+        fields[3:4] = fields[3] & 255, fields[3] >> 8
+        head = Head(*fields)
         own = crc(struct.pack("<Q", block) + raw[8:], prefix(self.uuid, self.epoch))
         good = head.crc == own and head.epoch == self.epoch and self.tagged(block * 8, 1)
-        good = good and max(head.first + head.count, head.promise_lsn) < 1 << 63
+        good = good and max(head.first + head.count, head.promise_lsn, head.bytes) < 1 << 63
         return head if good else None
 
     def promise_at(self, block):
@@ -145,66 +160,71 @@ class Segment:
         head = self.header_at(block)
         if head is None:
             return DAMAGED, None
-        bad = Corrupt(22, (self.epoch, block))
         if head.size > MAX_BLOCKS * BLOCK:
-            raise bad
-        entries, end, blocks = layout(head.size)
+            return WRONG, None
+        start = header_len(head.kind)
+        stop = start + head.size
+        entries, end, blocks = layout(stop)
         limit = self.last + 1 if block in (0, self.last) else self.last
         if blocks > MAX_BLOCKS or block + blocks > limit:
-            raise bad
+            return WRONG, None
         raw = self.data[block * BLOCK:(block + blocks) * BLOCK]
         sectors = range(block * 8, (block + blocks) * 8)
-        if crc(raw[64:]) != head.body:
+        if crc(raw[start:]) != head.body:
             torn = any(self.unwritten(i) for i in sectors)
             return (TORN, Frame(head, blocks, None)) if torn else (DAMAGED, None)
         if not all(self.tagged(i, 0) for i in sectors[1:]):
-            raise bad
+            return WRONG, None
         whole = bytearray(raw)
         for i in range(len(raw) // SECTOR):
             at = i * SECTOR + 504
             whole[at:at + 8] = raw[entries[i]:entries[i] + 8] if i < len(entries) else bytes(8)
-        stop = 64 + head.size
         table = entries[0] if entries else end
         if any(whole[stop:table]) or any(whole[end:]):
-            raise bad
+            return WRONG, None
         kinds = {self.last: (SEAL,), 0: (HEADER,), 1: (LINK,)}.get(block, (DATA, MARK))
         if head.kind not in kinds or head.flags & ~FLAGS[head.kind]:
-            raise bad
+            return WRONG, None
         if head.kind != DATA and (head.count or head.head):
-            raise bad
-        if head.zero:
-            raise bad
-        return VALID, Frame(head, blocks, bytes(whole[64:stop]))
+            return WRONG, None
+        return VALID, Frame(head, blocks, bytes(whole[start:stop]))
 
     def link(self):
         """The LINK, if the segment is active."""
-        if self.last < 2 or self.place(1)[0] != VALID:
+        if self.last < 2:
+            return None
+        if self.place(1)[0] == WRONG:
+            raise Corrupt(22, (self.epoch, 1))
+        if self.place(1)[0] != VALID:
             return None
         frame, at = self.place(1)[1], (self.epoch, 1)
-        if len(frame.payload) < 16:
+        if len(frame.payload) < LINK_FIELDS:
             raise Corrupt(22, at)
-        epoch, end, zero = struct.unpack_from("<QII", frame.payload)
+        epoch, end, zero, _cut = struct.unpack_from("<QIIQ", frame.payload)
         if zero or epoch >= self.epoch:
             raise Corrupt(22, at)
-        return Link(epoch, end, frame.head.first, control_part(frame.payload[16:], at))
+        return Link(epoch, end, frame.head.first, control_part(frame.payload[LINK_FIELDS:], at))
 
     def seal(self):
         """(state, end) of the SEAL's place."""
         state, frame = self.place(self.last) if self.last > 1 else (DAMAGED, None)
+        if state == WRONG:
+            raise Corrupt(22, (self.epoch, self.last))
         if state != VALID:
             return state, None
-        if len(frame.payload) != 8:
+        if len(frame.payload) < 8:
             raise Corrupt(22, (self.epoch, self.last))
-        end, zero = struct.unpack("<II", frame.payload)
+        end, zero = struct.unpack_from("<II", frame.payload)
         if zero or end > self.last:
             raise Corrupt(22, (self.epoch, self.last))
         return VALID, end
 
 
 def control_part(raw, at):
+    """The control part at the beginning of the bytes; what lies behind it is for later readers."""
     try:
         start, holds, waivers, _generation = struct.unpack_from("<QHHI", raw)
-        good = holds <= 32 and waivers <= 32
+        good = start >= 1 and holds <= 32 and waivers <= 32
         pos = 16
         for _ in range(holds if good else 0):
             size = struct.unpack_from("<QB", raw, pos)[1]
@@ -220,7 +240,7 @@ def control_part(raw, at):
             pos += 40
     except (struct.error, UnicodeDecodeError):
         good = False
-    if not good or pos != len(raw):
+    if not good or pos > len(raw):
         raise Corrupt(22, at)
     return Control(start, found)
 
@@ -265,6 +285,8 @@ class Reader:
         seg = self.segs[at[0]]
         # The SEAL's block is no place for a frame: a segment that is full ends before it.
         state, frame = seg.place(at[1]) if at[1] < seg.last else (UNWRITTEN, None)
+        if state == WRONG:
+            raise Corrupt(22, at)
         promised, written = self.behind(at, at[1] * 8 + (frame.blocks * 8 if frame else 1))
         if state == DAMAGED:
             raise Corrupt(7 if promised else 8, at)
@@ -334,7 +356,7 @@ class Reader:
             block += frame.blocks
         # Behind damage, all that counts is how far the start has risen.
         broken = seg.epoch, block
-        damaged, start, promise = block < seg.last and seg.place(block)[0] == DAMAGED, 0, (0, 0)
+        damaged, start, promise = block < seg.last and seg.place(block)[0] in (DAMAGED, WRONG), 0, (0, 0)
         for epoch, seg in self.segs.items():
             if epoch < broken[0] or seg.defect and seg.defect[0] != 17:
                 continue
@@ -344,7 +366,7 @@ class Reader:
                 promise = max(promise, seg.promise_at(at))
                 if head and head.kind in (LINK, MARK) and seg.place(at)[0] == VALID:
                     payload = seg.place(at)[1].payload
-                    start = max(start, control_part(payload[16 if head.kind == LINK else 0:], (epoch, at)).start)
+                    start = max(start, control_part(payload[LINK_FIELDS if head.kind == LINK else 0:], (epoch, at)).start)
         if damaged or promise > broken:
             control = control._replace(start=max(control.start, start))
         return control
@@ -452,19 +474,21 @@ class Reader:
             if head.head != min(self.need, len(payload)):
                 raise bad
             if self.need:
-                self.unit[-1][1].extend(payload[:head.head])
+                self.unit[-1].body.extend(payload[:head.head])
             self.need -= head.head
-        pos, lsn = head.head, head.first
+        pos, lsn, before = head.head, head.first, head.bytes
         if pos < len(payload):
             self.need = 0
         while pos < len(payload):
             if len(payload) - pos < 4:
                 raise bad
             size = struct.unpack_from("<I", payload, pos)[0]
+            if size >= 1 << 30:
+                raise bad
             body = payload[pos + 4:pos + 4 + size]
-            self.unit.append((lsn, bytearray(body)))
+            self.unit.append(Record(lsn, head.time, before, bytearray(body)))
             self.need = size - len(body)
-            pos, lsn = pos + 4 + len(body), lsn + 1
+            pos, lsn, before = pos + 4 + len(body), lsn + 1, before + size
         if lsn - head.first != head.count or (self.need and not more):
             raise bad
         self.expected = lsn
@@ -483,12 +507,14 @@ def check_header(seg, name_epoch, uuid):
     own = own_header(data)
     if own is None:
         return 9, at
-    version, blocks, its_uuid, epoch = own
+    version, blocks, its_uuid, epoch, features = own
+    if version != 2 or features:
+        raise Unsupported(name_epoch)
     if its_uuid != uuid:
         return 14, at
     if epoch != name_epoch:
         return 15, at
-    if version != 1 or blocks < 16:
+    if not 16 <= blocks <= 1 << 20:
         return 22, at
     seg.last = blocks - 1
     if len(data) != blocks * BLOCK:
@@ -497,16 +523,16 @@ def check_header(seg, name_epoch, uuid):
 
 
 def own_header(data):
-    """(version, segment_blocks, uuid, epoch) of a HEADER that is valid by what it says of itself."""
+    """(version, segment_blocks, uuid, epoch, features) of a HEADER that is valid by what it says of itself."""
     if len(data) < BLOCK:
         return None
     version, blocks, uuid = struct.unpack_from("<II16s", data, 64)
     epoch = struct.unpack_from("<Q", data, 56)[0]
-    try:
-        state, frame = Segment(epoch, uuid, data[:BLOCK]).place(0)
-    except Corrupt:
+    state, frame = Segment(epoch, uuid, data[:BLOCK]).place(0)
+    # (The first version's ended before the features.)
+    if state != VALID or len(frame.payload) < (40 if version == 1 else 48):
         return None
-    return (version, blocks, uuid, epoch) if state == VALID and len(frame.payload) == 40 else None
+    return version, blocks, uuid, epoch, struct.unpack_from("<I", frame.payload.ljust(48, b"\0"), 40)[0]
 
 
 def read(path):
@@ -525,7 +551,7 @@ def open_log(directory):
     uuid = owners[max(owners)] if owners else bytes(16)
     identity = None
     if "LOG" in names:
-        text = rb"foreword log format 1\nuuid (%s)\n" % b"-".join(b"[0-9a-f]{%d}" % n for n in (8, 4, 4, 4, 12))
+        text = rb"foreword log format 2\nuuid (%s)\n" % b"-".join(b"[0-9a-f]{%d}" % n for n in (8, 4, 4, 4, 12))
         match = re.fullmatch(text, read(os.path.join(directory, "LOG")))
         if not files:
             raise Corrupt(13, (0, 0))
@@ -554,8 +580,10 @@ def says(path):
             raise identity
     except Corrupt as damage:
         name, row, at = "corruption", damage.row, damage.at
-    lines = ["%d %s" % (lsn, body.hex() or "-")
-             for lsn, body in (reader.records if reader else []) if lsn >= reader.control.start]
+    except Unsupported as segment:
+        name, row, at = "unsupported", 0, (segment.args[0], 0)
+    lines = ["%d %d %d %s" % (lsn, time, before, body.hex() or "-")
+             for lsn, time, before, body in (reader.records if reader else []) if lsn >= reader.control.start]
     return lines + ["verdict: %s row=%d at=%d:%d" % (name, row, *at)]
 
 

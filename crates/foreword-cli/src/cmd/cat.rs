@@ -112,7 +112,7 @@ fn copy(args: &Args, proves: &View, out: &mut Output) -> Result<(), Failure> {
             crate::note(format_args!("{}", crate::verdict::unproven_from(record.lsn)));
         }
         expected = record.lsn.next();
-        args.format.write(record, unproven, out.writer()).map_err(Failure::output)?;
+        args.format.write((record.lsn, record.time()), record.data, unproven, out.writer()).map_err(Failure::output)?;
     }
     Ok(())
 }

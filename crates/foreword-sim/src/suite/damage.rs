@@ -143,7 +143,7 @@ impl Subject {
                 }
                 all.push((path.clone(), Damage::Flip(at + rng.below(size as u64), rng.below(8) as u8)));
                 // The header of a frame, where a bit means most.
-                all.push((path.clone(), Damage::Flip(at + rng.below(size.min(64) as u64), rng.below(8) as u8)));
+                all.push((path.clone(), Damage::Flip(at + rng.below(size.min(80) as u64), rng.below(8) as u8)));
                 all.push((path.clone(), Damage::Zero(at)));
             }
         }

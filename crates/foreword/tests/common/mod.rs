@@ -252,27 +252,30 @@ pub fn ask_reader(dirs: &[PathBuf]) -> Option<Vec<ReaderSays>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReaderSays {
     pub records: Vec<(u64, Vec<u8>)>,
+    /// Of each record its time, in microseconds since 1970, and how many bytes those before it have.
+    pub counts: Vec<(u64, u64)>,
     pub verdict: String,
     pub row: u8,
 }
 
 impl ReaderSays {
     pub fn parse(text: &str) -> ReaderSays {
-        let (mut records, mut verdict, mut row) = (Vec::new(), String::new(), 0);
+        let (mut records, mut counts, mut verdict, mut row) = (Vec::new(), Vec::new(), String::new(), 0);
         for line in text.lines() {
             if let Some(says) = line.strip_prefix("verdict: ") {
                 let mut words = says.split(' ');
                 verdict = words.next().unwrap().to_owned();
                 row = words.next().unwrap().strip_prefix("row=").unwrap().parse().unwrap();
             } else {
-                let (lsn, hex) = line.split_once(' ').unwrap();
+                let [lsn, micros, bytes, hex] = *line.split(' ').collect::<Vec<_>>() else { panic!("no record: {line}") };
+                counts.push((micros.parse().unwrap(), bytes.parse().unwrap()));
                 let hex = if hex == "-" { "" } else { hex };
                 let byte = |i: usize| u8::from_str_radix(&hex[i..i + 2], 16).unwrap();
                 records.push((lsn.parse().unwrap(), (0..hex.len()).step_by(2).map(byte).collect()));
             }
         }
         assert!(!verdict.is_empty(), "no verdict: {text}");
-        ReaderSays { records, verdict, row }
+        ReaderSays { records, counts, verdict, row }
     }
 }
 
