@@ -19,6 +19,8 @@ use crate::{Lsn, Result};
 const RESERVE_BLOCKS: u32 = 6;
 /// What copies leave of it: for two MARKs.
 const COPY_LEAVES: u32 = 2;
+/// In microseconds.
+const SECOND: u64 = 1_000_000;
 /// The largest checkpoint record: the reserve has room for two, and for what must follow them.
 pub(crate) const CHECKPOINT_BLOCKS: u32 = 2;
 
@@ -229,9 +231,10 @@ impl Assembler {
         self.next.lsn
     }
 
-    /// From here on places records that were written before, at this time. A frame has one time.
+    /// From here on places records that were written before, at this time. A frame has one, which is that of all its records to the second: so crashes and
+    /// cuts that follow one another do not leave each record a block of its own.
     pub(crate) fn written_at(&mut self, time: u64) {
-        if time != self.time {
+        if time / SECOND != self.time / SECOND {
             self.close_frame(0);
             self.time = time;
         }

@@ -66,7 +66,7 @@ fn segments_and_frames_account_for_every_record_and_every_byte() {
                     assert!(*first_lsn <= Lsn(62));
                 }
                 Content::Header { epoch, segment_bytes, version, .. } => {
-                    assert_eq!((*epoch, *segment_bytes, *version), (segment.epoch, 64 << 10, 1));
+                    assert_eq!((*epoch, *segment_bytes, *version), (segment.epoch, 64 << 10, 2));
                 }
                 Content::Torn | Content::Damaged(_) => panic!("{frame:?}"),
                 _ => {}
