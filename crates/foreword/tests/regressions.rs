@@ -669,7 +669,9 @@ fn a_reader_that_waits_hears_that_the_log_is_poisoned() {
     for by_cut in [false, true] {
         let broken = Arc::new(AtomicBool::new(false));
         let breaks = broken.clone();
-        let disk = hooked_unreserving(MemDisk::default(), move |op, _| match op.writes() && breaks.load(Ordering::Relaxed) {
+        // (A cut that cannot write to the segment that is to follow changes nothing; one that cannot seal this one does.)
+        let fails = move |op| op == Op::WriteDurable && breaks.load(Ordering::Relaxed);
+        let disk = hooked_unreserving(MemDisk::default(), move |op, _| match fails(op) {
             true => Err(io::Error::other("broken")),
             false => Ok(()),
         });

@@ -54,7 +54,7 @@ fn a_subscriber_that_panics_harms_nobody() {
             let (fails, fills) = (failing.clone(), full.clone());
             let files = MemDisk::default();
             let disk = hooked(files.clone(), move |op, name| match op {
-                Op::WriteDurable | Op::Sync if fails.load(SeqCst) => Err(io::Error::other("broken")),
+                Op::WriteDurable if fails.load(SeqCst) => Err(io::Error::other("broken")),
                 Op::Allocate(_) if fills.load(SeqCst) => Err(io::ErrorKind::StorageFull.into()),
                 Op::WriteDurable if name.ends_with("3.seg") => {
                     std::thread::sleep(std::time::Duration::from_millis(150)); // A slow flush is told of.
