@@ -121,7 +121,10 @@ fn look_once(disk: &SimDisk) -> Option<Seen> {
 
 /// An error that says that this is no log, or not one for us.
 fn is_no_log(error: &Error) -> bool {
-    matches!(error, Error::NotFound { .. } | Error::NotALog { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. })
+    matches!(
+        error,
+        Error::NotFound { .. } | Error::NotALog { .. } | Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. }
+    )
 }
 
 fn look_at(report: VerifyReport, view: &View) -> Seen {
