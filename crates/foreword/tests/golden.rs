@@ -409,3 +409,18 @@ fn golden_logs_made_now_have_the_verdicts_of_those_made_then() {
     let says = MemDisk::new(&Files::read(&golden().join("corrupt"))).verify();
     assert!(matches!(says.verdict, Some(Verdict::Corruption(damage)) if damage.kind == DamageKind::Missing));
 }
+
+/// A log of this version whose `LOG` is damaged behind its first line, and none of whose segments can be read, is damaged: it is of no other version.
+#[test]
+fn a_damaged_identity_that_names_this_version_is_damage() {
+    let mut files = Files::read(&golden().join("closed"));
+    let mut log = files.0["LOG"].clone();
+    log[30] = b'?';
+    files.0.insert("LOG".into(), log);
+    let alone = Files([("LOG".to_owned(), files.0["LOG"].clone())].into());
+    files.flip(1, 100, 0);
+    for files in [files, alone] {
+        let opened = MemDisk::new(&files).open(OnDamage::Refuse).map(drop);
+        assert!(matches!(opened, Err(Error::Corruption(_))), "{opened:?}");
+    }
+}

@@ -546,7 +546,7 @@ def read(path):
 def open_log(directory):
     names = os.listdir(directory)
     files = {int(n[:20]): read(os.path.join(directory, n))
-             for n in sorted(names) if re.fullmatch(r"[0-9]{20}\.seg", n)}
+             for n in sorted(names) if re.fullmatch(r"[0-9]{20}\.seg", n) and int(n[:20]) < 1 << 55}
     owners = {e: own[2] for e, own in ((e, own_header(d)) for e, d in files.items()) if own}
     uuid = owners[max(owners)] if owners else bytes(16)
     identity = None
@@ -562,7 +562,7 @@ def open_log(directory):
             uuid = named
     segments = {}
     for epoch, data in files.items():
-        if not 0 < epoch < 1 << 64:
+        if epoch == 0:
             raise Corrupt(15, (epoch, 0))
         segments[epoch] = Segment(epoch, uuid, data)
         segments[epoch].defect = check_header(segments[epoch], epoch, uuid)
