@@ -114,6 +114,12 @@ fn prepare(shared: &Shared) {
     while !state.stop {
         let now = Instant::now();
         state.prepare_again = state.prepare_again.filter(|&at| at > now);
+        if shared.keeping.is_due() {
+            drop(state);
+            shared.keep_reserve(Vec::new());
+            state = shared.lock();
+            continue;
+        }
         if state.wants_removal(now) {
             state = shared.remove_some(state, now);
             continue;
@@ -125,11 +131,6 @@ fn prepare(shared: &Shared) {
         }
         let (after, prepared) = shared.prepare_one(state);
         state = after;
-        if prepared.is_ok() && shared.keeping.is_short() {
-            drop(state);
-            shared.keep_reserve(Vec::new());
-            state = shared.lock();
-        }
         if let Err(error) = prepared {
             // Whoever needs the segment tries again, and gets the error.
             state.prepare_again = Some(Instant::now() + RETRY_AFTER);

@@ -103,12 +103,19 @@ pub(crate) struct Keeping {
     asked: AtomicU32,
     /// It was as it should be, when it was last looked at.
     whole: AtomicBool,
+    /// There was room for a segment since.
+    room: AtomicBool,
 }
 
 impl Keeping {
-    /// Whether the reserve may have to be made, when there is room.
-    pub(crate) fn is_short(&self) -> bool {
-        !self.whole.load(Ordering::Relaxed)
+    /// A segment was prepared: there is room again.
+    pub(crate) fn found_room(&self) {
+        self.room.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the reserve may have to be made, and there was room since this was asked last.
+    pub(crate) fn is_due(&self) -> bool {
+        !self.whole.load(Ordering::Relaxed) && self.room.swap(false, Ordering::Relaxed)
     }
 
     /// Does `keep`, which says whether the reserve is as it should be; or has whoever does it do it once more. Then nothing is done here.

@@ -175,6 +175,7 @@ impl Shared {
                 let counter = if old.is_some() { &self.counters.recycled } else { &self.counters.created };
                 counter.fetch_add(1, Ordering::Relaxed);
                 state.spares.push_back(spare);
+                self.keeping.found_room();
                 (state.prepare_again, state.no_space) = (None, None);
             }
             (_, Some(old)) => state.dropped.push_front(Dropped::useless(old.epoch)),

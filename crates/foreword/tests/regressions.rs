@@ -252,7 +252,7 @@ fn a_damaged_link_behind_a_closed_and_sealed_segment_is_corruption() {
 fn a_salvage_keeps_the_lsns_of_records_that_no_promise_covers() {
     let disk = MemDisk::default();
     let log = small().segment_bytes(2 * MIB).disk(Arc::new(disk.clone())).open(MEM).unwrap();
-    let large = |lsn: u64| vec![lsn as u8; 100_000];
+    let large = |lsn: u64| vec![lsn as u8; 30_000];
     log.commit(&large(1)).unwrap();
     for lsn in 2..=13 {
         log.append(&large(lsn)).unwrap(); // Two in a frame, all in one flight.
