@@ -144,7 +144,7 @@ impl Knobs {
     fn is_valid(&self) -> bool {
         let times = Duration::from_micros(100)..Duration::from_secs(86_400) + Duration::from_micros(1);
         (64 << 10..=4 << 30).contains(&self.segment())
-            && (1..=1 << 30).contains(&self.record())
+            && (1..1 << 30).contains(&self.record())
             && (512 << 10..=1 << 30).contains(&self.buffer())
             && self.sync_bytes != Some(0)
             && self.sync_records != Some(0)

@@ -261,7 +261,7 @@ impl Bench<'_> {
 }
 
 fn open(dir: &Path, segment_bytes: u64, strategy: Strategy) -> Result<Log, foreword::Error> {
-    Options::new().segment_bytes(segment_bytes).record_bytes_max(1 << 30).sync(strategy.policy()).open(dir)
+    Options::new().segment_bytes(segment_bytes).record_bytes_max((1 << 30) - 1).sync(strategy.policy()).open(dir)
 }
 
 /// What a thread does for its record of this number.
