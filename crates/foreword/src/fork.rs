@@ -65,7 +65,7 @@ pub(crate) fn absorb(
     Ok((place, cut))
 }
 
-fn link_of(segment: &Segment) -> Result<Option<Link>> {
+pub(crate) fn link_of(segment: &Segment) -> Result<Option<Link>> {
     let mut buf = Vec::new();
     Ok(match segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)? {
         Found::Frame(header) if header.kind == Kind::Link => Link::decode(format::payload(&header, &buf)),

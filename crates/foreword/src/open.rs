@@ -473,20 +473,27 @@ fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, dam
     Ok(Fresh { segment, spares })
 }
 
-/// Makes a segment: of new space, or, on a full disk, of one that was superseded, of what an unfinished fork left under its name, or of the
-/// reserve.
+/// Makes a segment: of a superseded one of its size, or of new space; on a full disk, of a superseded one of any size, of what an unfinished
+/// fork left under its name, or of the reserve.
 fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Arc<Segment>> {
-    let error = match dir.prepare(survey.log, epoch, options.segment_blocks(), Stuff::Nothing, &at_once) {
+    let blocks = options.segment_blocks();
+    // (Of a damaged log they are evidence.)
+    let superseded = if damaged { None } else { clear_superseded(dir, survey, blocks)? };
+    let reuse = |fits: &dyn Fn(u32) -> bool| {
+        let old = superseded?;
+        let Ok(Ok((segment, None))) = dir.open_segment(Some(survey.log), old, Access::Read) else { return None };
+        let made = fits(segment.blocks).then(|| dir.prepare(survey.log, epoch, segment.blocks, Stuff::Segment(old), &at_once))?;
+        (!made.as_ref().is_err_and(Error::is_no_space)).then_some(made)
+    };
+    if let Some(made) = reuse(&|there| there == blocks) {
+        return made;
+    }
+    let error = match dir.prepare(survey.log, epoch, blocks, Stuff::Nothing, &at_once) {
         Err(error) if error.is_no_space() => error,
         made => return made,
     };
-    let on_chain = |e: u64| survey.chain.iter().any(|entry| entry.epoch == e);
-    // (Of a damaged log they are evidence.)
-    let superseded = |e: u64| e <= survey.newest && !on_chain(e) && !damaged;
-    for superseded in survey.names.epochs.iter().copied().filter(|&e| superseded(e)) {
-        if let Ok(Ok((segment, None))) = dir.open_segment(Some(survey.log), superseded, Access::Read) {
-            return dir.prepare(survey.log, epoch, segment.blocks, Stuff::Segment(superseded), &at_once);
-        }
+    if let Some(made) = reuse(&|_| true) {
+        return made;
     }
     if let Ok(Ok((begun, None))) = dir.open_segment(Some(survey.log), epoch, Access::Write)
         && begun.blank().is_ok()
@@ -494,7 +501,35 @@ fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, dama
         dir.sync()?; // Its name may be only in memory.
         return Ok(Arc::new(begun));
     }
-    dir.take_reserve(survey.log, epoch, options.segment_blocks(), error)
+    dir.take_reserve(survey.log, epoch, blocks, error)
+}
+
+/// Of the superseded segments one stays, which is of the size that is asked for, if any is; of the others the reserve takes what it can use,
+/// and the rest goes. Before another file is made, for an opening that is killed behind its LINK leaves one: else so many openings would leave
+/// as many.
+fn clear_superseded(dir: &Dir, survey: &Survey, blocks: u32) -> Result<Option<u64>> {
+    let superseded = superseded(dir, survey)?;
+    let fitness = |epoch: u64| (dir.has_blocks(epoch, blocks), dir.blocks_of(&segment_name(epoch)));
+    let Some(best) = superseded.iter().copied().max_by_key(|&epoch| fitness(epoch)) else { return Ok(None) };
+    let (small, unneeded) = dir.fit_for_reserve(blocks, superseded.into_iter().filter(|&epoch| epoch != best));
+    let unneeded = dir.fill_reserve(small).into_iter().chain(unneeded);
+    fork::clear_away(dir, unneeded.map(segment_name));
+    Ok(Some(best))
+}
+
+/// Segments past which a LINK of the chain leads, which is durable by now. Not those that were dropped from the front: that they were may be
+/// only in the page cache, in a MARK, until the fork says it, too.
+fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
+    let (Some(first), Some(tip)) = (survey.chain.first(), survey.chain.last()) else { return Ok(Vec::new()) };
+    let link = match dir.open_segment(Some(survey.log), first.epoch, Access::Read)? {
+        Ok((segment, None)) => fork::link_of(&segment)?,
+        _ => None,
+    };
+    let dropped = link.map_or(first.epoch, |link| link.pred.epoch);
+    let on_chain = |epoch: u64| survey.chain.iter().any(|entry| entry.epoch == epoch);
+    let behind = survey.names.epochs.iter().copied().filter(|&epoch| epoch > dropped && epoch < tip.epoch);
+    // (A first attempt may have taken one.)
+    Ok(behind.filter(|&epoch| !on_chain(epoch) && dir.blocks_of(&segment_name(epoch)) > 0).collect())
 }
 
 /// Gives back the space behind what was ever written to the segment in which the log left its branch.

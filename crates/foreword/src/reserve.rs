@@ -51,16 +51,7 @@ impl Dir {
         if !NAMES.iter().any(short) {
             return (superseded, true);
         }
-        let mut left = Vec::new();
-        for epoch in superseded {
-            let segment = segment_name(epoch);
-            let has = self.blocks_of(&segment);
-            let worse = NAMES.into_iter().find(|name| self.blocks_of(name) < has);
-            let takes = worse.is_some_and(|name| self.has_space(&segment, has) && self.handle.replace(&segment, name).is_ok());
-            if !takes {
-                left.push(epoch);
-            }
-        }
+        let left = self.fill_reserve(superseded);
         for name in NAMES.iter().filter(|name| short(name)) {
             if let Err(error) = self.make_reserve(name, blocks) {
                 crate::trace::warn!(error = %error, "cannot keep room for a full disk");
@@ -71,8 +62,19 @@ impl Dir {
         (left, !NAMES.iter().any(short))
     }
 
+    /// Puts superseded segments that fit in the place of what of the reserve is missing or smaller: those that are left. Not durable.
+    pub(crate) fn fill_reserve(&self, superseded: Vec<u64>) -> Vec<u64> {
+        let takes = |epoch: &u64| {
+            let segment = segment_name(*epoch);
+            let has = self.blocks_of(&segment);
+            let worse = NAMES.into_iter().find(|name| self.blocks_of(name) < has);
+            worse.is_some_and(|name| self.has_space(&segment, has) && self.handle.replace(&segment, name).is_ok())
+        };
+        superseded.into_iter().filter(|epoch| !takes(epoch)).collect()
+    }
+
     /// How many blocks a file has; none, if it is not there.
-    fn blocks_of(&self, name: &str) -> u32 {
+    pub(crate) fn blocks_of(&self, name: &str) -> u32 {
         let len = self.handle.open(name, Access::Read).and_then(|file| file.len());
         u32::try_from(len.unwrap_or(0) / BLOCK as u64).unwrap_or(u32::MAX)
     }
