@@ -159,7 +159,7 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
             Ok(id) => log = Some(id),
             Err(text) => {
                 identity_damage = Some("the file is not as it was written");
-                other_version = stated_version(&text);
+                other_version = stated_version(&text).filter(|&version| version != format::VERSION);
             }
         }
     }
