@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::IoSlice;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use foreword::disk::{Access, Disk};
 use foreword::{Error, Iter, Log, Lsn, OnDamage, Options, Record, Result, SyncPolicy, Verdict, VerifyReport, View, inspect};
@@ -49,9 +50,11 @@ pub struct Read {
 
 impl fmt::Debug for Read {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let short = |record: &Record| (record.lsn.0, record.data.len(), crc32c::crc32c(&record.data), record.time);
+        // (What is written again keeps its time to the second.)
+        let second = |record: &Record| record.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let short = |record: &Record| (record.lsn.0, record.data.len(), crc32c::crc32c(&record.data), second(record));
         let lengths = self.records.iter().map(short);
-        f.debug_struct("Read").field("lsn_len_crc_time", &lengths.collect::<Vec<_>>()).field("error", &self.error).finish()
+        f.debug_struct("Read").field("lsn_len_crc_second", &lengths.collect::<Vec<_>>()).field("error", &self.error).finish()
     }
 }
 
