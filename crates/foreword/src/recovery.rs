@@ -904,8 +904,9 @@ impl Surveyor<'_> {
         }
         // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind what it found.
         let end = (slot.blocks - 1).min(written + 1 + format::FRAME_BLOCKS_MAX);
+        let mut buf = vec![0; READ_BEHIND.min(end.saturating_sub(written + 1)) as usize * BLOCK];
         for block in (written + 1..end).step_by(READ_BEHIND as usize) {
-            buf.resize(READ_BEHIND.min(end - block) as usize * BLOCK, 0);
+            buf.truncate((end - block) as usize * BLOCK);
             let read = segment.read(block, &mut buf)?;
             let mut sectors = buf.chunks_exact(SECTOR).zip(u64::from(block) * (BLOCK / SECTOR) as u64..);
             if read < buf.len() || sectors.any(|(s, i)| segment.binding.classify(i, s) != Sector::Unwritten) {

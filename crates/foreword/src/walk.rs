@@ -116,7 +116,8 @@ impl Walker {
         }
         let want = self.ahead.max(need).min((self.segment.blocks.saturating_sub(self.block)) as usize * BLOCK);
         if self.buf.len() < want {
-            self.buf.resize(want, 0);
+            // (Nothing of the old one is needed; and zeros that the system has are cheaper than those that `resize` writes.)
+            self.buf = vec![0; want];
         }
         self.filled = self.segment.read(self.block, &mut self.buf[..want])?;
         self.ahead = (self.ahead * 4).min(READ);
