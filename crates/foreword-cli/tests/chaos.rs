@@ -42,7 +42,7 @@ fn many_kills_lose_nothing_and_leave_nothing_behind() {
         assert_eq!(kill["read_records"], held, "{kill}");
     }
     let sum = |name: &str| kills.iter().map(|kill| kill[name].as_u64().unwrap()).sum::<u64>();
-    assert!(sum("acknowledged") > 100, "{said:?}");
+    assert!(sum("acknowledged") > 10, "{said:?}");
     for name in ["acknowledged", "read_records", "read_bytes", "lost"] {
         assert_eq!(whole[0][name], sum(name), "{name}");
     }
