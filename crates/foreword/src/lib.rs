@@ -21,7 +21,7 @@
 //! |---|---|
 //! | choose options | [`Options`], [`SyncPolicy`] |
 //! | append without waiting for the disk, or for anything; batches, futures | [`Log::append`], [`Log::try_append`], [`Log::commit_batch`], [`Log::commit_async`] |
-//! | read: forward, backward, by LSN, along the growing tail | [`Reader`]; from another process, [`View`] |
+//! | read: forward, backward, by LSN, by time, along the growing tail | [`Reader`]; from another process, [`View`] |
 //! | drop what a checkpoint made unneeded, cut off the back | [`Log::truncate_front`], [`Log::hold`], [`Log::truncate_back`] |
 //! | know what opening found | [`Log::recovery`], [`Verdict`], [`verify`] |
 //! | do something about an error | [`Error`]: each variant says what |

@@ -45,3 +45,27 @@ fn a_repair_finds_damage_before_the_tail_of_a_closed_log() {
         assert!(fs::read(dir.path().join("damaged/00000000000000000003.seg")).unwrap() == bytes, "kept as it was");
     }
 }
+
+/// A flipped bit costs a frame: of small records that are appended in bulk, 64 KiB at most.
+#[test]
+fn a_flipped_bit_costs_no_more_than_a_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().segment_bytes(1 << 20).background(false);
+    let log = options.open(dir.path()).unwrap();
+    let record = |i: u64| i.to_le_bytes().repeat(16);
+    for i in 0..20_000 {
+        log.append(&record(i)).unwrap();
+    }
+    log.close().unwrap();
+    let path = dir.path().join("00000000000000000002.seg");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100 * 4096 + 700] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let log = options.clone().on_damage(OnDamage::Salvage).open(dir.path()).unwrap();
+    let &[(first, last)] = &log.recovery().given_up[..] else { panic!("{:?}", log.recovery().given_up) };
+    let lost = last.0 - first.0 + 1;
+    assert!((400..=64 * 1024 / 132).contains(&lost), "{lost} records");
+    let read = log.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data)).unwrap());
+    let kept = (1..=20_000).filter(|lsn| !(first.0..=last.0).contains(lsn)).map(|lsn| (lsn, record(lsn - 1)));
+    assert!(read.eq(kept));
+}
