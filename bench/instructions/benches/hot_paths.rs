@@ -45,14 +45,14 @@ fn at_most(limit: u64, times: u64) -> LibraryBenchmarkConfig {
 #[library_benchmark(setup = steady)]
 #[bench::of_16_bytes(args = (16), config = at_most(380, RECORDS))]
 #[bench::of_128_bytes(args = (128), config = at_most(475, RECORDS))]
-#[bench::of_4_kib(args = (4096), config = at_most(4400, RECORDS))]
+#[bench::of_4_kib(args = (4096), config = at_most(4450, RECORDS))]
 fn append((steady, size): (Steady, usize)) -> Steady {
     append_all(&steady.0, size);
     steady
 }
 
 #[library_benchmark(setup = steady)]
-#[bench::of_128_bytes(args = (128), config = at_most(10_700, COMMITS))]
+#[bench::of_128_bytes(args = (128), config = at_most(10_800, COMMITS))]
 fn commit((steady, size): (Steady, usize)) -> Steady {
     let record = vec![7; size];
     for _ in 0..COMMITS {
