@@ -143,19 +143,19 @@ fn open_and_close(options: Options) -> Result<(), Error> {
 
 #[test]
 fn openings_without_records() {
-    Search { works: &[&open_and_close], bound: (5 * MIB, 8), power: false, limit: usize::MAX }
+    Search { works: &[&open_and_close], bound: (4 * MIB, 7), power: false, limit: usize::MAX }
         .run("from nothing", SimDisk::new(1));
 }
 
 #[test]
 fn openings_with_power_failures() {
-    Search { works: &[&open_and_close], bound: (5 * MIB, 8), power: true, limit: 40 }.run("power failures", SimDisk::new(1));
+    Search { works: &[&open_and_close], bound: (4 * MIB, 7), power: true, limit: 40 }.run("power failures", SimDisk::new(1));
 }
 
 #[test]
 fn openings_of_a_log_with_records() {
     let work = |options: Options| open(options, 3)?.close();
-    let search = Search { works: &[&work], bound: (5 * MIB, 8), power: true, limit: 40 };
+    let search = Search { works: &[&work], bound: (4 * MIB, 7), power: true, limit: 40 };
     search.run("a few records", killed_log(3, options()));
 }
 
@@ -168,14 +168,14 @@ fn cuts_at_the_back() {
         log.truncate_back(Lsn(4))?;
         log.close()
     };
-    let search = Search { works: &[&work], bound: (5 * MIB, 8), power: false, limit: usize::MAX };
+    let search = Search { works: &[&work], bound: (4 * MIB, 7), power: false, limit: usize::MAX };
     search.run("cuts", killed_log(3, options()));
 }
 
 #[test]
 fn openings_with_spares() {
     let work = |options: Options| open(options.spare_segments(2), 3)?.close();
-    let search = Search { works: &[&work], bound: (5 * MIB, 8), power: false, limit: usize::MAX };
+    let search = Search { works: &[&work], bound: (4 * MIB, 7), power: false, limit: usize::MAX };
     search.run("spares", killed_log(3, options()));
 }
 
@@ -183,14 +183,14 @@ fn openings_with_spares() {
 fn openings_with_segments_of_several_sizes() {
     let (small, large) =
         (|options: Options| open(options, 3)?.close(), |options: Options| open(options.segment_bytes(2 * MIB), 3)?.close());
-    let search = Search { works: &[&small, &large], bound: (10 * MIB, 8), power: false, limit: 60 };
+    let search = Search { works: &[&small, &large], bound: (8 * MIB, 7), power: false, limit: 60 };
     search.run("sizes", killed_log(3, options()));
 }
 
 #[test]
 fn openings_on_a_full_disk() {
     let work = |options: Options| open(options, 3)?.close();
-    let search = Search { works: &[&work], bound: (5 * MIB, 8), power: false, limit: usize::MAX };
+    let search = Search { works: &[&work], bound: (4 * MIB, 7), power: false, limit: usize::MAX };
     for free in [0, 400 << 10, MIB] {
         let disk = killed_log(3, options());
         disk.set_free(free);
