@@ -183,7 +183,7 @@ fn openings_with_spares() {
 fn openings_with_segments_of_several_sizes() {
     let (small, large) =
         (|options: Options| open(options, 3)?.close(), |options: Options| open(options.segment_bytes(2 * MIB), 3)?.close());
-    let search = Search { works: &[&small, &large], bound: (8 * MIB, 7), power: false, limit: 60 };
+    let search = Search { works: &[&small, &large], bound: (8 * MIB, 8), power: false, limit: 60 };
     search.run("sizes", killed_log(3, options()));
 }
 
