@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::assemble::{self, Assembler, NeedSegments, Placed, Urgency, copy_room};
+use crate::assemble::{self, Assembler, NeedSegments, Placed, Urgency, copy_room, fresh_room};
 use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::Doing;
@@ -21,9 +21,11 @@ use crate::{Lsn, Result};
 const WRITE_AT: usize = 1 << 20;
 
 /// A segment with at most so many blocks of records is written again with what follows it, so that crashes and cuts do not fill the
-/// directory with segments that hold little: 1 MiB, or a quarter of a segment.
+/// directory with segments that hold little: 1 MiB, or a quarter of a segment. Where the reserve is a whole segment, all that fits into one: else a
+/// log that is killed time after time on a full disk would leave the reserve behind, segment by segment.
 fn absorbed_max(segment_blocks: u32) -> u32 {
-    (segment_blocks / 4).min(256)
+    let quarter = (segment_blocks / 4).min(256);
+    if reserve::blocks(segment_blocks) < segment_blocks { quarter } else { quarter.max(fresh_room(segment_blocks)) }
 }
 
 /// A place between two units, and the LSN of the first record behind it.

@@ -35,13 +35,13 @@ struct Expect {
     garbled: u64,
 }
 
-/// Three segments: one that a recovery left in its middle (with superseded frames, and a seal), one with a MARK and with most of a batch
+/// Four segments: one with most of a record, one with its end that a recovery left in its middle (with superseded frames, and a seal), one with a MARK and with most of a batch
 /// that spans segments, and the newest, with the rest of the batch and a record.
 fn sample(closed: bool) -> Sample {
     let batch: Vec<Vec<u8>> = (4..8).map(|i| vec![i as u8; 7_500]).collect();
     let crashed = Files::crashed(|log| {
-        // (More than is written again by recovery, so that the segment stays.)
-        log.commit(&[1; 17_000]).unwrap();
+        // (It goes on in the second segment, which so begins within a record, and is not written again by recovery.)
+        log.commit(&[1; 28_800]).unwrap();
         log.append_with(&[2; 500], Durability::Written).unwrap();
     });
     let dir = crashed.dir();
@@ -56,7 +56,7 @@ fn sample(closed: bool) -> Sample {
         close(log);
     }
     let sample = Sample::new(Files::read(dir.path()), records, if closed { Verdict::Clean } else { Verdict::Unclosed });
-    assert_eq!(sample.chain.iter().map(|c| c.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(sample.chain.iter().map(|c| c.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert_eq!(sample.records.len(), 8);
     sample
 }

@@ -63,25 +63,49 @@ fn a_log_that_is_killed_on_a_full_disk_opens_and_makes_room() {
 
 #[test]
 fn a_log_opens_on_a_full_disk_however_often_it_is_killed_and_whatever_is_torn() {
-    let (disk, log, mut next) = full(3);
-    log.append_with(&record(next), foreword::Durability::Written).unwrap();
-    let mut disk = disk.kill();
-    drop(log);
-    next += 1;
-    for round in 0..30 {
-        let log = open(&disk);
-        assert_eq!(lsns(&log), (1..next).collect::<Vec<_>>(), "{round}");
-        // Records as long as there is room for any, then one that is torn.
-        if log.append_with(&record(next), foreword::Durability::Written).is_ok() {
-            next += 1;
+    // Those that are packed when they are written again, and those that are not.
+    for bytes in [0, 100, 900, 3_900] {
+        for segment_bytes in [64 << 10, 128 << 10, 384 << 10, MIB] {
+            killed_on_a_full_disk(bytes, segment_bytes);
         }
+    }
+}
+
+fn killed_on_a_full_disk(bytes: usize, segment_bytes: u64) {
+    let mut disk = SimDisk::new(1);
+    let open = |disk: &SimDisk| on(disk).segment_bytes(segment_bytes).open("/log").unwrap();
+    let log = open(&disk);
+    let record = |lsn: u64| vec![lsn as u8; bytes];
+    let mut next = 1;
+    while log.stats().segments < 3 {
+        log.commit(&record(next)).unwrap();
+        next += 1;
+    }
+    disk.set_free(0);
+    let mut dead = log;
+    let mut refused = 0;
+    for round in 0..100 {
         let killed = if round % 2 == 0 { disk.kill() } else { disk.crash(&Choice::All) };
+        drop(std::mem::replace(&mut dead, open(&killed)));
         disk = killed;
+        let (records, error) = collect(dead.iter(Lsn::ZERO));
+        assert!(error.is_none(), "{error:?}");
+        let found: Vec<_> = records.into_iter().map(|r| r.0).collect();
+        assert_eq!(found, (1..next).collect::<Vec<_>>(), "{round}");
+        // Records as long as there is room for any, then one that is torn.
+        match dead.append_with(&record(next), foreword::Durability::Written) {
+            Ok(_) => next += 1,
+            Err(Error::NoSpace { .. }) => refused += 1,
+            Err(error) => panic!("{error:?}"),
+        }
     }
     // It is not at its end: the front can be dropped, and then there is room.
-    let log = open(&disk);
-    log.truncate_front(Lsn(next)).unwrap();
-    commit(&log, next..next + 7); // (The reserve is made again first.)
+    dead.truncate_front(Lsn(next)).unwrap();
+    for _ in 0..5 {
+        dead.commit(&record(next)).unwrap(); // (The reserve is made again first.)
+        next += 1;
+    }
+    println!("{bytes} bytes, segments of {segment_bytes}: {refused} refused");
 }
 
 #[test]
