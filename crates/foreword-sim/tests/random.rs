@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use foreword_sim::suite::{Case, Summary, full_disk, places};
 
 /// Not a time: what is tried is not to depend on what else the machine does.
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 800;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|s| s.parse().ok())
@@ -16,7 +16,8 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn random_cases_for_a_while() {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Those that follow a workload wait for it half of the time.
+    let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let first = number("FOREWORD_SIM_SEED").unwrap_or(1);
     let until = number("FOREWORD_SIM_SECONDS").map(|s| Instant::now() + Duration::from_secs_f64(s as f64 / threads as f64));
     let (next, sum) = (AtomicU64::new(first), Mutex::new(Summary::default()));
