@@ -64,7 +64,7 @@ fn commit((steady, size): (Steady, usize)) -> Steady {
 #[library_benchmark(setup = steady)]
 #[bench::of_16_bytes(args = (16), config = at_most(130, RECORDS))]
 #[bench::of_128_bytes(args = (128), config = at_most(190, RECORDS))]
-#[bench::of_4_kib(args = (4096), config = at_most(2350, RECORDS))]
+#[bench::of_4_kib(args = (4096), config = at_most(2400, RECORDS))]
 fn read((steady, _): (Steady, usize)) -> Steady {
     let mut reader = steady.0.reader_at(Lsn::FIRST);
     for _ in 0..RECORDS {
