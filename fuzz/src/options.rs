@@ -116,7 +116,8 @@ impl Knobs {
     }
 
     fn options(&self, disk: &SimDisk, right: LogId) -> Options {
-        let sync = SyncPolicy { interval: self.interval(), bytes: self.sync_bytes, records: self.sync_records };
+        let mut sync = SyncPolicy::manual();
+        (sync.interval, sync.bytes, sync.records) = (self.interval(), self.sync_bytes, self.sync_records);
         let actions = [OnDamage::Refuse, OnDamage::StopAtDamage, OnDamage::Salvage];
         let options = Options::new()
             .segment_bytes(self.segment())

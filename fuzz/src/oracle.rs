@@ -271,7 +271,7 @@ fn work_with(log: &Log, work: u8, model: &mut Vec<Record>) -> Result<()> {
         let mut reader = log.reader();
         for (lsn, data) in (first.0..).map(Lsn).zip(batch) {
             let time = reader.get(lsn)?.time();
-            model.push(Record { lsn, data: data.clone(), time });
+            model.push(Record::new(lsn, data.clone(), time));
         }
         Ok::<(), Error>(())
     };

@@ -76,6 +76,9 @@ pub mod sabotage;
 mod store;
 mod txn;
 
+/// The log, of which this crate's calls give LSNs and errors, in the version that they are of.
+pub use foreword;
+
 pub use error::{Error, Result};
 pub use options::Options;
 pub use page::PageId;

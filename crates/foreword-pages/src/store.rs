@@ -47,7 +47,7 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn append(&self, record: &Record<'_>, scratch: &mut Vec<u8>) -> Result<Lsn> {
         record.encode(scratch);
-        let lsn = self.pool.file.guard("append to the log", || self.pool.log.append(scratch))?;
+        let lsn = self.pool.file.guard("append to the log", || self.pool.log.append(&*scratch))?;
         let before = self.logged_bytes.fetch_add(scratch.len() as u64, Ordering::Relaxed);
         self.checkpoints.logged(before, scratch.len() as u64);
         Ok(lsn)
@@ -196,10 +196,7 @@ impl Store {
         }
         self.inner.checkpoint(WriteBack::All)?;
         // Dropping it closes the log, but this tells of errors.
-        match Arc::try_unwrap(self.inner) {
-            Ok(inner) => Ok(inner.pool.log.close()?),
-            Err(_) => Ok(()),
-        }
+        Ok(self.inner.pool.log.close()?)
     }
 }
 

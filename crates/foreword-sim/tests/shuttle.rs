@@ -148,8 +148,12 @@ impl DiskFile for File {
 }
 
 fn open(memory: &Memory) -> Log {
+    open_with(memory, |options| options)
+}
+
+fn open_with(memory: &Memory, with: impl FnOnce(Options) -> Options) -> Log {
     let options = Options::new().background(false).sync(SyncPolicy::manual()).segment_bytes(64 << 10);
-    options.disk(Arc::new(memory.clone())).open("/log").unwrap()
+    with(options).disk(Arc::new(memory.clone())).open("/log").unwrap()
 }
 
 /// As many schedules as `SHUTTLE_SCHEDULES` says.
@@ -450,5 +454,70 @@ fn large_records_are_copied_beside_everything_else() {
         assert!((4..=5).contains(&records));
         Arc::into_inner(log).unwrap().close().unwrap();
         assert_eq!(check(&open(&memory)), records);
+    });
+}
+
+/// Whoever lands a flush tells the hook, unless another is at it: nothing is told twice, out of order, or never.
+#[test]
+fn a_hook_is_told_in_order_of_all_that_became_durable() {
+    explore(|| {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tells = told.clone();
+        let log = Arc::new(open_with(&Memory::new(i64::MAX), |options| {
+            options.on_durable(move |lsn| {
+                // Long enough for others to flush meanwhile.
+                (0..50).for_each(|_| thread::yield_now());
+                tells.lock().unwrap().push(lsn);
+            })
+        }));
+        let workers: Vec<_> = (0..3u8)
+            .map(|t| {
+                spawn(&log, move |log| {
+                    log.commit(&[t]).unwrap();
+                    log.append(&[t; 9000]).unwrap();
+                    log.hold("hold", Lsn(1)).unwrap();
+                })
+            })
+            .collect();
+        workers.into_iter().for_each(|t| t.join().unwrap());
+        let told = told.lock().unwrap();
+        assert!(told.is_sorted_by(|a, b| a < b), "{told:?}");
+        assert_eq!(told.last(), Some(&log.durable_lsn()));
+    });
+}
+
+/// Committers, one who holds, and two who close: all come to an end, and what was acknowledged is there.
+#[test]
+fn a_log_is_closed_while_others_use_it() {
+    explore(|| {
+        let memory = Memory::new(i64::MAX);
+        let log = Arc::new(open(&memory));
+        let acknowledged = Arc::new(Mutex::new(Lsn::ZERO));
+        let mut workers: Vec<_> = (0..2u8)
+            .map(|t| {
+                let acknowledged = acknowledged.clone();
+                spawn(&log, move |log| {
+                    for _ in 0..3 {
+                        match log.commit(&[t; 9000]) {
+                            Ok(lsn) => {
+                                let mut highest = acknowledged.lock().unwrap();
+                                *highest = lsn.max(*highest);
+                            }
+                            Err(error) => return assert!(matches!(error, Error::Closed), "{error}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        workers.push(spawn(&log, |log| {
+            let held = log.hold("hold", Lsn(1)).and_then(|()| log.truncate_front(Lsn(1)));
+            assert!(matches!(held, Ok(_) | Err(Error::Closed)), "{held:?}");
+        }));
+        workers.extend([spawn(&log, |log| log.close().unwrap()), spawn(&log, |log| log.close().unwrap())]);
+        workers.into_iter().for_each(|t| t.join().unwrap());
+        assert!(matches!(log.append("x"), Err(Error::Closed)));
+        let again = open(&memory);
+        assert!(again.last_lsn() >= *acknowledged.lock().unwrap());
+        assert_eq!(again.recovery().verdict.name(), "clean");
     });
 }

@@ -11,6 +11,7 @@ use crate::error::Doing;
 use crate::format::{
     self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, Count, FrameHeader, HEADER, Kind, Link, Position, Promise,
 };
+use crate::payload::{self, Payload};
 use crate::recovery::Entry;
 use crate::segment::{Segment, now_micros};
 use crate::{Lsn, Result};
@@ -282,14 +283,14 @@ impl Assembler {
     /// Places a unit, and copies it: the LSN of its first record.
     pub(crate) fn put(
         &mut self,
-        records: &[&[u8]],
+        unit: Payload<'_>,
         urgency: Urgency,
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
     ) -> Result<Lsn, NeedSegments> {
         let first = self.next.lsn;
-        if let Some(copier) = self.place_unit(records, urgency, spares, control)? {
-            copier.copy(records);
+        if let Some(copier) = self.place_unit(unit, urgency, spares, control)? {
+            copier.copy(unit);
             for frame in &mut self.placed {
                 // (All of it is there.)
                 let _ = frame.await_bytes();
@@ -303,22 +304,22 @@ impl Assembler {
     #[inline]
     pub(crate) fn place_unit(
         &mut self,
-        records: &[&[u8]],
+        unit: Payload<'_>,
         urgency: Urgency,
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
     ) -> Result<Option<Box<Copier>>, NeedSegments> {
         if self.closed.is_some() {
-            return self.place_behind_closed(records, urgency, spares, control);
+            return self.place_behind_closed(unit, urgency, spares, control);
         }
-        self.place_here(records, urgency, spares, control)
+        self.place_here(unit, urgency, spares, control)
     }
 
     /// The first unit of a log that was closed: behind CLOSED and a MARK, if there is room for one.
     #[cold]
     fn place_behind_closed(
         &mut self,
-        records: &[&[u8]],
+        unit: Payload<'_>,
         urgency: Urgency,
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
@@ -328,7 +329,7 @@ impl Assembler {
         if self.room(Urgency::Mark) > 0 && !bug::is(Bug::NoOpenMark) {
             self.place_control(0, control);
         }
-        let placed = self.place_here(records, urgency, spares, control);
+        let placed = self.place_here(unit, urgency, spares, control);
         if placed.is_err() {
             (self.block, self.placed_bytes) = (block, 0);
             self.placed.truncate(1);
@@ -347,12 +348,12 @@ impl Assembler {
     #[inline]
     fn place_here(
         &mut self,
-        records: &[&[u8]],
+        unit: Payload<'_>,
         urgency: Urgency,
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
     ) -> Result<Option<Box<Copier>>, NeedSegments> {
-        let bytes: usize = records.iter().map(|r| r.len() + 4).sum();
+        let bytes = unit.framed() as usize;
         if let Some(building) = &self.building
             && building.header.payload_len as usize + bytes > building.max
         {
@@ -360,13 +361,13 @@ impl Assembler {
         }
         if self.building.is_none() {
             if bytes > format::payload_max(FRAME_BLOCKS) {
-                return self.lay_out(records, bytes, spares, control).map(Some);
+                return self.lay_out(unit, spares, control).map(Some);
             }
             if bytes > format::payload_max(self.room(urgency)) {
                 let next = spares.front().map_or(self.segment_blocks, |spare| spare.blocks);
                 if bytes > format::payload_max(fresh_room(next)) {
                     // Small segments: less than a full frame fits one.
-                    return self.lay_out(records, bytes, spares, control).map(Some);
+                    return self.lay_out(unit, spares, control).map(Some);
                 }
                 let spare = spares.pop_front().ok_or(NeedSegments(1))?;
                 self.rotate(spare, control);
@@ -375,11 +376,9 @@ impl Assembler {
             self.open_frame(self.room(urgency), buf);
         }
         if let Some(building) = &mut self.building {
-            for record in records {
-                building.push(record);
-            }
+            building.push(unit);
         }
-        self.next.add(records.len(), bytes - 4 * records.len());
+        self.next.add(unit.count(), unit.bytes() as usize);
         if !matches!(urgency, Urgency::Ordinary | Urgency::Copy) {
             // Nobody else is to join it where only the urgent may be.
             self.close_frame(0);
@@ -390,25 +389,24 @@ impl Assembler {
     /// Lays a unit out that spans frames, which hold nothing else.
     fn lay_out(
         &mut self,
-        records: &[&[u8]],
-        bytes: usize,
+        unit: Payload<'_>,
         spares: &mut VecDeque<Arc<Segment>>,
         control: &Control,
     ) -> Result<Box<Copier>, NeedSegments> {
-        let need = self.segments_for(bytes, records.len(), spares);
+        let need = self.segments_for(unit.framed() as usize, unit.count(), spares);
         if spares.len() < need {
             return Err(NeedSegments(need));
         }
         let (mut flags, before) = (CONTINUES, self.placed.len());
-        for record in records {
-            self.reserve_frame(5.min(4 + record.len()), &mut flags, spares, control);
-            let mut left = record.len();
+        for record in unit.each().map(|parts| payload::sum(parts) as usize) {
+            self.reserve_frame(5.min(4 + record), &mut flags, spares, control);
+            let mut left = record;
             if let Some(building) = &mut self.building {
                 building.header.payload_len += 4;
                 building.header.records += 1;
                 left -= building.reserve(left);
             }
-            self.next.add(1, record.len());
+            self.next.add(1, record);
             while left > 0 {
                 self.reserve_frame(1, &mut flags, spares, control);
                 if let Some(building) = &mut self.building {
@@ -592,12 +590,19 @@ impl Building {
         now
     }
 
-    /// Appends a record, for which there is room.
-    fn push(&mut self, record: &[u8]) {
-        let at = HEADER + self.header.payload_len as usize;
-        self.buf[at..at + 4].copy_from_slice(&(record.len() as u32).to_le_bytes());
-        self.buf[at + 4..at + 4 + record.len()].copy_from_slice(record);
-        self.header.payload_len += 4 + record.len() as u32;
-        self.header.records += 1;
+    /// Appends a unit, for which there is room.
+    #[inline]
+    fn push(&mut self, unit: Payload<'_>) {
+        let mut at = HEADER + self.header.payload_len as usize;
+        for record in unit.each() {
+            self.buf[at..at + 4].copy_from_slice(&(payload::sum(record) as u32).to_le_bytes());
+            at += 4;
+            for part in record {
+                self.buf[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            }
+        }
+        self.header.payload_len += unit.framed() as u32;
+        self.header.records += unit.count() as u32;
     }
 }

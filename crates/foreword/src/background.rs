@@ -1,8 +1,8 @@
 //! The one owner of background work: a thread that syncs (for futures, by policy, and the mark when the log falls idle), and one that
 //! prepares the next segment and removes those that were dropped, and one that tells other processes how the log is doing. All end before the log does.
 
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::Result;
@@ -10,42 +10,54 @@ use crate::commit::{Guard, Shared};
 use crate::error::Doing;
 use crate::publish::{self, Publisher};
 use crate::remove::RETRY_AFTER;
+use crate::sync;
 
 /// So long after its last flush a log is idle, and says in a MARK what is durable.
 const IDLE_AFTER: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(crate) struct Background {
-    threads: Vec<JoinHandle<()>>,
+    ids: Vec<ThreadId>,
+    /// None once they were joined.
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Background {
     pub(crate) fn start(shared: &Arc<Shared>) -> Result<Background> {
-        let mut background = Background { threads: Vec::new() };
+        let mut threads: Vec<JoinHandle<()>> = Vec::new();
+        let made = |threads: Vec<JoinHandle<()>>| Background {
+            ids: threads.iter().map(|thread| thread.thread().id()).collect(),
+            threads: Mutex::new(threads),
+        };
         let tells = shared.options.publish || cfg!(feature = "metrics");
         let publish = tells.then_some(("foreword-stats", publish as fn(&Shared)));
-        for (name, work) in [("foreword-sync", sync as fn(&Shared)), ("foreword-prepare", prepare)].into_iter().chain(publish) {
+        for (name, work) in [("foreword-sync", flush as fn(&Shared)), ("foreword-prepare", prepare)].into_iter().chain(publish) {
             let mine = shared.clone();
             let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&mine));
             match spawned.doing("start a thread", &shared.dir.path) {
-                Ok(thread) => background.threads.push(thread),
+                Ok(thread) => threads.push(thread),
                 Err(error) => {
-                    background.stop(shared);
+                    shared.lock().stop = true;
+                    made(threads).join(shared);
                     return Err(error);
                 }
             }
         }
-        Ok(background)
+        Ok(made(threads))
     }
 
-    /// Ends the threads; waits for what they are doing.
-    pub(crate) fn stop(self, shared: &Shared) {
-        shared.lock().stop = true;
+    /// Whether the calling thread is one of them.
+    pub(crate) fn is_this_thread(&self) -> bool {
+        self.ids.contains(&std::thread::current().id())
+    }
+
+    /// Waits until the threads have ended, which were told to stop.
+    pub(crate) fn join(&self, shared: &Shared) {
         shared.kick.notify_all();
         let this = std::thread::current().id();
-        for thread in self.threads {
+        for thread in std::mem::take(&mut *sync::lock(&self.threads)) {
             thread.thread().unpark();
-            // A waker may have dropped the log on one of them: that one ends by itself.
+            // A waker or a hook may have closed or dropped the log on one of them: that one ends by itself.
             if thread.thread().id() != this {
                 let _ = thread.join();
             }
@@ -53,7 +65,7 @@ impl Background {
     }
 }
 
-fn sync(shared: &Shared) {
+fn flush(shared: &Shared) {
     let interval = shared.options.sync.interval;
     let mut state = shared.lock();
     let mut reported = false;
@@ -61,6 +73,10 @@ fn sync(shared: &Shared) {
     let mut unsynced_since = Instant::now();
     let mut busy = (state.activity(), Instant::now());
     while !state.stop {
+        if shared.has_news(&state) {
+            state = shared.tell(state);
+            continue;
+        }
         if let Some(error) = state.failure() {
             if !reported {
                 reported = true;
@@ -70,8 +86,9 @@ fn sync(shared: &Shared) {
                 state = shared.lock();
                 continue; // It may have been told to stop meanwhile.
             }
-            state.idle = true;
+            (state.idle, state.asleep) = (true, true);
             state = sleep(shared, state, None);
+            state.asleep = false;
             continue;
         }
         let now = Instant::now();
@@ -101,7 +118,9 @@ fn sync(shared: &Shared) {
         let until = [sync_at, mark_at].into_iter().flatten().filter(|&at| at > now).min();
         state.idle = until.is_none();
         let idle = state.idle;
+        state.asleep = true;
         state = sleep(shared, state, until.map(|at| at - now));
+        state.asleep = false;
         if idle {
             // An append has woken it, just now.
             unsynced_since = Instant::now();

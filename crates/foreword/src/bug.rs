@@ -19,6 +19,10 @@ macro_rules! bugs {
 }
 
 bugs! {
+    /// hooks are told by every thread that lands a flush, at once
+    TellAtOnce,
+    /// a log that is being closed goes on taking records
+    AppendWhileClosing,
     /// a directory is never synced
     SkipDirSync,
     /// a segment gets its name before its header is synced
@@ -103,8 +107,16 @@ impl Bug {
     /// Those that a test of their own shows, and no simulated workload: they need two processes, a flush that is held up, or much room.
     pub const OF_TESTS: &[Bug] = &[Bug::WriteInFork, Bug::NeverAbsorb, Bug::SealLate, Bug::OvertakeReopening];
     /// Those that a single thread cannot show.
-    pub const OF_THREADS: &[Bug] =
-        &[Bug::LostWakeup, Bug::ForgetOthers, Bug::ChangeAtOnce, Bug::CutInFlight, Bug::FlyUncopied, Bug::PrepareAtOnce];
+    pub const OF_THREADS: &[Bug] = &[
+        Bug::TellAtOnce,
+        Bug::AppendWhileClosing,
+        Bug::LostWakeup,
+        Bug::ForgetOthers,
+        Bug::ChangeAtOnce,
+        Bug::CutInFlight,
+        Bug::FlyUncopied,
+        Bug::PrepareAtOnce,
+    ];
 }
 
 /// Whether a bug is switched on.

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::assemble::{Assembler, NeedSegments, Placed, Urgency};
 use crate::bug::{self, Bug};
+use crate::close::Ending;
 use crate::copying::Copier;
 use crate::disk::Access;
 use crate::error::Damage;
 use crate::format::{self, Control, Kind, LogId, Position, Promise};
 use crate::pace::Pace;
+use crate::payload::Payload;
 use crate::reader::{Chain, End, Source, Tails};
 use crate::recent::{Places, Recent};
 use crate::remove::Dropped;
@@ -21,7 +23,7 @@ use crate::segment::{Dir, Segment, now_micros};
 use crate::stats::Counters;
 use crate::strangers;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, WaitWord, deadline, yield_now};
+use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, ThreadId, TryLockError, WaitWord, deadline, yield_now};
 use crate::{Error, Lsn, Options, Result};
 
 /// Whole frames are written, unsynced, when so many bytes of them have gathered.
@@ -43,8 +45,6 @@ pub(crate) struct Shared {
     pub(crate) log: LogId,
     pub(crate) options: Options,
     pub(crate) state: Mutex<State>,
-    /// Held by whoever changes the state that is not records; taken before the state's own lock.
-    pub(crate) changing: Mutex<()>,
     /// Signalled when a flight lands, a segment is ready, or the log ends.
     pub(crate) changed: Event,
     /// Wakes the background threads.
@@ -127,6 +127,8 @@ pub(crate) struct State {
     pub(crate) control: Control,
     pub(crate) flights: VecDeque<Flight>,
     pub(crate) next_flight: u64,
+    /// How many flights may be writing, whether they count still or not.
+    pub(crate) aloft: usize,
     /// What flights that are launched, and those with a sync, will reach.
     pub(crate) launched: Lsn,
     pub(crate) launched_synced: Lsn,
@@ -141,7 +143,11 @@ pub(crate) struct State {
     /// Segments with written bytes that no launched flight syncs.
     pub(crate) dirty: Vec<Arc<Segment>>,
     pub(crate) failed: Option<Error>,
+    /// Nothing more is appended: the log is being closed, or was.
     pub(crate) closed: bool,
+    pub(crate) ending: Ending,
+    /// The thread that changes the state that is not records.
+    pub(crate) changing: Option<ThreadId>,
     /// A truncation at the back is under way: appends wait.
     pub(crate) cutting: bool,
     /// Somebody waits for others to join it.
@@ -160,8 +166,13 @@ pub(crate) struct State {
     pub(crate) write_due: bool,
     /// The policy is due: the background thread syncs.
     pub(crate) sync_due: bool,
-    /// The background thread sleeps until it is kicked.
+    /// The background thread sleeps until it is kicked; and that it sleeps at all.
     pub(crate) idle: bool,
+    pub(crate) asleep: bool,
+    /// What the hooks were told: up to which record; segments of which they are still to be told, and that a thread is telling them.
+    pub(crate) told: Lsn,
+    pub(crate) rotated: VecDeque<(u64, Lsn)>,
+    pub(crate) telling: bool,
     pub(crate) stop: bool,
 }
 
@@ -240,8 +251,8 @@ impl Shared {
 
     /// Appends a unit, waiting for room if there is none. The guard is held still, so that who wants to wait for it misses nothing.
     #[inline]
-    pub(crate) fn append(&self, records: &[&[u8]], urgency: Urgency) -> Result<(Guard<'_>, Unit)> {
-        let bytes = self.check_unit(records)?;
+    pub(crate) fn append(&self, unit: Payload<'_>, urgency: Urgency) -> Result<(Guard<'_>, Unit)> {
+        self.check_unit(unit)?;
         let mut state = self.open_state()?;
         loop {
             while state.cutting {
@@ -249,10 +260,10 @@ impl Shared {
                 state = self.wait_changed(state);
                 state.usable()?;
             }
-            match self.place(&mut state, records, bytes, urgency) {
+            match self.place(&mut state, unit, urgency) {
                 Ok(copier) => {
-                    let unit = state.last_unit(records.len());
-                    return Ok((self.copy(state, records, copier), unit));
+                    let appended = state.last_unit(unit.count());
+                    return Ok((self.copy(state, unit, copier), appended));
                 }
                 Err(NeedSegments(need)) => state = self.obtain(state, need, urgency)?,
             }
@@ -260,17 +271,17 @@ impl Shared {
     }
 
     /// Appends a unit, or says [`Error::Busy`] if that has to wait.
-    pub(crate) fn try_append(&self, records: &[&[u8]]) -> Result<(Guard<'_>, Unit)> {
-        let bytes = self.check_unit(records)?;
+    pub(crate) fn try_append(&self, unit: Payload<'_>) -> Result<(Guard<'_>, Unit)> {
+        self.check_unit(unit)?;
         let mut state = self.try_lock().ok_or(Error::Busy)?;
         state.usable()?;
         if state.cutting || state.assembler.placed_bytes() >= self.options.buffer_bytes {
             return Err(Error::Busy);
         }
-        match self.place(&mut state, records, bytes, Urgency::Ordinary) {
+        match self.place(&mut state, unit, Urgency::Ordinary) {
             Ok(copier) => {
-                let unit = state.last_unit(records.len());
-                Ok((self.copy(state, records, copier), unit))
+                let appended = state.last_unit(unit.count());
+                Ok((self.copy(state, unit, copier), appended))
             }
             Err(NeedSegments(need)) => {
                 state.wanted = need;
@@ -291,38 +302,31 @@ impl Shared {
         })
     }
 
-    /// The bytes of a unit that may be appended.
+    /// Whether a unit may be appended.
     #[inline]
-    fn check_unit(&self, records: &[&[u8]]) -> Result<u64> {
-        let bytes: u64 = records.iter().map(|r| r.len() as u64).sum();
-        let framed = if records.len() > 1 { bytes + 4 * records.len() as u64 } else { bytes };
+    fn check_unit(&self, unit: Payload<'_>) -> Result<()> {
+        let framed = if unit.count() > 1 { unit.framed() } else { unit.bytes() };
         if framed > self.options.record_bytes_max {
             return Err(Error::TooLarge { bytes: framed, max: self.options.record_bytes_max });
         }
-        if records.is_empty() {
+        if unit.count() == 0 {
             return Err(Error::Invalid { what: "batch", why: "it has no records".into() });
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Gives a unit its place and LSNs, and counts it.
     #[inline]
-    fn place(
-        &self,
-        state: &mut State,
-        records: &[&[u8]],
-        bytes: u64,
-        urgency: Urgency,
-    ) -> Result<Option<Box<Copier>>, NeedSegments> {
+    fn place(&self, state: &mut State, unit: Payload<'_>, urgency: Urgency) -> Result<Option<Box<Copier>>, NeedSegments> {
         let State { assembler, spares, control, .. } = state;
         let epoch = assembler.segment().epoch();
-        let copier = assembler.place_unit(records, urgency, spares, control)?;
+        let copier = assembler.place_unit(unit, urgency, spares, control)?;
         if state.assembler.segment().epoch() != epoch {
             self.rotated(state);
             state.wanted = 0;
         }
-        state.records += records.len() as u64;
-        state.record_bytes += bytes;
+        state.records += unit.count() as u64;
+        state.record_bytes += unit.bytes();
         let policy = &self.options.sync;
         if policy.records.is_some_and(|n| state.records - state.policy_records >= n)
             || policy.bytes.is_some_and(|n| state.record_bytes - state.policy_bytes >= n)
@@ -339,10 +343,10 @@ impl Shared {
 
     /// Copies what is large, without the lock.
     #[inline]
-    fn copy<'a>(&'a self, state: Guard<'a>, records: &[&[u8]], copier: Option<Box<Copier>>) -> Guard<'a> {
+    fn copy<'a>(&'a self, state: Guard<'a>, unit: Payload<'_>, copier: Option<Box<Copier>>) -> Guard<'a> {
         let Some(copier) = copier else { return state };
         drop(state);
-        copier.copy(records);
+        copier.copy(unit);
         self.lock()
     }
 
@@ -355,6 +359,9 @@ impl Shared {
         }
         while state.assembler.placed_bytes() >= WRITE_AT {
             self.dir.check_process()?;
+            if let Some(error) = &state.failed {
+                return Err(error.clone()); // (While a large record was copied.)
+            }
             let flying = state.flying();
             let helps = !(at_once && self.options.background);
             if self.options.background && flying == 0 {
@@ -476,6 +483,9 @@ impl Shared {
 
     /// Flushes what has gathered: encodes, writes, and syncs if asked. The lock is let go meanwhile.
     pub(crate) fn fly<'a>(&'a self, mut state: Guard<'a>, sync: bool) -> Guard<'a> {
+        if state.failed.is_some() {
+            return state; // It writes nothing more: if it was closed, the files may be another's.
+        }
         // A file may be closed only when it is synced: an inode that is evicted forgets that a write failed.
         let sync = sync || state.dirty.len() > DIRTY_MAX;
         let mut frames = state.assembler.take();
@@ -486,6 +496,7 @@ impl Shared {
         let promise = if bug::is(Bug::PromiseEarly) { reach } else { state.durable };
         let id = state.next_flight;
         state.next_flight += 1;
+        state.aloft += 1;
         let records = reach.lsn.0.saturating_sub(state.launched_synced.0);
         let members = if sync { self.arrived.swap(0, Ordering::Relaxed) } else { 0 };
         if sync {
@@ -613,6 +624,7 @@ impl Shared {
 
     /// A flight has landed: all that have, in order, count; who waited for them is woken.
     fn land<'a>(&'a self, mut state: Guard<'a>, id: u64, flown: Result<()>, mut frames: VecDeque<Placed>) -> Guard<'a> {
+        state.aloft -= 1;
         state.assembler.reclaim(&mut frames);
         let failed = flown.err().filter(|error| state.fail(error));
         if let Some(flight) = state.flights.iter_mut().find(|f| f.id == id) {
@@ -645,7 +657,8 @@ impl Shared {
         }
         let next = self.next_leader(&state);
         self.changed.notify_all();
-        if state.idle || state.write_due || !state.wakers.is_empty() || state.wants_spare() {
+        let news = state.asleep && self.has_news(&state);
+        if news || state.idle || state.write_due || !state.wakers.is_empty() || state.wants_spare() {
             state.idle = false;
             self.kick.notify_all();
         }
@@ -664,7 +677,7 @@ impl Shared {
         frames.clear();
         let mut state = self.lock();
         state.assembler.reclaim_list(frames);
-        state
+        if !self.options.background && self.has_news(&state) { self.tell(state) } else { state }
     }
 
     /// If somebody waits for a flight that nobody leads: where they sleep. One of them is to be woken. (All who take turns there are told; the first of them to get the lock leads.)
@@ -690,7 +703,7 @@ impl Shared {
     }
 
     /// All that wait for anything look again.
-    fn wake_everyone(&self, mut state: Guard<'_>) {
+    pub(crate) fn wake_everyone(&self, mut state: Guard<'_>) {
         let wakers = std::mem::take(&mut state.wakers);
         self.wake_sleepers();
         self.changed.notify_all();
@@ -734,37 +747,6 @@ impl Shared {
             }
         }
         Ok(true)
-    }
-
-    pub(crate) fn close(&self) -> Result<()> {
-        let mut state = self.lock();
-        state.closed = true; // No appends from here on; what is placed is flushed.
-        while !state.flights.is_empty() && state.failed.is_none() {
-            state = self.wait_changed(state);
-        }
-        while state.failed.is_none() && !(state.assembler.is_empty() && state.dirty.is_empty()) {
-            state = self.fly(state, true);
-        }
-        let State { assembler, control, failed, .. } = &mut *state;
-        // If there is no room, the next opening finds the log unclosed, which costs it a scan.
-        if failed.is_none() && !assembler.is_closed() && assembler.mark(true, Urgency::Last, control) {
-            state = self.fly(state, true);
-        }
-        let closed = state.failed.clone().map_or(Ok(()), Err);
-        if closed.is_ok() {
-            // What was dropped goes before the lock is given up; a segment that is half filled has gone.
-            drop(state);
-            self.remove_all();
-            state = self.lock();
-        }
-        if state.failed.is_none() {
-            state.failed = Some(Error::Closed);
-        }
-        self.wake_everyone(state);
-        if cfg!(feature = "metrics") {
-            self.counters.meters.tell(&self.stats());
-        }
-        closed
     }
 
     /// For a [`Commit`]: whether its record is durable; if not, the waker is kept, under an id by which it is found again.

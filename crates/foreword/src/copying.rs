@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::assemble::{FRAME_BYTES, FrameBuf};
 use crate::bug::{self, Bug};
 use crate::format::HEADER;
+use crate::payload::{self, Payload};
 use crate::sync::{Event, Mutex, MutexGuard, PoisonError};
 
 /// What is copied, and taken by the flights in the order of the frames.
@@ -72,19 +73,21 @@ impl Copier {
     }
 
     /// Copies the records that the frames were laid out for: each with its length before it, which no frame divides.
-    pub(crate) fn copy(mut self, records: &[&[u8]]) {
-        let mut records = records.iter();
-        let mut rest: &[u8] = &[];
+    pub(crate) fn copy(mut self, unit: Payload<'_>) {
+        let mut records = unit.each();
+        let (mut parts, mut rest): (&[&[u8]], &[u8]) = (&[], &[]);
         for (mut buf, len) in std::mem::take(&mut self.frames) {
             if buf.is_empty() {
                 buf = FrameBuf::zeroed(FRAME_BYTES);
             }
             let (mut at, end) = (HEADER, HEADER + len);
             while at < end {
-                if rest.is_empty() {
+                if let ([], [part, others @ ..]) = (rest, parts) {
+                    (rest, parts) = (part, others);
+                } else if rest.is_empty() {
                     let Some(record) = records.next() else { break };
-                    buf[at..at + 4].copy_from_slice(&(record.len() as u32).to_le_bytes());
-                    (rest, at) = (record, at + 4);
+                    buf[at..at + 4].copy_from_slice(&(payload::sum(record) as u32).to_le_bytes());
+                    (parts, at) = (record, at + 4);
                 }
                 let (now, later) = rest.split_at(rest.len().min(end - at));
                 buf[at..at + now.len()].copy_from_slice(now);
@@ -126,7 +129,8 @@ mod tests {
         let mut assembler = assembler(&dir).unwrap();
         let records: Vec<Vec<u8>> = [700_000, 0, 3, 500_000].map(|len| (0..len).map(|i| (i * 7) as u8).collect()).into();
         let slices: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
-        let placed = assembler.place_unit(&slices, Urgency::Ordinary, &mut VecDeque::new(), &Control::default());
+        let unit = Payload::records(&slices);
+        let placed = assembler.place_unit(unit, Urgency::Ordinary, &mut VecDeque::new(), &Control::default());
         let copier = placed.unwrap().expect("it is large");
         assert_eq!(assembler.next_lsn(), Lsn(5));
         let mut frames = assembler.take();
@@ -140,7 +144,7 @@ mod tests {
                 }
                 bytes
             });
-            copier.copy(&slices);
+            copier.copy(unit);
             flight.join().unwrap()
         });
         let expected = records.iter().flat_map(|record| [&(record.len() as u32).to_le_bytes(), record.as_slice()].concat());
@@ -151,7 +155,9 @@ mod tests {
     fn a_copy_that_ends_early_fails_its_flight() {
         let dir = tempfile::tempdir().unwrap();
         let mut assembler = assembler(&dir).unwrap();
-        let placed = assembler.place_unit(&[&[7; 700_000]], Urgency::Ordinary, &mut VecDeque::new(), &Control::default());
+        let slices: [&[u8]; 1] = [&[7; 700_000]];
+        let unit = Payload::records(&slices);
+        let placed = assembler.place_unit(unit, Urgency::Ordinary, &mut VecDeque::new(), &Control::default());
         drop(placed);
         assert!(assembler.take().iter_mut().all(|frame| frame.await_bytes().is_err()));
     }

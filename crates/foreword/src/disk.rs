@@ -14,6 +14,7 @@ pub use os::OsDisk;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Access {
     /// For reading; it must exist.
     Read,

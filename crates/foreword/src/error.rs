@@ -15,6 +15,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused. Reading may be tried again; a writer that failed is [`Poisoned`](Error::Poisoned) from then on.
+    #[non_exhaustive]
     Io {
         /// What was being done, as in "cannot *open the segment*".
         doing: &'static str,
@@ -26,6 +27,7 @@ pub enum Error {
     /// There is no room for another segment. Nothing was appended. Free some space, or drop records with
     /// [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no reopening. A log that is opened
     /// may also be given smaller segments ([`Options::segment_bytes`](crate::Options::segment_bytes)).
+    #[non_exhaustive]
     NoSpace {
         /// The directory of the log.
         dir: PathBuf,
@@ -35,6 +37,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// Another writer has the log open. Wait for it, or read with a [`View`](crate::View).
+    #[non_exhaustive]
     Locked {
         /// The directory of the log.
         dir: PathBuf,
@@ -47,6 +50,7 @@ pub enum Error {
     /// Where `LOCK` was removed, the log is [`Poisoned`](Error::Poisoned) by this error: whether the
     /// records that were waiting are there is known only after reopening, and what removes the file
     /// must be stopped.
+    #[non_exhaustive]
     LockLost {
         /// The directory that the log was opened by.
         dir: PathBuf,
@@ -54,16 +58,19 @@ pub enum Error {
         why: &'static str,
     },
     /// There is no log here. Check the path, or create one with [`Options::create`](crate::Options::create).
+    #[non_exhaustive]
     NotFound {
         /// The directory that was given.
         dir: PathBuf,
     },
     /// A log is here already, and the options asked for a new one.
+    #[non_exhaustive]
     AlreadyExists {
         /// The directory of the log.
         dir: PathBuf,
     },
     /// The directory holds something else, or is another log than the one expected.
+    #[non_exhaustive]
     NotALog {
         /// The directory that was given.
         dir: PathBuf,
@@ -71,6 +78,7 @@ pub enum Error {
         why: String,
     },
     /// The log has another format version than this library reads. A later one: use a newer library. An earlier one was never released.
+    #[non_exhaustive]
     UnsupportedVersion {
         /// The file that says so.
         path: PathBuf,
@@ -80,6 +88,7 @@ pub enum Error {
         supported: u32,
     },
     /// The log uses features of the format that this library does not know. Use a newer library.
+    #[non_exhaustive]
     UnsupportedFeatures {
         /// The segment that says so.
         path: PathBuf,
@@ -91,6 +100,7 @@ pub enum Error {
     Corruption(Arc<Damage>),
     /// The log holds fewer records than the caller knows of ([`Options::expect_lsn`](crate::Options::expect_lsn)):
     /// an older copy stands in its place.
+    #[non_exhaustive]
     RolledBack {
         /// The directory of the log.
         dir: PathBuf,
@@ -100,6 +110,7 @@ pub enum Error {
         found: Lsn,
     },
     /// Another log stands where a [`View`](crate::View) had opened one: open that anew, or find where the first has gone.
+    #[non_exhaustive]
     Replaced {
         /// The directory.
         dir: PathBuf,
@@ -109,14 +120,15 @@ pub enum Error {
         found: crate::LogId,
     },
     /// The record, or the batch with its lengths, is larger than the options allow. Nothing was appended.
+    #[non_exhaustive]
     TooLarge {
         /// Its bytes.
         bytes: u64,
         /// How many are allowed.
         max: u64,
     },
-    /// The call would have had to wait, and was told not to ([`Log::try_append`](crate::Log::try_append)). Nothing was appended. Try again later, or
-    /// call what waits.
+    /// The call would have had to wait, and was told not to ([`Log::try_append`](crate::Log::try_append)), or would have waited for itself: it comes from a
+    /// waker or hook that a call of this log runs, and which that waits for. Nothing was appended or changed. Try again later, or call what waits.
     Busy,
     /// An earlier write or flush failed, so that nothing is known of what it covered; the log accepts nothing more.
     /// Whether the records that were waiting are there is known only after reopening.
@@ -124,6 +136,7 @@ pub enum Error {
     /// The log was closed. To a reader that outlives its log: the file that it needs has been dropped or changed by a later opening since.
     Closed,
     /// The record was dropped by front truncation.
+    #[non_exhaustive]
     Dropped {
         /// The LSN asked for.
         lsn: Lsn,
@@ -132,6 +145,7 @@ pub enum Error {
     },
     /// Records were cut off at the back that the reader had read, or behind which it stood. Said once: it stands before `at` now, and reads on from
     /// there. What it read from `at` on counts for nothing any more; to go on elsewhere, [`seek`](crate::Reader::seek).
+    #[non_exhaustive]
     Cut {
         /// The first LSN that may stand for another record since: that of the first record that was cut.
         at: Lsn,
@@ -139,11 +153,13 @@ pub enum Error {
         reached: Lsn,
     },
     /// The record was given up when a damaged log was salvaged.
+    #[non_exhaustive]
     Lost {
         /// The LSN asked for.
         lsn: Lsn,
     },
     /// The LSN lies beyond what was appended, so that it can never become durable by waiting here.
+    #[non_exhaustive]
     NotAppended {
         /// The LSN asked for.
         lsn: Lsn,
@@ -151,6 +167,7 @@ pub enum Error {
         last: Lsn,
     },
     /// An option or argument has a value that cannot be.
+    #[non_exhaustive]
     Invalid {
         /// Which.
         what: &'static str,
@@ -213,6 +230,7 @@ impl DamageKind {
 
 /// Damage, where it is, and what the evidence says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Damage {
     /// What kind.
     pub kind: DamageKind,
@@ -316,7 +334,68 @@ impl std::error::Error for Error {
     }
 }
 
+impl From<Error> for io::Error {
+    /// For callers whose errors are these: of a [kind](io::Error::kind) that fits, with the error itself as its source, to which it can be cast back.
+    ///
+    /// An I/O error has the kind that the operating system gave. No room is `StorageFull`; [`Busy`](Error::Busy) is `WouldBlock`, [`Locked`](Error::Locked)
+    /// `ResourceBusy`; [`Closed`](Error::Closed) is `BrokenPipe`; what is not there is `NotFound`; damage, another log or an older copy is `InvalidData`;
+    /// an argument that cannot be is `InvalidInput`; what a later version wrote is `Unsupported`. The others are `Other`, among them
+    /// [`Poisoned`](Error::Poisoned): whatever the cause, the log does not go on.
+    ///
+    /// ```
+    /// fn save(log: &foreword::Log) -> std::io::Result<()> {
+    ///     log.commit("saved")?;
+    ///     Ok(())
+    /// }
+    /// let error = std::io::Error::from(foreword::Error::Closed);
+    /// assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    /// assert!(matches!(error.downcast::<foreword::Error>(), Ok(foreword::Error::Closed)));
+    /// ```
+    fn from(error: Error) -> io::Error {
+        use io::ErrorKind;
+        let kind = match &error {
+            Error::Io { source, .. } => source.kind(),
+            Error::NoSpace { .. } => ErrorKind::StorageFull,
+            Error::Locked { .. } => ErrorKind::ResourceBusy,
+            Error::Busy => ErrorKind::WouldBlock,
+            Error::Closed => ErrorKind::BrokenPipe,
+            Error::AlreadyExists { .. } => ErrorKind::AlreadyExists,
+            Error::NotFound { .. } | Error::Dropped { .. } | Error::Lost { .. } | Error::NotAppended { .. } => {
+                ErrorKind::NotFound
+            }
+            Error::NotALog { .. } | Error::Corruption(_) | Error::RolledBack { .. } | Error::Replaced { .. } => {
+                ErrorKind::InvalidData
+            }
+            Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. } => ErrorKind::Unsupported,
+            Error::TooLarge { .. } | Error::Invalid { .. } => ErrorKind::InvalidInput,
+            Error::LockLost { .. } | Error::Poisoned(_) | Error::Cut { .. } => ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
 impl Error {
+    /// Whether the same call may succeed later, with nothing reopened or repaired: nothing was appended or changed by it, and the log goes on.
+    ///
+    /// | error | | for |
+    /// |---|---|---|
+    /// | [`Busy`](Error::Busy) | yes | there is nothing wrong |
+    /// | [`NoSpace`](Error::NoSpace) | yes | room may be made |
+    /// | [`Locked`](Error::Locked) | yes | the other writer may end |
+    /// | [`Io`](Error::Io) | yes | where it was not known what came of a write, the log would be poisoned. But bound the attempts: a broken disk, or a missing permission, says so each time |
+    /// | [`Poisoned`](Error::Poisoned), [`Closed`](Error::Closed), [`LockLost`](Error::LockLost) | no | the log must be opened anew |
+    /// | [`Cut`](Error::Cut) | no | the reader goes on, but elsewhere: what it had read is void |
+    /// | [`NotAppended`](Error::NotAppended) | no | to wait for a record there is [`wait_next`](crate::Reader::wait_next) |
+    /// | all others | no | another call is needed, or a repair |
+    ///
+    /// ```
+    /// assert!(foreword::Error::Busy.is_retryable() && !foreword::Error::Closed.is_retryable());
+    /// ```
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Busy | Error::NoSpace { .. } | Error::Locked { .. } | Error::Io { .. })
+    }
+
     pub(crate) fn is_no_space(&self) -> bool {
         matches!(self, Error::NoSpace { .. })
     }

@@ -11,6 +11,7 @@ use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::Doing;
 use crate::format::{self, CONTINUED, Control, Count, Cut, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
+use crate::payload::Payload;
 use crate::reader::Reader;
 use crate::recovery::Entry;
 use crate::reserve;
@@ -198,7 +199,7 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
             // Records keep the time when they were first written. (The LINK has that of the first, so that times rise along the log.)
             assembler.written_at(record.micros);
             link.iter_mut().filter(|link| link.header.time == 0).for_each(|link| link.header.time = record.micros);
-            while let Err(NeedSegments(need)) = assembler.put(&[record.data], urgency, &mut spares, &control) {
+            while let Err(NeedSegments(need)) = assembler.put(Payload::records(&[record.data]), urgency, &mut spares, &control) {
                 while spares.len() < need {
                     spares.push_back(prepare(assembler.next_epoch(&spares))?);
                 }

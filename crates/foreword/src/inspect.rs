@@ -213,6 +213,7 @@ pub struct Frame {
 
 /// What a frame says was durable when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PromiseInfo {
     /// All before the offset in this segment,
     pub epoch: u64,
@@ -283,6 +284,7 @@ pub enum Content {
 
 /// A record in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecordInfo {
     /// Its LSN.
     pub lsn: Lsn,
@@ -292,6 +294,7 @@ pub struct RecordInfo {
 
 /// All of a log's state that is not records.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ControlInfo {
     /// Records before it were dropped.
     pub start_lsn: Lsn,

@@ -2,17 +2,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::io::IoSlice;
+use std::ops::RangeBounds;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::assemble::{CHECKPOINT_BLOCKS, Urgency};
 use crate::background::Background;
+use crate::close::Ending;
 use crate::commit::{Shared, State};
 use crate::format::{self, HOLD_NAME_MAX, HOLDS_MAX, LogId, Position};
 use crate::open::{self, Opened};
 use crate::pace::Pace;
-use crate::reader::{Chain, Iter, Reader, Source, Tails};
+use crate::payload::Payload;
+use crate::reader::{Chain, Iter, Reader, Record, Source, Tails};
 use crate::recent::Places;
 use crate::reserve::Keeping;
 use crate::stats::{Counters, RecoveryReport, Stats};
@@ -24,21 +29,34 @@ use crate::{Error, Lsn, Options, Result};
 /// Batches of so many records are appended without an allocation.
 const BATCH_ON_STACK: usize = 32;
 
-/// Takes each record's slice once, and under no lock: how it answers is the caller's business.
-fn with_slices<R: AsRef<[u8]>, T>(records: &[R], with: impl FnOnce(&[&[u8]]) -> T) -> T {
-    if records.len() > BATCH_ON_STACK {
-        let slices: Vec<&[u8]> = records.iter().map(AsRef::as_ref).collect();
-        return with(&slices);
+/// Takes each record's slice once, and under no lock: how it answers, and what the iterator does, is the caller's business.
+fn with_slices<'a, R, T>(records: impl IntoIterator<Item = &'a R>, with: impl FnOnce(&[&[u8]]) -> T) -> T
+where
+    R: AsRef<[u8]> + ?Sized + 'a,
+{
+    let (mut few, mut count) = ([&[][..]; BATCH_ON_STACK], 0);
+    let mut slices = records.into_iter().map(AsRef::as_ref);
+    while let Some(slice) = slices.next() {
+        if let Some(place) = few.get_mut(count) {
+            (*place, count) = (slice, count + 1);
+            continue;
+        }
+        let mut many = few.to_vec();
+        many.push(slice);
+        many.extend(slices);
+        return with(&many);
     }
-    let mut slices: [&[u8]; BATCH_ON_STACK] = [&[]; BATCH_ON_STACK];
-    for (slice, record) in slices.iter_mut().zip(records) {
-        *slice = record.as_ref();
-    }
-    with(&slices[..records.len()])
+    with(&few[..count])
+}
+
+/// The parts of a record, as slices.
+fn with_parts<T>(parts: &[IoSlice<'_>], with: impl FnOnce(Payload<'_>) -> T) -> T {
+    with_slices(parts.iter().map(|part| &**part), |parts| with(Payload::parts(parts)))
 }
 
 /// How safe a record is to be before a call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Durability {
     /// In this process's memory: it dies with the process. The log writes it soon: when a buffer is full, or by the
     /// [`SyncPolicy`](crate::SyncPolicy).
@@ -51,8 +69,8 @@ pub enum Durability {
 
 /// A write-ahead log, open for writing.
 ///
-/// All methods take `&self` and may be called from any number of threads. Dropping a log syncs and closes it, but an error of that last sync
-/// only reaches [`Options::on_error`]; [`close`](Log::close) returns it.
+/// All methods take `&self` and may be called from any number of threads: put it into an [`Arc`] to share it, and any of them may [`close`](Log::close) it.
+/// Dropping a log syncs and closes it, too, but an error of that last sync only reaches [`Options::on_error`]; `close` returns it.
 ///
 /// The log belongs to the process that opened it. In one that is forked from that, calls that would
 /// write or wait give [`Error::LockLost`] at once, and dropping it does nothing.
@@ -73,10 +91,12 @@ pub enum Durability {
 pub struct Log {
     shared: Arc<Shared>,
     background: Option<Background>,
-    /// It was closed, or is being dropped.
-    shut: bool,
     report: RecoveryReport,
 }
+
+/// What a panic interrupts leaves nothing half changed: the hooks and the disk, of which the compiler cannot know, run where a panic ends with them.
+impl UnwindSafe for Log {}
+impl RefUnwindSafe for Log {}
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,6 +140,7 @@ impl Log {
             control,
             flights: VecDeque::new(),
             next_flight: 0,
+            aloft: 0,
             launched: durable.lsn,
             launched_synced: durable.lsn,
             synced_at: Instant::now(),
@@ -130,6 +151,8 @@ impl Log {
             dirty: Vec::new(),
             failed: None,
             closed: false,
+            ending: Ending::NotYet,
+            changing: None,
             gathering: None,
             cutting: false,
             pace: Pace::default(),
@@ -143,6 +166,10 @@ impl Log {
             write_due: false,
             sync_due: false,
             idle: false,
+            asleep: false,
+            told: durable.lsn,
+            rotated: VecDeque::new(),
+            telling: false,
             stop: false,
         };
         let counters = Counters::new(&dir.path);
@@ -151,7 +178,6 @@ impl Log {
             log,
             options,
             state: Mutex::new(state),
-            changing: Mutex::new(()),
             changed: Event::default(),
             kick: Event::default(),
             arrived: AtomicU32::new(0),
@@ -167,7 +193,7 @@ impl Log {
             keeping: Keeping::default(),
         });
         let background = if shared.options.background { Some(Background::start(&shared)?) } else { None };
-        Ok(Log { shared, background, shut: false, report })
+        Ok(Log { shared, background, report })
     }
 
     /// The log's identity.
@@ -194,10 +220,68 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::TooLarge`] and [`Error::NoSpace`]: nothing was appended, and the log goes on. [`Error::Poisoned`], [`Error::Closed`].
-    pub fn append(&self, record: &[u8]) -> Result<Lsn> {
-        let (state, unit) = self.shared.append(&[record], Urgency::Ordinary)?;
+    pub fn append(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
+        self.append_one(record.as_ref())
+    }
+
+    // (This and `commit_one` stand apart from the others that append: the most frequent calls decide nothing.)
+    fn append_one(&self, record: &[u8]) -> Result<Lsn> {
+        let (state, unit) = self.shared.append(Payload::records(&[record]), Urgency::Ordinary)?;
         self.shared.settle(state, false)?;
         Ok(unit.first)
+    }
+
+    /// Appends a record that lies in parts, a header and a payload say, as [`append`](Log::append) does: nobody has to join them, for they are copied from where
+    /// they are. Without any part the record is empty.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// use std::io::IoSlice;
+    /// let (header, payload) = (7u32.to_le_bytes(), "payload");
+    /// let lsn = log.append_parts(&[IoSlice::new(&header), IoSlice::new(payload.as_bytes())])?;
+    /// log.sync()?;
+    /// assert_eq!(log.get(lsn)?, b"\x07\0\0\0payload");
+    /// # log.close() }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`append`](Log::append).
+    pub fn append_parts(&self, parts: &[IoSlice<'_>]) -> Result<Lsn> {
+        self.append_parts_with(parts, Durability::Buffered)
+    }
+
+    /// As [`append_parts`](Log::append_parts), and returns when the record is as safe as asked.
+    ///
+    /// # Errors
+    /// As [`append_with`](Log::append_with).
+    pub fn append_parts_with(&self, parts: &[IoSlice<'_>], durability: Durability) -> Result<Lsn> {
+        with_parts(parts, |unit| self.append_unit(unit, durability))
+    }
+
+    /// As [`append_parts`](Log::append_parts), and returns when the record is durable.
+    ///
+    /// # Errors
+    /// As [`commit`](Log::commit).
+    pub fn commit_parts(&self, parts: &[IoSlice<'_>]) -> Result<Lsn> {
+        self.append_parts_with(parts, Durability::Synced)
+    }
+
+    /// As [`commit_async`](Log::commit_async), for a record that lies in [parts](Log::append_parts).
+    ///
+    /// # Errors
+    /// As [`append`](Log::append).
+    pub fn commit_parts_async(&self, parts: &[IoSlice<'_>]) -> Result<Commit> {
+        with_parts(parts, |unit| self.commit_unit_async(unit))
+    }
+
+    /// As [`try_append`](Log::try_append), for a record that lies in [parts](Log::append_parts).
+    ///
+    /// # Errors
+    /// As [`try_append`](Log::try_append).
+    pub fn try_append_parts(&self, parts: &[IoSlice<'_>]) -> Result<Lsn> {
+        with_parts(parts, |unit| self.try_append_unit(unit))
     }
 
     /// Appends a record as [`append`](Log::append) does, but never waits: not for the lock, a cut, a segment or the buffers. It returns within a
@@ -221,20 +305,20 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Busy`]: it would have to wait, and nothing was appended. Else as [`append`](Log::append).
-    pub fn try_append(&self, record: &[u8]) -> Result<Lsn> {
-        self.try_append_slices(&[record])
+    pub fn try_append(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
+        self.try_append_unit(Payload::records(&[record.as_ref()]))
     }
 
     /// As [`try_append`](Log::try_append), for a batch. The LSN of the first record.
     ///
     /// # Errors
     /// As [`try_append`](Log::try_append); [`Error::Invalid`] for an empty batch.
-    pub fn try_append_batch<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Lsn> {
-        with_slices(records, |records| self.try_append_slices(records))
+    pub fn try_append_batch<'a, R: AsRef<[u8]> + ?Sized + 'a>(&self, records: impl IntoIterator<Item = &'a R>) -> Result<Lsn> {
+        with_slices(records, |records| self.try_append_unit(Payload::records(records)))
     }
 
-    fn try_append_slices(&self, records: &[&[u8]]) -> Result<Lsn> {
-        let (state, unit) = self.shared.try_append(records)?;
+    fn try_append_unit(&self, unit: Payload<'_>) -> Result<Lsn> {
+        let (state, unit) = self.shared.try_append(unit)?;
         self.shared.settle_later(state);
         Ok(unit.first)
     }
@@ -243,24 +327,43 @@ impl Log {
     ///
     /// # Errors
     /// As [`append`](Log::append). After any error but `TooLarge` and `NoSpace` the record may or may not be there after reopening.
-    pub fn append_with(&self, record: &[u8], durability: Durability) -> Result<Lsn> {
-        self.append_slices(&[record], durability)
+    pub fn append_with(&self, record: impl AsRef<[u8]>, durability: Durability) -> Result<Lsn> {
+        self.append_unit(Payload::records(&[record.as_ref()]), durability)
     }
 
     /// Appends a record and returns when it is durable ([`Durability::Synced`]). Concurrent commits share one flush.
     ///
     /// # Errors
     /// As [`append_with`](Log::append_with).
-    pub fn commit(&self, record: &[u8]) -> Result<Lsn> {
-        self.append_slices(&[record], Durability::Synced)
+    pub fn commit(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
+        self.commit_one(record.as_ref())
+    }
+
+    fn commit_one(&self, record: &[u8]) -> Result<Lsn> {
+        let (state, unit) = self.shared.append(Payload::records(&[record]), Urgency::Ordinary)?;
+        self.shared.reach(state, unit.last, true)?;
+        Ok(unit.first)
     }
 
     /// Appends several records as one: after a crash all are there or none. The LSN of the first; the others follow. As
     /// [`append`](Log::append) otherwise.
     ///
+    /// They come from a slice, a `Vec`, or an iterator that lends them. Of up to 32, no list is allocated.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// let changes = [("x", "set x = 1"), ("y", "set y = 2")];
+    /// log.append_batch(changes.iter().map(|(_, record)| record))?;
+    /// log.append_batch(&["a", "b"])?;
+    /// assert_eq!(log.last_lsn(), foreword::Lsn(4));
+    /// # log.close() }
+    /// ```
+    ///
     /// # Errors
     /// As [`append`](Log::append); [`Error::Invalid`] for an empty batch.
-    pub fn append_batch<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Lsn> {
+    pub fn append_batch<'a, R: AsRef<[u8]> + ?Sized + 'a>(&self, records: impl IntoIterator<Item = &'a R>) -> Result<Lsn> {
         self.append_batch_with(records, Durability::Buffered)
     }
 
@@ -268,7 +371,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`append_with`](Log::append_with); [`Error::Invalid`] for an empty batch.
-    pub fn commit_batch<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Lsn> {
+    pub fn commit_batch<'a, R: AsRef<[u8]> + ?Sized + 'a>(&self, records: impl IntoIterator<Item = &'a R>) -> Result<Lsn> {
         self.append_batch_with(records, Durability::Synced)
     }
 
@@ -276,12 +379,16 @@ impl Log {
     ///
     /// # Errors
     /// As [`append_with`](Log::append_with); [`Error::Invalid`] for an empty batch.
-    pub fn append_batch_with<R: AsRef<[u8]>>(&self, records: &[R], durability: Durability) -> Result<Lsn> {
-        with_slices(records, |records| self.append_slices(records, durability))
+    pub fn append_batch_with<'a, R: AsRef<[u8]> + ?Sized + 'a>(
+        &self,
+        records: impl IntoIterator<Item = &'a R>,
+        durability: Durability,
+    ) -> Result<Lsn> {
+        with_slices(records, |records| self.append_unit(Payload::records(records), durability))
     }
 
-    fn append_slices(&self, records: &[&[u8]], durability: Durability) -> Result<Lsn> {
-        let (state, unit) = self.shared.append(records, Urgency::Ordinary)?;
+    fn append_unit(&self, unit: Payload<'_>, durability: Durability) -> Result<Lsn> {
+        let (state, unit) = self.shared.append(unit, Urgency::Ordinary)?;
         match durability {
             Durability::Buffered => self.shared.settle(state, false)?,
             Durability::Written => self.shared.reach(state, unit.last, false)?,
@@ -296,20 +403,23 @@ impl Log {
     ///
     /// # Errors
     /// As [`append`](Log::append).
-    pub fn commit_async(&self, record: &[u8]) -> Result<Commit> {
-        self.commit_slices_async(&[record])
+    pub fn commit_async(&self, record: impl AsRef<[u8]>) -> Result<Commit> {
+        self.commit_unit_async(Payload::records(&[record.as_ref()]))
     }
 
     /// As [`commit_async`](Log::commit_async), for a batch. It completes with the LSN of the first record.
     ///
     /// # Errors
     /// As [`append_batch`](Log::append_batch).
-    pub fn commit_batch_async<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Commit> {
-        with_slices(records, |records| self.commit_slices_async(records))
+    pub fn commit_batch_async<'a, R: AsRef<[u8]> + ?Sized + 'a>(
+        &self,
+        records: impl IntoIterator<Item = &'a R>,
+    ) -> Result<Commit> {
+        with_slices(records, |records| self.commit_unit_async(Payload::records(records)))
     }
 
-    fn commit_slices_async(&self, records: &[&[u8]]) -> Result<Commit> {
-        let (state, unit) = self.shared.append(records, Urgency::Ordinary)?;
+    fn commit_unit_async(&self, unit: Payload<'_>) -> Result<Commit> {
+        let (state, unit) = self.shared.append(unit, Urgency::Ordinary)?;
         self.shared.settle(state, true)?;
         Ok(Commit::new(self.shared.clone(), unit.first, unit.last))
     }
@@ -320,12 +430,13 @@ impl Log {
     /// # Errors
     /// As [`commit`](Log::commit). [`Error::NoSpace`] only when the room was used up by earlier ones, and no truncation between freed a segment. A
     /// segment has room for one of any size, or for two that fit into a block.
-    pub fn commit_checkpoint(&self, record: &[u8]) -> Result<Lsn> {
+    pub fn commit_checkpoint(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
+        let record = record.as_ref();
         let max = format::payload_max(CHECKPOINT_BLOCKS) - 4;
         if record.len() > max {
             return Err(Error::TooLarge { bytes: record.len() as u64, max: max as u64 });
         }
-        let (state, unit) = self.shared.append(&[record], Urgency::Checkpoint)?;
+        let (state, unit) = self.shared.append(Payload::records(&[record]), Urgency::Checkpoint)?;
         self.shared.reach(state, unit.last, true)?;
         Ok(unit.first)
     }
@@ -433,6 +544,25 @@ impl Log {
         Iter::forward(self.reader_at(from))
     }
 
+    /// Iterates over the durable records with LSNs in a range. One that begins with [`Lsn::ZERO`], or has no beginning, begins with the first that is there;
+    /// else as [`iter`](Log::iter).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// use foreword::Lsn;
+    /// log.commit_batch(&["one", "two", "three", "four"])?;
+    /// let lsns = |records: foreword::Iter| records.map(|r| r.map(|r| r.lsn.0)).collect::<Result<Vec<_>, _>>();
+    /// assert_eq!(lsns(log.range(Lsn(2)..Lsn(4)))?, [2, 3]);
+    /// assert_eq!(lsns(log.range(..=Lsn(2)))?, [1, 2]);
+    /// # log.close() }
+    /// ```
+    #[must_use]
+    pub fn range(&self, lsns: impl RangeBounds<Lsn>) -> Iter {
+        Iter::range(lsns, |from| self.reader_at(from))
+    }
+
     /// Iterates backward over the durable records, from an LSN (or the last, if it is not there yet) to the first. If the LSN was dropped, the
     /// first item is [`Error::Dropped`].
     #[must_use]
@@ -537,39 +667,76 @@ impl Log {
         self.shared.stats()
     }
 
-    /// Stops the background work (a segment that is being filled is given up), syncs, removes what was dropped, marks the log as closed and gives the lock up: the error of that last sync is returned here. Readers go
-    /// on reading; those that wait for more are told that there is none.
+    /// The error by which the log accepts nothing more: what poisoned it, or that it was closed. `None` while it is well. Waits for no disk.
     ///
-    /// # Errors
-    /// [`Error::Poisoned`] if the log had failed, [`Error::Io`]. The log is closed all the same.
-    pub fn close(mut self) -> Result<()> {
-        self.shut()
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// assert!(log.failure().is_none());
+    /// log.close()?;
+    /// assert!(matches!(log.failure(), Some(foreword::Error::Closed)));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        let usable = self.shared.dir.check_process().and_then(|()| self.shared.open_state().map(drop));
+        usable.err()
     }
 
-    fn shut(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.shut, true) {
-            return Ok(());
-        }
-        if let Err(forked) = self.shared.dir.check_process() {
-            // The threads are not in this process, and what is of them must not be touched.
-            std::mem::forget(self.background.take());
-            return Err(forked);
-        }
-        if let Some(background) = self.background.take() {
-            background.stop(&self.shared);
-        }
-        let closed = self.shared.close();
-        self.shared.dir.unlock();
-        closed
+    /// Closes the log: ends the background work (a segment that is being filled is given up), makes everything durable that was appended, removes what was
+    /// dropped, marks the log as closed and gives the lock up. The error of that last sync is returned here. Blocks for that, and for what other threads are
+    /// changing in the log ([`truncate_front`](Log::truncate_front), [`truncate_back`](Log::truncate_back), [`hold`](Log::hold)).
+    ///
+    /// Any thread may close a log that others use. Their calls give [`Error::Closed`] from then on, appends that wait for room among them, and commits
+    /// that were waiting are acknowledged. Readers go on reading; those that wait for more are told that there is none. To close a log again
+    /// waits for whoever closes it, and gives what that gave.
+    ///
+    /// A waker or hook may close the log, too. Where another thread is closing it already, and may be waiting for this very code, that is [`Error::Busy`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use std::sync::Arc;
+    /// let log = Arc::new(foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?);
+    /// let other = log.clone();
+    /// let writer = std::thread::spawn(move || while other.append("a record").is_ok() {});
+    /// log.close()?; //    all that was appended is durable
+    /// log.close()?; //    nothing more to do
+    /// writer.join().unwrap();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if the log had failed, or does now; [`Error::LockLost`] in a forked process. The log is closed all the same. [`Error::Busy`]: another
+    /// closes it.
+    pub fn close(&self) -> Result<()> {
+        self.shared.end(self.background.as_ref())
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        if let Err(error) = self.shut()
-            && self.shared.dir.check_process().is_ok()
-        {
+        if self.shared.dir.check_process().is_err() {
+            // The threads are not in this process, and what is of them must not be touched.
+            std::mem::forget(self.background.take());
+            return;
+        }
+        if self.shared.lock().ending == Ending::Ended {
+            return; // Who closed it was told.
+        }
+        if let Err(error) = self.close() {
             self.shared.report(&error);
         }
+    }
+}
+
+impl IntoIterator for &Log {
+    type Item = Result<Record>;
+    type IntoIter = Iter;
+
+    /// The durable records, from the first on: [`iter`](Log::iter) from [`Lsn::ZERO`].
+    fn into_iter(self) -> Iter {
+        self.iter(Lsn::ZERO)
     }
 }

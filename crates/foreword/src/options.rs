@@ -27,6 +27,7 @@ const RECORD_MAX_LIMIT: u64 = (1 << crate::format::LENGTH_BITS) - 1;
 /// assert_eq!(SyncPolicy::default(), SyncPolicy::interval(Duration::from_millis(100)));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SyncPolicy {
     /// At the latest so long after an append.
     pub interval: Option<Duration>,
@@ -84,6 +85,7 @@ impl Default for SyncPolicy {
 
 /// What opening does when the evidence says corruption. Whatever it is, the damaged files are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnDamage {
     /// [`Error::Corruption`]: nothing is changed.
     #[default]
@@ -108,6 +110,10 @@ pub(crate) enum Existence {
 
 /// Hears of errors that no caller is waiting for.
 pub(crate) type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
+/// Hears of what has become durable.
+pub(crate) type DurableHook = Arc<dyn Fn(Lsn) + Send + Sync>;
+/// Hears of segments: the epoch, and the LSN that comes first there.
+pub(crate) type RotateHook = Arc<dyn Fn(u64, Lsn) + Send + Sync>;
 
 /// How a log is opened for writing. The defaults are right for most.
 ///
@@ -135,6 +141,8 @@ pub struct Options {
     pub(crate) expect_id: Option<LogId>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) on_error: Option<ErrorHook>,
+    pub(crate) on_durable: Option<DurableHook>,
+    pub(crate) on_rotate: Option<RotateHook>,
 }
 
 impl fmt::Debug for Options {
@@ -179,6 +187,8 @@ impl Options {
             expect_id: None,
             disk: Arc::new(OsDisk),
             on_error: None,
+            on_durable: None,
+            on_rotate: None,
         }
     }
 
@@ -300,10 +310,66 @@ impl Options {
     }
 
     /// Who is told of an error that no caller waits for: of a background sync, of a dropped segment that cannot be removed (it is tried again), or of the
-    /// last sync when a log is dropped without [`close`](Log::close). By default a line on standard error. It may use the log; if it panics, that harms nobody.
+    /// last sync when a log is dropped without [`close`](Log::close). By default a line on standard error. It may use the log, and close it; if it panics, that harms nobody.
     #[must_use]
     pub fn on_error(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Options {
         self.on_error = Some(Arc::new(hook));
+        self
+    }
+
+    /// Who is told of records that became durable: each call has the last LSN that is, and stands for all before it. For whoever has many
+    /// callbacks waiting, as a Raft storage has: one call answers all that a flush made durable, and nobody needs a [`Commit`](crate::Commit) each.
+    ///
+    /// The LSNs rise from call to call, until [`Log::truncate_back`] gives some of them to other records: then they go on from there. What was durable when the log was
+    /// opened is not told, nor is a failure (see [`on_error`](Options::on_error)). When [`Log::close`] returns, all that became durable was told.
+    ///
+    /// It runs under no lock and one call at a time, on the log's own thread, the one that flushes for the [`SyncPolicy`] and for futures:
+    /// no other call waits for the hook, but those flushes do, so be quick, or hand over to a thread of your own. What came meanwhile
+    /// is one call. (What is told last when the log is closed, is told by the call that closes it; without [`background`](Options::background) all is told by
+    /// the calls that flush.) It may use the log; if it panics, that harms nobody.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use foreword::{Lsn, Options};
+    /// let (durable, told) = std::sync::mpsc::channel();
+    /// let log = Options::new().segment_bytes(1 << 20).on_durable(move |lsn| _ = durable.send(lsn)).open(dir.path())?;
+    /// log.append("one")?;
+    /// log.append("two")?;
+    /// log.close()?;
+    /// assert_eq!(told.try_iter().last(), Some(Lsn(2)));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn on_durable(mut self, hook: impl Fn(Lsn) + Send + Sync + 'static) -> Options {
+        self.on_durable = Some(Arc::new(hook));
+        self
+    }
+
+    /// Who is told that the log has gone on in another segment: its epoch, and the LSN of the first record in it. What the segments before it hold
+    /// is complete and durable by then, and so is that they are followed: an archiver may copy them ([`inspect::segments`](crate::inspect::segments) names the
+    /// files), or a checkpoint be taken that frees them. In order, and before [`on_durable`](Options::on_durable) tells of a record in it. A cut at the back
+    /// begins another segment, too. That of which the log goes on when it is opened is not told.
+    ///
+    /// It runs as [`on_durable`](Options::on_durable) does, and where that does.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use foreword::{Lsn, Options};
+    /// let (rotated, told) = std::sync::mpsc::channel();
+    /// let log = Options::new().segment_bytes(64 << 10).on_rotate(move |epoch, lsn| _ = rotated.send((epoch, lsn))).open(dir.path())?;
+    /// for _ in 0..10 {
+    ///     log.commit([0; 10_000])?;
+    /// }
+    /// log.close()?;
+    /// let (epoch, first) = told.recv().unwrap();
+    /// assert!(epoch > 1 && first > Lsn::FIRST);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn on_rotate(mut self, hook: impl Fn(u64, Lsn) + Send + Sync + 'static) -> Options {
+        self.on_rotate = Some(Arc::new(hook));
         self
     }
 

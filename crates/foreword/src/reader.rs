@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::ops::Range;
+use std::iter::FusedIterator;
+use std::ops::{Bound, Range, RangeBounds};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -138,6 +139,7 @@ pub(crate) struct End {
 
 /// A record that was read, borrowed from the reader's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecordRef<'a> {
     /// Its LSN.
     pub lsn: Lsn,
@@ -155,8 +157,23 @@ impl RecordRef<'_> {
     }
 }
 
+impl Record {
+    /// One that was not read, for a test say.
+    #[must_use]
+    pub fn new(lsn: Lsn, data: Vec<u8>, time: SystemTime) -> Record {
+        Record { lsn, data, time }
+    }
+}
+
+impl From<RecordRef<'_>> for Record {
+    fn from(record: RecordRef<'_>) -> Record {
+        Record { lsn: record.lsn, data: record.data.to_vec(), time: record.time() }
+    }
+}
+
 /// A record that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Record {
     /// Its LSN.
     pub lsn: Lsn,
@@ -504,11 +521,39 @@ impl Reader {
     pub async fn next_async(&mut self) -> Result<Option<RecordRef<'_>>> {
         self.attend();
         while !self.next_is_readable()? {
-            if !(Tail { source: self.source.clone(), end: self.end(), id: None }).await? {
+            if !self.tail().await? {
                 return Ok(None);
             }
         }
         self.next()
+    }
+
+    /// The records from here on, as a stream that waits for more as [`next_async`](Reader::next_async) does. Each is copied out of the reader. (Feature `stream`.)
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// use futures_core::Stream;
+    /// use std::pin::pin;
+    /// use std::task::{Context, Poll, Waker};
+    /// log.commit("one")?;
+    /// let mut records = pin!(log.reader().into_stream());
+    /// let mut cx = Context::from_waker(Waker::noop()); // an executor has a better one
+    /// assert!(matches!(records.as_mut().poll_next(&mut cx), Poll::Ready(Some(Ok(record))) if record.data == b"one"));
+    /// assert!(records.as_mut().poll_next(&mut cx).is_pending());
+    /// log.close()?;
+    /// assert!(matches!(records.poll_next(&mut cx), Poll::Ready(None)));
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "stream")]
+    #[must_use]
+    pub fn into_stream(self) -> RecordStream {
+        RecordStream { reader: self, tail: None, done: false }
+    }
+
+    fn tail(&self) -> Tail {
+        Tail { source: self.source.clone(), end: self.end(), id: None }
     }
 
     fn end(&self) -> End {
@@ -940,6 +985,7 @@ fn missing_bytes(stream: &[u8]) -> Option<usize> {
 }
 
 /// Completes when it is worth reading again.
+#[derive(Debug)]
 struct Tail {
     source: Arc<dyn Source>,
     end: End,
@@ -993,7 +1039,8 @@ impl<T> Wakers<T> {
 
     /// Takes those out of whom something holds.
     pub(crate) fn take(&mut self, of: impl Fn(&T) -> bool) -> Vec<Waker> {
-        if !self.kept.values().any(|(what, _)| of(what)) {
+        // (Asked with every flush, mostly for nobody.)
+        if self.kept.is_empty() || !self.kept.values().any(|(what, _)| of(what)) {
             return Vec::new();
         }
         let (taken, left): (BTreeMap<_, _>, _) = std::mem::take(&mut self.kept).into_iter().partition(|(_, (what, _))| of(what));
@@ -1006,21 +1053,37 @@ impl<T> Wakers<T> {
     }
 }
 
-/// Iterates over records; see [`Log::iter`](crate::Log::iter). Ends at the end of what is durable, or after an error.
+/// Iterates over records; see [`Log::iter`](crate::Log::iter) and [`Log::range`](crate::Log::range). Ends at the end of what is durable, or after an error.
 #[derive(Debug)]
 pub struct Iter {
     reader: Reader,
     forward: bool,
+    /// Beyond this one it does not go.
+    last: Lsn,
     done: bool,
 }
 
 impl Iter {
     pub(crate) fn forward(reader: Reader) -> Iter {
-        Iter { reader, forward: true, done: false }
+        Iter { reader, forward: true, last: Lsn::MAX, done: false }
     }
 
     pub(crate) fn backward(reader: Reader) -> Iter {
-        Iter { reader, forward: false, done: false }
+        Iter { forward: false, ..Iter::forward(reader) }
+    }
+
+    pub(crate) fn range(lsns: impl RangeBounds<Lsn>, reader_at: impl FnOnce(Lsn) -> Reader) -> Iter {
+        let from = match lsns.start_bound() {
+            Bound::Included(&lsn) => lsn,
+            Bound::Excluded(&lsn) => lsn.next(),
+            Bound::Unbounded => Lsn::ZERO,
+        };
+        let last = match lsns.end_bound() {
+            Bound::Included(&lsn) => lsn,
+            Bound::Excluded(&lsn) => lsn.prev(),
+            Bound::Unbounded => Lsn::MAX,
+        };
+        Iter { last, done: from > last, ..Iter::forward(reader_at(from)) }
     }
 }
 
@@ -1028,13 +1091,68 @@ impl Iterator for Iter {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Result<Record>> {
-        if self.done {
+        if self.done || (self.forward && self.reader.position() > self.last) {
+            self.done = true;
             return None;
         }
         let read = if self.forward { self.reader.next() } else { self.reader.prev() };
-        let item = read.map(|r| r.map(|r| Record { lsn: r.lsn, data: r.data.to_vec(), time: r.time() })).transpose();
+        // (Over LSNs that were given up, it may have stepped beyond.)
+        let last = self.last;
+        let item = read.map(|record| record.filter(|record| record.lsn <= last).map(Record::from)).transpose();
         self.done = !matches!(item, Some(Ok(_)));
         item
+    }
+}
+
+impl FusedIterator for Iter {}
+
+/// The records of a log as they become durable; see [`Reader::into_stream`]. Ends when the log was closed and all of it is read, or after an error.
+#[cfg(feature = "stream")]
+#[derive(Debug)]
+pub struct RecordStream {
+    reader: Reader,
+    tail: Option<Tail>,
+    done: bool,
+}
+
+#[cfg(feature = "stream")]
+impl RecordStream {
+    fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Record>>> {
+        loop {
+            if let Some(tail) = &mut self.tail {
+                let news = std::task::ready!(Pin::new(tail).poll(cx));
+                self.tail = None;
+                if !news? {
+                    return Poll::Ready(Ok(None));
+                }
+            }
+            if self.reader.next_is_readable()? {
+                return Poll::Ready(self.reader.next().map(|record| record.map(Record::from)));
+            }
+            self.reader.attend();
+            self.tail = Some(self.reader.tail());
+        }
+    }
+}
+
+#[cfg(feature = "stream")]
+impl futures_core::Stream for RecordStream {
+    type Item = Result<Record>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Record>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let item = std::task::ready!(self.poll_record(cx)).transpose();
+        self.done = !matches!(item, Some(Ok(_)));
+        Poll::Ready(item)
+    }
+}
+
+#[cfg(feature = "stream")]
+impl futures_core::FusedStream for RecordStream {
+    fn is_terminated(&self) -> bool {
+        self.done
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::bug::{self, Bug};
+use crate::close::Ending;
 use crate::commit::{Guard, Shared, State};
 use crate::error::Doing;
 use crate::reader::Source;
@@ -39,6 +40,14 @@ impl Dropped {
     }
 }
 
+/// What became of files that were to be removed.
+pub(crate) struct Removed {
+    /// Those that are still there.
+    failed: Vec<u64>,
+    /// The first error, of a file or of the directory: to be reported, under no lock.
+    pub(crate) error: Option<Error>,
+}
+
 impl From<&Entry> for Dropped {
     fn from(entry: &Entry) -> Dropped {
         Dropped { epoch: entry.epoch, recyclable: true, retry_at: None }
@@ -71,27 +80,27 @@ impl Shared {
         state.removing = batch.len();
         drop(state);
         let epochs: Vec<u64> = batch.iter().map(|dropped| dropped.epoch).collect();
-        let failed = self.remove_files(&epochs);
-        if let Some((_, error)) = failed.first() {
-            self.report(error);
-        }
+        let Removed { failed, error } = self.remove_files(&epochs);
         let mut state = self.lock();
         let removed = batch.len() - failed.len();
         self.counters.removed.fetch_add(removed as u64, Ordering::Relaxed);
         state.removing = 0;
         let retry_at = Some(Instant::now() + RETRY_AFTER);
-        state.dropped.extend(failed.iter().map(|(epoch, _)| Dropped { retry_at, ..Dropped::useless(*epoch) }));
+        state.dropped.extend(failed.into_iter().map(|epoch| Dropped { retry_at, ..Dropped::useless(epoch) }));
         if removed > 0 {
             state.freed += 1;
             (state.prepare_again, state.no_space) = (None, None);
         }
         self.changed.notify_all();
         self.kick.notify_all();
-        state
+        let Some(error) = error else { return state };
+        // The hook may close the log, which waits for who is removing.
+        drop(state);
+        self.report(&error);
+        self.lock()
     }
 
-    /// Those that could not be removed, with the reason.
-    pub(crate) fn remove_files(&self, epochs: &[u64]) -> Vec<(u64, Error)> {
+    pub(crate) fn remove_files(&self, epochs: &[u64]) -> Removed {
         let remove = |epoch: u64| -> Option<(u64, Error)> {
             let (name, path) = (segment_name(epoch), self.dir.segment(epoch));
             let removed =
@@ -110,10 +119,8 @@ impl Shared {
         failed.extend(self.keep_reserve(small).into_iter().filter_map(remove));
         // That frees their space. If it fails, they are found and removed again by the next opening.
         let synced: Result<()> = strangers::attempt("sync the directory", &self.dir.path, || self.dir.sync());
-        if let Err(error) = synced {
-            self.report(&error);
-        }
-        failed
+        let (failed, errors): (Vec<u64>, Vec<Error>) = failed.into_iter().unzip();
+        Removed { failed, error: errors.into_iter().next().or(synced.err()) }
     }
 
     /// Makes what is missing of the reserve, of superseded segments or anew: those that are left. Who finds somebody at it leaves it to them.
@@ -140,7 +147,7 @@ impl Shared {
 impl State {
     /// Whether something is to be done about dropped segments by a time: at least one that is to be removed is due, or may serve again.
     pub(crate) fn wants_removal(&self, by: Instant) -> bool {
-        self.removing == 0 && self.dropped.iter().any(|d| d.is_due(by))
+        self.removing == 0 && self.ending != Ending::Ended && self.dropped.iter().any(|d| d.is_due(by))
     }
 
     /// When a removal that failed is tried again.

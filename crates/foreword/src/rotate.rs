@@ -75,17 +75,13 @@ impl Shared {
         drop(state);
         let taken =
             strangers::attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.log, epoch, blocks, error));
+        if taken.is_err() {
+            self.keep_reserve(Vec::new());
+        }
         let mut state = self.lock();
         state.preparing = false;
         self.changed.notify_all();
-        match taken {
-            Ok(spare) => state.spares.push_back(spare),
-            Err(error) => {
-                drop(state);
-                self.keep_reserve(Vec::new());
-                return Err(error);
-            }
-        }
+        state.spares.push_back(taken?);
         state.usable()?;
         Ok(state)
     }
@@ -128,9 +124,10 @@ impl Shared {
             let epochs: Vec<u64> = surplus.iter().map(|spare| spare.epoch()).collect();
             drop(surplus);
             // What stays is replaced by the next that is prepared under its name, or found by the next opening.
-            self.remove_files(&epochs);
+            let removed = self.remove_files(&epochs);
             self.lock().preparing = false;
             self.changed.notify_all();
+            removed.error.iter().for_each(|error| self.report(error));
         }
         error
     }
@@ -216,6 +213,7 @@ impl Shared {
         let mut chain = Chain::clone(&self.chain());
         for rotation in state.assembler.rotations() {
             rotation.extend(&mut chain.entries);
+            self.note_rotation(state, rotation.to_epoch, rotation.first.lsn);
             self.counters.rotations.fetch_add(1, Ordering::Relaxed);
         }
         self.set_chain(chain);

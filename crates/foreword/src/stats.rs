@@ -16,6 +16,7 @@ use crate::{Lsn, Verdict};
 /// assert_eq!((h.count(), h.quantile(0.5)), (4, 2047));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Histogram {
     /// How many values there were in each power of two: bucket `i` counts those from 2^i to 2^(i+1) - 1; bucket 0 also counts zeros.
     pub buckets: [u64; 64],
@@ -30,6 +31,22 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// What was counted since an earlier look at the same histogram.
+    ///
+    /// ```
+    /// let mut now = foreword::Histogram::default();
+    /// now.buckets[3] = 5;
+    /// let before = now.clone();
+    /// now.buckets[3] = 7;
+    /// assert_eq!(now.since(&before).count(), 2);
+    /// ```
+    #[must_use]
+    pub fn since(&self, before: &Histogram) -> Histogram {
+        // (A sum may have been read a moment before the buckets.)
+        let buckets = std::array::from_fn(|i| self.buckets[i].saturating_sub(before.buckets[i]));
+        Histogram { buckets, sum: self.sum.saturating_sub(before.sum) }
+    }
+
     /// How many values there were.
     #[must_use]
     pub fn count(&self) -> u64 {

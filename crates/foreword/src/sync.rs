@@ -3,13 +3,13 @@
 #[cfg(not(shuttle))]
 pub(crate) use std::{
     sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError, atomic},
-    thread::yield_now,
+    thread::{self, ThreadId, yield_now},
 };
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
     sync::{Mutex, MutexGuard, RwLock, atomic},
-    thread::yield_now,
+    thread::{self, ThreadId, yield_now},
 };
 #[cfg(shuttle)]
 pub(crate) use std::sync::{PoisonError, TryLockError};

@@ -16,7 +16,7 @@ use crate::rotate::Starving;
 use crate::segment::{Fill, Segment, Stuff};
 use crate::strangers;
 use crate::sync::atomic::Ordering;
-use crate::sync::{MutexGuard, PoisonError};
+use crate::sync::thread;
 use crate::{Error, Lsn, Result};
 
 /// Where the log stands when it is cut, and what is prepared behind.
@@ -34,6 +34,18 @@ enum Begun {
     Preparing,
     /// It was writing, to any of the segments behind the tip: they are of no use but for it.
     Writing,
+}
+
+/// The right to change the state that is not records, while this lives. The state's lock is not held where it ends.
+pub(crate) struct Changing<'a>(Option<&'a Shared>);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.lock().changing = None;
+            shared.changed.notify_all();
+        }
+    }
 }
 
 impl Shared {
@@ -102,10 +114,23 @@ impl Shared {
         (self.fly(state, true), true)
     }
 
-    /// One change of the state that is not records at a time: each is durable before the next builds on it. (`None` only as a deliberate bug.)
-    pub(crate) fn one_at_a_time(&self) -> Result<Option<MutexGuard<'_, ()>>> {
+    /// One change of the state that is not records at a time: each is durable before the next builds on it. No lock is held meanwhile, for a change runs
+    /// wakers: from one of those, another is [`Error::Busy`]. (Nobody waits for it only as a deliberate bug.)
+    pub(crate) fn one_at_a_time(&self) -> Result<Changing<'_>> {
         self.dir.check_process()?;
-        Ok((!bug::is(Bug::ChangeAtOnce)).then(|| self.changing.lock().unwrap_or_else(PoisonError::into_inner)))
+        if bug::is(Bug::ChangeAtOnce) {
+            return Ok(Changing(None));
+        }
+        let this = thread::current().id();
+        let mut state = self.lock();
+        while let Some(by) = state.changing {
+            if by == this {
+                return Err(Error::Busy);
+            }
+            state = self.wait_changed(state);
+        }
+        state.changing = Some(this);
+        Ok(Changing(Some(self)))
     }
 
     pub(crate) fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
@@ -158,11 +183,8 @@ impl Shared {
         let mut state = self.open_state()?;
         // New appends wait, or it might never be quiet; and nothing else changes what the fork stands on. The lock is not held meanwhile.
         state.cutting = true;
-        let superseded = self.cut_back(state, from);
-        let mut state = self.lock();
-        state.cutting = false;
-        let cut = superseded.map(|superseded| state.dropped.extend(superseded));
-        drop(state);
+        let cut = self.cut_back(state, from);
+        self.lock().cutting = false;
         self.changed.notify_all();
         self.kick.notify_all();
         self.tails.wake(); // Readers that waited behind the cut are told.
@@ -172,8 +194,8 @@ impl Shared {
         cut
     }
 
-    /// Everything lands, then the log goes on in a fork (hazard 23): the segments that it supersedes.
-    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<Vec<Dropped>> {
+    /// Everything lands, then the log goes on in a fork (hazard 23); the segments that it supersedes are left to be removed.
+    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<()> {
         if state.assembler.is_closed() && from < state.assembler.next_lsn() {
             // First of all the log says that it goes on: else what the fork writes would lie behind a log that is closed.
             let State { assembler, control, .. } = &mut *state;
@@ -186,7 +208,7 @@ impl Shared {
             state.usable()?;
         }
         if from >= state.assembler.next_lsn() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let mut tip = Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares), fork: Begun::Not };
         let mut control = state.control.clone();
@@ -220,7 +242,7 @@ impl Shared {
                 return Err(error);
             }
         };
-        let superseded = chain.entries.iter().filter(|e| e.epoch > place.at.epoch).map(Dropped::from).collect();
+        let superseded = chain.entries.iter().filter(|e| e.epoch > place.at.epoch).map(Dropped::from);
         state.control = control;
         let mut entries = fork::up_to(&chain.entries, place.at);
         entries.extend(&branched.entries);
@@ -230,6 +252,11 @@ impl Shared {
         state.written = branched.durable.lsn;
         state.launched = branched.durable.lsn;
         state.launched_synced = branched.durable.lsn;
+        state.told = state.told.min(branched.durable.lsn);
+        for entry in &branched.entries {
+            self.note_rotation(&mut state, entry.epoch, entry.first_lsn);
+        }
+        state.dropped.extend(superseded);
         self.durable.store(branched.durable.lsn.0, Ordering::Release);
         let mut cuts = chain.cuts.clone();
         cuts.note(generation, from);
@@ -240,7 +267,7 @@ impl Shared {
         drop(state);
         drop(left); // It may close a file: not under the lock.
         strangers::wake(wakers.into_values());
-        Ok(superseded)
+        Ok(())
     }
 
     /// Makes the fork of a cut at a record, beside the log. Nothing else uses the log's tip or prepares a segment.
@@ -308,10 +335,7 @@ impl Shared {
     fn remove_behind(&self, tip: u64) -> Result<()> {
         self.dir.check_writer()?; // Else they may be another's.
         let behind: Vec<u64> = self.dir.names()?.epochs.into_iter().filter(|&epoch| epoch > tip).collect();
-        match self.remove_files(&behind).into_iter().next() {
-            Some((_, error)) => Err(error),
-            None => self.dir.sync(),
-        }
+        self.remove_files(&behind).error.map_or_else(|| self.dir.sync(), Err)
     }
 
     fn place_of_cut(&self, chain: &Chain, from: Lsn) -> Result<Option<Place>> {

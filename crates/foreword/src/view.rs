@@ -1,5 +1,6 @@
 //! Reading without writing: from another process than the writer's, or when there is none. And the check of everything.
 
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::disk::{Disk, OsDisk};
 use crate::error::Damage;
 use crate::format::LogId;
-use crate::reader::{Chain, End, Iter, Reader, Source, Wakers};
+use crate::reader::{Chain, End, Iter, Reader, Record, Source, Wakers};
 use crate::recent::Places;
 use crate::recovery::Verdict;
 use crate::segment::Dir;
@@ -193,6 +194,12 @@ impl View {
         Iter::forward(self.reader_at(from))
     }
 
+    /// Iterates over the records with LSNs in a range; see [`Log::range`](crate::Log::range).
+    #[must_use]
+    pub fn range(&self, lsns: impl RangeBounds<Lsn>) -> Iter {
+        Iter::range(lsns, |from| self.reader_at(from))
+    }
+
     /// Iterates backward, from an LSN (or the last) to the first; see [`Log::iter_back`](crate::Log::iter_back).
     #[must_use]
     pub fn iter_back(&self, from: Lsn) -> Iter {
@@ -221,6 +228,16 @@ impl View {
     /// As [`Reader::get`].
     pub fn get(&self, lsn: Lsn) -> Result<Vec<u8>> {
         Ok(self.reader_at(lsn).get(lsn)?.data.to_vec())
+    }
+}
+
+impl IntoIterator for &View {
+    type Item = Result<Record>;
+    type IntoIter = Iter;
+
+    /// The records, from the first on: [`iter`](View::iter) from [`Lsn::ZERO`].
+    fn into_iter(self) -> Iter {
+        self.iter(Lsn::ZERO)
     }
 }
 

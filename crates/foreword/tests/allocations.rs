@@ -1,7 +1,8 @@
-//! In steady state nothing is allocated: neither by an append nor by a commit.
+//! In steady state nothing is allocated: neither by an append nor by a commit, of a record, of one in parts, or of a batch from an iterator.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::alloc::System;
+use std::io::IoSlice;
 
 use foreword::{Options, SyncPolicy};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -17,6 +18,8 @@ fn an_append_and_a_commit_allocate_nothing() {
     let work = || {
         for _ in 0..300 {
             log.commit(&[1; 128]).unwrap();
+            log.commit_parts(&[IoSlice::new(&[1; 20]), IoSlice::new(&[2; 100])]).unwrap();
+            log.append_batch([[3; 100]; 32].iter().filter(|record| record[0] == 3)).unwrap();
         }
         // Enough to be written out several times, and little enough to stay in one segment.
         for _ in 0..20_000 {

@@ -1,6 +1,8 @@
 //! The log's main job, as a user would have it do it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::io::IoSlice;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -136,6 +138,90 @@ fn large_records_and_batches_span_segments() {
         log.iter(Lsn::FIRST).map(|r| r.unwrap().data.len()).sum::<usize>(),
         6 + 5 + 3_000_000 + batch.iter().map(Vec::len).sum::<usize>()
     );
+}
+
+/// The bytes are where the caller has them: in a frame, in one that is nearly full, and over many frames and segments.
+#[test]
+fn a_record_in_parts_is_the_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().sync(SyncPolicy::manual()).open(dir.path()).unwrap();
+    let bytes: Vec<u8> = (0..300_000u32).map(|i| (i * 31 / 8) as u8).collect();
+    let cuts: [&[usize]; 8] =
+        [&[], &[0], &[10], &[5, 5, 5], &[1, 4000, 100], &[0, 3, 0, 60_000, 0], &[150_000, 0, 1, 149_000], &[3000; 40]];
+    let mut expected = Vec::new();
+    for (i, cut) in cuts.iter().enumerate() {
+        let (mut parts, mut at) = (Vec::new(), i);
+        for len in *cut {
+            parts.push(IoSlice::new(&bytes[at..at + len]));
+            at += len;
+        }
+        let lsns = [
+            log.append_parts(&parts).unwrap(),
+            log.commit_parts(&parts).unwrap(),
+            log.append_parts_with(&parts, Durability::Written).unwrap(),
+            log.commit_parts_async(&parts).unwrap().lsn(),
+        ];
+        assert_eq!(lsns[3].0, lsns[0].0 + 3, "one record each");
+        expected.extend([&bytes[i..at]; 4]);
+        match log.try_append_parts(&parts) {
+            Err(Error::Busy) => {}
+            appended => {
+                appended.unwrap();
+                expected.push(&bytes[i..at]);
+            }
+        }
+    }
+    let huge = vec![0; 1 << 20];
+    let too_large = log.append_parts(&vec![IoSlice::new(&huge); 65]);
+    assert!(matches!(too_large, Err(Error::TooLarge { bytes, .. }) if bytes == 65 << 20), "{too_large:?}");
+    log.close().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let records: Vec<_> = log.into_iter().map(|record| record.unwrap().data).collect();
+    assert_eq!(records.len(), expected.len());
+    assert!(records.iter().zip(&expected).all(|(record, expected)| record == expected));
+    assert_eq!(log.bytes_between(Lsn(1), log.last_lsn().next()).unwrap(), expected.iter().map(|e| e.len() as u64).sum());
+}
+
+#[test]
+fn records_come_as_what_they_are_and_batches_from_iterators() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let owned = [String::from("d"), String::from("e")];
+    log.append("a").unwrap();
+    log.append(String::from("b")).unwrap();
+    log.append(vec![b'c']).unwrap();
+    log.commit_batch(owned.iter().rev().rev()).unwrap();
+    log.append_batch(&std::collections::BTreeSet::from(["f", "g"])).unwrap();
+    log.append_batch((0..100).map(|_| "h")).unwrap();
+    log.commit_checkpoint("i").unwrap();
+    assert!(matches!(log.append_batch::<str>([]), Err(Error::Invalid { what: "batch", .. })));
+    let all: Vec<u8> = log.into_iter().flat_map(|record| record.unwrap().data).collect();
+    assert_eq!(String::from_utf8(all).unwrap(), format!("abcdefg{}i", "h".repeat(100)));
+}
+
+#[test]
+fn a_range_has_the_records_between_its_bounds_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    (1..=20).for_each(|i| _ = log.append(record(i)).unwrap());
+    log.sync().unwrap();
+    log.truncate_front(Lsn(4)).unwrap();
+    let lsns = |iter: foreword::Iter| iter.map(|r| r.map(|r| r.lsn.0)).collect::<Result<Vec<_>, _>>();
+    let view = View::open(dir.path()).unwrap();
+    for range in [6..9, 6..6, 4..21, 19..40, 30..40] {
+        let expected: Vec<u64> = (range.start..range.end.min(21)).collect();
+        let range = Lsn(range.start)..Lsn(range.end);
+        assert_eq!(lsns(log.range(range.clone())).unwrap(), expected);
+        assert!(expected.starts_with(&lsns(view.range(range)).unwrap()));
+    }
+    assert_eq!(lsns(log.range(..)).unwrap(), (4..=20).collect::<Vec<_>>());
+    assert_eq!(lsns(log.range(..=Lsn(5))).unwrap(), [4, 5]);
+    assert_eq!(lsns(log.range(Lsn::ZERO..Lsn(6))).unwrap(), [4, 5]);
+    assert_eq!(lsns(log.range((Bound::Excluded(Lsn(18)), Bound::Unbounded))).unwrap(), [19, 20]);
+    assert!(lsns(log.range(Lsn(9)..Lsn(6))).unwrap().is_empty());
+    assert!(matches!(lsns(log.range(Lsn(2)..Lsn(6))), Err(Error::Dropped { lsn: Lsn(2), .. })));
+    let mut short = log.range(..Lsn(5));
+    assert_eq!((short.next().unwrap().unwrap().lsn, short.next().is_none(), short.next().is_none()), (Lsn(4), true, true));
 }
 
 #[test]

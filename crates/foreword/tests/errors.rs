@@ -32,7 +32,7 @@ fn a_missing_directory() {
         repair_plan(&dir, OnDamage::Salvage).unwrap_err(),
     ];
     for error in errors {
-        assert!(matches!(&error, Error::NotFound { dir: said } if *said == dir), "{error:?}");
+        assert!(matches!(&error, Error::NotFound { dir: said, .. } if *said == dir), "{error:?}");
         says(&error, &["check the path", &dir.display().to_string()]);
     }
     assert!(!root.path().join("a").exists());
@@ -56,7 +56,7 @@ fn a_log_where_a_new_one_is_wanted() {
     let files = Files::closed(|log| commit(log, 1..3));
     let dir = files.dir();
     let error = small().create_new().open(dir.path()).unwrap_err();
-    assert!(matches!(&error, Error::AlreadyExists { dir: said } if said == dir.path()), "{error:?}");
+    assert!(matches!(&error, Error::AlreadyExists { dir: said, .. } if said == dir.path()), "{error:?}");
     says(&error, &["already"]);
     assert_eq!(Files::read(dir.path()), files);
 }
@@ -168,13 +168,13 @@ fn another_format() {
         refused(
             &with(64, version),
             &[&format!("version {version};"), hint],
-            &|error, segment| matches!(error, Error::UnsupportedVersion { path, found, supported: 2 } if (*found, &**path) == (version, segment)),
+            &|error, segment| matches!(error, Error::UnsupportedVersion { path, found, supported: 2, .. } if (*found, &**path) == (version, segment)),
         );
     }
     refused(
         &with(64 + 40, 5),
         &["features", "0x5", "use a newer"],
-        &|error, segment| matches!(error, Error::UnsupportedFeatures { path, features: 5 } if **path == *segment),
+        &|error, segment| matches!(error, Error::UnsupportedFeatures { path, features: 5, .. } if **path == *segment),
     );
     // What need not be known is passed over, and so is what later features may put behind a MARK's fields.
     let mut files = with(64 + 44, 1);
@@ -262,7 +262,7 @@ fn appends_that_cannot_be() {
     let error = log.append_batch::<&[u8]>(&[]).unwrap_err();
     assert!(matches!(&error, Error::Invalid { what: "batch", .. }), "{error:?}");
     for error in [log.commit(&[0; 1001]).unwrap_err(), log.append_batch(&[[0; 497], [0; 497]]).unwrap_err()] {
-        assert!(matches!(&error, Error::TooLarge { max: 1000, bytes } if *bytes > 1000), "{error:?}");
+        assert!(matches!(&error, Error::TooLarge { max: 1000, bytes, .. } if *bytes > 1000), "{error:?}");
         says(&error, &["1000", "nothing was appended"]);
     }
     let error = log.commit_checkpoint(&[0; 100_000]).unwrap_err();
@@ -286,7 +286,7 @@ fn lsns_that_are_not_there() {
         assert!(matches!(log.sync_to(lsn), Err(Error::NotAppended { last: Lsn(19), .. })));
         assert!(matches!(log.durable(lsn), Err(Error::NotAppended { .. })));
     }
-    assert!(matches!(log.get(Lsn(9)), Err(Error::Dropped { lsn: Lsn(9), start: Lsn(10) })));
+    assert!(matches!(log.get(Lsn(9)), Err(Error::Dropped { lsn: Lsn(9), start: Lsn(10), .. })));
     assert!(matches!(log.truncate_front(Lsn(21)), Err(Error::NotAppended { .. })));
     assert!(matches!(log.truncate_front(Lsn::MAX), Err(Error::NotAppended { .. })));
     assert!(matches!(log.truncate_back(Lsn(9)), Err(Error::Dropped { .. })));
@@ -369,4 +369,33 @@ fn errors_have_their_causes_and_can_be_shared() {
     let error = small().open("/dev/null/log").unwrap_err();
     is_error(&error);
     assert!(std::error::Error::source(&error).is_some() || matches!(error, Error::NotALog { .. }), "{error:?}");
+}
+
+#[test]
+fn an_error_says_whether_to_try_again_and_becomes_one_of_io() {
+    use std::io::{self, ErrorKind};
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    log.commit("one").unwrap();
+    log.truncate_front(Lsn(2)).unwrap();
+    let missing = dir.path().join("missing");
+    let errors = [
+        (small().open(dir.path()).unwrap_err(), true, ErrorKind::ResourceBusy),
+        (View::open(&missing).unwrap_err(), false, ErrorKind::NotFound),
+        (small().create_new().open(dir.path()).unwrap_err(), false, ErrorKind::AlreadyExists),
+        (log.get(Lsn(1)).unwrap_err(), false, ErrorKind::NotFound),
+        (log.sync_to(Lsn(9)).unwrap_err(), false, ErrorKind::NotFound),
+        (log.append(vec![0; 65 << 20]).unwrap_err(), false, ErrorKind::InvalidInput),
+        (log.hold("", Lsn(1)).unwrap_err(), false, ErrorKind::InvalidInput),
+        (Error::Busy, true, ErrorKind::WouldBlock),
+        (Error::Poisoned(std::sync::Arc::new(Error::Closed)), false, ErrorKind::Other),
+        (log.close().and_then(|()| log.append("x")).unwrap_err(), false, ErrorKind::BrokenPipe),
+    ];
+    for (error, retryable, kind) in errors {
+        assert_eq!(error.is_retryable(), retryable, "{error:?}");
+        let text = error.to_string();
+        let io = io::Error::from(error);
+        assert_eq!((io.kind(), io.to_string()), (kind, text));
+        assert!(io.get_ref().is_some_and(|source| source.is::<Error>()));
+    }
 }

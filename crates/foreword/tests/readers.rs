@@ -114,7 +114,7 @@ fn an_lsn_that_was_dropped_is_an_error_wherever_a_reader_comes_by_it() {
     let (mut from_start, mut back) = (log.reader(), log.reader_at(Lsn(25)));
     log.truncate_front(Lsn(20)).unwrap();
     let dropped = |read: Option<Result<foreword::Record, Error>>| {
-        assert!(matches!(read, Some(Err(Error::Dropped { lsn: Lsn(5), start: Lsn(20) }))), "{read:?}");
+        assert!(matches!(read, Some(Err(Error::Dropped { lsn: Lsn(5), start: Lsn(20), .. }))), "{read:?}");
     };
     dropped(log.iter(Lsn(5)).next());
     dropped(log.iter_back(Lsn(5)).next());
@@ -131,7 +131,7 @@ fn an_lsn_that_was_dropped_is_an_error_wherever_a_reader_comes_by_it() {
     // One that is overtaken where it stands.
     let mut overtaken = log.reader_at(Lsn(25));
     log.truncate_front(Lsn(30)).unwrap();
-    assert!(matches!(overtaken.prev(), Err(Error::Dropped { lsn: Lsn(24), start: Lsn(30) })));
+    assert!(matches!(overtaken.prev(), Err(Error::Dropped { lsn: Lsn(24), start: Lsn(30), .. })));
     log.close().unwrap();
     let view = View::open(dir.path()).unwrap();
     for read in [view.iter(Lsn(5)).next(), view.iter_back(Lsn(5)).next(), late.iter(Lsn(5)).next()] {
@@ -172,7 +172,7 @@ fn a_view_without_a_writer_shows_what_is_proven_and_by_another_name_the_rest() {
 /// What a reader says that has come to `reached` when the log is cut at `at`; then it reads the new records from there on.
 fn told(read: Result<Option<foreword::RecordRef<'_>>, Error>, at: u64, reached: u64) {
     let cut = match read {
-        Err(Error::Cut { at, reached }) => Some((at.0, reached.0)),
+        Err(Error::Cut { at, reached, .. }) => Some((at.0, reached.0)),
         _ => None,
     };
     assert_eq!(cut, Some((at, reached)), "{read:?}");
@@ -255,7 +255,7 @@ fn a_reader_that_waits_behind_a_cut_is_told() {
     drop(tell);
     for _ in 0..4 {
         let (who, heard) = hear.recv_timeout(PATIENCE).expect("a reader hears nothing");
-        assert!(matches!(heard, Err(Error::Cut { at, reached: Lsn(10) }) if at <= Lsn(5)), "{who}: {heard:?}");
+        assert!(matches!(heard, Err(Error::Cut { at, reached: Lsn(10), .. }) if at <= Lsn(5)), "{who}: {heard:?}");
     }
     let mut calm = log.reader_at(Lsn(5));
     let waits = thread::spawn(move || calm.wait_next(Some(PATIENCE)).map(|r| r.map(|r| r.lsn)));
@@ -281,7 +281,7 @@ fn a_view_is_told_of_cuts_by_whoever_made_them_and_of_nothing_else() {
     shows(40);
     assert_eq!(lsns(&mut before), (15..41).collect::<Vec<_>>());
     // It knows of the cut by the frame that it went through.
-    let Err(Error::Cut { at, reached: Lsn(25) }) = behind.next() else { panic!("not told") };
+    let Err(Error::Cut { at, reached: Lsn(25), .. }) = behind.next() else { panic!("not told") };
     assert!((Lsn(1)..=Lsn(20)).contains(&at), "{at}");
     assert_eq!(lsns(&mut behind), (at.0..41).collect::<Vec<_>>());
     // A crash, and a recovery that writes records again, are none.

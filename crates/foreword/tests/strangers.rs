@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use common::hooked::*;
 use common::*;
-use foreword::{Commit, Error, Log, Lsn, Options, SyncPolicy, View};
+use foreword::{Commit, Error, Log, Lsn, Options, SyncPolicy, View, inspect};
 
 fn options() -> Options {
     Options::new().segment_bytes(1 << 20).sync(SyncPolicy::manual())
@@ -218,17 +218,168 @@ impl AsRef<[u8]> for Fickle {
 fn each_slice_of_a_batch_is_taken_once() {
     let disk = MemDisk::default();
     let log = small().disk(Arc::new(disk.clone())).open(MEM).unwrap();
-    for size in [1, 3, 100] {
+    for size in [1, 3, 32, 33, 100] {
         let batch: Vec<_> = (0..size).map(|_| Fickle(Cell::new(0))).collect();
         log.commit_batch(&batch).unwrap();
         assert!(batch.iter().all(|fickle| fickle.0.get() == 1));
+    }
+    type Append = fn(&Log, &Fickle) -> foreword::Result<Lsn>;
+    let singles: [Append; 5] = [
+        |log, record| log.append(record),
+        |log, record| log.commit(record),
+        |log, record| log.try_append(record),
+        |log, record| log.commit_checkpoint(record),
+        |log, record| Ok(log.commit_async(record)?.lsn()),
+    ];
+    for single in singles {
+        let fickle = Fickle(Cell::new(0));
+        single(&log, &fickle).unwrap();
+        assert_eq!(fickle.0.get(), 1);
     }
     log.commit(b"the end").unwrap();
     log.close().unwrap();
     let (records, error) = collect(disk.view().iter(Lsn::ZERO));
     assert!(error.is_none(), "{error:?}");
-    assert_eq!(records.len(), 105);
-    assert!(records[..104].iter().all(|(_, data)| data == b"the first answer"));
+    assert_eq!(records.len(), 175);
+    assert!(records[..174].iter().all(|(_, data)| data == b"the first answer"));
+}
+
+/// What two hooks were told, in the order in which they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Durable(u64),
+    Rotated(u64, u64),
+}
+
+fn telling(options: Options) -> (Options, Arc<Mutex<Vec<Told>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (durable, rotated) = (told.clone(), told.clone());
+    let options = options.on_durable(move |lsn| durable.lock().unwrap().push(Told::Durable(lsn.0)));
+    (options.on_rotate(move |epoch, lsn| rotated.lock().unwrap().push(Told::Rotated(epoch, lsn.0))), told)
+}
+
+fn durable(told: &[Told]) -> Vec<u64> {
+    told.iter().filter_map(|told| if let Told::Durable(lsn) = told { Some(*lsn) } else { None }).collect()
+}
+
+#[test]
+fn hooks_are_told_once_and_in_order_of_what_became_durable_and_of_each_segment() {
+    for background in [true, false] {
+        let (disk, options) = (MemDisk::default(), options().segment_bytes(64 << 10).background(background));
+        let (options, told) = telling(options.disk(Arc::new(disk.clone())));
+        let log = Arc::new(options.open(MEM).unwrap());
+        within(move || {
+            let committers: Vec<_> = (0..4)
+                .map(|t| {
+                    let log = log.clone();
+                    thread::spawn(move || (0..100).for_each(|_| _ = log.commit([t; 3000]).unwrap()))
+                })
+                .collect();
+            committers.into_iter().for_each(|committer| committer.join().unwrap());
+            log.append("a last one").unwrap();
+            log.close().unwrap();
+        });
+        let told = told.lock().unwrap();
+        let lsns = durable(&told);
+        assert!(lsns.is_sorted_by(|a, b| a < b), "{lsns:?}");
+        assert_eq!(lsns.last(), Some(&401));
+        let segments = inspect::segments_on(Arc::new(disk), MEM).unwrap();
+        let begun: Vec<_> = segments.iter().skip(1).filter_map(|s| Some(Told::Rotated(s.epoch, s.lsns?.0.0))).collect();
+        let rotated: Vec<_> = told.iter().copied().filter(|told| matches!(told, Told::Rotated(..))).collect();
+        assert!(begun.len() > 10 && rotated.starts_with(&begun), "{rotated:?}, not {begun:?}");
+        for (at, told_then) in told.iter().enumerate() {
+            if let Told::Rotated(_, first) = told_then {
+                assert!(durable(&told[..at]).last().is_none_or(|lsn| lsn < first), "a record before its segment");
+                assert!(durable(&told[at..]).first().is_none_or(|lsn| *lsn + 1 >= *first), "the segments before are durable");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hook_is_told_of_a_segment_when_all_before_it_is_durable_and_no_sooner() {
+    let (options, told) = telling(options().segment_bytes(64 << 10).disk(Arc::new(MemDisk::default())));
+    let log = options.open(MEM).unwrap();
+    (0..15).for_each(|_| _ = log.append([7; 10_000]).unwrap());
+    assert!(log.stats().rotations > 1);
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!((log.durable_lsn(), told.lock().unwrap().len()), (Lsn::ZERO, 0));
+    log.sync().unwrap();
+    until("all is told", || told.lock().unwrap().contains(&Told::Durable(15)));
+    assert_eq!(told.lock().unwrap().len() as u64, log.stats().rotations + 1);
+    log.close().unwrap();
+}
+
+#[test]
+fn hooks_go_on_from_a_cut_and_say_nothing_of_what_was_there() {
+    for background in [true, false] {
+        let disk = MemDisk::default();
+        let options = options().background(background).disk(Arc::new(disk));
+        let log = options.open(MEM).unwrap();
+        commit(&log, 1..4);
+        log.close().unwrap();
+        let (options, told) = telling(options);
+        let log = options.open(MEM).unwrap();
+        log.commit_batch(&["four", "five"]).unwrap();
+        until("it is told", || told.lock().unwrap().contains(&Told::Durable(5)));
+        log.truncate_back(Lsn(3)).unwrap();
+        commit(&log, 3..4);
+        log.close().unwrap();
+        let told = told.lock().unwrap();
+        assert_eq!(durable(&told), [5, 3]);
+        assert!(matches!(told[..], [Told::Durable(5), Told::Rotated(..), Told::Durable(3)]), "{told:?}");
+    }
+}
+
+#[test]
+fn a_hook_may_use_the_log_and_may_panic() {
+    for background in [true, false] {
+        let (told, asks) = (Arc::new(Mutex::new(Vec::new())), Arc::new(OnceLock::<Weak<Log>>::new()));
+        let (tells, log) = (told.clone(), asks.clone());
+        let options = options().segment_bytes(64 << 10).background(background).disk(Arc::new(MemDisk::default()));
+        let hook = move |lsn: Lsn| {
+            tells.lock().unwrap().push(lsn);
+            if let Some(log) = log.get().and_then(Weak::upgrade) {
+                assert!(log.durable_lsn() >= lsn);
+                log.get(lsn).unwrap();
+                log.hold("told", lsn).unwrap();
+            }
+            panic!("the hook panics");
+        };
+        let log = Arc::new(options.on_durable(hook).on_rotate(|_, _| panic!("the hook panics")).open(MEM).unwrap());
+        asks.set(Arc::downgrade(&log)).unwrap();
+        let acting = log.clone();
+        within(move || (0..50).for_each(|_| _ = acting.commit([1; 5000]).unwrap()));
+        until("all is told", || told.lock().unwrap().last() == Some(&Lsn(50)));
+        assert_eq!(log.holds()["told"], Lsn(50));
+        within(move || log.close()).unwrap();
+    }
+}
+
+/// It runs on the log's own thread, which nobody who commits needs.
+#[test]
+fn a_hook_that_takes_its_time_holds_up_no_call() {
+    let gate = Arc::new(Gate::default());
+    let (passes, told) = (gate.clone(), Arc::new(Mutex::new(Vec::new())));
+    let tells = told.clone();
+    let hook = move |lsn: Lsn| {
+        tells.lock().unwrap().push(lsn.0);
+        passes.pass();
+    };
+    gate.shut();
+    let log = Arc::new(options().disk(Arc::new(MemDisk::default())).on_durable(hook).open(MEM).unwrap());
+    log.commit(b"one").unwrap();
+    gate.wait_held();
+    let acting = log.clone();
+    within(move || {
+        commit(&acting, 2..100);
+        acting.hold("held", Lsn(2)).unwrap();
+        acting.truncate_front(Lsn(2)).unwrap();
+        acting.sync().unwrap();
+    });
+    gate.open();
+    within(move || log.close()).unwrap();
+    assert_eq!(*told.lock().unwrap(), [1, 99], "what came meanwhile is one call");
 }
 
 struct Asks(Arc<Log>);
@@ -245,6 +396,9 @@ fn a_record_may_ask_the_log_for_its_bytes() {
     within(|| {
         let log = Arc::new(small().disk(Arc::new(MemDisk::default())).open(MEM).unwrap());
         log.commit_batch(&[Asks(log.clone()), Asks(log.clone())]).unwrap();
+        log.append_batch((0..40).map(|_| log.stats()).map(|_| "an iterator may, too")).unwrap();
+        log.append(Asks(log.clone())).unwrap();
+        log.commit(&Asks(log.clone())).unwrap();
     });
 }
 

@@ -96,9 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let read = reader.join().unwrap_or_else(|_| Err(Failure::Wrong("the reading thread panicked".to_owned())));
     progress.finish_and_clear();
     let stats = log.stats();
-    if let Some(log) = Arc::into_inner(log) {
-        log.close()?;
-    }
+    log.close()?;
     summarize(args, &stats, before, started.elapsed())?;
     read.map(|()| input.status())
 }

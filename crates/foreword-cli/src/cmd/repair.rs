@@ -133,9 +133,9 @@ fn files(names: &[String]) -> String {
 
 fn flag(action: OnDamage) -> &'static str {
     match action {
-        OnDamage::Refuse => "recover",
         OnDamage::StopAtDamage => "--stop",
         OnDamage::Salvage => "--salvage",
+        _ => "recover",
     }
 }
 

@@ -282,7 +282,8 @@ impl Pass<'_> {
         while stretch.end < behind && stretch.used < room {
             let lsn = stretch.end;
             // (Behind a salvage some may be lost, and pages cannot do without.)
-            let record = reader.next()?.filter(|record| record.lsn == lsn).ok_or(foreword::Error::Lost { lsn })?.data;
+            let gone = Error::BadRecord { lsn, why: "it is not there: a salvage gave it up" };
+            let record = reader.next()?.filter(|record| record.lsn == lsn).ok_or(gone)?.data;
             let (head, rest) = Head::decode(record).map_err(|why| Error::BadRecord { lsn, why })?;
             if let Some(page) = stretch.said.take(lsn, head) {
                 if self.plan.may_lack(page, lsn) {

@@ -140,8 +140,8 @@ impl Activity {
             record_bytes: rise(|s| s.record_bytes),
             written_bytes: rise(|s| s.written_bytes),
             flushes: rise(|s| s.flushes),
-            flush_nanos: difference(&before.flush_nanos, &after.flush_nanos),
-            group_records: difference(&before.group_records, &after.group_records),
+            flush_nanos: after.flush_nanos.since(&before.flush_nanos),
+            group_records: after.group_records.since(&before.group_records),
         };
         Activity { seconds: time.as_secs_f64(), records: rise(|s| s.records), work: Some(work) }
     }
@@ -149,12 +149,6 @@ impl Activity {
     pub(super) fn per_second(&self, count: u64) -> f64 {
         count as f64 / self.seconds.max(1e-9)
     }
-}
-
-/// Of counts that only rise. (The sum may have been read a moment before the buckets.)
-fn difference(before: &Histogram, after: &Histogram) -> Histogram {
-    let buckets = std::array::from_fn(|i| after.buckets[i].saturating_sub(before.buckets[i]));
-    Histogram { buckets, sum: after.sum.saturating_sub(before.sum) }
 }
 
 impl Look {
