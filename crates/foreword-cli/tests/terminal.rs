@@ -144,7 +144,7 @@ fn paths_and_what_strangers_wrote_do_nothing_to_a_terminal() {
     run_with(&["append", log, "--quiet", "--segment-size", "64K"], many.as_bytes()).status(0);
     assert!(text(&["top", log, "--once"], 0).contains(HARMLESS));
     // Who has it open, as a file says that anybody may write.
-    let opened = Options::new().segment_bytes(64 << 10).publish(false).open(&path).unwrap();
+    let opened = Options::new().segment_bytes(64 << 10).open(&path).unwrap();
     fs::write(path.join("LOCK"), format!("process {HOSTILE}")).unwrap();
     assert!(text(&["truncate", log, "--before", "2"], 1).contains(HARMLESS));
     text(&["top", log, "--once"], 0);

@@ -22,7 +22,7 @@ impl Drop for Stop<'_> {
 }
 
 fn options() -> Options {
-    Options::new().segment_bytes(64 << 10)
+    Options::new().publish(true).segment_bytes(64 << 10)
 }
 
 fn once(dir: &Dir) -> Value {

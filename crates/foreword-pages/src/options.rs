@@ -55,7 +55,7 @@ impl Options {
             recovery_threads: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
             recovery_bytes: 64 << 20,
             background: true,
-            disk: Arc::new(OsDisk),
+            disk: Arc::new(OsDisk::new()),
             log: foreword::Options::new(),
         }
     }

@@ -18,11 +18,11 @@ struct SyncedFile(Box<dyn DiskFile>);
 
 impl Disk for Fdatasync {
     fn open_dir(&self, path: &Path) -> Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(SyncedDir(OsDisk.open_dir(path)?)))
+        Ok(Arc::new(SyncedDir(OsDisk::new().open_dir(path)?)))
     }
 
     fn create_dir(&self, path: &Path) -> Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(SyncedDir(OsDisk.create_dir(path)?)))
+        Ok(Arc::new(SyncedDir(OsDisk::new().create_dir(path)?)))
     }
 }
 

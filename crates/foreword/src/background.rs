@@ -1,181 +1,196 @@
-//! The one owner of background work: a thread that syncs (for futures, by policy, and the mark when the log falls idle), and one that
-//! prepares the next segment and removes those that were dropped, and one that tells other processes how the log is doing. All end before the log does.
+//! A log's background work: it syncs (for futures, by policy, and the mark when the log falls idle), prepares the next segment and removes those that were dropped,
+//! and tells other processes how the log is doing. Each is a task of the [`Runtime`]; all end before the log does.
 
-use std::sync::{Arc, Mutex};
-use std::thread::{JoinHandle, ThreadId};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Instant;
 
-use crate::Result;
-use crate::commit::{Guard, Shared};
+use crate::commit::Shared;
 use crate::error::Doing;
-use crate::publish::{self, Publisher};
+use crate::publish::Publisher;
 use crate::remove::RETRY_AFTER;
+use crate::runtime::{Lane, Next, Runtime, Task};
 use crate::sync;
-
-/// So long after its last flush a log is idle, and says in a MARK what is durable.
-const IDLE_AFTER: Duration = Duration::from_millis(20);
+use crate::{Error, Result};
 
 #[derive(Debug)]
 pub(crate) struct Background {
-    ids: Vec<ThreadId>,
-    /// None once they were joined.
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// None once it was stopped.
+    runtime: Mutex<Option<Runtime>>,
+    publisher: Arc<Mutex<Publisher>>,
+}
+
+/// A log's tasks, by lane. None without background work.
+#[derive(Debug)]
+pub(crate) struct Tasks([Option<Task>; 3]);
+
+impl Shared {
+    /// Has a task of the background work look at what has changed.
+    #[inline]
+    pub(crate) fn kick(&self, lane: Lane) {
+        if let Some(Tasks(tasks)) = self.tasks.get() {
+            tasks[lane as usize].iter().for_each(Task::kick);
+        }
+    }
+
+    pub(crate) fn kick_all(&self) {
+        [Lane::Sync, Lane::Prepare, Lane::Publish].into_iter().for_each(|lane| self.kick(lane));
+    }
+
+    /// Whether the calling thread does this log's background work, further up.
+    pub(crate) fn is_background(&self) -> bool {
+        self.tasks.get().is_some_and(|Tasks(tasks)| tasks.iter().flatten().any(Task::is_on_this_thread))
+    }
+
+    /// Whether other logs wait for the thread that a task runs on.
+    pub(crate) fn is_in_the_way(&self, lane: Lane) -> bool {
+        self.tasks.get().and_then(|Tasks(tasks)| tasks[lane as usize].as_ref()).is_some_and(Task::is_in_the_way)
+    }
 }
 
 impl Background {
     pub(crate) fn start(shared: &Arc<Shared>) -> Result<Background> {
-        let mut threads: Vec<JoinHandle<()>> = Vec::new();
-        let made = |threads: Vec<JoinHandle<()>>| Background {
-            ids: threads.iter().map(|thread| thread.thread().id()).collect(),
-            threads: Mutex::new(threads),
+        let publishes = shared.options.publish || cfg!(feature = "metrics");
+        let runtime = match &shared.options.runtime {
+            Some(runtime) if runtime.is_forked() => {
+                let why = "it was made by a process that this one was forked from, and its threads are there".to_owned();
+                return Err(Error::Invalid { what: "runtime", why });
+            }
+            Some(runtime) => runtime.clone(),
+            None => Runtime::of_one_log(publishes).doing("start a thread", &shared.dir.path)?,
         };
-        let tells = shared.options.publish || cfg!(feature = "metrics");
-        let publish = tells.then_some(("foreword-stats", publish as fn(&Shared)));
-        for (name, work) in [("foreword-sync", flush as fn(&Shared)), ("foreword-prepare", prepare)].into_iter().chain(publish) {
-            let mine = shared.clone();
-            let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&mine));
-            match spawned.doing("start a thread", &shared.dir.path) {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    shared.lock().stop = true;
-                    made(threads).join(shared);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(made(threads))
+        let publisher = Arc::new(Mutex::new(Publisher::new()));
+        let (mut flusher, mine) = (Flusher::new(), shared.clone());
+        let sync = runtime.add(Lane::Sync, Box::new(move || flusher.step(&mine)));
+        let mine = shared.clone();
+        let prepare = runtime.add(Lane::Prepare, Box::new(move || prepare(&mine)));
+        let (mine, its) = (shared.clone(), publisher.clone());
+        let publish = publishes.then(|| runtime.add(Lane::Publish, Box::new(move || sync::lock(&its).step(&mine))));
+        let _ = shared.tasks.set(Tasks([Some(sync), Some(prepare), publish]));
+        // (What they would have been kicked for until now.)
+        shared.kick_all();
+        Ok(Background { runtime: Mutex::new(Some(runtime)), publisher })
     }
 
-    /// Whether the calling thread is one of them.
-    pub(crate) fn is_this_thread(&self) -> bool {
-        self.ids.contains(&std::thread::current().id())
-    }
-
-    /// Waits until the threads have ended, which were told to stop.
-    pub(crate) fn join(&self, shared: &Shared) {
-        shared.kick.notify_all();
-        let this = std::thread::current().id();
-        for thread in std::mem::take(&mut *sync::lock(&self.threads)) {
-            thread.thread().unpark();
-            // A waker or a hook may have closed or dropped the log on one of them: that one ends by itself.
-            if thread.thread().id() != this {
-                let _ = thread.join();
-            }
+    /// Ends the tasks, which were told to stop: waits for what they are doing, if this thread does not do it itself.
+    pub(crate) fn stop(&self, shared: &Shared) {
+        shared.tasks.get().iter().flat_map(|tasks| &tasks.0).flatten().for_each(Task::end);
+        match self.publisher.try_lock() {
+            Ok(mut publisher) => publisher.withdraw(shared),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().withdraw(shared),
+            // It runs further up, and told a recorder, which has closed the log. The file is the next writer's to remove.
+            Err(TryLockError::WouldBlock) => {}
         }
+        // (The threads of a log of its own end with it.)
+        let runtime = sync::lock(&self.runtime).take();
+        drop(runtime);
     }
 }
 
-fn flush(shared: &Shared) {
-    let interval = shared.options.sync.interval;
-    let mut state = shared.lock();
-    let mut reported = false;
-    // No record that is not on its way is older than this. And the flush count when the log was last seen busy.
-    let mut unsynced_since = Instant::now();
-    let mut busy = (state.activity(), Instant::now());
-    while !state.stop {
+/// What the task that syncs remembers of the log.
+struct Flusher {
+    /// The failure was reported.
+    reported: bool,
+    /// No record that is not on its way is older than this.
+    unsynced_since: Instant,
+    /// The flush count when the log was last seen busy, and when that was.
+    busy: (u64, Instant),
+    /// It sleeps until it is kicked.
+    idle: bool,
+}
+
+impl Flusher {
+    fn new() -> Flusher {
+        let now = Instant::now();
+        Flusher { reported: false, unsynced_since: now, busy: (u64::MAX, now), idle: false }
+    }
+
+    fn step(&mut self, shared: &Shared) -> Next {
+        let mut state = shared.lock();
+        state.asleep = false;
+        let now = Instant::now();
+        if std::mem::take(&mut self.idle) {
+            // An append has woken it, just now.
+            self.unsynced_since = now;
+        }
+        if state.stop {
+            return Next::WhenKicked;
+        }
         if shared.has_news(&state) {
-            state = shared.tell(state);
-            continue;
+            drop(shared.tell(state));
+            return Next::Now;
         }
         if let Some(error) = state.failure() {
-            if !reported {
-                reported = true;
+            if !std::mem::replace(&mut self.reported, true) {
                 let error = error.clone();
                 drop(state);
                 shared.report(&error);
-                state = shared.lock();
-                continue; // It may have been told to stop meanwhile.
+                return Next::Now;
             }
             (state.idle, state.asleep) = (true, true);
-            state = sleep(shared, state, None);
-            state.asleep = false;
-            continue;
+            return Next::WhenKicked;
         }
-        let now = Instant::now();
         // A sync that has left took all that was there.
-        unsynced_since = if state.has_unsynced() { unsynced_since.max(state.synced_at) } else { now };
+        self.unsynced_since = if state.has_unsynced() { self.unsynced_since.max(state.synced_at) } else { now };
         // (Options bound the interval to a day.)
-        let sync_at = interval.filter(|_| state.has_unsynced()).map(|interval| unsynced_since + interval);
+        let interval = shared.options.sync.interval.filter(|_| state.has_unsynced());
+        let sync_at = interval.map(|interval| self.unsynced_since + interval);
         let due = sync_at.is_some_and(|at| at <= now);
         // However much there is to write, a sync that is due comes first.
         if due || state.wants_sync() || state.wants_write() {
             let sync = due || state.wants_sync();
-            state = shared.fly(state, sync);
-            continue;
+            drop(shared.fly(state, sync));
+            return Next::Now;
         }
-        if busy.0 != state.activity() {
-            busy = (state.activity(), now);
+        if self.busy.0 != state.activity() {
+            self.busy = (state.activity(), now);
         }
         // (What is in the air will need one when it has landed. Without a time to wake at until then, each commit of a busy log would wake this thread.)
-        let mark_at = (state.needs_promise() || state.is_flying()).then_some(busy.1 + IDLE_AFTER);
+        let mark_at = (state.needs_promise() || state.is_flying())
+            .then_some(self.busy.1)
+            .zip(shared.options.idle_mark)
+            .map(|(busy, after)| busy + after);
         if mark_at.is_some_and(|at| at <= now) {
             let (after, marked) = shared.mark_idle(state);
             state = after;
             if marked {
-                continue;
+                return Next::Now;
             }
         }
         let until = [sync_at, mark_at].into_iter().flatten().filter(|&at| at > now).min();
-        state.idle = until.is_none();
-        let idle = state.idle;
-        state.asleep = true;
-        state = sleep(shared, state, until.map(|at| at - now));
-        state.asleep = false;
-        if idle {
-            // An append has woken it, just now.
-            unsynced_since = Instant::now();
-        }
+        self.idle = until.is_none();
+        (state.idle, state.asleep) = (self.idle, true);
+        until.map_or(Next::WhenKicked, Next::At)
     }
 }
 
-fn prepare(shared: &Shared) {
+/// One thing that is to be done about segments.
+fn prepare(shared: &Shared) -> Next {
     let mut state = shared.lock();
-    while !state.stop {
-        let now = Instant::now();
-        state.prepare_again = state.prepare_again.filter(|&at| at > now);
-        if shared.keeping.is_due() {
-            drop(state);
-            shared.keep_reserve(Vec::new());
-            state = shared.lock();
-            continue;
-        }
-        if state.wants_removal(now) {
-            state = shared.remove_some(state, now);
-            continue;
-        }
-        if !state.wants_spare() {
-            let again = state.prepare_again.into_iter().chain(state.remove_again()).min();
-            state = sleep(shared, state, again.map(|at| at.saturating_duration_since(now)));
-            continue;
-        }
-        let (after, prepared) = shared.prepare_one(state);
-        state = after;
-        if let Err(error) = prepared {
-            // Whoever needs the segment tries again, and gets the error.
-            state.prepare_again = Some(Instant::now() + RETRY_AFTER);
-            state.no_space = error.is_no_space().then(|| error.clone());
-            drop(state);
-            crate::trace::warn!(error = %error, "cannot prepare a segment");
-            state = shared.lock();
-        }
+    if state.stop {
+        return Next::WhenKicked;
     }
-}
-
-fn publish(shared: &Shared) {
-    let mut publisher = Publisher::new();
-    loop {
-        // Not with the others, who are woken again and again.
-        std::thread::park_timeout(publish::EVERY);
-        if shared.lock().stop {
-            return publisher.withdraw(shared);
-        }
-        publisher.publish(shared);
+    let now = Instant::now();
+    state.prepare_again = state.prepare_again.filter(|&at| at > now);
+    if shared.keeping.is_due() {
+        drop(state);
+        shared.keep_reserve(Vec::new());
+        return Next::Now;
     }
-}
-
-fn sleep<'a>(shared: &'a Shared, state: Guard<'a>, time: Option<Duration>) -> Guard<'a> {
-    match time {
-        Some(time) => shared.kick.wait_timeout(state, time),
-        None => shared.kick.wait(state),
+    if state.wants_removal(now) {
+        drop(shared.remove_some(state, now));
+        return Next::Now;
     }
+    if !state.wants_spare() {
+        let again = state.prepare_again.into_iter().chain(state.remove_again()).min();
+        return again.map_or(Next::WhenKicked, Next::At);
+    }
+    let (mut state, prepared) = shared.prepare_one(state);
+    if let Err(error) = prepared {
+        // Whoever needs the segment tries again, and gets the error.
+        state.prepare_again = Some(Instant::now() + RETRY_AFTER);
+        state.no_space = error.is_no_space().then(|| error.clone());
+        drop(state);
+        crate::trace::warn!(error = %error, "cannot prepare a segment");
+    }
+    Next::Now
 }

@@ -22,7 +22,7 @@ pub(crate) enum Ending {
 impl Shared {
     /// Closes the log, or waits for who does; what that came to.
     ///
-    /// Who closes waits for changes and for the background threads. So those never wait for it: a waker or hook that runs on their thread gets
+    /// Who closes waits for changes and for the background work. So those never wait for it: a waker or hook that runs on their thread gets
     /// [`Error::Busy`] where another thread is closing, and closes the log itself where none is.
     pub(crate) fn end(&self, background: Option<&Background>) -> Result<()> {
         self.dir.check_process()?;
@@ -32,7 +32,7 @@ impl Shared {
             let changes = state.changing == Some(this);
             match state.ending {
                 Ending::Ended => return state.ended(),
-                Ending::By(by) if by == this || changes || background.is_some_and(Background::is_this_thread) => {
+                Ending::By(by) if by == this || changes || self.is_background() => {
                     return Err(Error::Busy);
                 }
                 Ending::NotYet if changes || state.changing.is_none() => break,
@@ -43,7 +43,7 @@ impl Shared {
         state.closed = !bug::is(Bug::AppendWhileClosing);
         drop(state);
         if let Some(background) = background {
-            background.join(self);
+            background.stop(self);
         }
         let state = self.finish();
         let ended = state.ended();

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::assemble::{Assembler, NeedSegments, Placed, Urgency};
+use crate::background::Tasks;
 use crate::bug::{self, Bug};
 use crate::close::Ending;
 use crate::copying::Copier;
@@ -19,6 +20,7 @@ use crate::reader::{Chain, End, Source, Tails};
 use crate::recent::{Places, Recent};
 use crate::remove::Dropped;
 use crate::reserve::Keeping;
+use crate::runtime::Lane;
 use crate::segment::{Dir, Segment, now_micros};
 use crate::stats::Counters;
 use crate::strangers;
@@ -47,8 +49,8 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     /// Signalled when a flight lands, a segment is ready, or the log ends.
     pub(crate) changed: Event,
-    /// Wakes the background threads.
-    pub(crate) kick: Event,
+    /// What the background does, once it does.
+    pub(crate) tasks: OnceLock<Tasks>,
     /// Committers that no flight has taken yet; changed under the lock.
     pub(crate) arrived: AtomicU32,
     /// Flights with a sync that have left; changed under the lock.
@@ -173,6 +175,8 @@ pub(crate) struct State {
     pub(crate) told: Lsn,
     pub(crate) rotated: VecDeque<(u64, Lsn)>,
     pub(crate) telling: bool,
+    /// Nothing has happened since the publisher looked: it sleeps until it is kicked.
+    pub(crate) quiet: bool,
     pub(crate) stop: bool,
 }
 
@@ -285,7 +289,7 @@ impl Shared {
             }
             Err(NeedSegments(need)) => {
                 state.wanted = need;
-                self.kick.notify_all();
+                self.kick(Lane::Prepare);
                 Err(state.no_space.clone().unwrap_or(Error::Busy))
             }
         }
@@ -332,11 +336,11 @@ impl Shared {
             || policy.bytes.is_some_and(|n| state.record_bytes - state.policy_bytes >= n)
         {
             state.sync_due = true;
-            self.kick.notify_all();
+            self.kick(Lane::Sync);
         }
         if state.idle && policy.interval.is_some() {
             state.idle = false;
-            self.kick.notify_all();
+            self.kick(Lane::Sync);
         }
         Ok(copier)
     }
@@ -355,7 +359,7 @@ impl Shared {
     pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>, at_once: bool) -> Result<()> {
         if state.wants_spare() {
             // (Where somebody waits, each flight that lands sees to it.)
-            self.kick.notify_all();
+            self.kick(Lane::Prepare);
         }
         while state.assembler.placed_bytes() >= WRITE_AT {
             self.dir.check_process()?;
@@ -367,7 +371,7 @@ impl Shared {
             if self.options.background && flying == 0 {
                 // While the thread writes, this one goes on.
                 if !std::mem::replace(&mut state.write_due, true) {
-                    self.kick.notify_all();
+                    self.kick(Lane::Sync);
                 }
             } else if helps && (flying == 0 || (flying < WRITERS && state.assembler.placed_bytes() >= 2 * WRITE_AT)) {
                 // There is no thread, or it does not keep up: two are faster.
@@ -386,8 +390,11 @@ impl Shared {
     /// After a [`try_append`](Shared::try_append): as `settle`, but waits for nothing.
     pub(crate) fn settle_later(&self, mut state: Guard<'_>) {
         let full = state.assembler.placed_bytes() >= WRITE_AT;
-        if (full && !std::mem::replace(&mut state.write_due, true)) || state.wants_spare() {
-            self.kick.notify_all();
+        if full && !std::mem::replace(&mut state.write_due, true) {
+            self.kick(Lane::Sync);
+        }
+        if state.wants_spare() {
+            self.kick(Lane::Prepare);
         }
     }
 
@@ -658,9 +665,15 @@ impl Shared {
         let next = self.next_leader(&state);
         self.changed.notify_all();
         let news = state.asleep && self.has_news(&state);
-        if news || state.idle || state.write_due || !state.wakers.is_empty() || state.wants_spare() {
+        if news || state.idle || state.write_due || !state.wakers.is_empty() {
             state.idle = false;
-            self.kick.notify_all();
+            self.kick(Lane::Sync);
+        }
+        if state.wants_spare() {
+            self.kick(Lane::Prepare);
+        }
+        if std::mem::take(&mut state.quiet) {
+            self.kick(Lane::Publish);
         }
         drop(state);
         if !bug::is(Bug::LostWakeup) {
@@ -695,7 +708,7 @@ impl Shared {
     /// Fails the log outside of a flight, and tells everyone.
     pub(crate) fn poison(&self, mut state: Guard<'_>, error: Error) {
         let failed = state.fail(&error);
-        self.kick.notify_all();
+        self.kick_all();
         self.wake_everyone(state);
         if failed {
             self.tell_poisoned(&error);
@@ -774,7 +787,7 @@ impl Shared {
         // Somebody must lead its flight: the background thread, unless a committer comes first.
         if state.launched_synced < lsn {
             state.idle = false;
-            self.kick.notify_all();
+            self.kick(Lane::Sync);
         }
         drop(state);
         strangers::discard(before);
@@ -947,6 +960,7 @@ impl Source for Shared {
 
     fn attend(&self, at: &Arc<std::sync::atomic::AtomicU64>) {
         self.tails.attend(at);
+        self.kick(Lane::Publish);
     }
 
     fn wait(&self, end: End, deadline: Option<Instant>) -> Result<bool> {

@@ -117,7 +117,7 @@ mod tests {
     use crate::{Lsn, Result};
 
     fn assembler(dir: &tempfile::TempDir) -> Result<Assembler> {
-        let dir = Dir::open(&OsDisk, dir.path())?;
+        let dir = Dir::open(&OsDisk::new(), dir.path())?;
         let segment = dir.prepare(LogId([7; 16]), 1, 1024, Stuff::Nothing, &at_once)?;
         Ok(Assembler::new(segment, 1024, LINK_BLOCK + 1, Count::START))
     }

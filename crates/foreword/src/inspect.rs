@@ -88,7 +88,7 @@ impl SegmentState {
 /// # Errors
 /// [`Error::NotFound`], [`Error::NotALog`], [`Error::UnsupportedVersion`], [`Error::Io`].
 pub fn segments(dir: impl AsRef<Path>) -> Result<Vec<SegmentInfo>> {
-    segments_on(Arc::new(OsDisk), dir)
+    segments_on(Arc::new(OsDisk::new()), dir)
 }
 
 /// As [`segments`], on a file system of one's own.
@@ -116,7 +116,7 @@ pub struct Writer {
 /// # Errors
 /// [`Error::Io`].
 pub fn writer(dir: impl AsRef<Path>) -> Result<Option<Writer>> {
-    let dir = match Dir::open(&OsDisk, dir.as_ref()) {
+    let dir = match Dir::open(&OsDisk::new(), dir.as_ref()) {
         Err(Error::NotFound { .. } | Error::NotALog { .. }) => return Ok(None),
         opened => opened?,
     };
@@ -318,7 +318,7 @@ impl From<Control> for ControlInfo {
 /// [`Error::NotFound`], [`Error::Io`], [`Error::UnsupportedVersion`]; [`Error::Corruption`] if neither the segment's header nor the file `LOG` can be read,
 /// so that nothing says which log it is of.
 pub fn frames(dir: impl AsRef<Path>, epoch: u64) -> Result<Frames> {
-    frames_on(Arc::new(OsDisk), dir, epoch)
+    frames_on(Arc::new(OsDisk::new()), dir, epoch)
 }
 
 /// As [`frames`], on a file system of one's own.

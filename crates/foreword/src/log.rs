@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use std::ops::RangeBounds;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::assemble::{CHECKPOINT_BLOCKS, Urgency};
@@ -170,6 +170,7 @@ impl Log {
             told: durable.lsn,
             rotated: VecDeque::new(),
             telling: false,
+            quiet: false,
             stop: false,
         };
         let counters = Counters::new(&dir.path);
@@ -179,7 +180,7 @@ impl Log {
             options,
             state: Mutex::new(state),
             changed: Event::default(),
-            kick: Event::default(),
+            tasks: OnceLock::new(),
             arrived: AtomicU32::new(0),
             syncs: AtomicU64::new(0),
             starved: AtomicU32::new(0),

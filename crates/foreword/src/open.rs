@@ -58,6 +58,7 @@ fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
         look_before(options, &dir)?;
     }
     dir.lock()?;
+    (dir.zero_fill, dir.reserve) = (options.zero_fill, options.reserve);
     let dir = dir;
     // Before the names are read: where `LOCK` was removed, another writer may be at work until it lets go of this one.
     let known = dir.handle.id_of(IDENTITY).is_ok();
@@ -688,7 +689,7 @@ pub struct RepairPlan {
 /// # Errors
 /// As [`verify`](crate::verify), and [`Error::Invalid`] for [`OnDamage::Refuse`] or a log with too many damages to salvage.
 pub fn repair_plan(dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan> {
-    repair_plan_on(Arc::new(OsDisk), dir, action)
+    repair_plan_on(Arc::new(OsDisk::new()), dir, action)
 }
 
 /// As [`repair_plan`], on a file system of one's own.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::disk::{Disk, OsDisk};
 use crate::format::{BLOCK, LogId};
+use crate::runtime::Runtime;
 use crate::{Error, Log, Lsn, Result};
 
 pub(crate) const SEGMENT_BLOCKS_MIN: u32 = 16;
@@ -133,9 +134,13 @@ pub struct Options {
     pub(crate) record_bytes_max: u64,
     pub(crate) buffer_bytes: usize,
     pub(crate) spare_segments: usize,
+    pub(crate) zero_fill: bool,
+    pub(crate) reserve: bool,
     pub(crate) sync: SyncPolicy,
+    pub(crate) idle_mark: Option<Duration>,
     pub(crate) on_damage: OnDamage,
     pub(crate) background: bool,
+    pub(crate) runtime: Option<Runtime>,
     pub(crate) publish: bool,
     pub(crate) expect_lsn: Lsn,
     pub(crate) expect_id: Option<LogId>,
@@ -153,9 +158,13 @@ impl fmt::Debug for Options {
             .field("record_bytes_max", &self.record_bytes_max)
             .field("buffer_bytes", &self.buffer_bytes)
             .field("spare_segments", &self.spare_segments)
+            .field("zero_fill", &self.zero_fill)
+            .field("reserve", &self.reserve)
             .field("sync", &self.sync)
+            .field("idle_mark", &self.idle_mark)
             .field("on_damage", &self.on_damage)
             .field("background", &self.background)
+            .field("runtime", &self.runtime)
             .field("publish", &self.publish)
             .field("disk", &self.disk)
             .finish_non_exhaustive()
@@ -179,13 +188,17 @@ impl Options {
             record_bytes_max: 64 << 20,
             buffer_bytes: 8 << 20,
             spare_segments: 0,
+            zero_fill: true,
+            reserve: true,
             sync: SyncPolicy::default(),
+            idle_mark: Some(Duration::from_millis(20)),
             on_damage: OnDamage::default(),
             background: true,
-            publish: true,
+            runtime: None,
+            publish: false,
             expect_lsn: Lsn::ZERO,
             expect_id: None,
-            disk: Arc::new(OsDisk),
+            disk: Arc::new(OsDisk::new()),
             on_error: None,
             on_durable: None,
             on_rotate: None,
@@ -254,10 +267,38 @@ impl Options {
         self
     }
 
+    /// Whether a new segment is filled with zeros before it is used (the default). Without, its space is only reserved: the log writes half as many bytes where segments are
+    /// not used again, and a commit takes about twice as long, for the file system notes with each which blocks are written. For disks that wear, and where records come in bulk.
+    /// A file system that reserves no space gets the zeros all the same.
+    #[must_use]
+    pub fn zero_fill(mut self, fill: bool) -> Options {
+        self.zero_fill = fill;
+        self
+    }
+
+    /// Whether the log keeps room for itself (the default): two files of up to 384 KiB, from which it opens, truncates and takes holds on a full disk. Without, it may
+    /// need some freed first: for very many small logs, where that space counts. Files that are there already stay, and serve.
+    #[must_use]
+    pub fn reserve(mut self, reserve: bool) -> Options {
+        self.reserve = reserve;
+        self
+    }
+
     /// When records become durable that nobody waits for.
     #[must_use]
     pub fn sync(mut self, policy: SyncPolicy) -> Options {
         self.sync = policy;
+        self
+    }
+
+    /// How long after its last flush a log is idle: 1 ms to a day; 20 ms by default. Then it writes a MARK, by one flush more, which says that what came before is durable. That is what tells a
+    /// damaged last record from one that was never acknowledged, until the next commit, or closing, says so: opening after a crash gives up what is damaged behind the
+    /// last such word, and refuses what is damaged before it.
+    ///
+    /// A log whose commits come one by one, further apart than this, makes two flushes for each. `None`: it makes one, and damage to its last commit is taken for a torn write.
+    #[must_use]
+    pub fn idle_mark(mut self, after: Option<Duration>) -> Options {
+        self.idle_mark = after;
         self
     }
 
@@ -278,9 +319,17 @@ impl Options {
         self
     }
 
-    /// Whether the log tells other processes how it is doing (the default): about once a second, if anything has changed, it writes its counters into the
+    /// Threads that this log shares with others for its background work; by default it has three of its own. See [`Runtime`]. Of no use without
+    /// [`background`](Options::background).
+    #[must_use]
+    pub fn runtime(mut self, runtime: &Runtime) -> Options {
+        self.runtime = Some(runtime.clone());
+        self
+    }
+
+    /// Whether the log tells other processes how it is doing: about once a second, if anything has changed, it writes its counters into the
     /// file `STATS` in its directory, for [`inspect::writer`](crate::inspect::writer) and `foreword top`. Nothing waits for that file, and nothing is
-    /// decided by it. Without [`background`](Options::background) there is none.
+    /// decided by it. Off by default; it takes one thread more. Without [`background`](Options::background) there is none.
     #[must_use]
     pub fn publish(mut self, publish: bool) -> Options {
         self.publish = publish;
@@ -405,6 +454,8 @@ impl Options {
         within("sync.bytes", self.sync.bytes.unwrap_or(1), 1, u64::MAX)?;
         within("sync.records", self.sync.records.unwrap_or(1), 1, u64::MAX)?;
         let micros = self.sync.interval.map_or(1000, |d| d.as_micros().min(u128::from(u64::MAX)) as u64);
-        within("sync.interval in microseconds", micros, 100, 86_400_000_000)
+        within("sync.interval in microseconds", micros, 100, 86_400_000_000)?;
+        let millis = self.idle_mark.map_or(1, |d| d.as_millis().min(u128::from(u64::MAX)) as u64);
+        within("idle_mark in milliseconds", millis, 1, 86_400_000)
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::commit::Shared;
 use crate::disk::{Access, DiskFile};
 use crate::reader::Source;
+use crate::runtime::Next;
 use crate::segment::{Dir, STATS, since_1970};
 use crate::stats::{Histogram, Stats};
 use crate::{Error, Lsn};
@@ -213,6 +214,8 @@ pub(crate) struct Publisher {
     looked: Instant,
     /// How long nothing did.
     quiet: Duration,
+    /// Nothing happens, until it is kicked.
+    asleep: bool,
     file: Option<Box<dyn DiskFile>>,
     /// What was published, and what is to be; kept for their memory.
     before: String,
@@ -227,6 +230,7 @@ impl Publisher {
             opened: now,
             looked: now,
             quiet,
+            asleep: false,
             file: None,
             before: String::new(),
             state: String::new(),
@@ -234,13 +238,33 @@ impl Publisher {
         }
     }
 
-    /// Says how the log is doing: to the recorder of metrics, and, unless nothing has changed, in the file.
-    pub(crate) fn publish(&mut self, shared: &Shared) {
+    /// Says how the log is doing, [`EVERY`] so often while something happens there.
+    pub(crate) fn step(&mut self, shared: &Shared) -> Next {
+        if shared.lock().stop {
+            return Next::WhenKicked;
+        }
+        let now = Instant::now();
+        if std::mem::take(&mut self.asleep) {
+            (self.quiet, self.looked) = (self.quiet + (now - self.looked), now);
+        }
+        if now < self.looked + EVERY {
+            return Next::At(self.looked + EVERY);
+        }
+        // What lands from here on kicks.
+        shared.lock().quiet = true;
+        let idle = !self.publish(shared);
+        self.asleep = idle && shared.tails.slowest().0 == 0;
+        if self.asleep {
+            return Next::WhenKicked;
+        }
+        shared.lock().quiet = false;
+        Next::At(self.looked + EVERY)
+    }
+
+    /// Says how the log is doing: to the recorder of metrics, and, unless nothing has changed, in the file. Whether something has.
+    fn publish(&mut self, shared: &Shared) -> bool {
         let mut stats = shared.stats();
         shared.counters.meters.tell(&stats);
-        if !shared.options.publish {
-            return;
-        }
         let (holds, failure) = {
             let state = shared.lock();
             (state.control.holds.clone(), state.failure().cloned())
@@ -251,7 +275,7 @@ impl Publisher {
         self.looked += since;
         if self.state == self.before {
             self.quiet += since;
-            return;
+            return false;
         }
         let unix_millis = since_1970().as_millis();
         let (process, open_nanos) = (std::process::id(), (self.looked - self.opened).as_nanos());
@@ -262,11 +286,12 @@ impl Publisher {
         let crc = crc32c::crc32c(self.text.as_bytes());
         let _ = writeln!(self.text, "crc {crc:08x}");
         std::mem::swap(&mut self.state, &mut self.before);
-        if self.write(&shared.dir).is_err() {
+        if shared.options.publish && self.write(&shared.dir).is_err() {
             // Another time, anew: nobody depends on it.
             self.file = None;
             self.before.clear();
         }
+        true
     }
 
     fn write(&mut self, dir: &Dir) -> std::io::Result<()> {
@@ -279,8 +304,8 @@ impl Publisher {
     }
 
     /// Nobody has the log open any more.
-    pub(crate) fn withdraw(self, shared: &Shared) {
-        if self.file.is_some() {
+    pub(crate) fn withdraw(&mut self, shared: &Shared) {
+        if self.file.take().is_some() {
             let _ = shared.dir.handle.remove(STATS);
         }
     }

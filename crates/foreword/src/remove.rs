@@ -9,6 +9,7 @@ use crate::error::Doing;
 use crate::reader::Source;
 use crate::recovery::Entry;
 use crate::rotate::SPARES_KEPT;
+use crate::runtime::Lane;
 use crate::segment::segment_name;
 use crate::strangers;
 use crate::sync::atomic::Ordering;
@@ -92,7 +93,7 @@ impl Shared {
             (state.prepare_again, state.no_space) = (None, None);
         }
         self.changed.notify_all();
-        self.kick.notify_all();
+        self.kick(Lane::Prepare);
         let Some(error) = error else { return state };
         // The hook may close the log, which waits for who is removing.
         drop(state);

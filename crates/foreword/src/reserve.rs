@@ -39,7 +39,7 @@ impl Dir {
     /// Those of some segments that can be the reserve of a log, and the others.
     pub(crate) fn fit_for_reserve(&self, segment_blocks: u32, epochs: impl IntoIterator<Item = u64>) -> (Vec<u64>, Vec<u64>) {
         let fits = |epoch: &u64| (SEGMENT_BLOCKS_MIN..=blocks(segment_blocks)).contains(&self.blocks_of(&segment_name(*epoch)));
-        epochs.into_iter().partition(fits)
+        epochs.into_iter().partition(|epoch| self.reserve && fits(epoch))
     }
 
     /// Makes what of the reserve is missing, or smaller than the log's segments ask for: of superseded segments that fit, as far as
@@ -48,7 +48,7 @@ impl Dir {
     pub(crate) fn keep_reserve(&self, segment_blocks: u32, superseded: Vec<u64>) -> (Vec<u64>, bool) {
         let blocks = blocks(segment_blocks);
         let short = |name: &&str| self.blocks_of(name) < blocks;
-        if !NAMES.iter().any(short) {
+        if !self.reserve || !NAMES.iter().any(short) {
             return (superseded, true);
         }
         let left = self.fill_reserve(superseded);

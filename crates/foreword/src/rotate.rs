@@ -8,6 +8,7 @@ use crate::assemble::Urgency;
 use crate::commit::{Guard, Shared, State};
 use crate::reader::{Chain, Source};
 use crate::remove::Dropped;
+use crate::runtime::Lane;
 use crate::segment::{Fill, Stuff};
 use crate::strangers;
 use crate::sync::PoisonError;
@@ -166,7 +167,7 @@ impl Shared {
         let mut state = self.lock();
         state.preparing = false;
         self.changed.notify_all();
-        self.kick.notify_all();
+        self.kick_all();
         match (prepared, old) {
             (Ok(Some(spare)), _) => {
                 let counter = if old.is_some() { &self.counters.recycled } else { &self.counters.created };
@@ -199,6 +200,9 @@ impl Shared {
             if unwanted || wanted {
                 return if unwanted { Fill::Abandon } else { Fill::Stop };
             }
+            if self.is_in_the_way(Lane::Prepare) {
+                return Fill::Step; // Another log waits for this thread.
+            }
             let due = (fill - from) / (FILLED_AT - from).max(0.01);
             if due >= done || before == Some(now) {
                 return Fill::Step;
@@ -218,7 +222,7 @@ impl Shared {
         }
         self.set_chain(chain);
         state.fills_segments = true;
-        self.kick.notify_all();
+        self.kick(Lane::Prepare);
     }
 
     pub(crate) fn set_chain(&self, chain: Chain) {

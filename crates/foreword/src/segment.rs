@@ -40,6 +40,9 @@ pub(crate) struct Dir {
     pub(crate) path: PathBuf,
     /// For a writer, from when it has the lock.
     pub(crate) writer: Option<Arc<Writer>>,
+    /// What a writer does ahead of need ([`Options::zero_fill`](crate::Options::zero_fill), [`Options::reserve`](crate::Options::reserve)).
+    pub(crate) zero_fill: bool,
+    pub(crate) reserve: bool,
 }
 
 pub(crate) fn segment_name(epoch: u64) -> String {
@@ -92,7 +95,7 @@ pub(crate) struct Names {
 
 impl Dir {
     pub(crate) fn new(handle: Arc<dyn DiskDir>, path: PathBuf) -> Dir {
-        Dir { handle, path, writer: None }
+        Dir { handle, path, writer: None, zero_fill: true, reserve: true }
     }
 
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Dir> {
@@ -308,7 +311,9 @@ impl Dir {
         let file = self.create_anew(name)?;
         // Where no space can be reserved, only zeros reserve it.
         let reserved = file.allocate(bytes)?;
-        fill(&*file, 0..bytes, reserved, pace)?;
+        if self.zero_fill || !reserved {
+            fill(&*file, 0..bytes, reserved, pace)?;
+        }
         Ok(file)
     }
 

@@ -13,6 +13,7 @@ use crate::reader::{Chain, Snapshot, Source, frame_at};
 use crate::recovery::Entry;
 use crate::remove::Dropped;
 use crate::rotate::Starving;
+use crate::runtime::Lane;
 use crate::segment::{Fill, Segment, Stuff};
 use crate::strangers;
 use crate::sync::atomic::Ordering;
@@ -174,7 +175,7 @@ impl Shared {
         chain.waivers.retain(|w| w.to.epoch >= front);
         state.control.waivers.retain(|w| w.to.epoch >= front);
         self.set_chain(chain);
-        self.kick.notify_all();
+        self.kick(Lane::Prepare);
         Ok(start)
     }
 
@@ -186,7 +187,7 @@ impl Shared {
         let cut = self.cut_back(state, from);
         self.lock().cutting = false;
         self.changed.notify_all();
-        self.kick.notify_all();
+        self.kick_all();
         self.tails.wake(); // Readers that waited behind the cut are told.
         if !self.options.background {
             self.remove_all();

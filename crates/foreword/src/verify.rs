@@ -45,7 +45,7 @@ pub struct VerifyReport {
 /// # Errors
 /// [`Error::NotFound`], [`Error::NotALog`], [`Error::UnsupportedVersion`], [`Error::Io`].
 pub fn verify(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
-    verify_on(Arc::new(OsDisk), dir, progress)
+    verify_on(Arc::new(OsDisk::new()), dir, progress)
 }
 
 /// As [`verify`], on a file system of one's own.

@@ -89,7 +89,7 @@ impl View {
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotALog`], [`Error::UnsupportedVersion`], [`Error::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<View> {
-        View::open_on(Arc::new(OsDisk), dir)
+        View::open_on(Arc::new(OsDisk::new()), dir)
     }
 
     /// As [`open`](View::open), on a file system of one's own.

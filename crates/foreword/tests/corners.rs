@@ -104,7 +104,7 @@ fn opens_however_often() {
 #[test]
 fn a_view_shows_after_a_recovery_what_it_showed_before() {
     let disk = SimDisk::new(1);
-    let log = mib(&disk).background(true).publish(false).open("/log").unwrap();
+    let log = mib(&disk).background(true).open("/log").unwrap();
     for lsn in 1..21 {
         log.commit(&record(lsn)).unwrap();
     }
@@ -164,7 +164,7 @@ fn nothing_overtakes_the_reopening() {
 #[test]
 fn no_cut_is_told_of_what_was_not_cut() {
     let disk = SimDisk::new(1);
-    let log = mib(&disk).background(true).publish(false).open("/log").unwrap();
+    let log = mib(&disk).background(true).open("/log").unwrap();
     commit(&log, 1..11);
     std::thread::sleep(Duration::from_millis(300));
     let view = View::open_on(disk.handle(), "/log").unwrap();

@@ -22,4 +22,5 @@ examples! {
     strategies = "../examples/05_strategies.rs",
     redo = "../examples/06_redo.rs",
     evidence = "../examples/07_evidence.rs",
+    many_logs = "../examples/09_many_logs.rs",
 }

@@ -261,7 +261,7 @@ fn an_opening_that_appends_nothing_writes_nothing() {
     log.close().unwrap();
     for background in [false, true, true] {
         let before = disk.ops().len();
-        let log = on(&disk).background(background).publish(false).open("/log").unwrap();
+        let log = on(&disk).background(background).open("/log").unwrap();
         assert_eq!(log.recovery().verdict, Verdict::Clean);
         assert_eq!(lsns(&log), [1, 2, 3]);
         log.sync().unwrap();

@@ -70,7 +70,7 @@ fn the_background_tells_once_a_second() {
     let snapshotter = recorder.snapshotter();
     let dir = tempfile::tempdir().unwrap();
     // Without the file, too.
-    let log = metrics::with_local_recorder(&recorder, || Options::new().publish(false).open(dir.path()).unwrap());
+    let log = metrics::with_local_recorder(&recorder, || Options::new().open(dir.path()).unwrap());
     log.commit(b"one").unwrap();
     let started = std::time::Instant::now();
     while !matches!(&told(&snapshotter, dir.path())["foreword_durable_lsn"], DebugValue::Gauge(v) if v.0 == 1.0) {

@@ -495,3 +495,23 @@ fn where_files_cannot_be_told_from_others_a_log_works_as_well() {
     log.close().unwrap();
     assert_eq!(disk.open(OnDamage::Refuse).unwrap().last_lsn(), Lsn(19));
 }
+
+#[test]
+fn a_runtime_is_of_no_use_in_a_forked_process() {
+    alone("a_runtime_is_of_no_use_in_a_forked_process", || {
+        let (dir, runtime) = (tempfile::tempdir().unwrap(), foreword::Runtime::new(1).unwrap());
+        let open = || options().runtime(&runtime).open(dir.path());
+        // SAFETY: what the child goes on with is the allocator, which the C library makes usable in it, and the log, which is what is tested.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let refused = matches!(open(), Err(Error::Invalid { what: "runtime", .. }));
+            // SAFETY: it does not return.
+            unsafe { libc::_exit(i32::from(!refused)) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!(status, 0, "the forked process");
+        open().unwrap().close().unwrap();
+    });
+}

@@ -14,7 +14,7 @@ use foreword::inspect::{self, Writer};
 use foreword::{Error, Log, Lsn, Options, Published};
 
 fn options() -> Options {
-    Options::new().segment_bytes(64 << 10).on_error(|_| ())
+    Options::new().publish(true).segment_bytes(64 << 10).on_error(|_| ())
 }
 
 /// What the writer says, once it is so.
@@ -133,7 +133,7 @@ const NO_STATS: u8 = 3;
 fn moody() -> (Arc<AtomicU8>, Arc<Hooked<OsDisk>>) {
     let mood = Arc::new(AtomicU8::new(0));
     let now = mood.clone();
-    let disk = hooked(OsDisk, move |op, name| {
+    let disk = hooked(OsDisk::new(), move |op, name| {
         if op == Op::WriteDurable {
             while now.load(SeqCst) == STALL {
                 std::thread::sleep(Duration::from_millis(5));

@@ -484,7 +484,7 @@ fn a_tail_that_keeps_up_reads_nothing_from_the_device_and_one_record_little() {
     let dir = tempfile::tempdir().unwrap();
     let read = Arc::new(AtomicUsize::new(0));
     let counted = read.clone();
-    let disk = hooked(OsDisk, move |op, name| {
+    let disk = hooked(OsDisk::new(), move |op, name| {
         if let Op::Read(bytes) = op
             && name.ends_with(".seg")
         {

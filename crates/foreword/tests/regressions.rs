@@ -879,7 +879,7 @@ fn a_segment_for_which_there_is_no_room_is_not_asked_for_with_every_append() {
 #[test]
 fn what_another_writer_removed_before_it_let_go_is_not_looked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let keeps = hooked(OsDisk, |op, name| match op {
+    let keeps = hooked(OsDisk::new(), |op, name| match op {
         Op::Remove if name.ends_with(".seg") => Err(io::ErrorKind::PermissionDenied.into()),
         _ => Ok(()),
     });
@@ -892,7 +892,7 @@ fn what_another_writer_removed_before_it_let_go_is_not_looked_for() {
     assert!(!dropped.is_empty(), "{segments:?}");
     std::fs::remove_file(dir.path().join("LOCK")).unwrap();
     let first = Mutex::new(Some(first));
-    let second = hooked(OsDisk, move |op, name| {
+    let second = hooked(OsDisk::new(), move |op, name| {
         if op == Op::Lock
             && name == "LOG"
             && let Some(first) = first.lock().unwrap().take()

@@ -422,7 +422,7 @@ fn however_much_is_appended_without_a_sync_few_files_are_open() {
     });
     for background in [true, false] {
         let dir = format!("{MEM}-{background}");
-        let options = options().segment_bytes(64 << 10).background(background).publish(false).disk(hooked.clone());
+        let options = options().segment_bytes(64 << 10).background(background).disk(hooked.clone());
         let log = options.open(dir).unwrap();
         (0..2000).for_each(|_| _ = log.append(&[7; 10_000]).unwrap());
         assert!(log.stats().segments > 600);

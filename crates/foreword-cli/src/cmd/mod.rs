@@ -25,7 +25,7 @@ const RESERVE_BYTES: u64 = 96 * 4096;
 
 /// How to open a log that may be there: in segments of the size that it has. What no caller waits for is told as everything else is.
 fn options_for(dir: &Path) -> Options {
-    let options = Options::new().on_error(|error| crate::note(format_args!("{error}")));
+    let options = Options::new().publish(true).on_error(|error| crate::note(format_args!("{error}")));
     // What is wrong with the log, opening it says.
     match segment_bytes(dir) {
         Some(bytes) => options.segment_bytes(bytes),

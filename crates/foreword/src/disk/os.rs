@@ -28,11 +28,40 @@ use dir::OsDir;
 /// | sync of a directory | `fsync` | `fcntl(F_FULLFSYNC)` | not needed: NTFS journals names, and there is no such call |
 /// | lock | `flock` | `flock` | `LockFileEx` |
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OsDisk;
+pub struct OsDisk {
+    buffered: bool,
+}
+
+impl OsDisk {
+    /// With all that the system has for a log.
+    #[must_use]
+    pub const fn new() -> OsDisk {
+        OsDisk { buffered: false }
+    }
+
+    /// Through the page cache, always: no file is written past it. For a file system whose direct I/O is slow or not to be trusted, or where other
+    /// processes read at once what is written here.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use foreword::{Options, disk::OsDisk};
+    /// use std::sync::Arc;
+    /// let log = Options::new().segment_bytes(1 << 20).disk(Arc::new(OsDisk::buffered())).open(dir.path())?;
+    /// log.commit("a record")?;
+    /// # log.close() }
+    /// ```
+    #[must_use]
+    pub const fn buffered() -> OsDisk {
+        OsDisk { buffered: true }
+    }
+}
 
 impl Disk for OsDisk {
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        Ok(Arc::new(OsDir::open(path)?))
+        let mut dir = OsDir::open(path)?;
+        dir.buffered = self.buffered;
+        Ok(Arc::new(dir))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
@@ -53,7 +82,7 @@ impl Disk for OsDisk {
 fn lock(file: File) -> io::Result<Box<dyn DiskFile>> {
     match file.try_lock() {
         Ok(()) => {
-            let mut file = OsFile::from(file);
+            let mut file = OsFile::new(file, true);
             file.locked_by = Some(std::process::id());
             Ok(Box::new(file))
         }
@@ -82,16 +111,23 @@ struct OsFile {
     file: File,
     /// The process that locked it.
     locked_by: Option<u32>,
+    /// It is never written past the page cache.
+    #[cfg(target_os = "linux")]
+    buffered: bool,
     /// The same file past the page cache, for durable writes; `None` inside where the file system has no such thing.
     #[cfg(target_os = "linux")]
     direct: std::sync::OnceLock<Option<File>>,
 }
 
-impl From<File> for OsFile {
-    fn from(file: File) -> OsFile {
+impl OsFile {
+    fn new(file: File, buffered: bool) -> OsFile {
+        #[cfg(not(target_os = "linux"))]
+        let _ = buffered;
         OsFile {
             file,
             locked_by: None,
+            #[cfg(target_os = "linux")]
+            buffered,
             #[cfg(target_os = "linux")]
             direct: std::sync::OnceLock::new(),
         }
@@ -120,7 +156,11 @@ impl OsFile {
         use std::os::unix::fs::OpenOptionsExt;
         let aligned =
             |b: &io::IoSlice<'_>| (b.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN) && b.len().is_multiple_of(DIRECT_ALIGN);
-        if without(Choice::DirectWrites) || !offset.is_multiple_of(DIRECT_ALIGN as u64) || !bufs.iter().all(aligned) {
+        if self.buffered
+            || without(Choice::DirectWrites)
+            || !offset.is_multiple_of(DIRECT_ALIGN as u64)
+            || !bufs.iter().all(aligned)
+        {
             return None;
         }
         let open = || {

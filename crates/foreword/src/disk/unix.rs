@@ -42,11 +42,13 @@ fn permit(file: &File, mode: Mode) -> io::Result<()> {
 #[derive(Debug)]
 pub(super) struct OsDir {
     file: File,
+    /// Its files are never written past the page cache.
+    pub(super) buffered: bool,
 }
 
 impl OsDir {
     pub(super) fn open(path: &Path) -> io::Result<OsDir> {
-        Ok(OsDir { file: rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())?.into() })
+        Ok(OsDir { file: rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())?.into(), buffered: false })
     }
 
     fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
@@ -112,13 +114,13 @@ impl DiskDir for OsDir {
             Access::Create => OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC,
             Access::New => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
         };
-        Ok(Box::new(OsFile::from(self.open_file(name, flags)?)))
+        Ok(Box::new(OsFile::new(self.open_file(name, flags)?, self.buffered)))
     }
 
     fn create_like(&self, name: &str, like: &str) -> io::Result<Box<dyn DiskFile>> {
         let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
         self.adopt(&file, like)?;
-        Ok(Box::new(OsFile::from(file)))
+        Ok(Box::new(OsFile::new(file, self.buffered)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -147,7 +149,7 @@ impl DiskDir for OsDir {
             made => made.map(|()| true)?,
         };
         let opened = rustix::fs::openat(&self.file, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
-        let dir = OsDir { file: opened.into() };
+        let dir = OsDir { file: opened.into(), buffered: self.buffered };
         if made {
             let model = rustix::fs::fstat(&self.file)?;
             give(&dir.file, &model);

@@ -25,6 +25,8 @@ pub(super) fn id_of(metadata: &Metadata) -> FileId {
 pub(super) struct OsDir {
     path: PathBuf,
     id: FileId,
+    /// Its files are never written past the page cache.
+    pub(super) buffered: bool,
 }
 
 impl OsDir {
@@ -34,7 +36,7 @@ impl OsDir {
         if !metadata.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        Ok(OsDir { path, id: id_of(&metadata) })
+        Ok(OsDir { path, id: id_of(&metadata), buffered: false })
     }
 
     /// The path of a name, if the directory is still the one that was opened.
@@ -63,7 +65,7 @@ impl DiskDir for OsDir {
             Access::Create => _ = options.create(true).truncate(true),
             Access::New => _ = options.create_new(true),
         }
-        Ok(Box::new(OsFile::from(options.open(self.path(name)?)?)))
+        Ok(Box::new(OsFile::new(options.open(self.path(name)?)?, self.buffered)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -19,7 +19,7 @@ const FULL: Duration = Duration::from_millis(3);
 
 /// Small segments, so that the log goes from one to the next all the time, and a background that has work.
 pub(super) fn options() -> Options {
-    let options = Options::new().segment_bytes(256 << 10).sync(SyncPolicy::interval(Duration::from_millis(5)));
+    let options = Options::new().publish(true).segment_bytes(256 << 10).sync(SyncPolicy::interval(Duration::from_millis(5)));
     // That LOCK is gone is told by who removed it.
     options.on_error(|error| {
         if !is_lock_lost(error) {

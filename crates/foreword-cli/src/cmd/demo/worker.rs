@@ -14,7 +14,7 @@ pub(super) const READY: &str = "ready";
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
-    let log = Options::new().segment_bytes(SEGMENT_BYTES).open(&args.dir)?;
+    let log = Options::new().publish(true).segment_bytes(SEGMENT_BYTES).open(&args.dir)?;
     let out = std::io::stdout();
     say(&out, READY)?;
     std::thread::scope(|scope| {

@@ -1,0 +1,363 @@
+//! Threads for background work: one log's, or shared by many.
+//!
+//! A log has a task in each [`Lane`]. A lane has threads of its own, so that a flush never waits for a segment to be filled, whichever log's it is. A task is a step
+//! that looks at the log, does one thing, and says when it is to be called again; it is called earlier when it is kicked. No lock is held while a step runs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, ThreadId};
+use std::time::Instant;
+
+use crate::{strangers, sync};
+
+/// What must not wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Flushes: for futures, by policy, and the mark when a log falls idle.
+    Sync,
+    /// Segments: the next is prepared, those that were dropped are removed.
+    Prepare,
+    /// What other processes and recorders are told.
+    Publish,
+}
+
+const LANES: [(Lane, &str); 3] =
+    [(Lane::Sync, "foreword-sync"), (Lane::Prepare, "foreword-prepare"), (Lane::Publish, "foreword-stats")];
+
+/// When a step is to be called again, unless it is kicked before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// At once, behind the others that are waiting for the thread.
+    Now,
+    At(Instant),
+    WhenKicked,
+}
+
+pub(crate) type Step = Box<dyn FnMut() -> Next + Send>;
+
+/// Threads that many logs share for their background work ([`Options::runtime`](crate::Options::runtime)).
+///
+/// A log that is opened without one has three threads of its own, and nothing that another log does is in its way. For a store with hundreds of logs that is too many. Those
+/// that share a runtime have a number of threads that is fixed, and that sleep while no log has anything to do. What it costs: a log's background flush waits
+/// while all threads that sync flush for others, or run their [hooks](crate::Options::on_durable), so a hook must not wait for another log of the runtime.
+/// A [`commit`](crate::Log::commit) needs none of these threads.
+///
+/// A runtime is a handle; clones are the same runtime. Its threads end when the last handle is dropped; a log holds one as long as it is there.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// use foreword::{Options, Runtime};
+/// let runtime = Runtime::new(4)?; // six threads
+/// let shards = (0..10)
+///     .map(|n| Options::new().segment_bytes(1 << 20).runtime(&runtime).open(dir.path().join(n.to_string())))
+///     .collect::<Result<Vec<_>, _>>()?;
+/// for log in &shards {
+///     log.append("a record")?; // durable within 100 ms
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Runtime(Arc<Threads>);
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Starts so many threads that sync (1 to 64), and two more: one prepares segments and removes them, one writes what other processes may read of the logs.
+    ///
+    /// A thread that syncs is busy while the disk is, so about as many pay as the disk takes flushes at once: 4 are right for most.
+    ///
+    /// # Errors
+    /// `InvalidInput` if there are to be fewer or more; what the operating system says if it starts no thread.
+    pub fn new(sync_threads: usize) -> io::Result<Runtime> {
+        if !(1..=64).contains(&sync_threads) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a runtime has 1 to 64 threads that sync"));
+        }
+        Runtime::start(sync_threads, true)
+    }
+
+    /// Those of a single log; the thread that publishes only if it is needed.
+    pub(crate) fn of_one_log(publishes: bool) -> io::Result<Runtime> {
+        Runtime::start(1, publishes)
+    }
+
+    fn start(sync_threads: usize, publishes: bool) -> io::Result<Runtime> {
+        let pool = Arc::new(Pool { process: std::process::id(), lanes: Default::default() });
+        let threads = Threads { pool, handles: Mutex::default() };
+        for (lane, name) in LANES {
+            let count = match lane {
+                Lane::Sync => sync_threads,
+                Lane::Prepare => 1,
+                Lane::Publish => usize::from(publishes),
+            };
+            for _ in 0..count {
+                let pool = threads.pool.clone();
+                // (If one cannot be started, those that were end.)
+                let started = thread::Builder::new().name(name.to_owned()).spawn(move || pool.work(lane))?;
+                sync::lock(&threads.handles).push(started);
+            }
+        }
+        Ok(Runtime(Arc::new(threads)))
+    }
+
+    pub(crate) fn is_forked(&self) -> bool {
+        self.0.pool.is_forked()
+    }
+
+    /// Has a step called, soon and whenever it asks for it, until the task is ended.
+    pub(crate) fn add(&self, lane: Lane, step: Step) -> Task {
+        let kicked = Arc::new(AtomicBool::new(true));
+        let mut queue = self.0.pool.lock(lane);
+        let id = queue.next_id;
+        queue.next_id += 1;
+        let entry = Entry { kicked: kicked.clone(), step: Some(step), runs_on: None, ready: false, at: None, ended: false };
+        queue.tasks.insert(id, entry);
+        self.0.pool.wake(lane, queue, id);
+        Task { pool: self.0.pool.clone(), lane, id, kicked }
+    }
+}
+
+/// The threads themselves, for as long as there is a handle.
+struct Threads {
+    pool: Arc<Pool>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let handles = std::mem::take(&mut *sync::lock(&self.handles));
+        if self.pool.is_forked() {
+            return std::mem::forget(handles);
+        }
+        for (lane, _) in LANES {
+            self.pool.lock(lane).stop = true;
+            self.pool.lane(lane).work.notify_all();
+        }
+        let this = thread::current().id();
+        // A waker or a hook may have dropped the last handle on one of them: that one ends by itself.
+        for thread in handles.into_iter().filter(|thread| thread.thread().id() != this) {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Pool {
+    process: u32,
+    lanes: [Waiting; LANES.len()],
+}
+
+#[derive(Default)]
+struct Waiting {
+    queue: Mutex<Queue>,
+    /// Something is ready, a sleeper is to keep the time, or the threads are to end.
+    work: Condvar,
+    /// A task has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    tasks: BTreeMap<u64, Entry>,
+    next_id: u64,
+    ready: VecDeque<u64>,
+    timers: BTreeSet<(Instant, u64)>,
+    /// Threads that sleep, and until when one of them does.
+    sleeping: usize,
+    kept: Option<Instant>,
+    stop: bool,
+}
+
+struct Entry {
+    /// Something has changed that the step may not have seen. Set without a lock.
+    kicked: Arc<AtomicBool>,
+    /// None while it runs.
+    step: Option<Step>,
+    runs_on: Option<ThreadId>,
+    /// It is in the queue.
+    ready: bool,
+    at: Option<Instant>,
+    /// It is not called again.
+    ended: bool,
+}
+
+impl Pool {
+    /// In a forked process there are no threads, and a lock that one held is held for ever.
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    fn lane(&self, lane: Lane) -> &Waiting {
+        &self.lanes[lane as usize]
+    }
+
+    fn lock(&self, lane: Lane) -> MutexGuard<'_, Queue> {
+        sync::lock(&self.lane(lane).queue)
+    }
+
+    fn wake(&self, lane: Lane, mut queue: MutexGuard<'_, Queue>, id: u64) {
+        let wakes = queue.wake(id) && queue.sleeping > 0;
+        drop(queue);
+        if wakes {
+            self.lane(lane).work.notify_one();
+        }
+    }
+
+    /// What each thread of a lane does.
+    fn work(&self, lane: Lane) {
+        let mut queue = self.lock(lane);
+        while !queue.stop {
+            queue.wake_due();
+            let Some((id, mut step)) = queue.take() else {
+                queue = self.sleep(lane, queue);
+                continue;
+            };
+            // Somebody does what else is ready, and keeps the time.
+            if queue.sleeping > 0 && !(queue.ready.is_empty() && (queue.kept.is_some() || queue.timers.is_empty())) {
+                self.lane(lane).work.notify_one();
+            }
+            drop(queue);
+            let mut next = Next::WhenKicked;
+            strangers::run(|| next = step()); // (If it panics, the others are called all the same.)
+            queue = self.lock(lane);
+            let Some(ended) = queue.put_back(id, step, next) else { continue };
+            drop(queue);
+            self.lane(lane).ended.notify_all();
+            drop(ended); // With what it owns: not under the lock.
+            queue = self.lock(lane);
+        }
+    }
+
+    fn sleep<'a>(&'a self, lane: Lane, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        let work = &self.lane(lane).work;
+        let first = queue.timers.first().map(|&(at, _)| at);
+        queue.sleeping += 1;
+        // One thread is woken by the clock, not all of them.
+        let mut queue = match first.filter(|&at| queue.kept.is_none_or(|kept| at < kept)) {
+            Some(at) => {
+                queue.kept = Some(at);
+                let time = at.saturating_duration_since(Instant::now());
+                let (mut queue, _) = work.wait_timeout(queue, time).unwrap_or_else(PoisonError::into_inner);
+                queue.kept = queue.kept.filter(|&kept| kept != at);
+                queue
+            }
+            None => work.wait(queue).unwrap_or_else(PoisonError::into_inner),
+        };
+        queue.sleeping -= 1;
+        queue
+    }
+}
+
+impl Queue {
+    fn wake_due(&mut self) {
+        let now = Instant::now();
+        while let Some(&(at, id)) = self.timers.first()
+            && at <= now
+        {
+            self.wake(id);
+        }
+    }
+
+    /// Whether it was asleep: then it is ready now.
+    fn wake(&mut self, id: u64) -> bool {
+        let Some(entry) = self.tasks.get_mut(&id).filter(|entry| entry.step.is_some() && !entry.ready) else { return false };
+        entry.ready = true;
+        if let Some(at) = entry.at.take() {
+            self.timers.remove(&(at, id));
+        }
+        self.ready.push_back(id);
+        true
+    }
+
+    /// The next that is ready, for this thread to run.
+    fn take(&mut self) -> Option<(u64, Step)> {
+        while let Some(id) = self.ready.pop_front() {
+            // (Else it was ended.)
+            if let Some(entry) = self.tasks.get_mut(&id) {
+                entry.ready = false;
+                entry.runs_on = Some(thread::current().id());
+                entry.kicked.store(false, Ordering::SeqCst); // Before the step looks.
+                return Some((id, entry.step.take()?));
+            }
+        }
+        None
+    }
+
+    /// After it ran. The step again if it was ended meanwhile.
+    fn put_back(&mut self, id: u64, step: Step, next: Next) -> Option<Step> {
+        let Some(entry) = self.tasks.get_mut(&id).filter(|entry| !entry.ended) else {
+            self.tasks.remove(&id);
+            return Some(step);
+        };
+        entry.step = Some(step);
+        entry.runs_on = None;
+        if entry.kicked.load(Ordering::SeqCst) || next == Next::Now {
+            self.wake(id);
+        } else if let Next::At(at) = next {
+            entry.at = Some(at);
+            self.timers.insert((at, id));
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("lane", &self.lane).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A log's place in a lane.
+pub(crate) struct Task {
+    pool: Arc<Pool>,
+    lane: Lane,
+    id: u64,
+    kicked: Arc<AtomicBool>,
+}
+
+impl Task {
+    /// Has the step called: what was changed before is seen by it. The first kick since it ran last takes the lane's lock, under which nothing else is taken.
+    pub(crate) fn kick(&self) {
+        if !self.kicked.swap(true, Ordering::SeqCst) && !self.pool.is_forked() {
+            self.pool.wake(self.lane, self.pool.lock(self.lane), self.id);
+        }
+    }
+
+    /// Whether this thread runs it, further up.
+    pub(crate) fn is_on_this_thread(&self) -> bool {
+        let this = Some(thread::current().id());
+        self.pool.lock(self.lane).tasks.get(&self.id).is_some_and(|entry| entry.runs_on == this)
+    }
+
+    /// Whether its thread has something else to do.
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        !self.pool.lock(self.lane).ready.is_empty()
+    }
+
+    /// It is not called again. Waits until it has run to its end, unless this thread runs it.
+    pub(crate) fn end(&self) {
+        let this = Some(thread::current().id());
+        let mut queue = self.pool.lock(self.lane);
+        while let Some(entry) = queue.tasks.get_mut(&self.id) {
+            entry.ended = true;
+            if entry.runs_on.is_none() {
+                let entry = queue.tasks.remove(&self.id);
+                if let Some(at) = entry.as_ref().and_then(|entry| entry.at) {
+                    queue.timers.remove(&(at, self.id));
+                }
+                drop(queue);
+                return drop(entry); // With what it owns: not under the lock.
+            }
+            if entry.runs_on == this {
+                return;
+            }
+            queue = self.pool.lane(self.lane).ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Logs that share the threads of a runtime.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use foreword::{Log, Lsn, Options, Runtime, SyncPolicy};
+
+/// Threads are counted: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn options(runtime: &Runtime) -> Options {
+    Options::new().segment_bytes(64 << 10).runtime(runtime)
+}
+
+/// The log's threads in this process, and how often they have slept.
+#[cfg(target_os = "linux")]
+fn threads() -> (usize, u64) {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let (mut count, mut slept) = (0, 0);
+    // (One that has just ended is not counted.)
+    for task in tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("foreword-"))) {
+        let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+        let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        count += 1;
+        slept += switches.map_or(0, |n| n.trim().parse::<u64>().unwrap());
+    }
+    (count, slept)
+}
+
+fn until(what: &str, done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn open_all(dir: &Path, count: usize, options: &Options) -> Vec<Log> {
+    (0..count).map(|n| options.open(dir.join(n.to_string())).unwrap()).collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn many_logs_have_the_threads_of_one_and_an_idle_one_wakes_none() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new(3).unwrap();
+    let options = options(&runtime).publish(true).sync(SyncPolicy::interval(Duration::from_millis(10)));
+    let logs = open_all(dir.path(), 40, &options);
+    until("they begin", || threads().0 == 5);
+    // By policy, for futures, and where segments are prepared and removed.
+    for log in &logs {
+        log.append("appended").unwrap();
+    }
+    until("each is synced in time", || logs.iter().all(|log| log.durable_lsn() == Lsn(1)));
+    for log in &logs {
+        for _ in 0..20 {
+            log.append([7; 10_000]).unwrap();
+        }
+        log.truncate_front(Lsn(15)).unwrap();
+    }
+    until("each has a MARK, and nothing dropped", || logs.iter().all(|log| log.stats().segments_dropped == 0));
+    // Until all of them have said how they are doing, and that they are idle.
+    let mut before = threads();
+    let start = Instant::now();
+    loop {
+        std::thread::sleep(Duration::from_millis(1500));
+        let now = threads();
+        if now == before {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "they are still awake: {now:?} after {before:?}");
+        before = now;
+    }
+    assert_eq!(before.0, 5);
+    // And each wakes again.
+    for log in &logs {
+        log.append("more").unwrap();
+    }
+    until("each is synced again", || logs.iter().all(|log| log.durable_lsn() == Lsn(22)));
+    drop(logs);
+    drop(options);
+    drop(runtime);
+    assert_eq!(threads().0, 0);
+}
+
+#[test]
+fn a_log_whose_hook_takes_its_time_is_in_nobodys_way_while_there_is_another_thread() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new(2).unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let slow = options(&runtime).on_durable(move |_| _ = wait.lock().unwrap().recv()).open(dir.path().join("slow")).unwrap();
+    let others = open_all(dir.path(), 5, &options(&runtime).sync(SyncPolicy::interval(Duration::from_millis(1))));
+    slow.commit("one").unwrap();
+    for round in 1..=20 {
+        for log in &others {
+            log.append("one").unwrap();
+        }
+        until("the others are synced", || others.iter().all(|log| log.durable_lsn() == Lsn(round)));
+    }
+    drop(go);
+    slow.close().unwrap();
+}
+
+#[test]
+fn closing_waits_for_no_other_logs_hook() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new(1).unwrap();
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let running = Arc::new(Barrier::new(2));
+    let runs = running.clone();
+    let slow = options(&runtime)
+        .on_durable(move |_| {
+            runs.wait();
+            _ = wait.lock().unwrap().recv();
+        })
+        .open(dir.path().join("slow"))
+        .unwrap();
+    let other = options(&runtime).open(dir.path().join("other")).unwrap();
+    slow.commit("one").unwrap();
+    running.wait();
+    other.append("two").unwrap();
+    other.close().unwrap();
+    assert_eq!(other.durable_lsn(), Lsn(1));
+    drop(other);
+    go.send(()).unwrap();
+    slow.close().unwrap();
+}
+
+#[test]
+fn a_hook_closes_its_log_and_others_and_drops_the_runtime() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new(1).unwrap();
+    let other = options(&runtime).open(dir.path().join("other")).unwrap();
+    let mine = Arc::new(Mutex::new(None::<Arc<Log>>));
+    let (told, tells) = mpsc::channel();
+    let last = Mutex::new(Some((other, runtime.clone(), mine.clone())));
+    let log = options(&runtime)
+        .on_durable(move |_| {
+            let Some((other, runtime, mine)) = last.lock().unwrap().take() else { return };
+            other.append("a record").unwrap();
+            other.close().unwrap();
+            drop(other);
+            let mine = mine.lock().unwrap().take().unwrap();
+            mine.close().unwrap();
+            drop(runtime);
+            told.send(mine.durable_lsn()).unwrap();
+        })
+        .open(dir.path().join("mine"))
+        .unwrap();
+    let log = Arc::new(log);
+    *mine.lock().unwrap() = Some(log.clone());
+    drop(runtime);
+    let lsn = log.append("a record").unwrap();
+    drop(log);
+    assert_eq!(tells.recv_timeout(Duration::from_secs(20)).unwrap(), lsn);
+}
+
+#[test]
+fn a_panic_in_one_logs_hook_harms_no_other() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new(1).unwrap();
+    let panics = Arc::new(AtomicUsize::new(0));
+    let counted = panics.clone();
+    let odd = options(&runtime)
+        .on_durable(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            panic!("a stranger's");
+        })
+        .open(dir.path().join("odd"))
+        .unwrap();
+    let other = options(&runtime).open(dir.path().join("other")).unwrap();
+    for n in 1..=3 {
+        odd.commit("one").unwrap();
+        until("the hook is called", || panics.load(Ordering::SeqCst) >= n);
+        other.append("one").unwrap();
+        until("the other is synced", || other.durable_lsn() == Lsn(n as u64));
+    }
+}
+
+#[test]
+fn a_runtime_has_1_to_64_threads_that_sync() {
+    let _alone = alone();
+    for threads in [0, 65, usize::MAX] {
+        assert_eq!(Runtime::new(threads).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+    }
+    let runtime = Runtime::new(64).unwrap();
+    #[cfg(target_os = "linux")]
+    until("they begin", || threads().0 == 66);
+    drop(runtime);
+}
