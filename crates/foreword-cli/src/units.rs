@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use foreword::Limit;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 /// A size: `65536`, `64K`, `64KiB`, `1M`, `4G` (powers of 1024).
@@ -53,6 +54,18 @@ pub(crate) fn timestamp(moment: SystemTime) -> String {
 
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()))
+}
+
+/// What a hold keeps at the most, behind what it keeps.
+pub(crate) fn limit(limit: &Limit) -> String {
+    let bytes = limit.bytes.map(human);
+    let age = limit.age.map(|age| format!("{} s", age.as_secs()));
+    match (bytes, age) {
+        (None, None) => String::new(),
+        (Some(bytes), None) => format!(", at most {bytes}"),
+        (None, Some(age)) => format!(", for at most {age}"),
+        (Some(bytes), Some(age)) => format!(", at most {bytes}, for at most {age}"),
+    }
 }
 
 /// A size for people: `1.5 MiB`.

@@ -228,6 +228,10 @@ impl Assembler {
         self.closed.is_some()
     }
 
+    pub(crate) fn next(&self) -> Count {
+        self.next
+    }
+
     pub(crate) fn next_lsn(&self) -> Lsn {
         self.next.lsn
     }

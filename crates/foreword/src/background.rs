@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::commit::Shared;
 use crate::error::Doing;
+use crate::hold::Retention;
 use crate::publish::Publisher;
 use crate::remove::RETRY_AFTER;
 use crate::runtime::{Lane, Next, Runtime, Task};
@@ -180,8 +181,20 @@ fn prepare(shared: &Shared) -> Next {
         drop(shared.remove_some(state, now));
         return Next::Now;
     }
+    let due = match shared.retention(&state) {
+        Retention::Drop(before) if state.retain_again.is_none_or(|at| at <= now) => {
+            drop(state);
+            if let Err(error) = shared.drop_front(before) {
+                shared.lock().retain_again = Some(Instant::now() + RETRY_AFTER);
+                shared.report(&error);
+            }
+            return Next::Now;
+        }
+        Retention::Drop(_) => state.retain_again,
+        Retention::At(at) => at,
+    };
     if !state.wants_spare() {
-        let again = state.prepare_again.into_iter().chain(state.remove_again()).min();
+        let again = state.prepare_again.into_iter().chain(state.remove_again()).chain(due).min();
         return again.map_or(Next::WhenKicked, Next::At);
     }
     let (mut state, prepared) = shared.prepare_one(state);

@@ -14,6 +14,7 @@ use crate::copying::Copier;
 use crate::disk::Access;
 use crate::error::Damage;
 use crate::format::{self, Control, Kind, LogId, Position, Promise};
+use crate::hold::Clock;
 use crate::pace::Pace;
 use crate::payload::Payload;
 use crate::reader::{Chain, End, Source, Tails};
@@ -69,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) tails: Tails,
     pub(crate) places: Places,
     pub(crate) keeping: Keeping,
+    pub(crate) clock: Clock,
 }
 
 /// One group on its way to the disk.
@@ -119,6 +121,8 @@ pub(crate) struct State {
     pub(crate) preparing: bool,
     /// The background could not prepare one: when it tries again; and that there was no room, if it was that.
     pub(crate) prepare_again: Option<Instant>,
+    /// When what is to be kept no longer is dropped, after it could not be.
+    pub(crate) retain_again: Option<Instant>,
     pub(crate) no_space: Option<Error>,
     /// So many are wanted by those who do not wait for them.
     pub(crate) wanted: usize,

@@ -5,12 +5,12 @@
 //! no other place, segment or log can bear, so that what a crash left unwritten is told from what has rotted; and
 //! each frame carries a *promise*: what was durable when it was made.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Lsn;
 use crate::bug::{self, Bug};
+use crate::limit::{Hold, Holds, Limit};
 
 pub(crate) const BLOCK: usize = 4096;
 pub(crate) const SECTOR: usize = 512;
@@ -30,6 +30,10 @@ pub(crate) const LSN_MAX: Lsn = Lsn(u64::MAX >> 1);
 pub(crate) const HOLDS_MAX: usize = 32;
 pub(crate) const HOLD_NAME_MAX: usize = 64;
 pub(crate) const WAIVERS_MAX: usize = 32;
+/// A field behind the control part: the limits of holds.
+const HOLD_LIMITS: u16 = 1;
+/// A hold's place among them, blocks, seconds.
+const LIMIT_BYTES: usize = 9;
 
 const MAGIC: [u8; 4] = *b"FWRD";
 const TAG_AT: usize = SECTOR - 8;
@@ -543,13 +547,13 @@ pub(crate) struct Control {
     pub(crate) start: Lsn,
     /// How often LSNs were cut off at the back, after which one may stand for another record. Counts on from 0 behind the highest.
     pub(crate) generation: u32,
-    pub(crate) holds: BTreeMap<String, Lsn>,
+    pub(crate) holds: Holds,
     pub(crate) waivers: Vec<Waiver>,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Control { start: Lsn::FIRST, generation: 0, holds: BTreeMap::new(), waivers: Vec::new() }
+        Control { start: Lsn::FIRST, generation: 0, holds: Holds::new(), waivers: Vec::new() }
     }
 }
 
@@ -571,8 +575,8 @@ impl Control {
         out.extend((self.holds.len() as u16).to_le_bytes());
         out.extend((self.waivers.len() as u16).to_le_bytes());
         out.extend(self.generation.to_le_bytes());
-        for (name, lsn) in &self.holds {
-            out.extend(lsn.0.to_le_bytes());
+        for (name, hold) in &self.holds {
+            out.extend(hold.lsn.0.to_le_bytes());
             out.push(name.len() as u8);
             out.extend(name.as_bytes());
         }
@@ -583,6 +587,13 @@ impl Control {
             out.extend(w.to.block.to_le_bytes());
             out.extend(w.first_lost.0.to_le_bytes());
             out.extend(w.last_lost.0.to_le_bytes());
+        }
+        let limited = self.holds.values().enumerate().filter(|(_, hold)| !hold.limit.is_none());
+        let limits: Vec<u8> = limited.flat_map(|(i, hold)| encode_limit(i, &hold.limit)).collect();
+        if !limits.is_empty() {
+            out.extend(HOLD_LIMITS.to_le_bytes());
+            out.extend((limits.len() as u16).to_le_bytes());
+            out.extend(limits);
         }
     }
 
@@ -603,7 +614,7 @@ impl Control {
             let lsn = u64_at(take(8)?, 0);
             let len = take(1)?[0];
             let name = std::str::from_utf8(take(usize::from(len))?).ok()?;
-            control.holds.insert(name.to_owned(), Lsn(lsn));
+            control.holds.insert(name.to_owned(), Hold { lsn: Lsn(lsn), limit: Limit::NONE });
         }
         for _ in 0..waivers {
             let w = take(40)?;
@@ -619,8 +630,31 @@ impl Control {
             }
             control.waivers.push(waiver);
         }
+        // What follows need not be known, nor be there.
+        while let Some(field) = take(4) {
+            let Some(bytes) = take(u16_at(field, 2).into()) else { break };
+            if u16_at(field, 0) == HOLD_LIMITS {
+                control.limit_holds(bytes);
+            }
+        }
         Some(control)
     }
+
+    fn limit_holds(&mut self, limits: &[u8]) {
+        for limit in limits.chunks_exact(LIMIT_BYTES) {
+            if let Some(hold) = self.holds.values_mut().nth(limit[0].into()) {
+                hold.limit = Limit::from_units(u32_at(limit, 1), u32_at(limit, 5));
+            }
+        }
+    }
+}
+
+fn encode_limit(hold: usize, limit: &Limit) -> [u8; LIMIT_BYTES] {
+    let (blocks, seconds) = limit.to_units();
+    let mut out = [hold as u8; LIMIT_BYTES];
+    out[1..5].copy_from_slice(&blocks.to_le_bytes());
+    out[5..].copy_from_slice(&seconds.to_le_bytes());
+    out
 }
 
 /// The first LSN that may stand for another record than it did in a generation, or in a later one before this.
@@ -685,6 +719,8 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const LOG: LogId = LogId([7; 16]);
@@ -810,7 +846,12 @@ mod tests {
             control: Control {
                 start: Lsn(12),
                 generation: 7,
-                holds: [("archiver".to_owned(), Lsn(3)), ("x".to_owned(), Lsn(9))].into(),
+                holds: [
+                    ("archiver".to_owned(), Hold { lsn: Lsn(3), limit: Limit::bytes(8192).or_age(Duration::from_secs(7)) }),
+                    ("x".to_owned(), Hold { lsn: Lsn(9), limit: Limit::NONE }),
+                    ("y".to_owned(), Hold { lsn: Lsn(12), limit: Limit::age(Duration::from_secs(1)) }),
+                ]
+                .into(),
                 waivers: vec![Waiver {
                     from: Position::new(1, 2),
                     to: Position::new(1, 4),
@@ -820,10 +861,31 @@ mod tests {
             },
         };
         let bytes = link.encode();
-        assert_eq!(Link::decode(&bytes), Some(link));
-        for cut in 0..bytes.len() {
+        assert_eq!(Link::decode(&bytes), Some(link.clone()));
+        let limits = 4 + 2 * LIMIT_BYTES;
+        for cut in 0..bytes.len() - limits {
             assert_eq!(Link::decode(&bytes[..cut]), None);
         }
+        // What is not known is passed over, and what is not whole is not there.
+        let mut unlimited = link.clone();
+        unlimited.control.holds.values_mut().for_each(|hold| hold.limit = Limit::NONE);
+        for cut in bytes.len() - limits..bytes.len() {
+            assert_eq!(Link::decode(&bytes[..cut]), Some(unlimited.clone()));
+        }
+        let strange = [&[0xff, 0xff, 3, 0, 1, 2, 3], &bytes[bytes.len() - limits..]].concat();
+        assert_eq!(Link::decode(&[&bytes[..bytes.len() - limits], &strange].concat()), Some(link));
+    }
+
+    #[test]
+    fn the_largest_control_part_fits_a_block() {
+        let limit = Limit::bytes(u64::MAX).or_age(Duration::MAX);
+        let holds = (0..HOLDS_MAX).map(|i| (format!("{i:0HOLD_NAME_MAX$}"), Hold { lsn: LSN_MAX, limit })).collect();
+        let (from, to) = (Position::new(1, 1), Position::new(2, 2));
+        let waivers = vec![Waiver { from, to, first_lost: LSN_MAX, last_lost: LSN_MAX }; WAIVERS_MAX];
+        let link = Link { pred: from, cut: None, control: Control { holds, waivers, ..Control::default() } };
+        assert!(link.encode().len() <= payload_max(1), "{} of {}", link.encode().len(), payload_max(1));
+        let stored = Link::decode(&link.encode()).unwrap().control.holds.into_values().map(|hold| hold.limit);
+        assert!(stored.eq([Limit::from_units(u32::MAX, u32::MAX); HOLDS_MAX]));
     }
 
     #[test]

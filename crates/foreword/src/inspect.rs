@@ -28,6 +28,7 @@ use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, SegmentHeader,
 };
+use crate::limit::Hold;
 use crate::lock::{UNKNOWN_HOLDER, holder_text};
 use crate::publish::{self, Published};
 use crate::reader::time_of;
@@ -301,7 +302,7 @@ pub struct ControlInfo {
     /// How often LSNs were cut off at the back, and may stand for other records since.
     pub generation: u32,
     /// The holds and the LSNs they keep.
-    pub holds: BTreeMap<String, Lsn>,
+    pub holds: BTreeMap<String, Hold>,
     /// LSNs that were given up in repairs: first and last of each stretch.
     pub lost: Vec<(Lsn, Lsn)>,
 }

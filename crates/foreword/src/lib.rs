@@ -150,7 +150,9 @@ pub mod disk;
 mod error;
 mod fork;
 mod format;
+mod hold;
 pub mod inspect;
+mod limit;
 mod lock;
 mod log;
 mod lsn;
@@ -182,6 +184,7 @@ mod watch;
 
 pub use error::{Damage, DamageKind, Error, Result};
 pub use format::{LogId, ParseLogIdError};
+pub use limit::{Hold, Limit};
 pub use log::{Durability, Log};
 pub use lsn::Lsn;
 pub use open::{RepairPlan, repair_plan, repair_plan_on};

@@ -13,7 +13,9 @@ use crate::assemble::{CHECKPOINT_BLOCKS, Urgency};
 use crate::background::Background;
 use crate::close::Ending;
 use crate::commit::{Shared, State};
-use crate::format::{self, HOLD_NAME_MAX, HOLDS_MAX, LogId, Position};
+use crate::format::{self, LogId, Position};
+use crate::hold::Clock;
+use crate::limit::{Hold, Limit};
 use crate::open::{self, Opened};
 use crate::pace::Pace;
 use crate::payload::Payload;
@@ -132,6 +134,7 @@ impl Log {
             fills_segments,
             preparing: false,
             prepare_again: None,
+            retain_again: None,
             no_space: None,
             wanted: 0,
             dropped: VecDeque::new(),
@@ -192,6 +195,7 @@ impl Log {
             tails: Tails::default(),
             places: Places::default(),
             keeping: Keeping::default(),
+            clock: Clock::start(),
         });
         let background = if shared.options.background { Some(Background::start(&shared)?) } else { None };
         Ok(Log { shared, background, report })
@@ -621,27 +625,38 @@ impl Log {
     }
 
     /// Keeps records from an LSN on, whatever [`truncate_front`](Log::truncate_front) is told: for an archiver, a replica, a checkpoint. A hold has a
-    /// name, by which it is moved and released, and lasts beyond this process. Durable when it returns. (It cannot bring back what was dropped.)
+    /// name, by which it is moved and released, and lasts beyond this process. [`Lsn::ZERO`] is where the log starts. Moved, it keeps the limit it had, if any. Durable when it returns.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a name that is empty or longer than 64 bytes, or a 33rd hold; [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
+    /// [`Error::Dropped`] if the LSN is gone, or the hold of that name is [lost](Hold::is_lost): release it, and begin anew. [`Error::Invalid`] for a name that is empty or longer than 64 bytes, or a 33rd hold; [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
-        if name.is_empty() || name.len() > HOLD_NAME_MAX {
-            return Err(Error::Invalid {
-                what: "the hold's name",
-                why: format!("1 to {HOLD_NAME_MAX} bytes, not {}", name.len()),
-            });
-        }
-        let _changing = self.shared.one_at_a_time()?;
-        let mut state = self.shared.open_state()?;
-        if state.control.holds.len() >= HOLDS_MAX && !state.control.holds.contains_key(name) {
-            return Err(Error::Invalid { what: "holds", why: format!("there are {HOLDS_MAX} already: release one") });
-        }
-        let before = state.control.holds.insert(name.to_owned(), lsn);
-        if before == Some(lsn) {
-            return Ok(());
-        }
-        self.shared.mark(state, Urgency::Mark).inspect_err(|_| self.shared.restore_hold(name, before))
+        self.shared.hold(name, lsn, None)
+    }
+
+    /// The same, with a limit: [`truncate_front`](Log::truncate_front) and [`retention`](Options::retain) stop at the hold only until what it keeps
+    /// is more than that, so a consumer that is gone does not fill the disk. What is beyond the limit is dropped with the next truncation, not by itself. Then the hold is
+    /// [lost](Hold::is_lost), and to move it is [`Error::Dropped`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use foreword::{Error, Limit, Lsn, Options};
+    /// let log = Options::new().segment_bytes(64 << 10).open(dir.path())?;
+    /// log.hold_up_to("an archiver", Lsn::FIRST, Limit::bytes(100_000))?;
+    /// for _ in 0..20 {
+    ///     log.commit([0; 10_000])?; //    nobody archives them
+    /// }
+    /// let start = log.truncate_front(log.last_lsn())?;
+    /// assert!(log.bytes_between(start, log.last_lsn().next())? >= 100_000);
+    /// assert!(log.holds()["an archiver"].is_lost(start));
+    /// assert!(matches!(log.hold("an archiver", Lsn(2)), Err(Error::Dropped { .. })));
+    /// # log.close() }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`hold`](Log::hold).
+    pub fn hold_up_to(&self, name: &str, lsn: Lsn, limit: Limit) -> Result<()> {
+        self.shared.hold(name, lsn, Some(limit))
     }
 
     /// Releases a hold: whether there was one of that name. Durable when it returns.
@@ -649,16 +664,12 @@ impl Log {
     /// # Errors
     /// As [`hold`](Log::hold).
     pub fn release(&self, name: &str) -> Result<bool> {
-        let _changing = self.shared.one_at_a_time()?;
-        let mut state = self.shared.open_state()?;
-        let Some(before) = state.control.holds.remove(name) else { return Ok(false) };
-        self.shared.mark(state, Urgency::Mark).inspect_err(|_| self.shared.restore_hold(name, Some(before)))?;
-        Ok(true)
+        self.shared.release(name)
     }
 
-    /// The holds and the LSNs they keep.
+    /// The holds, by name.
     #[must_use]
-    pub fn holds(&self) -> BTreeMap<String, Lsn> {
+    pub fn holds(&self) -> BTreeMap<String, Hold> {
         self.shared.peek().map(|state| state.control.holds.clone()).unwrap_or_default()
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::disk::{Disk, OsDisk};
 use crate::format::{BLOCK, LogId};
+use crate::limit::Limit;
 use crate::runtime::Runtime;
 use crate::{Error, Log, Lsn, Result};
 
@@ -137,6 +138,7 @@ pub struct Options {
     pub(crate) zero_fill: bool,
     pub(crate) reserve: bool,
     pub(crate) sync: SyncPolicy,
+    pub(crate) retain: Limit,
     pub(crate) idle_mark: Option<Duration>,
     pub(crate) on_damage: OnDamage,
     pub(crate) background: bool,
@@ -161,6 +163,7 @@ impl fmt::Debug for Options {
             .field("zero_fill", &self.zero_fill)
             .field("reserve", &self.reserve)
             .field("sync", &self.sync)
+            .field("retain", &self.retain)
             .field("idle_mark", &self.idle_mark)
             .field("on_damage", &self.on_damage)
             .field("background", &self.background)
@@ -191,6 +194,7 @@ impl Options {
             zero_fill: true,
             reserve: true,
             sync: SyncPolicy::default(),
+            retain: Limit::NONE,
             idle_mark: Some(Duration::from_millis(20)),
             on_damage: OnDamage::default(),
             background: true,
@@ -288,6 +292,32 @@ impl Options {
     #[must_use]
     pub fn sync(mut self, policy: SyncPolicy) -> Options {
         self.sync = policy;
+        self
+    }
+
+    /// Has the log drop its oldest records by itself: whole segments, when the records behind them are as many bytes as the limit says, or when theirs are older. By default
+    /// ([`Limit::NONE`]) it drops nothing. It stops at [holds](Log::hold), as [`Log::truncate_front`] does, which it calls in effect, in the
+    /// background: when a segment is full, and when the oldest has become too old. Nothing without [`background`](Options::background).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use foreword::{Limit, Lsn, Options};
+    /// use std::time::Duration;
+    /// let week = Duration::from_secs(7 * 86_400);
+    /// let log = Options::new().segment_bytes(64 << 10).retain(Limit::bytes(200_000).or_age(week)).open(dir.path())?;
+    /// for _ in 0..100 {
+    ///     log.commit([0; 10_000])?;
+    /// }
+    /// while log.start_lsn() < Lsn(60) {
+    ///     std::thread::sleep(Duration::from_millis(1));
+    /// }
+    /// assert!(log.start_lsn() <= Lsn(81), "the last 200,000 bytes are there");
+    /// # log.close() }
+    /// ```
+    #[must_use]
+    pub fn retain(mut self, limit: Limit) -> Options {
+        self.retain = limit;
         self
     }
 

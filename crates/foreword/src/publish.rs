@@ -267,7 +267,8 @@ impl Publisher {
         shared.counters.meters.tell(&stats);
         let (holds, failure) = {
             let state = shared.lock();
-            (state.control.holds.clone(), state.failure().cloned())
+            let holds = state.control.holds.iter().map(|(name, hold)| (name.clone(), hold.lsn)).collect();
+            (holds, state.failure().cloned())
         };
         self.state.clear();
         encode_state(&mut stats, &holds, failure.as_ref(), &mut self.state);

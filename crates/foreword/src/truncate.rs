@@ -85,15 +85,6 @@ impl Shared {
         Ok(())
     }
 
-    /// As it was before a MARK for which there was no room.
-    pub(crate) fn restore_hold(&self, name: &str, before: Option<Lsn>) {
-        let holds = &mut self.lock().control.holds;
-        match before {
-            Some(lsn) => holds.insert(name.to_owned(), lsn),
-            None => holds.remove(name),
-        };
-    }
-
     /// When the log has fallen idle: says in the log what is durable. `true` if there was something to say.
     pub(crate) fn mark_idle<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, bool) {
         let due = state.needs_promise()
@@ -143,14 +134,14 @@ impl Shared {
     }
 
     /// Moves the start, durably; what is not needed any more is left to be removed.
-    fn drop_front(&self, before: Lsn) -> Result<Lsn> {
+    pub(crate) fn drop_front(&self, before: Lsn) -> Result<Lsn> {
         let _changing = self.one_at_a_time()?;
         let mut state = self.open_state()?;
         let last = state.assembler.next_lsn().prev();
         if before > last.next() {
             return Err(Error::NotAppended { lsn: before, last });
         }
-        let start = state.control.holds.values().copied().fold(before, Lsn::min).max(state.control.start);
+        let start = self.start_for(&state, before);
         if start > state.control.start {
             let before = std::mem::replace(&mut state.control.start, start);
             if bug::is(Bug::SkipFrontMark) {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::disk::{Disk, OsDisk};
 use crate::error::Damage;
 use crate::format::LogId;
+use crate::limit::Hold;
 use crate::reader::{Chain, End, Iter, Reader, Record, Source, Wakers};
 use crate::recent::Places;
 use crate::recovery::Verdict;
@@ -171,7 +172,7 @@ impl View {
 
     /// The holds, as the log says.
     #[must_use]
-    pub fn holds(&self) -> std::collections::BTreeMap<String, Lsn> {
+    pub fn holds(&self) -> std::collections::BTreeMap<String, Hold> {
         self.shared.seen(|seen| seen.control.holds.clone())
     }
 

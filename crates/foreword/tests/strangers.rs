@@ -351,7 +351,7 @@ fn a_hook_may_use_the_log_and_may_panic() {
         let acting = log.clone();
         within(move || (0..50).for_each(|_| _ = acting.commit([1; 5000]).unwrap()));
         until("all is told", || told.lock().unwrap().last() == Some(&Lsn(50)));
-        assert_eq!(log.holds()["told"], Lsn(50));
+        assert_eq!(log.holds()["told"].lsn, Lsn(50));
         within(move || log.close()).unwrap();
     }
 }

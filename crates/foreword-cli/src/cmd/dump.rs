@@ -153,8 +153,8 @@ fn state_text(state: &ControlInfo, full: bool) -> String {
     if state.generation > 0 {
         text.push_str(&format!(", generation {}", state.generation));
     }
-    for (name, lsn) in &state.holds {
-        text.push_str(&format!(", hold `{name}` {lsn}"));
+    for (name, hold) in &state.holds {
+        text.push_str(&format!(", hold `{name}` {}{}", hold.lsn, units::limit(&hold.limit)));
     }
     if !state.lost.is_empty() {
         let left_out = |stretches: &[_]| format!("{} stretches more", stretches.len());
@@ -168,7 +168,7 @@ fn state_json(state: &ControlInfo) -> Value {
     json!({
         "start_lsn": state.start_lsn.0,
         "generation": state.generation,
-        "holds": state.holds.iter().map(|(name, lsn)| (name.clone(), Value::from(lsn.0))).collect::<Value>(),
+        "holds": state.holds.iter().map(|(name, hold)| (name.clone(), Value::from(hold.lsn.0))).collect::<Value>(),
         "lost": verdict::stretches_json(&state.lost),
     })
 }

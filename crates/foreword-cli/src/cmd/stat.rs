@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use foreword::inspect::{self, SegmentInfo, SegmentState};
-use foreword::{Lsn, View};
+use foreword::{Hold, Lsn, View};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
@@ -76,8 +76,11 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         out.field("unproven", verdict::range(last.next(), recoverable))?;
     }
     out.field("size", format_args!("{} in {} segments", units::human(total(segments)), segments.len()))?;
-    for (name, lsn) in view.holds() {
-        out.field("hold", format_args!("`{name}` keeps LSN {lsn} and later"))?;
+    for (name, hold) in view.holds() {
+        let (lsn, limit) = (hold.lsn, units::limit(&hold.limit));
+        let keeps = if hold.is_lost(view.start_lsn()) { "was to keep" } else { "keeps" };
+        let lost = if keeps == "keeps" { "" } else { ": lost, for it had reached that limit" };
+        out.field("hold", format_args!("`{name}` {keeps} LSN {lsn} and later{limit}{lost}"))?;
     }
     if !view.lost().is_empty() {
         out.field("given up", format_args!("LSN {}, in earlier repairs", verdict::stretches(&view.lost())))?;
@@ -120,10 +123,15 @@ fn print_json(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         "recoverable_lsn": view.recoverable_lsn()?.0,
         "looked_at": "tail",
         "bytes": total(segments),
-        "holds": view.holds().into_iter().map(|(name, lsn)| (name, Value::from(lsn.0))).collect::<Value>(),
+        "holds": view.holds().into_iter().map(|(name, hold)| (name, Value::from(hold.lsn.0))).collect::<Value>(),
+        "hold_limits": view.holds().into_iter().map(|(name, hold)| (name, limit_json(&hold))).collect::<Value>(),
         "lost": verdict::stretches_json(&view.lost()),
         "segments": segments.iter().map(segment_json).collect::<Value>(),
     }))
+}
+
+fn limit_json(hold: &Hold) -> Value {
+    json!({ "bytes": hold.limit.bytes, "seconds": hold.limit.age.map(|age| age.as_secs()) })
 }
 
 fn segment_json(segment: &SegmentInfo) -> Value {

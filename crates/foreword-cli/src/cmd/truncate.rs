@@ -47,8 +47,8 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     if let Some(before) = args.cut.before {
         let start = log.truncate_front(before)?;
         if start < before {
-            let (name, _) = log.holds().into_iter().min_by_key(|(_, lsn)| *lsn).unwrap_or_default();
-            crate::note(format_args!("the hold `{name}` keeps LSN {start} and later"));
+            let (name, _) = log.holds().into_iter().min_by_key(|(_, hold)| hold.lsn).unzip();
+            crate::note(format_args!("the hold `{}` keeps LSN {start} and later", name.unwrap_or_default()));
         }
     }
     if let Some(from) = args.cut.from {

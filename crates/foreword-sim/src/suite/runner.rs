@@ -1,6 +1,8 @@
 //! Does what a workload says on a simulated disk, and checks what the log answers.
 
-use foreword::{Durability, Error, Log, Lsn, Options, SyncPolicy, Verdict, View};
+use std::collections::BTreeMap;
+
+use foreword::{Durability, Error, Hold, Log, Lsn, Options, SyncPolicy, Verdict, View};
 
 use super::followers::Follower;
 use super::model::{Checked, Found, Model, ensure, violated};
@@ -58,7 +60,7 @@ pub(crate) fn options(disk: &SimDisk, segment_bytes: u64) -> Options {
 /// Everything in a log, read forward and backward.
 pub(crate) fn read_log(log: &Log) -> Result<Found, Error> {
     let records = log.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>()?;
-    Ok(Found { start: log.start_lsn().0, last: log.durable_lsn().0, records, holds: log.holds() })
+    Ok(Found { start: log.start_lsn().0, last: log.durable_lsn().0, records, holds: lsns(log.holds()) })
 }
 
 impl Runner {
@@ -416,7 +418,7 @@ pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, segment_byt
 pub(crate) fn view(disk: &SimDisk) -> Result<(Option<Verdict>, Found), Error> {
     let view = View::open_on(disk.handle(), DIR)?.recoverable()?;
     let records = view.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>()?;
-    let found = Found { start: view.start_lsn().0, last: view.last_lsn()?.0, records, holds: view.holds() };
+    let found = Found { start: view.start_lsn().0, last: view.last_lsn()?.0, records, holds: lsns(view.holds()) };
     Ok((view.verdict(), found))
 }
 
@@ -431,4 +433,8 @@ pub(crate) fn recover(disk: &SimDisk, segment_bytes: u64) -> Checked<(Log, Found
 
 pub(crate) fn summary(found: &Found) -> String {
     format!("records {} to {} (holds {:?})", found.start, found.last, found.holds)
+}
+
+fn lsns(holds: BTreeMap<String, Hold>) -> BTreeMap<String, Lsn> {
+    holds.into_iter().map(|(name, hold)| (name, hold.lsn)).collect()
 }

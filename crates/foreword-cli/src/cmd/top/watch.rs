@@ -274,7 +274,8 @@ impl Watch {
         });
         self.seen = Some((durable, now));
         let verdict = view.verdict();
-        let (start, holds) = (view.start_lsn(), view.holds());
+        let start = view.start_lsn();
+        let holds = view.holds().into_iter().map(|(name, hold)| (name, hold.lsn)).collect();
         Ok(Look {
             writer,
             lock_gone: false,

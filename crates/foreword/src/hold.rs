@@ -1,0 +1,145 @@
+//! What is kept: holds, each with its limit, and retention.
+
+use std::time::{Duration, Instant};
+
+use crate::assemble::Urgency;
+use crate::commit::{Shared, State};
+use crate::format::{HOLD_NAME_MAX, HOLDS_MAX};
+use crate::limit::{Hold, Holds, Limit};
+use crate::reader::Source;
+use crate::recovery::Entry;
+use crate::segment::now_micros;
+use crate::{Error, Lsn, Result};
+
+/// The time that ages are counted from: does not jump while the log is open.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    opened: Instant,
+    /// When that was, in microseconds since 1970.
+    micros: u64,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Clock {
+        Clock { opened: Instant::now(), micros: now_micros() }
+    }
+
+    fn now(&self) -> u64 {
+        self.micros.saturating_add(self.opened.elapsed().as_micros() as u64)
+    }
+}
+
+/// The end of a log, as limits see it.
+struct Horizon<'a> {
+    /// Its segments, in order, the last of which is in use.
+    chain: &'a [Entry],
+    /// The bytes of all its records, and the time.
+    bytes: u64,
+    now: u64,
+}
+
+impl Horizon<'_> {
+    /// Where what is kept begins: at the last segment that has enough in it and behind it, or that was begun long enough ago.
+    fn keeps_from(&self, limit: &Limit) -> Lsn {
+        let mut begun = self.now;
+        let last = self.chain.iter().rev().find(|entry| {
+            // (What was written while the clock stood ahead is as old as what came next.)
+            begun = begun.min(entry.time);
+            limit.bytes.is_some_and(|bytes| self.bytes.saturating_sub(entry.bytes) >= bytes)
+                || limit.age.is_some_and(|age| u128::from(self.now - begun) > age.as_micros())
+        });
+        last.or(self.chain.first()).map_or(Lsn::FIRST, |entry| entry.first_lsn)
+    }
+
+    /// When the first segment will be too old.
+    fn due_in(&self, limit: &Limit) -> Option<Duration> {
+        let begun = self.chain.iter().skip(1).map(|entry| entry.time).min()?;
+        Some(limit.age?.saturating_sub(Duration::from_micros(self.now.saturating_sub(begun))) + Duration::from_millis(1))
+    }
+
+    /// Where a log starts whose owner drops what comes before an LSN, as far as the holds let it.
+    fn start(&self, before: Lsn, holds: &Holds) -> Lsn {
+        let keeps = |hold: &Hold| if hold.limit.is_none() { hold.lsn } else { hold.lsn.max(self.keeps_from(&hold.limit)) };
+        holds.values().map(keeps).fold(before, Lsn::min)
+    }
+}
+
+/// What is to be done about retention.
+pub(crate) enum Retention {
+    /// What comes before is to be dropped.
+    Drop(Lsn),
+    /// Nothing before that.
+    At(Option<Instant>),
+}
+
+impl Shared {
+    fn horizon<T>(&self, state: &State, look: impl FnOnce(&Horizon<'_>) -> T) -> T {
+        let chain = self.chain();
+        look(&Horizon { chain: &chain.entries, bytes: state.assembler.next().bytes, now: self.clock.now() })
+    }
+
+    /// Where the log is to start when what comes before an LSN is dropped.
+    pub(crate) fn start_for(&self, state: &State, before: Lsn) -> Lsn {
+        self.horizon(state, |end| end.start(before, &state.control.holds)).max(state.control.start)
+    }
+
+    pub(crate) fn retention(&self, state: &State) -> Retention {
+        let limit = &self.options.retain;
+        if limit.is_none() || state.failed.is_some() {
+            return Retention::At(None);
+        }
+        self.horizon(state, |end| {
+            let before = end.keeps_from(limit);
+            if before > state.control.start && end.start(before, &state.control.holds) > state.control.start {
+                return Retention::Drop(before);
+            }
+            Retention::At(end.due_in(limit).and_then(|time| Instant::now().checked_add(time)))
+        })
+    }
+
+    pub(crate) fn hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
+        check_name(name)?;
+        let _changing = self.one_at_a_time()?;
+        let mut state = self.open_state()?;
+        let start = state.control.start;
+        let lsn = if lsn == Lsn::ZERO { start } else { lsn };
+        let before = state.control.holds.get(name).copied();
+        if let Some(gone) = before.filter(|hold| hold.is_lost(start)).map(|hold| hold.lsn).or((lsn < start).then_some(lsn)) {
+            return Err(Error::Dropped { lsn: gone, start });
+        }
+        if before.is_none() && state.control.holds.len() >= HOLDS_MAX {
+            return Err(Error::Invalid { what: "holds", why: format!("there are {HOLDS_MAX} already: release one") });
+        }
+        let limit = limit.or(before.map(|hold| hold.limit)).unwrap_or_default().as_stored();
+        let hold = Hold { lsn, limit };
+        if before == Some(hold) {
+            return Ok(());
+        }
+        state.control.holds.insert(name.to_owned(), hold);
+        self.mark(state, Urgency::Mark).inspect_err(|_| self.restore_hold(name, before))
+    }
+
+    pub(crate) fn release(&self, name: &str) -> Result<bool> {
+        let _changing = self.one_at_a_time()?;
+        let mut state = self.open_state()?;
+        let Some(before) = state.control.holds.remove(name) else { return Ok(false) };
+        self.mark(state, Urgency::Mark).inspect_err(|_| self.restore_hold(name, Some(before)))?;
+        Ok(true)
+    }
+
+    /// As it was before a MARK for which there was no room.
+    fn restore_hold(&self, name: &str, before: Option<Hold>) {
+        let holds = &mut self.lock().control.holds;
+        match before {
+            Some(hold) => holds.insert(name.to_owned(), hold),
+            None => holds.remove(name),
+        };
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if (1..=HOLD_NAME_MAX).contains(&name.len()) {
+        return Ok(());
+    }
+    Err(Error::Invalid { what: "the hold's name", why: format!("1 to {HOLD_NAME_MAX} bytes, not {}", name.len()) })
+}

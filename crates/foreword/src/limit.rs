@@ -1,0 +1,103 @@
+//! How much is kept, and for whom. **No I/O.**
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::Lsn;
+
+/// What a hold's limit in bytes is counted in.
+const UNIT: u64 = 4096;
+
+/// How much of the log's end is kept: its grain is the segment, so up to a segment more is. Where bytes and an age are given, each is enough to let a record go.
+///
+/// ```
+/// use foreword::Limit;
+/// use std::time::Duration;
+/// let limit = Limit::bytes(10 << 30).or_age(Duration::from_secs(7 * 86_400));
+/// assert_eq!(limit.bytes, Some(10 << 30));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Limit {
+    /// So many bytes of records; in a hold's, rounded up to 4 KiB, and up to 16 TiB.
+    pub bytes: Option<u64>,
+    /// Records that are not older; in a hold's, rounded up to a second, and up to 136 years.
+    ///
+    /// The age is by this machine's clock when the log was opened, and from then on by one that does not jump. Where the clock stood ahead for a while, what was
+    /// written then counts as old as what was written next. A clock that is wrong when the log is opened is believed.
+    pub age: Option<Duration>,
+}
+
+impl Limit {
+    /// No limit.
+    pub const NONE: Limit = Limit { bytes: None, age: None };
+
+    /// The last so many bytes of records.
+    #[must_use]
+    pub const fn bytes(bytes: u64) -> Limit {
+        Limit { bytes: Some(bytes), ..Limit::NONE }
+    }
+
+    /// Records that are not older.
+    #[must_use]
+    pub const fn age(age: Duration) -> Limit {
+        Limit { age: Some(age), ..Limit::NONE }
+    }
+
+    /// This limit, and no more than the last so many bytes.
+    #[must_use]
+    pub const fn or_bytes(self, bytes: u64) -> Limit {
+        Limit { bytes: Some(bytes), ..self }
+    }
+
+    /// This limit, and nothing that is older.
+    #[must_use]
+    pub const fn or_age(self, age: Duration) -> Limit {
+        Limit { age: Some(age), ..self }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Limit::NONE
+    }
+
+    /// In the units of the format.
+    pub(crate) fn as_stored(&self) -> Limit {
+        let (blocks, seconds) = self.to_units();
+        Limit::from_units(blocks, seconds)
+    }
+
+    /// Blocks and seconds, 0 for no limit.
+    pub(crate) fn to_units(self) -> (u32, u32) {
+        let blocks = self.bytes.map_or(0, |bytes| bytes.div_ceil(UNIT).clamp(1, u32::MAX.into()));
+        let seconds =
+            self.age.map_or(0, |age| (age.as_secs().saturating_add(u64::from(age.subsec_nanos() > 0))).clamp(1, u32::MAX.into()));
+        (blocks as u32, seconds as u32)
+    }
+
+    pub(crate) fn from_units(blocks: u32, seconds: u32) -> Limit {
+        Limit {
+            bytes: (blocks > 0).then(|| u64::from(blocks) * UNIT),
+            age: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
+        }
+    }
+}
+
+/// A hold: records from an LSN on are kept for its owner; see [`Log::hold`](crate::Log::hold).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Hold {
+    /// The first LSN that is kept.
+    pub lsn: Lsn,
+    /// How much is kept for it at the most.
+    pub limit: Limit,
+}
+
+impl Hold {
+    /// Whether records that it was to keep have gone, in a log that starts at an LSN: it had reached its limit. Its owner has to begin anew, from a copy of what the log's records made.
+    #[must_use]
+    pub fn is_lost(&self, start: Lsn) -> bool {
+        self.lsn < start
+    }
+}
+
+pub(crate) type Holds = BTreeMap<String, Hold>;
