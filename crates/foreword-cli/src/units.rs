@@ -52,6 +52,13 @@ pub(crate) fn timestamp(moment: SystemTime) -> String {
     Timestamp::try_from(moment).map_or_else(|_| "?".to_owned(), |moment| format!("{moment:.6}"))
 }
 
+/// An age: `10m`, `1h 30m`, `7d`.
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
+    let span = text.parse::<Span>().ok().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    let age = span.and_then(|age| Duration::try_from(age).ok()).filter(|age| !age.is_zero());
+    age.ok_or_else(|| "an age is like 10m, 2h 30m or 7d".to_owned())
+}
+
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()))
 }
@@ -137,6 +144,10 @@ mod tests {
             let then = moment(text).unwrap();
             let ago = SystemTime::now().duration_since(then).unwrap();
             assert!((seconds..seconds + 10).contains(&ago.as_secs()), "{text}: {ago:?}");
+        }
+        assert_eq!(age("1h 30m"), Ok(Duration::from_secs(5_400)));
+        for wrong in ["", "0s", "10", "-5m", "2026-11-29", "99999999999d"] {
+            assert!(age(wrong).is_err(), "{wrong}");
         }
         for wrong in ["", "yesterday", "10", "-5m", "2026-13-01T00:00:00Z", "99999999999d"] {
             assert!(moment(wrong).is_err(), "{wrong}");

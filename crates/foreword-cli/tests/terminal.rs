@@ -108,7 +108,7 @@ fn names_of_holds_do_nothing_to_a_terminal_and_are_exact_in_json() {
     assert!(top.text().contains(HARMLESS), "{top:?}");
     log.close().unwrap();
     for (args, status) in
-        [(&["stat"][..], 0), (&["dump"], 0), (&["truncate", "--before", "6"], 0), (&["truncate", "--release", "\x1b[2Jx"], 1)]
+        [(&["stat"][..], 0), (&["dump"], 0), (&["truncate", "--before", "6"], 0), (&["hold", "\x1b[2Jx", "--release"], 1)]
     {
         let args = [&[args[0], dir.str()], &args[1..]].concat();
         let said = text(&args);
@@ -121,7 +121,7 @@ fn names_of_holds_do_nothing_to_a_terminal_and_are_exact_in_json() {
     tame(&dump);
     let holds = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["state"]["holds"][HOSTILE] == 3;
     assert!(dump.text().lines().any(holds));
-    run(&["truncate", dir.str(), "--release", HOSTILE]).status(0);
+    run(&["hold", dir.str(), HOSTILE, "--release"]).status(0);
 }
 
 #[test]
@@ -228,7 +228,9 @@ fn each_subcommand_has_a_manual_page() {
         names.contains(&"foreword.1".to_owned()) && names.len() >= 14 && !names.iter().any(|n| n.contains("worker")),
         "{names:?}"
     );
-    for name in ["append", "cat", "verify", "repair", "stat", "top", "truncate", "dump", "doctor", "bench", "demo", "chaos"] {
+    for name in
+        ["append", "cat", "verify", "repair", "stat", "top", "truncate", "hold", "dump", "doctor", "bench", "demo", "chaos"]
+    {
         let page = fs::read_to_string(man.join(format!("foreword-{name}.1"))).unwrap();
         assert!(page.contains(".TH") && page.contains(&format!("foreword {name} ")), "{page}");
     }

@@ -205,6 +205,26 @@ fn truncate_drops_the_front_and_cuts_the_back() {
 }
 
 #[test]
+fn a_hold_is_placed_moved_limited_and_released_beside_a_writer() {
+    let dir = log_of(100);
+    let log = foreword::Options::new().segment_bytes(64 << 10).create(false).open(dir.path()).unwrap();
+    let hold = |args: &[&str]| run(&[&["hold", dir.str()], args].concat());
+    assert!(hold(&["all"]).status(0).text().contains("`all` keeps LSN 1 and later"));
+    assert_eq!(hold(&["all", "--from", "30", "--json"]).status(0).json()["lsn"], 30);
+    assert_eq!(log.truncate_front(foreword::Lsn(60)).unwrap(), foreword::Lsn(30));
+    let limited = hold(&["replica", "--from", "40", "--max-bytes", "10M", "--max-age", "1h 30m"]).status(0);
+    assert!(limited.text().contains("`replica` keeps LSN 40 and later, at most 10.0 MiB, for at most 5400 s"), "{limited:?}");
+    let moved = hold(&["replica", "--from", "50", "--json"]).status(0).json();
+    assert_eq!((&moved["lsn"], &moved["limit_seconds"]), (&50.into(), &5400.into()), "moved, it keeps its limit");
+    let stat = run(&["stat", dir.str(), "--json"]).status(0).json();
+    assert_eq!((&stat["holds"]["replica"], &stat["hold_limits"]["replica"]["bytes"]), (&50.into(), &(10 << 20).into()));
+    assert!(hold(&["late", "--from", "29"]).status(1).err.contains("the log starts at 30"));
+    assert!(hold(&["all", "--release"]).status(0).text().contains("released"));
+    assert_eq!(log.truncate_front(foreword::Lsn(60)).unwrap(), foreword::Lsn(50));
+    hold(&["", "--from", "60"]).status(1);
+}
+
+#[test]
 fn a_hold_keeps_what_truncate_would_drop() {
     let dir = log_of(100);
     let log = foreword::Options::new().segment_bytes(64 << 10).open(dir.path()).unwrap();
@@ -215,9 +235,9 @@ fn a_hold_keeps_what_truncate_would_drop() {
     assert!(run(&["stat", dir.str()]).text().contains("`archiver` keeps LSN 40"));
     assert_eq!(run(&["stat", dir.str(), "--json"]).json()["holds"]["archiver"], 40);
     // Its owner is gone for good.
-    assert!(run(&["truncate", dir.str(), "--release", "nobody"]).status(1).err.contains("no hold `nobody`"));
-    run(&["truncate", dir.str(), "--release", "archiver", "--before", "60"]).status(1);
-    run(&["truncate", dir.str(), "--release", "archiver"]).status(0);
+    assert!(run(&["hold", dir.str(), "nobody", "--release"]).status(1).err.contains("no hold `nobody`"));
+    run(&["hold", dir.str(), "archiver", "--release", "--from", "60"]).status(1);
+    run(&["hold", dir.str(), "archiver", "--release"]).status(0);
     assert_eq!(run(&["stat", dir.str(), "--json"]).json()["holds"], serde_json::json!({}));
     assert!(run(&["truncate", dir.str(), "--before", "60"]).status(0).text().contains("LSN 60 to 100"));
 }

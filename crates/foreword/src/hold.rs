@@ -6,10 +6,11 @@ use crate::assemble::Urgency;
 use crate::commit::{Shared, State};
 use crate::format::{HOLD_NAME_MAX, HOLDS_MAX};
 use crate::limit::{Hold, Holds, Limit};
+use crate::outside::Outside;
 use crate::reader::Source;
 use crate::recovery::Entry;
 use crate::segment::now_micros;
-use crate::{Error, Lsn, Result};
+use crate::{Error, Lsn, Result, strangers};
 
 /// The time that ages are counted from: does not jump while the log is open.
 #[derive(Debug)]
@@ -99,45 +100,64 @@ impl Shared {
 
     pub(crate) fn hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
         check_name(name)?;
-        let _changing = self.one_at_a_time()?;
-        let mut state = self.open_state()?;
-        let start = state.control.start;
-        let lsn = if lsn == Lsn::ZERO { start } else { lsn };
-        let before = state.control.holds.get(name).copied();
-        if let Some(gone) = before.filter(|hold| hold.is_lost(start)).map(|hold| hold.lsn).or((lsn < start).then_some(lsn)) {
-            return Err(Error::Dropped { lsn: gone, start });
-        }
-        if before.is_none() && state.control.holds.len() >= HOLDS_MAX {
-            return Err(Error::Invalid { what: "holds", why: format!("there are {HOLDS_MAX} already: release one") });
-        }
-        let limit = limit.or(before.map(|hold| hold.limit)).unwrap_or_default().as_stored();
-        let hold = Hold { lsn, limit };
-        if before == Some(hold) {
-            return Ok(());
-        }
-        state.control.holds.insert(name.to_owned(), hold);
-        self.mark(state, Urgency::Mark).inspect_err(|_| self.restore_hold(name, before))
+        self.change_holds(|start, holds| {
+            let hold = place(name, lsn, limit, start, holds)?;
+            Ok(holds.insert(name.to_owned(), hold) != Some(hold))
+        })?;
+        Ok(())
     }
 
     pub(crate) fn release(&self, name: &str) -> Result<bool> {
-        let _changing = self.one_at_a_time()?;
-        let mut state = self.open_state()?;
-        let Some(before) = state.control.holds.remove(name) else { return Ok(false) };
-        self.mark(state, Urgency::Mark).inspect_err(|_| self.restore_hold(name, Some(before)))?;
-        Ok(true)
+        self.change_holds(|_, holds| Ok(holds.remove(name).is_some()))
     }
 
-    /// As it was before a MARK for which there was no room.
-    fn restore_hold(&self, name: &str, before: Option<Hold>) {
-        let holds = &mut self.lock().control.holds;
-        match before {
-            Some(hold) => holds.insert(name.to_owned(), hold),
-            None => holds.remove(name),
-        };
+    /// Changes the holds, durably, if the change says that there is one, or others had asked for any; what it says.
+    fn change_holds(&self, change: impl FnOnce(Lsn, &mut Holds) -> Result<bool>) -> Result<bool> {
+        let _changing = self.one_at_a_time()?;
+        let mut outside = self.outside()?;
+        let mut state = self.open_state()?;
+        let start = state.control.start;
+        let before = state.control.holds.clone();
+        outside.iter().for_each(|outside| outside.apply(&mut state.control.holds));
+        let changed = change(start, &mut state.control.holds);
+        if changed.is_err() || state.control.holds == before {
+            state.control.holds = before;
+            return changed;
+        }
+        self.mark(state, Urgency::Mark).inspect_err(|_| self.lock().control.holds = before)?;
+        outside.iter_mut().try_for_each(Outside::clear)?;
+        changed
+    }
+
+    /// What other processes ask for. None, if there is no file, and none can be made (on a full disk): then they can ask for nothing, either.
+    pub(crate) fn outside(&self) -> Result<Option<Outside>> {
+        strangers::attempt("look at the holds of other processes", &self.dir.path, || match self.dir.outside(self.log) {
+            Err(Error::Io { .. } | Error::NoSpace { .. }) if self.dir.has_no_outside() => Ok(None),
+            outside => outside.map(Some),
+        })
+    }
+
+    pub(crate) fn holds(&self) -> Holds {
+        self.dir.with_outside(self.log, self.peek().map(|state| state.control.holds.clone()).unwrap_or_default())
     }
 }
 
-fn check_name(name: &str) -> Result<()> {
+/// The hold that is to have a name, where a log starts and these are there.
+pub(crate) fn place(name: &str, lsn: Lsn, limit: Option<Limit>, start: Lsn, holds: &Holds) -> Result<Hold> {
+    let lsn = if lsn == Lsn::ZERO { start } else { lsn };
+    let before = holds.get(name);
+    let gone = before.filter(|hold| hold.is_lost(start)).map(|hold| hold.lsn).or((lsn < start).then_some(lsn));
+    if let Some(lsn) = gone {
+        return Err(Error::Dropped { lsn, start });
+    }
+    if before.is_none() && holds.len() >= HOLDS_MAX {
+        return Err(Error::Invalid { what: "holds", why: format!("there are {HOLDS_MAX} already: release one") });
+    }
+    let limit = limit.or(before.map(|hold| hold.limit)).unwrap_or_default();
+    Ok(Hold { lsn, limit: limit.as_stored() })
+}
+
+pub(crate) fn check_name(name: &str) -> Result<()> {
     if (1..=HOLD_NAME_MAX).contains(&name.len()) {
         return Ok(());
     }

@@ -114,7 +114,7 @@ impl Dir {
     }
 
     /// A file's lock, unless another has it for longer than a moment.
-    fn take(&self, name: &str) -> Result<Option<Box<dyn DiskFile>>> {
+    pub(crate) fn take(&self, name: &str) -> Result<Option<Box<dyn DiskFile>>> {
         for patience in (0..TRIES).rev() {
             match self.handle.lock(name) {
                 Ok(lock) => return Ok(Some(lock)),

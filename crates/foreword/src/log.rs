@@ -667,10 +667,10 @@ impl Log {
         self.shared.release(name)
     }
 
-    /// The holds, by name.
+    /// The holds, by name, with those that other processes have placed ([`View::hold`](crate::View::hold)).
     #[must_use]
     pub fn holds(&self) -> BTreeMap<String, Hold> {
-        self.shared.peek().map(|state| state.control.holds.clone()).unwrap_or_default()
+        self.shared.holds()
     }
 
     /// Counters and histograms.

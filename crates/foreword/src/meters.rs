@@ -24,7 +24,7 @@ mod on {
         ("foreword_segments_removed_total", Unit::Count, "Segments removed", |s| s.segments_removed),
     ];
 
-    const GAUGES: [Quantity<f64>; 13] = [
+    const GAUGES: [Quantity<f64>; 15] = [
         ("foreword_segments", Unit::Count, "Segments of the log", |s| s.segments as f64),
         ("foreword_segments_prepared", Unit::Count, "Segments prepared for it", |s| s.segments_prepared as f64),
         ("foreword_segments_dropped", Unit::Count, "Segments dropped, and not used again or removed yet", |s| {
@@ -42,6 +42,10 @@ mod on {
         ("foreword_readers", Unit::Count, "Readers that follow the tail", |s| s.readers as f64),
         ("foreword_reader_lag_records", Unit::Count, "Records that the slowest of them has not read", |s| {
             if s.readers == 0 { 0.0 } else { behind(s.durable_lsn, s.slowest_reader_lsn) }
+        }),
+        ("foreword_holds", Unit::Count, "Holds", |s| s.holds as f64),
+        ("foreword_held_records", Unit::Count, "Records from the first that a hold keeps to the last", |s| {
+            if s.holds == 0 { 0.0 } else { behind(s.durable_lsn.next(), s.first_held_lsn) }
         }),
         ("foreword_failed", Unit::Count, "1 if the log failed and accepts nothing more", |s| f64::from(u8::from(s.failed))),
     ];

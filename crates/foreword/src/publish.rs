@@ -13,6 +13,7 @@ use crate::reader::Source;
 use crate::runtime::Next;
 use crate::segment::{Dir, STATS, since_1970};
 use crate::stats::{Histogram, Stats};
+use crate::text::{checked, push_checksum, push_escaped, unescaped};
 use crate::{Error, Lsn};
 
 /// How often a log says how it is doing, if anything has changed.
@@ -60,6 +61,8 @@ impl Shared {
             flight_nanos: aloft().map(|f| f.started.elapsed().as_nanos() as u64).max().unwrap_or(0),
             readers,
             slowest_reader_lsn,
+            holds: state.control.holds.len() as u64,
+            first_held_lsn: state.control.holds.values().map(|hold| hold.lsn).min().unwrap_or_default(),
             failed: state.failed.as_ref().is_some_and(|error| !matches!(error, Error::Closed)),
             ..self.counters.read()
         }
@@ -67,7 +70,7 @@ impl Shared {
 }
 
 /// Numbers that are one line each: their names, and their places in the stats.
-fn numbers(stats: &mut Stats) -> [(&'static str, &mut u64); 19] {
+fn numbers(stats: &mut Stats) -> [(&'static str, &mut u64); 21] {
     [
         ("records", &mut stats.records),
         ("record_bytes", &mut stats.record_bytes),
@@ -88,6 +91,8 @@ fn numbers(stats: &mut Stats) -> [(&'static str, &mut u64); 19] {
         ("flight_nanos", &mut stats.flight_nanos),
         ("readers", &mut stats.readers),
         ("slowest_reader_lsn", &mut stats.slowest_reader_lsn.0),
+        ("holds", &mut stats.holds),
+        ("first_held_lsn", &mut stats.first_held_lsn.0),
     ]
 }
 
@@ -121,38 +126,11 @@ fn encode_state(stats: &mut Stats, holds: &BTreeMap<String, Lsn>, failure: Optio
     }
 }
 
-/// The rest of a line, whatever is in it.
-fn push_escaped(text: &str, out: &mut String) {
-    for c in text.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            c => out.push(c),
-        }
-    }
-    out.push('\n');
-}
-
-fn unescaped(text: &str) -> String {
-    let mut chars = text.chars();
-    let mut out = String::new();
-    while let Some(c) = chars.next() {
-        let escaped = if c == '\\' { chars.next() } else { None };
-        out.push(if escaped == Some('n') { '\n' } else { c });
-    }
-    out
-}
-
 /// `None` if it is not whole, or not of this version.
 fn decode(bytes: &[u8]) -> Option<Published> {
-    let text = std::str::from_utf8(bytes).unwrap_or_else(|e| std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or(""));
-    let end = text.find("\ncrc ")? + 1;
-    let crc = text.get(end + 4..end + 12)?;
-    if u32::from_str_radix(crc, 16).ok()? != crc32c::crc32c(&text.as_bytes()[..end]) {
-        return None;
-    }
+    let text = checked(bytes)?;
     // (Not `lines`: a name may end in a carriage return.)
-    let mut lines = text[..end].trim_end_matches('\n').split('\n');
+    let mut lines = text.trim_end_matches('\n').split('\n');
     if lines.next() != Some(TITLE) {
         return None;
     }
@@ -265,11 +243,8 @@ impl Publisher {
     fn publish(&mut self, shared: &Shared) -> bool {
         let mut stats = shared.stats();
         shared.counters.meters.tell(&stats);
-        let (holds, failure) = {
-            let state = shared.lock();
-            let holds = state.control.holds.iter().map(|(name, hold)| (name.clone(), hold.lsn)).collect();
-            (holds, state.failure().cloned())
-        };
+        let holds = shared.holds().into_iter().map(|(name, hold)| (name, hold.lsn)).collect();
+        let failure = shared.lock().failure().cloned();
         self.state.clear();
         encode_state(&mut stats, &holds, failure.as_ref(), &mut self.state);
         let since = self.looked.elapsed();
@@ -284,8 +259,7 @@ impl Publisher {
         self.text.clear();
         let _ = writeln!(self.text, "{TITLE}\nprocess {process}\nopen_nanos {open_nanos}\nquiet_nanos {quiet_nanos}");
         let _ = write!(self.text, "unix_millis {unix_millis}\n{}", self.state);
-        let crc = crc32c::crc32c(self.text.as_bytes());
-        let _ = writeln!(self.text, "crc {crc:08x}");
+        push_checksum(&mut self.text);
         std::mem::swap(&mut self.state, &mut self.before);
         if shared.options.publish && self.write(&shared.dir).is_err() {
             // Another time, anew: nobody depends on it.

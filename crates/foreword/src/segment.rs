@@ -14,6 +14,7 @@ use crate::error::{Damage, DamageKind, Doing};
 use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SegmentHeader};
 use crate::lock::{LOCK, Writer};
 use crate::options::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
+use crate::outside::HOLDS;
 use crate::reserve;
 use crate::{Error, Lsn, Result};
 
@@ -143,7 +144,7 @@ impl Dir {
                 None if name == IDENTITY => names.identity = true,
                 // Stats that are there when a log is opened are of a process that was killed.
                 None if name == STATS || name.strip_suffix(TMP).is_some_and(is_made_by_rename) => names.temporary.push(name),
-                None if name == LOCK || name == DAMAGED || reserve::NAMES.contains(&name.as_str()) => {}
+                None if name == LOCK || name == HOLDS || name == DAMAGED || reserve::NAMES.contains(&name.as_str()) => {}
                 None => names.others.push(name),
             }
         }

@@ -146,6 +146,10 @@ pub struct Stats {
     pub readers: u64,
     /// The last LSN that the slowest of them has read; the durable LSN minus this is its lag.
     pub slowest_reader_lsn: Lsn,
+    /// Holds, of which those that other processes have placed since the last truncation are not counted.
+    pub holds: u64,
+    /// The first LSN that they keep; the next LSN minus this is what they keep of the log. Zero if there are none.
+    pub first_held_lsn: Lsn,
     /// The log failed, and accepts nothing more ([`Error::Poisoned`](crate::Error::Poisoned)).
     pub failed: bool,
 }

@@ -9,6 +9,7 @@ use crate::commit::{Guard, Shared, State};
 use crate::disk::Access;
 use crate::fork::{self, Branch, Branched, Fork, Place};
 use crate::format::{self, CONTINUED, Control, Cut, Head, Kind, Position};
+use crate::outside::Outside;
 use crate::reader::{Chain, Snapshot, Source, frame_at};
 use crate::recovery::Entry;
 use crate::remove::Dropped;
@@ -136,21 +137,28 @@ impl Shared {
     /// Moves the start, durably; what is not needed any more is left to be removed.
     pub(crate) fn drop_front(&self, before: Lsn) -> Result<Lsn> {
         let _changing = self.one_at_a_time()?;
+        let mut outside = self.outside()?;
         let mut state = self.open_state()?;
         let last = state.assembler.next_lsn().prev();
         if before > last.next() {
             return Err(Error::NotAppended { lsn: before, last });
         }
+        let before_it = (state.control.start, state.control.holds.clone());
+        outside.iter().for_each(|outside| outside.apply(&mut state.control.holds));
         let start = self.start_for(&state, before);
-        if start > state.control.start {
-            let before = std::mem::replace(&mut state.control.start, start);
+        if start > state.control.start || state.control.holds != before_it.1 {
+            state.control.start = start;
             if bug::is(Bug::SkipFrontMark) {
                 drop(state);
             } else {
                 // Whoever may free a segment finds room, whatever others have marked before.
                 let frees = self.chain().entries.get(1).is_some_and(|next| next.first_lsn <= start);
                 let urgency = if frees { Urgency::Last } else { Urgency::Mark };
-                self.mark(state, urgency).inspect_err(|_| self.lock().control.start = before)?;
+                self.mark(state, urgency).inspect_err(|_| {
+                    let control = &mut self.lock().control;
+                    (control.start, control.holds) = before_it;
+                })?;
+                outside.iter_mut().try_for_each(Outside::clear)?;
             }
             state = self.open_state()?;
         }

@@ -1,5 +1,6 @@
 //! Reading without writing: from another process than the writer's, or when there is none. And the check of everything.
 
+use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::disk::{Disk, OsDisk};
 use crate::error::Damage;
 use crate::format::LogId;
-use crate::limit::Hold;
+use crate::hold;
+use crate::limit::{Hold, Holds, Limit};
+use crate::outside::Outside;
 use crate::reader::{Chain, End, Iter, Reader, Record, Source, Wakers};
 use crate::recent::Places;
 use crate::recovery::Verdict;
@@ -170,10 +173,74 @@ impl View {
         self.shared.seen(|seen| seen.verdict.clone())
     }
 
-    /// The holds, as the log says.
+    /// The holds, by name, with those that the writer has not taken into the log yet.
     #[must_use]
-    pub fn holds(&self) -> std::collections::BTreeMap<String, Hold> {
-        self.shared.seen(|seen| seen.control.holds.clone())
+    pub fn holds(&self) -> BTreeMap<String, Hold> {
+        self.shared.dir.with_outside(self.id(), self.shared.seen(|seen| seen.control.holds.clone()))
+    }
+
+    /// Places or moves a hold, as [`Log::hold`](crate::Log::hold) does in the writer's process; for a consumer in another, whether a writer has the log open or not. It
+    /// counts when this returns, and is durable: no truncation that begins after that drops what it keeps. (It stands in the file `HOLDS`, and the writer takes it into the log
+    /// with its next truncation or hold.) Needs the right to write to the directory; blocks while the writer truncates, for a tenth of a second at the most.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # use foreword::{Lsn, Options, View};
+    /// let log = Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// for _ in 0..5 {
+    ///     log.commit("a record")?;
+    /// }
+    /// // In another process:
+    /// let view = View::open(dir.path())?;
+    /// view.hold("an archiver", Lsn(3))?;
+    /// // In the writer's:
+    /// assert_eq!(log.truncate_front(Lsn(5))?, Lsn(3));
+    /// # log.close() }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Dropped`] if the LSN is gone, or the hold is [lost](Hold::is_lost). [`Error::Busy`]: the writer, or another consumer, has the file for long. [`Error::Invalid`] as `Log::hold`.
+    /// [`Error::Io`]: it may be placed or not. [`Error::Replaced`].
+    pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
+        self.place_hold(name, lsn, None)
+    }
+
+    /// The same, with a limit; see [`Log::hold_up_to`](crate::Log::hold_up_to).
+    ///
+    /// # Errors
+    /// As [`hold`](View::hold).
+    pub fn hold_up_to(&self, name: &str, lsn: Lsn, limit: Limit) -> Result<()> {
+        self.place_hold(name, lsn, Some(limit))
+    }
+
+    fn place_hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
+        hold::check_name(name)?;
+        let (mut outside, holds) = self.outside()?;
+        let hold = hold::place(name, lsn, limit, self.start_lsn(), &holds)?;
+        if holds.get(name) == Some(&hold) { Ok(()) } else { outside.wish(name, Some(hold)) }
+    }
+
+    /// Releases a hold, as [`Log::release`](crate::Log::release) does in the writer's process: whether there was one of that name.
+    ///
+    /// # Errors
+    /// As [`hold`](View::hold).
+    pub fn release(&self, name: &str) -> Result<bool> {
+        let (mut outside, holds) = self.outside()?;
+        let there = holds.contains_key(name);
+        if there {
+            outside.wish(name, None)?;
+        }
+        Ok(there)
+    }
+
+    /// Takes the lock on what other processes ask for, and looks at the log then: the holds that there are.
+    fn outside(&self) -> Result<(Outside, Holds)> {
+        let outside = self.shared.dir.outside(self.id())?;
+        self.shared.look(true)?;
+        let mut holds = self.shared.seen(|seen| seen.control.holds.clone());
+        outside.apply(&mut holds);
+        Ok((outside, holds))
     }
 
     /// LSNs that were given up in repairs: first and last of each stretch.

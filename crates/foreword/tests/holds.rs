@@ -177,3 +177,132 @@ fn limits_say_what_they_are() {
         assert_eq!(log.last_lsn(), Lsn(20));
     }
 }
+
+#[test]
+fn a_hold_of_another_process_counts_at_once_and_the_writer_takes_it_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    commit(&log, 30);
+    let view = View::open(dir.path()).unwrap();
+    view.hold("outside", Lsn(10)).unwrap();
+    view.hold_up_to("limited", Lsn(12), Limit::bytes(1 << 30)).unwrap();
+    for holds in [log.holds(), view.holds()] {
+        assert_eq!((holds["outside"].lsn, holds["limited"].limit), (Lsn(10), Limit::bytes(1 << 30)));
+    }
+    assert_eq!(log.stats().holds, 0, "nothing is in the log yet");
+    assert_eq!(log.truncate_front(Lsn(30)).unwrap(), Lsn(10));
+    assert_eq!((log.stats().holds, log.stats().first_held_lsn), (2, Lsn(10)));
+    // Moved and released there, and here.
+    view.hold("outside", Lsn(20)).unwrap();
+    assert_eq!(log.truncate_front(Lsn(30)).unwrap(), Lsn(12));
+    assert!(log.release("limited").unwrap() && !view.release("limited").unwrap());
+    assert!(matches!(view.hold("late", Lsn(11)), Err(Error::Dropped { lsn: Lsn(11), start: Lsn(12), .. })));
+    assert_eq!(log.truncate_front(Lsn(30)).unwrap(), Lsn(20));
+    assert!(view.release("outside").unwrap());
+    assert!(!view.release("outside").unwrap() && !log.holds().contains_key("outside"));
+    view.hold("of the start", Lsn::ZERO).unwrap();
+    assert_eq!(log.holds()["of the start"].lsn, Lsn(20));
+    log.hold("here", Lsn(25)).unwrap();
+    assert_eq!(log.stats().holds, 2, "a hold takes them in, too");
+    // Without a writer, and for the next one.
+    view.release("of the start").unwrap();
+    log.close().unwrap();
+    view.hold("between", Lsn(27)).unwrap();
+    assert_eq!(View::open(dir.path()).unwrap().holds().into_keys().collect::<Vec<_>>(), ["between", "here"]);
+    let log = options().background(false).open(dir.path()).unwrap();
+    log.release("here").unwrap();
+    assert_eq!(log.truncate_front(Lsn(31)).unwrap(), Lsn(27));
+}
+
+#[test]
+fn a_hold_that_is_placed_keeps_what_it_says_whatever_is_dropped_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    commit(&log, 1);
+    let until = Instant::now() + Duration::from_secs(3);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while Instant::now() < until {
+                commit(&log, 3);
+                match log.truncate_front(log.last_lsn()) {
+                    Err(Error::Busy) => {}
+                    start => assert!(start.unwrap() > Lsn::ZERO),
+                }
+            }
+        });
+        let view = View::open(dir.path()).unwrap();
+        let (mut placed, mut late) = (0, 0);
+        for round in (0..).take_while(|_| Instant::now() < until) {
+            let lsn = Lsn(log.start_lsn().0 + round % 3);
+            match view.hold("racing", lsn) {
+                Ok(()) => {
+                    placed += 1;
+                    std::thread::sleep(Duration::from_micros(500 * (round % 3)));
+                    let first = log.iter(lsn).next().unwrap();
+                    assert!(first.is_ok() && log.start_lsn() <= lsn, "{lsn} was to be kept: {first:?}");
+                    assert!(view.release("racing").unwrap());
+                }
+                Err(Error::Dropped { .. }) => late += 1,
+                Err(error) => assert!(matches!(error, Error::Busy), "{error:?}"),
+            }
+        }
+        assert!(placed > 10, "{placed} were placed, {late} came too late");
+    });
+}
+
+#[test]
+fn what_is_in_the_file_of_holds_is_whole_or_not_there_and_damage_is_no_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    commit(&log, 30);
+    let (view, file) = (View::open(dir.path()).unwrap(), dir.path().join("HOLDS"));
+    view.hold("one", Lsn(10)).unwrap();
+    let first = std::fs::read(&file).unwrap();
+    view.hold("one", Lsn(15)).unwrap();
+    let second = std::fs::read(&file).unwrap();
+    let at = (0..second.len()).find(|&i| first.get(i) != Some(&second[i])).unwrap();
+    // The second was not written whole: the first counts.
+    let mut torn = second.clone();
+    torn[at + 50] ^= 1;
+    std::fs::write(&file, &torn).unwrap();
+    assert_eq!(view.holds()["one"].lsn, Lsn(10));
+    // Neither is whole: nothing is dropped, and the error says what to do.
+    for place in [0, 16 << 10] {
+        if let Some(byte) = torn.get_mut(place + 60) {
+            *byte ^= 1;
+        }
+    }
+    std::fs::write(&file, &torn).unwrap();
+    let refused = log.truncate_front(Lsn(20)).unwrap_err();
+    assert!(refused.to_string().contains("HOLDS") && refused.to_string().contains("remove it"), "{refused}");
+    assert!(view.hold("two", Lsn(10)).is_err());
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(log.truncate_front(Lsn(20)).unwrap(), Lsn(20));
+    // Of another log.
+    std::fs::write(&file, &second).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(other.path()).unwrap();
+    commit(&log, 30);
+    std::fs::write(other.path().join("HOLDS"), &second).unwrap();
+    assert_eq!(log.truncate_front(Lsn(20)).unwrap(), Lsn(20));
+    assert!(log.holds().is_empty());
+}
+
+#[test]
+fn another_process_places_no_more_holds_than_there_may_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    commit(&log, 3);
+    let view = View::open(dir.path()).unwrap();
+    for i in 0..16 {
+        view.hold(&format!("outside {i:056}"), Lsn(1)).unwrap();
+        log.hold(&format!("inside  {i:056}"), Lsn(1)).unwrap();
+    }
+    for refused in
+        [view.hold("one more", Lsn(1)), log.hold("one more", Lsn(1)), view.hold("", Lsn(1)), view.hold(&"x".repeat(65), Lsn(1))]
+    {
+        assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+    }
+    assert_eq!(log.truncate_front(Lsn(4)).unwrap(), Lsn(1));
+    assert_eq!(log.stats().holds, 32);
+}

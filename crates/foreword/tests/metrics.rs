@@ -84,13 +84,14 @@ fn the_background_tells_once_a_second() {
 /// What the stats have, the recorder is told, under its own name or one that is usual for metrics.
 #[test]
 fn all_that_the_stats_have_is_told() {
-    const OTHER_NAMES: [(&str, &str); 6] = [
+    const OTHER_NAMES: [(&str, &str); 7] = [
         ("flush_nanos", "flush_seconds"),
         ("group_records", "flush_records"),
         ("rotation_wait_nanos", "rotation_wait_seconds"),
         ("flights", "flushes_under_way"),
         ("flight_nanos", "oldest_flush_seconds"),
         ("slowest_reader_lsn", "reader_lag_records"),
+        ("first_held_lsn", "held_records"),
     ];
     let there = work();
     let debug = format!("{:#?}", foreword::Stats::default());

@@ -415,13 +415,15 @@ fn what_is_made_later_can_be_opened_by_the_same_users() {
         fs::set_permissions(entry.unwrap().path(), fs::Permissions::from_mode(0o640)).unwrap();
     }
     fs::remove_file(dir.path().join("LOCK")).unwrap();
-    let log = options().open(dir.path()).unwrap();
+    let log = options().publish(true).open(dir.path()).unwrap();
     commit_more(&log, 30);
+    log.hold("a hold", Lsn(1)).unwrap(); // Makes `HOLDS`.
     let stats = dir.path().join("STATS");
     let started = Instant::now();
     while !stats.exists() && started.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(10));
     }
+    assert!(stats.exists() && dir.path().join("HOLDS").exists());
     let check = |dir: &Path| {
         for entry in fs::read_dir(dir).unwrap() {
             let (path, metadata) = { (entry.as_ref().unwrap().path(), entry.unwrap().metadata().unwrap()) };

@@ -152,6 +152,7 @@ fn a_front_truncation_waits_for_another_to_be_durable() {
         for _ in 1..=20 {
             log.commit(&[5; 10_000]).unwrap();
         }
+        log.truncate_front(Lsn(1)).unwrap(); // Makes `HOLDS`.
         let before = disk.files();
         gate.hold(1);
         thread::scope(|s| {

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod dump;
 mod ground;
+pub(crate) mod hold;
 pub(crate) mod manual;
 pub(crate) mod repair;
 pub(crate) mod stat;

@@ -9,14 +9,13 @@ use crate::exit::{Failure, Status};
 use crate::output::Output;
 use crate::verdict;
 
-/// Drop records from the front, or cut them off at the back; or release a hold
+/// Drop records from the front, or cut them off at the back
 ///
 /// Durable when it returns. There is no way back.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword truncate mylog --before 5000    # keep 5000 and later
-  foreword truncate mylog --from 9000      # keep up to 8999; 9000 is given out anew
-  foreword truncate mylog --release old    # nobody needs what the hold `old` keeps; the next --before may drop it")]
+  foreword truncate mylog --from 9000      # keep up to 8999; 9000 is given out anew")]
 #[group(skip)]
 pub(crate) struct Args {
     /// The log's directory
@@ -37,9 +36,6 @@ struct Cut {
     /// Cut off this record and all after it
     #[arg(long, value_name = "LSN", value_parser = super::lsn)]
     from: Option<Lsn>,
-    /// Release a hold whose owner is gone; drops nothing by itself
-    #[arg(long, value_name = "HOLD")]
-    release: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
@@ -54,15 +50,8 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     if let Some(from) = args.cut.from {
         log.truncate_back(from)?;
     }
-    let unknown = match &args.cut.release {
-        Some(name) if !log.release(name)? => Some(name),
-        _ => None,
-    };
     let (start, last) = (log.start_lsn(), log.last_lsn());
     log.close()?;
-    if let Some(name) = unknown {
-        return Err(Failure::Wrong(format!("there is no hold `{name}`: `foreword stat` shows those that there are")));
-    }
     let mut out = Output::new();
     if args.json {
         out.json(&json!({ "start_lsn": start.0, "last_lsn": last.0 }))?;

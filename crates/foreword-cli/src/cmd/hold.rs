@@ -1,0 +1,73 @@
+//! `foreword hold`: records are kept for a consumer, or no longer.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use foreword::{Limit, Lsn, View};
+use serde_json::json;
+
+use crate::exit::{Failure, Status};
+use crate::output::Output;
+use crate::units;
+
+/// Keep records for a consumer, under a name, whatever is truncated; or release that
+///
+/// Counts when it returns, and is durable, whether a program has the log open or not. To move a hold, place it again.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  foreword hold mylog archiver                          # keep all that is there, and what comes
+  foreword hold mylog archiver --from 5000              # move it: 5000 and later are kept
+  foreword hold mylog replica --max-bytes 10G --max-age 7d  # but no more than that: then the hold is lost
+  foreword hold mylog archiver --release                # nobody needs what it keeps; the next truncation may drop it")]
+pub(crate) struct Args {
+    /// The log's directory
+    dir: PathBuf,
+    /// The hold's name
+    name: String,
+    /// The first record that is kept [default: the first that is there, for a new hold]
+    #[arg(long, value_name = "LSN", value_parser = super::lsn)]
+    from: Option<Lsn>,
+    /// Keep at most so many bytes of records
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    max_bytes: Option<u64>,
+    /// Keep no record that is older
+    #[arg(long, value_name = "TIME", value_parser = units::age)]
+    max_age: Option<Duration>,
+    /// Release the hold
+    #[arg(long, conflicts_with_all = ["from", "max_bytes", "max_age"])]
+    release: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
+    let (view, name) = (View::open(&args.dir)?, &args.name);
+    if args.release {
+        if !view.release(name)? {
+            return Err(Failure::Wrong(format!("there is no hold `{name}`: `foreword stat` shows those that there are")));
+        }
+    } else {
+        let there = view.holds().get(name).copied();
+        let from = args.from.or(there.map(|hold| hold.lsn)).unwrap_or(Lsn::ZERO);
+        let mut limit = Limit::NONE;
+        (limit.bytes, limit.age) = (args.max_bytes, args.max_age);
+        if limit == Limit::NONE { view.hold(name, from)? } else { view.hold_up_to(name, from, limit)? }
+    }
+    let hold = view.holds().get(name).copied().filter(|_| !args.release);
+    let mut out = Output::new();
+    if args.json {
+        out.json(&json!({
+            "name": name,
+            "lsn": hold.map(|hold| hold.lsn.0),
+            "limit_bytes": hold.and_then(|hold| hold.limit.bytes),
+            "limit_seconds": hold.and_then(|hold| hold.limit.age).map(|age| age.as_secs()),
+        }))?;
+    } else if let Some(hold) = hold {
+        out.field("hold", format_args!("`{name}` keeps LSN {} and later{}", hold.lsn, units::limit(&hold.limit)))?;
+    } else {
+        out.field("released", format_args!("`{name}`"))?;
+    }
+    out.flush()?;
+    Ok(Status::Fine)
+}
