@@ -1,4 +1,11 @@
-//! The examples run to their end: their assertions are part of the tests.
+//! The examples run to their end: their assertions are part of the tests. The key-value store is killed, too.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 macro_rules! examples {
     ($($name:ident = $path:literal),* $(,)?) => {$(
@@ -7,8 +14,8 @@ macro_rules! examples {
         mod $name;
 
         #[test]
-        fn $name() -> Result<(), Box<dyn std::error::Error>> {
-            $name::main()
+        fn $name() {
+            $name::main().unwrap();
         }
     )*};
 }
@@ -22,4 +29,80 @@ examples! {
     strategies = "../examples/05_strategies.rs",
     redo = "../examples/06_redo.rs",
     evidence = "../examples/07_evidence.rs",
+    kv = "../examples/kv.rs",
+    queue = "../examples/queue.rs",
+    outbox = "../examples/outbox.rs",
+}
+
+const STORE: &str = "FOREWORD_TEST_STORE";
+const SETTERS: usize = 3;
+/// A setter's keys. It sets them in turn, so that what was set before is there to be missed.
+const KEYS: u64 = 64;
+
+fn key(setter: usize, n: u64) -> String {
+    format!("setter {setter}, key {}", n % KEYS)
+}
+
+/// The highest number that a setter has set. The others are as they must be behind it.
+fn highest(store: &kv::Store, setter: usize) -> u64 {
+    let value = |n| store.get(&key(setter, n)).map_or(0, |value| value.parse::<u64>().unwrap());
+    let highest = (0..KEYS).map(value).max().unwrap();
+    for n in (highest + 1).saturating_sub(KEYS).max(1)..=highest {
+        assert_eq!(value(n), n, "setter {setter} has set {highest}");
+    }
+    highest
+}
+
+/// Sets ever higher numbers, says on its standard output which of them were set, and takes snapshots, until it is killed.
+fn set_until_killed(dir: &Path) {
+    let store = &kv::Store::open(dir).unwrap();
+    thread::scope(|scope| {
+        for setter in 0..SETTERS {
+            scope.spawn(move || {
+                for n in highest(store, setter) + 1.. {
+                    store.set(&key(setter, n), &n.to_string()).unwrap();
+                    println!("set {setter} {n}");
+                }
+            });
+        }
+        loop {
+            store.snapshot().unwrap();
+            thread::sleep(Duration::from_millis(3));
+        }
+    });
+}
+
+#[test]
+fn what_a_killed_store_said_was_set_is_set() {
+    if let Some(dir) = std::env::var_os(STORE) {
+        return set_until_killed(dir.as_ref());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = [0; SETTERS];
+    for kill in 0..15u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "what_a_killed_store_said_was_set_is_set", "--nocapture"]).env(STORE, dir.path());
+        let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        let hearing = thread::spawn(move || said.lines().map_while(Result::ok).collect::<Vec<_>>());
+        // While it is opening, too. (SIGKILL.)
+        thread::sleep(Duration::from_millis(5 + kill * 7919 % 97));
+        assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in hearing.join().unwrap() {
+            // (The harness has its lines, too.)
+            if let ["set", setter, n] = line.split(' ').collect::<Vec<_>>()[..] {
+                acknowledged[setter.parse::<usize>().unwrap()] = n.parse().unwrap();
+            }
+        }
+        let store = kv::Store::open(dir.path()).unwrap();
+        for (setter, said) in acknowledged.iter_mut().enumerate() {
+            let found = highest(&store, setter);
+            // One more may have been set and not said.
+            assert!((*said..=*said + 1).contains(&found), "kill {kill}, setter {setter}: {found}, and {said} was acknowledged");
+            *said = found;
+        }
+    }
+    assert!(acknowledged.iter().sum::<u64>() > 100, "they were killed before they did anything: {acknowledged:?}");
 }
