@@ -113,7 +113,11 @@ pub fn main() -> Result<()> {
     });
     store.snapshot()?;
     store.set("thread 0", "after the snapshot")?;
-    println!("400 changes and a snapshot; the log begins with record {}, {} flushes", store.log.start_lsn(), store.log.stats().flushes);
+    println!(
+        "400 changes and a snapshot; the log begins with record {}, {} flushes",
+        store.log.start_lsn(),
+        store.log.stats().flushes
+    );
     store.close()?;
 
     let store = Store::open(dir.path())?;

@@ -11,6 +11,7 @@ const OUTBOX: &str = "outbox";
 /// What can go wrong: here, and there.
 #[derive(Debug)]
 pub enum Failed {
+    /// The log.
     Log(Error),
     /// The other end has not said that it has them.
     Send(String),
@@ -37,7 +38,9 @@ pub fn ship(log: &Log, mut send: impl FnMut(&[Record]) -> Result<(), String>) ->
     // Only what is durable: what a crash here takes back was never sent.
     while let Some(first) = reader.wait_next(None)? {
         let mut records = vec![Record::from(first)];
-        while records.len() < 100 && let Some(record) = reader.next()? {
+        while records.len() < 100
+            && let Some(record) = reader.next()?
+        {
             records.push(record.into());
         }
         send(&records).map_err(Failed::Send)?;
@@ -52,10 +55,11 @@ pub fn ship(log: &Log, mut send: impl FnMut(&[Record]) -> Result<(), String>) ->
 /// The other end: it keeps each record once.
 #[derive(Debug, Default)]
 pub struct Receiver {
-    pub has: Vec<Record>,
+    has: Vec<Record>,
 }
 
 impl Receiver {
+    /// Takes records; those that it has already count once.
     pub fn receive(&mut self, records: &[Record]) {
         let last = self.has.last().map_or(Lsn::ZERO, |record| record.lsn);
         self.has.extend(records.iter().filter(|record| record.lsn > last).cloned());
@@ -96,7 +100,11 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok::<_, Box<dyn std::error::Error>>(())
         })?;
     }
-    println!("2000 records, sent {sent} times, of which the other end has {}; it failed {} times", receiver.has.len(), failures.len());
+    println!(
+        "2000 records, sent {sent} times, of which the other end has {}; it failed {} times",
+        receiver.has.len(),
+        failures.len()
+    );
     assert!(receiver.has.iter().zip(1..).all(|(record, n)| record.lsn == Lsn(n)), "none is missing in between");
     Ok(())
 }

@@ -55,7 +55,9 @@ impl Queue {
         let (mut tasks, now) = (BTreeMap::<Lsn, String>::new(), self.log.durable_lsn());
         let mut reader = self.log.reader();
         loop {
-            while reader.position() > now && let Some((&lsn, task)) = tasks.first_key_value() {
+            while reader.position() > now
+                && let Some((&lsn, task)) = tasks.first_key_value()
+            {
                 run(lsn, task).await?;
                 self.log.commit_async(format!("done {lsn}"))?.await?;
                 tasks.remove(&lsn);
@@ -91,9 +93,15 @@ async fn run(dir: PathBuf) -> Result<()> {
         Result::Ok(done)
     });
     let (worker, (did, mut done)) = (queue.clone(), tokio::sync::mpsc::unbounded_channel());
-    let working = tokio::spawn(async move { worker.work(|_, what| std::future::ready(did.send(what.to_owned()).map_err(Into::into))).await });
+    let working =
+        tokio::spawn(
+            async move { worker.work(|_, what| std::future::ready(did.send(what.to_owned()).map_err(Into::into))).await },
+        );
 
-    let pushing: Vec<_> = (0..100).map(|n| (queue.clone(), n)).map(|(queue, n)| tokio::spawn(async move { queue.push(&format!("task {n}")).await })).collect();
+    let pushing: Vec<_> = (0..100)
+        .map(|n| (queue.clone(), n))
+        .map(|(queue, n)| tokio::spawn(async move { queue.push(&format!("task {n}")).await }))
+        .collect();
     for pushed in pushing {
         pushed.await??;
     }

@@ -174,7 +174,6 @@
 #[cfg(all(doc, not(doctest)))]
 pub mod _docs {
     // Of two definitions of a link the first counts: so what leads to a file there leads to a page here.
-    #[doc = "[PAGES.md]: https://docs.rs/foreword-pages/latest/foreword_pages/_docs/pages/"]
     #[doc = "[OPERATIONS.md]: crate::_docs::operations"]
     #[doc = "[FORMAT.md]: crate::_docs::format\n"]
     #[doc = include_str!("../docs/GUARANTEES.md")]
@@ -188,6 +187,11 @@ pub mod _docs {
     #[doc = include_str!("../docs/OPERATIONS.md")]
     pub mod operations {}
 }
+
+/// What the package's page shows, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(not(foreword_ablation))]
 mod ablation;
