@@ -86,13 +86,13 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
-    /// The store was written by a newer version of this library. Use that one.
+    /// The store has another format version than this library reads. A later one: use a newer library. An earlier one was never released.
     UnsupportedVersion {
         /// The file that says so.
         path: PathBuf,
         /// Its format version.
         found: u32,
-        /// The newest that this library reads.
+        /// The one that this library reads.
         supported: u32,
     },
     /// A record in the log is whole, but makes no sense here: something else wrote to this log.
@@ -175,7 +175,8 @@ impl fmt::Display for Error {
             }
             Error::NotAStore { path, why } => write!(f, "{} is no page store: {why}", path.display()),
             Error::UnsupportedVersion { path, found, supported } => {
-                write!(f, "{} has format version {found}; this program reads up to {supported}: use a newer one", path.display())
+                let other = if found > supported { "use a newer program" } else { "no released version of the program wrote it" };
+                write!(f, "{} has format version {found}; this program reads version {supported}: {other}", path.display())
             }
             Error::BadRecord { lsn, why } => write!(f, "record {lsn} of the log is none of this store's: {why}"),
             Error::Poisoned(error) => write!(f, "the store failed before ({error}): reopen it to recover"),
