@@ -106,3 +106,36 @@ fn what_a_killed_store_said_was_set_is_set() {
     }
     assert!(acknowledged.iter().sum::<u64>() > 100, "they were killed before they did anything: {acknowledged:?}");
 }
+
+#[test]
+fn a_queue_whose_worker_fails_does_the_rest_when_it_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // Does tasks until one is not to be done; which.
+    let work = |stop: &'static str| {
+        let dir = dir.path().to_owned();
+        runtime.block_on(async move {
+            let queue = queue::Queue::open(dir).await.unwrap();
+            if stop == "20" {
+                for n in 0..50 {
+                    queue.push(&n.to_string()).await.unwrap();
+                }
+            } else {
+                queue.push(stop).await.unwrap();
+            }
+            let mut done = Vec::new();
+            let worked = queue.work(|_, what| {
+                let ends = what == stop;
+                done.extend((!ends).then(|| what.to_owned()));
+                std::future::ready(if ends { Err("the worker failed".into()) } else { Ok(()) })
+            });
+            assert!(worked.await.unwrap_err().to_string().contains("the worker failed"));
+            queue.close().await.unwrap();
+            assert!(queue.push("too late").await.is_err());
+            done
+        })
+    };
+    let tasks = |from: u32, to: u32| (from..to).map(|n| n.to_string()).collect::<Vec<_>>();
+    assert_eq!(work("20"), tasks(0, 20));
+    assert_eq!(work("that is all"), tasks(20, 50));
+}

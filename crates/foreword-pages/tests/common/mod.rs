@@ -297,9 +297,9 @@ fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<O
             // Its root, too, is taken back: by itself, or by recovery.
             let Open { mut txn, .. } = open.swap_remove(at);
             txn.set_root(rng.chance(80).then(|| *rng.pick(&last.keys().copied().collect::<Vec<_>>())))?;
-            match rng.below(4) {
-                0 => txn.abort()?,
-                1 => drop(store.checkpoint_all()?),
+            match rng.below(6) {
+                0 | 1 => txn.abort()?,
+                2 => drop(store.checkpoint_all()?),
                 _ => {}
             }
         }
