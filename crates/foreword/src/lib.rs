@@ -32,8 +32,9 @@
 //! is](_docs::format), and what follows from what is found; [operations](_docs::operations): sizing, alarms, backups, metrics, what to do for each verdict. In the
 //! repository, `guide/` explains how a log like this one works, with examples to run and exercises.
 //!
-//! Three programs that an engine's author would write are among the crate's examples: `kv`, a key-value store with snapshots; `queue`, a task queue on tokio;
-//! `outbox`, which ships records elsewhere.
+//! Three programs that an engine's author would write are among the crate's examples: [`kv`](https://docs.rs/crate/foreword/latest/source/examples/kv.rs), a key-value
+//! store with snapshots; [`queue`](https://docs.rs/crate/foreword/latest/source/examples/queue.rs), a task queue on tokio;
+//! [`outbox`](https://docs.rs/crate/foreword/latest/source/examples/outbox.rs), which ships records elsewhere.
 //!
 //! # Buffered, written, synced
 //!
