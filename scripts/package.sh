@@ -26,7 +26,8 @@ rm -rf "${work:?}"/*-"$version"
 } >"$work/Cargo.toml"
 cp Cargo.lock "$work/"
 for crate in "${crates[@]}"; do
-    tar -xzf "$target/package/$crate-$version.crate" -C "$work"
+    # (As new: packages have one and the same old time in them, and cargo would take them for what it has checked before.)
+    tar -xzmf "$target/package/$crate-$version.crate" -C "$work"
     at=$work/$crate-$version
     [ -z "$list" ] || (cd "$work" && find "$crate-$version" -type f | sort)
     for file in README.md LICENSE; do
