@@ -139,3 +139,27 @@ fn a_queue_whose_worker_fails_does_the_rest_when_it_is_opened_again() {
     assert_eq!(work("20"), tasks(0, 20));
     assert_eq!(work("that is all"), tasks(20, 50));
 }
+
+#[test]
+fn a_snapshot_and_a_log_that_do_not_fit_together_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, snapshot) = (dir.path().join("log"), dir.path().join("snapshot"));
+    let why = |dir: &Path| *kv::Store::open(dir).err().unwrap().downcast::<foreword::Error>().unwrap();
+    let snap = |value: &str| {
+        let store = kv::Store::open(dir.path()).unwrap();
+        store.set("key", value).unwrap();
+        store.snapshot().unwrap();
+        store.close().unwrap();
+        std::fs::read(&snapshot).unwrap()
+    };
+    let (older, newer) = (snap("1"), snap("2"));
+    std::fs::write(&snapshot, older).unwrap();
+    assert!(matches!(why(dir.path()), foreword::Error::Dropped { .. }), "record 2 is gone");
+    std::fs::remove_file(&snapshot).unwrap();
+    assert!(matches!(why(dir.path()), foreword::Error::Dropped { .. }));
+    std::fs::write(&snapshot, newer).unwrap();
+    assert_eq!(kv::Store::open(dir.path()).unwrap().get("key").as_deref(), Some("2"));
+    std::fs::remove_dir_all(&log).unwrap();
+    assert!(matches!(why(dir.path()), foreword::Error::RolledBack { .. }));
+    assert!(matches!(why(dir.path()), foreword::Error::RolledBack { .. }), "nor was one made");
+}
