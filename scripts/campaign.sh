@@ -94,6 +94,7 @@ campaigns() {
     campaign power-bugs "a lying disk and deliberate bugs, which that must report" power --self-check
     campaign report "the HTML reports in a browser" report "$out/pictures"
     campaign install "installing and uninstalling the command" install
+    campaign packages "the packages, each built from what is in it alone" scripts/package.sh
     campaign book "the guide as a book" scripts/guide.sh
 }
 

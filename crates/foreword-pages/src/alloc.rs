@@ -1,7 +1,8 @@
 //! Which pages are in use: maps in the page file, and the same in memory.
 //!
-//! Pages come in groups, each as large as the bits in a page's body. The first page of a group is its map: bit *i* is set if the group's
-//! *i*-th page is in use (bit 0, the map itself, counts as set). Maps change as all pages do, by logged changes of single bits.
+//! Pages come in groups, each as large as the bits in a map. The first page of a group is its map: bit *i* is set if the group's
+//! *i*-th page is in use (bit 0, the map itself, counts as set). Maps change as all pages do, by logged changes of single bits. The last bytes
+//! of a map are no bits: in the first they name the root.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,6 +10,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::page::{PAGES_MAX, PageId};
 use crate::pool::{Load, Pool};
 use crate::{Error, Result};
+
+/// At the end of each map's body: what is no bits.
+const ROOT_BYTES: usize = 8;
 
 /// What may be given out now: the maps, without what a transaction has freed and not committed.
 #[derive(Debug)]
@@ -31,7 +35,7 @@ struct State {
 
 impl Allocator {
     pub(crate) fn new(body: usize) -> Allocator {
-        Allocator { group: body as u64 * 8, state: RwLock::default() }
+        Allocator { group: (body - ROOT_BYTES) as u64 * 8, state: RwLock::default() }
     }
 
     /// Reads the maps.
@@ -41,7 +45,9 @@ impl Allocator {
             let map = PageId(state.words.len() as u64 * 64 + 1);
             let pin = pool.fetch(map, Load::Read)?;
             let page = pin.read()?;
-            let words = page.body().chunks_exact(8).map(|b| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
+            let words = page.body()[..self.group as usize / 8]
+                .chunks_exact(8)
+                .map(|b| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
             let first = state.words.len();
             state.words.extend(words);
             state.words[first] |= 1;
@@ -59,6 +65,11 @@ impl Allocator {
     /// The page whose bit this is.
     pub(crate) fn page(&self, map: PageId, bit: u32) -> PageId {
         PageId(map.0 + u64::from(bit))
+    }
+
+    /// The map that names the root, and where in it.
+    pub(crate) fn root_place(&self) -> (PageId, usize) {
+        (PageId(1), self.group as usize / 8)
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -137,7 +148,8 @@ mod tests {
     fn pages_are_given_out_once_and_maps_never() {
         let body = 4096 - 32;
         let alloc = Allocator::new(body);
-        let group = body as u64 * 8;
+        let group = body as u64 * 8 - 64;
+        assert_eq!(alloc.root_place(), (PageId(1), body - 8));
         let pages: Vec<u64> = (0..2 * group).map(|_| alloc.take().unwrap().0).collect();
         let expected: Vec<u64> = (1..).filter(|p| (p - 1) % group != 0).take(pages.len()).collect();
         assert_eq!(pages, expected);

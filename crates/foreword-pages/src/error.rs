@@ -20,6 +20,7 @@ pub enum Error {
     /// [checkpoint](crate::Store::checkpoint), which frees log, and try again. Others are final: reopen the store.
     Log(foreword::Error),
     /// The operating system refused. Reading may be tried again; a store that failed to write is [`Poisoned`](Error::Poisoned) from then on.
+    #[non_exhaustive]
     Io {
         /// What was being done, as in "cannot *read a page*".
         doing: &'static str,
@@ -29,6 +30,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The disk has no room for another page. Nothing was changed: free some space and go on; the store needs no reopening.
+    #[non_exhaustive]
     NoSpace {
         /// The page file.
         path: PathBuf,
@@ -37,6 +39,7 @@ pub enum Error {
     },
     /// The page file is no longer where it was opened: it was removed or moved, or another stands in its place. The log
     /// was not dropped. Put the file back, and take a checkpoint.
+    #[non_exhaustive]
     Displaced {
         /// Where it was.
         path: PathBuf,
@@ -45,11 +48,13 @@ pub enum Error {
     },
     /// The thread would wait for itself, or for a thread that waits for it: it holds this page, or others, by a
     /// [`PageRef`](crate::PageRef). Nothing was changed: drop those, and try again.
+    #[non_exhaustive]
     Deadlock {
         /// The page that was asked for; `None`: what is waited for is a checkpoint of another thread.
         page: Option<PageId>,
     },
     /// A page on disk is not what was written there, and the log does not hold what is needed to rebuild it. Restore a copy.
+    #[non_exhaustive]
     Rotten {
         /// The page.
         page: PageId,
@@ -59,11 +64,13 @@ pub enum Error {
         why: String,
     },
     /// The page is not allocated: it never was, or it was freed.
+    #[non_exhaustive]
     NotAllocated {
         /// The page.
         page: PageId,
     },
     /// The bytes do not lie in the page.
+    #[non_exhaustive]
     OutOfBounds {
         /// The page.
         page: PageId,
@@ -75,27 +82,31 @@ pub enum Error {
         body: usize,
     },
     /// All pages of the buffer pool were in use for a long time. Hold fewer pages at once, or make the pool larger.
+    #[non_exhaustive]
     PoolExhausted {
         /// How many pages it holds.
         pages: usize,
     },
     /// The directory holds something else than a page store, or its parts do not belong together.
+    #[non_exhaustive]
     NotAStore {
         /// The directory, or the file in it.
         path: PathBuf,
         /// What was found instead.
         why: String,
     },
-    /// The store was written by a newer version of this library. Use that one.
+    /// The store has another format version than this library reads. A later one: use a newer library. An earlier one was never released.
+    #[non_exhaustive]
     UnsupportedVersion {
         /// The file that says so.
         path: PathBuf,
         /// Its format version.
         found: u32,
-        /// The newest that this library reads.
+        /// The one that this library reads.
         supported: u32,
     },
     /// A record in the log is whole, but makes no sense here: something else wrote to this log.
+    #[non_exhaustive]
     BadRecord {
         /// Its LSN.
         lsn: Lsn,
@@ -105,6 +116,7 @@ pub enum Error {
     /// An earlier write failed, so that nothing is known of what it covered. Reopening recovers from the log.
     Poisoned(Arc<Error>),
     /// An option or argument has a value that cannot be.
+    #[non_exhaustive]
     Invalid {
         /// Which.
         what: &'static str,
@@ -175,7 +187,8 @@ impl fmt::Display for Error {
             }
             Error::NotAStore { path, why } => write!(f, "{} is no page store: {why}", path.display()),
             Error::UnsupportedVersion { path, found, supported } => {
-                write!(f, "{} has format version {found}; this program reads up to {supported}: use a newer one", path.display())
+                let other = if found > supported { "use a newer program" } else { "no released version of the program wrote it" };
+                write!(f, "{} has format version {found}; this program reads version {supported}: {other}", path.display())
             }
             Error::BadRecord { lsn, why } => write!(f, "record {lsn} of the log is none of this store's: {why}"),
             Error::Poisoned(error) => write!(f, "the store failed before ({error}): reopen it to recover"),

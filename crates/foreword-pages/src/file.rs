@@ -336,9 +336,9 @@ fn identify(head: &[u8], log: LogId, path: &Path) -> Result<usize> {
         return Err(not("it does not begin as a page file does".into()));
     }
     let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    // Before the checksum: a newer version may have another.
+    // Before the checksum: another version may have another.
     let version = u32_at(8);
-    if version > VERSION {
+    if version != VERSION {
         return Err(Error::UnsupportedVersion { path: path.to_owned(), found: version, supported: VERSION });
     }
     if u32_at(32) != crc32c::crc32c(&head[..32]) {

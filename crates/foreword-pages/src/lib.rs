@@ -39,7 +39,7 @@
 //!   point, any number of times.
 //! - **The pool** keeps out what is used once (S3-FIFO), so that a scan does not drive out what others work with.
 //!
-//! What lies in the files is described in `docs/PAGES.md`, byte by byte, with the rules that recovery rests on.
+//! What lies in the files is [described](_docs::pages) byte by byte, with the rules that recovery rests on.
 //!
 //! # What is promised, and what is not
 //!
@@ -57,6 +57,16 @@
 //! Who needs no transactions can [`replay`] a log of his own on pages of his own.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+/// Documents that belong to this version, as they are in the repository.
+#[cfg(all(doc, not(doctest)))]
+pub mod _docs {
+    // Of two definitions of a link the first counts: so what leads to a file there leads to a page here.
+    #[doc = "[FORMAT.md]: https://docs.rs/foreword/latest/foreword/_docs/format/"]
+    #[doc = "[recovery.svg]: https://docs.rs/crate/foreword-pages/latest/source/docs/recovery.svg\n"]
+    #[doc = include_str!("../docs/PAGES.md")]
+    pub mod pages {}
+}
 
 mod alloc;
 mod checkpoint;

@@ -5,7 +5,7 @@ use foreword::Lsn;
 use crate::page::{Edit, Image, Kind, PAGES_MAX, PageId, Redo};
 
 /// The version of the page file's and of the records' format.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 const UPDATE: u8 = 1;
 const UNDO: u8 = 2;

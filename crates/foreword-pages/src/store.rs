@@ -52,6 +52,13 @@ impl Inner {
         self.checkpoints.logged(before, scratch.len() as u64);
         Ok(lsn)
     }
+
+    pub(crate) fn root(&self) -> Result<Option<PageId>> {
+        let (map, at) = self.alloc.root_place();
+        let pin = self.pool.fetch(map, Load::Read)?;
+        let id = pin.read()?.body()[at..].iter().rev().fold(0, |id, &byte| id << 8 | u64::from(byte));
+        Ok((id > 0).then_some(PageId(id)))
+    }
 }
 
 impl Store {
@@ -134,6 +141,14 @@ impl Store {
         let latched = pin.read()?;
         pool.check_written(page, &latched)?;
         Ok(PageRef { latched, _held: pin.held(), _pin: pin })
+    }
+
+    /// The page from which the others are found, as it was [named](Txn::set_root) last; `None` if none was.
+    ///
+    /// # Errors
+    /// As [`read`](Store::read).
+    pub fn root(&self) -> Result<Option<PageId>> {
+        self.inner.root()
     }
 
     /// Waits until all transactions up to a commit record are durable: for those that were committed with less.

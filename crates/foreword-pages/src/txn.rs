@@ -232,6 +232,45 @@ impl<'s> Txn<'s> {
         Ok(())
     }
 
+    /// Names the page from which the others are found, or none: [`Store::root`](crate::Store::root) gives it, also after a restart. As all changes it
+    /// is logged, visible at once, and undone if the transaction does not commit; two live transactions must not both make it.
+    ///
+    /// The store does nothing else with it. A root that is freed stays named, until another is.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword_pages::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use foreword_pages::Store;
+    /// let store = Store::open(dir.path())?;
+    /// let root = match store.root()? {
+    ///     Some(root) => root,
+    ///     None => {
+    ///         let mut txn = store.begin();
+    ///         let root = txn.allocate()?;
+    ///         txn.update(root, 0, b"an empty tree")?;
+    ///         txn.set_root(root)?;
+    ///         txn.commit()?; // all of it, or nothing
+    ///         root
+    ///     }
+    /// };
+    /// assert_eq!(&store.read(root)?[3..8], b"empty");
+    /// # store.close() }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`update`](Txn::update); [`Error::NotAllocated`] is about the page that is to be the root.
+    pub fn set_root(&mut self, root: impl Into<Option<PageId>>) -> Result<()> {
+        let root = root.into();
+        if let Some(page) = root {
+            self.store.alloc.check(page)?;
+        } else if self.store.root()?.is_none() {
+            return Ok(()); // The map may never have been written.
+        }
+        let (map, offset) = self.store.alloc.root_place();
+        let bytes = root.unwrap_or_default().0.to_le_bytes();
+        self.change(map, Edit::Bytes { offset: offset as u32, bytes: &bytes })
+    }
+
     /// Marks where the transaction stands.
     pub fn savepoint(&mut self) -> Savepoint {
         self.savepoint_ids += 1;

@@ -485,7 +485,7 @@ fn a_thread_that_would_wait_for_itself_is_told() {
         let pages = fill(&store, 3, 1).unwrap();
         let (page, other) = (pages[0], pages[1]);
         let deadlock = |done: foreword_pages::Result<()>| {
-            assert!(matches!(done, Err(Error::Deadlock { page: Some(of) }) if of == page), "{done:?}")
+            assert!(matches!(done, Err(Error::Deadlock { page: Some(of), .. }) if of == page), "{done:?}")
         };
         let mut txn = store.begin();
         txn.update(page, 0, b"first").unwrap();
@@ -554,7 +554,7 @@ fn threads_that_wait_for_each_other_are_told() {
             let checkpoint = scope.spawn(|| store.checkpoint_all());
             std::thread::sleep(Duration::from_millis(100));
             let told = store.checkpoint_all();
-            assert!(matches!(told, Err(Error::Deadlock { page: None })), "{told:?}");
+            assert!(matches!(told, Err(Error::Deadlock { page: None, .. })), "{told:?}");
             drop(held);
             writer.join().unwrap().unwrap();
             checkpoint.join().unwrap().unwrap();

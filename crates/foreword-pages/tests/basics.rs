@@ -65,7 +65,7 @@ fn what_is_not_committed_is_gone() {
     let other = dropped.allocate().unwrap();
     drop(dropped);
     assert_eq!(&store.read(page).unwrap()[10..19], b"committed");
-    assert!(matches!(store.read(other), Err(Error::NotAllocated { page }) if page == other));
+    assert!(matches!(store.read(other), Err(Error::NotAllocated { page, .. }) if page == other));
 
     // Alive when the store goes, with its changes on disk.
     let mut lost = store.begin();
@@ -424,12 +424,54 @@ fn parts_that_do_not_belong_together_are_refused() {
     refused(one.path(), "does not begin");
     std::fs::remove_file(pages(&one)).unwrap();
     refused(one.path(), "not there");
-    let mut newer = kept.clone();
-    newer[8] = 2;
-    std::fs::write(pages(&one), &newer).unwrap();
-    assert!(matches!(small().open(one.path()), Err(Error::UnsupportedVersion { found: 2, .. })));
+    for other in [1, 3] {
+        let mut of_another_version = kept.clone();
+        of_another_version[8] = other;
+        std::fs::write(pages(&one), &of_another_version).unwrap();
+        let refused = small().open(one.path());
+        assert!(matches!(refused, Err(Error::UnsupportedVersion { found, supported: 2, .. }) if found == u32::from(other)));
+    }
     std::fs::write(pages(&one), &kept).unwrap();
     small().open(one.path()).unwrap();
+}
+
+#[test]
+fn the_root_goes_with_its_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().open(dir.path()).unwrap();
+    assert_eq!(store.root().unwrap(), None);
+    let mut txn = store.begin();
+    txn.set_root(None).unwrap();
+    assert!(matches!(txn.set_root(PageId(2)), Err(Error::NotAllocated { page: PageId(2), .. })));
+    assert!(matches!(txn.set_root(PageId(1)), Err(Error::NotAllocated { .. })), "a map");
+    assert_eq!(txn.commit().unwrap(), foreword_pages::foreword::Lsn::ZERO, "it has changed nothing");
+
+    let mut txn = store.begin();
+    let (one, two) = (txn.allocate().unwrap(), txn.allocate().unwrap());
+    txn.set_root(one).unwrap();
+    let savepoint = txn.savepoint();
+    txn.set_root(two).unwrap();
+    assert_eq!(store.root().unwrap(), Some(two));
+    txn.rollback_to(&savepoint).unwrap();
+    assert_eq!(store.root().unwrap(), Some(one));
+    txn.commit().unwrap();
+    drop(store);
+
+    let store = small().open(dir.path()).unwrap();
+    assert_eq!(store.root().unwrap(), Some(one));
+    let mut txn = store.begin();
+    txn.set_root(two).unwrap();
+    // It reaches the page file, and is taken back by recovery.
+    store.checkpoint_all().unwrap();
+    std::mem::forget(txn);
+    drop(store);
+    let store = small().open(dir.path()).unwrap();
+    assert_eq!((store.root().unwrap(), store.recovery().losers), (Some(one), 1));
+    let mut txn = store.begin();
+    txn.set_root(None).unwrap();
+    txn.commit().unwrap();
+    store.close().unwrap();
+    assert_eq!(small().open(dir.path()).unwrap().root().unwrap(), None);
 }
 
 #[test]
@@ -450,7 +492,7 @@ fn holding_all_pages_is_an_error_and_not_a_hang() {
     let pages: Vec<PageId> = (0..20).map(|_| txn.allocate().unwrap()).collect();
     txn.commit().unwrap();
     let held: Vec<_> = pages[..16].iter().map(|&page| store.read(page).unwrap()).collect();
-    assert!(matches!(store.read(pages[17]), Err(Error::PoolExhausted { pages: 16 })));
+    assert!(matches!(store.read(pages[17]), Err(Error::PoolExhausted { pages: 16, .. })));
     drop(held);
     store.read(pages[17]).unwrap();
 }

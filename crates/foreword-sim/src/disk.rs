@@ -15,6 +15,7 @@ use crate::state::{Ino, State, Unit};
 
 /// What a power failure leaves of what was not synced.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Choice {
     /// Nothing.
     None,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// What an operation does. Faults name the kinds they strike; the journal says what was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum OpKind {
     /// For a fault: every operation.
     Any,
@@ -46,6 +47,7 @@ impl OpKind {
 
 /// How an operation goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Effect {
     /// An I/O error. A failed sync marks the pages clean, as ext4, XFS and Btrfs do, so that a later sync succeeds; the disk never gets the data (or
     /// only some of its sectors), and the page cache goes on showing it, as that of ext4 and XFS does. (Btrfs shows again what was there before, so that
@@ -149,6 +151,7 @@ impl Fault {
 
 /// An operation that was asked of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Op {
     /// What.
     pub kind: OpKind,

@@ -47,7 +47,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
 ///
 /// A *name* is relative to the directory: that of a file in it, or `directory/file` for one in a
 /// directory in it. Names never lead out of it. What a crash may do to what was not synced is
-/// described in `docs/GUARANTEES.md`; an implementation may do no worse.
+/// described in [the guarantees](crate::_docs::guarantees); an implementation may do no worse.
 pub trait DiskDir: Send + Sync + fmt::Debug {
     /// The names of what is in the directory, in any order. Names that are not UTF-8 are left out.
     fn list(&self) -> io::Result<Vec<String>>;

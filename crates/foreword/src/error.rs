@@ -176,7 +176,7 @@ pub enum Error {
     },
 }
 
-/// What kind of damage was found: rows of the verdict table in `docs/FORMAT.md`.
+/// What kind of damage was found: rows of the [verdict table](crate::_docs::format).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DamageKind {
@@ -207,7 +207,7 @@ pub enum DamageKind {
 }
 
 impl DamageKind {
-    /// The row of the verdict table in `docs/FORMAT.md`.
+    /// The row of the [verdict table](crate::_docs::format).
     #[must_use]
     pub fn row(self, proven: bool) -> u8 {
         match self {

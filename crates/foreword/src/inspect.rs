@@ -229,6 +229,7 @@ pub struct PromiseInfo {
 #[non_exhaustive]
 pub enum Content {
     /// The segment's header.
+    #[non_exhaustive]
     Header {
         /// The format version.
         version: u32,
@@ -244,6 +245,7 @@ pub enum Content {
         recycled_from: Option<u64>,
     },
     /// What the segment follows.
+    #[non_exhaustive]
     Link {
         /// The epoch of its predecessor and the byte at which the log leaves that, if there is one.
         follows: Option<(u64, u64)>,
@@ -253,6 +255,7 @@ pub enum Content {
         state: ControlInfo,
     },
     /// Records.
+    #[non_exhaustive]
     Data {
         /// How many bytes at its beginning belong to a record that began before.
         continued_bytes: u32,
@@ -262,6 +265,7 @@ pub enum Content {
         continues: bool,
     },
     /// The log's state, as of here.
+    #[non_exhaustive]
     Mark {
         /// Whether the log was closed here.
         closed: bool,
@@ -271,6 +275,7 @@ pub enum Content {
         state: ControlInfo,
     },
     /// A successor exists.
+    #[non_exhaustive]
     Seal {
         /// The byte behind the last frame when the segment was sealed.
         end: u64,

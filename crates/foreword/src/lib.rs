@@ -28,8 +28,13 @@
 //! | do something about an error | [`Error`]: each variant says what; [`Error::is_retryable`], [`Log::failure`] |
 //! | look into the files | [`inspect`] |
 //!
-//! In the repository: `docs/GUARANTEES.md` says what is promised, under which assumptions, and what is not detected; `docs/FORMAT.md`, what every byte is and
-//! what follows from what is found; `guide/` explains how a log like this one works, with examples to run and exercises (`scripts/guide.sh` makes a book of it).
+//! The documents that belong to this version: [what is promised](_docs::guarantees), under which assumptions, and what is not detected; [what every byte
+//! is](_docs::format), and what follows from what is found; [operations](_docs::operations): sizing, alarms, backups, metrics, what to do for each verdict. In the
+//! repository, `guide/` explains how a log like this one works, with examples to run and exercises.
+//!
+//! Three programs that an engine's author would write are among the crate's examples: [`kv`](https://docs.rs/crate/foreword/latest/source/examples/kv.rs), a key-value
+//! store with snapshots; [`queue`](https://docs.rs/crate/foreword/latest/source/examples/queue.rs), a task queue on tokio;
+//! [`outbox`](https://docs.rs/crate/foreword/latest/source/examples/outbox.rs), which ships records elsewhere.
 //!
 //! # Buffered, written, synced
 //!
@@ -68,9 +73,13 @@
 //!
 //! What others read meanwhile may not be durable yet. Where that matters, answer them when [`Log::durable_lsn`] has reached the LSN of what they read.
 //!
+//! If `append` fails, nothing has changed, in the log or in the state. If the wait fails, the log is [poisoned](Error::Poisoned), and the state may hold
+//! more than a restart will bring back: answer nobody from it any more, drop it, and open the log again.
+//!
 //! # Snapshot, truncate, restart
 //!
-//! A snapshot names the last LSN that is in it. When it is durable, the records up to there are not needed: a restart loads it, and applies what follows.
+//! A snapshot names the last LSN that is in it: [`Log::last_lsn`], asked for under the lock that appends are made under. When it is durable, the records up to
+//! there are not needed: a restart loads it, and applies what follows.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -101,27 +110,58 @@
 //! # Ok(()) }
 //! ```
 //!
-//! On a full disk, [`Log::commit_checkpoint`] has its room kept, and truncation makes more.
+//! A crash between the two steps leaves records that the snapshot has, too: nothing is applied twice, for the restart begins behind its LSN. A log that is
+//! older than the snapshot, or is not there at all, is [`Error::RolledBack`] ([`Options::expect_lsn`]); an older snapshot, whose records were dropped, is
+//! [`Error::Dropped`] from the first record read.
+//!
+//! On a full disk, [`Log::commit_checkpoint`] has its room kept, and truncation makes more. What others still need, an archiver or a replica, they keep
+//! by a [hold](Log::hold); its LSN is also where they go on after a restart ([`Log::holds`]).
 //!
 //! # From async code (tokio, or any executor)
 //!
-//! - *Never blocks for the disk*: [`Log::try_append`]; [`Log::durable_lsn`], [`Log::stats`] and their like; awaiting a [`Commit`] or [`Reader::next_async`].
+//! - *Never blocks for the disk*: [`Log::try_append`]; [`Log::durable_lsn`], [`Log::stats`] and their like; awaiting a [`Commit`] or [`Reader::next_async`];
+//!   the drop of a log that was closed.
 //! - *Blocks only where buffers are full or no segment is ready*: [`Log::append`], [`Log::commit_async`]. Most tasks may call them as they are.
-//! - *Reads files*: [`Reader`], [`Log::iter`], [`Log::get`]; `next_async` and the stream, too, for the records that they return.
-//! - *Blocks for flushes*: [`Options::open`], [`Log::commit`], [`Log::sync`], the truncations, [`Log::hold`], [`Log::close`], and the drop of a log that was not closed. In
-//!   tokio: `spawn_blocking(move || log.close())`, with a clone of the `Arc<Log>` that the tasks share. Tasks that still use it get [`Error::Closed`], and readers that
-//!   wait are told that there is no more.
+//! - *Reads files*: [`Reader`], [`Log::iter`], [`Log::get`]; `next_async` and the stream, too, for the records that they return, in reads of up to 256 KiB. Who follows
+//!   the tail mostly finds them in memory; a replay from the start belongs on a thread that may block.
+//! - *Blocks for flushes*: [`Options::open`], [`Log::commit`], [`Log::sync`], the truncations, [`Log::hold`], [`Log::close`], and the drop of a log that was not closed.
+//!
+//! What blocks goes to `spawn_blocking`, with a clone of the `Arc<Log>` that the tasks share. The one who ends the program closes the log, whoever else has a clone: tasks that
+//! still write get [`Error::Closed`], commits that are awaited complete, and readers that wait are told that there is no more.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let (dir, options) = (dir.path().to_owned(), foreword::Options::new().segment_bytes(1 << 20));
+//! use std::sync::Arc;
+//! use tokio::task::spawn_blocking;
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let log = Arc::new(spawn_blocking(move || options.open(dir)).await??);
+//! let mut reader = log.reader();
+//! let follower = tokio::spawn(async move {
+//!     let mut seen = 0;
+//!     while let Some(record) = reader.next_async().await? { // None: it was closed, and all of it is read
+//!         seen += record.data.len();
+//!     }
+//!     Ok::<_, foreword::Error>(seen)
+//! });
+//! let lsn = log.commit_async("durable when awaited")?.await?;
+//! let shared = log.clone();
+//! spawn_blocking(move || shared.close()).await??;
+//! assert_eq!(follower.await??, 20);
+//! # Ok(()) }) }
+//! ```
 //!
 //! # Evidence
 //!
 //! After a crash, a log's tail may be torn: that is normal, and it opens by itself. Acknowledged data may rot: that is not
 //! normal, and it must not pass for a torn tail. Other logs guess. Here the format carries the evidence: each sector of 512 bytes says whether it
 //! was written, each frame says what was durable before it, each segment says where its predecessor ended, and that it has a successor. From
-//! that follows a [`Verdict`], by the table in `docs/FORMAT.md`; [`Error::Corruption`] names file, offset, LSNs and evidence.
+//! that follows a [`Verdict`], by [the table](_docs::format); [`Error::Corruption`] names file, offset, LSNs and evidence.
 //!
 //! # What is assumed, and what a failure means
 //!
-//! That an aligned sector is written whole or not at all, and that what a completed sync covered stays (`docs/GUARANTEES.md`). A failed flush is
+//! That an aligned sector is written whole or not at all, and that what a completed sync covered stays ([all of it](_docs::guarantees)). A failed flush is
 //! final: the log is [`Poisoned`](Error::Poisoned), nothing is retried on bytes of which nothing is known, and reopening recovers. A full disk
 //! is not a failure: [`Error::NoSpace`] comes before anything is half done, and the log goes on when there is room.
 //!
@@ -129,7 +169,30 @@
 //!
 //! All are off by default, and then there is no code for them. `stream`: [`Reader`]s as streams (`Reader::into_stream`), for which `futures-core` is needed. `tracing`: events for operators (recovery verdicts, rotation, slow flushes). `metrics`:
 //! counters, gauges and histograms for the recorder of the `metrics` facade that is installed when a log is opened; names and units are in
-//! `docs/OPERATIONS.md`.
+//! [operations](_docs::operations).
+
+/// Documents that belong to this version, as they are in the repository.
+#[cfg(all(doc, not(doctest)))]
+pub mod _docs {
+    // Of two definitions of a link the first counts: so what leads to a file there leads to a page here.
+    #[doc = "[OPERATIONS.md]: crate::_docs::operations"]
+    #[doc = "[FORMAT.md]: crate::_docs::format\n"]
+    #[doc = include_str!("../docs/GUARANTEES.md")]
+    pub mod guarantees {}
+
+    #[doc = include_str!("../docs/FORMAT.md")]
+    pub mod format {}
+
+    #[doc = "[FORMAT.md]: crate::_docs::format"]
+    #[doc = "[grafana.json]: https://docs.rs/crate/foreword/latest/source/docs/grafana.json\n"]
+    #[doc = include_str!("../docs/OPERATIONS.md")]
+    pub mod operations {}
+}
+
+/// What the package's page shows, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(not(foreword_ablation))]
 mod ablation;

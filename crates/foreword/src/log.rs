@@ -107,7 +107,7 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens the log in a directory with the default [`Options`], making it if there is none.
+    /// Opens the log in a directory with the default [`Options`], making it if there is none, with the directory and those above it. Blocks.
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -624,8 +624,26 @@ impl Log {
         self.shared.truncate_back(from)
     }
 
-    /// Keeps records from an LSN on, whatever [`truncate_front`](Log::truncate_front) is told: for an archiver, a replica, a checkpoint. A hold has a
-    /// name, by which it is moved and released, and lasts beyond this process. [`Lsn::ZERO`] is where the log starts. Moved, it keeps the limit it had, if any. Durable when it returns.
+    /// Keeps the record with this LSN and all after it, whatever [`truncate_front`](Log::truncate_front) is told: for an archiver, a replica, a checkpoint. A
+    /// hold has a name, by which it is moved and released, and lasts beyond this process: after a restart [`holds`](Log::holds) says where its owner stood.
+    ///
+    /// [`Lsn::ZERO`] is where the log starts. An LSN that is not appended yet keeps nothing until it is; one that was dropped is an error. A truncation
+    /// that a hold bounds drops less, and is no error. A hold that is moved keeps the [limit](Log::hold_up_to) that it had, if any.
+    ///
+    /// Durable when it returns: it blocks for a flush, unless the hold stands there already. So an owner that works through the log moves it once for many records.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// use foreword::Lsn;
+    /// log.commit_batch(&["one", "two", "three"])?;
+    /// log.hold("replica", Lsn(2))?;
+    /// assert_eq!(log.truncate_front(Lsn(4))?, Lsn(2)); // the replica has not got "two"
+    /// log.hold("replica", Lsn(4))?;
+    /// assert_eq!(log.truncate_front(Lsn(4))?, Lsn(4));
+    /// # log.close() }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Dropped`] if the LSN is gone, or the hold of that name is [lost](Hold::is_lost): release it, and begin anew. [`Error::Invalid`] for a name that is empty or longer than 64 bytes, or a 33rd hold; [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].

@@ -80,7 +80,7 @@ fn segments_and_frames_account_for_every_record_and_every_byte() {
     let current = segments.iter().find(|s| s.state == SegmentState::Current).unwrap();
     let frames = all(dir.path(), current.epoch);
     let last = frames.iter().rfind(|f| f.content != Content::Unwritten).unwrap();
-    let Content::Mark { closed: true, next_lsn, state } = &last.content else { panic!("{last:?}") };
+    let Content::Mark { closed: true, next_lsn, state, .. } = &last.content else { panic!("{last:?}") };
     assert_eq!((*next_lsn, state.holds["archiver"].lsn), (Lsn(62), Lsn(3)));
     assert_eq!(last.offset + last.bytes, current.used_bytes);
     assert_eq!(last.promise.unwrap().offset, last.offset, "a close promises all before itself");

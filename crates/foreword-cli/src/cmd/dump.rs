@@ -109,13 +109,13 @@ fn content_text(content: &Content, full: bool) -> String {
             let recycled = recycled_from.map(|old| format!(", recycled from {old}")).unwrap_or_default();
             format!("version {version}, log {log}, epoch {epoch}, {segment_bytes} bytes{recycled}")
         }
-        Content::Link { follows: None, first_lsn, state } => {
+        Content::Link { follows: None, first_lsn, state, .. } => {
             format!("follows nothing, first LSN {first_lsn}{}", state_text(state, full))
         }
-        Content::Link { follows: Some((epoch, end)), first_lsn, state } => {
+        Content::Link { follows: Some((epoch, end)), first_lsn, state, .. } => {
             format!("follows segment {epoch} up to {end}, first LSN {first_lsn}{}", state_text(state, full))
         }
-        Content::Data { continued_bytes, records, continues } => {
+        Content::Data { continued_bytes, records, continues, .. } => {
             let mut parts = Vec::new();
             if *continued_bytes > 0 {
                 parts.push(format!("{continued_bytes} bytes of a record begun before"));
@@ -137,10 +137,10 @@ fn content_text(content: &Content, full: bool) -> String {
             }
             parts.join(", ")
         }
-        Content::Mark { closed, next_lsn, state } => {
+        Content::Mark { closed, next_lsn, state, .. } => {
             format!("{}next LSN {next_lsn}{}", if *closed { "closed, " } else { "" }, state_text(state, full))
         }
-        Content::Seal { end } => format!("the segment ends before {end}"),
+        Content::Seal { end, .. } => format!("the segment ends before {end}"),
         Content::Unwritten => String::new(),
         Content::Torn => "a frame of which some sectors were never written".to_owned(),
         Content::Damaged(why) => why.clone(),
@@ -190,7 +190,7 @@ fn frame_json(epoch: u64, frame: &Frame) -> Value {
 
 fn content_json(content: &Content) -> Value {
     match content {
-        Content::Header { version, log, epoch, segment_bytes, created_ms, recycled_from } => json!({
+        Content::Header { version, log, epoch, segment_bytes, created_ms, recycled_from, .. } => json!({
             "version": version,
             "log": log.to_string(),
             "epoch": epoch,
@@ -198,20 +198,20 @@ fn content_json(content: &Content) -> Value {
             "created_ms": created_ms,
             "recycled_from": recycled_from,
         }),
-        Content::Link { follows, first_lsn, state } => json!({
+        Content::Link { follows, first_lsn, state, .. } => json!({
             "follows": follows.map(|(epoch, end)| json!({ "segment": epoch, "end": end })),
             "first_lsn": first_lsn.0,
             "state": state_json(state),
         }),
-        Content::Data { continued_bytes, records, continues } => json!({
+        Content::Data { continued_bytes, records, continues, .. } => json!({
             "continued_bytes": continued_bytes,
             "continues": continues,
             "records": records.iter().map(|r| json!({ "lsn": r.lsn.0, "bytes": r.bytes })).collect::<Value>(),
         }),
-        Content::Mark { closed, next_lsn, state } => {
+        Content::Mark { closed, next_lsn, state, .. } => {
             json!({ "closed": closed, "next_lsn": next_lsn.0, "state": state_json(state) })
         }
-        Content::Seal { end } => json!({ "end": end }),
+        Content::Seal { end, .. } => json!({ "end": end }),
         Content::Damaged(why) => json!({ "why": why }),
         _ => json!({}),
     }

@@ -3,7 +3,7 @@
 //!
 //! In the pages, all numbers little-endian, a *ref* being a page id × 65536 + an offset in the page:
 //!
-//! - The **root**, the store's first page: magic, number of nodes, number of edges, the caller's number, the heap page and how much of it is
+//! - The **root**, which the store names: magic, number of nodes, number of edges, the caller's number, the heap page and how much of it is
 //!   used, the bucket page; then the directory pages, each a list of node pages.
 //! - **Node pages** hold entries of 40 bytes: refs to the name, the properties, the newest block of outgoing edges and of incoming ones; the next
 //!   node in the same bucket (+ 1), and the hash of the name.
@@ -37,7 +37,6 @@ pub enum Direction {
     In,
 }
 
-const ROOT: PageId = PageId(2);
 const MAGIC: u64 = u64::from_le_bytes(*b"fwrdgrph");
 const NODES: usize = 8;
 const EDGES: usize = 16;
@@ -82,6 +81,7 @@ impl Ref {
 
 pub struct Graph {
     store: Store,
+    root: PageId,
     /// Isolation: one transaction that changes anything at a time, and nobody reads meanwhile.
     turn: RwLock<()>,
 }
@@ -89,15 +89,20 @@ pub struct Graph {
 impl Graph {
     pub fn open(dir: &Path, options: &Options) -> Result<Graph> {
         let store = options.open(dir)?;
-        if store.stats().pages_used == 0 {
-            let mut txn = store.begin();
-            let (root, buckets) = (txn.allocate()?, txn.allocate()?);
-            txn.update(root, 0, &MAGIC.to_le_bytes())?;
-            txn.update(root, BUCKETS, &buckets.0.to_le_bytes())?;
-            txn.commit()?;
-        }
-        let graph = Graph { store, turn: RwLock::new(()) };
-        match graph.u64_at(ROOT, 0)? {
+        let root = match store.root()? {
+            Some(root) => root,
+            None => {
+                let mut txn = store.begin();
+                let (root, buckets) = (txn.allocate()?, txn.allocate()?);
+                txn.update(root, 0, &MAGIC.to_le_bytes())?;
+                txn.update(root, BUCKETS, &buckets.0.to_le_bytes())?;
+                txn.set_root(root)?;
+                txn.commit()?;
+                root
+            }
+        };
+        let graph = Graph { store, root, turn: RwLock::new(()) };
+        match graph.u64_at(root, 0)? {
             MAGIC => Ok(graph),
             _ => Err("the pages hold something else than a graph".into()),
         }
@@ -154,7 +159,7 @@ impl Graph {
     }
 
     fn nodes(&self) -> Result<Node> {
-        Ok(self.u64_at(ROOT, NODES)? as Node)
+        Ok(self.u64_at(self.root, NODES)? as Node)
     }
 
     /// Where a node's page is listed: in which directory page (by its place in the root), and where there.
@@ -169,14 +174,14 @@ impl Graph {
             return Err(format!("there is no node {node}").into());
         }
         let (in_root, in_directory, offset) = self.place(node);
-        let directory = PageId(self.u64_at(ROOT, in_root)?);
+        let directory = PageId(self.u64_at(self.root, in_root)?);
         Ok(Ref { page: PageId(self.u64_at(directory, in_directory)?), offset })
     }
 
     fn bucket(&self, name: &str) -> Result<(Ref, u32)> {
         let hash = name.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         let buckets = self.store.page_len() / 4;
-        let page = PageId(self.u64_at(ROOT, BUCKETS)?);
+        let page = PageId(self.u64_at(self.root, BUCKETS)?);
         Ok((Ref { page, offset: hash as usize % buckets * 4 }, hash))
     }
 
@@ -236,12 +241,12 @@ impl Reader<'_> {
     }
 
     pub fn edges(&self) -> Result<u64> {
-        self.graph.u64_at(ROOT, EDGES)
+        self.graph.u64_at(self.graph.root, EDGES)
     }
 
     /// The number that was last given to [`Writer::set_progress`].
     pub fn progress(&self) -> Result<u64> {
-        self.graph.u64_at(ROOT, PROGRESS)
+        self.graph.u64_at(self.graph.root, PROGRESS)
     }
 
     pub fn find(&self, name: &str) -> Result<Option<Node>> {
@@ -317,7 +322,7 @@ impl Writer<'_> {
             return Ok(node);
         }
         let node = self.graph.nodes()?;
-        self.txn.update(ROOT, NODES, &u64::from(node + 1).to_le_bytes())?;
+        self.txn.update(self.graph.root, NODES, &u64::from(node + 1).to_le_bytes())?;
         let entry = self.new_entry(node)?;
         let name_at = self.put_blob(name.as_bytes())?;
         let (bucket, hash) = self.graph.bucket(name)?;
@@ -341,13 +346,13 @@ impl Writer<'_> {
         let at = self.put_properties(properties)?;
         self.link(from, Direction::Out, to, at)?;
         self.link(to, Direction::In, from, at)?;
-        let edges = self.graph.u64_at(ROOT, EDGES)?;
-        Ok(self.txn.update(ROOT, EDGES, &(edges + 1).to_le_bytes())?)
+        let edges = self.graph.u64_at(self.graph.root, EDGES)?;
+        Ok(self.txn.update(self.graph.root, EDGES, &(edges + 1).to_le_bytes())?)
     }
 
     /// A number of the caller's, that changes with the transaction.
     pub fn set_progress(&mut self, progress: u64) -> Result<()> {
-        Ok(self.txn.update(ROOT, PROGRESS, &progress.to_le_bytes())?)
+        Ok(self.txn.update(self.graph.root, PROGRESS, &progress.to_le_bytes())?)
     }
 
     fn link(&mut self, node: Node, direction: Direction, to: Node, properties: u64) -> Result<()> {
@@ -385,9 +390,9 @@ impl Writer<'_> {
         if offset == 0 {
             if in_directory == 0 {
                 let directory = self.txn.allocate()?;
-                self.txn.update(ROOT, in_root, &directory.0.to_le_bytes())?;
+                self.txn.update(self.graph.root, in_root, &directory.0.to_le_bytes())?;
             }
-            let directory = PageId(self.graph.u64_at(ROOT, in_root)?);
+            let directory = PageId(self.graph.u64_at(self.graph.root, in_root)?);
             let page = self.txn.allocate()?;
             self.txn.update(directory, in_directory, &page.0.to_le_bytes())?;
         }
@@ -414,13 +419,13 @@ impl Writer<'_> {
         if len > self.graph.store.page_len() {
             return Err(format!("{len} bytes are more than a page has").into());
         }
-        let mut page = PageId(self.graph.u64_at(ROOT, HEAP)?);
-        let mut offset = self.graph.u64_at(ROOT, HEAP_USED)? as usize;
+        let mut page = PageId(self.graph.u64_at(self.graph.root, HEAP)?);
+        let mut offset = self.graph.u64_at(self.graph.root, HEAP_USED)? as usize;
         if page.0 == 0 || len > self.graph.store.page_len() - offset {
             (page, offset) = (self.txn.allocate()?, 0);
-            self.txn.update(ROOT, HEAP, &page.0.to_le_bytes())?;
+            self.txn.update(self.graph.root, HEAP, &page.0.to_le_bytes())?;
         }
-        self.txn.update(ROOT, HEAP_USED, &((offset + len) as u64).to_le_bytes())?;
+        self.txn.update(self.graph.root, HEAP_USED, &((offset + len) as u64).to_le_bytes())?;
         Ok(Ref { page, offset })
     }
 }

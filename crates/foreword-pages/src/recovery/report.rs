@@ -47,6 +47,7 @@ pub struct Recovery {
 
 /// A phase of recovery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Phase {
     /// Records that it read.
     pub records: u64,

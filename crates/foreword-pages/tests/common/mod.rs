@@ -66,7 +66,12 @@ pub fn options(disk: &SimDisk, threads: usize) -> Options {
 type State = BTreeMap<PageId, Rc<Vec<u8>>>;
 
 /// The first page that is ever allocated. It says which state the pages are in.
-const ROOT: PageId = PageId(2);
+const FIRST: PageId = PageId(2);
+
+/// The page that is the root in a state: another in each, so that each commit names one.
+fn root(states: &[State], at: usize) -> Option<PageId> {
+    states[at].keys().nth(at % states[at].len().max(1)).copied()
+}
 
 /// All states that were committed, in order.
 #[derive(Clone, Debug)]
@@ -153,13 +158,17 @@ impl World {
 
     fn check(&mut self, store: &Store) -> Checked {
         let Model { states, durable } = &self.model;
-        let at = match store.read(ROOT) {
+        let at = match store.read(FIRST) {
             Ok(page) => number(&page),
             Err(foreword_pages::Error::NotAllocated { .. }) => 0,
-            Err(e) => return Err(format!("the root cannot be read: {e}")),
+            Err(e) => return Err(format!("the first page cannot be read: {e}")),
         };
         if at < *durable || at >= states.len() {
             return Err(format!("state {at} came back; durable was {durable}, and the last {}", states.len() - 1));
+        }
+        let (named, expected) = (store.root().map_err(|e| format!("state {at}, the root: {e}"))?, root(states, at));
+        if named != expected {
+            return Err(format!("state {at}: the root is {named:?} instead of {expected:?}"));
         }
         for (&id, bytes) in &states[at] {
             let page = store.read(id).map_err(|e| format!("state {at}, page {id}: {e}"))?;
@@ -232,10 +241,10 @@ fn number(page: &[u8]) -> usize {
 /// One step of one of up to three transactions.
 fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<Open<'s>>) -> foreword_pages::Result<()> {
     if model.states.len() == 1 {
-        // The first of all: it takes the root.
+        // The first of all: it takes the first page.
         let mut txn = store.begin();
-        assert_eq!(txn.allocate()?, ROOT);
-        let delta = Delta { written: State::from([(ROOT, Rc::new(vec![0; store.page_len()]))]), ..Delta::default() };
+        assert_eq!(txn.allocate()?, FIRST);
+        let delta = Delta { written: State::from([(FIRST, Rc::new(vec![0; store.page_len()]))]), ..Delta::default() };
         return commit(model, rng, Open { txn, delta, savepoints: Vec::new() });
     }
     if open.is_empty() || open.len() < 3 && rng.chance(20) {
@@ -246,7 +255,7 @@ fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<O
     let last = model.states.last().unwrap();
     // Pages that nobody else changes.
     let is_taken = |id: &PageId| {
-        *id == ROOT
+        *id == FIRST
             || open.iter().enumerate().any(|(i, o)| i != at && o.delta.written.contains_key(id) || o.delta.freed.contains(id))
     };
     let mine: Vec<PageId> = last.keys().chain(open[at].delta.written.keys()).copied().filter(|id| !is_taken(id)).collect();
@@ -284,8 +293,16 @@ fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<O
             *delta = savepoints[to].1.clone();
             savepoints.truncate(to + 1);
         }
-        76..80 => drop(open.swap_remove(at)),
-        80..82 => open.swap_remove(at).txn.abort()?,
+        76..82 => {
+            // Its root, too, is taken back: by itself, or by recovery.
+            let Open { mut txn, .. } = open.swap_remove(at);
+            txn.set_root(rng.chance(80).then(|| *rng.pick(&last.keys().copied().collect::<Vec<_>>())))?;
+            match rng.below(6) {
+                0 | 1 => txn.abort()?,
+                2 => drop(store.checkpoint_all()?),
+                _ => {}
+            }
+        }
         82..94 => return commit(model, rng, open.swap_remove(at)),
         94..99 => {
             let done = if rng.chance(20) { store.checkpoint_all()? } else { store.checkpoint()? };
@@ -304,11 +321,12 @@ fn commit(model: &mut Model, rng: &mut Rng, open: Open<'_>) -> foreword_pages::R
     state.extend(delta.written);
     delta.freed.iter().for_each(|id| drop(state.remove(id)));
     let n = model.states.len();
-    txn.update(ROOT, 0, &(n as u64).to_le_bytes())?;
-    Rc::make_mut(state.get_mut(&ROOT).unwrap())[..8].copy_from_slice(&(n as u64).to_le_bytes());
+    txn.update(FIRST, 0, &(n as u64).to_le_bytes())?;
+    Rc::make_mut(state.get_mut(&FIRST).unwrap())[..8].copy_from_slice(&(n as u64).to_le_bytes());
     let durability = *rng.pick(&[Durability::Synced, Durability::Synced, Durability::Buffered, Durability::Written]);
     // From here on it may come back.
     model.states.push(state);
+    txn.set_root(root(&model.states, n))?;
     txn.commit_with(durability)?;
     if durability == Durability::Synced {
         model.durable = n;
