@@ -6,6 +6,7 @@ use crate::assemble::Urgency;
 use crate::background::Background;
 use crate::bug::{self, Bug};
 use crate::commit::{Guard, Shared, State};
+use crate::strangers;
 use crate::sync::{ThreadId, thread};
 
 /// How far a log has come with closing.
@@ -48,6 +49,7 @@ impl Shared {
         let state = self.finish();
         let ended = state.ended();
         drop(state);
+        strangers::run(|| self.recent.retain(|_| false));
         self.dir.unlock();
         self.lock().ending = Ending::Ended;
         self.changed.notify_all();

@@ -34,7 +34,8 @@ const WRITERS: usize = 2;
 const DIRTY_MAX: usize = 16;
 /// So many frames are written in one call.
 const BUFS_MAX: usize = 64;
-pub(crate) const SLOTS: usize = 16;
+/// As many as [`Slots`] has bits.
+pub(crate) const SLOTS: usize = u16::BITS as usize;
 /// So often the lock is tried by those who do not wait for it: some microseconds.
 const LOCK_TRIES: usize = 100;
 
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Readers that follow the tail.
     pub(crate) tails: Tails,
+    pub(crate) recent: Recent,
     pub(crate) places: Places,
     pub(crate) keeping: Keeping,
 }
@@ -557,7 +559,7 @@ impl Shared {
             }
         }
         if flown.is_ok() {
-            self.tails.written(&frames);
+            self.recent.keep(&mut frames);
         }
         let mut state = self.lock();
         if sync {
@@ -630,7 +632,7 @@ impl Shared {
         if let Some(flight) = state.flights.iter_mut().find(|f| f.id == id) {
             flight.landed = true;
         }
-        let mut woken = [false; SLOTS];
+        let mut woken = Slots::default();
         while state.failed.is_none() && state.flights.front().is_some_and(|f| f.landed) {
             let Some(flight) = state.flights.pop_front() else { break };
             state.written = state.written.max(flight.reach.lsn);
@@ -638,23 +640,17 @@ impl Shared {
                 state.durable = flight.reach;
                 self.durable.store(flight.reach.lsn.0, Ordering::Release);
             }
-            woken[flight.id as usize % SLOTS] = true;
+            woken.insert(flight.id as usize % SLOTS);
         }
         if state.failed.is_some() {
-            woken = [true; SLOTS];
+            (0..SLOTS).for_each(|slot| woken.insert(slot));
         }
-        let reached = state.durable.lsn;
-        let later = state.wakers.split_off(&(reached.next(), 0));
-        let wakers = if state.failed.is_some() {
-            let mut all = std::mem::take(&mut state.wakers);
-            all.extend(later);
-            all
-        } else {
-            std::mem::replace(&mut state.wakers, later)
-        };
-        for (slot, woken) in self.slots.iter().zip(&mut woken) {
-            *woken = *woken && slot.release();
+        let mut wakers = std::mem::take(&mut state.wakers);
+        if state.failed.is_none() && !wakers.is_empty() {
+            state.wakers = wakers.split_off(&(state.durable.lsn.next(), 0));
         }
+        let mut released = Slots::default();
+        woken.filter(|&slot| self.slots[slot].release()).for_each(|slot| released.insert(slot));
         let next = self.next_leader(&state);
         self.changed.notify_all();
         let news = state.asleep && self.has_news(&state);
@@ -667,8 +663,10 @@ impl Shared {
             if let Some(slot) = next {
                 slot.wake_one();
             }
-            self.slots.iter().zip(woken).filter(|(_, woken)| *woken).for_each(|(slot, _)| slot.wake_all());
-            strangers::wake(wakers.into_values());
+            released.for_each(|slot| self.slots[slot].wake_all());
+            if !wakers.is_empty() {
+                strangers::wake(wakers.into_values());
+            }
             self.tails.wake();
         }
         if let Some(error) = failed {
@@ -790,6 +788,26 @@ impl Shared {
         }
         drop(state);
         strangers::discard(forgotten);
+    }
+}
+
+/// Some of the slots, a bit each.
+#[derive(Default)]
+struct Slots(u16);
+
+impl Slots {
+    fn insert(&mut self, slot: usize) {
+        self.0 |= 1 << slot;
+    }
+}
+
+impl Iterator for Slots {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let slot = self.0.trailing_zeros() as usize;
+        self.0 &= self.0.wrapping_sub(1);
+        (slot < SLOTS).then_some(slot)
     }
 }
 
@@ -978,7 +996,7 @@ impl Source for Shared {
     }
 
     fn recent(&self) -> Option<&Recent> {
-        Some(&self.tails.recent)
+        Some(&self.recent)
     }
 
     fn places(&self) -> Option<&Places> {

@@ -18,7 +18,7 @@ use crate::open::{self, Opened};
 use crate::pace::Pace;
 use crate::payload::Payload;
 use crate::reader::{Chain, Iter, Reader, Record, Source, Tails};
-use crate::recent::Places;
+use crate::recent::{Places, Recent};
 use crate::reserve::Keeping;
 use crate::stats::{Counters, RecoveryReport, Stats};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -189,6 +189,7 @@ impl Log {
             version: AtomicU64::new(0),
             counters,
             tails: Tails::default(),
+            recent: Recent::default(),
             places: Places::default(),
             keeping: Keeping::default(),
         });
@@ -570,7 +571,8 @@ impl Log {
         Iter::backward(self.reader_at(from.next()))
     }
 
-    /// One record, which must be durable. A [`Reader`] is better for many.
+    /// One record, which must be durable. A [`Reader`] is better for many. What was written last (32 frames, each of up to 64 KiB) is in memory; what lies
+    /// behind is read from the file, the first time from the device.
     ///
     /// # Errors
     /// As [`Reader::get`].

@@ -108,7 +108,11 @@ impl Shared {
             removed.err().map(|error| (epoch, error))
         };
         // A file that is held open would keep its space.
-        strangers::run(|| self.places.keep_to(&self.chain()));
+        strangers::run(|| {
+            let chain = self.chain();
+            self.places.keep_to(&chain);
+            self.recent.retain(|epoch| chain.has(epoch));
+        });
         let blocks = self.options.segment_blocks();
         let sorted = strangers::attempt("look at the files", &self.dir.path, || {
             Ok(self.dir.fit_for_reserve(blocks, epochs.iter().copied()))
