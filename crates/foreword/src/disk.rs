@@ -59,6 +59,10 @@ pub trait DiskDir: Send + Sync + fmt::Debug {
     fn create_like(&self, name: &str, _like: &str) -> io::Result<Box<dyn DiskFile>> {
         self.open(name, Access::New)
     }
+    /// Fails if so many files can surely not be open at once, as to open them would. The default knows of no limit.
+    fn may_open(&self, _files: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Gives a file a new name. [`io::ErrorKind::AlreadyExists`] if anything has it.
     /// Durable once the directory is synced.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::assemble::Urgency;
 use crate::commit::{Guard, Shared, State};
+use crate::error::Doing;
 use crate::reader::{Chain, Source};
 use crate::remove::Dropped;
 use crate::segment::{Fill, Stuff};
@@ -24,6 +25,8 @@ const FILLED_AT: f32 = 0.75;
 /// More bytes for each flush than this are bulk.
 const BULK: u64 = 256 << 10;
 const FILL_NAP: Duration = Duration::from_millis(1);
+/// Whether so many can be open is asked before they are prepared.
+const MANY_SEGMENTS: usize = 64;
 /// Recycled segments kept ready, unless the options ask for more; others are removed.
 pub(crate) const SPARES_KEPT: usize = 2;
 
@@ -50,13 +53,25 @@ impl Shared {
     pub(crate) fn obtain<'a>(&'a self, state: Guard<'a>, need: usize, urgency: Urgency) -> Result<Guard<'a>> {
         self.dir.check_process()?;
         let started = Instant::now();
-        let obtained = self.prepare_until(state, need).map(drop);
+        let obtained = self.check_open_files(state, need).and_then(|state| self.prepare_until(state, need)).map(drop);
         // The recorder is told without the lock.
         self.counters.waited_for_segment(started.elapsed());
         match obtained {
             Err(error) if error.is_no_space() && urgency != Urgency::Ordinary => self.take_reserve(error),
             obtained => obtained.and_then(|()| self.open_state()),
         }
+    }
+
+    /// What lies in many segments is refused before they are prepared, if so many cannot be open.
+    fn check_open_files<'a>(&'a self, state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
+        if need < MANY_SEGMENTS {
+            return Ok(state);
+        }
+        drop(state);
+        strangers::attempt("have a record's segments open", &self.dir.path, || {
+            self.dir.handle.may_open(need as u64).doing("have a record's segments open", &self.dir.path)
+        })?;
+        self.open_state()
     }
 
     fn take_reserve(&self, error: Error) -> Result<Guard<'_>> {
@@ -114,9 +129,12 @@ impl Shared {
     }
 
     /// When a unit is refused: what was prepared for it, and is more than is kept, is removed. The error again.
-    fn give_back(&self, mut state: Guard<'_>, error: Error) -> Error {
+    fn give_back<'a>(&'a self, mut state: Guard<'a>, error: Error) -> Error {
         let kept = self.spares_kept();
-        if state.spares.len() > kept && !state.preparing {
+        while state.spares.len() > kept && state.preparing {
+            state = self.wait_changed(state);
+        }
+        if state.spares.len() > kept {
             // Nobody is to prepare one of these epochs meanwhile.
             state.preparing = true;
             let surplus = state.spares.split_off(kept);
