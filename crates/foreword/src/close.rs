@@ -27,6 +27,7 @@ impl Shared {
     /// [`Error::Busy`] where another thread is closing, and closes the log itself where none is.
     pub(crate) fn end(&self, background: Option<&Background>) -> Result<()> {
         self.dir.check_process()?;
+        self.may_wait()?;
         let this = thread::current().id();
         let mut state = self.lock();
         loop {

@@ -21,9 +21,9 @@ use crate::remove::Dropped;
 use crate::reserve::Keeping;
 use crate::segment::{Dir, Segment, now_micros};
 use crate::stats::Counters;
-use crate::strangers;
+use crate::strangers::{self, AtWork};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, ThreadId, TryLockError, WaitWord, deadline, yield_now};
+use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, ThreadId, TryLockError, WaitWord, deadline, thread, yield_now};
 use crate::{Error, Lsn, Options, Result};
 
 /// Whole frames are written, unsynced, when so many bytes of them have gathered.
@@ -241,6 +241,18 @@ impl Shared {
         Ok(state)
     }
 
+    /// Something that asks the disk, and that others wait for.
+    pub(crate) fn attempt<T>(&self, doing: &'static str, path: &std::path::Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _work = AtWork::on(self);
+        strangers::attempt(doing, path, work)
+    }
+
+    /// [`Error::Busy`] if a call that waits may wait for itself: it comes from the disk, a subscriber or a recorder, which runs where this log is at work.
+    #[inline]
+    pub(crate) fn may_wait(&self) -> Result<()> {
+        if AtWork::is_on(self) { Err(Error::Busy) } else { Ok(()) }
+    }
+
     /// Tells of an error that nobody waits for; under no lock.
     pub(crate) fn report(&self, error: &Error) {
         crate::trace::error!(error = %error, dir = %self.dir.path.display(), "background error");
@@ -259,6 +271,9 @@ impl Shared {
         loop {
             while state.cutting {
                 self.dir.check_process()?;
+                if AtWork::is_on(self) || state.changing == Some(thread::current().id()) {
+                    return Err(Error::Busy);
+                }
                 state = self.wait_changed(state);
                 state.usable()?;
             }
@@ -376,7 +391,8 @@ impl Shared {
                 drop(self.fly(state, false));
                 break;
             }
-            if state.assembler.placed_bytes() < self.options.buffer_bytes {
+            // (Who is at work for the log cannot wait for room: the flight that makes it may be its own.)
+            if state.assembler.placed_bytes() < self.options.buffer_bytes || AtWork::is_on(self) {
                 break;
             }
             state = self.wait_changed(state);
@@ -534,6 +550,7 @@ impl Shared {
             }
         }
         drop(state);
+        let work = AtWork::on(self);
         for link in frames.iter().filter(|frame| frame.header.kind == Kind::Link) {
             crate::trace::debug!(epoch = link.segment.epoch(), first_lsn = link.header.first_lsn().0, "rotated");
         }
@@ -561,6 +578,7 @@ impl Shared {
         if flown.is_ok() {
             self.recent.keep(&mut frames);
         }
+        drop(work);
         let mut state = self.lock();
         if sync {
             state.pace.landed(took.as_nanos() as u64, members, self.arrived.load(Ordering::Relaxed));
@@ -730,6 +748,7 @@ impl Shared {
     /// Waits until a record that is there is durable, or was when it was cut (`true`), the time is over, or the log is closed.
     pub(crate) fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
         self.dir.check_process()?;
+        self.may_wait()?;
         let deadline = deadline(timeout);
         let mut state = self.lock();
         let goal = state.goal(state.appended(lsn)?);
@@ -969,6 +988,7 @@ impl Source for Shared {
 
     fn wait(&self, end: End, deadline: Option<Instant>) -> Result<bool> {
         self.dir.check_process()?;
+        self.may_wait()?;
         let mut state = self.lock();
         loop {
             if let Some(news) = state.news(end)? {

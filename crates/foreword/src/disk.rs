@@ -31,6 +31,9 @@ pub enum Access {
 pub struct FileId(pub u64, pub u64);
 
 /// A file system, as a log needs it: where it finds its directory. The rest is the directory's business.
+///
+/// It is asked under no lock, and may ask the log that asks it. But others wait for what it does: so a call that waits for that log (a commit, a hold,
+/// [`close`](crate::Log::close)) is [`Error::Busy`](crate::Error::Busy) from there.
 pub trait Disk: Send + Sync + fmt::Debug {
     /// Opens a directory. [`io::ErrorKind::NotFound`] or [`io::ErrorKind::NotADirectory`] if there is none.
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>>;

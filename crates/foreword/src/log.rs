@@ -341,6 +341,7 @@ impl Log {
     }
 
     fn commit_one(&self, record: &[u8]) -> Result<Lsn> {
+        self.shared.may_wait()?;
         let (state, unit) = self.shared.append(Payload::records(&[record]), Urgency::Ordinary)?;
         self.shared.reach(state, unit.last, true)?;
         Ok(unit.first)
@@ -389,6 +390,9 @@ impl Log {
     }
 
     fn append_unit(&self, unit: Payload<'_>, durability: Durability) -> Result<Lsn> {
+        if durability != Durability::Buffered {
+            self.shared.may_wait()?;
+        }
         let (state, unit) = self.shared.append(unit, Urgency::Ordinary)?;
         match durability {
             Durability::Buffered => self.shared.settle(state, false)?,
@@ -437,6 +441,7 @@ impl Log {
         if record.len() > max {
             return Err(Error::TooLarge { bytes: record.len() as u64, max: max as u64 });
         }
+        self.shared.may_wait()?;
         let (state, unit) = self.shared.append(Payload::records(&[record]), Urgency::Checkpoint)?;
         self.shared.reach(state, unit.last, true)?;
         Ok(unit.first)
@@ -459,6 +464,7 @@ impl Log {
     }
 
     fn reach_last(&self, sync: bool) -> Result<Lsn> {
+        self.shared.may_wait()?;
         let state = self.shared.open_state()?;
         let last = state.assembler.next_lsn().prev();
         let goal = state.goal(last);
@@ -474,6 +480,7 @@ impl Log {
         if self.durable_lsn() >= lsn {
             return Ok(());
         }
+        self.shared.may_wait()?;
         let state = self.shared.open_state()?;
         let goal = state.goal(state.appended(lsn)?);
         self.shared.reach(state, goal, true)

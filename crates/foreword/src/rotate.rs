@@ -10,7 +10,6 @@ use crate::error::Doing;
 use crate::reader::{Chain, Source};
 use crate::remove::Dropped;
 use crate::segment::{Fill, Stuff};
-use crate::strangers;
 use crate::sync::PoisonError;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::{Error, Result};
@@ -52,6 +51,7 @@ impl Shared {
     /// On a full disk, what is more urgent than records takes the reserve. Then the lock is kept: no other call finds that segment.
     pub(crate) fn obtain<'a>(&'a self, state: Guard<'a>, need: usize, urgency: Urgency) -> Result<Guard<'a>> {
         self.dir.check_process()?;
+        self.may_wait()?;
         let started = Instant::now();
         let obtained = self.check_open_files(state, need).and_then(|state| self.prepare_until(state, need)).map(drop);
         // The recorder is told without the lock.
@@ -68,7 +68,7 @@ impl Shared {
             return Ok(state);
         }
         drop(state);
-        strangers::attempt("have a record's segments open", &self.dir.path, || {
+        self.attempt("have a record's segments open", &self.dir.path, || {
             self.dir.handle.may_open(need as u64).doing("have a record's segments open", &self.dir.path)
         })?;
         self.open_state()
@@ -88,8 +88,7 @@ impl Shared {
         let epoch = state.assembler.next_epoch(&state.spares);
         let blocks = self.options.segment_blocks();
         drop(state);
-        let taken =
-            strangers::attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.log, epoch, blocks, error));
+        let taken = self.attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.log, epoch, blocks, error));
         if taken.is_err() {
             self.keep_reserve(Vec::new());
         }
@@ -177,7 +176,7 @@ impl Shared {
         };
         let blocks = self.options.segment_blocks();
         let stuff = old.map_or(Stuff::Nothing, |old| Stuff::Segment(old.epoch));
-        let prepared = strangers::attempt("prepare a segment", &self.dir.path, || match old {
+        let prepared = self.attempt("prepare a segment", &self.dir.path, || match old {
             Some(old) if !self.dir.has_blocks(old.epoch, blocks) => Ok(None),
             _ => self.dir.prepare(self.log, epoch, blocks, stuff, &pace).map(Some),
         });
