@@ -21,17 +21,17 @@ pub(crate) struct AtWork(usize);
 
 impl AtWork {
     pub(crate) fn on<T>(log: &T) -> AtWork {
-        AtWork(AT_WORK.replace(std::ptr::from_ref(log).addr()))
+        AtWork(AT_WORK.with(|at| at.replace(std::ptr::from_ref(log).addr())))
     }
 
     pub(crate) fn is_on<T>(log: &T) -> bool {
-        AT_WORK.get() == std::ptr::from_ref(log).addr()
+        AT_WORK.with(Cell::get) == std::ptr::from_ref(log).addr()
     }
 }
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        AT_WORK.set(self.0);
+        AT_WORK.with(|at| at.set(self.0));
     }
 }
 
