@@ -1,13 +1,17 @@
-//! How long each call of `Log` takes at worst, beside busy appenders: the tail that a mean does not show.
+//! How long each call of `Log`, `View` and `Store` takes at worst, under load: the tail that a mean does not show.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use foreword::{Error, Log, Lsn, Options};
+use foreword::{Error, Log, Lsn, Options, SyncPolicy, View};
+use foreword_pages::Store;
 
-/// Measures each call of `Log` beside busy appenders: p50, p99, p99.9 and the worst.
+use crate::gauge;
+
+/// Measures each call of `Log` and `View` beside busy appenders, and of `Store` beside busy transactions: p50, p99, p99.9 and the worst; how late a view shows
+/// what is durable, and what an idle one costs.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where the log is made, on the disk to be measured.
@@ -59,9 +63,44 @@ const CALLS: [(&str, Call); 14] = [
     }),
 ];
 
+/// How long each call took.
+type Taken = Vec<(&'static str, Vec<Duration>)>;
+
+/// How many segments an idle view looks at.
+const IDLE_SEGMENTS: u64 = 4_000;
+
+fn note(taken: &mut Taken, name: &'static str, time: Duration) {
+    match taken.iter_mut().find(|(other, _)| *other == name) {
+        Some((_, times)) => times.push(time),
+        None => taken.push((name, vec![time])),
+    }
+}
+
+fn timed<T, E: Into<anyhow::Error>>(taken: &mut Taken, name: &'static str, call: impl FnOnce() -> Result<T, E>) -> Result<T> {
+    let started = Instant::now();
+    let result = call();
+    note(taken, name, started.elapsed());
+    result.map_err(Into::into).context(name)
+}
+
+/// The part of a processor that a view takes which waits for a log that is open and idle, of many segments.
+fn idle_view(dir: &std::path::Path) -> Result<f64> {
+    let log = Options::new().segment_bytes(64 << 10).sync(SyncPolicy::manual()).open(dir)?;
+    while log.stats().segments < IDLE_SEGMENTS {
+        log.append(&[7; 16 << 10])?;
+    }
+    log.sync()?;
+    let view = View::open(dir)?;
+    let mut reader = view.reader_at(log.last_lsn().next());
+    reader.wait_next(Some(Duration::from_secs(2)))?;
+    let (cpu, started) = (gauge::cpu_time(), Instant::now());
+    reader.wait_next(Some(Duration::from_secs(5)))?;
+    Ok((gauge::cpu_time() - cpu).as_secs_f64() / started.elapsed().as_secs_f64())
+}
+
 impl Args {
     pub fn run(&self) -> Result<()> {
-        let mut taken: Vec<(&str, Vec<Duration>)> = CALLS.iter().map(|(name, _)| (*name, Vec::new())).collect();
+        let mut taken: Taken = CALLS.iter().map(|(name, _)| (*name, Vec::new())).collect();
         taken.push(("close", Vec::new()));
         for round in 0..self.rounds {
             let dir = self.dir.join(format!("foreword-calls-{}-{round}", std::process::id()));
@@ -69,14 +108,143 @@ impl Args {
             std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
             measured?;
         }
+        let dir = self.dir.join(format!("foreword-calls-{}", std::process::id()));
+        let measured = self.views(&dir.join("view"), &mut taken).and_then(|()| self.store(&dir.join("store"), &mut taken));
+        let idle = measured.and_then(|()| idle_view(&dir.join("idle")));
+        std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        let idle = idle?;
         println!("| call | times | p50 | p99 | p99.9 | worst |\n|---|---:|---:|---:|---:|---:|");
         for (name, times) in &mut taken {
             println!("{}", row(name, times));
         }
+        println!("A view that waits at the end of {IDLE_SEGMENTS} segments takes {:.2} % of a processor.", 100.0 * idle);
         Ok(())
     }
 
-    fn round(&self, dir: &std::path::Path, taken: &mut [(&str, Vec<Duration>)]) -> Result<()> {
+    /// The calls of a view of a log that appenders write, and how late it shows what is durable: where one commit follows another, and where none does.
+    fn views(&self, dir: &std::path::Path, taken: &mut Taken) -> Result<()> {
+        let log = Options::new().open(dir)?;
+        log.commit(b"so that there is something to get")?;
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let record = vec![7; self.size];
+                while !stop.load(Ordering::Relaxed) && (0..self.rate.div_ceil(1000)).all(|_| log.append(&record).is_ok()) {
+                    let _ = log.sync();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let viewed = self.view_calls(dir, taken);
+            stop.store(true, Ordering::Relaxed);
+            viewed
+        })?;
+        for (what, pause) in [("a view shows it, one commit a millisecond", 1), ("a view shows it, one commit in 100 ms", 100)] {
+            let mut reader = View::open(dir)?.reader_at(log.last_lsn().next());
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(self.seconds) {
+                std::thread::scope(|scope| {
+                    // When the view had it, and when the log said so.
+                    let shown = scope.spawn(|| reader.wait_next(Some(Duration::from_secs(5))).map(|_| Instant::now()));
+                    std::thread::sleep(Duration::from_millis(pause));
+                    log.commit(b"durable")?;
+                    let durable = Instant::now();
+                    if pause == 1 {
+                        std::thread::sleep(Duration::from_millis(pause));
+                        log.commit(b"the next")?;
+                    }
+                    let shown = shown.join().map_err(|_| anyhow::anyhow!("a reader panicked"))??;
+                    note(taken, what, shown.saturating_duration_since(durable));
+                    anyhow::Ok(())
+                })?;
+                if pause == 1 {
+                    reader.seek(log.last_lsn().next());
+                }
+            }
+        }
+        Ok(log.close()?)
+    }
+
+    fn view_calls(&self, dir: &std::path::Path, taken: &mut Taken) -> Result<()> {
+        let began = Instant::now();
+        let view = View::open(dir)?;
+        let mut reader = view.reader_at(view.last_lsn()?);
+        while began.elapsed() < Duration::from_secs(self.seconds * u64::from(self.rounds)) {
+            timed(taken, "View: open", || View::open(dir))?;
+            let last = timed(taken, "View: last_lsn", || view.last_lsn())?;
+            timed(taken, "View: get", || view.get(last))?;
+            timed(taken, "View: start_lsn", || anyhow::Ok(view.start_lsn()))?;
+            timed(taken, "View: has_writer", || anyhow::Ok(view.has_writer()))?;
+            timed(taken, "View: holds", || anyhow::Ok(view.holds()))?;
+            for _ in 0..20 {
+                timed(taken, "View: next", || reader.next().map(drop))?;
+            }
+            reader.seek(last);
+            timed(taken, "View: wait_next", || reader.wait_next(Some(Duration::from_secs(1))).map(drop))?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// The calls of a page store, beside transactions of two other threads.
+    fn store(&self, dir: &std::path::Path, taken: &mut Taken) -> Result<()> {
+        const PAGES: usize = 512;
+        let store = Store::open(dir)?;
+        let mut txn = store.begin();
+        let pages = (0..PAGES).map(|_| txn.allocate()).collect::<Result<Vec<_>, _>>()?;
+        txn.commit()?;
+        let stop = AtomicBool::new(false);
+        let change = |thread: usize| -> foreword_pages::Result<()> {
+            for turn in 0usize.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut txn = store.begin();
+                for i in 0..4 {
+                    txn.update(pages[(turn * 31 + i * 7) % PAGES], 64 * thread, &turn.to_le_bytes())?;
+                }
+                txn.commit()?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let others = [1, 2].map(|thread| scope.spawn(move || change(thread)));
+            let called = self.store_calls(&store, &pages, taken);
+            stop.store(true, Ordering::Relaxed);
+            for other in others {
+                other.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+            }
+            called
+        })?;
+        timed(taken, "Store: close", || store.close())
+    }
+
+    fn store_calls(&self, store: &Store, pages: &[foreword_pages::PageId], taken: &mut Taken) -> Result<()> {
+        let began = Instant::now();
+        for turn in 0usize.. {
+            if began.elapsed() > Duration::from_secs(self.seconds * u64::from(self.rounds)) {
+                break;
+            }
+            let page = |i: usize| pages[(turn * 13 + i) % pages.len()];
+            let mut txn = timed(taken, "Store: begin", || anyhow::Ok(store.begin()))?;
+            timed(taken, "Store: update", || txn.update(page(0), 0, &turn.to_le_bytes()))?;
+            timed(taken, "Store: allocate", || txn.allocate())?;
+            timed(taken, "Store: abort", || txn.abort())?;
+            let mut txn = store.begin();
+            txn.update(page(1), 0, &turn.to_le_bytes())?;
+            timed(taken, "Store: commit", || txn.commit())?;
+            timed(taken, "Store: read", || store.read(page(2)).map(drop))?;
+            timed(taken, "Store: stats", || anyhow::Ok(store.stats()))?;
+            if turn % 100 == 99 {
+                timed(taken, "Store: checkpoint", || store.checkpoint())?;
+            }
+            if turn % 1000 == 999 {
+                timed(taken, "Store: checkpoint_all", || store.checkpoint_all())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn round(&self, dir: &std::path::Path, taken: &mut [(&'static str, Vec<Duration>)]) -> Result<()> {
         let log = Options::new().open(dir)?;
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -102,7 +270,7 @@ impl Args {
         Ok(())
     }
 
-    fn call_all(&self, log: &Log, taken: &mut [(&str, Vec<Duration>)]) -> Result<()> {
+    fn call_all(&self, log: &Log, taken: &mut [(&'static str, Vec<Duration>)]) -> Result<()> {
         let began = Instant::now();
         log.commit(b"so that there is something to get")?;
         for turn in 1.. {

@@ -129,6 +129,11 @@ impl Placed {
         self.bytes()
     }
 
+    /// Whether it lies at this position.
+    pub(crate) fn is_at(&self, position: Position) -> bool {
+        self.block == position.block && self.segment.epoch() == position.epoch
+    }
+
     /// What is written, once it is finished.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buf[..self.header.frame_len()]
@@ -517,9 +522,11 @@ impl Assembler {
     /// Takes buffers of written frames back: enough for a group that is gathering and those in flight. What is left of the frames is to be dropped
     /// without the lock: much memory, or the last handle of a segment.
     pub(crate) fn reclaim(&mut self, written: &mut VecDeque<Placed>) {
-        let keep = FREE_MAX - self.free.len().min(FREE_MAX);
-        let whole = written.iter_mut().map(|placed| &mut placed.buf).filter(|buf| buf.len == FRAME_BYTES);
-        self.free.extend(whole.take(keep).map(std::mem::take));
+        for Placed { buf, .. } in written {
+            if buf.len == FRAME_BYTES && self.free.len() < FREE_MAX {
+                self.free.push(std::mem::take(buf));
+            }
+        }
     }
 
     /// Takes the memory of a list of written frames back, once it is empty.

@@ -6,6 +6,7 @@ use crate::assemble::Urgency;
 use crate::background::Background;
 use crate::bug::{self, Bug};
 use crate::commit::{Guard, Shared, State};
+use crate::strangers;
 use crate::sync::{ThreadId, thread};
 
 /// How far a log has come with closing.
@@ -26,6 +27,7 @@ impl Shared {
     /// [`Error::Busy`] where another thread is closing, and closes the log itself where none is.
     pub(crate) fn end(&self, background: Option<&Background>) -> Result<()> {
         self.dir.check_process()?;
+        self.may_wait()?;
         let this = thread::current().id();
         let mut state = self.lock();
         loop {
@@ -48,6 +50,7 @@ impl Shared {
         let state = self.finish();
         let ended = state.ended();
         drop(state);
+        strangers::run(|| self.recent.retain(|_| false));
         self.dir.unlock();
         self.lock().ending = Ending::Ended;
         self.changed.notify_all();

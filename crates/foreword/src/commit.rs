@@ -24,9 +24,9 @@ use crate::reserve::Keeping;
 use crate::runtime::Lane;
 use crate::segment::{Dir, Segment, now_micros};
 use crate::stats::Counters;
-use crate::strangers;
+use crate::strangers::{self, AtWork};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, ThreadId, TryLockError, WaitWord, deadline, yield_now};
+use crate::sync::{Event, Mutex, MutexGuard, PoisonError, RwLock, ThreadId, TryLockError, WaitWord, deadline, thread, yield_now};
 use crate::{Error, Lsn, Options, Result};
 
 /// Whole frames are written, unsynced, when so many bytes of them have gathered.
@@ -37,7 +37,8 @@ const WRITERS: usize = 2;
 const DIRTY_MAX: usize = 16;
 /// So many frames are written in one call.
 const BUFS_MAX: usize = 64;
-pub(crate) const SLOTS: usize = 16;
+/// As many as [`Slots`] has bits.
+pub(crate) const SLOTS: usize = u16::BITS as usize;
 /// So often the lock is tried by those who do not wait for it: some microseconds.
 const LOCK_TRIES: usize = 100;
 
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Readers that follow the tail.
     pub(crate) tails: Tails,
+    pub(crate) recent: Recent,
     pub(crate) places: Places,
     pub(crate) keeping: Keeping,
     pub(crate) clock: Clock,
@@ -247,6 +249,18 @@ impl Shared {
         Ok(state)
     }
 
+    /// Something that asks the disk, and that others wait for.
+    pub(crate) fn attempt<T>(&self, doing: &'static str, path: &std::path::Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _work = AtWork::on(self);
+        strangers::attempt(doing, path, work)
+    }
+
+    /// [`Error::Busy`] if a call that waits may wait for itself: it comes from the disk, a subscriber or a recorder, which runs where this log is at work.
+    #[inline]
+    pub(crate) fn may_wait(&self) -> Result<()> {
+        if AtWork::is_on(self) { Err(Error::Busy) } else { Ok(()) }
+    }
+
     /// Tells of an error that nobody waits for; under no lock.
     pub(crate) fn report(&self, error: &Error) {
         crate::trace::error!(error = %error, dir = %self.dir.path.display(), "background error");
@@ -265,6 +279,9 @@ impl Shared {
         loop {
             while state.cutting {
                 self.dir.check_process()?;
+                if AtWork::is_on(self) || state.changing == Some(thread::current().id()) {
+                    return Err(Error::Busy);
+                }
                 state = self.wait_changed(state);
                 state.usable()?;
             }
@@ -382,7 +399,8 @@ impl Shared {
                 drop(self.fly(state, false));
                 break;
             }
-            if state.assembler.placed_bytes() < self.options.buffer_bytes {
+            // (Who is at work for the log cannot wait for room: the flight that makes it may be its own.)
+            if state.assembler.placed_bytes() < self.options.buffer_bytes || AtWork::is_on(self) {
                 break;
             }
             state = self.wait_changed(state);
@@ -543,6 +561,7 @@ impl Shared {
             }
         }
         drop(state);
+        let work = AtWork::on(self);
         for link in frames.iter().filter(|frame| frame.header.kind == Kind::Link) {
             crate::trace::debug!(epoch = link.segment.epoch(), first_lsn = link.header.first_lsn().0, "rotated");
         }
@@ -568,8 +587,9 @@ impl Shared {
             }
         }
         if flown.is_ok() {
-            self.tails.written(&frames);
+            self.recent.keep(&mut frames);
         }
+        drop(work);
         let mut state = self.lock();
         if sync {
             state.pace.landed(took.as_nanos() as u64, members, self.arrived.load(Ordering::Relaxed));
@@ -641,7 +661,7 @@ impl Shared {
         if let Some(flight) = state.flights.iter_mut().find(|f| f.id == id) {
             flight.landed = true;
         }
-        let mut woken = [false; SLOTS];
+        let mut woken = Slots::default();
         while state.failed.is_none() && state.flights.front().is_some_and(|f| f.landed) {
             let Some(flight) = state.flights.pop_front() else { break };
             state.written = state.written.max(flight.reach.lsn);
@@ -649,23 +669,17 @@ impl Shared {
                 state.durable = flight.reach;
                 self.durable.store(flight.reach.lsn.0, Ordering::Release);
             }
-            woken[flight.id as usize % SLOTS] = true;
+            woken.insert(flight.id as usize % SLOTS);
         }
         if state.failed.is_some() {
-            woken = [true; SLOTS];
+            (0..SLOTS).for_each(|slot| woken.insert(slot));
         }
-        let reached = state.durable.lsn;
-        let later = state.wakers.split_off(&(reached.next(), 0));
-        let wakers = if state.failed.is_some() {
-            let mut all = std::mem::take(&mut state.wakers);
-            all.extend(later);
-            all
-        } else {
-            std::mem::replace(&mut state.wakers, later)
-        };
-        for (slot, woken) in self.slots.iter().zip(&mut woken) {
-            *woken = *woken && slot.release();
+        let mut wakers = std::mem::take(&mut state.wakers);
+        if state.failed.is_none() && !wakers.is_empty() {
+            state.wakers = wakers.split_off(&(state.durable.lsn.next(), 0));
         }
+        let mut released = Slots::default();
+        woken.filter(|&slot| self.slots[slot].release()).for_each(|slot| released.insert(slot));
         let next = self.next_leader(&state);
         self.changed.notify_all();
         let news = state.asleep && self.has_news(&state);
@@ -684,8 +698,10 @@ impl Shared {
             if let Some(slot) = next {
                 slot.wake_one();
             }
-            self.slots.iter().zip(woken).filter(|(_, woken)| *woken).for_each(|(slot, _)| slot.wake_all());
-            strangers::wake(wakers.into_values());
+            released.for_each(|slot| self.slots[slot].wake_all());
+            if !wakers.is_empty() {
+                strangers::wake(wakers.into_values());
+            }
             self.tails.wake();
         }
         if let Some(error) = failed {
@@ -749,6 +765,7 @@ impl Shared {
     /// Waits until a record that is there is durable, or was when it was cut (`true`), the time is over, or the log is closed.
     pub(crate) fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
         self.dir.check_process()?;
+        self.may_wait()?;
         let deadline = deadline(timeout);
         let mut state = self.lock();
         let goal = state.goal(state.appended(lsn)?);
@@ -807,6 +824,26 @@ impl Shared {
         }
         drop(state);
         strangers::discard(forgotten);
+    }
+}
+
+/// Some of the slots, a bit each.
+#[derive(Default)]
+struct Slots(u16);
+
+impl Slots {
+    fn insert(&mut self, slot: usize) {
+        self.0 |= 1 << slot;
+    }
+}
+
+impl Iterator for Slots {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let slot = self.0.trailing_zeros() as usize;
+        self.0 &= self.0.wrapping_sub(1);
+        (slot < SLOTS).then_some(slot)
     }
 }
 
@@ -969,6 +1006,7 @@ impl Source for Shared {
 
     fn wait(&self, end: End, deadline: Option<Instant>) -> Result<bool> {
         self.dir.check_process()?;
+        self.may_wait()?;
         let mut state = self.lock();
         loop {
             if let Some(news) = state.news(end)? {
@@ -996,7 +1034,7 @@ impl Source for Shared {
     }
 
     fn recent(&self) -> Option<&Recent> {
-        Some(&self.tails.recent)
+        Some(&self.recent)
     }
 
     fn places(&self) -> Option<&Places> {

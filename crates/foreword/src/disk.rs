@@ -31,6 +31,9 @@ pub enum Access {
 pub struct FileId(pub u64, pub u64);
 
 /// A file system, as a log needs it: where it finds its directory. The rest is the directory's business.
+///
+/// It is asked under no lock, and may ask the log that asks it. But others wait for what it does: so a call that waits for that log (a commit, a hold,
+/// [`close`](crate::Log::close)) is [`Error::Busy`](crate::Error::Busy) from there.
 pub trait Disk: Send + Sync + fmt::Debug {
     /// Opens a directory. [`io::ErrorKind::NotFound`] or [`io::ErrorKind::NotADirectory`] if there is none.
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>>;
@@ -58,6 +61,10 @@ pub trait DiskDir: Send + Sync + fmt::Debug {
     /// file: what one user makes, the one who made the log can open. The default knows of no owners.
     fn create_like(&self, name: &str, _like: &str) -> io::Result<Box<dyn DiskFile>> {
         self.open(name, Access::New)
+    }
+    /// Fails if so many files can surely not be open at once, as to open them would. The default knows of no limit.
+    fn may_open(&self, _files: u64) -> io::Result<()> {
+        Ok(())
     }
     /// Gives a file a new name. [`io::ErrorKind::AlreadyExists`] if anything has it.
     /// Durable once the directory is synced.

@@ -14,7 +14,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused. Reading may be tried again; a writer that failed is [`Poisoned`](Error::Poisoned) from then on.
+    /// The operating system refused. Reading may be tried again; a writer that failed is [`Poisoned`](Error::Poisoned) from then on. If too many files are
+    /// open, raise the limit, or use larger segments: a record has all segments open that it lies in until it is written.
     #[non_exhaustive]
     Io {
         /// What was being done, as in "cannot *open the segment*".
@@ -127,8 +128,9 @@ pub enum Error {
         /// How many are allowed.
         max: u64,
     },
-    /// The call would have had to wait, and was told not to ([`Log::try_append`](crate::Log::try_append)), or would have waited for itself: it comes from a
-    /// waker or hook that a call of this log runs, and which that waits for. Nothing was appended or changed. Try again later, or call what waits.
+    /// The call would have had to wait, and was told not to ([`Log::try_append`](crate::Log::try_append)), or might have waited for itself: it comes from a
+    /// waker, a hook, a subscriber of events, a recorder of metrics or a [`Disk`](crate::disk::Disk) that a call of this log runs, and which that waits for.
+    /// Nothing was appended or changed. Try again later, or from another thread.
     Busy,
     /// An earlier write or flush failed, so that nothing is known of what it covered; the log accepts nothing more.
     /// Whether the records that were waiting are there is known only after reopening.
@@ -264,7 +266,7 @@ impl fmt::Display for Damage {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Io { doing, path, source } => write!(f, "cannot {doing} ({}): {source}", path.display()),
+            Error::Io { doing, path, source } => write!(f, "cannot {doing} ({}): {source}{}", path.display(), remedy(source)),
             Error::NoSpace { dir, bytes, source } => {
                 let what = bytes.map(|bytes| format!(" for another segment of {bytes} bytes")).unwrap_or_default();
                 write!(
@@ -321,6 +323,18 @@ impl fmt::Display for Error {
             Error::NotAppended { lsn, last } => write!(f, "record {lsn} was never appended: the last is {last}"),
             Error::Invalid { what, why } => write!(f, "{what}: {why}"),
         }
+    }
+}
+
+/// What to do about what the operating system said, where that is not in its words.
+fn remedy(source: &io::Error) -> &'static str {
+    // Of this process, and of the whole machine.
+    let too_many: &[i32] = if cfg!(windows) { &[4] } else { &[24, 23] };
+    match source.raw_os_error() {
+        Some(code) if too_many.contains(&code) => {
+            "; raise the limit of open files (ulimit -n), or open the log with larger segments"
+        }
+        _ => "",
     }
 }
 

@@ -10,7 +10,7 @@ use crate::outside::Outside;
 use crate::reader::Source;
 use crate::recovery::Entry;
 use crate::segment::now_micros;
-use crate::{Error, Lsn, Result, strangers};
+use crate::{Error, Lsn, Result};
 
 /// The time that ages are counted from: does not jump while the log is open.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Shared {
 
     /// What other processes ask for. None, if there is no file, and none can be made (on a full disk): then they can ask for nothing, either.
     pub(crate) fn outside(&self) -> Result<Option<Outside>> {
-        strangers::attempt("look at the holds of other processes", &self.dir.path, || match self.dir.outside(self.log) {
+        self.attempt("look at the holds of other processes", &self.dir.path, || match self.dir.outside(self.log) {
             Err(Error::Io { .. } | Error::NoSpace { .. }) if self.dir.has_no_outside() => Ok(None),
             outside => outside.map(Some),
         })

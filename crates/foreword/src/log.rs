@@ -20,7 +20,7 @@ use crate::open::{self, Opened};
 use crate::pace::Pace;
 use crate::payload::Payload;
 use crate::reader::{Chain, Iter, Reader, Record, Source, Tails};
-use crate::recent::Places;
+use crate::recent::{Places, Recent};
 use crate::reserve::Keeping;
 use crate::stats::{Counters, RecoveryReport, Stats};
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -193,6 +193,7 @@ impl Log {
             version: AtomicU64::new(0),
             counters,
             tails: Tails::default(),
+            recent: Recent::default(),
             places: Places::default(),
             keeping: Keeping::default(),
             clock: Clock::start(),
@@ -345,6 +346,7 @@ impl Log {
     }
 
     fn commit_one(&self, record: &[u8]) -> Result<Lsn> {
+        self.shared.may_wait()?;
         let (state, unit) = self.shared.append(Payload::records(&[record]), Urgency::Ordinary)?;
         self.shared.reach(state, unit.last, true)?;
         Ok(unit.first)
@@ -393,6 +395,9 @@ impl Log {
     }
 
     fn append_unit(&self, unit: Payload<'_>, durability: Durability) -> Result<Lsn> {
+        if durability != Durability::Buffered {
+            self.shared.may_wait()?;
+        }
         let (state, unit) = self.shared.append(unit, Urgency::Ordinary)?;
         match durability {
             Durability::Buffered => self.shared.settle(state, false)?,
@@ -441,6 +446,7 @@ impl Log {
         if record.len() > max {
             return Err(Error::TooLarge { bytes: record.len() as u64, max: max as u64 });
         }
+        self.shared.may_wait()?;
         let (state, unit) = self.shared.append(Payload::records(&[record]), Urgency::Checkpoint)?;
         self.shared.reach(state, unit.last, true)?;
         Ok(unit.first)
@@ -463,6 +469,7 @@ impl Log {
     }
 
     fn reach_last(&self, sync: bool) -> Result<Lsn> {
+        self.shared.may_wait()?;
         let state = self.shared.open_state()?;
         let last = state.assembler.next_lsn().prev();
         let goal = state.goal(last);
@@ -478,6 +485,7 @@ impl Log {
         if self.durable_lsn() >= lsn {
             return Ok(());
         }
+        self.shared.may_wait()?;
         let state = self.shared.open_state()?;
         let goal = state.goal(state.appended(lsn)?);
         self.shared.reach(state, goal, true)
@@ -575,7 +583,8 @@ impl Log {
         Iter::backward(self.reader_at(from.next()))
     }
 
-    /// One record, which must be durable. A [`Reader`] is better for many.
+    /// One record, which must be durable. A [`Reader`] is better for many. What was written last (32 frames, each of up to 64 KiB) is in memory; what lies
+    /// behind is read from the file, the first time from the device.
     ///
     /// # Errors
     /// As [`Reader::get`].

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::assemble::Placed;
 use crate::bug::{self, Bug};
 use crate::disk::Access;
 use crate::error::{Damage, DamageKind};
@@ -67,6 +66,11 @@ impl Chain {
     pub(crate) fn new(log: LogId, entries: Vec<Entry>, control: &Control) -> Chain {
         let Control { start, generation, ref waivers, .. } = *control;
         Chain { log, entries, waivers: waivers.clone(), start, generation, cuts: Cuts::default() }
+    }
+
+    /// Whether a segment is of the log.
+    pub(crate) fn has(&self, epoch: u64) -> bool {
+        self.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok()
     }
 
     /// The entry in which a record begins, if it is in the log at all.
@@ -232,24 +236,11 @@ pub struct Reader {
 pub(crate) struct Tails {
     there: Mutex<Vec<Weak<AtomicU64>>>,
     wakers: Mutex<Wakers>,
-    /// For them alone.
-    pub(crate) recent: Recent,
 }
 
 impl Tails {
     pub(crate) fn attend(&self, at: &Arc<AtomicU64>) {
         self.those_there(|tails| tails.push(Arc::downgrade(at)));
-        self.recent.keeps(true);
-    }
-
-    /// Keeps frames that were written, as long as there is who follows.
-    pub(crate) fn written<'a>(&self, frames: impl IntoIterator<Item = &'a Placed>) {
-        if self.recent.is_kept() {
-            match self.those_there(|tails| tails.is_empty()) {
-                true => self.recent.keeps(false),
-                false => self.recent.keep(frames),
-            }
-        }
     }
 
     /// How many there are, and the last LSN that the slowest has read.
@@ -266,7 +257,10 @@ impl Tails {
 
     /// Wakes all that wait. No lock is held that they might take.
     pub(crate) fn wake(&self) {
-        crate::strangers::wake(self.wakers().take(|()| true));
+        let wakers = self.wakers().take(|()| true);
+        if !wakers.is_empty() {
+            crate::strangers::wake(wakers);
+        }
     }
 
     fn those_there<T>(&self, with: impl FnOnce(&mut Vec<Weak<AtomicU64>>) -> T) -> T {
@@ -803,7 +797,8 @@ impl Reader {
         let stretch = self.chain.stretch(&entry, lsn).0;
         let bounds = (stretch.start, stretch.end.min(segment.data_end()));
         let places = self.source.places();
-        let place = places.map_or(Place::Between(bounds.0, bounds.1), |places| places.find(entry.epoch, lsn, bounds));
+        let recent = self.source.recent().and_then(|recent| recent.find(entry.epoch, lsn)).map(Place::At);
+        let place = recent.or_else(|| Some(places?.find(entry.epoch, lsn, bounds))).unwrap_or(Place::Between(bounds.0, bounds.1));
         let block = match place {
             Place::At(block) => block,
             Place::Between(low, high) => {

@@ -1,110 +1,84 @@
-//! What readers need not fetch again: the frames written last, for those that follow the tail, and where frames were found before.
+//! What readers need not fetch again: the frames written last, and where frames were found before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use crate::Lsn;
 use crate::assemble::Placed;
-use crate::format::{BLOCK, FRAME_MAX, FrameHeader, Position};
+use crate::format::{BLOCK, FrameHeader, Position};
 use crate::reader::Chain;
 use crate::segment::Segment;
 use crate::sync::lock;
 
-/// So many bytes of the last frames are kept while a reader follows the tail.
-const RECENT_MAX: usize = 1 << 20;
+/// So many of the last frames are kept: at most 2 MiB.
+const RECENT_MAX: usize = 32;
 /// So many frames' places are known at most: of more, every other one is forgotten, and found again from its neighbours.
 const PLACES_MAX: usize = 4096;
 /// So many segments stay open for those who read one record here and one there.
 const OPEN_MAX: usize = 4;
 
-/// The frames written last, as they lie on the disk. Direct writes leave the page cache empty: without this, a reader that follows the tail would
-/// fetch each group from the device that has just taken it.
+/// The frames written last, as they lie on the disk. Direct writes leave the page cache empty: without this, a reader of what was just written would
+/// fetch it from the device that has just taken it.
 ///
-/// Written to by who flushes, after the flush: a copy is cheaper there than to keep the buffers from their next use.
+/// Each flight that has written leaves its frames here, and takes as many older ones along, whose buffers serve again: nothing is copied for it.
 #[derive(Debug, Default)]
-pub(crate) struct Recent(Mutex<Option<Ring>>);
-
-#[derive(Debug)]
-struct Ring {
-    bytes: Vec<u8>,
-    /// Where the next frame goes.
-    at: usize,
-    /// From the oldest on.
-    frames: VecDeque<Kept>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    segment: Arc<Segment>,
-    block: u32,
-    start: usize,
-    len: usize,
-}
+pub(crate) struct Recent(Mutex<VecDeque<Placed>>);
 
 impl Recent {
-    /// From here on frames are kept, or from here on not.
-    pub(crate) fn keeps(&self, keeps: bool) {
-        let mut ring = lock(&self.0);
-        if keeps != ring.is_some() {
-            let new = || Ring { bytes: vec![0; RECENT_MAX], at: 0, frames: VecDeque::new() };
-            *ring = keeps.then(new);
+    /// Keeps frames that were written; the oldest, which make room for them, are left in their place.
+    pub(crate) fn keep(&self, frames: &mut VecDeque<Placed>) {
+        let mut kept = lock(&self.0);
+        while kept.len() < RECENT_MAX {
+            let Some(frame) = frames.pop_front() else { return };
+            kept.push_back(frame);
+        }
+        for frame in frames {
+            if let Some(oldest) = kept.pop_front() {
+                kept.push_back(std::mem::replace(frame, oldest));
+            }
         }
     }
 
-    pub(crate) fn is_kept(&self) -> bool {
-        lock(&self.0).is_some()
-    }
-
-    pub(crate) fn keep<'a>(&self, frames: impl IntoIterator<Item = &'a Placed>) {
-        let mut ring = lock(&self.0);
-        let Some(ring) = &mut *ring else { return };
-        frames.into_iter().for_each(|frame| ring.keep(frame));
-    }
-
-    /// Copies frames that lie one behind the other from a position on: how many bytes.
-    pub(crate) fn read(&self, from: Position, buf: &mut Vec<u8>) -> usize {
-        let ring = lock(&self.0);
-        let Some(ring) = &*ring else { return 0 };
-        let Some(first) = ring.frames.iter().rposition(|kept| kept.segment.at(kept.block) == from) else { return 0 };
+    /// Copies frames that lie one behind the other from a position on: the first, and others until it is as many bytes as wanted. How many bytes.
+    pub(crate) fn read(&self, from: Position, want: usize, buf: &mut Vec<u8>) -> usize {
+        let kept = lock(&self.0);
+        let Some(first) = kept.iter().rposition(|frame| frame.is_at(from)) else { return 0 };
         let (mut filled, mut next) = (0, from);
-        for kept in ring.frames.range(first..) {
-            if kept.segment.at(kept.block) != next || filled + kept.len > FRAME_MAX {
+        for frame in kept.range(first..) {
+            if !frame.is_at(next) || filled >= want {
                 break;
             }
-            if buf.len() < filled + kept.len {
-                buf.resize(filled + kept.len, 0);
-            }
-            buf[filled..filled + kept.len].copy_from_slice(&ring.bytes[kept.start..kept.start + kept.len]);
-            filled += kept.len;
-            next.block += (kept.len / BLOCK) as u32;
+            let bytes = frame.bytes();
+            // (Nothing of what the buffer has behind is needed; and zeros need not be written first.)
+            buf.truncate(filled);
+            buf.extend_from_slice(bytes);
+            filled += bytes.len();
+            next.block += (bytes.len() / BLOCK) as u32;
         }
         filled
     }
 
+    /// The block of a segment at which the frame begins in which a record does, if it is kept.
+    pub(crate) fn find(&self, epoch: u64, lsn: Lsn) -> Option<u32> {
+        let begins = |frame: &&Placed| {
+            let header = &frame.header;
+            frame.segment.epoch() == epoch && (header.first_lsn()..header.next_lsn()).contains(&lsn)
+        };
+        lock(&self.0).iter().rev().find(begins).map(|frame| frame.block)
+    }
+
     /// A segment of which frames are kept: open already.
     pub(crate) fn segment(&self, epoch: u64) -> Option<Arc<Segment>> {
-        let ring = lock(&self.0);
-        ring.as_ref()?.frames.iter().rev().map(|kept| &kept.segment).find(|segment| segment.epoch() == epoch).cloned()
+        lock(&self.0).iter().rev().map(|frame| &frame.segment).find(|segment| segment.epoch() == epoch).cloned()
     }
-}
 
-impl Ring {
-    fn keep(&mut self, frame: &Placed) {
-        let bytes = frame.bytes();
-        if self.at + bytes.len() > self.bytes.len() {
-            // What lies in the rest is the oldest.
-            while self.frames.front().is_some_and(|kept| kept.start >= self.at) {
-                self.frames.pop_front();
-            }
-            self.at = 0;
-        }
-        let end = self.at + bytes.len();
-        while self.frames.front().is_some_and(|kept| (self.at..end).contains(&kept.start)) {
-            self.frames.pop_front();
-        }
-        self.bytes[self.at..end].copy_from_slice(bytes);
-        self.frames.push_back(Kept { segment: frame.segment.clone(), block: frame.block, start: self.at, len: bytes.len() });
-        self.at = end;
+    /// Forgets what is of other segments than these: a file that is held open keeps its space. Under no lock: it closes files.
+    pub(crate) fn retain(&self, of: impl Fn(u64) -> bool) {
+        let mut kept = lock(&self.0);
+        let (frames, gone): (VecDeque<_>, VecDeque<_>) = kept.drain(..).partition(|frame| of(frame.segment.epoch()));
+        *kept = frames;
+        drop(kept);
+        drop(gone);
     }
 }
 
@@ -182,10 +156,9 @@ impl Places {
 
     /// Forgets what is not of the log any more: a file that is held open keeps its space. Under no lock: it closes files.
     pub(crate) fn keep_to(&self, chain: &Chain) {
-        let on_chain = |epoch| chain.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok();
         let front = chain.entries.first().map_or(0, |e| e.epoch);
         let mut known = lock(&self.0);
-        let (kept, gone): (VecDeque<_>, VecDeque<_>) = known.open.drain(..).partition(|segment| on_chain(segment.epoch()));
+        let (kept, gone): (VecDeque<_>, VecDeque<_>) = known.open.drain(..).partition(|segment| chain.has(segment.epoch()));
         known.open = kept;
         if known.frames.first_key_value().is_some_and(|(&(epoch, _), _)| epoch < front) {
             known.frames.retain(|&(epoch, _), _| epoch >= front);

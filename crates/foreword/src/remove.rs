@@ -105,21 +105,24 @@ impl Shared {
         let remove = |epoch: u64| -> Option<(u64, Error)> {
             let (name, path) = (segment_name(epoch), self.dir.segment(epoch));
             let removed =
-                strangers::attempt("remove the file", &path, || self.dir.remove_if_there(&name).doing("remove the file", &path));
+                self.attempt("remove the file", &path, || self.dir.remove_if_there(&name).doing("remove the file", &path));
             removed.err().map(|error| (epoch, error))
         };
         // A file that is held open would keep its space.
-        strangers::run(|| self.places.keep_to(&self.chain()));
-        let blocks = self.options.segment_blocks();
-        let sorted = strangers::attempt("look at the files", &self.dir.path, || {
-            Ok(self.dir.fit_for_reserve(blocks, epochs.iter().copied()))
+        strangers::run(|| {
+            let chain = self.chain();
+            self.places.keep_to(&chain);
+            self.recent.retain(|epoch| chain.has(epoch));
         });
+        let blocks = self.options.segment_blocks();
+        let sorted =
+            self.attempt("look at the files", &self.dir.path, || Ok(self.dir.fit_for_reserve(blocks, epochs.iter().copied())));
         let (small, others) = sorted.unwrap_or((Vec::new(), epochs.to_vec()));
         let mut failed: Vec<_> = others.into_iter().filter_map(remove).collect();
         // Now there is room for what of the reserve was used.
         failed.extend(self.keep_reserve(small).into_iter().filter_map(remove));
         // That frees their space. If it fails, they are found and removed again by the next opening.
-        let synced: Result<()> = strangers::attempt("sync the directory", &self.dir.path, || self.dir.sync());
+        let synced: Result<()> = self.attempt("sync the directory", &self.dir.path, || self.dir.sync());
         let (failed, errors): (Vec<u64>, Vec<Error>) = failed.into_iter().unzip();
         Removed { failed, error: errors.into_iter().next().or(synced.err()) }
     }
@@ -129,7 +132,7 @@ impl Shared {
         let mut left = superseded;
         self.keeping.keep(|| {
             let epochs = std::mem::take(&mut left);
-            let kept = strangers::attempt("keep room", &self.dir.path, || {
+            let kept = self.attempt("keep room", &self.dir.path, || {
                 Ok(self.dir.keep_reserve(self.options.segment_blocks(), epochs.clone()))
             });
             let (rest, done) = kept.unwrap_or((epochs, false));

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::assemble::Urgency;
 use crate::commit::{Guard, Shared, State};
+use crate::error::Doing;
 use crate::reader::{Chain, Source};
 use crate::remove::Dropped;
 use crate::runtime::Lane;
 use crate::segment::{Fill, Stuff};
-use crate::strangers;
 use crate::sync::PoisonError;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::{Error, Result};
@@ -25,6 +25,8 @@ const FILLED_AT: f32 = 0.75;
 /// More bytes for each flush than this are bulk.
 const BULK: u64 = 256 << 10;
 const FILL_NAP: Duration = Duration::from_millis(1);
+/// Whether so many can be open is asked before they are prepared.
+const MANY_SEGMENTS: usize = 64;
 /// Recycled segments kept ready, unless the options ask for more; others are removed.
 pub(crate) const SPARES_KEPT: usize = 2;
 
@@ -50,14 +52,27 @@ impl Shared {
     /// On a full disk, what is more urgent than records takes the reserve. Then the lock is kept: no other call finds that segment.
     pub(crate) fn obtain<'a>(&'a self, state: Guard<'a>, need: usize, urgency: Urgency) -> Result<Guard<'a>> {
         self.dir.check_process()?;
+        self.may_wait()?;
         let started = Instant::now();
-        let obtained = self.prepare_until(state, need).map(drop);
+        let obtained = self.check_open_files(state, need).and_then(|state| self.prepare_until(state, need)).map(drop);
         // The recorder is told without the lock.
         self.counters.waited_for_segment(started.elapsed());
         match obtained {
             Err(error) if error.is_no_space() && urgency != Urgency::Ordinary => self.take_reserve(error),
             obtained => obtained.and_then(|()| self.open_state()),
         }
+    }
+
+    /// What lies in many segments is refused before they are prepared, if so many cannot be open.
+    fn check_open_files<'a>(&'a self, state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
+        if need < MANY_SEGMENTS {
+            return Ok(state);
+        }
+        drop(state);
+        self.attempt("have a record's segments open", &self.dir.path, || {
+            self.dir.handle.may_open(need as u64).doing("have a record's segments open", &self.dir.path)
+        })?;
+        self.open_state()
     }
 
     fn take_reserve(&self, error: Error) -> Result<Guard<'_>> {
@@ -74,8 +89,7 @@ impl Shared {
         let epoch = state.assembler.next_epoch(&state.spares);
         let blocks = self.options.segment_blocks();
         drop(state);
-        let taken =
-            strangers::attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.log, epoch, blocks, error));
+        let taken = self.attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.log, epoch, blocks, error));
         if taken.is_err() {
             self.keep_reserve(Vec::new());
         }
@@ -115,9 +129,12 @@ impl Shared {
     }
 
     /// When a unit is refused: what was prepared for it, and is more than is kept, is removed. The error again.
-    fn give_back(&self, mut state: Guard<'_>, error: Error) -> Error {
+    fn give_back<'a>(&'a self, mut state: Guard<'a>, error: Error) -> Error {
         let kept = self.spares_kept();
-        if state.spares.len() > kept && !state.preparing {
+        while state.spares.len() > kept && state.preparing {
+            state = self.wait_changed(state);
+        }
+        if state.spares.len() > kept {
             // Nobody is to prepare one of these epochs meanwhile.
             state.preparing = true;
             let surplus = state.spares.split_off(kept);
@@ -160,7 +177,7 @@ impl Shared {
         };
         let blocks = self.options.segment_blocks();
         let stuff = old.map_or(Stuff::Nothing, |old| Stuff::Segment(old.epoch));
-        let prepared = strangers::attempt("prepare a segment", &self.dir.path, || match old {
+        let prepared = self.attempt("prepare a segment", &self.dir.path, || match old {
             Some(old) if !self.dir.has_blocks(old.epoch, blocks) => Ok(None),
             _ => self.dir.prepare(self.log, epoch, blocks, stuff, &pace).map(Some),
         });

@@ -1,13 +1,39 @@
 //! Runs code that is not ours: wakers, the hook for errors, subscribers of events, recorders of metrics, the disk. It runs under no lock, for it may
 //! use the log, or take its time. A panic in it ends here: in the disk's code it is an error, in any other it harms nobody.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::sync::thread_local;
 use crate::{Error, Result};
+
+thread_local! {
+    /// For which log this thread is at work that others wait for: its address, or 0.
+    static AT_WORK: Cell<usize> = const { Cell::new(0) };
+}
+
+/// That this thread is at work for a log, while this lives. What a stranger calls meanwhile from here must not wait for that log: it might wait for itself.
+pub(crate) struct AtWork(usize);
+
+impl AtWork {
+    pub(crate) fn on<T>(log: &T) -> AtWork {
+        AtWork(AT_WORK.with(|at| at.replace(std::ptr::from_ref(log).addr())))
+    }
+
+    pub(crate) fn is_on<T>(log: &T) -> bool {
+        AT_WORK.with(Cell::get) == std::ptr::from_ref(log).addr()
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        AT_WORK.with(|at| at.set(self.0));
+    }
+}
 
 /// Whether it came to its end.
 pub(crate) fn run(work: impl FnOnce()) -> bool {

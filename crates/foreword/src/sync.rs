@@ -4,12 +4,14 @@
 pub(crate) use std::{
     sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError, atomic},
     thread::{self, ThreadId, yield_now},
+    thread_local,
 };
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
     sync::{Mutex, MutexGuard, RwLock, atomic},
     thread::{self, ThreadId, yield_now},
+    thread_local,
 };
 #[cfg(shuttle)]
 pub(crate) use std::sync::{PoisonError, TryLockError};

@@ -111,6 +111,7 @@ impl Shared {
     /// wakers: from one of those, another is [`Error::Busy`]. (Nobody waits for it only as a deliberate bug.)
     pub(crate) fn one_at_a_time(&self) -> Result<Changing<'_>> {
         self.dir.check_process()?;
+        self.may_wait()?;
         if bug::is(Bug::ChangeAtOnce) {
             return Ok(Changing(None));
         }
@@ -218,15 +219,14 @@ impl Shared {
         drop(state);
         let chain = self.chain();
         // Until the fork joins the log, nothing of it has changed. When it has begun to, an error leaves open whether its LINK is there.
-        let attempt = strangers::attempt("cut the log", &self.dir.path, || self.fork_back(&chain, from, &mut tip, &mut control));
+        let attempt = self.attempt("cut the log", &self.dir.path, || self.fork_back(&chain, from, &mut tip, &mut control));
         let forked = match attempt {
-            Ok((place, fork)) => {
-                strangers::attempt("cut the log", &self.dir.path, || self.join(fork, place, from, tip.end, &control))
-                    .map(|branched| (place, branched))
-                    .map_err(|error| (error, true))
-            }
+            Ok((place, fork)) => self
+                .attempt("cut the log", &self.dir.path, || self.join(fork, place, from, tip.end, &control))
+                .map(|branched| (place, branched))
+                .map_err(|error| (error, true)),
             Err(error) => {
-                let undone = strangers::attempt("undo a cut", &self.dir.path, || self.undo_fork(&mut tip));
+                let undone = self.attempt("undo a cut", &self.dir.path, || self.undo_fork(&mut tip));
                 Err((error, undone.is_err()))
             }
         };

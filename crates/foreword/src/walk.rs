@@ -110,8 +110,9 @@ impl Walker {
     /// Reads on from the current block, so many bytes at least.
     fn fill(&mut self, need: usize, recent: Option<&Recent>) -> Result<()> {
         self.buf_block = self.block;
-        self.filled = recent.map_or(0, |recent| recent.read(self.segment.at(self.block), &mut self.buf));
+        self.filled = recent.map_or(0, |recent| recent.read(self.segment.at(self.block), self.ahead, &mut self.buf));
         if self.filled > 0 {
+            self.ahead = (self.ahead * 4).min(READ);
             return Ok(());
         }
         let want = self.ahead.max(need).min((self.segment.blocks.saturating_sub(self.block)) as usize * BLOCK);

@@ -517,3 +517,52 @@ fn a_runtime_is_of_no_use_in_a_forked_process() {
         open().unwrap().close().unwrap();
     });
 }
+
+/// So many files may be open in this process.
+#[cfg(target_os = "linux")]
+fn limit_open_files(files: u64) {
+    let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
+    // SAFETY: it reads the limit that it is given.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}
+
+/// Each segment of a record that is not written has a handle. Bug: after seconds of preparing segments, an error that did not say what to do.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_record_with_more_segments_than_files_may_be_open_is_refused_and_leaves_nothing() {
+    alone("a_record_with_more_segments_than_files_may_be_open_is_refused_and_leaves_nothing", || {
+        limit_open_files(128);
+        for background in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let files = || std::fs::read_dir(dir.path()).unwrap().count();
+            let options = || Options::new().segment_bytes(64 << 10).background(background);
+            let log = options().open(dir.path()).unwrap();
+            log.commit(b"one").unwrap();
+            let before = files();
+            let refused = |bytes: usize| {
+                let error = log.append(vec![7; bytes]).unwrap_err();
+                assert!(matches!(error, Error::Io { .. }), "{error:?}");
+                let text = error.to_string();
+                assert!(text.contains("raise the limit of open files") && text.contains("larger segments"), "{text}");
+                // (Two that are prepared are kept, and a third may be on its way.)
+                assert!(files() <= before + 3, "{} files, after {before}", files());
+            };
+            // More than any process may open here: known before anything is prepared.
+            refused(60 << 20);
+            assert!(log.stats().segments_created <= 1, "{:?}", log.stats());
+            // More than this one may, with what it has open already: known when that is so.
+            let held: Vec<_> = (0..60).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+            refused(5 << 20);
+            drop(held);
+            let lsn = log.commit(vec![8; 2 << 20]).unwrap();
+            assert_eq!(log.get(lsn).unwrap(), vec![8; 2 << 20]);
+            log.truncate_front(lsn).unwrap();
+            log.truncate_front(log.commit(b"more").unwrap()).unwrap();
+            log.close().unwrap();
+            let log = options().open(dir.path()).unwrap();
+            assert_eq!(log.last_lsn(), Lsn(3));
+            log.close().unwrap();
+            assert!(files() <= before + 3, "{} files, after {before}", files());
+        }
+    });
+}

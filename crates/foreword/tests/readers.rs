@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::hooked::{Op, hooked};
 use common::*;
-use foreword::disk::OsDisk;
+use foreword::disk::{Disk, OsDisk};
 use foreword::inspect::{self, Content};
 use foreword::{Durability, Error, Log, Lsn, OnDamage, Options, Reader, View, verify};
 
@@ -478,20 +478,59 @@ fn waiting_threads() -> usize {
     names.filter(|name| name.trim() == "foreword-wait").count()
 }
 
-/// Direct writes leave the page cache empty: each group was read back from the device that had just taken it.
-#[test]
-fn a_tail_that_keeps_up_reads_nothing_from_the_device_and_one_record_little() {
-    let dir = tempfile::tempdir().unwrap();
-    let read = Arc::new(AtomicUsize::new(0));
-    let counted = read.clone();
+/// A disk that counts: bytes of segments that were read, and handles of segments that are open.
+fn counting() -> (Arc<dyn Disk>, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let (read, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, handles) = (read.clone(), open.clone());
     let disk = hooked(OsDisk::new(), move |op, name| {
-        if let Op::Read(bytes) = op
-            && name.ends_with(".seg")
-        {
-            counted.fetch_add(bytes, Ordering::Relaxed);
+        match op {
+            _ if !name.trim_end_matches(".tmp").ends_with(".seg") => {}
+            Op::Read(bytes) => _ = counted.fetch_add(bytes, Ordering::Relaxed),
+            Op::Open(_) => _ = handles.fetch_add(1, Ordering::Relaxed),
+            Op::Close => _ = handles.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
         }
         Ok(())
     });
+    (disk, read, open)
+}
+
+/// Direct writes leave the page cache empty: what was written last was fetched from the device.
+#[test]
+fn what_was_written_last_is_read_without_the_device_whoever_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, read, open) = counting();
+    let log = small().background(false).disk(disk).open(dir.path()).unwrap();
+    for lsn in 1..200 {
+        log.commit(&record(lsn)).unwrap();
+        // Each is a frame, and with some of them the log goes on in another segment, which has two frames more.
+        let before = read.load(Ordering::Relaxed);
+        for back in 0..lsn.min(20) {
+            assert_eq!(log.get(Lsn(lsn - back)).unwrap(), record(lsn - back));
+        }
+        let mut back = log.reader_at(Lsn(lsn + 1));
+        assert_eq!(back.prev().unwrap().unwrap().data, record(lsn));
+        assert_eq!(read.load(Ordering::Relaxed), before, "at {lsn}");
+    }
+    assert!(log.stats().rotations > 3);
+    // A record that spans frames, too; and many in one flight.
+    let large = log.commit(&vec![7; 300_000]).unwrap();
+    (0..1000).for_each(|_| _ = log.append(&[8; 1000]).unwrap());
+    let before = read.load(Ordering::Relaxed);
+    let last = log.sync().unwrap();
+    (0..300).for_each(|back| assert_eq!(log.get(Lsn(last.0 - back)).unwrap(), [8; 1000]));
+    assert_eq!(read.load(Ordering::Relaxed), before);
+    assert_eq!(log.get(large).unwrap(), [7; 300_000]);
+    // What is dropped keeps no file open: that would keep its space.
+    log.truncate_front(last).unwrap();
+    assert!(open.load(Ordering::Relaxed) <= 4, "{open:?} handles");
+    assert_eq!(log.get(last).unwrap(), [8; 1000]);
+}
+
+#[test]
+fn a_tail_that_keeps_up_reads_nothing_from_the_device_and_one_record_little() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, read, _) = counting();
     let log = small().segment_bytes(256 << 10).disk(disk).open(dir.path()).unwrap();
     commit(&log, 1..10);
     let mut tail = log.reader_at(Lsn(10));

@@ -516,3 +516,52 @@ fn standard_error_may_be_full() {
     let status = child.stdout(Stdio::null()).stderr(full).status().unwrap();
     assert_eq!(status.code(), Some(42), "the drop panicked");
 }
+
+/// What waits for the log, from where the log waits for what calls it: each says that it is busy, and the last may append.
+fn calls_that_wait(log: &Log) -> Vec<foreword::Result<()>> {
+    let last = log.last_lsn();
+    vec![
+        log.close(),
+        log.commit(b"busy").map(drop),
+        log.commit_batch([b"busy"]).map(drop),
+        log.commit_checkpoint(b"busy").map(drop),
+        log.sync().map(drop),
+        log.write().map(drop),
+        log.hold("busy", last).map(drop),
+        log.truncate_front(Lsn(1)).map(drop),
+        log.truncate_back(last),
+        log.append(vec![7; 1 << 20]).map(drop),
+    ]
+}
+
+/// Bug: a disk that closed its log from within a flush, or held or committed, waited for itself.
+#[test]
+fn a_disk_that_calls_what_waits_for_it_is_told_so() {
+    for background in [true, false] {
+        for at in [Op::WriteDurable, Op::Allocate(0), Op::Remove] {
+            let (asks, told) = (Arc::new(OnceLock::<Weak<Log>>::new()), Arc::new(Mutex::new(Vec::new())));
+            let (log, tells) = (asks.clone(), told.clone());
+            let disk = hooked(MemDisk::default(), move |op, _| {
+                if discriminant(&op) == discriminant(&at)
+                    && let Some(log) = log.get().and_then(Weak::upgrade)
+                {
+                    tells.lock().unwrap().extend(calls_that_wait(&log));
+                }
+                Ok(())
+            });
+            let log = Arc::new(options().segment_bytes(64 << 10).background(background).disk(disk).open(MEM).unwrap());
+            asks.set(Arc::downgrade(&log)).unwrap();
+            let acting = log.clone();
+            within(move || {
+                (0..40).for_each(|_| _ = acting.commit([1; 5000]).unwrap());
+                acting.truncate_front(Lsn(30)).unwrap();
+                acting.hold("a hold", Lsn(35)).unwrap();
+                acting.truncate_back(Lsn(38)).unwrap();
+            });
+            within(move || log.close()).unwrap();
+            let told = std::mem::take(&mut *told.lock().unwrap());
+            assert!(!told.is_empty(), "{at:?}");
+            assert!(told.iter().all(|result| matches!(result, Err(Error::Busy | Error::Closed))), "{at:?}: {told:?}");
+        }
+    }
+}

@@ -4,19 +4,33 @@
 mod common;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use common::hooked::*;
 use common::*;
-use foreword::{Error, Lsn, Options, SyncPolicy};
+use foreword::{Error, Log, Lsn, Options, SyncPolicy};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 static HEARD: AtomicUsize = AtomicUsize::new(0);
 static IN_ENABLED: AtomicBool = AtomicBool::new(false);
 
+/// The log that is used from within each event, and how often it was.
+static USES: Mutex<Weak<Log>> = Mutex::new(Weak::new());
+static USED: AtomicUsize = AtomicUsize::new(0);
+
 struct Panics;
+
+/// There is one subscriber in a process: for one test at a time.
+fn subscribe() -> MutexGuard<'static, ()> {
+    static ONCE: Once = Once::new();
+    static ALONE: Mutex<()> = Mutex::new(());
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Panics).unwrap());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    IN_ENABLED.store(false, SeqCst);
+    alone
+}
 
 impl Subscriber for Panics {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -25,6 +39,12 @@ impl Subscriber for Panics {
     }
 
     fn event(&self, _: &Event<'_>) {
+        let log = USES.lock().unwrap().upgrade();
+        if let Some(log) = log {
+            use_log(&log);
+            USED.fetch_add(1, SeqCst);
+            return;
+        }
         HEARD.fetch_add(1, SeqCst);
         panic!("the subscriber panics");
     }
@@ -46,7 +66,7 @@ impl Subscriber for Panics {
 /// Opens, rotates, truncates at both ends, closes, opens again, and fails: all that there are events of.
 #[test]
 fn a_subscriber_that_panics_harms_nobody() {
-    tracing::subscriber::set_global_default(Panics).unwrap();
+    let _alone = subscribe();
     for in_enabled in [false, true] {
         IN_ENABLED.store(in_enabled, SeqCst);
         for background in [false, true] {
@@ -90,4 +110,43 @@ fn a_subscriber_that_panics_harms_nobody() {
             assert!(HEARD.load(SeqCst) > 20, "{HEARD:?}");
         }
     }
+}
+
+/// What holds, truncates, commits and appends: it does, or is told that it would wait.
+fn use_log(log: &Log) {
+    let last = log.last_lsn();
+    let results = [
+        log.hold("held", last).map(drop),
+        log.truncate_front(Lsn(1)).map(drop),
+        log.commit(b"an event").map(drop),
+        log.sync().map(drop),
+        log.append(b"an event").map(drop),
+    ];
+    assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(Error::Busy))), "{results:?}");
+}
+
+/// Bug: what holds, truncates or commits from within an event of a flush waited for that flush.
+#[test]
+fn a_subscriber_may_use_the_log_and_waits_for_nothing() {
+    let _alone = subscribe();
+    let used = USED.load(SeqCst);
+    within(|| {
+        let full = Arc::new(AtomicBool::new(false));
+        let fills = full.clone();
+        let disk = hooked(MemDisk::default(), move |op, _| match op {
+            Op::Allocate(_) if fills.load(SeqCst) => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        });
+        let options = Options::new().segment_bytes(64 << 10).background(false).sync(SyncPolicy::manual());
+        let log = Arc::new(options.disk(disk).open(MEM).unwrap());
+        *USES.lock().unwrap() = Arc::downgrade(&log);
+        (0..60).for_each(|_| _ = log.commit([1; 5000]).unwrap());
+        log.hold("held", Lsn(50)).unwrap();
+        full.store(true, SeqCst);
+        log.truncate_front(Lsn(40)).unwrap(); // (And there is no room for the reserve.)
+        full.store(false, SeqCst);
+        log.truncate_back(Lsn(55)).unwrap();
+        log.close().unwrap();
+    });
+    assert!(USED.load(SeqCst) > used + 4, "{USED:?}");
 }

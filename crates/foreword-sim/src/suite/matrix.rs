@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use foreword::{Error, Log, Lsn};
+use foreword::{Error, Log, Lsn, View};
 
 use super::exhaustive::SEGMENT_BYTES;
 use super::runner::{DIR, options};
@@ -35,7 +36,7 @@ enum Call {
     Open,
     /// Opening a second time.
     OpenTwice,
-    /// A record that was acknowledged before is read.
+    /// A record that was acknowledged before is read, through a view.
     Get,
 }
 
@@ -223,6 +224,8 @@ impl Row {
 struct Run {
     disk: SimDisk,
     log: Option<Log>,
+    /// Reads the log: what was written last the log itself has in memory.
+    view: Option<View>,
     /// What was acknowledged; the last one's LSN.
     acknowledged: u64,
     /// A record that was appended, or may have been, and not acknowledged: its LSN.
@@ -258,12 +261,13 @@ fn error_name(error: &Error) -> String {
 impl Run {
     fn new(seed: u64) -> Run {
         let disk = SimDisk::new(seed);
-        let mut run = Run { disk, log: None, acknowledged: 0, in_doubt: None, starts: vec![1], cut: None };
+        let mut run = Run { disk, log: None, view: None, acknowledged: 0, in_doubt: None, starts: vec![1], cut: None };
         let opened = run.open();
         debug_assert_eq!(opened, "ok");
         for _ in 0..BEFORE {
             run.commit();
         }
+        run.view = View::open_on(Arc::new(run.disk.clone()), DIR).ok();
         run
     }
 
@@ -340,7 +344,7 @@ impl Run {
             }
             Call::Close => self.log.take().map_or_else(String::new, |log| answer(&log.close())),
             Call::OpenTwice => answer(&options(&self.disk, SEGMENT_BYTES).open(DIR)),
-            Call::Get => answer(&log.get(Lsn(2))),
+            Call::Get => self.view.as_ref().map_or_else(String::new, |view| answer(&view.get(Lsn(2)))),
             Call::Open => self.open(),
         }
     }

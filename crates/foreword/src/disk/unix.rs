@@ -123,6 +123,11 @@ impl DiskDir for OsDir {
         Ok(Box::new(OsFile::new(file, self.buffered)))
     }
 
+    fn may_open(&self, files: u64) -> io::Result<()> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        if limit.is_some_and(|limit| files > limit) { Err(Errno::MFILE.into()) } else { Ok(()) }
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         {
