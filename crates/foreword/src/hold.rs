@@ -137,8 +137,16 @@ impl Shared {
         })
     }
 
+    /// The holds, with those that others have placed; without those where the disk asks.
     pub(crate) fn holds(&self) -> Holds {
-        self.dir.with_outside(self.log, self.peek().map(|state| state.control.holds.clone()).unwrap_or_default())
+        let holds = self.peek().map(|state| state.control.holds.clone()).unwrap_or_default();
+        let mut all = holds.clone();
+        if self.may_wait().is_ok() {
+            let looked = self
+                .attempt("look at the holds of other processes", &self.dir.path, || Ok(self.dir.with_outside(self.log, holds)));
+            all = looked.unwrap_or(all);
+        }
+        all
     }
 }
 
