@@ -30,10 +30,9 @@ use clap::Parser;
 #[command(version, max_term_width = 100)]
 enum Command {
     Run(run::Args),
-    /// Measures Foreword without each choice of its design in turn.
+    /// Measures Foreword without each choice of its design that an option can do without, in turn.
     ///
-    /// This takes a build that can do without: `RUSTFLAGS="--cfg foreword_ablation" cargo run --release -- ablation`. With `--out` and `--resume`, the results
-    /// are added to those of a run. `--workload` names other workloads than commits of 128 B from 1, 8, 64 and 256 threads.
+    /// With `--out` and `--resume`, the results are added to those of a run. `--workload` names other workloads than commits of 128 B from 1, 8, 64 and 256 threads.
     Ablation(run::Args),
     Honest(honest::Args),
     Damage(damage::Args),

@@ -12,6 +12,7 @@ use foreword_measure::machine::{Machine, Place};
 use foreword_measure::report::Unit;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::ablation;
 use crate::cell::{Outcome, Step};
 use crate::gauge::{Disk, Spent};
 use crate::peers::{self, PEERS};
@@ -300,7 +301,7 @@ pub fn cell(peer: &str, workload: Workload, step: Step, dir: &Path, seconds: f64
     command.arg("--seconds").arg(seconds.to_string()).arg("--out").arg(out);
     peers::tell_walrus(&mut command, dir);
     if let Some((_, without)) = peer.split_once(':') {
-        command.env("FOREWORD_ABLATION", without);
+        command.env(ablation::WITHOUT, without);
     }
     Ok(command)
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use foreword::{Lsn, Options, SyncPolicy};
 
 use super::{Log, Need, Peer, Records, Sink, Writer};
+use crate::ablation;
 use crate::window::Window;
 
 /// In steady state, as a log that is truncated, and as its peers are set: zero-filled ahead.
@@ -29,7 +30,7 @@ pub const GROWING: Peer = Peer {
 const SEGMENT: u64 = 64 << 20;
 
 fn options() -> Options {
-    Options::new().sync(SyncPolicy::manual())
+    ablation::without_choice(Options::new().sync(SyncPolicy::manual()))
 }
 
 /// Twice the need, for a flight takes at least a block; at most as much as raft-engine prefills.

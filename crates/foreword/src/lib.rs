@@ -23,7 +23,9 @@
 //! | append without waiting for the disk, or for anything; batches, parts, futures | [`Log::append`], [`Log::try_append`], [`Log::commit_batch`], [`Log::append_parts`], [`Log::commit_async`] |
 //! | be told what became durable, or that a segment is complete | [`Options::on_durable`], [`Options::on_rotate`] |
 //! | read: forward, backward, by LSN, by time, along the growing tail | [`Reader`]; from another process, [`View`] |
-//! | drop what a checkpoint made unneeded, cut off the back | [`Log::truncate_front`], [`Log::hold`], [`Log::truncate_back`] |
+//! | drop what a checkpoint made unneeded, cut off the back | [`Log::truncate_front`], [`Log::truncate_back`] |
+//! | keep what others need, here or in other processes; keep a week, or so many bytes | [`Log::hold`], [`View::hold`], [`Limit`]; [`Options::retain`] |
+//! | have many logs in one process | [`Runtime`] |
 //! | know what opening found | [`Log::recovery`], [`Verdict`], [`verify`] |
 //! | do something about an error | [`Error`]: each variant says what; [`Error::is_retryable`], [`Log::failure`] |
 //! | look into the files | [`inspect`] |
@@ -194,11 +196,6 @@ pub mod _docs {
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-#[cfg(not(foreword_ablation))]
-mod ablation;
-#[cfg(foreword_ablation)]
-#[doc(hidden)]
-pub mod ablation;
 mod assemble;
 mod background;
 #[cfg(not(foreword_bug))]

@@ -5,8 +5,6 @@
 //! And then they do not sleep: each yields its processor to the others again and again until it is durable, unless somebody else needs the processors.
 //! How long a flush takes, and how soon one committer follows another, is measured.
 
-use crate::ablation::{Choice, without};
-
 /// For the next committer no flight waits longer, however long a flush takes: 1 ms, in which who was woken has long come.
 const PATIENCE_MAX: u64 = 1_000_000;
 
@@ -60,7 +58,7 @@ impl Rest {
 impl Pace {
     /// For how many committers the next flight waits.
     pub(crate) fn share(&self) -> u32 {
-        if !self.cohort_off.is_over() || without(Choice::Cohort) {
+        if !self.cohort_off.is_over() {
             return 0;
         }
         // More than come while a flush takes are not waited for: the next can leave with them just when this one lands.
@@ -76,7 +74,7 @@ impl Pace {
     /// Whether committers take turns on the processors until they are durable, rather than sleep: where waking so many costs more than what all processors
     /// could idle for during a flush.
     pub(crate) fn takes_turns(&self, processors: impl FnOnce() -> usize) -> bool {
-        let may = self.turns_off.is_over() && self.flush > 0 && !without(Choice::Turns);
+        let may = self.turns_off.is_over() && self.flush > 0;
         // (One processor first: to ask how many there are takes time, the first time.)
         may && self.waking >= self.flush && self.waking >= self.flush.saturating_mul(processors() as u64)
     }

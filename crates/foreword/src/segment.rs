@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::ablation::{Choice, without};
 use crate::assemble::FrameBuf;
 use crate::bug::{self, Bug};
 use crate::disk::{self, Access, Disk, DiskDir, DiskFile};
@@ -434,10 +433,6 @@ pub(crate) fn at_once(_done: f32) -> Fill {
 /// Writes zeros in steps, each of which is on its way to the disk before the next, so that no commit's own flush waits behind the whole of it.
 /// `reserved`: it may be left at that.
 fn fill(file: &dyn DiskFile, bytes: Range<u64>, reserved: bool, pace: &dyn Fn(f32) -> Fill) -> io::Result<()> {
-    if reserved && without(Choice::ZeroFill) {
-        return Ok(());
-    }
-    let pace = if without(Choice::PacedFill) { &at_once } else { pace };
     let zeros = FrameBuf::zeroed((bytes.end - bytes.start).min(FILL_STEP as u64) as usize);
     let mut at = bytes.start;
     while at < bytes.end {

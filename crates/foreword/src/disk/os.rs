@@ -6,8 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Disk, DiskDir, DiskFile, FileId};
-#[cfg(target_os = "linux")]
-use crate::ablation::{Choice, without};
 
 #[cfg(unix)]
 #[path = "unix.rs"]
@@ -156,11 +154,7 @@ impl OsFile {
         use std::os::unix::fs::OpenOptionsExt;
         let aligned =
             |b: &io::IoSlice<'_>| (b.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN) && b.len().is_multiple_of(DIRECT_ALIGN);
-        if self.buffered
-            || without(Choice::DirectWrites)
-            || !offset.is_multiple_of(DIRECT_ALIGN as u64)
-            || !bufs.iter().all(aligned)
-        {
+        if self.buffered || !offset.is_multiple_of(DIRECT_ALIGN as u64) || !bufs.iter().all(aligned) {
             return None;
         }
         let open = || {
