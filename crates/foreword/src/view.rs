@@ -39,7 +39,7 @@ const LINGER: u32 = 20;
 /// A log, open for reading only. Changes nothing, takes no lock that a writer could meet for long.
 ///
 /// It shows what is proven to be durable. While a writer has the log open, in this process or another, that is what it has said is: the log tells so
-/// with each flush, and 20 ms after it fell idle. When none has, it is everything, if the log was closed, and after a kill what the log had said by
+/// with each flush, and 20 ms after it fell idle ([`Options::idle_mark`](crate::Options::idle_mark)). When none has, it is everything, if the log was closed, and after a kill what the log had said by
 /// then: what was written behind that may be in the page cache alone, and [`recoverable`](View::recoverable) shows it.
 ///
 /// ```
