@@ -186,6 +186,7 @@ pub mod _docs {
     pub mod format {}
 
     #[doc = "[FORMAT.md]: crate::_docs::format"]
+    #[doc = "[alerts.yml]: https://docs.rs/crate/foreword/latest/source/docs/alerts.yml\n"]
     #[doc = "[grafana.json]: https://docs.rs/crate/foreword/latest/source/docs/grafana.json\n"]
     #[doc = include_str!("../docs/OPERATIONS.md")]
     pub mod operations {}

@@ -224,6 +224,8 @@ fn the_dashboard_and_the_documentation_name_what_there_is() {
         }
     }
     assert!(panels.len() >= 8 && shown.is_subset(&there), "{:?} are not there", shown.difference(&there));
+    let alarms = names(&read("docs/alerts.yml"));
+    assert!(alarms.len() >= 7 && alarms.is_subset(&there), "{:?} are not there", alarms.difference(&there));
     let documented = names(&read("docs/OPERATIONS.md"));
     assert_eq!(documented, there);
 }
