@@ -36,9 +36,9 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let after = usage();
     if let (Some(before), Some(idle), Some(after)) = (before, idle, after) {
         let each = |n: u64| n as f64 / count as f64;
-        println!("threads {}, open files {:.1} a log", after.threads, each(after.files - before.files));
-        println!("memory {:.0} KiB a log", each(after.kib - before.kib));
-        println!("in two idle seconds, threads woke {} times", after.wakes - idle.wakes);
+        println!("threads {}, open files {:.1} a log", after.threads, each(after.files.saturating_sub(before.files)));
+        println!("memory {:.0} KiB a log", each(after.kib.saturating_sub(before.kib)));
+        println!("in two idle seconds, threads woke {} times", after.wakes.saturating_sub(idle.wakes));
     }
     for log in &logs {
         log.close()?;
