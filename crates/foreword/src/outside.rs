@@ -66,9 +66,19 @@ impl Outside {
         apply(&self.wishes, holds);
     }
 
-    /// Asks for something more, durably.
-    pub(crate) fn wish(&mut self, name: &str, hold: Option<Hold>) -> Result<()> {
-        self.wishes.insert(name.to_owned(), hold);
+    /// Asks for a hold, durably.
+    pub(crate) fn place(&mut self, name: &str, hold: Hold) -> Result<()> {
+        self.wishes.insert(name.to_owned(), Some(hold));
+        self.write()
+    }
+
+    /// Asks that a hold be released, durably. One that the log does not have stands here alone, and goes: so what is asked for always has room.
+    pub(crate) fn release(&mut self, name: &str, log: &Holds) -> Result<()> {
+        if log.contains_key(name) {
+            self.wishes.insert(name.to_owned(), None)
+        } else {
+            self.wishes.remove(name)
+        };
         self.write()
     }
 

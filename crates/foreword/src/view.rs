@@ -218,7 +218,7 @@ impl View {
         hold::check_name(name)?;
         let (mut outside, holds) = self.outside()?;
         let hold = hold::place(name, lsn, limit, self.start_lsn(), &holds)?;
-        if holds.get(name) == Some(&hold) { Ok(()) } else { outside.wish(name, Some(hold)) }
+        if holds.get(name) == Some(&hold) { Ok(()) } else { outside.place(name, hold) }
     }
 
     /// Releases a hold, as [`Log::release`](crate::Log::release) does in the writer's process: whether there was one of that name.
@@ -229,7 +229,7 @@ impl View {
         let (mut outside, holds) = self.outside()?;
         let there = holds.contains_key(name);
         if there {
-            outside.wish(name, None)?;
+            outside.release(name, &self.shared.seen(|seen| seen.control.holds.clone()))?;
         }
         Ok(there)
     }
