@@ -183,10 +183,17 @@ fn prepare(shared: &Shared) -> Next {
     }
     let due = match shared.retention(&state) {
         Retention::Drop(before) if state.retain_again.is_none_or(|at| at <= now) => {
+            let start = state.control.start;
             drop(state);
-            if let Err(error) = shared.drop_front(before) {
+            let dropped = shared.drop_front(before);
+            if !dropped.as_ref().is_ok_and(|&now| now > start) {
+                // It failed, or a hold is in the way: of another process, maybe, which cannot kick when it moves it.
                 shared.lock().retain_again = Some(Instant::now() + RETRY_AFTER);
-                shared.report(&error);
+            }
+            match dropped {
+                // That the log was closed is no error, and how it failed is told by the task that syncs.
+                Ok(_) | Err(Error::Closed | Error::Poisoned(_)) => {}
+                Err(error) => shared.report(&error),
             }
             return Next::Now;
         }

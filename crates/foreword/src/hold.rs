@@ -55,7 +55,8 @@ impl Horizon<'_> {
     /// When the first segment will be too old.
     fn due_in(&self, limit: &Limit) -> Option<Duration> {
         let begun = self.chain.iter().skip(1).map(|entry| entry.time).min()?;
-        Some(limit.age?.saturating_sub(Duration::from_micros(self.now.saturating_sub(begun))) + Duration::from_millis(1))
+        let left = limit.age?.saturating_sub(Duration::from_micros(self.now.saturating_sub(begun)));
+        Some(left.saturating_add(Duration::from_millis(1)))
     }
 
     /// Where a log starts whose owner drops what comes before an LSN, as far as the holds let it.
@@ -67,7 +68,7 @@ impl Horizon<'_> {
 
 /// What is to be done about retention.
 pub(crate) enum Retention {
-    /// What comes before is to be dropped.
+    /// What comes before is to be dropped, as far as holds let it.
     Drop(Lsn),
     /// Nothing before that.
     At(Option<Instant>),
@@ -91,7 +92,8 @@ impl Shared {
         }
         self.horizon(state, |end| {
             let before = end.keeps_from(limit);
-            if before > state.control.start && end.start(before, &state.control.holds) > state.control.start {
+            // (Whether holds let it, `HOLDS` says, too.)
+            if before > state.control.start {
                 return Retention::Drop(before);
             }
             Retention::At(end.due_in(limit).and_then(|time| Instant::now().checked_add(time)))
@@ -120,11 +122,16 @@ impl Shared {
         let before = state.control.holds.clone();
         outside.iter().for_each(|outside| outside.apply(&mut state.control.holds));
         let changed = change(start, &mut state.control.holds);
-        if changed.is_err() || state.control.holds == before {
+        if changed.is_err() {
             state.control.holds = before;
             return changed;
         }
-        self.mark(state, Urgency::Mark).inspect_err(|_| self.lock().control.holds = before)?;
+        // (Where the log says so already, others may have asked for something else.)
+        if state.control.holds == before {
+            drop(state);
+        } else {
+            self.mark(state, Urgency::Mark).inspect_err(|_| self.lock().control.holds = before)?;
+        }
         outside.iter_mut().try_for_each(Outside::clear)?;
         changed
     }
@@ -170,4 +177,20 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::Invalid { what: "the hold's name", why: format!("1 to {HOLD_NAME_MAX} bytes, not {}", name.len()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_stands_before_what_was_written_and_an_age_without_end_are_no_panic() {
+        let entry = |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: epoch * 100, time, end: None };
+        let chain = [entry(1, 50), entry(2, 90), entry(3, 95)];
+        for now in [0, 90, u64::MAX] {
+            let horizon = Horizon { chain: &chain, bytes: 400, now };
+            assert_eq!(horizon.keeps_from(&Limit::age(Duration::MAX)), Lsn(1));
+            assert!(horizon.due_in(&Limit::age(Duration::MAX)).is_some());
+        }
+    }
 }

@@ -297,7 +297,7 @@ impl Options {
 
     /// Has the log drop its oldest records by itself: whole segments, when the records behind them are as many bytes as the limit says, or when theirs are older. By default
     /// ([`Limit::NONE`]) it drops nothing. It stops at [holds](Log::hold), as [`Log::truncate_front`] does, which it calls in effect, in the
-    /// background: when a segment is full, and when the oldest has become too old. Nothing without [`background`](Options::background).
+    /// background: when a segment is full, and when the oldest has become too old. Where a hold is in the way, it looks at it again every half second. Nothing without [`background`](Options::background).
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {

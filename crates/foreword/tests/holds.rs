@@ -1,6 +1,7 @@
 //! What is kept: holds, their limits, and retention.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use foreword::{Error, Limit, Log, Lsn, Options, View};
@@ -238,7 +239,8 @@ fn a_hold_that_is_placed_keeps_what_it_says_whatever_is_dropped_meanwhile() {
                 Ok(()) => {
                     placed += 1;
                     std::thread::sleep(Duration::from_micros(500 * (round % 3)));
-                    let first = log.iter(lsn).next().unwrap();
+                    // (None, if it is still to be appended.)
+                    let first = log.iter(lsn).next().transpose();
                     assert!(first.is_ok() && log.start_lsn() <= lsn, "{lsn} was to be kept: {first:?}");
                     assert!(view.release("racing").unwrap());
                 }
@@ -305,4 +307,68 @@ fn another_process_places_no_more_holds_than_there_may_be() {
     }
     assert_eq!(log.truncate_front(Lsn(4)).unwrap(), Lsn(1));
     assert_eq!(log.stats().holds, 32);
+}
+
+#[test]
+fn what_the_writers_process_says_last_of_a_hold_counts_whatever_another_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    commit(&log, 30);
+    let view = View::open(dir.path()).unwrap();
+    log.hold("moved", Lsn(3)).unwrap();
+    view.hold("moved", Lsn(20)).unwrap();
+    view.hold("released", Lsn(2)).unwrap();
+    // Both leave the log's own holds as they were.
+    log.hold("moved", Lsn(3)).unwrap();
+    assert!(log.release("released").unwrap());
+    assert_eq!(log.holds().into_iter().map(|(name, hold)| (name, hold.lsn)).collect::<Vec<_>>(), [("moved".into(), Lsn(3))]);
+    assert_eq!(log.truncate_front(Lsn(30)).unwrap(), Lsn(3));
+}
+
+#[test]
+fn holds_of_other_processes_may_come_and_go_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    commit(&log, 10);
+    let view = View::open(dir.path()).unwrap();
+    view.hold("stays", Lsn(2)).unwrap();
+    for i in 0..400 {
+        let name = format!("{i:064}");
+        view.hold(&name, Lsn(5)).unwrap();
+        assert!(view.release(&name).unwrap());
+    }
+    assert_eq!(view.holds().into_keys().collect::<Vec<_>>(), ["stays"]);
+    assert_eq!(log.truncate_front(Lsn(10)).unwrap(), Lsn(2));
+}
+
+#[test]
+fn retention_goes_on_when_a_hold_in_its_way_is_moved_elsewhere_or_reaches_its_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().retain(Limit::bytes(100_000)).open(dir.path()).unwrap();
+    commit(&log, 5);
+    let view = View::open(dir.path()).unwrap();
+    view.hold("outside", Lsn(1)).unwrap();
+    commit(&log, 30);
+    until("the hold is in the log", || log.stats().holds == 1);
+    assert_eq!(log.start_lsn(), Lsn(1));
+    view.hold("outside", Lsn(10)).unwrap();
+    until("the hold was moved", || log.start_lsn() == Lsn(10));
+    log.hold_up_to("limited", Lsn(10), Limit::age(Duration::from_secs(1))).unwrap();
+    view.release("outside").unwrap();
+    until("the other hold is lost", || log.start_lsn() > Lsn(10));
+}
+
+#[test]
+fn closing_a_log_that_drops_what_is_old_is_no_error() {
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    for i in 0..100 {
+        let (dir, hears) = (tempfile::tempdir().unwrap(), reported.clone());
+        let options = options().zero_fill(false).retain(Limit::bytes(10_000));
+        let log = options.on_error(move |error| hears.lock().unwrap().push(error.clone())).open(dir.path()).unwrap();
+        for _ in 0..12 + i % 7 {
+            log.append([7; 10_000]).unwrap();
+        }
+        log.close().unwrap();
+    }
+    assert!(reported.lock().unwrap().is_empty(), "{reported:?}");
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use foreword::{Log, Lsn, Options, Runtime, SyncPolicy};
+use foreword::{Limit, Log, Lsn, Options, Runtime, SyncPolicy};
 
 /// Threads are counted: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -90,6 +90,24 @@ fn many_logs_have_the_threads_of_one_and_an_idle_one_wakes_none() {
     drop(options);
     drop(runtime);
     assert_eq!(threads().0, 0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn retention_that_a_hold_keeps_from_going_on_looks_at_it_again_seldom() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let log = Options::new().segment_bytes(64 << 10).retain(Limit::age(Duration::from_millis(50))).open(dir.path()).unwrap();
+    log.hold("a reader", Lsn(1)).unwrap();
+    for _ in 0..30 {
+        log.commit([7; 10_000]).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let before = threads().1;
+    std::thread::sleep(Duration::from_secs(2));
+    let woken = threads().1 - before;
+    assert!(woken < 100, "woken {woken} times in two seconds");
+    assert_eq!(log.start_lsn(), Lsn(1));
 }
 
 #[test]
