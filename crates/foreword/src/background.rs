@@ -158,7 +158,8 @@ impl Flusher {
             }
         }
         let until = [sync_at, mark_at].into_iter().flatten().filter(|&at| at > now).min();
-        self.idle = until.is_none();
+        // An append must wake it, unless it is awake in time for that anyway.
+        self.idle = until.is_none_or(|at| shared.options.sync.interval.is_some_and(|interval| now + interval < at));
         (state.idle, state.asleep) = (self.idle, true);
         until.map_or(Next::WhenKicked, Next::At)
     }

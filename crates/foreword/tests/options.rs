@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use foreword::disk::OsDisk;
-use foreword::{Error, Lsn, Options};
+use foreword::{Error, Lsn, Options, SyncPolicy};
 
 use crate::common::hooked::{Op, hooked};
 
@@ -97,4 +97,15 @@ fn a_buffered_disk_writes_nothing_past_the_page_cache() {
     };
     assert_eq!(direct(OsDisk::buffered()), 0);
     assert_eq!(direct(OsDisk::new()), 1, "or this disk has no direct I/O");
+}
+
+#[test]
+fn what_is_appended_while_a_log_waits_to_be_idle_is_synced_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().segment_bytes(64 << 10).sync(SyncPolicy::interval(Duration::from_millis(1)));
+    let log = options.idle_mark(Some(Duration::from_secs(60))).open(dir.path()).unwrap();
+    log.commit("one").unwrap();
+    std::thread::sleep(Duration::from_millis(50)); // The thread that syncs sleeps until the MARK is due.
+    let lsn = log.append("two").unwrap();
+    assert!(log.wait_durable(lsn, Some(Duration::from_secs(10))).unwrap());
 }
