@@ -120,7 +120,7 @@ impl Dir {
                 Ok(lock) => return Ok(Some(lock)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && patience > 0 => std::thread::sleep(TRY_AGAIN_AFTER),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(e).doing("take the writer's lock", &self.file(name)),
+                Err(e) => return Err(e).doing("take the lock", &self.file(name)),
             }
         }
         Ok(None)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use common::hooked::*;
 use common::*;
-use foreword::{Error, Log, Lsn, Options, Verdict};
+use foreword::{Error, Log, Lsn, Options, Verdict, View};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
 const MIB: u64 = 1 << 20;
@@ -577,4 +577,18 @@ fn a_full_disk_and_a_crash_at_every_point_end_in_a_log_that_commits() {
             }
         }
     }
+}
+
+#[test]
+fn what_other_processes_hold_is_taken_in_on_a_full_disk() {
+    let (disk, log, next) = full(2);
+    disk.set_free(1 << 20);
+    let view = View::open_on(disk.handle(), "/log").unwrap();
+    view.hold("another process", Lsn(9)).unwrap();
+    disk.set_free(0);
+    // There is nothing to be written for it but what has its room.
+    assert_eq!(log.truncate_front(Lsn(next)).unwrap(), Lsn(9));
+    view.hold("another process", Lsn(10)).unwrap();
+    log.hold("here", Lsn(next)).unwrap();
+    assert_eq!(log.truncate_front(Lsn(next)).unwrap(), Lsn(10));
 }
