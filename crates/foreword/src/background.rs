@@ -183,10 +183,13 @@ fn prepare(shared: &Shared) -> Next {
         return Next::Now;
     }
     let due = match shared.retention(&state) {
+        // (Whose change is under way may take its time, and other logs wait for this thread.)
+        Retention::Drop(_) if state.changing.is_some() => None,
         Retention::Drop(before) if state.retain_again.is_none_or(|at| at <= now) => {
             let start = state.control.start;
+            let changing = shared.begin_change(&mut state);
             drop(state);
-            let dropped = shared.drop_front(before);
+            let dropped = shared.drop_front(before, changing);
             if !dropped.as_ref().is_ok_and(|&now| now > start) {
                 // It failed, or a hold is in the way: of another process, maybe, which cannot kick when it moves it.
                 shared.lock().retain_again = Some(Instant::now() + RETRY_AFTER);

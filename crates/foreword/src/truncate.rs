@@ -46,6 +46,7 @@ impl Drop for Changing<'_> {
         if let Some(shared) = self.0 {
             shared.lock().changing = None;
             shared.changed.notify_all();
+            shared.kick(Lane::Prepare); // Retention does not wait for it.
         }
     }
 }
@@ -123,12 +124,17 @@ impl Shared {
             }
             state = self.wait_changed(state);
         }
-        state.changing = Some(this);
-        Ok(Changing(Some(self)))
+        Ok(self.begin_change(&mut state))
+    }
+
+    /// For who has seen that nobody changes anything.
+    pub(crate) fn begin_change(&self, state: &mut State) -> Changing<'_> {
+        state.changing = Some(thread::current().id());
+        Changing(Some(self))
     }
 
     pub(crate) fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
-        let start = self.drop_front(before)?;
+        let start = self.drop_front(before, self.one_at_a_time()?)?;
         if !self.options.background {
             self.remove_all();
         }
@@ -136,8 +142,7 @@ impl Shared {
     }
 
     /// Moves the start, durably; what is not needed any more is left to be removed.
-    pub(crate) fn drop_front(&self, before: Lsn) -> Result<Lsn> {
-        let _changing = self.one_at_a_time()?;
+    pub(crate) fn drop_front(&self, before: Lsn, _changing: Changing<'_>) -> Result<Lsn> {
         let mut outside = self.outside()?;
         let mut state = self.open_state()?;
         let last = state.assembler.next_lsn().prev();
@@ -147,6 +152,7 @@ impl Shared {
         let before_it = (state.control.start, state.control.holds.clone());
         outside.iter().for_each(|outside| outside.apply(&mut state.control.holds));
         let start = self.start_for(&state, before);
+        let mut cleared = Ok(());
         if start > state.control.start || state.control.holds != before_it.1 {
             state.control.start = start;
             if bug::is(Bug::SkipFrontMark) {
@@ -159,7 +165,7 @@ impl Shared {
                     let control = &mut self.lock().control;
                     (control.start, control.holds) = before_it;
                 })?;
-                outside.iter_mut().try_for_each(Outside::clear)?;
+                cleared = outside.iter_mut().try_for_each(Outside::clear);
             }
             state = self.open_state()?;
         }
@@ -176,7 +182,8 @@ impl Shared {
         state.control.waivers.retain(|w| w.to.epoch >= front);
         self.set_chain(chain);
         self.kick(Lane::Prepare);
-        Ok(start)
+        // (The start has moved for all that.)
+        cleared.map(|()| start)
     }
 
     pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::future::Future;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, mpsc};
+use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
 use foreword::{Limit, Log, Lsn, Options, Runtime, SyncPolicy};
@@ -108,6 +111,51 @@ fn retention_that_a_hold_keeps_from_going_on_looks_at_it_again_seldom() {
     let woken = threads().1 - before;
     assert!(woken < 100, "woken {woken} times in two seconds");
     assert_eq!(log.start_lsn(), Lsn(1));
+}
+
+#[test]
+fn retention_waits_for_no_change_on_the_thread_that_prepares_for_others() {
+    struct Slow(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+    impl Wake for Slow {
+        fn wake(self: Arc<Self>) {
+            self.0.send(()).unwrap();
+            let _ = self.1.lock().unwrap().recv();
+        }
+    }
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new(1).unwrap();
+    // A hook keeps the thread that syncs, so that the change flushes itself, and runs the waker.
+    let (begun, begins) = mpsc::channel();
+    let (go, wait) = mpsc::channel::<()>();
+    let (said, wait) = (begun.clone(), Mutex::new(wait));
+    let hook = move |_| (said.send(()).unwrap(), _ = wait.lock().unwrap().recv()).1;
+    let hooked = options(&runtime).on_durable(hook).open(dir.path().join("hooked")).unwrap();
+    hooked.commit("one").unwrap();
+    begins.recv().unwrap();
+    let retaining = options(&runtime).sync(SyncPolicy::manual()).retain(Limit::bytes(50_000));
+    let retaining = retaining.open(dir.path().join("retaining")).unwrap();
+    let other = options(&runtime).open(dir.path().join("other")).unwrap();
+    let (go_on, wait) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let change = scope.spawn(|| {
+            let waker = Arc::new(Slow(begun, Mutex::new(wait))).into();
+            let mut commit = pin!(retaining.commit_async("one").unwrap());
+            assert!(commit.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            retaining.hold("a reader", Lsn(1)).unwrap();
+        });
+        begins.recv().unwrap();
+        for log in [&retaining, &other] {
+            (0..30).for_each(|_| _ = log.commit([7; 10_000]).unwrap());
+        }
+        other.truncate_front(Lsn(31)).unwrap();
+        until("what another drops is removed", || other.stats().segments_dropped == 0);
+        assert!(!change.is_finished());
+        drop(go_on);
+    });
+    retaining.release("a reader").unwrap();
+    until("retention goes on", || retaining.start_lsn() > Lsn(20));
+    drop(go);
 }
 
 #[test]
