@@ -136,6 +136,7 @@ fn retention_waits_for_no_change_on_the_thread_that_prepares_for_others() {
     let retaining = options(&runtime).sync(SyncPolicy::manual()).retain(Limit::bytes(50_000));
     let retaining = retaining.open(dir.path().join("retaining")).unwrap();
     let other = options(&runtime).open(dir.path().join("other")).unwrap();
+    let go = go; // (If this fails, the hook ends before its log does.)
     let (go_on, wait) = mpsc::channel();
     std::thread::scope(|scope| {
         let change = scope.spawn(|| {
