@@ -123,6 +123,8 @@ pub(crate) struct State {
     pub(crate) preparing: bool,
     /// The background could not prepare one: when it tries again; and that there was no room, if it was that.
     pub(crate) prepare_again: Option<Instant>,
+    /// When segments were begun since the log was opened, by its clock.
+    pub(crate) begun: BTreeMap<u64, u64>,
     /// When what is to be kept no longer is dropped, after it could not be.
     pub(crate) retain_again: Option<Instant>,
     pub(crate) no_space: Option<Error>,

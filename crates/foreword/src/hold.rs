@@ -1,5 +1,6 @@
 //! What is kept: holds, each with its limit, and retention.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::assemble::Urgency;
@@ -25,7 +26,7 @@ impl Clock {
         Clock { opened: Instant::now(), micros: now_micros() }
     }
 
-    fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.micros.saturating_add(self.opened.elapsed().as_micros() as u64)
     }
 }
@@ -37,15 +38,22 @@ struct Horizon<'a> {
     /// The bytes of all its records, and the time.
     bytes: u64,
     now: u64,
+    /// When segments were begun that were since the log was opened, by the same clock.
+    begun: &'a BTreeMap<u64, u64>,
 }
 
 impl Horizon<'_> {
+    /// When a segment was begun: what its LINK says by the wall clock may have jumped since.
+    fn begun(&self, entry: &Entry) -> u64 {
+        self.begun.get(&entry.epoch).copied().unwrap_or(entry.time)
+    }
+
     /// Where what is kept begins: at the last segment that has enough in it and behind it, or that was begun long enough ago.
     fn keeps_from(&self, limit: &Limit) -> Lsn {
         let mut begun = self.now;
         let last = self.chain.iter().rev().find(|entry| {
             // (What was written while the clock stood ahead is as old as what came next.)
-            begun = begun.min(entry.time);
+            begun = begun.min(self.begun(entry));
             limit.bytes.is_some_and(|bytes| self.bytes.saturating_sub(entry.bytes) >= bytes)
                 || limit.age.is_some_and(|age| u128::from(self.now - begun) > age.as_micros())
         });
@@ -54,7 +62,7 @@ impl Horizon<'_> {
 
     /// When the first segment will be too old.
     fn due_in(&self, limit: &Limit) -> Option<Duration> {
-        let begun = self.chain.iter().skip(1).map(|entry| entry.time).min()?;
+        let begun = self.chain.iter().skip(1).map(|entry| self.begun(entry)).min()?;
         let left = limit.age?.saturating_sub(Duration::from_micros(self.now.saturating_sub(begun)));
         Some(left.saturating_add(Duration::from_millis(1)))
     }
@@ -77,7 +85,7 @@ pub(crate) enum Retention {
 impl Shared {
     fn horizon<T>(&self, state: &State, look: impl FnOnce(&Horizon<'_>) -> T) -> T {
         let chain = self.chain();
-        look(&Horizon { chain: &chain.entries, bytes: state.assembler.next().bytes, now: self.clock.now() })
+        look(&Horizon { chain: &chain.entries, bytes: state.assembler.next().bytes, now: self.clock.now(), begun: &state.begun })
     }
 
     /// Where the log is to start when what comes before an LSN is dropped.
@@ -188,9 +196,24 @@ mod tests {
         let entry = |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: epoch * 100, time, end: None };
         let chain = [entry(1, 50), entry(2, 90), entry(3, 95)];
         for now in [0, 90, u64::MAX] {
-            let horizon = Horizon { chain: &chain, bytes: 400, now };
+            let horizon = Horizon { chain: &chain, bytes: 400, now, begun: &BTreeMap::new() };
             assert_eq!(horizon.keeps_from(&Limit::age(Duration::MAX)), Lsn(1));
             assert!(horizon.due_in(&Limit::age(Duration::MAX)).is_some());
+        }
+    }
+
+    /// The clock stood at 1,000 s, and was set back to 100 s when the second segment was full, or ahead to 9,000 s.
+    #[test]
+    fn what_is_written_after_the_clock_was_set_is_as_old_as_it_is() {
+        let second = 1_000_000;
+        for wall in [100, 9_000] {
+            let entry = |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: 0, time: time * second, end: None };
+            let chain = [entry(1, 900), entry(2, 1_000), entry(3, wall), entry(4, wall + 10)];
+            let begun = BTreeMap::from([(3, 1_010 * second), (4, 1_020 * second)]);
+            let at = |now: u64| Horizon { chain: &chain, bytes: 0, now: now * second, begun: &begun };
+            let limit = Limit::age(Duration::from_secs(60));
+            assert_eq!([at(1_030), at(1_061), at(1_071), at(1_081)].map(|end| end.keeps_from(&limit)), [1, 2, 3, 4].map(Lsn));
+            assert_eq!(at(1_030).due_in(&limit), Some(Duration::from_millis(30_001)));
         }
     }
 }

@@ -23,8 +23,8 @@ pub struct Limit {
     pub bytes: Option<u64>,
     /// Records that are not older; in a hold's, rounded up to a second, and up to 136 years.
     ///
-    /// The age is by this machine's clock when the log was opened, and from then on by one that does not jump. Where the clock stood ahead for a while, what was
-    /// written then counts as old as what was written next. A clock that is wrong when the log is opened is believed.
+    /// The age of what is written while the log is open is by a clock that does not jump. What was there when it was opened is as old as this machine's clock said then; where that had stood
+    /// ahead for a while, what was written meanwhile counts as old as what was written next. A clock that is wrong when the log is opened is believed.
     pub age: Option<Duration>,
 }
 

@@ -134,6 +134,7 @@ impl Log {
             fills_segments,
             preparing: false,
             prepare_again: None,
+            begun: BTreeMap::new(),
             retain_again: None,
             no_space: None,
             wanted: 0,

@@ -405,7 +405,8 @@ impl Options {
     /// It runs under no lock and one call at a time, on the log's own thread, the one that flushes for the [`SyncPolicy`] and for futures:
     /// no other call waits for the hook, but those flushes do, so be quick, or hand over to a thread of your own. What came meanwhile
     /// is one call. (What is told last when the log is closed, is told by the call that closes it; without [`background`](Options::background) all is told by
-    /// the calls that flush.) It may use the log; if it panics, that harms nobody.
+    /// the calls that flush.) It may use the log; if it panics, that harms nobody. It must not wait
+    /// for another log whose hook may wait for this one: two that close each other never return.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {

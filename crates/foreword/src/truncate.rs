@@ -179,6 +179,7 @@ impl Shared {
         state.dropped.extend(chain.entries.drain(..dropped).map(|entry| Dropped::from(&entry)));
         let front = chain.entries.first().map_or(0, |e| e.epoch);
         chain.waivers.retain(|w| w.to.epoch >= front);
+        state.begun = state.begun.split_off(&front);
         state.control.waivers.retain(|w| w.to.epoch >= front);
         self.set_chain(chain);
         self.kick(Lane::Prepare);
@@ -261,6 +262,7 @@ impl Shared {
         state.launched_synced = branched.durable.lsn;
         state.told = state.told.min(branched.durable.lsn);
         for entry in &branched.entries {
+            state.begun.insert(entry.epoch, self.clock.now());
             self.note_rotation(&mut state, entry.epoch, entry.first_lsn);
         }
         state.dropped.extend(superseded);
