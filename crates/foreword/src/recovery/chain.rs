@@ -1,0 +1,142 @@
+//! The chain: from the newest segment back through the predecessors that the LINKs name, and what is wrong with it as a whole.
+
+use crate::Lsn;
+use crate::error::Damage;
+use crate::format::{Control, Cut, FrameHeader, Position, Waiver, is_later};
+use crate::reader::Cuts;
+
+use super::evidence::{Front, LinkFound, Unusable};
+use super::files::{LinkState, Segments};
+
+/// A segment of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) epoch: u64,
+    pub(crate) first_lsn: Lsn,
+    /// What its LINK says: the bytes of all records before, and when it was begun.
+    pub(crate) bytes: u64,
+    pub(crate) time: u64,
+    /// Where the log leaves it, if it does.
+    pub(crate) end: Option<u32>,
+}
+
+impl Entry {
+    /// The segment that a LINK begins.
+    pub(crate) fn new(epoch: u64, link: &FrameHeader) -> Entry {
+        Entry { epoch, first_lsn: link.first.lsn, bytes: link.first.bytes, time: link.time, end: None }
+    }
+}
+
+/// The waiver that leads from elsewhere into a segment.
+pub(super) fn way_in(epoch: u64, control: &Control) -> Option<&Waiver> {
+    control.waivers.iter().find(|w| w.to.epoch == epoch && w.from.epoch < epoch)
+}
+
+impl Segments<'_> {
+    /// The cuts of which a chain's LINKs tell.
+    pub(super) fn cuts(&self, chain: &[Entry]) -> Cuts {
+        let (mut cuts, mut before) = (Cuts::default(), 0);
+        for (i, entry) in chain.iter().enumerate() {
+            let Some((link, _)) = self.active(entry.epoch) else { continue };
+            if is_later(link.control.generation, before) {
+                let known = link.cut.unwrap_or(Cut { since: link.control.generation, at: entry.first_lsn });
+                // What was cut before the oldest segment was begun may have been anywhere.
+                if i == 0 && is_later(known.since, before) {
+                    cuts.note(known.since, Lsn::FIRST);
+                }
+                before = link.control.generation;
+                if is_later(before, known.since) {
+                    cuts.note(before, known.at);
+                }
+            }
+        }
+        cuts
+    }
+
+    /// What a segment follows: by its LINK, or by the waiver that leads to it.
+    fn pred_of(&self, epoch: u64, control: &Control) -> Option<Position> {
+        way_in(epoch, control).map(|w| w.from).or_else(|| self.active(epoch).map(|(link, _)| link.pred))
+    }
+
+    /// The first LSN of a segment that can be on a chain: by the waiver that leads past its LINK, which may be damaged, or by that.
+    fn first_lsn(&self, epoch: u64, control: &Control) -> Option<Lsn> {
+        let waived = way_in(epoch, control).filter(|_| self.slots.contains_key(&epoch)).map(|w| w.last_lost.next());
+        waived.or_else(|| self.active(epoch).map(|(_, header)| header.first_lsn()))
+    }
+
+    /// The chain to the newest tip below the cut from which it can be walked; the cut is lowered past those from which it cannot.
+    pub(super) fn pick_chain(&self, cut: &mut Option<u64>, control: &Control) -> Vec<Entry> {
+        loop {
+            let below = cut.unwrap_or(u64::MAX);
+            let on_chain = |e: &u64| *e < below && self.first_lsn(*e, control).is_some();
+            let Some(tip) = self.slots.keys().rev().copied().find(on_chain) else { return Vec::new() };
+            match self.walk_down(tip, control) {
+                Ok(chain) => return chain,
+                Err(epoch) => *cut = Some(epoch),
+            }
+        }
+    }
+
+    /// The chain from the oldest segment that is there to a tip, or the segment whose LINK cannot be read.
+    fn walk_down(&self, tip: u64, control: &Control) -> std::result::Result<Vec<Entry>, u64> {
+        let mut chain = Vec::new();
+        let (mut epoch, mut end) = (tip, None);
+        while let Some(first_lsn) = self.first_lsn(epoch, control) {
+            let (bytes, time) = self.active(epoch).map_or((0, 0), |(_, header)| (header.first.bytes, header.time));
+            chain.push(Entry { epoch, first_lsn, bytes, time, end });
+            let pred = self.pred_of(epoch, control).unwrap_or_default();
+            // What is not there was dropped, or is lost: judged after the scan.
+            let dropped = first_lsn <= control.start && self.first_lsn(pred.epoch, control).is_none();
+            if pred.epoch == 0 || dropped || !(self.slots.contains_key(&pred.epoch) || self.unusable.contains_key(&pred.epoch)) {
+                chain.reverse();
+                return Ok(chain);
+            }
+            (epoch, end) = (pred.epoch, Some(pred.block));
+        }
+        Err(epoch)
+    }
+
+    /// Whether the chain goes back to the start LSN. A front that is gone is no damage if its records were dropped.
+    pub(super) fn front(&self, chain: &[Entry], control: &Control) -> Front {
+        let Some(first) = chain.first() else { return Front::Sound };
+        let pred = self.pred_of(first.epoch, control).unwrap_or_default();
+        let begins = pred.epoch == 0 && way_in(first.epoch, control).is_some();
+        let last = first.first_lsn.prev();
+        match pred.epoch {
+            _ if begins || first.first_lsn <= control.start => Front::Sound,
+            0 => Front::Late { epoch: first.epoch, last },
+            epoch => Front::Lost { epoch, last },
+        }
+    }
+
+    /// Of the files of which not even the header can be used, the first that the log needs; or any. What a waiver gives up is not judged.
+    pub(super) fn unusable(&self, tip: u64, control: &Control) -> Option<Unusable> {
+        let given_up = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
+        let mut judged = self.unusable.iter().filter(|&(&epoch, _)| epoch > 0 && !given_up(epoch));
+        let first = judged.next()?;
+        let behind = [first].into_iter().chain(judged).find(|&(&epoch, _)| epoch > tip);
+        Some(Unusable { damage: behind.unwrap_or(first).1.clone(), behind_tip: behind.is_some() })
+    }
+
+    /// The log's first LINK, where there is no chain: it was durable before anything else was.
+    pub(super) fn first_link(&self, epoch: u64) -> LinkFound {
+        match self.slots.get(&epoch).map(|slot| &slot.link) {
+            Some(LinkState::Damaged(why)) => LinkFound::Broken(why),
+            _ => LinkFound::Absent,
+        }
+    }
+
+    /// A segment that is cut before the end that its successor names: reading all of it would come upon that.
+    pub(super) fn cut_within(&self, chain: &[Entry], control: &Control) -> Option<Damage> {
+        chain.iter().find_map(|entry| {
+            let short = self.slots.get(&entry.epoch)?.short.as_ref()?;
+            let waived = control.waivers.iter().any(|w| w.from.epoch == entry.epoch);
+            (short.offset < Position::new(0, entry.end?).byte() && !waived).then(|| short.clone())
+        })
+    }
+}
+
+/// A segment whose LINK says a lower LSN than that of the one before.
+pub(super) fn falls(chain: &[Entry]) -> Option<u64> {
+    chain.windows(2).find(|pair| pair[1].first_lsn < pair[0].first_lsn).map(|pair| pair[1].epoch)
+}

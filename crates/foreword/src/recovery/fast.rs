@@ -1,0 +1,88 @@
+//! The fast path: what the tip's last frame says of all that lies before it, so that it need not be read.
+
+use crate::Result;
+use crate::format::{self, BLOCK, CLOSED, Control, Head, Kind, LINK_BLOCK, Position, Promise, SECTOR, Sector};
+use crate::segment::{Found, Segment};
+
+use super::chain::{Entry, way_in};
+use super::files::Segments;
+use super::scan::{Scan, adopt};
+
+/// Read at once behind the end of a closed log: little, for memory that is new to the process takes longer than the reading.
+const READ_BEHIND: u32 = 8;
+
+/// By bisection, a written block with an unwritten one behind it: the last that is written, unless there are holes. `None` where it comes upon damage.
+pub(super) fn last_written(segment: &Segment) -> Result<Option<u32>> {
+    let (mut written, mut unwritten) = (LINK_BLOCK, segment.data_end());
+    while unwritten - written > 1 {
+        let middle = written + (unwritten - written) / 2;
+        match segment.head(middle)? {
+            Head::Frame(_) | Head::Middle => written = middle,
+            Head::Unwritten => unwritten = middle,
+            Head::Damaged(_) => return Ok(None),
+        }
+    }
+    Ok(Some(written))
+}
+
+/// Row 1 without a scan: the last written block of the tip is that of a CLOSED mark, which promises all before it.
+/// Whether it is; the scan is then at its end.
+pub(super) fn is_closed(
+    segments: &Segments<'_>,
+    segment: &Segment,
+    written: u32,
+    scan: &mut Scan,
+    control: &mut Control,
+) -> Result<bool> {
+    let epoch = segment.epoch();
+    let Some(slot) = segments.slots.get(&epoch).filter(|slot| slot.short.is_none()) else { return Ok(false) };
+    // Sealed, there is more behind it, or should be.
+    if segment.head(slot.blocks - 1)? != Head::Unwritten {
+        return Ok(false);
+    }
+    let mut buf = Vec::new();
+    let Found::Frame(header) = segment.frame(written, segment.data_end(), &mut buf)? else { return Ok(false) };
+    let at = Position::new(epoch, written);
+    if header.kind != Kind::Mark || !header.has(CLOSED) || header.promise.position != at || header.blocks() != 1 {
+        return Ok(false);
+    }
+    let Some(new) = Control::decode(format::payload(&header, &buf)) else { return Ok(false) };
+    if header.first_lsn() < control.start.max(new.start) || !header.adds_up() {
+        return Ok(false);
+    }
+    // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind what it found.
+    let end = (slot.blocks - 1).min(written + 1 + format::FRAME_BLOCKS_MAX);
+    let mut buf = vec![0; READ_BEHIND.min(end.saturating_sub(written + 1)) as usize * BLOCK];
+    for block in (written + 1..end).step_by(READ_BEHIND as usize) {
+        buf.truncate((end - block) as usize * BLOCK);
+        let read = segment.read(block, &mut buf)?;
+        let mut sectors = buf.chunks_exact(SECTOR).zip(u64::from(block) * (BLOCK / SECTOR) as u64..);
+        if read < buf.len() || sectors.any(|(s, i)| segment.binding.classify(i, s) != Sector::Unwritten) {
+            return Ok(false);
+        }
+    }
+    adopt(control, new);
+    scan.end_closed(Position::new(epoch, written + 1), &header);
+    Ok(true)
+}
+
+/// A promise that covers the tip's LINK, made by a frame about where the tip's last written block is: then all before the tip was durable. The LINK's
+/// own may be far older, if much was appended before anything was synced.
+pub(super) fn promised_within(
+    segments: &Segments<'_>,
+    tip: &Entry,
+    segment: &Segment,
+    written: u32,
+    control: &Control,
+) -> Result<Option<Promise>> {
+    if segments.active(tip.epoch).is_none() || way_in(tip.epoch, control).is_some() {
+        return Ok(None);
+    }
+    for block in (written.saturating_sub(format::FRAME_BLOCKS_MAX)..=written).rev().take_while(|&b| b > LINK_BLOCK) {
+        if let Head::Frame(header) = segment.head(block)? {
+            let promise = header.promise;
+            return Ok((promise.position > segment.at(LINK_BLOCK)).then_some(promise));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,77 @@
+//! The seals, from X on: whether a segment was left, and what was not sealed.
+
+use crate::Result;
+use crate::format::{self, Kind, Position, Promise};
+use crate::segment::{Found, Names};
+
+use super::evidence::{DamagedSeal, LinkFound};
+use super::files::{LinkState, Segments};
+
+/// What the seals say.
+#[derive(Debug, Default)]
+pub(super) struct Seals {
+    /// See [`Survey`](super::Survey).
+    pub(super) unsealed: Vec<u64>,
+    /// The last that is damaged.
+    pub(super) damaged: Option<DamagedSeal>,
+    /// The file that the newest segment's seal vouches for, if it is not there.
+    pub(super) gone: Option<u64>,
+    /// The segment of X has a seal with an end no later than X: the log had left it.
+    pub(super) left: bool,
+}
+
+/// Reads the seals of the active segments from X on. The fork is in an earlier one, if no promise reaches as far.
+pub(super) fn look_at_seals(segments: &Segments<'_>, names: &Names, at: Position, promise: Promise) -> Result<Seals> {
+    let mut seals = Seals::default();
+    let newest = segments.newest();
+    let fork = at.epoch.min(promise.position.epoch);
+    for epoch in segments.actives().filter(|&epoch| epoch >= fork) {
+        seals.unsealed.push(epoch);
+        if epoch < at.epoch {
+            continue;
+        }
+        match seal(segments, epoch)? {
+            Seal::Absent => {}
+            Seal::Damaged => {
+                let last = segments.slots.get(&epoch).map_or(1, |slot| slot.blocks) - 1;
+                seals.damaged = Some(DamagedSeal { at: Position::new(epoch, last), inner: epoch < newest });
+            }
+            Seal::There(end) => {
+                if epoch == newest && !names.epochs.contains(&(epoch + 1)) {
+                    seals.gone = Some(epoch + 1);
+                }
+                seals.left |= epoch == at.epoch && end <= at.block;
+            }
+        }
+    }
+    Ok(seals)
+}
+
+/// What there is against the LINK with which the log goes on behind its tip.
+pub(super) fn next_link(segments: &Segments<'_>, tip: u64, left: bool) -> LinkFound {
+    match segments.slots.get(&(tip + 1)).filter(|_| left).map(|slot| &slot.link) {
+        Some(LinkState::Damaged(why)) => LinkFound::Broken(why),
+        Some(LinkState::Unwritten) => LinkFound::Absent,
+        Some(LinkState::Active { .. }) | None => LinkFound::Sound,
+    }
+}
+
+enum Seal {
+    /// With the end that it names.
+    There(u32),
+    Absent,
+    Damaged,
+}
+
+fn seal(segments: &Segments<'_>, epoch: u64) -> Result<Seal> {
+    let Some(slot) = segments.slots.get(&epoch).filter(|slot| slot.short.is_none()) else { return Ok(Seal::Absent) };
+    let segment = segments.open(epoch)?;
+    let mut buf = Vec::new();
+    Ok(match segment.frame(slot.blocks - 1, slot.blocks, &mut buf)? {
+        Found::Frame(header) if header.kind == Kind::Seal && header.payload_len >= 4 => {
+            Seal::There(format::u32_at(format::payload(&header, &buf), 0))
+        }
+        Found::Unwritten | Found::Torn => Seal::Absent,
+        Found::Frame(_) | Found::Damaged(_) => Seal::Damaged,
+    })
+}
