@@ -10,13 +10,11 @@ use foreword::{Lsn, Options, Runtime};
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(10);
     let dir = tempfile::tempdir()?;
-    // ANCHOR: open
     let runtime = Runtime::new(4)?; // six threads, for however many logs
     let options = Options::new().segment_bytes(1 << 20).runtime(&runtime);
     let before = usage();
     let start = Instant::now();
     let logs = (0..count).map(|n| options.open(dir.path().join(format!("shard-{n}")))).collect::<Result<Vec<_>, _>>()?;
-    // ANCHOR_END: open
     println!("{count} logs opened in {:.1?}", start.elapsed());
 
     // Nobody waits for these: the runtime syncs each log within 100 ms.

@@ -124,6 +124,7 @@ impl Shared {
     /// Changes the holds, durably, if the change says that there is one, or others had asked for any; what it says.
     fn change_holds(&self, change: impl FnOnce(Lsn, &mut Holds) -> Result<bool>) -> Result<bool> {
         let _changing = self.one_at_a_time()?;
+        drop(self.open_state()?); // A log that has failed asks the disk for nothing.
         let mut outside = self.outside()?;
         let mut state = self.open_state()?;
         let start = state.control.start;

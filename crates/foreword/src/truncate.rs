@@ -143,6 +143,7 @@ impl Shared {
 
     /// Moves the start, durably; what is not needed any more is left to be removed.
     pub(crate) fn drop_front(&self, before: Lsn, _changing: Changing<'_>) -> Result<Lsn> {
+        drop(self.open_state()?); // A log that has failed asks the disk for nothing.
         let mut outside = self.outside()?;
         let mut state = self.open_state()?;
         let last = state.assembler.next_lsn().prev();
