@@ -129,7 +129,7 @@ pub enum Error {
         max: u64,
     },
     /// The call would have had to wait, and was told not to ([`Log::try_append`](crate::Log::try_append)), or might have waited for itself: it comes from a
-    /// waker, a hook, a subscriber of events, a recorder of metrics or a [`Disk`](crate::disk::Disk) that a call of this log runs, and which that waits for.
+    /// waker, a hook, a subscriber of events, a recorder of metrics or a [`Disk`](crate::files::disk::Disk) that a call of this log runs, and which that waits for.
     /// Nothing was appended or changed. Try again later, or from another thread.
     Busy,
     /// An earlier write or flush failed, so that nothing is known of what it covered; the log accepts nothing more.

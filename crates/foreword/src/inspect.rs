@@ -23,17 +23,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
+use crate::files::disk::{Access, Disk, OsDisk};
+use crate::files::lock::{UNKNOWN_HOLDER, holder_text};
+use crate::files::segment::{Dir, Found, Segment, segment_name};
 use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, SegmentHeader,
 };
-use crate::limit::Hold;
-use crate::lock::{UNKNOWN_HOLDER, holder_text};
-use crate::publish::{self, Published};
-use crate::reader::time_of;
+use crate::observe::publish::{self, Published};
+use crate::read::record::time_of;
 use crate::recovery::{self, Entry};
-use crate::segment::{Dir, Found, Segment, segment_name};
+use crate::write::limit::Hold;
 use crate::{Error, Lsn, Result};
 
 /// A segment file.

@@ -197,68 +197,44 @@ pub mod _docs {
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-mod assemble;
-mod background;
 #[cfg(not(foreword_bug))]
 mod bug;
 #[cfg(foreword_bug)]
 #[doc(hidden)]
 pub mod bug;
-mod close;
-mod commit;
-mod copying;
-pub mod disk;
 mod error;
-mod fork;
+mod files;
 mod format;
-mod hold;
 pub mod inspect;
-mod limit;
-mod lock;
 mod log;
 mod lsn;
-mod meters;
+mod observe;
 mod open;
 mod options;
-mod outside;
-mod pace;
-mod payload;
-mod publish;
-mod reader;
-mod recent;
+mod read;
 mod recovery;
-mod remove;
-mod reserve;
-mod rotate;
-mod runtime;
-mod segment;
-mod stats;
 mod strangers;
 mod sync;
-mod tell;
-mod text;
-mod ticket;
 mod trace;
-mod truncate;
-mod verify;
-mod view;
-mod walk;
-mod watch;
+mod write;
 
 pub use error::{Damage, DamageKind, Error, Result};
+pub use files::disk;
 pub use format::{LogId, ParseLogIdError};
-pub use limit::{Hold, Limit};
 pub use log::{Durability, Log};
 pub use lsn::Lsn;
+pub use observe::publish::Published;
+pub use observe::stats::{Histogram, RecoveryReport, Stats};
 pub use open::{RepairPlan, repair_plan, repair_plan_on};
 pub use options::{OnDamage, Options, SyncPolicy};
-pub use publish::Published;
+pub use read::iter::Iter;
+pub use read::reader::Reader;
+pub use read::record::{Record, RecordRef};
 #[cfg(feature = "stream")]
-pub use reader::RecordStream;
-pub use reader::{Iter, Reader, Record, RecordRef};
+pub use read::stream::RecordStream;
+pub use read::verify::{VerifyReport, verify, verify_on};
+pub use read::view::View;
 pub use recovery::Verdict;
-pub use runtime::Runtime;
-pub use stats::{Histogram, RecoveryReport, Stats};
-pub use ticket::Commit;
-pub use verify::{VerifyReport, verify, verify_on};
-pub use view::View;
+pub use write::limit::{Hold, Limit};
+pub use write::runtime::Runtime;
+pub use write::ticket::Commit;

@@ -1,26 +1,28 @@
 //! Opening for writing: what the survey found, and what follows from it.
 
+pub(crate) mod fork;
+
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::assemble::{Assembler, FrameBuf, Placed, copy_room};
 use crate::bug::{self, Bug};
-use crate::disk::{Access, Disk, OsDisk};
 use crate::error::{Damage, DamageKind, Doing};
-use crate::fork::{self, Branch, Place};
+use crate::files::disk::{Access, Disk, OsDisk};
+use crate::files::segment::{Dir, Found, IDENTITY, Names, STATS, Segment, Stuff, at_once, segment_name, within_reach};
 use crate::format::{
     BLOCK, Control, Count, Cut, FRAME_MAX, HEADER, Head, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR,
     WAIVERS_MAX, Waiver,
 };
+use crate::observe::stats::RecoveryReport;
+use crate::open::fork::{Branch, Place};
 use crate::options::{Existence, OnDamage};
-use crate::reader::{Chain, Snapshot};
+use crate::read::chain::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::rotate::SPARES_KEPT;
-use crate::segment::{Dir, Found, IDENTITY, Names, STATS, Segment, Stuff, at_once, segment_name, within_reach};
-use crate::stats::RecoveryReport;
+use crate::write::assemble::{Assembler, FrameBuf, Placed, copy_room};
+use crate::write::rotate::SPARES_KEPT;
 use crate::{Error, Lsn, Options, Result};
 
 /// A log, ready for its first append.

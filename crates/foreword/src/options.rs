@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk::{Disk, OsDisk};
+use crate::files::disk::{Disk, OsDisk};
 use crate::format::{BLOCK, LogId};
-use crate::limit::Limit;
-use crate::runtime::Runtime;
+use crate::write::limit::Limit;
+use crate::write::runtime::Runtime;
 use crate::{Error, Log, Lsn, Result};
 
 pub(crate) const SEGMENT_BLOCKS_MIN: u32 = 16;

@@ -4,9 +4,9 @@
 //! without a valid frame is called X here, as there.
 
 use crate::bug::{self, Bug};
+use crate::files::segment::{Dir, Names, within_reach};
 use crate::format::{Control, LogId, Position, Promise, Waiver};
-use crate::reader::Cuts;
-use crate::segment::{Dir, Names, within_reach};
+use crate::read::chain::Cuts;
 use crate::{Lsn, Result};
 
 mod behind;

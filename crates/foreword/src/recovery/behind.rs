@@ -1,12 +1,11 @@
 //! What lies behind X, the first place without a valid frame: promises, and whether anything was written.
 
+use super::files::{LinkState, Segments};
 use crate::bug::{self, Bug};
 use crate::format::{
     self, BLOCK, Binding, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, Position, Promise, SECTOR, Sector,
 };
 use crate::{Lsn, Result};
-
-use super::files::{LinkState, Segments};
 
 /// Read at once.
 const READ_BLOCKS: u32 = 64;

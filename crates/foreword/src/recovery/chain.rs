@@ -1,12 +1,11 @@
 //! The chain: from the newest segment back through the predecessors that the LINKs name, and what is wrong with it as a whole.
 
+use super::evidence::{Front, LinkFound, Unusable};
+use super::files::{LinkState, Segments};
 use crate::Lsn;
 use crate::error::Damage;
 use crate::format::{Control, Cut, FrameHeader, Position, Waiver, is_later};
-use crate::reader::Cuts;
-
-use super::evidence::{Front, LinkFound, Unusable};
-use super::files::{LinkState, Segments};
+use crate::read::chain::Cuts;
 
 /// A segment of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,11 @@
 //! The fast path: what the tip's last frame says of all that lies before it, so that it need not be read.
 
-use crate::Result;
-use crate::format::{self, BLOCK, CLOSED, Control, Head, Kind, LINK_BLOCK, Position, Promise, SECTOR, Sector};
-use crate::segment::{Found, Segment};
-
 use super::chain::{Entry, way_in};
 use super::files::Segments;
 use super::scan::{Scan, adopt};
+use crate::Result;
+use crate::files::segment::{Found, Segment};
+use crate::format::{self, BLOCK, CLOSED, Control, Head, Kind, LINK_BLOCK, Position, Promise, SECTOR, Sector};
 
 /// Read at once behind the end of a closed log: little, for memory that is new to the process takes longer than the reading.
 const READ_BEHIND: u32 = 8;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::disk::Access;
 use crate::error::Damage;
+use crate::files::disk::Access;
+use crate::files::segment::{Dir, Found, Names, Segment, within_reach};
 use crate::format::{self, BLOCK, Control, FrameHeader, Kind, LINK_BLOCK, Link, LogId, Position};
-use crate::segment::{Dir, Found, Names, Segment, within_reach};
 use crate::{Error, Lsn, Result};
 
 /// A segment, by its first two blocks.

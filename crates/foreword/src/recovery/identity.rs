@@ -1,10 +1,9 @@
 //! Which log it is: by `LOG`, or by the newest segment.
 
-use crate::format::{self, LogId};
-use crate::segment::{IDENTITY, Names, stated_version};
-use crate::{Error, Result};
-
 use super::files::Segments;
+use crate::files::segment::{IDENTITY, Names, stated_version};
+use crate::format::{self, LogId};
+use crate::{Error, Result};
 
 /// Which log it is.
 #[derive(Debug)]

@@ -1,18 +1,17 @@
 //! The scan: along the chain to X, the first place where no valid frame is.
 
-use crate::bug::{self, Bug};
-use crate::format::{
-    self, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Kind, LINK_BLOCK, Link, Position, Promise, Waiver, is_later,
-};
-use crate::segment::Found;
-use crate::walk::Walker;
-use crate::{Lsn, Result};
-
 use super::chain::{Entry, way_in};
 use super::evidence::{Last, Place};
 use super::fast;
 use super::files::Segments;
 use super::{Depth, Progress};
+use crate::bug::{self, Bug};
+use crate::files::segment::Found;
+use crate::format::{
+    self, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Kind, LINK_BLOCK, Link, Position, Promise, Waiver, is_later,
+};
+use crate::read::walk::Walker;
+use crate::{Lsn, Result};
 
 /// A scan along the chain.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
 //! The seals, from X on: whether a segment was left, and what was not sealed.
 
-use crate::Result;
-use crate::format::{self, Kind, Position, Promise};
-use crate::segment::{Found, Names};
-
 use super::evidence::{DamagedSeal, LinkFound};
 use super::files::{LinkState, Segments};
+use crate::Result;
+use crate::files::segment::{Found, Names};
+use crate::format::{self, Kind, Position, Promise};
 
 /// What the seals say.
 #[derive(Debug, Default)]

@@ -3,15 +3,15 @@
 //! There are two tables. What is wrong with whole files is judged first; else what is found at X and behind it. Of each exactly one line claims any
 //! evidence, so that their order means nothing: that none is unclaimed the compiler checks, that none is claimed twice the tests do.
 
-use crate::error::{Damage, DamageKind};
-use crate::format::{LINK_BLOCK, Position};
-use crate::segment::{IDENTITY, segment_name};
+use Row::*;
 
 use super::evidence::Last::{self, *};
 use super::evidence::LinkFound::{self, *};
 use super::evidence::Place::{self, *};
 use super::evidence::{Evidence, Front};
-use Row::*;
+use crate::error::{Damage, DamageKind};
+use crate::files::segment::{IDENTITY, segment_name};
+use crate::format::{LINK_BLOCK, Position};
 
 #[cfg(test)]
 mod tests;

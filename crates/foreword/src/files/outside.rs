@@ -1,0 +1,191 @@
+//! Holds of other processes: what they ask for is in the file `HOLDS`, until the writer takes it into the log.
+//!
+//! Whoever reads or writes the file has its lock, a writer from before it decides what to drop until that is durable. So when a hold is placed, either the
+//! writer has not decided yet, and will see it, or it has, and the start LSN says what is gone. Nobody waits for anybody to wake up.
+//!
+//! The file has two places for a text, so that one is whole at any time: what is written goes into the place of the older.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::Doing;
+use crate::files::disk::{Access, DiskFile};
+use crate::files::segment::{Dir, IDENTITY};
+use crate::files::text::{checked, push_checksum, push_escaped, unescaped};
+use crate::format::LogId;
+use crate::write::limit::{Hold, Holds, Limit};
+use crate::{Error, Lsn, Result};
+
+pub(crate) const HOLDS: &str = "HOLDS";
+
+const TITLE: &str = "foreword holds 1";
+/// More than any text has: 64 names of 64 bytes, if all of them are escaped, and numbers.
+const PLACE: u64 = 16 << 10;
+
+/// What other processes ask for: a hold of that name, or none any more.
+type Wishes = BTreeMap<String, Option<Hold>>;
+
+/// The file, while it is locked.
+pub(crate) struct Outside {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    log: LogId,
+    number: u64,
+    wishes: Wishes,
+}
+
+impl Dir {
+    /// Takes the lock. [`Error::Busy`] if another has it for longer than a moment.
+    pub(crate) fn outside(&self, log: LogId) -> Result<Outside> {
+        let path = self.file(HOLDS);
+        if self.handle.id_of(HOLDS).is_err() {
+            // For the users that the log is for. (If another is faster, it does that.)
+            let _ = self.handle.create_like(HOLDS, IDENTITY);
+        }
+        let file = self.take(HOLDS)?.ok_or(Error::Busy)?;
+        let (number, wishes) = read(&*file, log).doing("read the holds of other processes", &path)?;
+        Ok(Outside { file, path, log, number, wishes })
+    }
+
+    pub(crate) fn has_no_outside(&self) -> bool {
+        self.handle.id_of(HOLDS).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// The holds of a log and those that other processes have placed since, as far as that can be told without the lock.
+    pub(crate) fn with_outside(&self, log: LogId, mut holds: Holds) -> Holds {
+        let there = self.handle.open(HOLDS, Access::Read).and_then(|file| read(&*file, log));
+        apply(&there.unwrap_or_default().1, &mut holds);
+        holds
+    }
+}
+
+impl Outside {
+    pub(crate) fn apply(&self, holds: &mut Holds) {
+        apply(&self.wishes, holds);
+    }
+
+    /// Asks for a hold, durably.
+    pub(crate) fn place(&mut self, name: &str, hold: Hold) -> Result<()> {
+        self.wishes.insert(name.to_owned(), Some(hold));
+        self.write()
+    }
+
+    /// Asks that a hold be released, durably. One that the log does not have stands here alone, and goes: so what is asked for always has room.
+    pub(crate) fn release(&mut self, name: &str, log: &Holds) -> Result<()> {
+        if log.contains_key(name) {
+            self.wishes.insert(name.to_owned(), None)
+        } else {
+            self.wishes.remove(name)
+        };
+        self.write()
+    }
+
+    /// It is all in the log, durably.
+    pub(crate) fn clear(&mut self) -> Result<()> {
+        if self.wishes.is_empty() {
+            return Ok(());
+        }
+        self.wishes.clear();
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.number += 1;
+        let text = encode(self.log, self.number, &self.wishes);
+        let at = self.number % 2 * PLACE;
+        if self.number == 1 {
+            // So that what is taken into the log can be cleared on a full disk.
+            self.file.allocate(2 * PLACE).doing("make room for the holds of other processes", &self.path)?;
+        }
+        self.file.write_all_at(text.as_bytes(), at).doing("write the holds of other processes", &self.path)?;
+        self.file.sync().doing("sync the holds of other processes", &self.path)
+    }
+}
+
+fn apply(wishes: &Wishes, holds: &mut Holds) {
+    for (name, hold) in wishes {
+        match hold {
+            Some(hold) => holds.insert(name.clone(), *hold),
+            None => holds.remove(name),
+        };
+    }
+}
+
+/// The newer text, and its number.
+fn read(file: &dyn DiskFile, log: LogId) -> io::Result<(u64, Wishes)> {
+    let mut bytes = vec![0; 2 * PLACE as usize];
+    let len = file.read_full_at(&mut bytes, 0)?;
+    let places = bytes[..len].chunks(PLACE as usize);
+    let newest = places.clone().filter_map(decode).max_by_key(|&(_, number, _)| number);
+    match newest {
+        Some((of, number, wishes)) => Ok((number, if of == log { wishes } else { Wishes::new() })),
+        // Nothing was ever written whole.
+        None if len <= PLACE as usize || places.clone().any(|place| place[0] == 0) => Ok((0, Wishes::new())),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged: remove it, and have them placed again")),
+    }
+}
+
+fn encode(log: LogId, number: u64, wishes: &Wishes) -> String {
+    let mut text = format!("{TITLE}\nlog {log}\nnumber {number}\n");
+    for (name, hold) in wishes {
+        let _ = match hold {
+            Some(Hold { lsn, limit }) => {
+                let (blocks, seconds) = limit.to_units();
+                write!(text, "hold {lsn} {blocks} {seconds} ")
+            }
+            None => write!(text, "release "),
+        };
+        push_escaped(name, &mut text);
+    }
+    push_checksum(&mut text);
+    text
+}
+
+/// `None` if it is not whole.
+fn decode(place: &[u8]) -> Option<(LogId, u64, Wishes)> {
+    let mut lines = checked(place)?.trim_end_matches('\n').split('\n');
+    if lines.next()? != TITLE {
+        return None;
+    }
+    let log = lines.next()?.strip_prefix("log ")?.parse().ok()?;
+    let number = lines.next()?.strip_prefix("number ")?.parse().ok()?;
+    let mut wishes = Wishes::new();
+    for line in lines {
+        let (name, hold) = match line.split_once(' ')? {
+            ("release", name) => (name, None),
+            ("hold", rest) => {
+                let mut parts = rest.splitn(4, ' ');
+                let mut number = || parts.next()?.parse::<u64>().ok();
+                let (lsn, blocks, seconds) = (number()?, number()?, number()?);
+                let limit = Limit::from_units(blocks.try_into().ok()?, seconds.try_into().ok()?);
+                (parts.next()?, Some(Hold { lsn: Lsn(lsn), limit }))
+            }
+            _ => return None,
+        };
+        wishes.insert(unescaped(name), hold);
+    }
+    Some((log, number, wishes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_text_comes_back_and_fits_its_place() {
+        let limit = Limit::bytes(u64::MAX).or_age(Duration::MAX).as_stored();
+        let mut wishes: Wishes =
+            (0..64).map(|i| (format!("{i:02}{}", "\\".repeat(62)), Some(Hold { lsn: Lsn(u64::MAX), limit }))).collect();
+        wishes.insert("two words\n".into(), None);
+        let text = encode(LogId([3; 16]), u64::MAX, &wishes);
+        assert!(text.len() <= PLACE as usize, "{} bytes", text.len());
+        assert_eq!(decode(format!("{text}left of a longer text").as_bytes()), Some((LogId([3; 16]), u64::MAX, wishes)));
+        for cut in 0..text.len() - 1 {
+            assert_eq!(decode(&text.as_bytes()[..cut]), None);
+        }
+    }
+}

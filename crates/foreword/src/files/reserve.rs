@@ -1,0 +1,137 @@
+//! Room that a log keeps for a full disk: two small files, of which opening, truncation and checkpoints can make a segment
+//! when there is no space for one. Appends never take it.
+//!
+//! Two, so that it does not end: a log that had to go on in one of them and is killed goes on in the other, and the first,
+//! which is superseded then, is the reserve again.
+
+use std::sync::Arc;
+
+use crate::files::disk::Access;
+use crate::files::segment::{Dir, Segment, Stuff, TMP, at_once, segment_name};
+use crate::format::{BLOCK, LogId};
+use crate::options::SEGMENT_BLOCKS_MIN;
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::{Error, Result};
+
+pub(crate) const NAMES: [&str; 2] = ["RESERVE-1", "RESERVE-2"];
+
+/// Enough for a full frame, and what a segment has besides: all that a cut at the back has to write again of most logs.
+const BLOCKS: u32 = 96;
+
+/// How many blocks a reserve of a log has whose segments have so many.
+pub(crate) fn blocks(segment_blocks: u32) -> u32 {
+    BLOCKS.min(segment_blocks)
+}
+
+impl Dir {
+    /// A segment made of the reserve, when there was no space for a new one, as `error` says. If the reserve is not there, there may still be
+    /// space for one as small: what an unfinished step had made of the reserve was removed.
+    pub(crate) fn take_reserve(&self, log: LogId, epoch: u64, segment_blocks: u32, error: Error) -> Result<Arc<Segment>> {
+        for name in NAMES {
+            let there = self.blocks_of(name);
+            if (SEGMENT_BLOCKS_MIN..=BLOCKS).contains(&there) {
+                return self.prepare(log, epoch, there, Stuff::Reserve(name), &at_once);
+            }
+        }
+        self.prepare(log, epoch, blocks(segment_blocks), Stuff::Nothing, &at_once).map_err(|_| error)
+    }
+
+    /// Those of some segments that can be the reserve of a log, and the others.
+    pub(crate) fn fit_for_reserve(&self, segment_blocks: u32, epochs: impl IntoIterator<Item = u64>) -> (Vec<u64>, Vec<u64>) {
+        let fits = |epoch: &u64| (SEGMENT_BLOCKS_MIN..=blocks(segment_blocks)).contains(&self.blocks_of(&segment_name(*epoch)));
+        epochs.into_iter().partition(|epoch| self.reserve && fits(epoch))
+    }
+
+    /// Makes what of the reserve is missing, or smaller than the log's segments ask for: of superseded segments that fit, as far as
+    /// there are any; else anew, if there is room. That there is none, or that it fails, is no error of anything else. The superseded
+    /// segments that are left, and whether the reserve is as it should be.
+    pub(crate) fn keep_reserve(&self, segment_blocks: u32, superseded: Vec<u64>) -> (Vec<u64>, bool) {
+        let blocks = blocks(segment_blocks);
+        let short = |name: &&str| self.blocks_of(name) < blocks;
+        if !self.reserve || !NAMES.iter().any(short) {
+            return (superseded, true);
+        }
+        let left = self.fill_reserve(superseded);
+        for name in NAMES.iter().filter(|name| short(name)) {
+            if let Err(error) = self.make_reserve(name, blocks) {
+                crate::trace::warn!(error = %error, "cannot keep room for a full disk");
+                break;
+            }
+        }
+        let _ = self.sync();
+        (left, !NAMES.iter().any(short))
+    }
+
+    /// Puts superseded segments that fit in the place of what of the reserve is missing or smaller: those that are left. Not durable.
+    pub(crate) fn fill_reserve(&self, superseded: Vec<u64>) -> Vec<u64> {
+        let takes = |epoch: &u64| {
+            let segment = segment_name(*epoch);
+            let has = self.blocks_of(&segment);
+            let worse = NAMES.into_iter().find(|name| self.blocks_of(name) < has);
+            worse.is_some_and(|name| self.has_space(&segment, has) && self.handle.replace(&segment, name).is_ok())
+        };
+        superseded.into_iter().filter(|epoch| !takes(epoch)).collect()
+    }
+
+    /// How many blocks a file has; none, if it is not there.
+    pub(crate) fn blocks_of(&self, name: &str) -> u32 {
+        let len = self.handle.open(name, Access::Read).and_then(|file| file.len());
+        u32::try_from(len.unwrap_or(0) / BLOCK as u64).unwrap_or(u32::MAX)
+    }
+
+    fn has_space(&self, name: &str, blocks: u32) -> bool {
+        let file = self.handle.open(name, Access::Write);
+        file.and_then(|file| file.allocate(u64::from(blocks) * BLOCK as u64)).is_ok()
+    }
+
+    /// What has the name stays until there is all of the new one.
+    fn make_reserve(&self, name: &str, blocks: u32) -> std::io::Result<()> {
+        let tmp = format!("{name}{TMP}");
+        let made = (|| {
+            self.reserve_file(&tmp, u64::from(blocks) * BLOCK as u64, &at_once)?.sync()?;
+            self.handle.replace(&tmp, name)
+        })();
+        if made.is_err() {
+            let _ = self.handle.remove(&tmp);
+        }
+        made
+    }
+}
+
+/// Lets one thread at a time make the reserve, and none wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Keeping {
+    /// How many have asked since the last came to its end. The first of them does it, for all.
+    asked: AtomicU32,
+    /// It was as it should be, when it was last looked at.
+    whole: AtomicBool,
+    /// There was room for a segment since.
+    room: AtomicBool,
+}
+
+impl Keeping {
+    /// A segment was prepared: there is room again.
+    pub(crate) fn found_room(&self) {
+        self.room.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the reserve may have to be made, and there was room since this was asked last.
+    pub(crate) fn is_due(&self) -> bool {
+        !self.whole.load(Ordering::Relaxed) && self.room.swap(false, Ordering::Relaxed)
+    }
+
+    /// Does `keep`, which says whether the reserve is as it should be; or has whoever does it do it once more. Then nothing is done here.
+    pub(crate) fn keep(&self, mut keep: impl FnMut() -> bool) {
+        let mut seen = 1;
+        if self.asked.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
+        loop {
+            self.whole.store(keep(), Ordering::Relaxed);
+            match self.asked.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Frames as bytes: headers, sector tags, checksums.
+
+use crate::Lsn;
+use crate::bug::{self, Bug};
+use crate::format::header::BLOCK_0_HEADER;
+use crate::format::id::LogId;
+use crate::format::position::{Count, Position, Promise};
+use crate::format::{BLOCK, BYTES_MAX, FRAME_BLOCKS_MAX, HEADER, LSN_MAX, SECTOR, u32_at, u64_at};
+
+const MAGIC: [u8; 4] = *b"FWRD";
+pub(super) const TAG_AT: usize = SECTOR - 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Header = 1,
+    Link = 2,
+    Data = 3,
+    Mark = 4,
+    Seal = 5,
+}
+
+impl Kind {
+    /// Block 0 has the same layout in every version, so that a reader can tell a newer log from a damaged one: without the time and the
+    /// count of bytes that the other frames have.
+    const fn header_len(self) -> usize {
+        if matches!(self, Kind::Header) { BLOCK_0_HEADER } else { HEADER }
+    }
+}
+
+/// The unit at the end of this frame goes on in the next.
+pub(crate) const CONTINUES: u32 = 1;
+/// This frame begins inside a unit.
+pub(crate) const CONTINUED: u32 = 2;
+/// The log was closed here.
+pub(crate) const CLOSED: u32 = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameHeader {
+    pub(crate) kind: Kind,
+    /// 24 bits.
+    pub(crate) flags: u32,
+    pub(crate) payload_len: u32,
+    pub(crate) records: u32,
+    pub(crate) head_len: u32,
+    pub(crate) promise: Promise,
+    pub(crate) first: Count,
+    /// When its records were first written, or it was made: microseconds since 1970. Zero: not yet.
+    pub(crate) time: u64,
+    body_crc: u32,
+}
+
+impl FrameHeader {
+    pub(crate) fn new(kind: Kind, first: Count) -> FrameHeader {
+        FrameHeader {
+            kind,
+            flags: 0,
+            payload_len: 0,
+            records: 0,
+            head_len: 0,
+            promise: Promise::default(),
+            first,
+            time: 0,
+            body_crc: 0,
+        }
+    }
+
+    /// The LSN of the first record that begins in it, or that the next will have.
+    pub(crate) fn first_lsn(&self) -> Lsn {
+        self.first.lsn
+    }
+
+    pub(crate) fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Header and payload, in bytes.
+    fn content_len(&self) -> usize {
+        self.kind.header_len() + self.payload_len as usize
+    }
+
+    pub(crate) fn frame_len(&self) -> usize {
+        frame_len(self.content_len())
+    }
+
+    pub(crate) fn blocks(&self) -> u32 {
+        (self.frame_len() / BLOCK) as u32
+    }
+
+    /// Whether it has only flags of its kind, and says nothing of records if it is of one that has none.
+    pub(crate) fn adds_up(&self) -> bool {
+        let flags = match self.kind {
+            Kind::Data => CONTINUES | CONTINUED,
+            Kind::Mark => CLOSED,
+            Kind::Header | Kind::Link | Kind::Seal => 0,
+        };
+        self.flags & !flags == 0 && (self.kind == Kind::Data || (self.records == 0 && self.head_len == 0))
+    }
+
+    /// The LSN that follows the frame's records.
+    pub(crate) fn next_lsn(&self) -> Lsn {
+        Lsn(self.first.lsn.0.saturating_add(u64::from(self.records)))
+    }
+}
+
+/// Where the table of replaced bytes begins: behind header and payload, aligned.
+pub(super) const fn table_at(content_len: usize) -> usize {
+    content_len.next_multiple_of(8)
+}
+
+/// The place of each table entry, skipping the tags.
+pub(super) fn table_slots(table: usize) -> impl Iterator<Item = usize> {
+    (table..).step_by(8).filter(|at| at % SECTOR != TAG_AT).take(table / SECTOR)
+}
+
+/// The length on disk of a frame whose header and payload have this length.
+pub(super) const fn frame_len(content_len: usize) -> usize {
+    let table = table_at(content_len);
+    let mut entries = table / SECTOR;
+    let mut at = table;
+    // As table_slots, in steps of a sector: 63 entries fit between two tags.
+    while entries > 0 {
+        let until_tag = (SECTOR + TAG_AT - at % SECTOR) % SECTOR / 8;
+        if entries <= until_tag {
+            at += entries * 8;
+            break;
+        }
+        entries -= until_tag;
+        at += until_tag * 8 + 8;
+    }
+    at.next_multiple_of(BLOCK)
+}
+
+/// `payload_max(blocks)`: the longest payload of a frame of at most so many blocks.
+pub(crate) fn payload_max(blocks: u32) -> usize {
+    const MAX: [u32; FRAME_BLOCKS_MAX as usize + 1] = {
+        let mut max = [0; FRAME_BLOCKS_MAX as usize + 1];
+        let mut blocks = 1;
+        while blocks < max.len() {
+            let mut content = blocks * BLOCK;
+            while frame_len(content) > blocks * BLOCK {
+                content -= 8;
+            }
+            max[blocks] = (content - HEADER) as u32;
+            blocks += 1;
+        }
+        max
+    };
+    MAX[blocks.min(FRAME_BLOCKS_MAX) as usize] as usize
+}
+
+/// What binds bytes to one segment of one log: the seed of every checksum and tag in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding {
+    pub(crate) log: LogId,
+    pub(crate) epoch: u64,
+    seed: u32,
+}
+
+/// What a sector's tag says, seen from a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sector {
+    /// Written by this segment; `first` if a frame begins in it.
+    Written { first: bool },
+    /// Zero, or left from the file's earlier life.
+    Unwritten,
+    /// Neither: no crash can leave this.
+    Garbled,
+}
+
+impl Binding {
+    pub(crate) fn new(log: LogId, epoch: u64) -> Binding {
+        let bound = if bug::is(Bug::IgnoreEpoch) { 0 } else { epoch };
+        let seed = crc32c::crc32c_append(crc32c::crc32c(&log.0), &bound.to_le_bytes());
+        Binding { log, epoch, seed }
+    }
+
+    fn tag(&self, sector: u64, first: bool) -> [u8; 8] {
+        let place = sector * 2 + u64::from(first);
+        let check = crc32c::crc32c_append(self.seed, &place.to_le_bytes());
+        let mut tag = [0; 8];
+        if !bug::is(Bug::IgnoreEpoch) {
+            tag[..4].copy_from_slice(&(self.epoch as u32).to_le_bytes());
+        }
+        tag[4..].copy_from_slice(&check.to_le_bytes());
+        tag
+    }
+
+    /// The class of the sector with this index in the segment.
+    pub(crate) fn classify(&self, index: u64, sector: &[u8]) -> Sector {
+        static ZEROS: [u8; SECTOR] = [0; SECTOR];
+        let tag = &sector[TAG_AT..SECTOR];
+        let low = u64::from(u32_at(tag, 0));
+        for first in [true, false] {
+            if low == self.epoch & 0xffff_ffff && tag == self.tag(index, first) {
+                return Sector::Written { first };
+            }
+        }
+        if *sector == ZEROS {
+            return Sector::Unwritten;
+        }
+        // The latest earlier epoch with these low 32 bits is the only one that the tag can mean.
+        let high = self.epoch & !0xffff_ffff;
+        let older = if high | low < self.epoch { Some(high | low) } else { (high | low).checked_sub(1 << 32) };
+        match older.map(|epoch| Binding::new(self.log, epoch)) {
+            Some(old) if tag == old.tag(index, true) || tag == old.tag(index, false) => Sector::Unwritten,
+            _ => Sector::Garbled,
+        }
+    }
+
+    fn header_crc(&self, block: u32, header: &[u8]) -> u32 {
+        let crc = crc32c::crc32c_append(self.seed, &u64::from(block).to_le_bytes());
+        crc32c::crc32c_append(crc, &header[8..])
+    }
+
+    /// Finishes a frame in place: behind the header's place lies the payload; table, tags, padding, header and
+    /// checksums are added. Returns the frame's length on disk. Bytes beyond it are not touched.
+    pub(crate) fn encode(&self, block: u32, header: &FrameHeader, frame: &mut [u8]) -> usize {
+        let len = header.frame_len();
+        let frame = &mut frame[..len];
+        frame[header.content_len()..].fill(0);
+        for (i, slot) in table_slots(table_at(header.content_len())).enumerate() {
+            frame.copy_within(i * SECTOR + TAG_AT..(i + 1) * SECTOR, slot);
+        }
+        let base = u64::from(block) * (BLOCK / SECTOR) as u64;
+        for (i, sector) in frame.chunks_exact_mut(SECTOR).enumerate() {
+            sector[TAG_AT..].copy_from_slice(&self.tag(base + i as u64, i == 0));
+        }
+        let (put, body) = frame.split_at_mut(header.kind.header_len());
+        let body_crc = crc32c::crc32c(body);
+        put[0..4].copy_from_slice(&MAGIC);
+        put[8..12].copy_from_slice(&body_crc.to_le_bytes());
+        put[12] = header.kind as u8;
+        put[13..16].copy_from_slice(&header.flags.to_le_bytes()[..3]);
+        put[16..20].copy_from_slice(&header.payload_len.to_le_bytes());
+        put[20..24].copy_from_slice(&header.records.to_le_bytes());
+        put[24..28].copy_from_slice(&header.head_len.to_le_bytes());
+        put[28..32].copy_from_slice(&header.promise.position.block.to_le_bytes());
+        put[32..40].copy_from_slice(&header.promise.position.epoch.to_le_bytes());
+        put[40..48].copy_from_slice(&header.promise.lsn.0.to_le_bytes());
+        put[48..56].copy_from_slice(&header.first.lsn.0.to_le_bytes());
+        put[56..64].copy_from_slice(&self.epoch.to_le_bytes());
+        if header.kind != Kind::Header {
+            put[64..72].copy_from_slice(&header.time.to_le_bytes());
+            put[72..80].copy_from_slice(&header.first.bytes.to_le_bytes());
+        }
+        let header_crc = self.header_crc(block, put);
+        put[4..8].copy_from_slice(&header_crc.to_le_bytes());
+        len
+    }
+
+    /// What stands at a block, judged by its first sector alone.
+    pub(crate) fn head(&self, block: u32, sector: &[u8]) -> Head {
+        match self.classify(u64::from(block) * (BLOCK / SECTOR) as u64, sector) {
+            Sector::Unwritten => Head::Unwritten,
+            Sector::Garbled => Head::Damaged("a garbled sector where a frame should begin"),
+            Sector::Written { first: false } => Head::Middle,
+            Sector::Written { first: true } => match self.parse(block, sector) {
+                Some(header) => Head::Frame(header),
+                None => Head::Damaged("a frame header that fails its checksum"),
+            },
+        }
+    }
+
+    fn parse(&self, block: u32, bytes: &[u8]) -> Option<FrameHeader> {
+        let kind = match bytes[12] {
+            1 => Kind::Header,
+            2 => Kind::Link,
+            3 => Kind::Data,
+            4 => Kind::Mark,
+            5 => Kind::Seal,
+            _ => return None,
+        };
+        let right = u32_at(bytes, 4) == self.header_crc(block, &bytes[..kind.header_len()]) || bug::is(Bug::TrustHeader);
+        let ours = u64_at(bytes, 56) == self.epoch || bug::is(Bug::IgnoreEpoch);
+        if bytes[0..4] != MAGIC || !right || !ours {
+            return None;
+        }
+        let (time, count) = if kind == Kind::Header { (0, 0) } else { (u64_at(bytes, 64), u64_at(bytes, 72)) };
+        let header = FrameHeader {
+            kind,
+            flags: u32_at(bytes, 12) >> 8,
+            payload_len: u32_at(bytes, 16),
+            records: u32_at(bytes, 20),
+            head_len: u32_at(bytes, 24),
+            promise: Promise { position: Position::new(u64_at(bytes, 32), u32_at(bytes, 28)), lsn: Lsn(u64_at(bytes, 40)) },
+            first: Count { lsn: Lsn(u64_at(bytes, 48)), bytes: count },
+            time,
+            body_crc: u32_at(bytes, 8),
+        };
+        // The checksum held, so these were written so: bounds against a writer that errs, not against rot.
+        let within = header.next_lsn().max(header.promise.lsn) <= LSN_MAX;
+        (within && header.payload_len as usize <= payload_max(FRAME_BLOCKS_MAX) && header.first.bytes <= BYTES_MAX)
+            .then_some(header)
+    }
+
+    /// Checks a whole frame whose header was read, and puts the replaced bytes back, so that the payload is contiguous.
+    pub(crate) fn open_body(&self, block: u32, header: &FrameHeader, frame: &mut [u8]) -> Result<(), Body> {
+        if crc32c::crc32c(&frame[header.kind.header_len()..]) != header.body_crc && !bug::is(Bug::TrustBody) {
+            let base = u64::from(block) * (BLOCK / SECTOR) as u64;
+            let torn = frame
+                .chunks_exact(SECTOR)
+                .enumerate()
+                .any(|(i, sector)| self.classify(base + i as u64, sector) == Sector::Unwritten);
+            return Err(if torn { Body::Torn } else { Body::Damaged });
+        }
+        for (i, slot) in table_slots(table_at(header.content_len())).enumerate() {
+            frame.copy_within(slot..slot + 8, i * SECTOR + TAG_AT);
+        }
+        Ok(())
+    }
+}
+
+/// What stands where a frame may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    Frame(FrameHeader),
+    /// The inside of a frame.
+    Middle,
+    Unwritten,
+    Damaged(&'static str),
+}
+
+/// Why a frame with a sound header is not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    Torn,
+    Damaged,
+}
+
+/// The payload of an opened frame.
+pub(crate) fn payload<'a>(header: &FrameHeader, frame: &'a [u8]) -> &'a [u8] {
+    &frame[header.kind.header_len()..header.content_len()]
+}

@@ -1,0 +1,5 @@
+//! What the log says of itself: counters, metrics, and the file that other processes read.
+
+pub(crate) mod meters;
+pub(crate) mod publish;
+pub(crate) mod stats;

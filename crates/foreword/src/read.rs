@@ -1,0 +1,15 @@
+//! Reading: what readers read from, in every direction, in the writer's process and in others.
+
+pub(crate) mod chain;
+pub(crate) mod find;
+pub(crate) mod iter;
+pub(crate) mod reader;
+pub(crate) mod recent;
+pub(crate) mod record;
+#[cfg(feature = "stream")]
+pub(crate) mod stream;
+pub(crate) mod tails;
+pub(crate) mod verify;
+pub(crate) mod view;
+pub(crate) mod walk;
+pub(crate) mod watch;

@@ -1,0 +1,700 @@
+//! Reading: forward, backward, at an LSN, and along the tail as it grows. One reader for a log that is open here, for one that another
+//! process writes, and for one that nobody has open.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::bug::{self, Bug};
+use crate::error::{Damage, DamageKind};
+use crate::files::disk::Access;
+use crate::files::segment::{Found, Segment};
+use crate::format::{self, CONTINUED, FrameHeader, LINK_BLOCK, Position};
+use crate::read::chain::{Chain, End, Source};
+use crate::read::find::frame_between;
+use crate::read::recent::Place;
+use crate::read::record::RecordRef;
+use crate::read::tails::Tail;
+use crate::read::walk::Walker;
+use crate::sync::deadline;
+use crate::{Error, Lsn, Result};
+
+/// More than any record: a bound on what a chain of frames may make a reader gather.
+const RECORD_LIMIT: usize = 1 << 30;
+
+/// Reads a log, in both directions and along its growing tail.
+///
+/// A reader stands before a record: [`next`](Reader::next) reads that one and steps over it, [`prev`](Reader::prev) reads the one before and
+/// steps back. It needs no lock that a writer takes, sees no record that is not durable, and has one buffer of 256 KiB and the record it
+/// returns. Every frame is checked when it is read. An LSN that was dropped by then is [`Error::Dropped`], wherever it comes from: the one that the
+/// reader was made with, or one at which a truncation of the front overtook it. Only [`Lsn::ZERO`] means "from the start", wherever that is.
+///
+/// If records are cut off [at the back](crate::Log::truncate_back) that it has read, or that lie before the one where it stands, it says so once,
+/// with the next call: [`Error::Cut`]. Then it stands before the first that was cut. So it never goes on from records that are gone to others in
+/// their place.
+///
+/// It may outlive its log, and then reads that as it was when it was closed, for as long as the files are as they were; then it says [`Error::Closed`].
+///
+/// ```
+/// # fn main() -> Result<(), foreword::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+/// log.commit(b"one")?;
+/// log.commit(b"two")?;
+/// let mut reader = log.reader();
+/// while let Some(record) = reader.next()? {
+///     println!("{}: {} bytes", record.lsn, record.data.len());
+/// }
+/// assert_eq!(reader.prev()?.unwrap().data, b"two");
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    source: Arc<dyn Source>,
+    chain: Arc<Chain>,
+    version: u64,
+    /// The LSN of the record before which the reader stands.
+    next: Lsn,
+    /// It is to begin with the first record that there is then.
+    from_start: bool,
+    /// The highest LSN that it has read since it was made or told of a cut.
+    read: Lsn,
+    limit: Lsn,
+    walker: Option<Walker>,
+    span: Span,
+    /// The last LSN that was read, for the log to see; once the reader follows the tail.
+    at: Option<Arc<AtomicU64>>,
+}
+
+/// The records that begin in one frame; the last may have been gathered from several.
+#[derive(Debug, Default)]
+struct Span {
+    /// The frame, whose payload is in the walker, at this place; or the stream is in `joined`.
+    header: Option<FrameHeader>,
+    at: Position,
+    place: Range<usize>,
+    joined: Vec<u8>,
+    is_joined: bool,
+    micros: u64,
+    first: Lsn,
+    records: u32,
+    /// Where the record after the one read last begins, and its LSN.
+    offset: usize,
+    lsn: Lsn,
+    /// Where each record begins, once somebody went backward.
+    index: Vec<u32>,
+}
+
+impl Span {
+    fn has(&self, lsn: Lsn) -> bool {
+        self.header.is_some() && lsn >= self.first && lsn.0 - self.first.0 < u64::from(self.records)
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(source: Arc<dyn Source>, from: Lsn) -> Reader {
+        let version = source.version();
+        let chain = source.chain();
+        let (read, limit, walker, span, at) = (Lsn::ZERO, Lsn::ZERO, None, Span::default(), None);
+        let mut reader = Reader { source, chain, version, next: from, from_start: false, read, limit, walker, span, at };
+        reader.seek(from);
+        reader
+    }
+
+    /// The LSN of the record that [`next`](Reader::next) will read, as far as it is known.
+    #[must_use]
+    pub fn position(&self) -> Lsn {
+        self.next
+    }
+
+    /// Stands before the record with this LSN, which need not be there yet: the next read says if it was dropped.
+    /// [`Lsn::ZERO`] stands for the first record that is there when it is read.
+    pub fn seek(&mut self, lsn: Lsn) {
+        self.from_start = lsn == Lsn::ZERO;
+        self.next = if self.from_start { self.chain.start } else { lsn };
+    }
+
+    /// Stands before the first record that was [written](RecordRef::time) at a time or after it, or behind the last if there is none: its LSN. Looks by
+    /// bisection, at some twenty frames, and reads no records.
+    ///
+    /// Times come from the clock of the writer's machine. Where it was set back, the log passes a time more than once; this is one of the places.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// use std::time::{Duration, SystemTime};
+    /// log.commit(b"now")?;
+    /// let ten_minutes_ago = SystemTime::now() - Duration::from_secs(600);
+    /// let mut reader = log.reader();
+    /// reader.seek_to_time(ten_minutes_ago)?;
+    /// assert_eq!(reader.next()?.unwrap().data, b"now");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Cut`], [`Error::Corruption`] of a segment's header, [`Error::Io`].
+    pub fn seek_to_time(&mut self, time: SystemTime) -> Result<Lsn> {
+        self.limit = self.source.limit(Lsn::MAX)?;
+        self.follow_changes()?;
+        let micros = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros().min(u128::from(u64::MAX)) as u64);
+        let begun_before = self.chain.entries.partition_point(|e| e.time < micros);
+        let lsn = match begun_before.checked_sub(1).map(|i| self.chain.entries[i]) {
+            Some(entry) => {
+                let blocks = LINK_BLOCK..entry.end.unwrap_or(u32::MAX);
+                let segment = self.open(entry.epoch)?;
+                let (_, last) = frame_between(&segment, blocks, &|header| header.time < micros, &mut |_, _| ())?;
+                last.map_or(entry.first_lsn, |frame| frame.next_lsn())
+            }
+            None => self.chain.start,
+        };
+        self.seek(lsn.max(self.chain.start).min(self.limit.next()));
+        Ok(self.next)
+    }
+
+    /// How many bytes the records have from one LSN up to another, which may be the one behind the last: for telling a lag, or what
+    /// retention would keep. Each frame counts the bytes before it, so that two frames are read, however far they lie apart. Records that a
+    /// salvage gave up count as nothing, unless what lies behind them says what they had.
+    ///
+    /// # Errors
+    /// [`Error::Dropped`] if the first is before the start, [`Error::NotAppended`] if the second is more than one beyond the last; else as
+    /// [`next`](Reader::next).
+    pub fn bytes_between(&mut self, from: Lsn, to: Lsn) -> Result<u64> {
+        self.readable(from.max(Lsn::FIRST))?;
+        self.readable(to)?;
+        if to > self.limit.next() {
+            return Err(Error::NotAppended { lsn: to, last: self.limit });
+        }
+        Ok(self.try_bytes_before(to)?.saturating_sub(self.try_bytes_before(from)?))
+    }
+
+    /// Stands behind the last record that is readable now.
+    ///
+    /// # Errors
+    /// [`Error::Io`], where the log is another process's.
+    pub fn seek_to_end(&mut self) -> Result<()> {
+        self.seek(self.source.limit(Lsn::MAX)?.next());
+        Ok(())
+    }
+
+    /// The next record; `None` at the end of what is durable (more may come). Blocks only for reading files.
+    ///
+    /// After a salvage, LSNs that were given up are stepped over.
+    ///
+    /// # Errors
+    /// [`Error::Dropped`] if the record was truncated away, [`Error::Corruption`] if it cannot be read, [`Error::Io`]. The reader stays where it is.
+    #[allow(clippy::should_implement_trait)] // It lends; `Iterator` cannot.
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<RecordRef<'_>>> {
+        match self.at_hand() {
+            Some(place) => {
+                let lsn = self.next;
+                self.next = lsn.next();
+                self.read = self.read.max(lsn);
+                (self.span.lsn, self.span.offset) = (self.next, place.end);
+                Ok(Some(RecordRef { lsn, data: &self.stream()[place], micros: self.span.micros }))
+            }
+            None => self.look_for_next(),
+        }
+    }
+
+    /// Where in the stream the next record lies, if it is known to be readable still: so it is for all but the first of a frame.
+    #[inline]
+    fn at_hand(&self) -> Option<Range<usize>> {
+        let Span { lsn, offset, .. } = self.span;
+        let known = lsn == self.next && self.span.has(lsn) && lsn <= self.limit && self.source.version() == self.version;
+        let end = if known { record_end(self.stream(), offset) } else { None };
+        end.map(|end| offset + 4..end)
+    }
+
+    fn look_for_next(&mut self) -> Result<Option<RecordRef<'_>>> {
+        while self.next_is_readable()? {
+            let lsn = self.next;
+            match self.load(lsn) {
+                Ok(()) => {
+                    self.seek(lsn.next());
+                    return self.record(lsn).map(Some);
+                }
+                Err(error) => self.overtaken(error)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether there is a next record to be read; what was given up is stepped over.
+    pub(super) fn next_is_readable(&mut self) -> Result<bool> {
+        loop {
+            let readable = match self.readable(self.next) {
+                Err(error) => self.overtaken(error).and_then(|()| self.readable(self.next)),
+                readable => readable,
+            };
+            let gap = self.chain.gap(self.next).map(|waiver| waiver.last_lost);
+            match (readable?, gap) {
+                (true, Some(last_lost)) => self.next = last_lost.next(),
+                (readable, _) => return Ok(readable),
+            }
+        }
+    }
+
+    /// A reader from the start reads from where that is now.
+    fn overtaken(&mut self, error: Error) -> Result<()> {
+        match error {
+            Error::Dropped { start, .. } if self.from_start => self.next = start,
+            error => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The record before; `None` where the reader stands before the first of the log.
+    ///
+    /// # Errors
+    /// As [`next`](Reader::next). So a reader that is overtaken by a truncation of the front says [`Error::Dropped`], and not that it
+    /// has come to the beginning.
+    pub fn prev(&mut self) -> Result<Option<RecordRef<'_>>> {
+        let before = self.next.prev();
+        match self.readable(before) {
+            Err(Error::Dropped { start, .. }) if self.next == start || self.from_start => return Ok(None),
+            readable => readable?,
+        };
+        let lsn = before.min(self.limit);
+        if lsn < self.chain.start {
+            return Ok(None);
+        }
+        if let Some(first_lost) = self.chain.gap(lsn).map(|w| w.first_lost) {
+            self.next = first_lost;
+            return self.prev();
+        }
+        self.load(lsn)?;
+        self.seek(lsn);
+        self.record(lsn).map(Some)
+    }
+
+    /// The record with this LSN. The reader then stands behind it.
+    ///
+    /// # Errors
+    /// As [`next`](Reader::next), and [`Error::NotAppended`] if it is not there (or not durable) yet, [`Error::Lost`] if it was given up.
+    pub fn get(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
+        if lsn == Lsn::ZERO || !self.readable(lsn)? {
+            return Err(Error::NotAppended { lsn, last: self.limit });
+        }
+        if self.chain.gap(lsn).is_some() {
+            return Err(Error::Lost { lsn });
+        }
+        self.load(lsn)?;
+        self.seek(lsn.next());
+        self.record(lsn)
+    }
+
+    /// The next record, waiting for it to become durable: for as long as it takes, or the time given. `None` when the time is over, or when
+    /// the log was closed and all of it is read.
+    ///
+    /// # Errors
+    /// As [`next`](Reader::next).
+    pub fn wait_next(&mut self, timeout: Option<Duration>) -> Result<Option<RecordRef<'_>>> {
+        self.attend();
+        let deadline = deadline(timeout);
+        while !self.next_is_readable()? {
+            if !self.source.wait(self.end(), deadline)? {
+                return Ok(None);
+            }
+        }
+        self.next()
+    }
+
+    /// As [`wait_next`](Reader::wait_next), for async code on any executor. Cancel-safe: a record is consumed only by a completed await, and
+    /// nothing is left of one that is given up.
+    ///
+    /// On a log that another process writes, one thread for each [`View`](crate::View) looks for all tasks that wait; it ends when none does.
+    ///
+    /// # Errors
+    /// As [`next`](Reader::next).
+    pub async fn next_async(&mut self) -> Result<Option<RecordRef<'_>>> {
+        self.attend();
+        while !self.next_is_readable()? {
+            if !self.tail().await? {
+                return Ok(None);
+            }
+        }
+        self.next()
+    }
+
+    pub(super) fn tail(&self) -> Tail {
+        Tail { source: self.source.clone(), end: self.end(), id: None }
+    }
+
+    fn end(&self) -> End {
+        End { lsn: self.next.prev(), generation: self.chain.generation }
+    }
+
+    /// Lets the log see how far this reader has come, now that it follows the tail.
+    pub(super) fn attend(&mut self) {
+        let read = self.next.prev().0;
+        match &self.at {
+            Some(at) => at.store(read, Ordering::Relaxed),
+            None => self.source.attend(self.at.insert(Arc::new(AtomicU64::new(read)))),
+        }
+    }
+
+    /// Whether a record may be read; looks at what has changed.
+    fn readable(&mut self, lsn: Lsn) -> Result<bool> {
+        if lsn > self.limit {
+            self.limit = self.source.limit(lsn.prev())?;
+        }
+        if self.follow_changes()? && lsn > self.limit {
+            self.limit = self.source.limit(lsn.prev())?;
+        }
+        if lsn > self.limit {
+            return match self.source.damage() {
+                // What is readable was read; now say why it ends.
+                Some(damage) if lsn == self.limit.next() => Err(Error::Corruption(Arc::new(damage))),
+                _ => Ok(false),
+            };
+        }
+        if lsn < self.chain.start && lsn > Lsn::ZERO {
+            return Err(Error::Dropped { lsn, start: self.chain.start });
+        }
+        Ok(true)
+    }
+
+    /// Takes a changed chain: whether anything changed. Of records that were cut off, nothing stays buffered, and who has read any, or stands
+    /// behind one, is told.
+    fn follow_changes(&mut self) -> Result<bool> {
+        let version = self.source.version();
+        if version == self.version {
+            return Ok(false);
+        }
+        self.version = version;
+        let before = std::mem::replace(&mut self.chain, self.source.chain());
+        if self.chain.generation == before.generation {
+            return Ok(true);
+        }
+        self.walker = None;
+        self.span = Span::default();
+        self.limit = self.limit.min(self.source.limit(Lsn::ZERO)?);
+        let stands = if self.from_start { Lsn::ZERO } else { self.next.prev() };
+        let reached = self.read.max(stands);
+        match self.chain.cuts.since(before.generation) {
+            Some(at) if reached >= at && !bug::is(Bug::HideCut) => {
+                (self.read, self.next, self.from_start) = (Lsn::ZERO, at, false);
+                Err(Error::Cut { at, reached })
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Makes the span that in which a record begins, or, behind a gap, the first after it.
+    fn load(&mut self, lsn: Lsn) -> Result<()> {
+        if self.span.has(lsn) {
+            return Ok(());
+        }
+        if let Some(at) = &self.at {
+            at.store(lsn.prev().0, Ordering::Relaxed);
+        }
+        let in_chain = |w: &Walker| self.chain.entries.iter().any(|e| e.epoch == w.segment().epoch());
+        let goes_on = self.span.header.is_some()
+            && self.walker.as_ref().is_some_and(in_chain)
+            && lsn.0 == self.span.first.0 + u64::from(self.span.records);
+        let mut attempt = 0;
+        let mut loaded = if goes_on { self.load_forward(lsn) } else { self.load_anew(lsn) };
+        // What fails may have been overtaken: by a rotation, a cut, or a file that was dropped and used again.
+        while loaded.is_err() && attempt < 8 {
+            self.limit = self.source.limit(Lsn::MAX)?;
+            if !self.follow_changes()? {
+                break;
+            }
+            attempt += 1;
+            if lsn < self.chain.start {
+                return Err(Error::Dropped { lsn, start: self.chain.start });
+            }
+            loaded = self.load_anew(lsn);
+        }
+        loaded.map_err(|error| {
+            self.span = Span::default();
+            self.walker = None;
+            self.source.judge(error)
+        })
+    }
+
+    fn load_anew(&mut self, lsn: Lsn) -> Result<()> {
+        self.locate(lsn)?;
+        self.load_forward(lsn)?;
+        if let (Some(places), Some(header)) = (self.source.places(), &self.span.header) {
+            places.note(self.span.at, header);
+        }
+        Ok(())
+    }
+
+    fn load_forward(&mut self, lsn: Lsn) -> Result<()> {
+        loop {
+            let header = self.step()?;
+            if header.records == 0 || header.next_lsn() <= lsn {
+                continue;
+            }
+            if header.first_lsn() > lsn {
+                return Err(self.broken(DamageKind::Structure, "a frame whose LSN does not follow the one before"));
+            }
+            let Some(walker) = &self.walker else { continue };
+            let head = header.head_len as usize;
+            let payload = walker.payload(&header);
+            let span = &mut self.span;
+            span.at = walker.segment().at(walker.block() - header.blocks());
+            span.place = walker.place(&header);
+            span.micros = header.time;
+            span.first = header.first_lsn();
+            span.records = header.records;
+            span.lsn = span.first;
+            span.offset = head;
+            span.index.clear();
+            span.is_joined = false;
+            span.header = Some(header);
+            let missing = missing_bytes(payload.get(head..).unwrap_or(&[]));
+            if missing == Some(0) {
+                return Ok(());
+            }
+            span.joined.clear();
+            span.joined.extend_from_slice(&payload[head.min(payload.len())..]);
+            span.is_joined = true;
+            span.offset = 0;
+            return match missing {
+                Some(missing) => self.join(missing),
+                None => Err(self.does_not_add_up()),
+            };
+        }
+    }
+
+    /// Gathers the rest of the last record from the frames that follow.
+    fn join(&mut self, mut missing: usize) -> Result<()> {
+        if missing > RECORD_LIMIT {
+            return Err(self.broken(DamageKind::Structure, "a record longer than any may be"));
+        }
+        while missing > 0 {
+            let header = self.step()?;
+            let Some(walker) = &mut self.walker else { continue };
+            let head = header.head_len as usize;
+            if header.kind == format::Kind::Link {
+                continue;
+            }
+            if head == 0 || head > missing || !header.has(CONTINUED) || head > header.payload_len as usize {
+                return Err(self.broken(DamageKind::Structure, "a record that does not go on where it should"));
+            }
+            self.span.joined.extend_from_slice(&walker.payload(&header)[..head]);
+            missing -= head;
+            if header.records > 0 {
+                // Others begin in this frame: it is read again for them.
+                walker.seek(walker.block() - header.blocks());
+            }
+        }
+        Ok(())
+    }
+
+    /// The next frame along the chain.
+    fn step(&mut self) -> Result<FrameHeader> {
+        loop {
+            let Some(walker) = &mut self.walker else { return Err(self.broken(DamageKind::Structure, "no position")) };
+            let at = walker.segment().at(walker.block());
+            let index = self.chain.entries.iter().position(|e| e.epoch == at.epoch);
+            if let Some(entry) = index.map(|i| self.chain.entries[i]) {
+                // It may have been the tip when the walker came, and be sealed now.
+                walker.set_end(entry.end.unwrap_or(u32::MAX));
+            }
+            let to = match self.chain.waivers.iter().find(|w| w.from == at) {
+                Some(waiver) => waiver.to,
+                None if walker.at_end() => match index.and_then(|i| self.chain.entries.get(i + 1)) {
+                    Some(next) => Position::new(next.epoch, LINK_BLOCK),
+                    None => return Err(self.broken(DamageKind::Missing, "the log ends before a record that was durable")),
+                },
+                None => match walker.step(self.source.recent())? {
+                    Found::Frame(header) if header.adds_up() => return Ok(header),
+                    Found::Frame(_) => {
+                        return Err(self.broken(DamageKind::Structure, "flags, or records, in a frame of a kind that has none"));
+                    }
+                    Found::Unwritten => {
+                        return Err(self.broken(DamageKind::Missing, "nothing is written where a record was durable"));
+                    }
+                    Found::Torn => {
+                        return Err(self.broken(DamageKind::Missing, "a frame of which some sectors were never written"));
+                    }
+                    Found::Damaged(why) => return Err(self.broken(DamageKind::Garbled, why)),
+                },
+            };
+            self.go(to)?;
+        }
+    }
+
+    /// Puts the walker at a position.
+    fn go(&mut self, to: Position) -> Result<()> {
+        let Some(entry) = self.chain.entries.iter().find(|e| e.epoch == to.epoch).copied() else {
+            return Err(self.broken(DamageKind::LostSegment, "a segment that is not there"));
+        };
+        let end = entry.end.unwrap_or(u32::MAX);
+        let segment = match &self.walker {
+            Some(walker) if walker.segment().epoch() == to.epoch => walker.segment().clone(),
+            _ => self.open(to.epoch)?,
+        };
+        match &mut self.walker {
+            Some(walker) => walker.replace(segment, to.block, end),
+            None => self.walker = Some(Walker::new(segment, to.block, end)),
+        }
+        Ok(())
+    }
+
+    fn open(&self, epoch: u64) -> Result<Arc<Segment>> {
+        let (recent, places) = (self.source.recent(), self.source.places());
+        let known = recent.and_then(|recent| recent.segment(epoch)).or_else(|| places?.segment(epoch));
+        if let Some(segment) = known {
+            return Ok(segment);
+        }
+        match self.source.dir().open_segment(Some(self.chain.log), epoch, Access::Read)? {
+            Ok((segment, _)) => {
+                let segment = Arc::new(segment);
+                if let Some(places) = places {
+                    places.opened(&segment);
+                }
+                Ok(segment)
+            }
+            Err(damage) => Err(Error::Corruption(Arc::new(Damage { first_lsn: self.next, ..damage }))),
+        }
+    }
+
+    /// Puts the walker at or before the frame in which a record begins: where that is known, or by bisection.
+    fn locate(&mut self, lsn: Lsn) -> Result<()> {
+        self.span.header = None;
+        let Some(entry) = self.chain.entry_of(lsn).map(|i| self.chain.entries[i]) else {
+            let start = self.chain.entries.first().map_or(self.chain.start, |e| e.first_lsn);
+            return Err(Error::Dropped { lsn, start });
+        };
+        self.go(Position::new(entry.epoch, LINK_BLOCK))?;
+        let Some(walker) = &mut self.walker else { return Ok(()) };
+        let segment = walker.segment().clone();
+        let stretch = self.chain.stretch(&entry, lsn).0;
+        let bounds = (stretch.start, stretch.end.min(segment.data_end()));
+        let places = self.source.places();
+        let recent = self.source.recent().and_then(|recent| recent.find(entry.epoch, lsn)).map(Place::At);
+        let place = recent.or_else(|| Some(places?.find(entry.epoch, lsn, bounds))).unwrap_or(Place::Between(bounds.0, bounds.1));
+        let block = match place {
+            Place::At(block) => block,
+            Place::Between(low, high) => {
+                let begins_before = |header: &FrameHeader| header.first_lsn() <= lsn;
+                frame_between(&segment, low..high, &begins_before, &mut |block, header| {
+                    if let Some(places) = places {
+                        places.note(segment.at(block), header);
+                    }
+                })?
+                .0
+            }
+        };
+        walker.seek(block);
+        Ok(())
+    }
+
+    /// The record from the span.
+    #[inline]
+    fn record(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
+        let at = if self.span.lsn == lsn { self.span.offset } else { self.indexed(lsn) };
+        let Some(after) = record_end(self.stream(), at) else { return Err(self.does_not_add_up()) };
+        self.span.offset = after;
+        self.span.lsn = lsn.next();
+        self.read = self.read.max(lsn);
+        Ok(RecordRef { lsn, data: &self.stream()[at + 4..after], micros: self.span.micros })
+    }
+
+    #[cold]
+    fn does_not_add_up(&mut self) -> Error {
+        self.span.header = None;
+        self.broken(DamageKind::Structure, "records that do not add up")
+    }
+
+    /// The records of the span, as bytes.
+    #[inline]
+    fn stream(&self) -> &[u8] {
+        match &self.walker {
+            _ if self.span.is_joined => &self.span.joined,
+            Some(walker) => walker.buffered(self.span.place.clone()),
+            None => &[],
+        }
+    }
+
+    /// Where a record of the span begins, for those who do not go forward.
+    fn indexed(&mut self, lsn: Lsn) -> usize {
+        if self.span.index.is_empty() {
+            let head = self.span.header.filter(|_| !self.span.is_joined).map_or(0, |h| h.head_len as usize);
+            self.span.index = offsets(self.stream(), head);
+        }
+        self.span.index.get((lsn.0 - self.span.first.0) as usize).map_or(usize::MAX, |&at| at as usize)
+    }
+
+    /// The bytes of all records of the log before one, which may be the next to come; see [`bytes_between`](Reader::bytes_between).
+    pub(crate) fn try_bytes_before(&mut self, lsn: Lsn) -> Result<u64> {
+        let mut lsn = lsn.max(self.chain.start);
+        if !self.readable(lsn)? || self.chain.gap(lsn).is_some() {
+            // Nothing at hand says it but the record before. Of what was given up, only what lies behind can.
+            lsn = lsn.min(self.limit.next());
+            while let Some(gap) = self.chain.gap(lsn.prev()) {
+                lsn = gap.first_lost;
+            }
+            let front = self.chain.entries.first().map_or(lsn, |e| e.first_lsn);
+            if lsn <= front {
+                return Ok(self.chain.entries.last().map_or(0, |e| e.bytes));
+            }
+            self.load(lsn.prev())?;
+        } else {
+            self.load(lsn)?;
+        }
+        let first = self.span.first;
+        let (begin, at) = (self.indexed(first), self.indexed(lsn).min(self.stream().len()));
+        let before = self.span.header.map_or(0, |header| header.first.bytes);
+        Ok(before + (at.saturating_sub(begin) as u64).saturating_sub(4 * (lsn.0 - first.0)))
+    }
+
+    /// The same for a fork, which goes on whatever can be read: then with what the segment's LINK says.
+    pub(crate) fn bytes_before(&mut self, lsn: Lsn) -> u64 {
+        let known = |chain: &Chain| chain.entry_of(lsn).map_or(0, |i| chain.entries[i].bytes);
+        self.try_bytes_before(lsn).unwrap_or_else(|_| known(&self.chain))
+    }
+
+    #[cold]
+    fn broken(&self, kind: DamageKind, why: &str) -> Error {
+        let at = self.walker.as_ref().map_or(Position::default(), |w| w.segment().at(w.block()));
+        Error::Corruption(Arc::new(Damage {
+            kind,
+            path: self.source.dir().segment(at.epoch),
+            offset: at.byte(),
+            first_lsn: self.next,
+            last_lsn: Some(self.limit).filter(|&limit| limit >= self.next),
+            proven: true,
+            evidence: format!("{why}; records up to {} were durable", self.limit),
+        }))
+    }
+}
+
+/// Where the record ends that begins at an offset.
+#[inline]
+fn record_end(stream: &[u8], at: usize) -> Option<usize> {
+    let len = stream.get(at..at.checked_add(4)?)?;
+    let end = at + 4 + format::record_len(format::u32_at(len, 0))?;
+    (end <= stream.len()).then_some(end)
+}
+
+fn offsets(stream: &[u8], mut at: usize) -> Vec<u32> {
+    let mut index = Vec::new();
+    while let Some(after) = record_end(stream, at) {
+        index.push(at as u32);
+        at = after;
+    }
+    index
+}
+
+/// How many bytes of the last record are not in the stream; `None` if it does not add up.
+fn missing_bytes(stream: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while at < stream.len() {
+        let (len, rest) = stream[at..].split_at_checked(4)?;
+        let len = format::record_len(format::u32_at(len, 0))?;
+        if len > rest.len() {
+            return Some(len - rest.len());
+        }
+        at += 4 + len;
+    }
+    Some(0)
+}

@@ -1,0 +1,139 @@
+//! The check of everything.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::Damage;
+use crate::files::disk::{Disk, OsDisk};
+use crate::files::segment::Dir;
+use crate::format::LogId;
+use crate::recovery::{self, Depth, Verdict};
+use crate::{Error, Lsn, Result, View};
+
+/// What [`verify`] found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// What the evidence says. `None`: a writer has the log open; all that it said was durable was read and is sound.
+    pub verdict: Option<Verdict>,
+    /// The log's identity.
+    pub id: LogId,
+    /// The first LSN.
+    pub start_lsn: Lsn,
+    /// The last that is readable, and that recovery would return.
+    pub last_lsn: Lsn,
+    /// The last of which it is proven that it is durable. What lies between may be in the page cache alone, and be gone after a power failure, until
+    /// the log is opened for writing.
+    pub proven_lsn: Lsn,
+    /// How many records are readable: all from the first LSN to the last but for those given up.
+    pub records: u64,
+    /// Segments of the log.
+    pub segments: usize,
+    /// Bytes of frames that were read and checked.
+    pub checked_bytes: u64,
+    /// Garbled sectors behind the end, where nothing was acknowledged.
+    pub garbled_sectors: u64,
+    /// LSNs that were given up in earlier repairs.
+    pub lost: Vec<(Lsn, Lsn)>,
+}
+
+/// Reads and checks the whole log in a directory; changes nothing. `progress` is told how many bytes are done, of about how many.
+///
+/// Damage is not an error here but a verdict.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::NotALog`], [`Error::UnsupportedVersion`], [`Error::Io`].
+pub fn verify(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
+    verify_on(Arc::new(OsDisk::new()), dir, progress)
+}
+
+/// As [`verify`], on a file system of one's own.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
+    let dir = Dir::open(&*disk, dir.as_ref())?;
+    // Beside a writer the reader itself looks again; and what is found twice alike is there: all of a large log is read for it.
+    let found = RefCell::new(None);
+    let doubtful = |looked: &Result<VerifyReport>, writer: bool| match looked {
+        _ if writer => Ok(false),
+        Ok(VerifyReport { verdict: Some(Verdict::Corruption(damage)), .. }) => {
+            let before = found.replace(Some(damage.clone()));
+            Ok(before.as_ref() != Some(damage))
+        }
+        Err(error) => Ok(matches!(error, Error::Io { .. } | Error::Corruption(_))),
+        // It was closed when its end was read; what a writer that is there now has written since is to be in it.
+        Ok(VerifyReport { verdict: Some(Verdict::Clean), .. }) => dir.has_writer(),
+        Ok(_) => Ok(true),
+    };
+    dir.look(
+        doubtful,
+        |writer| if writer { verify_beside_writer(disk.clone(), &dir, progress) } else { verify_at_rest(&dir, progress) },
+    )
+}
+
+fn verify_at_rest(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
+    let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::All, &[], progress)?)?;
+    let (start_lsn, last_lsn, lost) = (survey.control.start, survey.last_lsn(), survey.control.lost());
+    Ok(VerifyReport {
+        id: survey.log,
+        start_lsn,
+        last_lsn,
+        proven_lsn: survey.proven_lsn(),
+        records: readable(start_lsn, last_lsn, &lost),
+        segments: survey.chain.len(),
+        checked_bytes: survey.scanned,
+        garbled_sectors: survey.garbled_behind,
+        lost,
+        verdict: Some(survey.verdict),
+    })
+}
+
+/// Reads all that the writer says is durable.
+fn verify_beside_writer(disk: Arc<dyn Disk>, dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
+    let view = View::of(disk, dir.clone())?;
+    let mut reader = view.reader_at(Lsn::ZERO);
+    let (start_lsn, last_lsn) = (view.start_lsn(), view.last_lsn()?);
+    let (mut checked_bytes, records) = (0, last_lsn.0.saturating_sub(start_lsn.0) + 1);
+    let mut verdict = None;
+    loop {
+        let at = reader.position();
+        match reader.next() {
+            Ok(Some(record)) if record.lsn <= last_lsn => checked_bytes += record.data.len() as u64,
+            Ok(_) => break,
+            Err(Error::Corruption(damage)) => {
+                verdict = Some(Verdict::Corruption(Damage::clone(&damage)));
+                break;
+            }
+            Err(Error::Dropped { start, .. }) => reader.seek(start),
+            Err(Error::Cut { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        if at.0 % 4096 == 0 {
+            progress(at.0.saturating_sub(start_lsn.0), records);
+        }
+    }
+    let lost = view.lost();
+    // Before the damage.
+    let last_lsn = if verdict.is_some() { reader.position().prev() } else { last_lsn };
+    Ok(VerifyReport {
+        verdict,
+        id: view.id(),
+        start_lsn,
+        last_lsn,
+        proven_lsn: last_lsn,
+        records: readable(start_lsn, last_lsn, &lost),
+        segments: view.segments(),
+        checked_bytes,
+        garbled_sectors: 0,
+        lost,
+    })
+}
+
+/// How many records there are from one LSN to another.
+fn readable(first: Lsn, last: Lsn, lost: &[(Lsn, Lsn)]) -> u64 {
+    let count = |first: Lsn, last: Lsn| last.next().0.saturating_sub(first.0);
+    let gone: u64 = lost.iter().map(|&(from, to)| count(from.max(first), to.min(last))).sum();
+    count(first, last).saturating_sub(gone)
+}

@@ -1,0 +1,462 @@
+//! Reading without writing: from another process than the writer's, or when there is none. And the check of everything.
+
+use std::collections::BTreeMap;
+use std::ops::RangeBounds;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::error::Damage;
+use crate::files::disk::{Disk, OsDisk};
+use crate::files::outside::Outside;
+use crate::files::segment::Dir;
+use crate::format::LogId;
+use crate::read::chain::{Chain, End, Source};
+use crate::read::iter::Iter;
+use crate::read::reader::Reader;
+use crate::read::recent::Places;
+use crate::read::record::Record;
+use crate::read::tails::Wakers;
+use crate::read::watch::{Seen, Watch};
+use crate::recovery::Verdict;
+use crate::sync::lock;
+use crate::write::hold;
+use crate::write::limit::{Hold, Holds, Limit};
+use crate::{Error, Lsn, Result, strangers};
+
+/// How often a reader that waits looks whether there is more: a commit is to show within 10 ms of the log's saying that it is durable.
+const POLL: Duration = Duration::from_millis(4);
+/// The same when so many looks found nothing.
+const POLL_IDLE: Duration = Duration::from_millis(8);
+const IDLE_AFTER: u32 = 25;
+
+fn pause(looks: u32) -> Duration {
+    if looks < IDLE_AFTER { POLL } else { POLL_IDLE }
+}
+
+/// So many times the thread that looks for tasks does so for nobody before it ends.
+const LINGER: u32 = 20;
+
+/// A log, open for reading only. Changes nothing, takes no lock that a writer could meet for long.
+///
+/// It shows what is proven to be durable. While a writer has the log open, in this process or another, that is what it has said is: the log tells so
+/// with each flush, and 20 ms after it fell idle ([`Options::idle_mark`](crate::Options::idle_mark)). When none has, it is everything, if the log was closed, and after a kill what the log had said by
+/// then: what was written behind that may be in the page cache alone, and [`recoverable`](View::recoverable) shows it.
+///
+/// ```
+/// # fn main() -> Result<(), foreword::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?.commit(b"one")?;
+/// let view = foreword::View::open(dir.path())?;
+/// assert_eq!(view.get(foreword::Lsn(1))?, b"one");
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct View {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Where the path leads, should the directory be gone.
+    disk: Arc<dyn Disk>,
+    dir: Dir,
+    /// Whether what recovery would return is shown, proven or not.
+    unproven: bool,
+    /// Held by the one that looks at the files.
+    watch: Mutex<Watch>,
+    state: Mutex<State>,
+    /// Rises with each change of the chain.
+    version: AtomicU64,
+    waiting: Mutex<Waiting>,
+    places: Places,
+}
+
+#[derive(Debug)]
+struct State {
+    seen: Seen,
+    /// When it was last looked with success, unless a look has failed since.
+    looked: Option<Instant>,
+}
+
+/// Tasks that wait, and whether the thread is there that looks for them.
+#[derive(Debug, Default)]
+struct Waiting {
+    wakers: Wakers<End>,
+    served: bool,
+}
+
+impl View {
+    /// Opens the log in a directory for reading.
+    ///
+    /// A damaged log opens, too: what lies before the damage can be read, then comes [`Error::Corruption`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotALog`], [`Error::UnsupportedVersion`], [`Error::Io`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<View> {
+        View::open_on(Arc::new(OsDisk::new()), dir)
+    }
+
+    /// As [`open`](View::open), on a file system of one's own.
+    ///
+    /// # Errors
+    /// As [`open`](View::open).
+    pub fn open_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<View> {
+        let dir = Dir::open(&*disk, dir.as_ref())?;
+        View::of(disk, dir)
+    }
+
+    /// A view of a directory that is open.
+    pub(crate) fn of(disk: Arc<dyn Disk>, dir: Dir) -> Result<View> {
+        View::begin(disk, dir, false)
+    }
+
+    fn begin(disk: Arc<dyn Disk>, dir: Dir, unproven: bool) -> Result<View> {
+        let (watch, seen) = Watch::begin(&dir)?;
+        let state = Mutex::new(State { seen, looked: Some(Instant::now()) });
+        let (watch, version, waiting, places) = (Mutex::new(watch), AtomicU64::new(0), Mutex::default(), Places::default());
+        Ok(View { shared: Arc::new(Shared { disk, dir, unproven, watch, state, version, waiting, places }) })
+    }
+
+    /// The same log, with all that recovery would return now: where no writer has it open, that may be more than is proven to be durable (see
+    /// [`recoverable_lsn`](View::recoverable_lsn)). What is read of it so may be gone after a power failure, and other records have its LSNs then: for a look
+    /// after a crash, not for a replica.
+    ///
+    /// # Errors
+    /// As [`open`](View::open).
+    pub fn recoverable(&self) -> Result<View> {
+        View::begin(self.shared.disk.clone(), self.shared.dir.clone(), true)
+    }
+
+    /// The log's identity.
+    #[must_use]
+    pub fn id(&self) -> LogId {
+        self.shared.chain().log
+    }
+
+    /// The first LSN of the log.
+    #[must_use]
+    pub fn start_lsn(&self) -> Lsn {
+        self.shared.chain().start
+    }
+
+    /// The last LSN that can be read now.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Replaced`].
+    pub fn last_lsn(&self) -> Result<Lsn> {
+        self.shared.limit(Lsn::MAX)
+    }
+
+    /// The last LSN that recovery would return now: that of [`last_lsn`](View::last_lsn), or beyond it where no writer has the log open and it was
+    /// not closed.
+    ///
+    /// # Errors
+    /// As [`last_lsn`](View::last_lsn).
+    pub fn recoverable_lsn(&self) -> Result<Lsn> {
+        self.shared.limit(Lsn::MAX)?;
+        Ok(self.shared.seen(|seen| seen.recoverable))
+    }
+
+    pub(crate) fn segments(&self) -> usize {
+        self.shared.chain().entries.len()
+    }
+
+    /// Whether a writer had the log open when it was looked at last.
+    #[must_use]
+    pub fn has_writer(&self) -> bool {
+        self.shared.seen(Seen::live)
+    }
+
+    /// The verdict on the log's tail, if no writer has it open.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.shared.seen(|seen| seen.verdict.clone())
+    }
+
+    /// The holds, by name, with those that the writer has not taken into the log yet.
+    #[must_use]
+    pub fn holds(&self) -> BTreeMap<String, Hold> {
+        self.shared.dir.with_outside(self.id(), self.shared.seen(|seen| seen.control.holds.clone()))
+    }
+
+    /// Places or moves a hold, as [`Log::hold`](crate::Log::hold) does in the writer's process; for a consumer in another, whether a writer has the log open or not. It
+    /// counts when this returns, and is durable: no truncation that begins after that drops what it keeps. (It stands in the file `HOLDS`, and the writer takes it into the log
+    /// with its next truncation or hold.) Needs the right to write to the directory; blocks while the writer truncates, for a tenth of a second at the most.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # use foreword::{Lsn, Options, View};
+    /// let log = Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// for _ in 0..5 {
+    ///     log.commit("a record")?;
+    /// }
+    /// // In another process:
+    /// let view = View::open(dir.path())?;
+    /// view.hold("an archiver", Lsn(3))?;
+    /// // In the writer's:
+    /// assert_eq!(log.truncate_front(Lsn(5))?, Lsn(3));
+    /// # log.close() }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Dropped`] if the LSN is gone, or the hold is [lost](Hold::is_lost). [`Error::Busy`]: the writer, or another consumer, has the file for long. [`Error::Invalid`] as `Log::hold`.
+    /// [`Error::Io`]: it may be placed or not. [`Error::Replaced`].
+    pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
+        self.place_hold(name, lsn, None)
+    }
+
+    /// The same, with a limit; see [`Log::hold_up_to`](crate::Log::hold_up_to).
+    ///
+    /// # Errors
+    /// As [`hold`](View::hold).
+    pub fn hold_up_to(&self, name: &str, lsn: Lsn, limit: Limit) -> Result<()> {
+        self.place_hold(name, lsn, Some(limit))
+    }
+
+    fn place_hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
+        hold::check_name(name)?;
+        let (mut outside, holds) = self.outside()?;
+        let hold = hold::place(name, lsn, limit, self.start_lsn(), &holds)?;
+        if holds.get(name) == Some(&hold) { Ok(()) } else { outside.place(name, hold) }
+    }
+
+    /// Releases a hold, as [`Log::release`](crate::Log::release) does in the writer's process: whether there was one of that name.
+    ///
+    /// # Errors
+    /// As [`hold`](View::hold).
+    pub fn release(&self, name: &str) -> Result<bool> {
+        let (mut outside, holds) = self.outside()?;
+        let there = holds.contains_key(name);
+        if there {
+            outside.release(name, &self.shared.seen(|seen| seen.control.holds.clone()))?;
+        }
+        Ok(there)
+    }
+
+    /// Takes the lock on what other processes ask for, and looks at the log then: the holds that there are.
+    fn outside(&self) -> Result<(Outside, Holds)> {
+        let outside = self.shared.dir.outside(self.id())?;
+        self.shared.look(true)?;
+        let mut holds = self.shared.seen(|seen| seen.control.holds.clone());
+        outside.apply(&mut holds);
+        Ok((outside, holds))
+    }
+
+    /// LSNs that were given up in repairs: first and last of each stretch.
+    #[must_use]
+    pub fn lost(&self) -> Vec<(Lsn, Lsn)> {
+        self.shared.seen(|seen| seen.control.lost())
+    }
+
+    /// A reader that stands before a record, which need not be there yet; if it was dropped, the first read says [`Error::Dropped`].
+    /// [`Lsn::ZERO`]: before the first that is there.
+    #[must_use]
+    pub fn reader_at(&self, lsn: Lsn) -> Reader {
+        Reader::new(self.shared.clone(), lsn)
+    }
+
+    /// Iterates over the records from an LSN on; see [`Log::iter`](crate::Log::iter).
+    #[must_use]
+    pub fn iter(&self, from: Lsn) -> Iter {
+        Iter::forward(self.reader_at(from))
+    }
+
+    /// Iterates over the records with LSNs in a range; see [`Log::range`](crate::Log::range).
+    #[must_use]
+    pub fn range(&self, lsns: impl RangeBounds<Lsn>) -> Iter {
+        Iter::range(lsns, |from| self.reader_at(from))
+    }
+
+    /// Iterates backward, from an LSN (or the last) to the first; see [`Log::iter_back`](crate::Log::iter_back).
+    #[must_use]
+    pub fn iter_back(&self, from: Lsn) -> Iter {
+        Iter::backward(self.reader_at(from.next()))
+    }
+
+    /// As [`Log::lsn_at`](crate::Log::lsn_at).
+    ///
+    /// # Errors
+    /// As [`Reader::seek_to_time`].
+    pub fn lsn_at(&self, time: SystemTime) -> Result<Lsn> {
+        self.reader_at(Lsn::ZERO).seek_to_time(time)
+    }
+
+    /// As [`Log::bytes_between`](crate::Log::bytes_between).
+    ///
+    /// # Errors
+    /// As [`Reader::bytes_between`].
+    pub fn bytes_between(&self, from: Lsn, to: Lsn) -> Result<u64> {
+        self.reader_at(Lsn::ZERO).bytes_between(from, to)
+    }
+
+    /// One record.
+    ///
+    /// # Errors
+    /// As [`Reader::get`].
+    pub fn get(&self, lsn: Lsn) -> Result<Vec<u8>> {
+        Ok(self.reader_at(lsn).get(lsn)?.data.to_vec())
+    }
+}
+
+impl IntoIterator for &View {
+    type Item = Result<Record>;
+    type IntoIter = Iter;
+
+    /// The records, from the first on: [`iter`](View::iter) from [`Lsn::ZERO`].
+    fn into_iter(self) -> Iter {
+        self.iter(Lsn::ZERO)
+    }
+}
+
+impl Shared {
+    fn seen<T>(&self, what: impl FnOnce(&Seen) -> T) -> T {
+        what(&lock(&self.state).seen)
+    }
+
+    /// Looks, unless somebody just has: one look serves the many readers of a view. If another looks meanwhile, it is waited for only if it must be.
+    fn look(&self, must: bool) -> Result<()> {
+        if !must && lock(&self.state).looked.is_some_and(|at| at.elapsed() < POLL / 2) {
+            return Ok(());
+        }
+        let mut watch = match self.watch.try_lock() {
+            Err(TryLockError::WouldBlock) if !must => return Ok(()),
+            Err(TryLockError::WouldBlock) => lock(&self.watch),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Ok(watch) => watch,
+        };
+        let before = self.seen(Seen::clone);
+        let news = watch.go_on(&self.dir, &before, must).map_err(|error| {
+            lock(&self.state).looked = None;
+            self.judge(error)
+        })?;
+        let mut state = lock(&self.state);
+        if let Some(news) = news {
+            if !Arc::ptr_eq(&news.chain, &before.chain) {
+                self.version.fetch_add(1, Ordering::Release);
+                self.places.keep_to(&news.chain);
+            }
+            state.seen = news;
+        }
+        state.looked = Some(Instant::now());
+        Ok(())
+    }
+
+    /// For a reader that has come to an end; `None`: it is to wait.
+    fn news(&self, end: End) -> Result<Option<bool>> {
+        let known = |seen: &Seen| seen.news(end, self.unproven);
+        match self.seen(known) {
+            Some(true) => Ok(Some(true)),
+            _ => self.look(false).map(|()| self.seen(known)),
+        }
+    }
+
+    /// Keeps the waker of a task that waits, and sees to it that somebody looks for it.
+    fn keep(self: &Arc<Self>, end: End, id: &mut Option<u64>, waker: Waker) -> Result<()> {
+        let mut waiting = lock(&self.waiting);
+        let before = waiting.wakers.keep(id, end, waker);
+        let alone = !std::mem::replace(&mut waiting.served, true);
+        drop(waiting);
+        strangers::discard(before);
+        if alone {
+            let mine = self.clone();
+            let spawned = std::thread::Builder::new().name("foreword-wait".into()).spawn(move || mine.serve());
+            if let Err(source) = spawned {
+                lock(&self.waiting).served = false;
+                return Err(Error::Io { doing: "start a thread", path: self.dir.path.clone(), source: Arc::new(source) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for the tasks that wait, until none has for a while.
+    fn serve(&self) {
+        let (mut idle, mut looks) = (0, 0);
+        while idle < LINGER {
+            std::thread::sleep(pause(looks));
+            // (An error is told to whoever asks again.)
+            let failed = self.look(false).is_err();
+            let seen = self.seen(Seen::clone);
+            let mut waiting = lock(&self.waiting);
+            let wakers = waiting.wakers.take(|&end| failed || seen.news(end, self.unproven).is_some());
+            idle = if waiting.wakers.is_empty() { idle + 1 } else { 0 };
+            waiting.served = idle < LINGER;
+            drop(waiting);
+            looks = if wakers.is_empty() { looks.saturating_add(1) } else { 0 };
+            strangers::wake(wakers);
+        }
+    }
+}
+
+impl Source for Shared {
+    fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    fn chain(&self) -> Arc<Chain> {
+        self.seen(|seen| seen.chain.clone())
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn limit(&self, seen: Lsn) -> Result<Lsn> {
+        if self.seen(|now| seen >= now.limit(self.unproven) || now.live()) {
+            self.look(seen == Lsn::MAX)?;
+        }
+        Ok(self.seen(|seen| seen.limit(self.unproven)))
+    }
+
+    fn damage(&self) -> Option<Damage> {
+        self.seen(|seen| match &seen.verdict {
+            Some(Verdict::Corruption(damage)) => Some(damage.clone()),
+            _ => None,
+        })
+    }
+
+    fn wait(&self, end: End, deadline: Option<Instant>) -> Result<bool> {
+        for looks in 0.. {
+            if let Some(news) = self.news(end)? {
+                return Ok(news);
+            }
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                break;
+            }
+            std::thread::sleep(left.unwrap_or(Duration::MAX).min(pause(looks)));
+        }
+        Ok(false)
+    }
+
+    fn poll(self: Arc<Self>, end: End, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<bool>> {
+        // Kept before it is looked whether it is needed: what changes after that wakes it.
+        if let Err(error) = self.keep(end, id, waker.clone()) {
+            return Poll::Ready(Err(error));
+        }
+        self.news(end).transpose().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn places(&self) -> Option<&Places> {
+        Some(&self.places)
+    }
+
+    /// Where the directory is gone, another log may be under its name.
+    fn judge(&self, error: Error) -> Error {
+        let gone = matches!(&error, Error::NotFound { .. } | Error::Io { .. });
+        let now = Dir::open(&*self.disk, &self.dir.path).ok().filter(|_| gone);
+        let expected = self.chain().log;
+        match now.and_then(|dir| dir.read_identity().ok()) {
+            Some(Ok(found)) if found != expected => Error::Replaced { dir: self.dir.path.clone(), expected, found },
+            _ => error,
+        }
+    }
+
+    fn forget(&self, id: u64) {
+        let forgotten = lock(&self.waiting).wakers.forget(id);
+        strangers::discard(forgotten);
+    }
+}

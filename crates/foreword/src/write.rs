@@ -1,0 +1,20 @@
+//! Writing: how records get to the disk, and what is kept of them.
+
+pub(crate) mod append;
+pub(crate) mod assemble;
+pub(crate) mod background;
+pub(crate) mod close;
+pub(crate) mod commit;
+pub(crate) mod copying;
+pub(crate) mod flush;
+pub(crate) mod hold;
+pub(crate) mod limit;
+pub(crate) mod pace;
+pub(crate) mod payload;
+pub(crate) mod remove;
+pub(crate) mod rotate;
+pub(crate) mod runtime;
+pub(crate) mod tell;
+pub(crate) mod ticket;
+pub(crate) mod truncate;
+pub(crate) mod wait;

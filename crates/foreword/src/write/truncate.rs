@@ -1,0 +1,412 @@
+//! State that is not records: marks and holds, and truncation at both ends.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::bug::{self, Bug};
+use crate::files::disk::Access;
+use crate::files::outside::Outside;
+use crate::files::segment::{Fill, Segment, Stuff};
+use crate::format::{self, CONTINUED, Control, Cut, Head, Kind, Position};
+use crate::open::fork::{self, Branch, Branched, Fork, Place};
+use crate::read::chain::{Chain, Snapshot, Source};
+use crate::read::find::frame_at;
+use crate::recovery::Entry;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
+use crate::write::assemble::{Urgency, copy_room};
+use crate::write::commit::{Guard, Shared, State};
+use crate::write::remove::Dropped;
+use crate::write::rotate::Starving;
+use crate::write::runtime::Lane;
+use crate::{Error, Lsn, Result, strangers};
+
+/// Where the log stands when it is cut, and what is prepared behind.
+struct Tip {
+    end: Position,
+    spares: VecDeque<Arc<Segment>>,
+    fork: Begun,
+}
+
+/// How far a fork is that has not joined the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    Not,
+    /// A segment was being prepared for it.
+    Preparing,
+    /// It was writing, to any of the segments behind the tip: they are of no use but for it.
+    Writing,
+}
+
+/// The right to change the state that is not records, while this lives. The state's lock is not held where it ends.
+pub(crate) struct Changing<'a>(Option<&'a Shared>);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.lock().changing = None;
+            shared.changed.notify_all();
+            shared.kick(Lane::Prepare); // Retention does not wait for it.
+        }
+    }
+}
+
+impl Shared {
+    /// Puts the control state into the log, durably. If it says that nothing of a full segment is needed any more, the log goes on in
+    /// another, as far as there is one, so that this one can be dropped.
+    pub(crate) fn mark<'a>(&'a self, mut state: Guard<'a>, urgency: Urgency) -> Result<()> {
+        let mut leaves = state.assembler.is_full() && state.control.start == state.assembler.next_lsn();
+        loop {
+            let State { assembler, spares, control, .. } = &mut *state;
+            if !leaves && assembler.mark(false, urgency, control) {
+                break;
+            }
+            // The next segment's LINK says the same.
+            if let Some(spare) = spares.pop_front() {
+                assembler.rotate(spare, control);
+                self.rotated(&mut state);
+                break;
+            }
+            state = match self.obtain(state, 1, urgency) {
+                Err(error) if leaves && error.is_no_space() => {
+                    leaves = false;
+                    self.open_state()?
+                }
+                obtained => obtained?,
+            };
+        }
+        // It has no LSN of its own: the flight that takes it, and those before it, must land. It leaves at once, whatever is in the air.
+        let target = state.assembler.end().position;
+        state = self.fly(state, true);
+        while state.durable.position < target {
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            state = self.wait_changed(state);
+        }
+        Ok(())
+    }
+
+    /// When the log has fallen idle: says in the log what is durable. `true` if there was something to say.
+    pub(crate) fn mark_idle<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, bool) {
+        let due = state.needs_promise()
+            && state.assembler.is_empty()
+            && state.flights.is_empty()
+            && state.failed.is_none()
+            && !state.cutting;
+        let State { assembler, spares, control, .. } = &mut *state;
+        if !due {
+            return (state, false);
+        }
+        if !assembler.mark(false, Urgency::Ordinary, control) {
+            // No room for it: the next segment's LINK says the same. If there is none yet, whoever prepares it kicks.
+            let Some(spare) = spares.pop_front() else { return (state, false) };
+            assembler.rotate(spare, control);
+            self.rotated(&mut state);
+        }
+        state.idle_end = state.assembler.end().position;
+        (self.fly(state, true), true)
+    }
+
+    /// One change of the state that is not records at a time: each is durable before the next builds on it. No lock is held meanwhile, for a change runs
+    /// wakers: from one of those, another is [`Error::Busy`]. (Nobody waits for it only as a deliberate bug.)
+    pub(crate) fn one_at_a_time(&self) -> Result<Changing<'_>> {
+        self.dir.check_process()?;
+        self.may_wait()?;
+        if bug::is(Bug::ChangeAtOnce) {
+            return Ok(Changing(None));
+        }
+        let this = thread::current().id();
+        let mut state = self.lock();
+        while let Some(by) = state.changing {
+            if by == this {
+                return Err(Error::Busy);
+            }
+            state = self.wait_changed(state);
+        }
+        Ok(self.begin_change(&mut state))
+    }
+
+    /// For who has seen that nobody changes anything.
+    pub(crate) fn begin_change(&self, state: &mut State) -> Changing<'_> {
+        state.changing = Some(thread::current().id());
+        Changing(Some(self))
+    }
+
+    pub(crate) fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
+        let start = self.drop_front(before, self.one_at_a_time()?)?;
+        if !self.options.background {
+            self.remove_all();
+        }
+        Ok(start)
+    }
+
+    /// Moves the start, durably; what is not needed any more is left to be removed.
+    pub(crate) fn drop_front(&self, before: Lsn, _changing: Changing<'_>) -> Result<Lsn> {
+        drop(self.open_state()?); // A log that has failed asks the disk for nothing.
+        let mut outside = self.outside()?;
+        let mut state = self.open_state()?;
+        let last = state.assembler.next_lsn().prev();
+        if before > last.next() {
+            return Err(Error::NotAppended { lsn: before, last });
+        }
+        let before_it = (state.control.start, state.control.holds.clone());
+        outside.iter().for_each(|outside| outside.apply(&mut state.control.holds));
+        let start = self.start_for(&state, before);
+        let mut cleared = Ok(());
+        if start > state.control.start || state.control.holds != before_it.1 {
+            state.control.start = start;
+            if bug::is(Bug::SkipFrontMark) {
+                drop(state);
+            } else {
+                // Whoever may free a segment finds room, whatever others have marked before.
+                let frees = self.chain().entries.get(1).is_some_and(|next| next.first_lsn <= start);
+                let urgency = if frees { Urgency::Last } else { Urgency::Mark };
+                self.mark(state, urgency).inspect_err(|_| {
+                    let control = &mut self.lock().control;
+                    (control.start, control.holds) = before_it;
+                })?;
+                cleared = outside.iter_mut().try_for_each(Outside::clear);
+            }
+            state = self.open_state()?;
+        }
+        // Readers that ask for less are told so from here on.
+        let mut chain = Chain::clone(&self.chain());
+        chain.start = chain.start.max(start);
+        // What begins behind a dropped segment must be durable: its LINK may still wait for a flush.
+        let durable = state.durable.position;
+        let goes_on = |next: &Entry| next.first_lsn <= start && Position::new(next.epoch, format::LINK_BLOCK) < durable;
+        let dropped = chain.entries.windows(2).take_while(|pair| goes_on(&pair[1])).count();
+        state.dropped.extend(chain.entries.drain(..dropped).map(|entry| Dropped::from(&entry)));
+        let front = chain.entries.first().map_or(0, |e| e.epoch);
+        chain.waivers.retain(|w| w.to.epoch >= front);
+        state.begun = state.begun.split_off(&front);
+        state.control.waivers.retain(|w| w.to.epoch >= front);
+        self.set_chain(chain);
+        self.kick(Lane::Prepare);
+        // (The start has moved for all that.)
+        cleared.map(|()| start)
+    }
+
+    pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {
+        let _changing = self.one_at_a_time()?;
+        let mut state = self.open_state()?;
+        // New appends wait, or it might never be quiet; and nothing else changes what the fork stands on. The lock is not held meanwhile.
+        state.cutting = true;
+        let cut = self.cut_back(state, from);
+        self.lock().cutting = false;
+        self.changed.notify_all();
+        self.kick_all();
+        self.tails.wake(); // Readers that waited behind the cut are told.
+        if !self.options.background {
+            self.remove_all();
+        }
+        cut
+    }
+
+    /// Everything lands, then the log goes on in a fork (hazard 23); the segments that it supersedes are left to be removed.
+    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<()> {
+        if state.assembler.is_closed() && from < state.assembler.next_lsn() {
+            // First of all the log says that it goes on: else what the fork writes would lie behind a log that is closed.
+            let State { assembler, control, .. } = &mut *state;
+            assembler.mark(false, Urgency::Last, control);
+        }
+        let _starving = Starving::new(&self.starved); // A segment that is being filled is left at that.
+        let quiet = |s: &State| s.assembler.is_empty() && s.flights.is_empty() && s.dirty.is_empty() && !s.preparing;
+        while !quiet(&state) && !bug::is(Bug::CutInFlight) {
+            state = if state.flights.is_empty() && !state.preparing { self.fly(state, true) } else { self.wait_changed(state) };
+            state.usable()?;
+        }
+        if from >= state.assembler.next_lsn() {
+            return Ok(());
+        }
+        let mut tip = Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares), fork: Begun::Not };
+        let mut control = state.control.clone();
+        control.cut();
+        let generation = control.generation;
+        state.preparing = true;
+        drop(state);
+        let chain = self.chain();
+        // Until the fork joins the log, nothing of it has changed. When it has begun to, an error leaves open whether its LINK is there.
+        let attempt = self.attempt("cut the log", &self.dir.path, || self.fork_back(&chain, from, &mut tip, &mut control));
+        let forked = match attempt {
+            Ok((place, fork)) => self
+                .attempt("cut the log", &self.dir.path, || self.join(fork, place, from, tip.end, &control))
+                .map(|branched| (place, branched))
+                .map_err(|error| (error, true)),
+            Err(error) => {
+                let undone = self.attempt("undo a cut", &self.dir.path, || self.undo_fork(&mut tip));
+                Err((error, undone.is_err()))
+            }
+        };
+        let mut state = self.lock();
+        state.preparing = false;
+        let (place, branched) = match forked {
+            Ok(forked) => forked,
+            Err((error, poisons)) => {
+                state.spares = tip.spares;
+                if poisons {
+                    self.poison(state, error.clone());
+                }
+                return Err(error);
+            }
+        };
+        let superseded = chain.entries.iter().filter(|e| e.epoch > place.at.epoch).map(Dropped::from);
+        state.control = control;
+        let mut entries = fork::up_to(&chain.entries, place.at);
+        entries.extend(&branched.entries);
+        state.spares = branched.spares;
+        let left = std::mem::replace(&mut state.assembler, branched.assembler);
+        state.durable = branched.durable;
+        state.written = branched.durable.lsn;
+        state.launched = branched.durable.lsn;
+        state.launched_synced = branched.durable.lsn;
+        state.told = state.told.min(branched.durable.lsn);
+        for entry in &branched.entries {
+            state.begun.insert(entry.epoch, self.clock.now());
+            self.note_rotation(&mut state, entry.epoch, entry.first_lsn);
+        }
+        state.dropped.extend(superseded);
+        self.durable.store(branched.durable.lsn.0, Ordering::Release);
+        let mut cuts = chain.cuts.clone();
+        cuts.note(generation, from);
+        self.set_chain(Chain { entries, generation, cuts, waivers: state.control.waivers.clone(), ..Chain::clone(&chain) });
+        // Everyone who waited has what they waited for: it was durable, before it was cut.
+        let wakers = std::mem::take(&mut state.wakers);
+        self.wake_sleepers();
+        drop(state);
+        drop(left); // It may close a file: not under the lock.
+        strangers::wake(wakers.into_values());
+        Ok(())
+    }
+
+    /// Makes the fork of a cut at a record, beside the log. Nothing else uses the log's tip or prepares a segment.
+    fn fork_back(&self, chain: &Chain, from: Lsn, tip: &mut Tip, control: &mut Control) -> Result<(Place, Fork)> {
+        let simple = self.place_of_cut(chain, from)?.ok_or(Error::Dropped { lsn: from, start: chain.start })?;
+        control.waivers.retain(|w| w.from < simple.at);
+        let (mut place, mut absorbed) = (simple, None);
+        if control.waivers.is_empty() && chain.waivers.is_empty() {
+            (place, absorbed) = fork::absorb(&self.dir, self.log, &chain.entries, self.options.segment_blocks(), simple)?;
+        }
+        let cut = Cut { since: chain.generation, at: from };
+        let fresh = match tip.spares.pop_front() {
+            Some(spare) => spare,
+            None => {
+                tip.fork = Begun::Preparing;
+                self.segment_for_cut(chain, simple, &mut place, tip.end)?
+            }
+        };
+        tip.fork = Begun::Writing;
+        let branch = Branch {
+            log: self.log,
+            from: place,
+            bytes: Snapshot::reader(&self.dir, chain, Lsn::FIRST, from.prev()).bytes_before(place.next_lsn),
+            cut: Some(match absorbed.filter(|_| place != simple) {
+                Some(absorbed) => absorbed.and_later(Some(cut)),
+                None => cut,
+            }),
+            segment_blocks: self.options.segment_blocks(),
+            fresh,
+            spares: std::mem::take(&mut tip.spares),
+            unsealed: vec![tip.end.epoch],
+            control: control.clone(),
+        };
+        let copies = Snapshot::reader(&self.dir, chain, place.next_lsn, from.prev());
+        Ok((place, fork::fork(&self.dir, branch, Some(copies))?))
+    }
+
+    /// Makes the fork the log's tail.
+    fn join(&self, fork: Fork, place: Place, from: Lsn, end: Position, control: &Control) -> Result<Branched> {
+        let mut branched = fork.join()?;
+        self.dir.check_writer()?;
+        if place.next_lsn < from {
+            branched.prove(control)?;
+        }
+        if place.at.epoch == end.epoch
+            && let Ok(Ok((segment, None))) = self.dir.open_segment(Some(self.log), end.epoch, Access::Write)
+        {
+            segment.give_back(end.block);
+        }
+        Ok(branched)
+    }
+
+    /// After a fork that did not come to its end: what it has begun is removed, durably, and what it took of the reserve is put back. An error
+    /// if something is left that would be in the way.
+    fn undo_fork(&self, tip: &mut Tip) -> Result<()> {
+        if tip.fork == Begun::Not {
+            return Ok(());
+        }
+        tip.spares.clear();
+        let removed = self.remove_behind(tip.end.epoch);
+        // (One that was only prepared is replaced by the next.)
+        if tip.fork == Begun::Preparing { Ok(()) } else { removed }
+    }
+
+    fn remove_behind(&self, tip: u64) -> Result<()> {
+        self.dir.check_writer()?; // Else they may be another's.
+        let behind: Vec<u64> = self.dir.names()?.epochs.into_iter().filter(|&epoch| epoch > tip).collect();
+        self.remove_files(&behind).error.map_or_else(|| self.dir.sync(), Err)
+    }
+
+    fn place_of_cut(&self, chain: &Chain, from: Lsn) -> Result<Option<Place>> {
+        if from < chain.start {
+            return Ok(None);
+        }
+        let (at, next_lsn) = self.unit_boundary(chain, from)?;
+        Ok(Some(Place { at, next_lsn }))
+    }
+
+    /// A segment for a cut, where none is prepared. It is not filled with zeros, for the log waits; and on a full disk it is made of the
+    /// reserve, if what is to be written again has room there.
+    fn segment_for_cut(&self, chain: &Chain, simple: Place, place: &mut Place, end: Position) -> Result<Arc<Segment>> {
+        let (epoch, blocks) = (end.epoch + 1, self.options.segment_blocks());
+        let made = self.dir.prepare(self.log, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop);
+        let Err(error) = made else { return made };
+        let room = u64::from(copy_room(crate::files::reserve::blocks(blocks)));
+        // What is written again ends with the frame in which the cut lies.
+        let (before, last) = (fork::up_to(&chain.entries, simple.at), self.blocks_of_frame(simple.at)?);
+        let fits = |place: &Place| fork::blocks_behind(&before, place.at, simple.at) + u64::from(last) <= room;
+        if !error.is_no_space() || !(fits(place) || fits(&simple)) {
+            return Err(error);
+        }
+        if !fits(place) {
+            *place = simple;
+        }
+        self.dir.take_reserve(self.log, epoch, blocks, error)
+    }
+
+    fn blocks_of_frame(&self, at: Position) -> Result<u32> {
+        let Ok((segment, _)) = self.dir.open_segment(Some(self.log), at.epoch, Access::Read)? else { return Ok(0) };
+        Ok(match segment.head(at.block)? {
+            Head::Frame(header) => header.blocks(),
+            _ => 0,
+        })
+    }
+
+    /// Where the unit begins that holds a record, and the LSN of its frame's first record.
+    pub(crate) fn unit_boundary(&self, chain: &Chain, mut lsn: Lsn) -> Result<(Position, Lsn)> {
+        loop {
+            let Some(entry) = chain.entries.iter().rev().find(|e| e.first_lsn <= lsn) else {
+                return Err(Error::Dropped { lsn, start: chain.start });
+            };
+            let segment = match self.dir.open_segment(Some(self.log), entry.epoch, crate::files::disk::Access::Read)? {
+                Ok((segment, _)) => segment,
+                Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
+            };
+            let (stretch, first) = chain.stretch(entry, lsn);
+            let (block, header) = frame_at(&segment, lsn, stretch)?;
+            match header {
+                Some(header) if header.kind == Kind::Data && header.has(CONTINUED) => {
+                    let floor = chain.entries.first().map_or(Lsn::FIRST, |e| e.first_lsn);
+                    if header.first_lsn() <= floor {
+                        // The unit began in a segment that was dropped.
+                        return Ok((segment.at(format::LINK_BLOCK + 1), entry.first_lsn));
+                    }
+                    lsn = header.first_lsn().prev();
+                }
+                Some(header) => return Ok((segment.at(block), header.first_lsn())),
+                None => return Ok((segment.at(block.max(format::LINK_BLOCK + 1)), first)),
+            }
+        }
+    }
+}
