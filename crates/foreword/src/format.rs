@@ -5,12 +5,14 @@
 //! no other place, segment or log can bear, so that what a crash left unwritten is told from what has rotted; and
 //! each frame carries a *promise*: what was durable when it was made.
 
+mod buffer;
 mod control;
 mod frame;
 mod header;
 mod id;
 mod position;
 
+pub(crate) use buffer::FrameBuf;
 pub(crate) use control::{Control, Cut, HOLD_NAME_MAX, HOLDS_MAX, Link, WAIVERS_MAX, Waiver, is_later};
 pub(crate) use frame::{Binding, Body, CLOSED, CONTINUED, CONTINUES, FrameHeader, Head, Kind, Sector, payload, payload_max};
 pub(crate) use header::SegmentHeader;
@@ -59,7 +61,7 @@ mod tests {
     use super::control::*;
     use super::frame::*;
     use super::*;
-    use crate::write::limit::{Hold, Limit};
+    use crate::limit::{Hold, Limit};
 
     const LOG: LogId = LogId([7; 16]);
 

@@ -30,10 +30,10 @@ use crate::files::segment::{Dir, Found, Segment, segment_name};
 use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, SegmentHeader,
 };
+use crate::limit::Hold;
 use crate::observe::publish::{self, Published};
 use crate::read::record::time_of;
 use crate::recovery::{self, Entry};
-use crate::write::limit::Hold;
 use crate::{Error, Lsn, Result};
 
 /// A segment file.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::files::reserve::Keeping;
 use crate::format::{self, LogId, Position};
+use crate::limit::{Hold, Limit};
 use crate::observe::stats::{Counters, RecoveryReport, Stats};
 use crate::open::{self, Opened};
 use crate::read::chain::{Chain, Source};
@@ -26,7 +27,6 @@ use crate::write::background::Background;
 use crate::write::close::Ending;
 use crate::write::commit::{Shared, State};
 use crate::write::hold::Clock;
-use crate::write::limit::{Hold, Limit};
 use crate::write::pace::Pace;
 use crate::write::payload::Payload;
 use crate::write::ticket::Commit;
@@ -621,7 +621,7 @@ impl Log {
     /// segment.
     ///
     /// # Errors
-    /// [`Error::NotAppended`] if the LSN is more than one beyond the last; [`Error::NoSpace`]: nothing was dropped; [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
+    /// [`Error::NotAppended`] if the LSN is more than one beyond the last; [`Error::NoSpace`]: nothing was dropped; [`Error::Busy`] as for [`hold`](Log::hold); [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
     pub fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
         self.shared.truncate_front(before)
     }
@@ -660,7 +660,7 @@ impl Log {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the LSN is gone, or the hold of that name is [lost](Hold::is_lost): release it, and begin anew. [`Error::Invalid`] for a name that is empty or longer than 64 bytes, or a 33rd hold; [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
+    /// [`Error::Dropped`] if the LSN is gone, or the hold of that name is [lost](Hold::is_lost): release it, and begin anew. [`Error::Busy`]: another process has had the file `HOLDS` for a tenth of a second; try again. [`Error::Invalid`] for a name that is empty or longer than 64 bytes, or a 33rd hold; [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
         self.shared.hold(name, lsn, None)
     }
@@ -699,7 +699,7 @@ impl Log {
         self.shared.release(name)
     }
 
-    /// The holds, by name, with those that other processes have placed ([`View::hold`](crate::View::hold)).
+    /// The holds, by name, with those that other processes have placed ([`View::hold`](crate::View::hold)): it reads the small file that those are in.
     #[must_use]
     pub fn holds(&self) -> BTreeMap<String, Hold> {
         self.shared.holds()

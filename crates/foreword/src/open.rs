@@ -13,15 +13,15 @@ use crate::error::{Damage, DamageKind, Doing};
 use crate::files::disk::{Access, Disk, OsDisk};
 use crate::files::segment::{Dir, Found, IDENTITY, Names, STATS, Segment, Stuff, at_once, segment_name, within_reach};
 use crate::format::{
-    BLOCK, Control, Count, Cut, FRAME_MAX, HEADER, Head, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR,
-    WAIVERS_MAX, Waiver,
+    BLOCK, Control, Count, Cut, FRAME_MAX, FrameBuf, HEADER, Head, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise,
+    SECTOR, WAIVERS_MAX, Waiver,
 };
 use crate::observe::stats::RecoveryReport;
 use crate::open::fork::{Branch, Place};
 use crate::options::{Existence, OnDamage};
 use crate::read::chain::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::write::assemble::{Assembler, FrameBuf, Placed, copy_room};
+use crate::write::assemble::{Assembler, Placed, copy_room};
 use crate::write::rotate::SPARES_KEPT;
 use crate::{Error, Lsn, Options, Result};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::files::disk::{Disk, OsDisk};
 use crate::format::{BLOCK, LogId};
-use crate::write::limit::Limit;
+use crate::limit::Limit;
 use crate::write::runtime::Runtime;
 use crate::{Error, Log, Lsn, Result};
 
@@ -366,7 +366,7 @@ impl Options {
         self
     }
 
-    /// An LSN that the caller knows to have been durable. [`Error::RolledBack`] if the log ends before it:
+    /// An LSN that the caller knows to have been durable. [`Error::RolledBack`] if the log ends before it, or is not there:
     /// the one thing that no evidence inside the directory can show, a directory put back whole from an old copy.
     #[must_use]
     pub fn expect_lsn(mut self, lsn: Lsn) -> Options {
@@ -454,7 +454,7 @@ impl Options {
     }
 
     /// Opens the log in a directory for writing, recovering it if need be. Blocks: recovery reads at most what is not known to be durable, and
-    /// one segment.
+    /// one segment. Makes the directory and its parents, if it may make a log.
     ///
     /// When it returns, every record in the log is durable.
     ///

@@ -8,7 +8,6 @@ pub(crate) mod commit;
 pub(crate) mod copying;
 pub(crate) mod flush;
 pub(crate) mod hold;
-pub(crate) mod limit;
 pub(crate) mod pace;
 pub(crate) mod payload;
 pub(crate) mod remove;

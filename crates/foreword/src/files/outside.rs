@@ -15,7 +15,7 @@ use crate::files::disk::{Access, DiskFile};
 use crate::files::segment::{Dir, IDENTITY};
 use crate::files::text::{checked, push_checksum, push_escaped, unescaped};
 use crate::format::LogId;
-use crate::write::limit::{Hold, Holds, Limit};
+use crate::limit::{Hold, Holds, Limit};
 use crate::{Error, Lsn, Result};
 
 pub(crate) const HOLDS: &str = "HOLDS";

@@ -12,9 +12,10 @@ use crate::files::disk::{self, Access, Disk, DiskDir, DiskFile};
 use crate::files::lock::{LOCK, Writer};
 use crate::files::outside::HOLDS;
 use crate::files::reserve;
-use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SegmentHeader};
+use crate::format::{
+    self, BLOCK, Binding, Body, FrameBuf, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SegmentHeader,
+};
 use crate::options::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
-use crate::write::assemble::FrameBuf;
 use crate::{Error, Lsn, Result};
 
 pub(crate) const IDENTITY: &str = "LOG";

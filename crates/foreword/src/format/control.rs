@@ -4,7 +4,7 @@ use crate::Lsn;
 use crate::bug::{self, Bug};
 use crate::format::position::Position;
 use crate::format::{LINK_BLOCK, u16_at, u32_at, u64_at};
-use crate::write::limit::{Hold, Holds, Limit};
+use crate::limit::{Hold, Holds, Limit};
 
 pub(crate) const HOLDS_MAX: usize = 32;
 pub(crate) const HOLD_NAME_MAX: usize = 64;

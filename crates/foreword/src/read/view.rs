@@ -13,6 +13,7 @@ use crate::files::disk::{Disk, OsDisk};
 use crate::files::outside::Outside;
 use crate::files::segment::Dir;
 use crate::format::LogId;
+use crate::limit::{Hold, Holds, Limit};
 use crate::read::chain::{Chain, End, Source};
 use crate::read::iter::Iter;
 use crate::read::reader::Reader;
@@ -23,7 +24,6 @@ use crate::read::watch::{Seen, Watch};
 use crate::recovery::Verdict;
 use crate::sync::lock;
 use crate::write::hold;
-use crate::write::limit::{Hold, Holds, Limit};
 use crate::{Error, Lsn, Result, strangers};
 
 /// How often a reader that waits looks whether there is more: a commit is to show within 10 ms of the log's saying that it is durable.

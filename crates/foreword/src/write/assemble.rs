@@ -2,14 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::bug::{self, Bug};
 use crate::error::Doing;
 use crate::files::segment::{Segment, now_micros};
 use crate::format::{
-    self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, Count, FrameHeader, HEADER, Kind, Link, Position, Promise,
+    self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, Count, FrameBuf, FrameHeader, HEADER, Kind, Link, Position, Promise,
 };
 use crate::recovery::Entry;
 use crate::write::copying::{Copier, Copying};
@@ -55,36 +54,6 @@ impl Urgency {
             Urgency::Mark => 1,
             Urgency::Last => 0,
         }
-    }
-}
-
-/// Bytes aligned to a block, as direct I/O wants them.
-#[derive(Debug, Default)]
-pub(crate) struct FrameBuf {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl FrameBuf {
-    pub(crate) fn zeroed(len: usize) -> FrameBuf {
-        let bytes = vec![0; len + BLOCK - 1];
-        let start = bytes.as_ptr().align_offset(BLOCK).min(BLOCK - 1);
-        FrameBuf { bytes, start, len }
-    }
-}
-
-impl Deref for FrameBuf {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.len]
-    }
-}
-
-impl DerefMut for FrameBuf {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.len]
     }
 }
 
@@ -523,7 +492,7 @@ impl Assembler {
     /// without the lock: much memory, or the last handle of a segment.
     pub(crate) fn reclaim(&mut self, written: &mut VecDeque<Placed>) {
         for Placed { buf, .. } in written {
-            if buf.len == FRAME_BYTES && self.free.len() < FREE_MAX {
+            if buf.len() == FRAME_BYTES && self.free.len() < FREE_MAX {
                 self.free.push(std::mem::take(buf));
             }
         }

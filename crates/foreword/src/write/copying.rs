@@ -6,9 +6,9 @@ use std::io;
 use std::sync::Arc;
 
 use crate::bug::{self, Bug};
-use crate::format::HEADER;
+use crate::format::{FrameBuf, HEADER};
 use crate::sync::{Event, Mutex, MutexGuard, PoisonError};
-use crate::write::assemble::{FRAME_BYTES, FrameBuf};
+use crate::write::assemble::FRAME_BYTES;
 use crate::write::payload::{self, Payload};
 
 /// What is copied, and taken by the flights in the order of the frames.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use crate::files::outside::Outside;
 use crate::files::segment::now_micros;
 use crate::format::{HOLD_NAME_MAX, HOLDS_MAX};
+use crate::limit::{Hold, Holds, Limit};
 use crate::read::chain::Source;
 use crate::recovery::Entry;
 use crate::write::assemble::Urgency;
 use crate::write::commit::{Shared, State};
-use crate::write::limit::{Hold, Holds, Limit};
 use crate::{Error, Lsn, Result};
 
 /// The time that ages are counted from: does not jump while the log is open.
