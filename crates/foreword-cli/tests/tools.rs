@@ -225,6 +225,26 @@ fn a_hold_is_placed_moved_limited_and_released_beside_a_writer() {
 }
 
 #[test]
+fn a_hold_that_is_lost_says_so_and_is_not_blamed_for_what_another_keeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = foreword::Options::new().segment_bytes(64 << 10).open(dir.path()).unwrap();
+    for _ in 0..60 {
+        log.commit([7; 10_000]).unwrap();
+    }
+    let path = dir.path().to_str().unwrap();
+    let hold = |args: &[&str]| run(&[&["hold", path], args].concat());
+    hold(&["lost", "--max-bytes", "100K"]).status(0);
+    hold(&["kept", "--from", "20"]).status(0);
+    log.close().unwrap();
+    let said = run(&["truncate", path, "--before", "60"]).status(0);
+    assert!(said.text().contains("LSN 20 to 60") && said.err.contains("`kept` keeps LSN 20"), "{said:?}");
+    assert!(run(&["stat", path]).text().contains("`lost` was to keep LSN 1"));
+    assert!(hold(&["lost", "--from", "30"]).status(1).err.contains("is lost"));
+    hold(&["lost", "--release"]).status(0);
+    hold(&["lost", "--from", "30"]).status(0);
+}
+
+#[test]
 fn a_hold_keeps_what_truncate_would_drop() {
     let dir = log_of(100);
     let log = foreword::Options::new().segment_bytes(64 << 10).open(dir.path()).unwrap();

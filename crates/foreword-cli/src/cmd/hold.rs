@@ -49,6 +49,11 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         }
     } else {
         let there = view.holds().get(name).copied();
+        if there.is_some_and(|hold| hold.is_lost(view.start_lsn())) {
+            let why =
+                format!("the hold `{name}` is lost, for it had reached its limit: --release it, and have its owner begin anew");
+            return Err(Failure::Wrong(why));
+        }
         let from = args.from.or(there.map(|hold| hold.lsn)).unwrap_or(Lsn::ZERO);
         let mut limit = Limit::NONE;
         (limit.bytes, limit.age) = (args.max_bytes, args.max_age);

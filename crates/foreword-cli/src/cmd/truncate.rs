@@ -43,7 +43,8 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     if let Some(before) = args.cut.before {
         let start = log.truncate_front(before)?;
         if start < before {
-            let (name, _) = log.holds().into_iter().min_by_key(|(_, hold)| hold.lsn).unzip();
+            let (name, _) =
+                log.holds().into_iter().filter(|(_, hold)| !hold.is_lost(start)).min_by_key(|(_, hold)| hold.lsn).unzip();
             crate::note(format_args!("the hold `{}` keeps LSN {start} and later", name.unwrap_or_default()));
         }
     }
