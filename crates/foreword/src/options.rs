@@ -349,7 +349,7 @@ impl Options {
         self
     }
 
-    /// Threads that this log shares with others for its background work; by default it has three of its own. See [`Runtime`]. Of no use without
+    /// Threads that this log shares with others for its background work; by default it has its own. See [`Runtime`]. Of no use without
     /// [`background`](Options::background).
     #[must_use]
     pub fn runtime(mut self, runtime: &Runtime) -> Options {

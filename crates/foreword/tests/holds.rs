@@ -1,10 +1,14 @@
 //! What is kept: holds, their limits, and retention.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use foreword::{Error, Limit, Log, Lsn, Options, View};
+
+use common::hooked::until;
 
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10)
@@ -14,14 +18,6 @@ fn options() -> Options {
 fn commit(log: &Log, records: u64) {
     for _ in 0..records {
         log.commit([7; 10_000]).unwrap();
-    }
-}
-
-fn until(what: &str, done: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::future::Future;
 use std::path::Path;
@@ -12,6 +14,8 @@ use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
 use foreword::{Limit, Log, Lsn, Options, Runtime, SyncPolicy};
+
+use common::hooked::until;
 
 /// Threads are counted: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -36,14 +40,6 @@ fn threads() -> (usize, u64) {
         slept += switches.map_or(0, |n| n.trim().parse::<u64>().unwrap());
     }
     (count, slept)
-}
-
-fn until(what: &str, done: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 fn open_all(dir: &Path, count: usize, options: &Options) -> Vec<Log> {

@@ -12,7 +12,7 @@ pub(crate) const WAIVERS_MAX: usize = 32;
 /// A field behind the control part: the limits of holds.
 const HOLD_LIMITS: u16 = 1;
 /// A hold's place among them, blocks, seconds.
-pub(super) const LIMIT_BYTES: usize = 9;
+const LIMIT_BYTES: usize = 9;
 
 /// Whether one generation comes after another: they count on from 0.
 pub(crate) fn is_later(generation: u32, than: u32) -> bool {
@@ -189,5 +189,63 @@ impl Link {
     /// Whether a segment of this epoch can follow what the LINK says: nothing, or an older segment, from behind its HEADER.
     pub(crate) fn follows(&self, epoch: u64) -> bool {
         self.pred.epoch < epoch && (self.pred.epoch == 0 || self.pred.block >= LINK_BLOCK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::format::{LSN_MAX, payload_max};
+
+    #[test]
+    fn control_and_link_come_back_and_nothing_else_panics() {
+        let link = Link {
+            pred: Position::new(4, 77),
+            cut: Some(Cut { since: 6, at: Lsn(11) }),
+            control: Control {
+                start: Lsn(12),
+                generation: 7,
+                holds: [
+                    ("archiver".to_owned(), Hold { lsn: Lsn(3), limit: Limit::bytes(8192).or_age(Duration::from_secs(7)) }),
+                    ("x".to_owned(), Hold { lsn: Lsn(9), limit: Limit::NONE }),
+                    ("y".to_owned(), Hold { lsn: Lsn(12), limit: Limit::age(Duration::from_secs(1)) }),
+                ]
+                .into(),
+                waivers: vec![Waiver {
+                    from: Position::new(1, 2),
+                    to: Position::new(1, 4),
+                    first_lost: Lsn(2),
+                    last_lost: Lsn(5),
+                }],
+            },
+        };
+        let bytes = link.encode();
+        assert_eq!(Link::decode(&bytes), Some(link.clone()));
+        let limits = 4 + 2 * LIMIT_BYTES;
+        for cut in 0..bytes.len() - limits {
+            assert_eq!(Link::decode(&bytes[..cut]), None);
+        }
+        // What is not known is passed over, and what is not whole is not there.
+        let mut unlimited = link.clone();
+        unlimited.control.holds.values_mut().for_each(|hold| hold.limit = Limit::NONE);
+        for cut in bytes.len() - limits..bytes.len() {
+            assert_eq!(Link::decode(&bytes[..cut]), Some(unlimited.clone()));
+        }
+        let strange = [&[0xff, 0xff, 3, 0, 1, 2, 3], &bytes[bytes.len() - limits..]].concat();
+        assert_eq!(Link::decode(&[&bytes[..bytes.len() - limits], &strange].concat()), Some(link));
+    }
+
+    #[test]
+    fn the_largest_control_part_fits_a_block() {
+        let limit = Limit::bytes(u64::MAX).or_age(Duration::MAX);
+        let holds = (0..HOLDS_MAX).map(|i| (format!("{i:0HOLD_NAME_MAX$}"), Hold { lsn: LSN_MAX, limit })).collect();
+        let (from, to) = (Position::new(1, 1), Position::new(2, 2));
+        let waivers = vec![Waiver { from, to, first_lost: LSN_MAX, last_lost: LSN_MAX }; WAIVERS_MAX];
+        let link = Link { pred: from, cut: None, control: Control { holds, waivers, ..Control::default() } };
+        assert!(link.encode().len() <= payload_max(1), "{} of {}", link.encode().len(), payload_max(1));
+        let stored = Link::decode(&link.encode()).unwrap().control.holds.into_values().map(|hold| hold.limit);
+        assert!(stored.eq([Limit::from_units(u32::MAX, u32::MAX); HOLDS_MAX]));
     }
 }

@@ -8,7 +8,7 @@ use crate::format::position::{Count, Position, Promise};
 use crate::format::{BLOCK, BYTES_MAX, FRAME_BLOCKS_MAX, HEADER, LSN_MAX, SECTOR, u32_at, u64_at};
 
 const MAGIC: [u8; 4] = *b"FWRD";
-pub(super) const TAG_AT: usize = SECTOR - 8;
+const TAG_AT: usize = SECTOR - 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -104,12 +104,12 @@ impl FrameHeader {
 }
 
 /// Where the table of replaced bytes begins: behind header and payload, aligned.
-pub(super) const fn table_at(content_len: usize) -> usize {
+const fn table_at(content_len: usize) -> usize {
     content_len.next_multiple_of(8)
 }
 
 /// The place of each table entry, skipping the tags.
-pub(super) fn table_slots(table: usize) -> impl Iterator<Item = usize> {
+fn table_slots(table: usize) -> impl Iterator<Item = usize> {
     (table..).step_by(8).filter(|at| at % SECTOR != TAG_AT).take(table / SECTOR)
 }
 
@@ -331,4 +331,126 @@ pub(crate) enum Body {
 /// The payload of an opened frame.
 pub(crate) fn payload<'a>(header: &FrameHeader, frame: &'a [u8]) -> &'a [u8] {
     &frame[header.kind.header_len()..header.content_len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Lsn;
+    use crate::format::{FRAME_BLOCKS_MAX, FRAME_MAX, LogId, SegmentHeader};
+
+    const LOG: LogId = LogId([7; 16]);
+
+    fn count(lsn: u64) -> Count {
+        Count { lsn: Lsn(lsn), bytes: lsn * 100 }
+    }
+
+    fn frame(payload_len: usize) -> (Binding, FrameHeader, Vec<u8>, Vec<u8>) {
+        let binding = Binding::new(LOG, 5);
+        let data: Vec<u8> = (0..payload_len).map(|i| (i * 31 % 251) as u8).collect();
+        let mut header = FrameHeader::new(Kind::Data, count(9));
+        header.payload_len = payload_len as u32;
+        let mut bytes = vec![0xee; FRAME_MAX];
+        bytes[HEADER..HEADER + payload_len].copy_from_slice(&data);
+        let len = binding.encode(3, &header, &mut bytes);
+        bytes.truncate(len);
+        (binding, header, data, bytes)
+    }
+
+    #[test]
+    fn a_payload_of_any_length_comes_back() {
+        for len in (0..3000).chain((3000..payload_max(FRAME_BLOCKS_MAX)).step_by(997)) {
+            let (binding, _, data, mut bytes) = frame(len);
+            let Head::Frame(header) = binding.head(3, &bytes) else { panic!("no header at {len}") };
+            assert_eq!(header.frame_len(), bytes.len());
+            binding.open_body(3, &header, &mut bytes).unwrap();
+            assert_eq!(payload(&header, &bytes), data);
+        }
+    }
+
+    #[test]
+    fn frame_len_agrees_with_the_slots_and_payload_max_is_exact() {
+        for len in 0..payload_max(FRAME_BLOCKS_MAX) {
+            let table = table_at(len);
+            let end = table_slots(table).last().map_or(table, |slot| slot + 8);
+            assert_eq!(frame_len(len), end.next_multiple_of(BLOCK), "{len}");
+        }
+        for blocks in 1..=FRAME_BLOCKS_MAX {
+            let max = payload_max(blocks);
+            assert!(frame_len(HEADER + max) <= blocks as usize * BLOCK);
+            assert!(frame_len(HEADER + max + 1) > blocks as usize * BLOCK);
+        }
+    }
+
+    #[test]
+    fn hazard_4_a_zero_block_is_never_a_frame() {
+        for epoch in [0, 1, 5, 1 << 32] {
+            assert_eq!(Binding::new(LOG, epoch).head(3, &[0; SECTOR]), Head::Unwritten);
+        }
+        assert_eq!(SegmentHeader::decode(&mut [0; BLOCK]), None);
+    }
+
+    #[test]
+    fn hazard_3_and_6_bytes_of_another_place_segment_or_log_do_not_validate() {
+        let (binding, _, _, bytes) = frame(100);
+        assert!(matches!(binding.head(3, &bytes), Head::Frame(_)));
+        assert!(matches!(binding.head(4, &bytes), Head::Damaged(_)), "another block");
+        assert_eq!(Binding::new(LOG, 6).head(3, &bytes), Head::Unwritten, "a recycled file");
+        assert!(matches!(Binding::new(LOG, 4).head(3, &bytes), Head::Damaged(_)), "from the future");
+        assert!(matches!(Binding::new(LogId([8; 16]), 5).head(3, &bytes), Head::Damaged(_)), "another log");
+        // An image of a whole frame inside a payload is never a frame: its tags are not where ours are.
+        let mut outer = vec![0; FRAME_MAX];
+        let mut header = FrameHeader::new(Kind::Data, count(1));
+        header.payload_len = 20_000;
+        let (image_at, image) = (BLOCK, Binding::new(LOG, 5).frame_image(3));
+        outer[image_at..image_at + image.len()].copy_from_slice(&image);
+        Binding::new(LOG, 5).encode(2, &header, &mut outer);
+        assert_eq!(Binding::new(LOG, 5).head(3, &outer[image_at..]), Head::Middle);
+    }
+
+    impl Binding {
+        fn frame_image(&self, block: u32) -> Vec<u8> {
+            let mut image = vec![0; BLOCK];
+            self.encode(block, &FrameHeader::new(Kind::Data, count(1)), &mut image);
+            image
+        }
+    }
+
+    #[test]
+    fn hazard_10_an_epoch_beyond_32_bits_is_told_from_its_low_half() {
+        let old = Binding::new(LOG, 5);
+        let young = Binding::new(LOG, 5 + (1 << 32));
+        assert_eq!(young.head(3, &old.frame_image(3)), Head::Unwritten);
+        assert!(matches!(old.head(3, &young.frame_image(3)), Head::Damaged(_)));
+        let between = Binding::new(LOG, 2 + (1 << 32));
+        assert_eq!(between.head(3, &old.frame_image(3)), Head::Unwritten);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_damage_and_every_unwritten_sector_a_tear() {
+        let (binding, header, _, bytes) = frame(5000);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            match binding.head(3, &flipped) {
+                Head::Frame(header) => {
+                    assert_eq!(binding.open_body(3, &header, &mut flipped), Err(Body::Damaged), "bit {bit}");
+                }
+                found => assert!(matches!(found, Head::Damaged(_)), "bit {bit}: {found:?}"),
+            }
+        }
+        for sector in 1..bytes.len() / SECTOR {
+            let mut torn = bytes.clone();
+            torn[sector * SECTOR..(sector + 1) * SECTOR].fill(0);
+            assert_eq!(binding.open_body(3, &header_of(&binding, &torn), &mut torn), Err(Body::Torn));
+        }
+        assert_eq!(header.kind, Kind::Data);
+    }
+
+    fn header_of(binding: &Binding, bytes: &[u8]) -> FrameHeader {
+        match binding.head(3, bytes) {
+            Head::Frame(header) => header,
+            other => panic!("{other:?}"),
+        }
+    }
 }

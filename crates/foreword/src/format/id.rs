@@ -65,3 +65,16 @@ impl FromStr for LogId {
         if id.to_string() == text { Ok(id) } else { Err(ParseLogIdError) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_id_has_one_spelling() {
+        let id = LogId([0xab; 16]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.to_string().to_uppercase().parse::<LogId>(), Err(ParseLogIdError));
+        assert_eq!("".parse::<LogId>(), Err(ParseLogIdError));
+    }
+}

@@ -56,7 +56,7 @@ impl Background {
                 return Err(Error::Invalid { what: "runtime", why });
             }
             Some(runtime) => runtime.clone(),
-            None => Runtime::of_one_log(publishes).doing("start a thread", &shared.dir.path)?,
+            None => Runtime::start(1, publishes).doing("start a thread", &shared.dir.path)?,
         };
         let publisher = Arc::new(Mutex::new(Publisher::new()));
         let (mut flusher, mine) = (Flusher::new(), shared.clone());

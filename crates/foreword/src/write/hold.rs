@@ -112,19 +112,18 @@ impl Shared {
         check_name(name)?;
         self.change_holds(|start, holds| {
             let hold = place(name, lsn, limit, start, holds)?;
-            Ok(holds.insert(name.to_owned(), hold) != Some(hold))
-        })?;
-        Ok(())
+            holds.insert(name.to_owned(), hold);
+            Ok(())
+        })
     }
 
     pub(crate) fn release(&self, name: &str) -> Result<bool> {
         self.change_holds(|_, holds| Ok(holds.remove(name).is_some()))
     }
 
-    /// Changes the holds, durably, if the change says that there is one, or others had asked for any; what it says.
-    fn change_holds(&self, change: impl FnOnce(Lsn, &mut Holds) -> Result<bool>) -> Result<bool> {
+    /// Changes the holds, of which those are that other processes have placed: durably, if that makes a difference. What the change says.
+    fn change_holds<T>(&self, change: impl FnOnce(Lsn, &mut Holds) -> Result<T>) -> Result<T> {
         let _changing = self.one_at_a_time()?;
-        drop(self.open_state()?); // A log that has failed asks the disk for nothing.
         let mut outside = self.outside()?;
         let mut state = self.open_state()?;
         let start = state.control.start;
@@ -147,6 +146,7 @@ impl Shared {
 
     /// What other processes ask for. None, if there is no file, and none can be made (on a full disk): then they can ask for nothing, either.
     pub(crate) fn outside(&self) -> Result<Option<Outside>> {
+        drop(self.open_state()?); // A log that has failed asks the disk for nothing.
         self.attempt("look at the holds of other processes", &self.dir.path, || match self.dir.outside(self.log) {
             Err(Error::Io { .. } | Error::NoSpace { .. }) if self.dir.has_no_outside() => Ok(None),
             outside => outside.map(Some),
@@ -156,13 +156,11 @@ impl Shared {
     /// The holds, with those that others have placed; without those where the disk asks.
     pub(crate) fn holds(&self) -> Holds {
         let holds = self.peek().map(|state| state.control.holds.clone()).unwrap_or_default();
-        let mut all = holds.clone();
-        if self.may_wait().is_ok() {
-            let looked = self
-                .attempt("look at the holds of other processes", &self.dir.path, || Ok(self.dir.with_outside(self.log, holds)));
-            all = looked.unwrap_or(all);
+        if self.may_wait().is_err() {
+            return holds;
         }
-        all
+        let look = || Ok(self.dir.with_outside(self.log, holds.clone()));
+        self.attempt("look at the holds of other processes", &self.dir.path, look).unwrap_or(holds)
     }
 }
 

@@ -234,7 +234,6 @@ impl Shared {
         let mut chain = Chain::clone(&self.chain());
         for rotation in state.assembler.rotations() {
             rotation.extend(&mut chain.entries);
-            state.begun.insert(rotation.to_epoch, self.clock.now());
             self.note_rotation(state, rotation.to_epoch, rotation.first.lsn);
             self.counters.rotations.fetch_add(1, Ordering::Relaxed);
         }

@@ -40,7 +40,7 @@ pub(crate) type Step = Box<dyn FnMut() -> Next + Send>;
 
 /// Threads that many logs share for their background work ([`Options::runtime`](crate::Options::runtime)).
 ///
-/// A log that is opened without one has three threads of its own, and nothing that another log does is in its way. For a store with hundreds of logs that is too many. Those
+/// A log that is opened without one has two threads of its own (three, if it [publishes](crate::Options::publish)), and nothing that another log does is in its way. For a store with hundreds of logs that is too many. Those
 /// that share a runtime have a number of threads that is fixed, and that sleep while no log has anything to do. What it costs: a log's background flush waits
 /// while all threads that sync flush for others, or run their [hooks](crate::Options::on_durable), so a hook must not wait for another log of the runtime.
 /// A [`commit`](crate::Log::commit) needs none of these threads.
@@ -83,12 +83,8 @@ impl Runtime {
         Runtime::start(sync_threads, true)
     }
 
-    /// Those of a single log; the thread that publishes only if it is needed.
-    pub(crate) fn of_one_log(publishes: bool) -> io::Result<Runtime> {
-        Runtime::start(1, publishes)
-    }
-
-    fn start(sync_threads: usize, publishes: bool) -> io::Result<Runtime> {
+    /// With a thread that publishes only if it is needed.
+    pub(crate) fn start(sync_threads: usize, publishes: bool) -> io::Result<Runtime> {
         let pool = Arc::new(Pool { process: std::process::id(), lanes: Default::default() });
         let threads = Threads { pool, handles: Mutex::default() };
         for (lane, name) in LANES {

@@ -15,8 +15,9 @@ enum News {
 }
 
 impl Shared {
-    /// The log has gone on in another segment, which is told when it is durable.
+    /// The log has gone on in another segment, which is told when it is durable, and has an age from now on.
     pub(crate) fn note_rotation(&self, state: &mut State, epoch: u64, first: Lsn) {
+        state.begun.insert(epoch, self.clock.now());
         if self.options.on_rotate.is_some() {
             state.rotated.push_back((epoch, first));
         }

@@ -143,7 +143,6 @@ impl Shared {
 
     /// Moves the start, durably; what is not needed any more is left to be removed.
     pub(crate) fn drop_front(&self, before: Lsn, _changing: Changing<'_>) -> Result<Lsn> {
-        drop(self.open_state()?); // A log that has failed asks the disk for nothing.
         let mut outside = self.outside()?;
         let mut state = self.open_state()?;
         let last = state.assembler.next_lsn().prev();
@@ -263,7 +262,6 @@ impl Shared {
         state.launched_synced = branched.durable.lsn;
         state.told = state.told.min(branched.durable.lsn);
         for entry in &branched.entries {
-            state.begun.insert(entry.epoch, self.clock.now());
             self.note_rotation(&mut state, entry.epoch, entry.first_lsn);
         }
         state.dropped.extend(superseded);
