@@ -87,6 +87,9 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
     if !names.identity && (no_segment || segments.are_unused()) {
         return Ok(None); // Creation that did not get as far as its first record.
     }
+    // A damaged `LOG` is judged before X, and some of what is found at X has a shortcut that is judged before `LOG`. Without the shortcuts, opening and
+    // `verify` give one verdict.
+    let depth = if identity.damage.is_some() { Depth::All } else { depth };
     let nothing_wrong = Evidence::of_nothing_wrong(dir.path.clone());
     let mut evidence = Evidence { no_segment, identity: identity.damage, ..nothing_wrong };
     if no_segment {

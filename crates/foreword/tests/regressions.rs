@@ -395,25 +395,27 @@ fn a_cut_at_the_back_without_space_changes_nothing() {
 /// segment, and behind the first new frame there the old ones counted. Fix: only a blank segment is a prepared one.
 #[test]
 fn a_segment_that_an_attempt_began_is_not_taken_for_a_prepared_one() {
-    let closed = Files::closed(|log| commit(log, 1..3));
+    let closed = Files::closed(|log| _ = log.commit_batch(&[record(1), record(2), record(3), record(4)]).unwrap());
     let disk = MemDisk::new(&closed);
     let log = disk.open(OnDamage::Refuse).unwrap();
-    commit(&log, 3..10);
+    log.truncate_back(Lsn(3)).unwrap();
+    // The cut as it was before its LINK: copies of the records that it keeps.
     let mut begun = disk.files();
-    assert_eq!(begun.frame(2, 2).map(|f| f.first_lsn), Some(6));
+    assert_eq!(begun.frame(2, 2).map(|f| (f.first_lsn, f.records)), Some((1, 2)));
     begun.unwrite(2, 1..2);
+    begun.unwrite(2, 3..16);
     let mut files = closed;
     files.insert(2, begun.remove(2));
 
     let disk = MemDisk::new(&files);
+    assert_eq!(disk.verify().verdict, Some(Verdict::TornTail));
     let log = disk.open(OnDamage::Refuse).unwrap();
-    assert_eq!(log.recovery().verdict, Verdict::Clean);
-    holds_records(&log, 1..3);
-    commit(&log, 3..7);
+    assert_eq!(log.recovery().verdict, Verdict::TornTail);
+    holds_records(&log, 1..5);
+    commit(&log, 5..9);
     let killed = MemDisk::new(&disk.files());
-    assert_eq!(killed.files().frame(2, 2).map(|f| f.first_lsn), Some(6));
     assert_eq!(killed.verify().verdict, Some(Verdict::Unclosed));
-    holds_records(&killed.open(OnDamage::Refuse).unwrap(), 1..7);
+    holds_records(&killed.open(OnDamage::Refuse).unwrap(), 1..9);
 }
 
 /// Bug: a salvage did not get past a damaged LINK. Cause: the chain needs the LINK that the waiver leads past. Fix: the waiver stands

@@ -191,6 +191,23 @@ fn segments(closed: bool) -> Files {
     files
 }
 
+/// Seven records and a clean close behind which the segment has no room, so that the log went on in the next with two more; then it was killed.
+fn on_behind_a_clean_close() -> Files {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    fill_segment(&log, 1);
+    for mark in 0..4 {
+        log.hold(&format!("mark {mark}"), Lsn(1)).unwrap();
+    }
+    log.close().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 8..10);
+    let files = Files::read(dir.path());
+    drop(log);
+    assert_eq!((files.frame(1, 13).map(|f| f.flags), files.epochs()), (Some(4), vec![1, 2]));
+    files
+}
+
 #[test]
 fn row_1_clean_close() {
     sound(&Files::closed(|log| commit(log, 1..5)), Verdict::Clean, 4);
@@ -385,6 +402,22 @@ fn row_6_lost_mark_behind_a_clean_close() {
 }
 
 #[test]
+fn row_6_all_that_says_that_a_closed_log_went_on() {
+    // Its SEAL is gone, and so is the next LINK. What follows that is promised all the same.
+    let mut files = on_behind_a_clean_close();
+    files.unwrite(1, 15..16);
+    let says =
+        Says { kind: DamageKind::Missing, row: 6, proven: true, file: segment_name(1), offset: 14 * BLOCK, lsns: (8, Some(8)) };
+    let mut garbled = files.clone();
+    garbled.flip(2, BLOCK + 100, 1);
+    files.unwrite(2, 1..2);
+    for files in [files, garbled] {
+        let aside = [segment_name(1), segment_name(2)];
+        damaged(&files, &says, &after(1..=7, &[(8, 9)], &aside, 8), &after(1..=9, &[], &aside[..1], 10));
+    }
+}
+
+#[test]
 fn row_7_flipped_bit_in_the_link() {
     // Of the first segment, ...
     let mut files = segments(false);
@@ -507,6 +540,19 @@ fn row_8_with_a_frame_behind_that_no_promise_covers() {
         Says { kind: DamageKind::Garbled, row: 8, proven: false, file: segment_name(1), offset: 6 * BLOCK, lsns: (5, None) };
     let aside = [segment_name(1)];
     damaged(&files, &says, &after(1..=4, &[(5, 6)], &aside, 5), &after([1, 2, 3, 4, 6], &[(5, 5)], &aside, 7));
+}
+
+#[test]
+fn row_8_garbled_link_behind_a_clean_close() {
+    // Nothing behind that LINK promises anything, and by its tags no sector of it is written: but the log had left the segment in which it was closed.
+    let mut files = on_behind_a_clean_close();
+    files.unwrite(2, 2..16);
+    for sector in 0..8 {
+        files.flip(2, BLOCK + sector * 512 + 510, 1); // Its tag.
+    }
+    let says = Says { kind: DamageKind::Garbled, row: 8, proven: false, file: segment_name(2), offset: BLOCK, lsns: (8, None) };
+    let aside = [segment_name(2)];
+    damaged(&files, &says, &after(1..=7, &[], &aside, 8), &after(1..=7, &[], &aside, 8));
 }
 
 #[test]
@@ -795,6 +841,16 @@ fn row_21_damaged_identity() {
         let says = Says { kind: DamageKind::Identity, row: 21, proven: true, file: "LOG".into(), offset: 0, lsns: (24, None) };
         let aside = ["LOG".to_owned()];
         damaged(&files, &says, &after(1..=23, &[], &aside, 24), &after(1..=23, &[], &aside, 24));
+    }
+    // What else is damaged is judged after it, also where the LINKs alone would tell.
+    let mut files = good.clone();
+    files.segment(2).truncate(8 * BLOCK);
+    files.0.insert("LOG".into(), Vec::new());
+    let dir = files.dir();
+    let verified = damage(check_dir(dir.path()).verdict);
+    match small().open(dir.path()) {
+        Err(Error::Corruption(refused)) => assert_eq!((refused.kind, &*refused), (DamageKind::Identity, &verified)),
+        other => panic!("{other:?}"),
     }
     // That it is missing is what a crash in creation leaves, and no damage: the segments say what it said.
     let mut files = good.clone();

@@ -35,8 +35,8 @@ pub(super) fn is_closed(
 ) -> Result<bool> {
     let epoch = segment.epoch();
     let Some(slot) = segments.slots.get(&epoch).filter(|slot| slot.short.is_none()) else { return Ok(false) };
-    // Sealed, there is more behind it, or should be.
-    if segment.head(slot.blocks - 1)? != Head::Unwritten {
+    // Sealed, there is more behind it, or should be. Without the seal, the next file shows whether there was.
+    if segment.head(slot.blocks - 1)? != Head::Unwritten || segments.was_begun(epoch + 1)? {
         return Ok(false);
     }
     let mut buf = Vec::new();

@@ -8,7 +8,7 @@ use std::thread;
 use crate::error::Damage;
 use crate::files::disk::Access;
 use crate::files::segment::{Dir, Found, Names, Segment, within_reach};
-use crate::format::{self, BLOCK, Control, FrameHeader, Kind, LINK_BLOCK, Link, LogId, Position};
+use crate::format::{self, BLOCK, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position};
 use crate::{Error, Lsn, Result};
 
 /// A segment, by its first two blocks.
@@ -141,6 +141,15 @@ impl<'a> Segments<'a> {
     /// Whether there is nothing but segments that were never used.
     pub(super) fn are_unused(&self) -> bool {
         self.unusable.is_empty() && self.slots.values().all(|slot| matches!(slot.link, LinkState::Unwritten))
+    }
+
+    /// Whether the log may have gone on in a segment, by its first frames: its LINK, and what came first behind that.
+    pub(super) fn was_begun(&self, epoch: u64) -> Result<bool> {
+        Ok(match self.slots.get(&epoch).map(|slot| &slot.link) {
+            None => false,
+            Some(LinkState::Unwritten) => self.open(epoch)?.head(LINK_BLOCK + 1)? != Head::Unwritten,
+            Some(LinkState::Active { .. } | LinkState::Damaged(_)) => true,
+        })
     }
 
     /// Whether a log can have got to a position, as far as that segment is there: not beyond its seal.

@@ -161,7 +161,6 @@ table! { judge_x, claims_on_x: XFacts => Claim;
 //   X                 promise  written  the last frame  the LINK         seal     length
 //                     beyond   behind   leaves          behind the tip   damaged  wrong
     (Unwritten,        NO,      NO,      Closed,         Sound | Absent,  NO,      NO ) => (R1,  Site::X);
-    (Unwritten,        NO,      NO,      Closed,         Broken(_),       _,       NO ) => (R1,  Site::X);
     (Unwritten,        NO,      NO,      Whole,          Sound | Absent,  NO,      NO ) => (R2,  Site::X);
     (Torn,             NO,      NO,      _,              Sound | Absent,  _,       NO ) => (R3,  Site::X);
     (Torn,             NO,      YES,     _,              Sound | Absent,  _,       NO ) => (R4,  Site::X);
@@ -172,9 +171,7 @@ table! { judge_x, claims_on_x: XFacts => Claim;
     (Damaged(_),       YES,     _,       _,              _,               _,       NO ) => (R7,  Site::X);
     (Unwritten | Torn, YES,     _,       _,              Broken(_),       _,       NO ) => (R7,  Site::NextLink);
     (Damaged(_),       NO,      _,       _,              _,               _,       NO ) => (R8,  Site::X);
-    (Torn,             NO,      _,       _,              Broken(_),       _,       NO ) => (R8,  Site::NextLink);
-    (Unwritten,        NO,      YES,     _,              Broken(_),       _,       NO ) => (R8,  Site::NextLink);
-    (Unwritten,        NO,      NO,      Whole | InUnit, Broken(_),       _,       NO ) => (R8,  Site::NextLink);
+    (Unwritten | Torn, NO,      _,       _,              Broken(_),       _,       NO ) => (R8,  Site::NextLink);
     (_,                _,       _,       _,              _,               _,       YES) => (R17, Site::Length);
     (Unwritten,        NO,      _,       _,              Sound | Absent,  YES,     NO ) => (R20, Site::Seal);
     (Structure(_),     _,       _,       _,              _,               _,       NO ) => (R22, Site::X);

@@ -59,6 +59,7 @@ fn rows() -> Vec<Sample> {
         (7, with(|e| (e.tip, e.first_link) = (0, (1, LinkFound::Broken("why")))), Some((1, BLOCK))),
         (8, with(|e| e.place = Place::Damaged("why")), x),
         (8, with(|e| e.next_link = LinkFound::Broken("why")), Some((TIP + 1, BLOCK))),
+        (8, with(|e| (e.last, e.next_link) = (Last::Closed, LinkFound::Broken("why"))), Some((TIP + 1, BLOCK))),
         (9, with(|e| e.unusable = unusable(DamageKind::Header, true)), Some((TIP + 1, 4))),
         (10, with(|e| e.front = Front::Lost { epoch: 3, last: Lsn(20) }), Some((3, 0))),
         (11, with(|e| e.front = Front::Lost { epoch: 1, last: Lsn(20) }), Some((1, 0))),
@@ -205,13 +206,11 @@ fn is_closed(e: &Evidence) -> bool {
     e.last == Last::Closed && !e.link_given_up
 }
 
-/// What is at X, which is the LINK behind the tip if the log had left that and there is anything against the LINK; but if the log was closed, and nothing
-/// is written or promised behind that, X stays where it is.
+/// What is at X, which is the LINK behind the tip if the log had left that and there is anything against the LINK.
 fn x(e: &Evidence) -> Place {
     let promised = e.promise.position > e.at;
-    let ends_closed = e.place == Place::Unwritten && is_closed(e) && !e.written && !promised;
     match (e.place, e.next_link) {
-        (Place::Unwritten | Place::Torn, LinkFound::Broken(why)) if !ends_closed => Place::Damaged(why),
+        (Place::Unwritten | Place::Torn, LinkFound::Broken(why)) => Place::Damaged(why),
         (Place::Unwritten | Place::Torn, LinkFound::Absent) if promised => Place::Unwritten,
         (place, _) => place,
     }
