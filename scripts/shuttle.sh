@@ -7,12 +7,12 @@ source "$(dirname "$0")/common.sh"
 job="${1:-500}"
 export RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR="$target/shuttle"
 if [ "$job" != --self-check ]; then
-    SHUTTLE_SCHEDULES="$job" exec cargo test -p foreword-sim --test shuttle --release "${@:2}"
+    SHUTTLE_SCHEDULES="$job" exec cargo test -p foreword-sim --test shuttle "${@:2}"
 fi
 
 RUSTFLAGS+=" --cfg foreword_bug"
 CARGO_TARGET_DIR+="-bug"
-program="$(cargo test -p foreword-sim --test shuttle --release --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')"
+program="$(cargo test -p foreword-sim --test shuttle --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')"
 scenarios="$("$program" --list | sed -n 's/: test$//p')"
 # Each in a process of its own: one that fails may abort it.
 fails() { ! FOREWORD_BUG="$1" timeout 120 "$program" --exact "$2" >/dev/null 2>&1; }
