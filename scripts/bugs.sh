@@ -12,10 +12,10 @@ done
 scripts/shuttle.sh --self-check
 
 export RUSTFLAGS="--cfg foreword_bug" CARGO_TARGET_DIR="$target/bug"
-# A test shows bugs, and nothing without one.
+# A test (its program, and which in that) shows bugs, and nothing without one.
 shows() {
     local what="$1" package="$2" test="$3"
-    holds() { FOREWORD_BUG="$1" cargo test --quiet --release --locked -p "$package" --test "$test" >/dev/null 2>&1; }
+    holds() { FOREWORD_BUG="$1" cargo test --quiet --release --locked -p "$package" --test $test >/dev/null 2>&1; }
     holds none || { echo "FAILED: $what fails without a bug, too"; exit 1; }
     for bug in "${@:4}"; do
         if holds "$bug"; then echo "FAILED: $what does not show $bug"; exit 1; fi
@@ -24,8 +24,8 @@ shows() {
 }
 shows "the table of faults and outcomes" foreword-sim matrix RetryFlush ForgetFailure
 shows "a process that was forked" foreword process WriteInFork
-shows "crash loops and cuts without records" foreword full_disk NeverAbsorb
-shows "a flush that is held up while a closed log goes on" foreword corners OvertakeReopening
+shows "crash loops and cuts without records" foreword "it full_disk::" NeverAbsorb
+shows "a flush that is held up while a closed log goes on" foreword "it corners::" OvertakeReopening
 shows "what the suite once found" foreword-sim regressions SealLate
 shows "replaying the fuzz corpus" foreword-fuzz replay TrustBody IgnoreEpoch AcceptPartialUnit
 

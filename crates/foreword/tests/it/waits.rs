@@ -1,7 +1,4 @@
 //! No call waits for what it does not need: not for zero-filling, not for removals, not for another's copy.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -9,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::hooked::*;
-use common::*;
+use crate::common::hooked::*;
+use crate::common::*;
 use foreword::{Error, Log, Lsn, Options, SyncPolicy};
 
 const MIB: u64 = 1 << 20;

@@ -1,5 +1,4 @@
 //! Going on with a damaged log, as its owner chose.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 use std::fs;
 
 use foreword::{Error, Lsn, OnDamage, Options, Verdict};

@@ -1,5 +1,4 @@
 //! What stands in a log's files, told as it is: every byte of a segment has its place, and nothing is changed by asking.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 use std::fs;
 use std::path::Path;
 

@@ -1,15 +1,12 @@
 //! What a log's directory takes of its disk at every instant, whatever was killed before: the directories to which kills can lead are found and
 //! tried, one after the other, until there is none of another kind (or, where there are too many, so many of them).
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use common::hooked::{Op, hooked};
-use common::*;
+use crate::common::hooked::{Op, hooked};
+use crate::common::*;
 use foreword::{Error, Log, Lsn, Options};
 use foreword_sim::{Choice, SimDisk};
 

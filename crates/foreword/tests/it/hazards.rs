@@ -1,15 +1,12 @@
 //! Hazards that have bitten real logs, one test for each that this one could meet, by their numbers in the field's list. 3, 4, 6 and 10 are
 //! also held by the unit tests of `format.rs`, 23 and 26 by `shuttle.rs` of foreword-sim; 20 (mmap), 21 (sync hints) and 22 (macOS) by there being nothing of
 //! the kind: no mmap, no hints, and one place (`disk/os.rs`) that syncs.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use common::hooked::{Gate, Op, hooked};
-use common::*;
+use crate::common::hooked::{Gate, Op, hooked};
+use crate::common::*;
 use foreword::disk::Disk;
 use foreword::{DamageKind, Durability, Error, Log, Lsn, OnDamage, Options, Verdict, View};
 use foreword_sim::{Effect, Fault, OpKind, SimDisk};

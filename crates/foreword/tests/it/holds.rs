@@ -1,14 +1,11 @@
 //! What is kept: holds, their limits, and retention.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use foreword::{Error, Limit, Log, Lsn, Options, View};
 
-use common::hooked::until;
+use crate::common::hooked::until;
 
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10)

@@ -1,7 +1,4 @@
 //! Bugs that were found once: each has a test here that holds what was broken.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::hooked::{Gate, Hooked, Op, hooked, hooked_unreserving, until, within_time};
-use common::*;
+use crate::common::hooked::{Gate, Hooked, Op, hooked, hooked_unreserving, until, within_time};
+use crate::common::*;
 use foreword::disk::{Access, OsDisk};
 use foreword::{DamageKind, Error, Log, Lsn, OnDamage, Options, SyncPolicy, Verdict, View};
 

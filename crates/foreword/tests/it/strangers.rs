@@ -1,7 +1,4 @@
 //! Code that is not ours, which a log runs: wakers, the hook for errors, `AsRef`, the disk. Whatever it does, no call hangs, and no record is lost.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -15,8 +12,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::hooked::*;
-use common::*;
+use crate::common::hooked::*;
+use crate::common::*;
 use foreword::{Commit, Error, Log, Lsn, Options, SyncPolicy, View, inspect};
 
 fn options() -> Options {
@@ -512,7 +509,7 @@ fn standard_error_may_be_full() {
     }
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "standard_error_may_be_full", "--nocapture"]).env(CHILD, "1");
+    child.args(["--exact", "strangers::standard_error_may_be_full", "--nocapture"]).env(CHILD, "1");
     let status = child.stdout(Stdio::null()).stderr(full).status().unwrap();
     assert_eq!(status.code(), Some(42), "the drop panicked");
 }

@@ -1,12 +1,9 @@
 //! Every refusal is a typed error, with what one needs to act on it, and a message that says what to do; and it changes nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::path::Path;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use foreword::{DamageKind, Error, Lsn, OnDamage, Options, SyncPolicy, Verdict, View, repair_plan, verify};
 
 fn verify_error(dir: &Path) -> Error {

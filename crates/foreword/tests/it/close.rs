@@ -1,7 +1,4 @@
 //! A log that is shared is closed by any of those who share it: once, whole, and from wherever.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -14,8 +11,8 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::hooked::*;
-use common::*;
+use crate::common::hooked::*;
+use crate::common::*;
 use foreword::disk::Access;
 use foreword::{Commit, Durability, Error, Iter, Log, Lsn, Options, Reader, SyncPolicy, View};
 

@@ -2,16 +2,13 @@
 //! (`reader.py`, written from `docs/FORMAT.md` alone) must agree with it, on them and on what is left of them after mutations.
 //!
 //! A golden directory `tests/golden/NAME` has beside it `NAME.txt`: the verdict and its row, then each record: its LSN, its time in microseconds,
-//! how many bytes those before it have from the first on, and its own in hex. They are made anew only by `cargo test --test golden -- --ignored make_golden_logs`.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
+//! how many bytes those before it have from the first on, and its own in hex. They are made anew only by `cargo test --test it golden -- --ignored make_golden_logs`.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use common::*;
+use crate::common::*;
 use foreword::{DamageKind, Durability, Error, Log, Lsn, OnDamage, Verdict};
 
 fn golden() -> PathBuf {

@@ -1,14 +1,11 @@
 //! What a log says of itself to other processes: true, soon, and at nobody's cost.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::hooked::{Hooked, Op, hooked};
+use crate::common::hooked::{Hooked, Op, hooked};
 use foreword::disk::OsDisk;
 use foreword::inspect::{self, Writer};
 use foreword::{Error, Log, Lsn, Options, Published};

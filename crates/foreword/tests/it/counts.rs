@@ -1,12 +1,9 @@
 //! What frames say beside their records: when they were written, and how many bytes came before; and where the log was cut.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use common::*;
+use crate::common::*;
 use foreword::{Error, Iter, Log, Lsn, OnDamage, Reader};
 
 fn times(iter: Iter) -> BTreeMap<Lsn, SystemTime> {

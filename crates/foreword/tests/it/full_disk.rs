@@ -1,13 +1,10 @@
 //! A full disk, and a program that crashes again and again, end in a running log: nothing gets stuck, and nothing grows without records.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use common::hooked::*;
-use common::*;
+use crate::common::hooked::*;
+use crate::common::*;
 use foreword::{Error, Log, Lsn, Options, Verdict, View};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 

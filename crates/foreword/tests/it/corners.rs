@@ -1,15 +1,12 @@
 //! Where several rules meet: segments that are used again, the reserve, cuts, and a closed log that goes on, on full disks and through crashes.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::hooked::{Op, hooked, within};
-use common::*;
+use crate::common::hooked::{Op, hooked, within};
+use crate::common::*;
 use foreword::{Error, Log, Lsn, Options, Verdict, View};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 

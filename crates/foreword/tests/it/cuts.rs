@@ -1,11 +1,8 @@
 //! What a cut at the back leaves when the disk fails in any of its calls: a log that goes on as it was, until the fork may be part of it.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use foreword::{Error, Log, Lsn, Options};
 use foreword_sim::{Choice, Effect, Fault, Op, OpKind, SimDisk};
 

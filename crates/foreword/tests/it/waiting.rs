@@ -1,5 +1,4 @@
 //! Waiting for durability without asking for it.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 use std::time::Duration;
 
 use foreword::{Durability, Error, Lsn, Options, SyncPolicy};

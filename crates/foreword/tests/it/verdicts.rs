@@ -1,12 +1,9 @@
 //! One test for each row of the verdict table in `docs/FORMAT.md`: the case is made of real files, and the library is asked for its verdict, what
 //! can be read, and what going on does.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::path::Path;
 
-use common::*;
+use crate::common::*;
 use foreword::{Damage, DamageKind, Durability, Error, Lsn, OnDamage, Verdict, View};
 
 const NEW: &[u8] = b"a record that came after";

@@ -1,5 +1,4 @@
 //! The log's main job, as a user would have it do it.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::IoSlice;
 use std::ops::Bound;

@@ -1,0 +1,26 @@
+//! The tests of the library, in one program: the parts that they share are compiled once, and those that wait run beside those that compute. Beside it, in programs of
+//! their own, are tests that look at or change the whole process, and those that need a feature or all processors.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod basics;
+mod close;
+mod corners;
+mod counts;
+mod cuts;
+mod errors;
+mod full_disk;
+mod golden;
+mod growth;
+mod hazards;
+mod holds;
+mod inspect;
+mod publish;
+mod regressions;
+mod repair;
+mod strangers;
+mod verdicts;
+mod waiting;
+mod waits;
