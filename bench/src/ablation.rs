@@ -2,12 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
 use foreword::Options;
 use foreword::disk::OsDisk;
-
-use crate::run;
-use crate::workload::Workload;
 
 /// Foreword with all of them. (The one that grows, for some are about that.)
 pub const WHOLE: &str = "foreword-growing:whole";
@@ -16,7 +12,8 @@ pub const WITHOUT: &str = "FOREWORD_BENCH_WITHOUT";
 
 type Choice = (&'static str, &'static str, fn(Options) -> Options);
 
-const CHOICES: [Choice; 2] = [
+/// Their names, what happens without each, and how an option does without it.
+pub const CHOICES: [Choice; 2] = [
     ("ZeroFill", "segments are allocated, but not filled with zeros: each first write of a block changes metadata", |options| {
         options.zero_fill(false)
     }),
@@ -29,16 +26,4 @@ const CHOICES: [Choice; 2] = [
 pub fn without_choice(options: Options) -> Options {
     let name = std::env::var(WITHOUT).unwrap_or_default();
     CHOICES.iter().find(|(choice, ..)| *choice == name).map_or(options.clone(), |(_, _, without)| without(options))
-}
-
-/// Measures it without each of them in turn.
-pub fn run(args: run::Args) -> Result<()> {
-    let choices = CHOICES.iter().map(|(choice, instead, _)| {
-        println!("{choice}: {instead}");
-        format!("foreword-growing:{choice}")
-    });
-    let contestants: Vec<String> = std::iter::once(WHOLE.to_owned()).chain(choices).collect();
-    let commits = || [1, 8, 64, 256].map(|threads| Workload::Commit { threads, size: 128 }).to_vec();
-    let workloads = if args.workload.is_empty() { commits() } else { args.workload.clone() };
-    args.measure(&workloads, &contestants)
 }

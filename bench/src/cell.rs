@@ -2,9 +2,7 @@
 //! threads or open files, and one that hangs or aborts takes nothing with it.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
@@ -14,12 +12,14 @@ use anyhow::{Context, Result, anyhow, ensure};
 use foreword::{Lsn, SyncPolicy, View, inspect};
 use foreword_measure::load;
 use foreword_measure::sample::Latencies;
-use serde::{Deserialize, Serialize};
 
-use crate::gauge::{self, Gauge, Latency, Spent};
-use crate::honest;
+use crate::files::{chill, sync_file_system, warm};
+use crate::floor;
+use crate::gauge::{self, Gauge, Spent};
+use crate::marked;
+use crate::outcome::{Outcome, WARM_UP};
 use crate::payload;
-use crate::peers::{self, Feature, Log, Need, Peer, Writer, floor};
+use crate::peers::{self, Feature, Log, Need, Peer, Writer};
 use crate::window::Window;
 use crate::workload::{BATCH, Workload};
 
@@ -68,31 +68,6 @@ impl fmt::Display for Step {
 /// Segments so short that many get full, and time enough for it: so many times that of other measurements.
 const ROTATE_AFTER: u64 = 1 << 20;
 const ROTATE_FOR: f64 = 20.0;
-
-/// Before anything counts, a contestant runs for this part of the time.
-pub const WARM_UP: f64 = 0.15;
-
-/// What was measured.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Outcome {
-    /// Records acknowledged, appended or read.
-    pub records: u64,
-    pub spent: Spent,
-    /// Of each commit, or each batch.
-    pub latency: Option<Latency>,
-    /// Of those during which the log went on in another segment; `latency` is then of the others.
-    #[serde(default)]
-    pub at_rotation: Option<Latency>,
-    /// Of that time, until the last append returned; the sync at the end is the rest.
-    pub append_seconds: Option<f64>,
-    /// Flushes, by the contestant's own count.
-    pub flushes: Option<u64>,
-    /// Memory before the log was opened, and the most while it was.
-    pub memory_before: u64,
-    pub memory_peak: u64,
-    /// Of the whole process, from its beginning to its end.
-    pub process_cpu_seconds: f64,
-}
 
 impl Job {
     /// Does it, in this process.
@@ -262,7 +237,7 @@ impl Job {
 
     fn honest(&self, peer: &Peer, threads: usize) -> Result<()> {
         let log = (peer.open)(&self.dir, Need { bytes: 1 << 20 })?;
-        honest::commit_marked(&*log, threads)?;
+        marked::commit_all(&*log, threads)?;
         log.close()
     }
 
@@ -433,33 +408,4 @@ fn since(log: &dyn Log, before: Option<u64>) -> Option<u64> {
 /// What a thread returned.
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// Reads every file once, so that the page cache has it.
-fn warm(dir: &Path) -> Result<()> {
-    let mut buf = vec![0; 1 << 20];
-    each_file(dir, &mut |mut file| {
-        while file.read(&mut buf)? > 0 {}
-        Ok(())
-    })
-}
-
-/// Makes the page cache forget every file.
-pub fn chill(dir: &Path) -> Result<()> {
-    each_file(dir, &mut |file| {
-        file.sync_all()?; // It forgets only what is on the disk.
-        Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
-    })
-}
-
-fn each_file(dir: &Path, what: &mut dyn FnMut(File) -> Result<()>) -> Result<()> {
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() { each_file(&path, what)? } else { what(File::open(path)?)? }
-    }
-    Ok(())
-}
-
-fn sync_file_system(dir: &Path) -> Result<()> {
-    Ok(rustix::fs::syncfs(File::open(dir)?)?)
 }

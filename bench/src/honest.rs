@@ -2,8 +2,6 @@
 //! that write, and end before the commit returns.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -11,7 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use foreword_measure::Scratch;
 
 use crate::cell::Step;
-use crate::peers::{self, Feature, Log};
+use crate::marked::{COMMITS, NOWHERE, SIZE};
+use crate::peers::{self, Feature};
 use crate::results::{Book, Honest, Line};
 use crate::run;
 use crate::workload::Workload;
@@ -32,11 +31,6 @@ pub struct Args {
     only: Vec<String>,
 }
 
-/// Commits of each thread.
-const COMMITS: usize = 100;
-const SIZE: usize = 128;
-/// What markers are written to.
-const NOWHERE: &str = "/dev/null";
 const SYNCED: &str = "a synced write";
 const CALLS: &str =
     "trace=fsync,fdatasync,sync_file_range,msync,syncfs,sync,write,writev,pwrite64,pwritev,pwritev2,open,openat,io_uring_enter";
@@ -82,32 +76,6 @@ impl Args {
         ensure!(commits == (threads * COMMITS) as u64, "{commits} commits were seen");
         Ok(Honest { peer: peer.to_owned(), threads, commits, covered, flushes })
     }
-}
-
-/// What the traced process does: commits records that can be told apart, and says before and after each.
-pub fn commit_marked(log: &dyn Log, threads: usize) -> Result<()> {
-    let commit = |thread: usize| -> Result<()> {
-        let mut nowhere = OpenOptions::new().write(true).open(NOWHERE)?;
-        let mut writer = log.writer(thread)?;
-        for i in 0..COMMITS {
-            let name = name(thread, i);
-            let mut record = name.clone().into_bytes();
-            record.resize(SIZE, b'.');
-            nowhere.write_all(format!("begin {name}").as_bytes())?;
-            writer.commit(&record)?;
-            nowhere.write_all(format!("acknowledged {name}").as_bytes())?;
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let commit = &commit;
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || commit(thread))).collect();
-        running.into_iter().try_for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
-}
-
-fn name(thread: usize, i: usize) -> String {
-    format!("<record {thread}.{i}>")
 }
 
 /// A system call in a trace.

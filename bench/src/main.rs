@@ -6,8 +6,12 @@ mod cell;
 mod damage;
 mod doc;
 mod fail;
+mod files;
+mod floor;
 mod gauge;
 mod honest;
+mod marked;
+mod outcome;
 mod payload;
 mod peers;
 mod results;
@@ -61,7 +65,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(args) => args.run(),
-        Command::Ablation(args) => ablation::run(args),
+        Command::Ablation(args) => args.run_ablation(),
         Command::Honest(args) => args.run(),
         Command::Damage(args) => args.run(),
         Command::Fail(args) => args.run(),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use foreword_measure::sample::{self, Spread};
 use serde::{Deserialize, Serialize};
 
-use crate::cell::Outcome;
+use crate::outcome::Outcome;
 use crate::workload::Workload;
 
 /// A line.

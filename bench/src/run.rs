@@ -13,8 +13,9 @@ use foreword_measure::report::Unit;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::ablation;
-use crate::cell::{Outcome, Step};
+use crate::cell::Step;
 use crate::gauge::{Disk, Spent};
+use crate::outcome::Outcome;
 use crate::peers::{self, PEERS};
 use crate::results::{Book, Contestant, Line, Measured, Results, Run};
 use crate::tables;
@@ -44,7 +45,7 @@ pub struct Args {
     only: Vec<String>,
     /// Other workloads than those that are listed, by name: `commit/32x4096,append/64,recover/64MiBx128`.
     #[arg(long, value_delimiter = ',', conflicts_with = "short")]
-    pub workload: Vec<Workload>,
+    workload: Vec<Workload>,
     /// How often each is measured; the median counts. [default: 6; short: 1]
     #[arg(long)]
     rounds: Option<usize>,
@@ -72,8 +73,20 @@ impl Args {
         self.measure(&workloads, &contestants)
     }
 
+    /// Measures Foreword without each choice that its options can do without, in turn.
+    pub fn run_ablation(self) -> Result<()> {
+        let choices = ablation::CHOICES.iter().map(|(choice, instead, _)| {
+            println!("{choice}: {instead}");
+            format!("foreword-growing:{choice}")
+        });
+        let contestants: Vec<String> = std::iter::once(ablation::WHOLE.to_owned()).chain(choices).collect();
+        let commits = || [1, 8, 64, 256].map(|threads| Workload::Commit { threads, size: 128 }).to_vec();
+        let workloads = if self.workload.is_empty() { commits() } else { self.workload.clone() };
+        self.measure(&workloads, &contestants)
+    }
+
     /// Measures these contestants: names of peers, or `foreword:` and what is switched off in it.
-    pub fn measure(&self, workloads: &[Workload], contestants: &[String]) -> Result<()> {
+    fn measure(&self, workloads: &[Workload], contestants: &[String]) -> Result<()> {
         let rounds = self.rounds.unwrap_or(if self.short { 1 } else { 6 });
         let seconds = self.seconds.unwrap_or(if self.short { 0.25 } else { 0.5 });
         ensure!(seconds > 0.0 && seconds <= 60.0, "--seconds is more than 0 and at most 60");
@@ -116,7 +129,7 @@ impl Args {
             println!("stopped; --resume goes on");
             return Ok(());
         }
-        crate::tables::write(&self.out)
+        tables::write(&self.out)
     }
 
     /// The workloads and contestants that are asked for.

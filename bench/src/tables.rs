@@ -7,8 +7,8 @@ use foreword_measure::report::{Axis, Plot, Report, Section, Series, Table, Unit}
 use foreword_measure::sample::Spread;
 
 use crate::ablation;
-use crate::cell::Outcome;
 use crate::gauge::Latency;
+use crate::outcome::Outcome;
 use crate::results::{Metric, Results};
 use crate::workload::Workload::{self, Append, Async, Batch, Commit, Open, Recover, Rotate, Tail};
 
