@@ -1,4 +1,4 @@
-//! docs/PERFORMANCE.md: its tables come from a run.
+//! Tables in documents, between markers: those of a run go into docs/performance/tables.md.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub struct Args {
     /// The results of a run.
     run: PathBuf,
     /// The document.
-    #[arg(long, default_value = "docs/PERFORMANCE.md")]
+    #[arg(long, default_value = "docs/performance/tables.md")]
     into: PathBuf,
     /// Only print the tables.
     #[arg(long)]
@@ -93,7 +93,7 @@ fn document(results: &Results) -> String {
     for section in results.sections() {
         out += &format!("\n## {}\n\n", section.title);
         for text in &section.text {
-            out += &format!("{text}\n\n");
+            out += &format!("{}\n\n", wrapped(text));
         }
         for item in &section.items {
             if let Item::Table(table) = item {
@@ -102,4 +102,36 @@ fn document(results: &Results) -> String {
         }
     }
     out
+}
+
+/// A paragraph in lines of at most 100 columns.
+fn wrapped(text: &str) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        let fits = column + 1 + width <= 100;
+        out += if column == 0 {
+            ""
+        } else if fits {
+            " "
+        } else {
+            "\n"
+        };
+        column = if column > 0 && fits { column + 1 + width } else { width };
+        out += word;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paragraphs_are_wrapped_at_100_columns() {
+        let word = "x".repeat(49);
+        assert_eq!(wrapped(&format!("{word} {word}x {word}")), format!("{word} {word}x\n{word}"));
+        assert_eq!(wrapped("µ  a\nb"), "µ a b");
+    }
 }

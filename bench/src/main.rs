@@ -14,6 +14,7 @@ mod marked;
 mod outcome;
 mod payload;
 mod peers;
+mod picture;
 mod results;
 mod run;
 mod tables;
@@ -28,8 +29,9 @@ use clap::Parser;
 
 /// Measures Foreword beside its peers and the raw disk.
 ///
-/// `run` measures, `honest` checks that nobody cheats, `doc` puts the tables into docs/PERFORMANCE.md. `damage` and `fail` are about failures: what comes back of a
-/// damaged log, and what a failed flush does. `calls` is about waiting: how long each call takes at worst.
+/// `run` measures, and `honest` checks that each acknowledgement is covered by a flush. `doc` writes the tables of a run into docs/performance/tables.md, and `pictures` draws
+/// what docs/PERFORMANCE.md shows from them. `damage` and `fail` test failures: what comes back of a damaged log, and what a failed flush does. `calls` measures how long each
+/// call takes at worst.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 enum Command {
@@ -43,6 +45,7 @@ enum Command {
     Fail(fail::Args),
     Calls(calls::Args),
     Doc(doc::Args),
+    Pictures(picture::Args),
     /// Tables of what was measured so far, and the page and summary again.
     Show {
         /// The results of a run.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Fail(args) => args.run(),
         Command::Calls(args) => args.run(),
         Command::Doc(args) => args.run(),
+        Command::Pictures(args) => args.run(),
         Command::Show { run } => show(&run),
         Command::Peers => {
             peers();

@@ -1,4 +1,4 @@
-//! Results as tables: for the terminal, for a page, and for docs/PERFORMANCE.md.
+//! Results as tables: for the terminal, for a page, and for docs/performance/tables.md.
 
 use std::path::Path;
 
@@ -80,10 +80,14 @@ fn count(value: f64) -> String {
         return format!("{value:.digits$}");
     }
     let scale = 10f64.powf(value.log10().floor() - 2.0).max(1.0);
-    let whole = format!("{:.0}", (value / scale).round() * scale);
+    thousands(&format!("{:.0}", (value / scale).round() * scale))
+}
+
+/// Digits in groups of three.
+fn thousands(digits: &str) -> String {
     let mut grouped = String::new();
-    for (i, digit) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i) % 3 == 0 {
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -178,7 +182,7 @@ impl Results {
         let two = |ratio: Spread| with_spread(ratio, |r| format!("{r:.2}"));
         let mut best = vec!["to the best peer".to_owned()];
         let mut limit = vec!["to what the disk allows".to_owned()];
-        let mut group = vec!["to a group commit with nothing in it".to_owned()];
+        let mut group = vec!["to an empty group commit".to_owned()];
         for &&(_, workload) in &columns {
             let peer = self.best_peer(workload, metric);
             let ratio = peer.and_then(|peer| Some((peer, self.ratio((workload, OURS), (workload, peer), metric)?)));
@@ -241,8 +245,8 @@ impl Results {
         let rows: Vec<_> = self.run.contestants.iter().map(row).collect();
         let table = Table::new("", &["", "version", "configuration", "a flush covers each acknowledgement"], rows);
         let text = "Each acknowledges a commit only when it is synced, as strace shows: a flush of the file began after the record was written to it, and \
-                    ended before the commit returned (100 commits by one thread, 800 by eight). † marks whom strace saw acknowledging without; \
-                    it counts as no peer in ratios.";
+                    ended before the commit returned (100 commits by one thread, 800 by eight). † marks a contestant that strace saw \
+                    acknowledging without a flush; it does not count as a peer in ratios.";
         Some(Section::new("Contestants").text(text).table(table))
     }
 
@@ -285,9 +289,10 @@ impl Results {
     }
 
     fn asynchronous(&self) -> Option<Section> {
-        let columns = [1, 256, 4096].map(|n| (format!("{} in flight", count(n as f64)), Async { in_flight: n, size: 128 }));
+        let columns =
+            [1, 256, 4096].map(|n| (format!("{} in flight", thousands(&n.to_string())), Async { in_flight: n, size: 128 }));
         let section = Section::new("Asynchronous commits from one thread, records of 128 B")
-            .text("When the oldest of a window is durable, all that are leave it, and as many new ones enter.");
+            .text("A window of commits is in flight. When the oldest is durable, all that are durable leave the window, and as many new ones enter.");
         let section = with(section, self.matrix("Commits a second", &columns, rate, count));
         let section = with(section, self.ratios(&columns, rate, |_| None));
         Some(with(section, self.matrix("Latency, p50", &columns, p50, time)))
@@ -317,7 +322,7 @@ impl Results {
 
     fn recovery(&self) -> Option<Section> {
         let mut section = Section::new("Recovery")
-            .text("Opening a log and reading every record, all checksums verified; the files in the page cache, or (cold) on the disk alone.");
+            .text("Opening a log and reading every record, with all checksums verified. The files are in the page cache, or (cold) on the disk alone.");
         for workload in self.workloads() {
             let Recover { bytes: all, size: each, cold } = workload else { continue };
             let gib = |o: &Outcome| Some(o.spent.seconds);
@@ -345,7 +350,8 @@ impl Results {
     fn opening(&self) -> Option<Section> {
         let sizes = [256, 1 << 10, 4 << 10, 16 << 10].map(|mib| mib << 20);
         let columns = |killed| sizes.map(|bytes| (size(bytes as usize), Open { bytes, killed }));
-        let section = Section::new("Opening").text("How long opening takes, by the log's size, in the page cache.");
+        let section =
+            Section::new("Opening").text("How long opening takes, by the size of the log. The files are in the page cache.");
         let section = with(section, self.matrix("After a clean close", &columns(false), seconds, time));
         let section = with(section, self.matrix("After the process was killed", &columns(true), seconds, time));
         Some(with(section, self.matrix("Memory that it took", &columns(false), memory, bytes)))
@@ -365,8 +371,8 @@ impl Results {
                 show(longest, time),
             ]);
         }
-        let text = "A reader follows while threads commit records of 128 B as fast as they can: how long after its acknowledgement to the committer it has a record. It \
-                    has read all of them. No peer has a reader that follows what is durable.";
+        let text = "Threads commit records of 128 B as fast as they can, and a reader follows. The lag is the time from the acknowledgement of a record to the \
+                    committer until the reader has it. The reader received every record. No peer has a reader that follows what is durable.";
         let head = ["", "commits/s", "lag, p50", "p99", "most"];
         (!rows.is_empty()).then(|| Section::new("A reader that follows").text(text).table(Table::new("", &head, rows)))
     }
@@ -387,10 +393,11 @@ impl Results {
             let ratio = self.spread(workload, OURS, ratio).map_or(String::new(), |r| with_spread(r, |r| format!("{r:.2}")));
             rows.push([format!("T={threads}")].into_iter().chain(columns.map(show)).chain([ratio]).collect());
         }
-        let text = "Commits of 128 B to a log of 1 MiB segments that zero-fills each of them meanwhile (as *foreword-growing*), for twenty times as long as others are measured: \
-                    those with which it went on in another segment, and the others. (Of one thread these are some 200, so that the longest of them is p99.9.)";
+        let text = "Commits of 128 B to a log with segments of 1 MiB, which it zero-fills meanwhile (as *foreword-growing*), for twenty times as long as other \
+                    measurements. *At rotation* are the commits during which the log began another segment, *elsewhere* are all others. (With one thread \
+                    there are some 200 at rotation, so their p99.9 is the longest.)";
         let head: Vec<&str> = [""].into_iter().chain(columns.map(|(name, _)| name)).chain(["p99.9 to p99.9 elsewhere"]).collect();
-        (!rows.is_empty()).then(|| Section::new("Going on in another segment").text(text).table(Table::new("", &head, rows)))
+        (!rows.is_empty()).then(|| Section::new("Rotation").text(text).table(Table::new("", &head, rows)))
     }
 
     fn memory(&self) -> Option<Section> {
@@ -401,7 +408,7 @@ impl Results {
             ("recovery", Recover { bytes: 1 << 30, size: 1 << 10, cold: false }),
         ];
         let columns = columns.map(|(name, workload)| (name.to_owned(), workload));
-        let text = "The most that a process took while its log was open, beyond what it had before; mapped files count, threads' stacks too.";
+        let text = "The most memory that a process took while its log was open, beyond what it had before. Mapped files and the stacks of threads count.";
         Some(with(Section::new("Memory").text(text), self.matrix("", &columns, memory, bytes)))
     }
 
@@ -425,7 +432,7 @@ impl Results {
             Table::new(title, &head, names.iter().map(row).collect())
         };
         let section = Section::new("What each choice is worth")
-            .text("Foreword with one choice of its design left out, to Foreword as it is, interleaved in a run of their own. The names are explained below.")
+            .text("Foreword with one design choice left out, relative to Foreword as it is, interleaved in a run of their own. docs/performance/tables.md explains the names.")
             .table(table("Commits a second (less than 1: the choice pays)", rate))
             .table(table("Latency, p99 (more than 1: the choice pays)", p99));
         (!names.is_empty()).then_some(section)
@@ -435,7 +442,7 @@ impl Results {
         let row =
             |(workload, peer, why): &(Workload, String, String)| vec![peer.clone(), workload.to_string(), without_paths(why)];
         let rows: Vec<_> = self.failed.iter().map(row).collect();
-        (!rows.is_empty()).then(|| Section::new("Failed").table(Table::new("", &["", "workload", "what it said"], rows)))
+        (!rows.is_empty()).then(|| Section::new("Failed").table(Table::new("", &["", "workload", "error"], rows)))
     }
 }
 
