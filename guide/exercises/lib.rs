@@ -25,3 +25,8 @@ pub mod e6_redo;
 pub mod e7_undo;
 #[cfg_attr(feature = "solutions", path = "../solutions/e8_harness.rs")]
 pub mod e8_harness;
+
+/// The example on the repository's front page, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
