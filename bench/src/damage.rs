@@ -226,7 +226,7 @@ impl Args {
         let head: Vec<String> =
             std::iter::once(String::new()).chain(Damage::ALL.map(|damage| damage.title().to_owned())).collect();
         let mut table = Table { title: String::new(), words: head.len(), head, rows: Vec::new() };
-        let mut said = Table::new("What it said, the first line of each", &["", "damage", ""], Vec::new()).words(3);
+        let mut said = Table::new("The first line of each message", &["", "damage", ""], Vec::new()).words(3);
         for peer in peers {
             let title = format!("{} {}", peer.name, peer.version());
             let mut row = vec![title.clone()];
