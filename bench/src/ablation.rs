@@ -1,13 +1,14 @@
-//! What those choices of Foreword's design are worth that its options can do without: as it is, beside itself without one of them.
+//! What design choices are worth that an option switches off: Foreword as it is, beside Foreword
+//! without one of them.
 
 use std::sync::Arc;
 
 use foreword::Options;
 use foreword::disk::OsDisk;
 
-/// Foreword with all of them. (The one that grows, for some are about that.)
+/// Foreword with all of them. (The log that grows, because some choices are about that.)
 pub const WHOLE: &str = "foreword-growing:whole";
-/// Tells a cell's process which it does without.
+/// The environment variable that tells a cell's process which choice it does without.
 pub const WITHOUT: &str = "FOREWORD_BENCH_WITHOUT";
 
 type Choice = (&'static str, &'static str, fn(Options) -> Options);

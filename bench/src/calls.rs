@@ -1,4 +1,5 @@
-//! How long each call of `Log`, `View` and `Store` takes at worst, under load: the tail that a mean does not show.
+//! How long each call of `Log`, `View` and `Store` takes at worst, under load: the tail that a mean
+//! does not show.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +11,9 @@ use foreword_pages::Store;
 
 use crate::gauge;
 
-/// Measures each call of `Log` and `View` beside busy appenders, and of `Store` beside busy transactions: p50, p99, p99.9 and the worst; how late a view shows
-/// what is durable, and what an idle one costs.
+/// Measures each call of `Log` and `View` beside busy appenders, and of `Store` beside busy
+/// transactions: p50, p99, p99.9 and the worst; how late a view shows what is durable, and what an
+/// idle one costs.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where the log is made, on the disk to be measured.
@@ -34,10 +36,12 @@ pub struct Args {
     size: usize,
 }
 
-/// So many records stay behind the end when the front is truncated, and so many are cut off at the back.
+/// So many records stay behind the end when the front is truncated, and so many are cut off at the
+/// back.
 const KEPT: u64 = 5_000;
 const CUT: u64 = 10;
-/// The log is truncated only so often, in calls of each other kind: in the middle of segments, too, while the next is prepared.
+/// The log is truncated only so often, in calls of each other kind: in the middle of segments, too,
+/// while the next is prepared.
 const TRUNCATE_EVERY: usize = 500;
 
 type Call = fn(&Log, Lsn) -> foreword::Result<()>;
@@ -83,7 +87,8 @@ fn timed<T, E: Into<anyhow::Error>>(taken: &mut Taken, name: &'static str, call:
     result.map_err(Into::into).context(name)
 }
 
-/// The part of a processor that a view takes which waits for a log that is open and idle, of many segments.
+/// The part of a processor that a view takes which waits for a log that is open and idle, of many
+/// segments.
 fn idle_view(dir: &std::path::Path) -> Result<f64> {
     let log = Options::new().segment_bytes(64 << 10).sync(SyncPolicy::manual()).open(dir)?;
     while log.stats().segments < IDLE_SEGMENTS {
@@ -121,7 +126,8 @@ impl Args {
         Ok(())
     }
 
-    /// The calls of a view of a log that appenders write, and how late it shows what is durable: where one commit follows another, and where none does.
+    /// The calls of a view of a log that appenders write, and how late it shows what is durable:
+    /// where one commit follows another, and where none does.
     fn views(&self, dir: &std::path::Path, taken: &mut Taken) -> Result<()> {
         let log = Options::new().open(dir)?;
         log.commit(b"so that there is something to get")?;

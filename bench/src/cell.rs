@@ -1,5 +1,6 @@
-//! One measurement: one contestant, one workload, once. It has a process of its own, so that no contestant inherits another's memory,
-//! threads or open files, and one that hangs or aborts takes nothing with it.
+//! One measurement: one contestant, one workload, once. It has a process of its own, so that no
+//! contestant inherits another's memory, threads or open files, and one that hangs or aborts takes
+//! nothing with it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -65,7 +66,8 @@ impl fmt::Display for Step {
     }
 }
 
-/// Segments so short that many get full, and time enough for it: so many times that of other measurements.
+/// Segments so short that many get full, and time enough for it: so many times that of other
+/// measurements.
 const ROTATE_AFTER: u64 = 1 << 20;
 const ROTATE_FOR: f64 = 20.0;
 
@@ -299,7 +301,7 @@ impl Job {
         let (spent, (_, memory_peak)) = (gauge.spent(), gauge::memory());
         let flushes = log.stats().flushes;
         log.close()?;
-        // The first of a segment, and those who commit together with it.
+        // The first record of a segment, and those that were committed together with it.
         let begins: Vec<Lsn> = inspect::segments(&self.dir)?.iter().filter_map(|s| Some(s.lsns?.0)).skip(1).collect();
         let (mut at_rotation, mut elsewhere) = (Latencies::new(), Latencies::new());
         for (lsn, took) in commits.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -344,7 +346,8 @@ impl Job {
                         place.store(nanos(), Ordering::Relaxed);
                     }
                     seen = lsn.max(seen);
-                    // Through the files the last record is seen when the idle log has said that it is durable.
+                    // Through the files the last record is seen when the idle log has said that it
+                    // is durable.
                     if over.load(Ordering::Acquire)
                         && (seen >= last.load(Ordering::Relaxed)
                             || over_since.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(5))

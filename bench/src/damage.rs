@@ -1,4 +1,5 @@
-//! What comes back of a log whose files were damaged: is an acknowledged record that is gone missed, and is it said?
+//! What comes back of a log whose files were damaged: is the loss of an acknowledged record
+//! noticed, and reported?
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -18,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use crate::peers::{self, Feature, Need, Peer};
 use crate::{doc, payload, tables, wait};
 
-/// Damages the log of every contestant in several ways, and tells what reading it gives.
+/// Damages the log of every contestant in several ways, and shows what comes back of it.
 ///
-/// A process commits 300 records and ends without closing the log; then its files are damaged; then another process opens the log and reads it.
+/// A process commits 300 records and ends without closing the log; then its files are damaged; then
+/// another process opens the log and reads it.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -47,7 +49,7 @@ const RECORDS: usize = 300;
 /// Several sectors.
 const SIZE: usize = 2000;
 const SECTOR: u64 = 512;
-/// A crash comes at once, or long after whatever is done when nobody writes.
+/// A crash comes at once, or long after what a log does when it is idle.
 const IDLE: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -110,7 +112,8 @@ impl Damage {
         let len = file.metadata()?.len();
         match self {
             Damage::Nothing => Ok(()),
-            // What a crash leaves of a write that was under way: some of its sectors, and behind them what was there before.
+            // What a crash leaves of a write that was under way: some of its sectors, and behind
+            // them what was there before.
             Damage::Torn if len < end + (4 << 10) => file.set_len(sector),
             Damage::Torn => zero(file, sector, len.min(end + (1 << 20))),
             Damage::EndZeroed => zero(file, sector, end.next_multiple_of(SECTOR).min(len)),
@@ -175,7 +178,7 @@ fn find(dir: &Path, bytes: &[u8]) -> Result<Vec<(PathBuf, u64)>> {
 struct Found {
     /// Records as they were written.
     right: BTreeSet<usize>,
-    /// Records that nobody wrote.
+    /// Records that were never written.
     wrong: usize,
     /// Why there were no more, if it said so.
     error: Option<String>,
@@ -230,7 +233,7 @@ impl Args {
         for peer in peers {
             let title = format!("{} {}", peer.name, peer.version());
             let mut row = vec![title.clone()];
-            // What it says of a log that nobody damaged says nothing of damage.
+            // Messages about an undamaged log say nothing of damage.
             let mut usual = BTreeSet::new();
             let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
             for damage in Damage::ALL {
@@ -355,7 +358,8 @@ fn read(peer: &Peer, dir: &Path) -> Result<Found> {
     Ok(Found { error, ..found })
 }
 
-/// Puts warnings and errors where the other process looks for them. (`tracing` hands its own to `log`.)
+/// Puts warnings and errors where the other process looks for them. (`tracing` hands its own to
+/// `log`.)
 struct Warnings;
 
 impl log::Log for Warnings {
@@ -415,7 +419,8 @@ mod tests {
     #[test]
     fn damage_strikes_where_it_says() {
         for (damage, behind, from, to) in [
-            // The middle of a record that begins at 100,001 is at 101,001, in the sector that ends at 101,376.
+            // The middle of a record that begins at 100,001 is at 101,001, in the sector that ends
+            // at 101,376.
             (Damage::Torn, 0, 101_376, 102_001),
             (Damage::Torn, 10_000, 101_376, 112_001),
             (Damage::EndZeroed, 10_000, 101_376, 102_400),

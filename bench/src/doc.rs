@@ -34,7 +34,8 @@ impl Args {
     }
 }
 
-/// What the commands have in common that ask the contestants one by one, and whose tables go into a document.
+/// The arguments of commands that examine the contestants one by one, and whose tables go into a
+/// document.
 #[derive(clap::Args)]
 pub struct Survey {
     /// The directory to write in.

@@ -1,4 +1,5 @@
-//! What a contestant does when one flush fails. strace lets it fail, so that the process sees what a failing disk gives it.
+//! What a contestant does when one flush fails. strace lets it fail, so the process sees what it
+//! would see of a failing disk.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,23 +17,25 @@ use crate::peers::{self, Feature, Need, Peer};
 use crate::wait::within;
 use crate::{doc, tables};
 
-/// Lets one flush fail under every contestant, and tells what its commits return then.
+/// Lets one flush of every contestant fail, and shows what its commits return then.
 ///
-/// One thread commits 20 records. From the 11th on, the first flush of each thread fails with EIO, once (by strace, which must be allowed to attach).
+/// One thread commits 20 records. From the 11th on, the first flush of each thread fails with EIO,
+/// once (by strace, which must be allowed to attach).
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     survey: doc::Survey,
 }
 
-/// What the process does to which it happens.
+/// The process whose flush fails.
 #[derive(clap::Args)]
 pub struct Part {
     #[arg(long)]
     peer: String,
     #[arg(long)]
     dir: PathBuf,
-    /// Lines: `ready`, and then what each commit returned. The file of this name with `.go` lets it go on.
+    /// Lines: `ready`, and then what each commit returned. The file of this name with `.go` lets it
+    /// go on.
     #[arg(long)]
     out: PathBuf,
 }
@@ -40,7 +43,7 @@ pub struct Part {
 const BEFORE: usize = 10;
 const COMMITS: usize = 20;
 const CALLS: &str = "fsync,fdatasync,msync,sync_file_range,pwritev2";
-/// Who did not return by then never will.
+/// A process that has not returned by then never will.
 const LIMIT: Duration = Duration::from_secs(10);
 
 impl Args {
@@ -107,7 +110,8 @@ fn examine(peer: &Peer, scratch: &Path) -> Result<[String; 3]> {
     Ok([first, then, shortened(&said, &dir)])
 }
 
-/// What the first commit returned, and those after it. `end`: what became of the one that did not return, if one did not.
+/// What the first commit returned, and those after it. `end`: what became of the one that did not
+/// return, if one did not.
 fn words(lines: &[&str], end: &str) -> [String; 2] {
     let word = |line: &&str| if *line == "ok" { "ok" } else { "error" };
     let mut all: Vec<&str> = lines.iter().map(word).collect();

@@ -1,4 +1,5 @@
-//! What the disk allows: one thread, or a group of them, that does to it what a workload asks of a log, and nothing else.
+//! What the disk allows: one thread, or a group of them, that does to it what a workload asks of a
+//! log, and nothing else.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -39,7 +39,8 @@ pub struct Spent {
     pub seconds: f64,
     /// Of all threads, in the kernel too.
     pub cpu_seconds: f64,
-    /// Of the whole disk, whoever asked: the machine must be idle. `None` where the kernel does not count them.
+    /// Of the whole disk, for all processes: the machine must be idle. `None` where the kernel does
+    /// not count them.
     pub disk_flushes: Option<u64>,
     pub disk_written_bytes: Option<u64>,
     /// What this process gave the kernel to write.
@@ -94,12 +95,13 @@ impl Disk {
     /// `None` where the kernel does not count.
     pub fn read(&self) -> Option<Counters> {
         let text = std::fs::read_to_string(self.stat.as_ref()?).ok()?;
-        // Reads, merged, sectors, ms; writes, merged, sectors, ms; in flight, ms, ms; discards (4); flushes, ms.
+        // Reads, merged, sectors, ms; writes, merged, sectors, ms; in flight, ms, ms; discards (4);
+        // flushes, ms.
         let fields: Vec<u64> = text.split_whitespace().filter_map(|f| f.parse().ok()).collect();
         Some(Counters { flushes: *fields.get(15)?, written_bytes: fields.get(6)? * 512 })
     }
 
-    /// Waits until nobody writes to it, but not for ever.
+    /// Waits until no process writes to it, but at most 5 s.
     pub fn settle(&self) {
         for _ in 0..200 {
             let before = self.read();

@@ -1,5 +1,5 @@
-//! Does a contestant acknowledge only what is synced? strace tells: each record is seen on its way to a file, and a flush of that file must begin behind
-//! that write, and end before the commit returns.
+//! Does a contestant acknowledge only what is synced? strace shows each record on its way to a
+//! file. A flush of that file must begin after that write, and end before the commit returns.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -17,7 +17,8 @@ use crate::workload::Workload;
 
 /// Checks with strace that every acknowledgement of every contestant is covered by a flush.
 ///
-/// From one thread and from eight. What is found is added to the results, so that the tables can mark who fails.
+/// From one thread and from eight. What is found is added to the results, so that the tables can
+/// mark contestants that fail.
 #[derive(clap::Args)]
 pub struct Args {
     /// The directory to write in.

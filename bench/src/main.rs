@@ -29,16 +29,19 @@ use clap::Parser;
 
 /// Measures Foreword beside its peers and the raw disk.
 ///
-/// `run` measures, and `honest` checks that each acknowledgement is covered by a flush. `doc` writes the tables of a run into docs/performance/tables.md, and `pictures` draws
-/// what docs/PERFORMANCE.md shows from them. `damage` and `fail` test failures: what comes back of a damaged log, and what a failed flush does. `calls` measures how long each
-/// call takes at worst.
+/// `run` measures, and `honest` checks that each acknowledgement is covered by a flush. `doc`
+/// writes the tables of a run into docs/performance/tables.md, and `pictures` draws what
+/// docs/PERFORMANCE.md shows from them. `damage` and `fail` test failures: what comes back of a
+/// damaged log, and what a failed flush does. `calls` measures how long each call takes at worst.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 enum Command {
     Run(run::Args),
-    /// Measures Foreword without each choice of its design that an option can do without, in turn.
+    /// Measures Foreword with each design choice switched off in turn that an option can switch
+    /// off.
     ///
-    /// With `--out` and `--resume`, the results are added to those of a run. `--workload` names other workloads than commits of 128 B from 1, 8, 64 and 256 threads.
+    /// With `--out` and `--resume`, the results are added to those of a run. `--workload` names
+    /// other workloads than commits of 128 B from 1, 8, 64 and 256 threads.
     Ablation(run::Args),
     Honest(honest::Args),
     Damage(damage::Args),
@@ -46,13 +49,13 @@ enum Command {
     Calls(calls::Args),
     Doc(doc::Args),
     Pictures(picture::Args),
-    /// Tables of what was measured so far, and the page and summary again.
+    /// Prints tables of the results so far, and writes the page and the summary anew.
     Show {
         /// The results of a run.
         #[arg(default_value = "foreword-bench.jsonl")]
         run: PathBuf,
     },
-    /// The contestants, their versions and configurations.
+    /// Lists the contestants, with versions and configurations.
     Peers,
     /// One measurement: what `run` starts a process for.
     #[command(hide = true)]
@@ -60,7 +63,7 @@ enum Command {
     /// One part of `damage`.
     #[command(hide = true)]
     DamagePart(damage::Part),
-    /// The process of `fail` to which it happens.
+    /// The process of `fail` whose flush fails.
     #[command(hide = true)]
     FailPart(fail::Part),
 }

@@ -1,4 +1,5 @@
-//! The pictures of docs/PERFORMANCE.md. They are drawn from the tables in docs/performance/tables.md, so that the two cannot disagree.
+//! The pictures of docs/PERFORMANCE.md. They are drawn from the tables in
+//! docs/performance/tables.md, so that the two cannot disagree.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -6,7 +7,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use foreword_measure::report::Unit;
 
-/// Draws the pictures of docs/PERFORMANCE.md from the tables in a document, and writes them beside it.
+/// Draws the pictures of docs/PERFORMANCE.md from the tables in a document, and writes them beside
+/// it.
 #[derive(clap::Args)]
 pub struct Args {
     /// The document with the tables, as `doc` writes them.
@@ -75,7 +77,8 @@ fn cells(line: &str) -> Vec<String> {
     line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
 }
 
-/// A figure as the tables show it (`118,000`, `1.8 ms`, `16 KiB`), in units without a prefix; `None` where there is none.
+/// A figure as the tables show it (`118,000`, `1.8 ms`, `16 KiB`), in units without a prefix;
+/// `None` where there is none.
 fn value(cell: &str) -> Result<Option<f64>> {
     if cell == "–" {
         return Ok(None);
@@ -106,7 +109,6 @@ fn commits(table: &Table, what: &str) -> Result<String> {
         title: "Durable commits a second",
         about: format!("by threads, {what}, on logarithmic scales"),
         below: "threads, each waiting for its own commit",
-        unit: Unit::Count,
         log: true,
         ticks,
         lines,
@@ -126,7 +128,6 @@ fn bandwidth(table: &Table) -> Result<String> {
         title: "Appended until durable",
         about: "MB/s of records, from one thread, with one sync at the end".to_owned(),
         below: "size of a record",
-        unit: Unit::Count,
         log: false,
         ticks,
         lines,
@@ -134,7 +135,8 @@ fn bandwidth(table: &Table) -> Result<String> {
     Ok(plot.svg())
 }
 
-// The size of a picture. GitHub shows it 358 wide on a phone that is 390 wide: text of 16.5 is 11.3 there.
+// The size of a picture. GitHub shows it 358 wide on a phone that is 390 wide: text of 16.5 is 11.3
+// there.
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 430.0;
 /// How wide a character of that text is taken to be.
@@ -142,19 +144,49 @@ const CHAR: f64 = 8.6;
 
 const STYLE: &str = "text{font-family:system-ui,'Segoe UI',Helvetica,Arial,sans-serif;font-size:16.5px;fill:#4c5661}\
 .title{font-size:20px;font-weight:600;fill:#1f2328}.end{text-anchor:end}.middle{text-anchor:middle}\
-.page{fill:#fff}.grid{stroke:#d8dee4;fill:none}.line{fill:none;stroke-width:2.2;stroke-linejoin:round}\
-.ours{--c:#0068b5}.floor{--c:#6e7781}.a{--c:#b4400f}.b{--c:#00795a}.c{--c:#a2307a}.d{--c:#806400}\
-.line{stroke:var(--c)}.mark,.name{fill:var(--c)}.ours.line{stroke-width:4}.ours.name{font-weight:700}.floor.line{stroke-dasharray:7 5}\
+.page{fill:#fff}.grid{stroke:#d8dee4;fill:none}\
+.line{fill:none;stroke:currentColor;stroke-width:2.2;stroke-linejoin:round}.mark,.name{fill:currentColor}\
+.ours.line{stroke-width:4}.ours.name{font-weight:700}.floor.line{stroke-dasharray:7 5}\
+.ours{color:#0068b5}.floor{color:#6e7781}.a{color:#b4400f}.b{color:#00795a}.c{color:#a2307a}.d{color:#806400}\
 @media(prefers-color-scheme:dark){text{fill:#a7b1bc}.title{fill:#e6edf3}.page{fill:#0d1117}.grid{stroke:#2b323b}\
-.ours{--c:#5cb2f5}.floor{--c:#9aa5b1}.a{--c:#ff8f5a}.b{--c:#3ecf9f}.c{--c:#f08bca}.d{--c:#e2bd45}}";
+.mark,.name{fill:currentColor}\
+.ours{color:#5cb2f5}.floor{color:#9aa5b1}.a{color:#ff8f5a}.b{color:#3ecf9f}.c{color:#f08bca}.d{color:#e2bd45}}";
 
-/// The frame of a picture: its title, and what it shows in words.
-fn svg(title: &str, about: &str, height: f64, inside: &str) -> String {
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\n\
-         <title>{title}, {about}</title>\n<style>{STYLE}</style>\n<rect class=\"page\" width=\"{WIDTH}\" height=\"{height}\"/>\n\
-         <text class=\"title\" x=\"12\" y=\"28\">{title}</text>\n<text x=\"12\" y=\"52\">{about}</text>\n{inside}</svg>\n"
-    )
+/// What is drawn so far.
+#[derive(Default)]
+struct Canvas(String);
+
+impl Canvas {
+    /// `y` is the middle of the text.
+    fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
+        let _ = writeln!(self.0, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{:.1}\">{text}</text>", y + 5.5);
+    }
+
+    fn path(&mut self, class: &str, path: &str) {
+        let _ = writeln!(self.0, "<path class=\"{class}\" d=\"{path}\"/>");
+    }
+
+    fn dot(&mut self, class: &str, (x, y): (f64, f64), radius: f64) {
+        let _ = writeln!(self.0, "<circle class=\"mark {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\"/>");
+    }
+
+    /// The whole picture: its title, what it shows in words, and what was drawn.
+    fn svg(self, title: &str, about: &str, height: f64) -> String {
+        let mut head = Canvas::default();
+        head.text("title", 12.0, 22.5, title);
+        head.text("", 12.0, 46.5, about);
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
+             role=\"img\">\n<title>{title}, {about}</title>\n<style>{STYLE}</style>\n\
+             <path class=\"page\" d=\"M0 0H{WIDTH}V{height}H0Z\"/>\n{}{}</svg>\n",
+            head.0, self.0
+        )
+    }
+}
+
+/// How wide the longest of some texts is.
+fn widest<T: AsRef<str>>(texts: impl Iterator<Item = T>) -> f64 {
+    texts.map(|text| text.as_ref().chars().count()).max().unwrap_or(0) as f64 * CHAR
 }
 
 /// A line through a contestant's points.
@@ -162,13 +194,20 @@ struct Line {
     name: &'static str,
     class: &'static str,
     points: Vec<(f64, f64)>,
+    last: (f64, f64),
 }
 
 impl Line {
     fn new(name: &'static str, class: &'static str, x: &[f64], y: &[Option<f64>]) -> Result<Line> {
         let points: Vec<_> = x.iter().zip(y).filter_map(|(&x, y)| Some((x, (*y)?))).collect();
-        ensure!(!points.is_empty(), "{name} has no figures");
-        Ok(Line { name, class, points })
+        let last = *points.last().with_context(|| format!("{name} has no figures"))?;
+        Ok(Line { name, class, points, last })
+    }
+
+    /// What stands at its end.
+    fn label(&self) -> String {
+        let name = if self.name == "floor" { "disk alone" } else { self.name };
+        format!("{name} {}", Unit::Count.text(self.last.1))
     }
 }
 
@@ -177,7 +216,6 @@ struct Plot {
     about: String,
     /// What the x axis, which is logarithmic, shows.
     below: &'static str,
-    unit: Unit,
     /// Whether the y axis is logarithmic. Otherwise it begins at zero.
     log: bool,
     ticks: Vec<(f64, String)>,
@@ -189,112 +227,67 @@ impl Plot {
         let all = || self.lines.iter().flat_map(|line| line.points.iter().map(|p| p.1));
         let (least, most) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
         let steps = if self.log { decades(least, most) } else { even(most) };
-        let (low, high) = if self.log { (least.min(steps[0]), most * 1.1) } else { (0.0, most.max(steps[steps.len() - 1])) };
-        let label = |line: &Line| {
-            format!(
-                "{} {}",
-                if line.name == "floor" { "disk alone" } else { line.name },
-                self.unit.text(line.points[line.points.len() - 1].1)
-            )
-        };
-        let wide = |texts: &mut dyn Iterator<Item = String>| texts.map(|t| t.chars().count()).max().unwrap_or(0) as f64 * CHAR;
-        let left = 16.0 + wide(&mut steps.iter().map(|&y| self.unit.text(y)));
-        let right = WIDTH - 20.0 - wide(&mut self.lines.iter().map(label));
+        let low = steps[0];
+        let high = if self.log { most * 1.1 } else { steps[steps.len() - 1] };
+        let left = 16.0 + widest(steps.iter().map(|&y| Unit::Count.text(y)));
+        let right = WIDTH - 20.0 - widest(self.lines.iter().map(Line::label));
         let (top, bottom) = (74.0, HEIGHT - 62.0);
         let across = part(true, self.ticks[0].0, self.ticks[self.ticks.len() - 1].0);
         let up = part(self.log, low, high);
         let place = |(x, y): (f64, f64)| (left + (right - left) * across(x), bottom - (bottom - top) * up(y));
-        let mut out = String::new();
+        let mut canvas = Canvas::default();
         for &step in &steps {
-            let (_, y) = place((self.ticks[0].0, step));
-            let text = self.unit.text(step);
-            let _ = writeln!(
-                out,
-                "<path class=\"grid\" d=\"M{left:.1} {y:.1}H{right:.1}\"/><text class=\"end\" x=\"{:.1}\" y=\"{:.1}\">{text}</text>",
-                left - 6.0,
-                y + 5.5
-            );
+            let (x, y) = place((self.ticks[0].0, step));
+            canvas.path("grid", &format!("M{x:.1} {y:.1}H{right:.1}"));
+            canvas.text("end", x - 6.0, y, &Unit::Count.text(step));
         }
         for (tick, text) in &self.ticks {
-            let (x, _) = place((*tick, low));
-            let _ = writeln!(
-                out,
-                "<path class=\"grid\" d=\"M{x:.1} {top}V{bottom}\"/><text class=\"middle\" x=\"{x:.1}\" y=\"{:.1}\">{text}</text>",
-                bottom + 22.0
-            );
+            let (x, y) = place((*tick, low));
+            canvas.path("grid", &format!("M{x:.1} {y:.1}V{top}"));
+            canvas.text("middle", x, y + 16.5, text);
         }
-        let _ = writeln!(
-            out,
-            "<text class=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            (left + right) / 2.0,
-            HEIGHT - 14.0,
-            self.below
-        );
-        // Labels stand at the lines' ends, pushed apart where they would touch; ours is drawn last, over the others.
-        let ends: Vec<f64> = self.lines.iter().map(|line| place(line.points[line.points.len() - 1]).1).collect();
-        let places = apart(&ends, 20.0, bottom);
-        for (line, y) in self.lines.iter().zip(places).rev() {
+        canvas.text("middle", (left + right) / 2.0, HEIGHT - 19.5, self.below);
+        // Labels stand at the lines' ends, pushed apart where they would touch. The first line is drawn
+        // last, over the others.
+        let ends: Vec<f64> = self.lines.iter().map(|line| place(line.last).1).collect();
+        for (line, y) in self.lines.iter().zip(apart(&ends, 20.0, bottom)).rev() {
             let points: Vec<_> = line.points.iter().map(|&point| place(point)).collect();
             let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
-            let class = line.class;
-            let _ = writeln!(out, "<path class=\"line {class}\" d=\"M{}\"/>", path.join("L"));
-            for (x, y) in points.iter().filter(|_| class != "floor") {
-                let _ = write!(out, "<circle class=\"mark {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>");
+            canvas.path(&format!("line {}", line.class), &format!("M{}", path.join("L")));
+            for &point in points.iter().filter(|_| line.name != "floor") {
+                canvas.dot(line.class, point, 4.0);
             }
-            let _ = writeln!(
-                out,
-                "<text class=\"name {class}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                right + 10.0,
-                y + 5.5,
-                label(line)
-            );
+            canvas.text(&format!("name {}", line.class), right + 10.0, y, &line.label());
         }
-        svg(self.title, &self.about, HEIGHT, &out)
+        canvas.svg(self.title, &self.about, HEIGHT)
     }
 }
 
 /// A row for each contestant, the fastest first.
 fn opening_times(table: &Table, size: &str) -> Result<String> {
     let column = table.head.iter().position(|head| head == size).with_context(|| format!("no column {size}"))?;
-    let mut rows: Vec<(&str, f64)> =
-        table.rows.iter().filter_map(|(name, values)| Some((name.as_str(), values[column]?))).collect();
+    let rows = table.rows.iter().filter_map(|(name, values)| Some((name.as_str(), values[column]?)));
+    let mut rows: Vec<(&str, f64)> = rows.collect();
     rows.sort_by(|a, b| a.1.total_cmp(&b.1));
     let (first, last) = (rows.first().context("no figures")?.1, rows[rows.len() - 1].1);
     let steps = decades(first, last);
-    let place = part(true, first.min(steps[0]), last);
-    let longest = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) as f64 * CHAR;
-    let (left, right, top, row) = (longest + 24.0, WIDTH - 96.0, 70.0, 25.0);
-    let x = |value: f64| left + (right - left) * place(value);
+    let (left, right, top, row) = (24.0 + widest(rows.iter().map(|(name, _)| name)), WIDTH - 96.0, 70.0, 25.0);
+    let across = part(true, steps[0], last);
+    let x = |value: f64| left + (right - left) * across(value);
     let bottom = top + rows.len() as f64 * row;
-    let mut out = String::new();
+    let mut canvas = Canvas::default();
     for &step in &steps {
-        let text = Unit::Seconds.text(step);
-        let _ = writeln!(
-            out,
-            "<path class=\"grid\" d=\"M{:.1} {top}V{bottom}\"/><text class=\"middle\" x=\"{0:.1}\" y=\"{:.1}\">{text}</text>",
-            x(step),
-            bottom + 20.0
-        );
+        canvas.path("grid", &format!("M{:.1} {bottom}V{top}", x(step)));
+        canvas.text("middle", x(step), bottom + 14.5, &Unit::Seconds.text(step));
     }
     for (i, &(name, seconds)) in rows.iter().enumerate() {
         let (class, y) = (if name == "foreword" { "ours" } else { "floor" }, top + (i as f64 + 0.5) * row);
-        let _ = writeln!(
-            out,
-            "<text class=\"name {class} end\" x=\"{:.1}\" y=\"{:.1}\">{name}</text><circle class=\"mark {class}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"6\"/><text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            left - 14.0,
-            y + 5.5,
-            x(seconds),
-            x(seconds) + 12.0,
-            y + 5.5,
-            Unit::Seconds.text(seconds)
-        );
+        canvas.text(&format!("name {class} end"), left - 14.0, y, name);
+        canvas.dot(class, (x(seconds), y), 6.0);
+        canvas.text("", x(seconds) + 12.0, y, &Unit::Seconds.text(seconds));
     }
-    Ok(svg(
-        "Opening a log after a clean close",
-        &format!("of {size}, in the page cache; the scale is logarithmic"),
-        bottom + 34.0,
-        &out,
-    ))
+    let about = format!("of {size}, in the page cache, on a logarithmic scale");
+    Ok(canvas.svg("Opening a log after a clean close", &about, bottom + 34.0))
 }
 
 /// Where a value is between two others, from 0 to 1.
@@ -368,11 +361,12 @@ mod tests {
 
     #[test]
     fn a_table_is_found_by_its_section_and_title() {
-        let text = "\n## A\n\nRate:\n\n|  | T=1 |\n|---|---:|\n| **foreword** | 1,000 |\n\n## B\n\nRate:\n\n|  | T=1 |\n|---|---:|\n| x | – |\n";
-        let found = table(text, "A", "Rate").unwrap();
+        let of = |section: &str, row: &str| format!("\n## {section}\n\nRate:\n\n|  | T=1 |\n|---|---:|\n| {row} |\n");
+        let text = of("A", "**foreword** | 1,000") + &of("B", "x | –");
+        let found = table(&text, "A", "Rate").unwrap();
         assert_eq!((found.head, found.rows), (vec!["T=1".to_owned()], vec![("foreword".to_owned(), vec![Some(1000.0)])]));
-        assert_eq!(table(text, "B", "Rate").unwrap().row("x").unwrap(), [None]);
-        assert!(table(text, "A", "Latency").is_err() && table(text, "C", "Rate").is_err());
+        assert_eq!(table(&text, "B", "Rate").unwrap().row("x").unwrap(), [None]);
+        assert!(table(&text, "A", "Latency").is_err() && table(&text, "C", "Rate").is_err());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What a run wrote down: a file of JSON lines, to which each result is added as it comes, so that a run that is stopped is not lost.
+//! What a run wrote down: a file of JSON lines, to which each result is added as it comes, so that
+//! a run that is stopped is not lost.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -149,7 +150,8 @@ impl Results {
         self.names(workload).filter(|name| !name.contains(':')).collect()
     }
 
-    /// What was measured of Foreword with a choice of its design left out: `foreword:` and its name.
+    /// What was measured of Foreword with a choice of its design left out: `foreword:` and its
+    /// name.
     pub fn ablated(&self, workload: Workload) -> Vec<&str> {
         self.names(workload).filter(|name| name.contains(':')).collect()
     }

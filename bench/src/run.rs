@@ -24,11 +24,13 @@ use crate::workload::Workload;
 
 /// Measures, and writes tables, JSON and a page.
 ///
-/// A contestant is measured in a process of its own, in a fresh directory, for a short time; then the next one; and all again, round by round, so that what
-/// changes on the disk changes for all. Each result is written at once: a run that was stopped goes on with --resume.
+/// Each contestant is measured in a process of its own, in a fresh directory, for a short time;
+/// then the next one; and all again, round by round, so that a change of the disk's pace affects
+/// all. Each result is written at once: a run that was stopped goes on with --resume.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The directory to measure in: on the disk that you want to know about. A directory of its own is made there, and removed.
+    /// The directory to measure in, on the disk that you want to know about. The run makes a
+    /// directory of its own there, and removes it.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
     /// The results, as JSON lines; beside them come a page (.html) and a summary (.json).
@@ -37,34 +39,36 @@ pub struct Args {
     /// Go on with the results that are there.
     #[arg(long)]
     resume: bool,
-    /// The short form, in about 2 minutes: fewer workloads, for half the time, once, so that there is no spread. For a first look.
+    /// A first look, in about 2 minutes: fewer workloads, for half the time, once, so that there is
+    /// no spread.
     #[arg(long)]
     short: bool,
-    /// Only these workloads and contestants, by parts of their names: `commit/8x,append,writeahead`.
+    /// Only these workloads and contestants, by parts of their names:
+    /// `commit/8x,append,writeahead`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Other workloads than those that are listed, by name: `commit/32x4096,append/64,recover/64MiBx128`.
+    /// Measure these workloads instead of the usual ones, by name: `commit/32x4096,append/64,recover/64MiBx128`.
     #[arg(long, value_delimiter = ',', conflicts_with = "short")]
     workload: Vec<Workload>,
-    /// How often each is measured; the median counts. [default: 6; short: 1]
+    /// How often to measure each; the median counts. [default: 6; short: 1]
     #[arg(long)]
     rounds: Option<usize>,
-    /// For how long. [default: 0.5; short: 0.25]
+    /// How many seconds each measurement takes. [default: 0.5; short: 0.25]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Measure though the machine is not idle.
+    /// Measure even if the machine is not idle.
     #[arg(long)]
     anyway: bool,
-    /// Stop after so many seconds, in good order, to be resumed.
+    /// Stop after this many seconds, so that --resume can go on.
     #[arg(long)]
     stop_after: Option<f64>,
 }
 
-/// More of the processors than this, used by others while a contestant is measured, and it is measured again.
+/// If other processes use more of the processors than this, a contestant is measured again.
 const OTHERS_MAX: f64 = 0.25;
-/// So many bytes a second written by others, and it is measured again, too.
+/// The same for bytes a second that other processes write.
 const OTHERS_DISK_MAX: f64 = 16e6;
-/// So often.
+/// At most this often.
 const TRIES: usize = 2;
 
 impl Args {

@@ -168,7 +168,8 @@ impl Results {
         (!rows.is_empty()).then(|| Table::new(title, &head, rows))
     }
 
-    /// Foreword to the best peer, to what the disk allows (`allows` says how many times the floor's rate that is), and to what threads allow that wait for each other.
+    /// Foreword to the best peer, to what the disk allows (`allows` says how many times the floor's
+    /// rate that is), and to what threads allow that wait for each other.
     fn ratios(
         &self,
         columns: &[(String, Workload)],
@@ -244,9 +245,10 @@ impl Results {
         };
         let rows: Vec<_> = self.run.contestants.iter().map(row).collect();
         let table = Table::new("", &["", "version", "configuration", "a flush covers each acknowledgement"], rows);
-        let text = "Each acknowledges a commit only when it is synced, as strace shows: a flush of the file began after the record was written to it, and \
-                    ended before the commit returned (100 commits by one thread, 800 by eight). † marks a contestant that strace saw \
-                    acknowledging without a flush; it does not count as a peer in ratios.";
+        let text = "Each acknowledges a commit only when it is synced, as strace shows: a flush of the file \
+                    began after the record was written to it, and ended before the commit returned (100 \
+                    commits by one thread, 800 by eight). † marks a contestant that strace saw acknowledging \
+                    without a flush; it does not count as a peer in ratios.";
         Some(Section::new("Contestants").text(text).table(table))
     }
 
@@ -254,8 +256,10 @@ impl Results {
         let threads = [1, 2, 8, 64, 256];
         let of = |threads| Commit { threads, size: bytes };
         let columns = threads.map(|t| (format!("T={t}"), of(t)));
-        let mut section = Section::new(format!("Durable commits, records of {}", size(bytes)))
-            .text("Commits a second by T threads, each of which waits for its record before it commits the next; medians.");
+        let mut section = Section::new(format!("Durable commits, records of {}", size(bytes))).text(
+            "Commits a second by T threads, each of which waits for its record before it commits the \
+                   next; medians.",
+        );
         let allows = |w| match w {
             Commit { threads, .. } => Some((of(1), threads as f64)),
             _ => None,
@@ -291,8 +295,10 @@ impl Results {
     fn asynchronous(&self) -> Option<Section> {
         let columns =
             [1, 256, 4096].map(|n| (format!("{} in flight", thousands(&n.to_string())), Async { in_flight: n, size: 128 }));
-        let section = Section::new("Asynchronous commits from one thread, records of 128 B")
-            .text("A window of commits is in flight. When the oldest is durable, all that are durable leave the window, and as many new ones enter.");
+        let section = Section::new("Asynchronous commits from one thread, records of 128 B").text(
+            "A window of commits is in flight. When the oldest is durable, all that are durable leave \
+                   the window, and as many new ones enter.",
+        );
         let section = with(section, self.matrix("Commits a second", &columns, rate, count));
         let section = with(section, self.ratios(&columns, rate, |_| None));
         Some(with(section, self.matrix("Latency, p50", &columns, p50, time)))
@@ -321,8 +327,10 @@ impl Results {
     }
 
     fn recovery(&self) -> Option<Section> {
-        let mut section = Section::new("Recovery")
-            .text("Opening a log and reading every record, with all checksums verified. The files are in the page cache, or (cold) on the disk alone.");
+        let mut section = Section::new("Recovery").text(
+            "Opening a log and reading every record, with all checksums verified. The files are in the \
+                   page cache, or (cold) on the disk alone.",
+        );
         for workload in self.workloads() {
             let Recover { bytes: all, size: each, cold } = workload else { continue };
             let gib = |o: &Outcome| Some(o.spent.seconds);
@@ -371,8 +379,9 @@ impl Results {
                 show(longest, time),
             ]);
         }
-        let text = "Threads commit records of 128 B as fast as they can, and a reader follows. The lag is the time from the acknowledgement of a record to the \
-                    committer until the reader has it. The reader received every record. No peer has a reader that follows what is durable.";
+        let text = "Threads commit records of 128 B as fast as they can, and a reader follows. The lag is \
+                    the time from the acknowledgement of a record to the committer until the reader has it. \
+                    The reader received every record. No peer has a reader that follows what is durable.";
         let head = ["", "commits/s", "lag, p50", "p99", "most"];
         (!rows.is_empty()).then(|| Section::new("A reader that follows").text(text).table(Table::new("", &head, rows)))
     }
@@ -393,9 +402,10 @@ impl Results {
             let ratio = self.spread(workload, OURS, ratio).map_or(String::new(), |r| with_spread(r, |r| format!("{r:.2}")));
             rows.push([format!("T={threads}")].into_iter().chain(columns.map(show)).chain([ratio]).collect());
         }
-        let text = "Commits of 128 B to a log with segments of 1 MiB, which it zero-fills meanwhile (as *foreword-growing*), for twenty times as long as other \
-                    measurements. *At rotation* are the commits during which the log began another segment, *elsewhere* are all others. (With one thread \
-                    there are some 200 at rotation, so their p99.9 is the longest.)";
+        let text = "Commits of 128 B to a log with segments of 1 MiB, which it zero-fills meanwhile (as \
+                    *foreword-growing*), for twenty times as long as other measurements. *At rotation* are \
+                    the commits during which the log began another segment, *elsewhere* are all others. \
+                    (With one thread there are some 200 at rotation, so their p99.9 is the longest.)";
         let head: Vec<&str> = [""].into_iter().chain(columns.map(|(name, _)| name)).chain(["p99.9 to p99.9 elsewhere"]).collect();
         (!rows.is_empty()).then(|| Section::new("Rotation").text(text).table(Table::new("", &head, rows)))
     }
@@ -408,7 +418,8 @@ impl Results {
             ("recovery", Recover { bytes: 1 << 30, size: 1 << 10, cold: false }),
         ];
         let columns = columns.map(|(name, workload)| (name.to_owned(), workload));
-        let text = "The most memory that a process took while its log was open, beyond what it had before. Mapped files and the stacks of threads count.";
+        let text = "The most memory that a process took while its log was open, beyond what it had before. \
+                    Mapped files and the stacks of threads count.";
         Some(with(Section::new("Memory").text(text), self.matrix("", &columns, memory, bytes)))
     }
 
@@ -432,7 +443,10 @@ impl Results {
             Table::new(title, &head, names.iter().map(row).collect())
         };
         let section = Section::new("What each choice is worth")
-            .text("Foreword with one design choice left out, relative to Foreword as it is, interleaved in a run of their own. docs/performance/tables.md explains the names.")
+            .text(
+                "Foreword with one design choice left out, relative to Foreword as it is, interleaved in a \
+                   run of their own. docs/performance/tables.md explains the names.",
+            )
             .table(table("Commits a second (less than 1: the choice pays)", rate))
             .table(table("Latency, p99 (more than 1: the choice pays)", p99));
         (!names.is_empty()).then_some(section)
@@ -501,7 +515,8 @@ pub fn write(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An error that names its place in a dependency's source, from the package on: where this machine keeps it is nobody's business.
+/// An error that names its place in a dependency's source, from the package on: without the path
+/// where this machine keeps it.
 fn without_paths(why: &str) -> String {
     let Some((before, rest)) = why.split_once("/registry/src/") else { return why.to_owned() };
     let start = before.rfind([' ', ':', '(']).map_or(0, |at| at + 1);

@@ -1,11 +1,11 @@
-//! Waiting for processes, but not for ever.
+//! Waiting for processes, with a time limit.
 
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// Looks until it is so; `false` if it is not in time.
+/// Polls a condition; `false` if it does not hold in time.
 pub fn within(limit: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
     let end = Instant::now() + limit;
     while Instant::now() < end {

@@ -1,4 +1,4 @@
-//! Asynchronous commits: so many in flight from one thread.
+//! Asynchronous commits: a given number in flight from one thread.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -14,7 +14,8 @@ use foreword_measure::sample::Latencies;
 
 use crate::payload;
 
-/// A window of commits in flight: when the oldest is durable, all that are leave it, and as many new ones enter.
+/// A window of commits in flight. When the oldest is durable, all that are durable leave the
+/// window, and as many new ones enter.
 pub struct Window {
     in_flight: usize,
     size: usize,
@@ -29,7 +30,8 @@ impl Window {
         Window { in_flight, size, time, latencies: Latencies::new() }
     }
 
-    /// Runs it. `submit` begins a commit; futures that do nothing until they are polled are polled once at the beginning (`lazy`).
+    /// Runs it. `submit` begins a commit; futures that do nothing until they are polled are polled
+    /// once at the beginning (`lazy`).
     pub fn run<F, T, E>(&mut self, lazy: bool, mut submit: impl FnMut(&'static [u8]) -> Result<F>) -> Result<()>
     where
         F: Future<Output = Result<T, E>> + Unpin,
@@ -42,7 +44,8 @@ impl Window {
         let started = Instant::now();
         let mut submitted = 0;
         loop {
-            // One look at the clock for all that enter together: it is the log that is measured, not the clock.
+            // One look at the clock for all that enter together: it is the log that is measured,
+            // not the clock.
             let now = Instant::now();
             while flying.len() < self.in_flight && now - started < self.time {
                 let mut future = submit(payload::record(self.size, submitted))?;

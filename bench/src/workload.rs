@@ -16,20 +16,21 @@ pub const BATCH: usize = 100;
 pub enum Workload {
     /// Threads that each commit a record, wait until it is durable, and commit the next.
     Commit { threads: usize, size: usize },
-    /// One thread with so many commits in flight.
+    /// One thread with a number of commits in flight.
     Async { in_flight: usize, size: usize },
     /// Threads that each commit batches of [`BATCH`] records.
     Batch { threads: usize, size: usize },
     /// Threads that append without waiting, and sync at the end.
     Append { threads: usize, size: usize },
-    /// Reopening a log of so many bytes and reading everything, from the page cache or from the disk.
+    /// Reopening a log of that size and reading everything, from the page cache or from the disk.
     Recover { bytes: u64, size: usize, cold: bool },
-    /// Opening a log of so many bytes, after a clean close or after the process was killed.
+    /// Opening a log of that size, after a clean close or after the process was killed.
     Open { bytes: u64, killed: bool },
-    /// A reader that follows while threads commit: how long after its acknowledgement it has a record. In the same process, or through
-    /// the files as another process would.
+    /// A reader that follows while threads commit: how long after its acknowledgement it has a
+    /// record. In the same process, or through the files as another process would.
     Tail { threads: usize, size: usize, view: bool },
-    /// Threads that commit to a log of short segments, which is made to go on in the next again and again: the commits that meet it, and the others.
+    /// Threads that commit to a log of short segments, which is made to go on in the next again and
+    /// again: the commits that meet it, and the others.
     Rotate { threads: usize, size: usize },
 }
 
@@ -75,7 +76,7 @@ impl Workload {
             Append { .. } => Feature::Append,
             Recover { .. } => Feature::Read,
             Open { .. } if peer.is_floor() => return Some("it is no log"),
-            // The largest are for whoever claims not to read it all.
+            // The largest are for logs that claim not to read everything.
             Open { bytes, killed } if peer.name != "foreword" && (bytes > 1 << 30 || killed) => {
                 return Some("measured with Foreword alone");
             }
@@ -93,7 +94,7 @@ impl Workload {
         peer.lacks(feature)
     }
 
-    /// What a log that is measured so long should be prepared for.
+    /// What a log should be prepared for that is measured for so many seconds.
     pub fn need(&self, seconds: f64) -> Need {
         // Generous: more than any of them reaches.
         let rate = match *self {

@@ -1,4 +1,5 @@
-//! The physical floor as a contestant: what does the same to the disk with nothing around it. It is no log; a cell measures it by other means.
+//! The physical floor as a contestant: what does the same to the disk with nothing around it. It is
+//! no log; a cell measures it by other means.
 
 use anyhow::bail;
 

@@ -33,7 +33,7 @@ fn options() -> Options {
     ablation::without_choice(Options::new().sync(SyncPolicy::manual()))
 }
 
-/// Twice the need, for a flight takes at least a block; at most as much as raft-engine prefills.
+/// Twice the need, because a flush takes at least a block; at most as much as raft-engine prefills.
 fn steady(need: Need) -> Options {
     let spares = need.bytes.saturating_mul(2).min(1 << 30).div_ceil(SEGMENT);
     options().segment_bytes(SEGMENT).spare_segments(spares as usize)

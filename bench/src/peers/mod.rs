@@ -1,7 +1,8 @@
 //! The contestants: each peer behind one small interface, in its best honest configuration.
 //!
-//! Honest: a commit returns when its record is synced, and not before. Best: what its documentation and source offer to make that fast
-//! is used (preallocation, recycling, large segments), and said in [`Peer::setting`].
+//! Honest: a commit returns when its record is synced, and not before. Best: what its documentation
+//! and source offer to make that fast is used (preallocation, recycling, large segments), and said
+//! in [`Peer::setting`].
 
 use std::path::Path;
 use std::process::Command;
@@ -93,7 +94,8 @@ pub trait Writer {
 /// Gives one record after the other.
 pub type Records<'a> = &'a mut dyn FnMut() -> Option<&'static [u8]>;
 
-/// Takes one record after the other. (It owns what it borrows, because some hand it to threads and managers of their own.)
+/// Takes one record after the other. (It owns what it borrows, because some hand it to threads and
+/// managers of their own.)
 pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
 
 impl Peer {
@@ -117,14 +119,16 @@ impl Peer {
 #[cfg(feature = "peers")]
 pub use others::PEERS;
 
-/// Without the others, whose building takes minutes: what the log's own choices, and the disk, are measured with.
+/// Without the others, whose building takes minutes: what the log's own choices, and the disk, are
+/// measured with.
 #[cfg(not(feature = "peers"))]
 pub const PEERS: &[&Peer] = &[&floor::DIRECT, &floor::FDATASYNC, &foreword::PEER, &foreword::GROWING];
 
 /// By this variable alone walrus knows its directory: one for a whole process.
 const WALRUS_DIR: &str = "WALRUS_DATA_DIR";
 
-/// Says to a process that is to be started where walrus has its log, and that it is not to print a line for each write.
+/// Says to a process that is to be started where walrus has its log, and that it is not to print a
+/// line for each write.
 pub fn tell_walrus(process: &mut Command, dir: &Path) {
     process.env(WALRUS_DIR, dir).env("WALRUS_QUIET", "1");
 }
@@ -138,7 +142,8 @@ pub fn find(name: &str) -> Result<&'static Peer> {
     }
 }
 
-/// The logs among them, each once: what it acknowledges and gives back is the same in every setting.
+/// The logs among them, each once: what it acknowledges and gives back is the same in every
+/// setting.
 pub fn logs() -> impl Iterator<Item = &'static Peer> {
     PEERS.iter().copied().filter(|peer| !peer.is_floor() && peer.name != foreword::GROWING.name)
 }
@@ -148,7 +153,8 @@ pub fn names() -> Vec<&'static str> {
     PEERS.iter().map(|peer| peer.name).collect()
 }
 
-/// The version of a package in this build. (Several of one name: the highest, which is the one that is asked for here.)
+/// The version of a package in this build. (Several of one name: the highest, which is the one that
+/// is asked for here.)
 fn version(package: &str) -> Option<&'static str> {
     let name = format!("name = \"{package}\"\nversion = \"");
     let lock = include_str!("../../Cargo.lock");
@@ -166,7 +172,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    /// What one wrote through an adapter is read back through it: every record, in its bytes, and nothing else.
+    /// What one wrote through an adapter is read back through it: every record, in its bytes, and
+    /// nothing else.
     fn round_trip(peer: &Peer, feature: Feature, write: impl FnOnce(&mut dyn Writer)) {
         if peer.lacks(feature).is_some() || peer.lacks(Feature::Read).is_some() {
             return;
@@ -191,7 +198,8 @@ mod tests {
     }
 
     fn each(feature: Feature, write: fn(&mut dyn Writer)) {
-        // (walrus knows its directory from the environment alone, which is one for the whole process.)
+        // (walrus knows its directory from the environment alone, which is one for the whole
+        // process.)
         for peer in PEERS.iter().filter(|peer| peer.name != "walrus" && !peer.is_floor()) {
             println!("{}", peer.name);
             round_trip(peer, feature, write);

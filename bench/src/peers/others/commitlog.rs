@@ -1,4 +1,5 @@
-//! commitlog: segments and memory-mapped indexes; its flush is a `File::flush`, which reaches no disk.
+//! commitlog: segments and memory-mapped indexes; its flush is a `File::flush`, which reaches no
+//! disk.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};

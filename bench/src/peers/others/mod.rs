@@ -42,7 +42,8 @@ pub const PEERS: &[&Peer] = &[
     &writeahead::PEER,
 ];
 
-/// Keys for those that are not logs but stores: a counter that all threads share, big-endian, so that order of keys is order of insertion.
+/// Keys for those that are not logs but stores: a counter that all threads share, big-endian, so
+/// that order of keys is order of insertion.
 #[derive(Default)]
 struct Keys(AtomicU64);
 

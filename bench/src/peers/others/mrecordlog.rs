@@ -1,4 +1,5 @@
-//! mrecordlog: queues in memory, multiplexed into one log; the version on the registry flushes to the operating system and never syncs.
+//! mrecordlog: queues in memory, multiplexed into one log; the version on the registry flushes to
+//! the operating system and never syncs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};

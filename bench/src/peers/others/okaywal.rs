@@ -1,4 +1,4 @@
-//! okaywal: an entry of chunks under a lock; whoever needs a sync leads it for all.
+//! okaywal: an entry of chunks under a lock; the first thread that needs a sync leads it for all.
 
 use std::fmt;
 use std::io;
@@ -13,8 +13,8 @@ use super::{Feature, Log, Need, Peer, Records, Sink, Writer};
 pub const PEER: Peer = Peer {
     name: "okaywal",
     package: "okaywal",
-    // Filled with zeros when they are made, and then never outgrown: no commit pays for a new segment, as the checkpoints that would
-    // recycle them are not what is measured.
+    // Filled with zeros when they are made, and then never outgrown: no commit pays for a new
+    // segment, as the checkpoints that would recycle them are not what is measured.
     setting: "one zero-filled segment of at least 64 MiB, a buffer of 256 KiB",
     lacks: &[(Feature::Async, "no asynchronous interface")],
     open: |dir, need| Ok(Box::new(Open(configuration(dir, need).open(LogVoid)?))),

@@ -12,9 +12,9 @@ use super::{Feature, Log, Need, Peer, Records, Writer};
 pub const PEER: Peer = Peer {
     name: "raft-engine",
     package: "raft-engine",
-    // Prefilled files are written zeros, as after recycling in a log that has run for a while. Compression would only cost here, for
-    // the records are incompressible. A Raft group's entries have consecutive indexes, so each thread has a group of its own; all
-    // groups share one log.
+    // Prefilled files are written zeros, as after recycling in a log that has run for a while.
+    // Compression would only cost here, for the records are incompressible. A Raft group's entries
+    // have consecutive indexes, so each thread has a group of its own; all groups share one log.
     setting: "files prefilled for recycling, no compression, a Raft group for each thread",
     lacks: &[(Feature::Async, "no asynchronous interface")],
     open: |dir, need| Ok(Box::new(Open(Arc::new(Engine::open(config(dir, need)?)?)))),
@@ -111,8 +111,8 @@ impl Writer for One<'_> {
     }
 
     fn append_all(&mut self, next: Records<'_>) -> Result<()> {
-        // (Its `sync` of an empty batch does nothing, so the last record's write syncs for all: they are in one file, or in files that
-        // were synced when they were left.)
+        // (Its `sync` of an empty batch does nothing, so the last record's write syncs for all:
+        // they are in one file, or in files that were synced when they were left.)
         let mut record = next();
         while let Some(this) = record {
             record = next();

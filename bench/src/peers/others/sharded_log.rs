@@ -1,4 +1,5 @@
-//! sharded-log: buffered files, written by whoever finds one free; a flush syncs those that were written to.
+//! sharded-log: buffered files, each writer takes one that is free; a flush syncs those that were
+//! written to.
 
 use std::path::Path;
 
@@ -10,7 +11,8 @@ use super::{Feature, Log, Peer, Records, Writer};
 pub const PEER: Peer = Peer {
     name: "sharded-log",
     package: "sharded-log",
-    // A flush syncs each shard that anyone wrote to, so one shard makes the fewest flushes, and lets callers share them.
+    // A flush syncs each shard that anyone wrote to, so one shard makes the fewest flushes, and
+    // lets callers share them.
     setting: "one shard (of several each is synced), its buffer of 512 KiB",
     lacks: &[(Feature::Async, "no asynchronous interface")],
     open: |dir, _| Ok(Box::new(Open(config(dir).create()?))),

@@ -1,4 +1,5 @@
-//! sled: a lock-free B-tree on a log; on Linux its flush is a `sync_file_range`, which flushes no disk cache.
+//! sled: a lock-free B-tree on a log; on Linux its flush is a `sync_file_range`, which flushes no
+//! disk cache.
 
 use std::path::Path;
 

@@ -11,8 +11,9 @@ use super::{Feature, Log, Peer, Records, Writer};
 pub const PEER: Peer = Peer {
     name: "sqlite",
     package: "rusqlite",
-    // Without exclusive locking the index of its log is a mapped file; with it, memory. Its log is used again after each checkpoint,
-    // so that it grows only at first. Threads share a connection: with one for each they would poll for the lock.
+    // Without exclusive locking the index of its log is a mapped file; with it, memory. Its log is
+    // used again after each checkpoint, so that it grows only at first. Threads share a connection:
+    // with one for each they would poll for the lock.
     setting: "WAL, `synchronous=FULL`, exclusive locking, one connection",
     lacks: &[(Feature::Async, "no asynchronous interface")],
     open: |dir, _| Ok(Box::new(Open(Mutex::new(open(dir)?)))),

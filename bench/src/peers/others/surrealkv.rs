@@ -100,7 +100,8 @@ impl Writer for One<'_> {
         window.run(false, |record| {
             let mut transaction = self.0.begin(Durability::Immediate)?;
             transaction.set(&self.0.keys.next()[..], record)?;
-            // (A commit does nothing until it is polled, and may have to be polled for others' sake: a task for each.)
+            // (A commit does nothing until it is polled, and may have to be polled for others'
+            // sake: a task for each.)
             let task = self.0.runtime.spawn(async move { transaction.commit().await });
             Ok(task.map(|joined| anyhow::Ok(joined??)))
         })

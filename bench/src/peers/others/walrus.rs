@@ -29,7 +29,8 @@ const TOPIC: &str = "log";
 
 fn open(dir: &Path) -> Result<Walrus> {
     ensure!(std::env::var_os(WALRUS_DIR).is_some_and(|d| d == dir.as_os_str()), "walrus needs {WALRUS_DIR}={}", dir.display());
-    // Reading moves a cursor that outlives the process; this way it is not written before we are done.
+    // Reading moves a cursor that outlives the process; this way it is not written before we are
+    // done.
     let consistency = ReadConsistency::AtLeastOnce { persist_every: u32::MAX };
     Ok(Walrus::with_consistency_and_schedule(consistency, FsyncSchedule::SyncEach)?)
 }

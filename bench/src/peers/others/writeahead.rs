@@ -13,8 +13,9 @@ use crate::window::Window;
 pub const PEER: Peer = Peer {
     name: "writeahead",
     package: "writeahead",
-    // A window of zeros is written by the commit that crosses into it. The default is 256 KiB; 4 MiB makes that rare.
-    // The queue takes all that are in flight, so that nobody waits to be let in.
+    // A window of zeros is written by the commit that crosses into it. The default is 256 KiB; 4
+    // MiB makes that rare. The queue takes all that are in flight, so that no commit waits for a
+    // place in it.
     setting: "zero-filled windows of 4 MiB, a queue of 8,192",
     lacks: &[(Feature::Append, "each write is synced")],
     open: |dir, _| {
