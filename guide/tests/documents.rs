@@ -19,7 +19,8 @@ fn documents(dir: &str) -> Vec<PathBuf> {
 fn links(text: &str) -> Vec<String> {
     let prose: String = text.split("\n```").step_by(2).collect();
     let inline = prose.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()));
-    let named = prose.lines().filter(|line| line.starts_with('[')).filter_map(|line| Some(line.split_once("]: ")?.1.trim().to_owned()));
+    let named =
+        prose.lines().filter(|line| line.starts_with('[')).filter_map(|line| Some(line.split_once("]: ")?.1.trim().to_owned()));
     inline.chain(named).filter(|link| !link.contains("://")).collect()
 }
 
