@@ -2,14 +2,14 @@
 //! (`reader.py`, written from `docs/FORMAT.md` alone) must agree with it, on them and on what is left of them after mutations.
 //!
 //! A golden directory `tests/golden/NAME` has beside it `NAME.txt`: the verdict and its row, then each record: its LSN, its time in microseconds,
-//! how many bytes those before it have from the first on, and its own in hex. They are made anew only by `cargo test --test it golden -- --ignored make_golden_logs`.
+//! how many bytes those before it have from the first on, and its own in hex. `cargo test --test it make_golden_logs -- --ignored` makes those that are not there.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::common::*;
-use foreword::{DamageKind, Durability, Error, Log, Lsn, OnDamage, Verdict};
+use foreword::{DamageKind, Durability, Error, Limit, Log, Lsn, OnDamage, Verdict};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -358,6 +358,16 @@ fn make() -> Vec<(&'static str, Files)> {
             log.truncate_front(Lsn(14)).unwrap();
         }),
     ));
+    logs.push((
+        "limits",
+        Files::closed(|log| {
+            log.hold_up_to("overtaken", Lsn(1), Limit::bytes(4096)).unwrap();
+            log.hold_up_to("of two kinds", Lsn(12), Limit::bytes(1 << 20).or_age(Duration::from_secs(86_400))).unwrap();
+            log.hold("without end", Lsn(15)).unwrap();
+            three(log);
+            log.truncate_front(Lsn(14)).unwrap();
+        }),
+    ));
     let mut corrupt = Files::crashed(three);
     corrupt.unwrite(3, 3..4);
     logs.push(("salvaged", reopened(&corrupt, OnDamage::Salvage, &|log| commit(log, 18..20))));
@@ -371,11 +381,10 @@ fn make() -> Vec<(&'static str, Files)> {
 }
 
 #[test]
-#[ignore = "writes the golden logs anew"]
+#[ignore = "writes golden logs"]
 fn make_golden_logs() {
-    let logs = make();
-    std::fs::remove_dir_all(golden()).ok();
-    for (name, files) in logs {
+    let there = names();
+    for (name, files) in make().into_iter().filter(|(name, _)| !there.iter().any(|there| there == name)) {
         files.write(&golden().join(name));
         let says = library_says(&MemDisk::new(&files));
         std::fs::write(golden().join(format!("{name}.txt")), text(&says)).unwrap();
@@ -401,6 +410,18 @@ fn golden_logs_made_now_have_the_verdicts_of_those_made_then() {
     });
     assert_eq!(cuts.filter(|&cut| cut > 0).collect::<Vec<_>>(), [19]);
     assert!(files.epochs().len() >= 4, "{:?}", files.epochs());
+    let view = MemDisk::new(&Files::read(&golden().join("limits"))).view();
+    let holds: Vec<_> =
+        view.holds().into_iter().map(|(name, hold)| (name, hold.lsn, hold.limit, hold.is_lost(view.start_lsn()))).collect();
+    let both = Limit::bytes(1 << 20).or_age(Duration::from_secs(86_400));
+    assert_eq!(
+        holds,
+        [
+            ("of two kinds".to_owned(), Lsn(12), both, false),
+            ("overtaken".to_owned(), Lsn(1), Limit::bytes(4096), true),
+            ("without end".to_owned(), Lsn(15), Limit::NONE, false),
+        ]
+    );
     let damage = MemDisk::new(&Files::read(&golden().join("salvaged"))).verify();
     assert_eq!(damage.lost, [(Lsn(16), Lsn(16))]);
     let says = MemDisk::new(&Files::read(&golden().join("corrupt"))).verify();
