@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use foreword::{Error, Log, Lsn, OnDamage};
 
-use super::exhaustive::{Failure, SEGMENT_BYTES};
+use super::exhaustive::Failure;
 use super::model::{Checked, Model, Violation, ensure, violated};
-use super::runner::{DIR, Runner, Step, options, read_log};
+use super::runner::{DIR, Runner, Shape, Step, options, read_log};
 use crate::rng::{Rng, mix};
 use crate::{Choice, SECTOR, SimDisk};
 
@@ -109,7 +109,7 @@ struct Subject {
 
 impl Subject {
     fn make(steps: &[Step], close: bool, seed: u64) -> Checked<Subject> {
-        let mut runner = Runner::new(SimDisk::new(seed), SEGMENT_BYTES);
+        let mut runner = Runner::new(SimDisk::new(seed), Shape::SMALL);
         runner.open()?;
         let mut old = (runner.disk.crash(&Choice::None), 0);
         for (i, step) in steps.iter().enumerate() {
@@ -163,7 +163,7 @@ impl Subject {
             return Ok(()); // There was no such file earlier.
         }
         tally.states += 1;
-        let error = match options(&disk.copy(), SEGMENT_BYTES).open(DIR).and_then(|log| read_log(&log)) {
+        let error = match options(&disk.copy(), Shape::SMALL).open(DIR).and_then(|log| read_log(&log)) {
             Ok(found) => return self.model.check(&found, floor),
             Err(error) => error,
         };
@@ -189,7 +189,7 @@ impl Subject {
     }
 
     fn repair(&self, disk: &SimDisk, action: OnDamage) -> Checked<Result<(), Error>> {
-        let opened = options(disk, SEGMENT_BYTES).on_damage(action).open(DIR);
+        let opened = options(disk, Shape::SMALL).on_damage(action).open(DIR);
         let read = opened.and_then(|log| self.read(&log).map(|before| (log, before)));
         let (log, before) = match read {
             Ok((log, before)) => (log, before?),
@@ -203,7 +203,7 @@ impl Subject {
             Ok(lsn) => return violated("LSNs rise", format!("{lsn} after {before:?}")),
             Err(error) => return Ok(Err(error)),
         }
-        let read = options(disk, SEGMENT_BYTES).open(DIR).and_then(|log| log.iter(Lsn::ZERO).collect::<Result<Vec<_>, _>>());
+        let read = options(disk, Shape::SMALL).open(DIR).and_then(|log| log.iter(Lsn::ZERO).collect::<Result<Vec<_>, _>>());
         let again = match read {
             Ok(again) => again,
             Err(error) => return Ok(Err(error)),

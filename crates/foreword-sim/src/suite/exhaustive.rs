@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::followers::Follower;
 use super::model::{Checked, Found, Model, Violation, ensure};
-use super::runner::{Runner, Step, check_state, recover, summary};
+use super::runner::{Runner, Shape, Step, check_state, recover, summary};
 use crate::rng::{Rng, mix};
 use crate::{Choice, SimDisk};
 
 /// Small enough that three steps can rotate twice.
-pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,27 +107,27 @@ fn alphabet() -> Vec<Step> {
 /// What a workload goes on with.
 struct Past {
     name: &'static str,
-    segment_bytes: u64,
+    shape: Shape,
     steps: Vec<Step>,
 }
 
 impl Past {
     fn none() -> Past {
-        Past { name: "a new log", segment_bytes: SEGMENT_BYTES, steps: Vec::new() }
+        Past { name: "a new log", shape: Shape::SMALL, steps: Vec::new() }
     }
 
     fn aged() -> Past {
         let batch = Step::Batch(5, 3000, true);
         let first = [Step::Commit(100), Step::Rotate, batch, Step::TruncateBack(300), Step::Rotate, Step::TruncateFront(500)];
         let second = [Step::Reopen, Step::Hold(1, 400), Step::Append(5000), Step::Write, Step::Append(20)];
-        Past { name: "a log with a past", segment_bytes: SEGMENT_BYTES, steps: first.into_iter().chain(second).collect() }
+        Past { name: "a log with a past", shape: Shape::SMALL, steps: first.into_iter().chain(second).collect() }
     }
 
     /// Room for writes that lie farther behind a CLOSED mark than the fast path of opening looks.
     fn reopened() -> Past {
         let far = [Step::Append(260_000), Step::Write, Step::Append(40_000), Step::Write];
         let steps = [Step::Commit(100), Step::Reopen].into_iter().chain(far).collect();
-        Past { name: "a log of large segments, reopened and written to", segment_bytes: 1 << 20, steps }
+        Past { name: "a log of large segments, reopened and written to", shape: Shape::of(1 << 20), steps }
     }
 }
 
@@ -209,7 +208,7 @@ impl Workload<'_> {
 
     /// Runs it, with power failing at a point; the changes made before its last step.
     fn run(&self, power_off_at: Option<u64>) -> Checked<(u64, Runner)> {
-        let mut runner = Runner::new(SimDisk::new(self.bounds.seed), self.past.segment_bytes);
+        let mut runner = Runner::new(SimDisk::new(self.bounds.seed), self.past.shape);
         if let Some(point) = power_off_at {
             runner.disk.power_off_at(point);
         }
@@ -245,11 +244,11 @@ impl Workload<'_> {
         self.counters.states.fetch_add(1, Relaxed);
         let after_kill = || -> Checked {
             // First the kill alone, then with a power failure when it is recovered.
-            check_state(&killed.copy(), model, model.written.max(runner.shown()), self.past.segment_bytes, seed)?;
+            check_state(&killed.copy(), model, model.written.max(runner.shown()), self.past.shape, seed)?;
             // Or with one behind the kill, when somebody has looked.
             if let Some(looked) = Follower::before_recovery(&killed)? {
                 let shown = looked.shown(model.cut_in_doubt()).max(model.durable);
-                model.check(&recover(&killed.crash(&Choice::Seed(seed)), self.past.segment_bytes)?.1, shown)?;
+                model.check(&recover(&killed.crash(&Choice::Seed(seed)), self.past.shape)?.1, shown)?;
             }
             self.check_state(&killed, model, model.written, seed)
         };
@@ -260,17 +259,17 @@ impl Workload<'_> {
     fn check_state(&self, disk: &SimDisk, model: &Model, floor: u64, seed: u64) -> Checked {
         let undecided = disk.undecided() > 0;
         let before = disk.copy();
-        let (log, found) = check_state(disk, model, floor, self.past.segment_bytes, seed)?;
+        let (log, found) = check_state(disk, model, floor, self.past.shape, seed)?;
         let recovery = disk.changes();
         let mut model_after = model.clone();
         model_after.adopt(&found);
-        let mut runner = Runner::resume(disk.clone(), model_after, log, self.past.segment_bytes);
+        let mut runner = Runner::resume(disk.clone(), model_after, log, self.past.shape);
         runner.step(&Step::Append(50))?;
         runner.step(&Step::Commit(60))?;
         let (model_after, crashed) = (runner.model.clone(), disk.crash(&Choice::Seed(seed)));
         runner.disk.power_off();
         drop(runner);
-        let (_, again) = recover(&crashed, self.past.segment_bytes)?;
+        let (_, again) = recover(&crashed, self.past.shape)?;
         model_after.check(&again, model_after.durable)?;
 
         let mut rng = Rng::new(seed);
@@ -284,11 +283,11 @@ impl Workload<'_> {
     fn crash_in_recovery(&self, before: &SimDisk, point: u64, seed: u64, found: Option<&Found>, model: &Model) -> Checked {
         let disk = before.copy();
         disk.power_off_at(disk.changes() + point);
-        drop(super::runner::options(&disk, self.past.segment_bytes).open(super::runner::DIR));
+        drop(super::runner::options(&disk, self.past.shape).open(super::runner::DIR));
         self.counters.recovery_states.fetch_add(1, Relaxed);
         let after = if seed.is_multiple_of(3) { disk.kill() } else { disk.crash(&Choice::Seed(seed)) };
         // What was not durable when recovery began may still be lost; else it finds what the first one found.
-        let (_, again) = check_state(&after, model, model.durable, self.past.segment_bytes, seed)?;
+        let (_, again) = check_state(&after, model, model.durable, self.past.shape, seed)?;
         ensure(found.is_none_or(|found| *found == again), "recovery is idempotent", || {
             format!(
                 "{} after a crash at its change {point}, and {} without",

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use foreword::{Error, Log, Lsn, View};
 
-use super::exhaustive::SEGMENT_BYTES;
-use super::runner::{DIR, options};
+use super::runner::{DIR, Shape, options};
 use crate::{Choice, Effect, Fault, OpKind, SECTOR, SimDisk};
 
 /// Runs of each fault, by seeds that decide what it leaves open, and states of the disk after each power failure.
@@ -280,7 +279,7 @@ impl Run {
     }
 
     fn open(&mut self) -> String {
-        let opened = options(&self.disk, SEGMENT_BYTES).open(DIR);
+        let opened = options(&self.disk, Shape::SMALL).open(DIR);
         let text = answer(&opened);
         self.log = opened.ok();
         text
@@ -343,7 +342,7 @@ impl Run {
                 answer(&done)
             }
             Call::Close => self.log.take().map_or_else(String::new, |log| answer(&log.close())),
-            Call::OpenTwice => answer(&options(&self.disk, SEGMENT_BYTES).open(DIR)),
+            Call::OpenTwice => answer(&options(&self.disk, Shape::SMALL).open(DIR)),
             Call::Get => self.view.as_ref().map_or_else(String::new, |view| answer(&view.get(Lsn(2)))),
             Call::Open => self.open(),
         }
@@ -351,7 +350,7 @@ impl Run {
 
     /// What is found on a disk, at once and after another power failure.
     fn found(&self, disk: &SimDisk, seed: u64) -> String {
-        let opened = options(disk, SEGMENT_BYTES).open(DIR);
+        let opened = options(disk, Shape::SMALL).open(DIR);
         let log = match opened {
             Ok(log) => log,
             Err(Error::NoSpace { .. }) => {
@@ -361,7 +360,7 @@ impl Run {
             Err(error) => return error_name(&error),
         };
         let first = self.read(&log);
-        let again = match options(&disk.crash(&Choice::Seed(seed)), SEGMENT_BYTES).open(DIR) {
+        let again = match options(&disk.crash(&Choice::Seed(seed)), Shape::SMALL).open(DIR) {
             Ok(log) => self.read(&log),
             Err(error) => error_name(&error),
         };

@@ -20,7 +20,7 @@ pub use matrix::matrix;
 pub use model::Violation;
 pub use places::places;
 pub use random::{Case, Event, Summary, full_disk};
-pub use runner::Step;
+pub use runner::{Shape, Step};
 
 /// A part of the suite: run from a seed; what went wrong.
 pub type Part = fn(u64) -> Result<(), String>;

@@ -6,11 +6,9 @@ use foreword::disk::Access;
 use foreword::{Error, Log, Lsn, OnDamage};
 
 use super::model::{Checked, Violation, ensure, violated};
-use super::runner::{DIR, options};
+use super::runner::{DIR, Shape, options};
 use crate::rng::Rng;
 use crate::{Choice, SimDisk};
-
-const SEGMENT_BYTES: u64 = 64 << 10;
 
 /// A log, where its directory is now, and what it acknowledged.
 struct Moved {
@@ -55,7 +53,7 @@ impl Moved {
 }
 
 fn open(disk: &SimDisk, path: &Path, action: OnDamage) -> Checked<Log> {
-    let opened = options(disk, SEGMENT_BYTES).on_damage(action).open(path);
+    let opened = options(disk, Shape::SMALL).on_damage(action).open(path);
     opened.or_else(|e| violated("a log that was moved opens", format!("{}: {e}", path.display())))
 }
 
@@ -95,7 +93,7 @@ fn locks(seed: u64) -> Checked {
     if both {
         disk.lose(Path::new(DIR).join("LOG"));
     }
-    let second = match options(&disk, SEGMENT_BYTES).on_damage(OnDamage::Salvage).open(DIR) {
+    let second = match options(&disk, Shape::SMALL).on_damage(OnDamage::Salvage).open(DIR) {
         Ok(log) => Some(log),
         Err(Error::Locked { .. }) if !both => None,
         Err(error) => return violated("a removed lock is no damage", error.to_string()),

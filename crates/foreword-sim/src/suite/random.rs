@@ -4,7 +4,7 @@ use foreword::Error;
 
 use super::followers::Follower;
 use super::model::{Checked, Violation, ensure, violated};
-use super::runner::{DIR, Runner, Step, check_state, options, read_log};
+use super::runner::{DIR, Runner, Shape, Step, check_state, options, read_log};
 use crate::rng::{Rng, mix};
 use crate::{Choice, Effect, Fault, OpKind, SimDisk};
 
@@ -32,8 +32,8 @@ pub enum Event {
 pub struct Case {
     /// Decides what the events leave open.
     pub seed: u64,
-    /// The size of the log's segments.
-    pub segment_bytes: u64,
+    /// The log's options.
+    pub shape: Shape,
     /// What happens, in order.
     pub events: Vec<Event>,
 }
@@ -66,6 +66,8 @@ impl Case {
     pub fn new(seed: u64) -> Case {
         let mut rng = Rng::new(seed);
         let segment_bytes = [64 << 10, 64 << 10, 128 << 10, 1 << 20][rng.below(4) as usize];
+        let rarely = |what| mix(&[seed, what]).is_multiple_of(4);
+        let shape = Shape { segment_bytes, zero_fill: !rarely(1), reserve: !rarely(2) };
         let count = 10 + rng.below(60);
         let mut events: Vec<Event> = (0..count).map(|_| draw_event(&mut rng)).collect();
         if rng.chance(300) {
@@ -74,7 +76,7 @@ impl Case {
             events.push(Event::Betrayal(draw_betrayal(&mut rng)));
             events.extend((0..1 + rng.below(8)).map(|_| Event::Step(draw_append(&mut rng))));
         }
-        Case { seed, segment_bytes, events }
+        Case { seed, shape, events }
     }
 
     /// Runs it.
@@ -82,7 +84,7 @@ impl Case {
     /// # Errors
     /// The invariant that does not hold.
     pub fn run(&self) -> Result<Summary, Violation> {
-        let runner = Runner::new(SimDisk::new(self.seed), self.segment_bytes);
+        let runner = Runner::new(SimDisk::new(self.seed), self.shape);
         let mut run = Run { case: self, runner, summary: Summary::default(), end: None, betrayed: None };
         run.all()?;
         Ok(run.summary)
@@ -291,7 +293,7 @@ impl Run<'_> {
         let mut rng = Rng::new(seed);
         for _ in 0..rng.below(3) {
             disk.fault(draw_fault(&mut rng).skip(rng.below(40)));
-            match options(&disk, self.case.segment_bytes).open(DIR).and_then(|log| read_log(&log)) {
+            match options(&disk, self.case.shape).open(DIR).and_then(|log| read_log(&log)) {
                 Ok(_) | Err(Error::Io { .. } | Error::NoSpace { .. } | Error::Poisoned(_)) => {}
                 Err(error) => return violated("a fault in recovery is not taken for damage", error.to_string()),
             }
@@ -312,7 +314,7 @@ impl Run<'_> {
             _ => model.durable,
         };
         let disk = self.runner.disk.crash(&Choice::Seed(seed));
-        let log = match options(&disk, self.case.segment_bytes).open(DIR) {
+        let log = match options(&disk, self.case.shape).open(DIR) {
             Ok(log) => log,
             Err(Error::Corruption(_)) => {
                 self.summary.reported += 1;
@@ -337,8 +339,7 @@ impl Run<'_> {
 /// The invariant that does not hold.
 pub fn full_disk(seed: u64) -> Result<(), Violation> {
     let mut rng = Rng::new(seed);
-    let segment_bytes = 64 << 10;
-    let mut runner = Runner::new(SimDisk::new(seed), segment_bytes);
+    let mut runner = Runner::new(SimDisk::new(seed), Shape::SMALL);
     runner.open()?;
     for _ in 0..rng.below(3) {
         runner.step(&Step::Rotate)?;
@@ -371,5 +372,5 @@ pub fn full_disk(seed: u64) -> Result<(), Violation> {
     }
     let after = runner.disk.crash(&Choice::Seed(seed));
     after.set_capacity(None);
-    check_state(&after, &runner.model, runner.model.durable, segment_bytes, seed).map(drop)
+    check_state(&after, &runner.model, runner.model.durable, Shape::SMALL, seed).map(drop)
 }

@@ -45,16 +45,37 @@ pub(crate) struct Runner {
     pub(crate) disk: SimDisk,
     pub(crate) model: Model,
     pub(crate) log: Option<Log>,
-    segment_bytes: u64,
+    shape: Shape,
     /// An error stopped the log.
     poisoned: bool,
     /// Readers beside it, the log's own first.
     followers: Vec<Follower>,
 }
 
-pub(crate) fn options(disk: &SimDisk, segment_bytes: u64) -> Options {
-    let options = Options::new().segment_bytes(segment_bytes).buffer_bytes(512 << 10);
-    options.background(false).sync(SyncPolicy::manual()).on_error(|_| ()).disk(disk.handle())
+/// The options that decide what is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The size of the log's segments.
+    pub segment_bytes: u64,
+    /// Whether they are filled with zeros first.
+    pub zero_fill: bool,
+    /// Whether the log keeps room for itself.
+    pub reserve: bool,
+}
+
+impl Shape {
+    /// As a log is by default, with segments as small as can be.
+    pub(crate) const SMALL: Shape = Shape::of(64 << 10);
+
+    /// As a log is by default, with segments of this size.
+    pub(crate) const fn of(segment_bytes: u64) -> Shape {
+        Shape { segment_bytes, zero_fill: true, reserve: true }
+    }
+}
+
+pub(crate) fn options(disk: &SimDisk, shape: Shape) -> Options {
+    let options = Options::new().segment_bytes(shape.segment_bytes).zero_fill(shape.zero_fill).reserve(shape.reserve);
+    options.buffer_bytes(512 << 10).background(false).sync(SyncPolicy::manual()).on_error(|_| ()).disk(disk.handle())
 }
 
 /// Everything in a log, read forward and backward.
@@ -64,17 +85,17 @@ pub(crate) fn read_log(log: &Log) -> Result<Found, Error> {
 }
 
 impl Runner {
-    pub(crate) fn new(disk: SimDisk, segment_bytes: u64) -> Runner {
-        Runner { disk, model: Model::new(), log: None, segment_bytes, poisoned: false, followers: Vec::new() }
+    pub(crate) fn new(disk: SimDisk, shape: Shape) -> Runner {
+        Runner { disk, model: Model::new(), log: None, shape, poisoned: false, followers: Vec::new() }
     }
 
     /// Goes on with a log that was recovered.
-    pub(crate) fn resume(disk: SimDisk, model: Model, log: Log, segment_bytes: u64) -> Runner {
-        Runner { log: Some(log), model, ..Runner::new(disk, segment_bytes) }
+    pub(crate) fn resume(disk: SimDisk, model: Model, log: Log, shape: Shape) -> Runner {
+        Runner { log: Some(log), model, ..Runner::new(disk, shape) }
     }
 
     fn options(&self) -> Options {
-        options(&self.disk, self.segment_bytes)
+        options(&self.disk, self.shape)
     }
 
     /// Whether the log can be used no more, and must be recovered.
@@ -236,7 +257,7 @@ impl Runner {
             && !self.poisoned
         {
             let (durable, last) = (self.model.durable, self.model.last());
-            self.append(&[(self.segment_bytes / 6) as u32], Durability::Synced)?;
+            self.append(&[(self.shape.segment_bytes / 6) as u32], Durability::Synced)?;
             if self.model.last() == last {
                 return Ok(()); // No room.
             }
@@ -361,7 +382,7 @@ impl Runner {
         self.log = None;
         self.poisoned = false;
         let before = Follower::before_recovery(&disk)?;
-        let (log, found) = check_state(&disk, &self.model, floor, self.segment_bytes, seed)?;
+        let (log, found) = check_state(&disk, &self.model, floor, self.shape, seed)?;
         self.model.adopt(&found);
         self.log = Some(log);
         self.disk = disk;
@@ -372,10 +393,10 @@ impl Runner {
 }
 
 /// Recovers a log and checks everything about it: what a view shows, what opening says, that all of it is durable then.
-pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, segment_bytes: u64, seed: u64) -> Checked<(Log, Found)> {
+pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, shape: Shape, seed: u64) -> Checked<(Log, Found)> {
     let sees = view(disk);
     let verified = foreword::verify_on(disk.handle(), DIR, &mut |_, _| {});
-    let log = match options(disk, segment_bytes).open(DIR) {
+    let log = match options(disk, shape).open(DIR) {
         Ok(log) => log,
         Err(error) => return violated("what a crash leaves opens", error.to_string()),
     };
@@ -408,7 +429,7 @@ pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, segment_byt
     }
     // When opening returns, all is durable.
     let after = disk.crash(&if seed.is_multiple_of(2) { Choice::None } else { Choice::Seed(seed) });
-    let again = recover(&after, segment_bytes)?.1;
+    let again = recover(&after, shape)?.1;
     ensure(again == found, "recovery is idempotent", || format!("{} and then {}", summary(&found), summary(&again)))?;
     Ok((log, found))
 }
@@ -422,8 +443,8 @@ pub(crate) fn view(disk: &SimDisk) -> Result<(Option<Verdict>, Found), Error> {
 }
 
 /// Opens and reads.
-pub(crate) fn recover(disk: &SimDisk, segment_bytes: u64) -> Checked<(Log, Found)> {
-    let log = options(disk, segment_bytes).open(DIR);
+pub(crate) fn recover(disk: &SimDisk, shape: Shape) -> Checked<(Log, Found)> {
+    let log = options(disk, shape).open(DIR);
     match log.and_then(|log| read_log(&log).map(|found| (log, found))) {
         Ok(opened) => Ok(opened),
         Err(error) => violated("what a crash leaves opens", error.to_string()),
