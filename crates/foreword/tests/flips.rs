@@ -284,23 +284,23 @@ fn the_sample_is_as_it_should_be() {
 
 #[test]
 fn every_flipped_bit_of_a_log_that_was_killed() {
-    flip_all(&sample(false), &[1, 2, 3]);
+    flip_all(&sample(false), &[1, 2, 3, 4]);
 }
 
 #[test]
 fn every_flipped_bit_of_a_log_that_was_closed() {
     // The newest segment alone differs from that of the log that was killed.
-    flip_all(&sample(true), &[3]);
+    flip_all(&sample(true), &[4]);
 }
 
 #[test]
 fn every_cut_of_a_log_that_was_killed() {
-    cut_all(&sample(false), &[1, 2, 3]);
+    cut_all(&sample(false), &[1, 2, 3, 4]);
 }
 
 #[test]
 fn every_cut_of_a_log_that_was_closed() {
-    cut_all(&sample(true), &[3]);
+    cut_all(&sample(true), &[4]);
 }
 
 #[test]
