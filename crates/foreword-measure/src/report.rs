@@ -16,6 +16,7 @@
 
 use serde::Serialize;
 
+mod escape;
 mod html;
 mod plot;
 mod scale;

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::html::escaped;
+use super::escape::escaped;
 use super::scale::{Span, on_axis};
 use super::{Axis, Bar, Body, Group, Plot, Point, Role, Series, Table};
 
@@ -78,7 +78,7 @@ fn legend(plot: &Plot) -> String {
             escaped(name)
         )
     };
-    let entries: Vec<String> = match &plot.body {
+    let mut entries: Vec<String> = match &plot.body {
         Body::Lines { series, .. } => numbered(series)
             .map(|(i, s)| {
                 let mark = if s.role == Role::Measured { mark(i, 14.0, 7.0) } else { String::new() };
@@ -93,7 +93,21 @@ fn legend(plot: &Plot) -> String {
             })
             .collect(),
     };
-    if entries.len() < 2 { String::new() } else { format!("<ul class=\"legend\">{}</ul>\n", entries.concat()) }
+    if entries.len() < 2 {
+        entries.clear();
+    }
+    if spreads(&plot.body) {
+        entries.push(entry("whisker", "<path class=\"spread\" d=\"M4 7H24M4 3v8M24 3v8\"/>", "least to most"));
+    }
+    if entries.is_empty() { String::new() } else { format!("<ul class=\"legend\">{}</ul>\n", entries.concat()) }
+}
+
+/// Whether any value has a whisker.
+fn spreads(body: &Body) -> bool {
+    match body {
+        Body::Lines { series, .. } => series.iter().any(|s| s.points.iter().any(|p| p.spread.is_some())),
+        Body::Bars { groups, .. } => groups.iter().flat_map(|g| g.bars.iter().flatten()).any(|b| b.spread.is_some()),
+    }
 }
 
 fn class(role: Role, number: usize) -> String {
@@ -234,14 +248,22 @@ fn bars(plot: &Plot, axis: &Axis, names: &[String], groups: &[Group], (width, _)
     // Names stand before their bars where there is room, else above them.
     let longest = groups.iter().map(|g| g.name.chars().count()).max().unwrap_or(0) as f64 * CHAR;
     let beside = longest + 12.0 < width * 0.4;
-    let (left, above) = if beside { (longest + 12.0, 0.0) } else { (4.0, 20.0) };
+    // The text of the first tick is centered on the bars' beginning.
+    let first = span.ticks.first().map_or(0, |&tick| on_axis(axis, tick).chars().count()) as f64 * CHAR / 2.0;
+    let (left, above) = if beside { (longest + 12.0, 0.0) } else { (first.max(4.0), 20.0) };
     let count = |group: &Group| group.bars.iter().flatten().count() as f64;
     let high = |group: &Group| above + count(group).max(1.0) * (THICK + 3.0) + 9.0;
-    let top = 6.0;
+    // The values stand in a column of their own at the right edge: a text behind a whisker would seem to be the whisker's.
+    let spread = values().any(|b| b.spread.is_some());
+    let top = if spread { 22.0 } else { 6.0 };
     let bottom = top + groups.iter().map(high).sum::<f64>();
     let area = Area { left, right: width - 70.0, top, bottom, edge: 0.0 };
     let mut out = String::new();
     across_axis(&mut out, axis, &span, &area, true);
+    let column = width - 2.0;
+    if spread {
+        let _ = writeln!(out, "<text class=\"label end\" x=\"{column:.1}\" y=\"14\">median</text>");
+    }
     let mut y = top + 4.0;
     for group in groups {
         let (name_x, name_y, anchor) =
@@ -253,7 +275,7 @@ fn bars(plot: &Plot, axis: &Axis, names: &[String], groups: &[Group], (width, _)
             let part = span.place(bar.value).unwrap_or(0.0).max(0.0);
             let kind = names.get(i).map_or("", String::as_str);
             let said = format!("{}, {kind}: {}", group.name, axis.unit.text(bar.value));
-            let mut end = area.x(part);
+            let end = area.x(part);
             let _ = write!(
                 out,
                 "<g class=\"series {}\"><rect class=\"bar mark\" x=\"{left:.1}\" y=\"{bar_y:.1}\" width=\"{:.1}\" height=\"{THICK}\"><title>{}</title></rect>",
@@ -265,10 +287,10 @@ fn bars(plot: &Plot, axis: &Axis, names: &[String], groups: &[Group], (width, _)
                 let (low, tip, middle) = (area.x(low), area.x(high.min(1.0)), bar_y + THICK / 2.0);
                 let stop = if high <= 1.0 { format!("M{tip:.1} {:.1}v8", middle - 4.0) } else { String::new() };
                 let _ = write!(out, "<path class=\"spread\" d=\"M{low:.1} {middle:.1}H{tip:.1}{stop}\"/>");
-                end = end.max(tip);
             }
             let text = escaped(&axis.unit.text(bar.value));
-            let _ = writeln!(out, "<text class=\"value\" x=\"{:.1}\" y=\"{:.1}\">{text}</text></g>", end + 5.0, bar_y + 12.5);
+            let (class, x) = if spread { ("value end", column) } else { ("value", end + 5.0) };
+            let _ = writeln!(out, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{:.1}\">{text}</text></g>", bar_y + 12.5);
             bar_y += THICK + 3.0;
         }
         y += high(group);
@@ -306,6 +328,32 @@ mod tests {
         assert_eq!(drawings.matches("class=\"series limit d0\"").count(), 2);
         assert!(figure.contains("a &lt;b&gt;") && figure.contains("Commits &amp; threads") && !figure.contains("<b>"));
         assert!(!figure.contains("NaN") && !figure.contains("inf"));
+    }
+
+    #[test]
+    fn a_bar_s_median_stands_in_a_column_and_not_at_the_whisker_s_end() {
+        let bar = |value: f64, most: f64| Bar { value, spread: Some((value / 2.0, most)) };
+        let plot = Plot::bars("t", Axis::linear("s", Unit::Seconds), [("x", bar(1.0, 3.0)), ("y", bar(2.0, 2.5))]);
+        let drawn = figure(&plot);
+        let places = |class: &str| -> Vec<&str> {
+            drawn.split(class).skip(1).map(|rest| rest.split_once("x=\"").unwrap().1.split_once('"').unwrap().0).collect()
+        };
+        assert_eq!(places("class=\"value end\""), ["758.0", "758.0", "348.0", "348.0"], "one column in each width");
+        assert_eq!(drawn.matches(">median</text>").count(), 2);
+        assert!(drawn.contains("least to most"), "the whisker is explained");
+        let plain = figure(&Plot::bars("t", Axis::linear("s", Unit::Seconds), [("x", 1.0.into())]));
+        assert!(!plain.contains("median") && !plain.contains("least to most"));
+    }
+
+    #[test]
+    fn a_tick_stays_in_the_drawing_when_names_stand_above_the_bars() {
+        let names = ["a name that is too long to stand beside its bar", "b"];
+        let plot = Plot::bars("t", Axis::linear("share", Unit::Fraction), names.map(|name| (name, 0.5.into())));
+        let drawn = figure(&plot);
+        let narrow = drawn.split_once("class=\"narrow\"").unwrap().1;
+        let (before, _) = narrow.split_once(">0 %</text>").unwrap();
+        let x: f64 = before.rsplit_once("x=\"").unwrap().1.split_once('"').unwrap().0.parse().unwrap();
+        assert!(x >= 1.5 * CHAR, "{x}");
     }
 
     #[test]
