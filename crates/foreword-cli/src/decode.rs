@@ -1,4 +1,4 @@
-//! Records on their way in: bytes as they come, in pieces of any size, become records. Never holds more than one record.
+//! Input to records: bytes that arrive in pieces of any size become records. Never holds more than one record.
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -8,14 +8,14 @@ use crate::exit::Failure;
 /// How `append` reads records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum InputFormat {
-    /// A record is a line, without its newline; the last line need not have one
+    /// A record is a line without its newline; the last line may lack one
     #[value(alias = "text")]
     Lines,
-    /// A record is its length (4 bytes, little-endian), then its bytes
+    /// A record is its length (4 bytes, little-endian) and then its bytes
     LengthPrefixed,
-    /// A record is a line: a JSON string, or an object with its text as "data" or its bytes as "hex"
+    /// A record is a line: a JSON string, or an object with the text as "data" or the bytes as "hex"
     Json,
-    /// A record is a line of two digits for each byte
+    /// A record is a line of two hex digits per byte
     Hex,
 }
 

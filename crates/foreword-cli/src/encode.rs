@@ -1,4 +1,4 @@
-//! Records on their way out.
+//! Records to output.
 
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -11,19 +11,20 @@ use crate::units;
 /// How `cat` writes records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
-    /// The record's bytes as they are, and a newline
+    /// The record's bytes as they are, then a newline
     #[value(alias = "lines")]
     Text,
-    /// {"lsn": 7, "time": "2026-11-29T08:30:00.123456Z", "data": "text"} on a line each, or with "hex": "00ff" if it is no UTF-8; with "unproven": true where the log does not say yet whether it was acknowledged
+    /// One line per record: {"lsn": 7, "time": "2026-11-29T08:30:00.123456Z", "data": "text"}, with "hex": "00ff" for "data" if it
+    /// is not UTF-8, and with "unproven": true if the log does not show that the record was acknowledged
     Json,
-    /// Two digits for each byte, on a line each
+    /// One line per record, two hex digits per byte
     Hex,
-    /// The record's length, 4 bytes, little-endian; then its bytes
+    /// The record's length (4 bytes, little-endian) and then its bytes
     LengthPrefixed,
 }
 
 impl OutputFormat {
-    /// `unproven`: the log does not say yet whether the record was acknowledged.
+    /// `unproven`: the log does not show that the record was acknowledged.
     pub(crate) fn write(
         self,
         (lsn, time): (Lsn, SystemTime),

@@ -11,10 +11,11 @@ pub(crate) enum Status {
     Fine = 0,
     /// Usage or I/O.
     Failed = 1,
-    /// Of `verify` alone: nothing acknowledged is missing.
+    /// Of `verify` only: nothing acknowledged is missing.
     TornTail = 2,
     Corruption = 3,
-    /// Of `append` alone: a signal ended the input, and all that was read is in the log. As a shell names a process that the signal ended.
+    /// Of `append` only: a signal ended the input, and everything that was read is in the log. The status is that of a process ended by
+    /// the signal, as shells report it.
     Interrupted = 130,
     Terminated = 143,
 }
@@ -22,7 +23,7 @@ pub(crate) enum Status {
 /// Why a subcommand ended early.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Who read standard output has seen enough, as `head` does: a quiet end, and no error.
+    /// The reader of standard output has closed it, as `head` does: a quiet end, not an error.
     OutputClosed,
     Log(Error),
     Measure(foreword_measure::Error),

@@ -27,8 +27,14 @@ use crate::plain::plain;
     name = "foreword",
     version,
     about = "A write-ahead log that recovers by evidence",
-    after_help = "Exit status: 0 fine, 1 usage or I/O, 2 torn tail (verify alone; nothing acknowledged is missing), 3 corruption;
-130 and 143 interrupted and terminated (append alone, by SIGINT and SIGTERM; the log is closed, and all that was read is in it).
+    max_term_width = 100,
+    after_help = "Exit status:
+  0    success
+  1    wrong usage, or an I/O error
+  2    torn tail (verify only): nothing acknowledged is missing
+  3    corruption
+  130  SIGINT (append only): all input that was read is in the log, and the log is closed
+  143  SIGTERM (append only), likewise
 
 Example:
   seq 1000 | foreword append mylog --quiet
@@ -104,19 +110,19 @@ fn main() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// The same of the same arguments, as they may be shown: a shell puts names of files among them.
+/// The same message, made from arguments that can be shown on a terminal: a shell puts file names among them.
 fn in_plain(told: clap::Error) -> clap::Error {
     let args = std::env::args_os().map(|arg| plain(arg.to_string_lossy()));
     Cli::try_parse_from(args).err().unwrap_or(told)
 }
 
-/// Tells the person at the terminal something that is no result. A closed standard error is no reason to stop.
+/// Prints a message that is not a result to standard error. If standard error is closed, nothing happens.
 fn note(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "foreword: {}", plain(text));
 }
 
 impl Status {
-    /// The status that a verdict asks for.
+    /// The exit status for a verdict.
     fn of(verdict: Option<&foreword::Verdict>) -> Status {
         match verdict {
             Some(foreword::Verdict::TornTail) => Status::TornTail,

@@ -31,7 +31,7 @@ impl Noise {
     }
 }
 
-/// A seed that nobody chose: short enough to be typed.
+/// A random seed, short enough to type.
 pub(crate) fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish() >> 32
 }

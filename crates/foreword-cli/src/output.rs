@@ -33,7 +33,7 @@ impl Column {
     }
 }
 
-/// What a text is to whoever looks over it quickly.
+/// What a text is, to a reader who only skims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
     /// A name, a heading.
@@ -59,17 +59,19 @@ impl Tone {
 
 pub(crate) struct Output {
     to: BufWriter<StdoutLock<'static>>,
-    /// Whether tones are to be seen. Records go through as they are, whatever is in them.
+    /// Whether tones are shown. Records go through as they are, whatever is in them.
     colors: bool,
+    /// How many columns the terminal has, if this is one: words are not broken at its edge.
+    columns: Option<usize>,
 }
 
 impl Output {
     pub(crate) fn new() -> Output {
         let colors = AutoStream::choice(&std::io::stdout()) != ColorChoice::Never;
-        Output { to: BufWriter::with_capacity(BUFFER, std::io::stdout().lock()), colors }
+        Output { to: BufWriter::with_capacity(BUFFER, std::io::stdout().lock()), colors, columns: columns() }
     }
 
-    /// As it is: what others chose goes through [`plain`].
+    /// As it is: text that others chose goes through [`plain`] first.
     pub(crate) fn line(&mut self, line: fmt::Arguments<'_>) -> Result<(), Failure> {
         self.to.write_fmt(line).and_then(|()| self.to.write_all(b"\n")).map_err(Failure::output)
     }
@@ -81,9 +83,26 @@ impl Output {
 
     /// As `field`, the value in a tone.
     pub(crate) fn toned(&mut self, name: &str, tone: Tone, value: impl fmt::Display) -> Result<(), Failure> {
-        let name = self.paint(Tone::Name, format!("{name:<10}"));
-        let value = self.paint(tone, value);
-        self.line(format_args!("{name}  {value}"))
+        let shown = self.paint(Tone::Name, format!("{name:<10}"));
+        self.hanging(&format!("{shown}  "), name.chars().count().max(10) + 2, tone, value)
+    }
+
+    /// A text behind a beginning that has so many columns; its further lines, if the terminal is too narrow for one, are below the first.
+    fn hanging(&mut self, begin: &str, indent: usize, tone: Tone, text: impl fmt::Display) -> Result<(), Failure> {
+        let text = plain(text);
+        let lines = match self.columns {
+            Some(columns) => broken(&text, columns.saturating_sub(indent).max(16)),
+            None => vec![text.as_str()],
+        };
+        lines.into_iter().enumerate().try_for_each(|(i, line)| {
+            let line = self.paint(tone, line);
+            if i == 0 { self.line(format_args!("{begin}{line}")) } else { self.line(format_args!("{:indent$}{line}", "")) }
+        })
+    }
+
+    /// A point of a list.
+    pub(crate) fn point(&mut self, text: &str) -> Result<(), Failure> {
+        self.hanging("- ", 2, Tone::Plain, text)
     }
 
     /// A text in a tone, where that is to be seen; nothing else in it does anything to a terminal.
@@ -95,7 +114,7 @@ impl Output {
     /// Names and their values, all values below one another.
     pub(crate) fn fields(&mut self, fields: &[(String, String)]) -> Result<(), Failure> {
         let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        fields.iter().try_for_each(|(name, value)| self.line(format_args!("{name:<width$}  {}", plain(value))))
+        fields.iter().try_for_each(|(name, value)| self.hanging(&format!("{name:<width$}  "), width + 2, Tone::Plain, value))
     }
 
     /// As they are.
@@ -126,8 +145,52 @@ impl Output {
         self.to.flush().map_err(Failure::output)
     }
 
-    /// For those who write in their own way.
+    /// For records, which are written as they are.
     pub(crate) fn writer(&mut self) -> &mut impl Write {
         &mut self.to
+    }
+}
+
+/// The terminal's width, if standard output is one and it has a width.
+fn columns() -> Option<usize> {
+    #[cfg(unix)]
+    {
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+        Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
+    }
+    #[cfg(not(unix))]
+    None
+}
+
+/// The text in lines of at most so many characters, broken at blanks. A word that is longer has a line of its own.
+fn broken(text: &str, columns: usize) -> Vec<&str> {
+    let (mut lines, mut rest) = (Vec::new(), text);
+    while rest.chars().count() > columns {
+        let far = rest.char_indices().nth(columns).map_or(rest.len(), |(at, _)| at);
+        // A blank just behind the last column ends the line as well.
+        let before = if rest[far..].starts_with(' ') { Some(far) } else { rest[..far].rfind(' ').filter(|&at| at > 0) };
+        let end = before.or_else(|| rest[far..].find(' ').map(|at| far + at));
+        let Some(end) = end else { break };
+        lines.push(&rest[..end]);
+        rest = rest[end..].trim_start_matches(' ');
+    }
+    if !rest.is_empty() || lines.is_empty() {
+        lines.push(rest);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_at_blanks_alone() {
+        assert_eq!(broken("one two three", 7), ["one two", "three"]);
+        assert_eq!(broken("one two three", 6), ["one", "two", "three"]);
+        assert_eq!(broken("/a/long/path that", 5), ["/a/long/path", "that"]);
+        assert_eq!(broken("whatever", 5), ["whatever"]);
+        assert_eq!(broken("é é é é", 3), ["é é", "é é"]);
+        assert_eq!(broken("", 5), [""]);
     }
 }

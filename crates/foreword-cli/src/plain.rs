@@ -1,4 +1,4 @@
-//! Text that others chose, for people to look at: names, paths, what a file or the system says. On a terminal it is text and nothing else.
+//! Text that others chose (names, paths, what a file or the system says), made safe to print on a terminal.
 
 use std::fmt::{self, Display, Write};
 
@@ -41,7 +41,7 @@ fn acts(c: char) -> bool {
     c.is_control() || INVISIBLE.iter().any(|range| range.contains(&c))
 }
 
-/// JSON in which the same stands as `\u` and four digits: to who parses it, it is what it was.
+/// JSON in which the same characters stand as `\u` and four digits. A parser reads the same text.
 pub(crate) fn plain_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

@@ -41,9 +41,9 @@ pub(crate) fn moment(text: &str) -> Result<SystemTime, String> {
     let ago: SignedDuration = match text.parse::<Span>() {
         // A day is 24 hours here.
         Ok(span) => span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|e| e.to_string())?,
-        Err(_) => return Err("a moment is like 2026-11-29T08:30:00Z, or so long ago, like 10m or 2h 30m".to_owned()),
+        Err(_) => return Err("use a time as in 2026-11-29T08:30:00Z, or how long ago, as in 10m or 2h 30m".to_owned()),
     };
-    let ago = Duration::try_from(ago).map_err(|_| "what is to come has no records".to_owned())?;
+    let ago = Duration::try_from(ago).map_err(|_| "that is in the future".to_owned())?;
     SystemTime::now().checked_sub(ago).ok_or_else(|| "that is before all records".to_owned())
 }
 
@@ -52,18 +52,23 @@ pub(crate) fn timestamp(moment: SystemTime) -> String {
     Timestamp::try_from(moment).map_or_else(|_| "?".to_owned(), |moment| format!("{moment:.6}"))
 }
 
+/// A moment to the second: `2026-11-29T08:30:00Z`.
+pub(crate) fn timestamp_seconds(moment: SystemTime) -> String {
+    Timestamp::try_from(moment).map_or_else(|_| "?".to_owned(), |moment| format!("{moment:.0}"))
+}
+
 /// An age: `10m`, `1h 30m`, `7d`.
 pub(crate) fn age(text: &str) -> Result<Duration, String> {
     let span = text.parse::<Span>().ok().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
     let age = span.and_then(|age| Duration::try_from(age).ok()).filter(|age| !age.is_zero());
-    age.ok_or_else(|| "an age is like 10m, 2h 30m or 7d".to_owned())
+    age.ok_or_else(|| "use an age as in 10m, 2h 30m or 7d".to_owned())
 }
 
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()))
 }
 
-/// What a hold keeps at the most, behind what it keeps.
+/// The limit of a hold, as text that follows what it keeps.
 pub(crate) fn limit(limit: &Limit) -> String {
     let bytes = limit.bytes.map(human);
     let age = limit.age.map(|age| format!("{} s", age.as_secs()));
@@ -87,7 +92,7 @@ pub(crate) fn human(bytes: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// A time for people who wait: `0.4 s`, `12 s`, `3 min 5 s`, `7 h 30 min`, `12 days 3 h`.
+/// A duration in words: `0.4 s`, `12 s`, `3 min 5 s`, `7 h 30 min`, `12 days 3 h`.
 pub(crate) fn long_time(time: Duration) -> String {
     let seconds = time.as_secs();
     let two = |large: u64, large_name, small: u64, small_name| match small {
@@ -139,6 +144,7 @@ mod tests {
         assert_eq!(moment("1970-01-02T00:00:00Z"), Ok(at(86_400.0)));
         assert_eq!(moment("1970-01-01T02:00:00.5+02:00"), Ok(at(0.5)));
         assert_eq!(timestamp(at(86_400.5)), "1970-01-02T00:00:00.500000Z");
+        assert_eq!(timestamp_seconds(at(86_400.9)), "1970-01-02T00:00:00Z");
         assert_eq!(moment(&timestamp(at(1e9))), Ok(at(1e9)));
         for (text, seconds) in [("10m", 600), ("1h 30m", 5_400), ("2d", 172_800), ("0s", 0)] {
             let then = moment(text).unwrap();

@@ -14,7 +14,7 @@ pub(crate) fn name(verdict: Option<&Verdict>) -> &'static str {
 /// The verdict with the rows of the table in `docs/FORMAT.md` that it stands for.
 pub(crate) fn sentence(verdict: Option<&Verdict>) -> String {
     match verdict {
-        None => "in use: a writer has it open; all that it said was durable is sound".to_owned(),
+        None => "in use: a writer has it open, and everything that is durable is sound".to_owned(),
         Some(Verdict::Created) => "created".to_owned(),
         Some(Verdict::Clean) => "clean (row 1): the log was closed".to_owned(),
         Some(Verdict::Unclosed) => "unclosed (row 2): the log was not closed; nothing is missing".to_owned(),
@@ -23,7 +23,11 @@ pub(crate) fn sentence(verdict: Option<&Verdict>) -> String {
         }
         Some(Verdict::Corruption(damage)) => format!(
             "corruption, {} (row {})",
-            if damage.proven { "proven: acknowledged data is damaged" } else { "possible: perhaps of acknowledged data" },
+            if damage.proven {
+                "proven: acknowledged data is damaged"
+            } else {
+                "possible: the damaged data may have been acknowledged"
+            },
             damage.kind.row(damage.proven)
         ),
         Some(other) => other.name().to_owned(),
@@ -35,7 +39,7 @@ pub(crate) fn tail_sentence(verdict: Option<&Verdict>) -> String {
     match verdict {
         None => "in use: a writer has it open".to_owned(),
         Some(Verdict::Corruption(_)) => sentence(verdict),
-        looked => format!("{}, as far as its end shows: `foreword verify` reads all of it", sentence(looked)),
+        looked => format!("{}, judged by the tail alone: `foreword verify` reads everything", sentence(looked)),
     }
 }
 
@@ -55,7 +59,7 @@ pub(crate) fn damage_fields(out: &mut Output, damage: &Damage) -> Result<(), Fai
     let until = "until the log is repaired";
     match damage.last_lsn.filter(|&last| last >= damage.first_lsn) {
         Some(last) => out.field("unreadable", format_args!("LSN {} to {last}, which were durable, {until}", damage.first_lsn))?,
-        None => out.field("unreadable", format_args!("what there may be from LSN {} on, {until}", damage.first_lsn))?,
+        None => out.field("unreadable", format_args!("any records from LSN {} on, {until}", damage.first_lsn))?,
     }
     out.field("evidence", &damage.evidence)
 }
@@ -81,11 +85,11 @@ pub(crate) fn damage(verdict: Option<&Verdict>) -> Option<&Damage> {
     }
 }
 
-/// Records that no promise covers: the flush that made them durable, if there was one, is not on record.
+/// Records that no promise covers: nothing in the log shows a flush that made them durable.
 pub(crate) fn unproven_from(first: Lsn) -> String {
     format!(
-        "unproven from LSN {first} on: these records may have been acknowledged or not, for the log has not said so yet; opening it for writing keeps \
-         them all, and makes them durable"
+        "unproven from LSN {first} on: the log does not show whether these records were acknowledged; opening it for writing \
+         keeps them all and makes them durable"
     )
 }
 

@@ -1,4 +1,4 @@
-//! A process of this program that is killed in mid-flight.
+//! A process of this program that is killed while it works.
 
 use std::io::{BufReader, Stdout, Write};
 use std::path::PathBuf;

@@ -312,7 +312,7 @@ fn a_new_log_without_room_says_how_much_it_takes_and_what_to_do() {
     let log = log.to_str().unwrap();
     let said = run_with(&["append", log], b"one\n");
     assert!(no_space(&said), "{said:?}");
-    for part in ["67108864 bytes", "free space", "--segment-size chooses smaller ones"] {
+    for part in ["67108864 bytes", "free space", "--segment-size sets a smaller size"] {
         assert!(said.err.contains(part), "{part}: {}", said.err);
     }
     assert_eq!(run_with(&["append", log, "--segment-size", "1M"], b"one\n").status(0).text(), "1\n");

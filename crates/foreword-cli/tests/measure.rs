@@ -103,12 +103,86 @@ fn doctor_prints_tables_for_people_also_of_a_log() {
     run_with(&["append", &log, "--quiet", "--segment-size", "64K"], b"record\n").status(0);
     let before: Vec<_> = fs::read_dir(&log).unwrap().map(|e| e.unwrap().file_name()).collect();
     let said = run(&["doctor", &log, "--for", "50ms", "--anyway"]).status(0);
-    for part in ["directory ", "zero-filled  fdatasync", "in flight", "Recommendation\n- "] {
+    for part in ["date ", "host ", "command ", "directory ", "zero-filled  fdatasync", "in flight", "Recommendation\n- "] {
         assert!(said.text().contains(part), "{part}: {}", said.text());
     }
     // Beside the log, not in it.
     let after: Vec<_> = fs::read_dir(&log).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!((before, disk.names()), (after, vec!["log".to_owned(), "mine".to_owned()]));
+}
+
+/// The table, the verdict on flushes and the recommendation are about the same write, and name the same time.
+#[test]
+fn doctor_gives_a_quantity_one_value() {
+    let disk = Disk::new();
+    let said = run(&["doctor", disk.str(), "--for", "50ms", "--anyway"]).status(0);
+    let text = said.text();
+    let (_, table) = text.split_once("one at a time (median: the median of 5 rounds' medians)\n").unwrap();
+    let medians: Vec<&str> = table.lines().take_while(|line| !line.is_empty()).collect();
+    let recommended = text.split_once("- One commit takes ").map(|(_, rest)| rest.split_once(" at best").unwrap().0);
+    let Some(recommended) = recommended else {
+        assert!(text.contains("no place for a log"), "{text}");
+        return;
+    };
+    let row = |line: &&&str| line.starts_with("zero-filled") && line.contains(&format!("  {recommended}  "));
+    assert!(medians.iter().any(|line| row(&line)), "{recommended}: {text}");
+    assert!(text.contains("measured after the table above"), "what differs in the second table is said");
+}
+
+#[test]
+fn a_report_says_when_where_and_how_it_was_made() {
+    let (disk, pages) = (Disk::new(), Disk::new());
+    let html = pages.file("a page.html");
+    let found = run(&["doctor", disk.str(), "--for", "50ms", "--anyway", "--json", "--html", &html]).status(0).json();
+    let setting = &found["setting"];
+    let started = setting["started"].as_str().unwrap();
+    assert!(started.len() == 20 && started.ends_with('Z') && started.as_bytes()[10] == b'T', "{started}");
+    let command = format!("foreword doctor {} --for 50ms --anyway --json --html '{html}'", disk.str());
+    assert_eq!(setting["command"], *command);
+    let facts = page(&html).1["facts"].clone();
+    for fact in [["date", started], ["command", &command]] {
+        assert!(facts.as_array().unwrap().contains(&serde_json::json!(fact)), "{fact:?}: {facts}");
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(setting["host"], name.trim());
+    }
+}
+
+#[test]
+fn a_report_is_compared_with_an_earlier_one() {
+    let (disk, pages) = (Disk::new(), Disk::new());
+    let (before, html) = (pages.file("before.json"), pages.file("now.html"));
+    let bench = ["bench", disk.str(), "--threads", "1", "--strategies", "group,buffered"];
+    let bench = [&bench[..], &SHORT_BENCH].concat();
+    let report = run(&[&bench[..], &["--json"]].concat()).status(0);
+    // As if the disk had been a thousand times as slow, and of another machine.
+    let mut slow = report.json();
+    for part in ["min", "q1", "median", "q3", "max"] {
+        let rate = &mut slow["closed"][0]["rate"][part];
+        *rate = (number(rate) / 1e3).into();
+    }
+    slow["setting"]["host"] = "elsewhere".into();
+    fs::write(&before, slow.to_string()).unwrap();
+    let more = ["--baseline", &before, "--html", &html];
+    let text = run(&[&bench[..], &more].concat()).status(0);
+    let row = text.text().lines().find(|line| line.starts_with("records/s, group, 1 threads, 128 B")).unwrap().to_owned();
+    assert!(row.ends_with("  better"), "{row}");
+    for part in ["Compared with ", "F, 128 B records", "not the same: host: elsewhere, now "] {
+        assert!(text.text().contains(part), "{part}: {}", text.text());
+    }
+    let sections = page(&html).1["sections"].clone();
+    assert!(sections[0]["title"].as_str().unwrap().starts_with("Compared with "), "{sections}");
+    let json = run(&[&bench[..], &more, &["--json"]].concat()).status(0).json();
+    let change = &json["baseline"]["changes"][2];
+    assert_eq!((&change["verdict"], change["ratio"].as_f64() > Some(100.0)), (&"better".into(), true), "{change}");
+    // One of the other command, and no report at all.
+    let doctor = run(&["doctor", disk.str(), "--baseline", &before, "--anyway"]).status(1);
+    assert!(doctor.err.contains("not a report that this command printed"), "{}", doctor.err);
+    let missing = run(&["bench", disk.str(), "--baseline", &pages.file("no"), "--anyway"]).status(1);
+    assert!(missing.err.contains("--baseline"), "{}", missing.err);
+    disk.is_as_it_was();
 }
 
 #[test]
@@ -147,7 +221,9 @@ fn bench_compares_the_strategies_with_the_limits() {
     let open = found["open_loop"].as_array().unwrap();
     assert_eq!(open.len(), 2 * 2);
     assert!(open.iter().all(|cell| cell["threads"] == 4 && number(&cell["latency"]["count"]) > 0.0), "{open:?}");
-    let (_, data) = page(&html);
+    let (text, data) = page(&html);
+    // What does not wait for the disk says so, wherever it stands beside what does.
+    assert!(text.contains("buffered (not durable)") && !text.contains(">buffered</text>"));
     let titles = plots(&data);
     for title in [
         "Records a second by threads",
@@ -168,7 +244,7 @@ fn bench_prints_a_table_for_each_size() {
     let said = run(&[&args[..], &["--records", "10,5K", "--segment-size", "1M"]].concat()).status(0);
     let text = said.text();
     assert_eq!(text.matches("strategy  ").count(), 2, "{text}");
-    for part in ["\n10 B records. F ", "\n5 KiB records. F ", "\nevery=5 ", "\ngroup "] {
+    for part in ["\n10 B records. F ", "\n5 KiB records. F ", "\nevery=5   after 5 ", "\ngroup     on return "] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

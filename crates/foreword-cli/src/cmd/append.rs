@@ -1,7 +1,7 @@
-//! `foreword append`: records from standard input, each acknowledged as soon as it is as safe as was asked.
+//! `foreword append`: records from standard input, each acknowledged as soon as it is as durable as was asked.
 //!
-//! Two threads overlap: one reads and appends, the other makes durable what there is and prints. So what has come in is flushed at once, what
-//! comes meanwhile is the next group, and nothing waits for more input.
+//! Two threads overlap: one reads and appends, the other makes appended records durable and prints their LSNs. So input
+//! is flushed as it arrives, input that arrives during a flush is the next group, and no flush waits for more input.
 
 use std::io::{Read as _, StdinLock};
 use std::path::PathBuf;
@@ -24,37 +24,38 @@ const READ: usize = 256 << 10;
 
 /// Append records from standard input
 ///
-/// Prints the LSN of each record, in order, as soon as the record is durable. Everything that is there is one group; it is made durable
-/// without waiting for more. The log is made if there is none. If standard output is closed, appending goes on without printing.
+/// Prints the LSN of each record, in order, as soon as the record is durable. All input that is available forms one group,
+/// which is made durable without waiting for more. The log is created if there is none. If standard output is closed,
+/// appending goes on without printing.
 ///
-/// SIGINT and SIGTERM end the input: what was read and is whole is made durable and acknowledged, the log is closed, and the exit status is 130 or 143.
-/// A second one ends the process at once.
+/// SIGINT and SIGTERM end the input: complete records that were read are made durable and acknowledged, the log is closed,
+/// and the exit status is 130 or 143. A second signal ends the process at once.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   dmesg | foreword append mylog
-  foreword append mylog --quiet < /usr/share/dict/words
+  seq 1000000 | foreword append mylog --quiet
   foreword append mylog --sync interval=10ms --segment-size 16M < events.txt
-  foreword cat old --format length-prefixed | foreword append new --format length-prefixed --quiet --json")]
+  foreword cat old --format hex | foreword append new --format hex --quiet")]
 pub(crate) struct Args {
     /// The log's directory
     dir: PathBuf,
-    /// When records are flushed: `always` (at once), `interval[=TIME]` (in the background, by default each 100ms), `none` (left to the
-    /// operating system until the end of the input; an LSN then says that the record survives this process, not the machine)
+    /// When to flush: `always` (at once), `interval[=TIME]` (in the background, every 100ms by default), `none` (at the end of
+    /// the input only: until then a printed record survives a crash of this process, but not of the machine)
     #[arg(long, value_name = "WHEN", default_value = "always", value_parser = sync)]
     sync: Sync,
-    /// Size of new segments, 64K to 4G [default: that of the log; 64M for a new one]
+    /// Size of new segments, 64K to 4G [default: as in the log; 64M for a new log]
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
     segment_size: Option<u64>,
     /// The longest record (in JSON and hex: the longest line), up to 1G. Memory use grows with it
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = units::size)]
     max_record: u64,
-    /// What a record is
+    /// How records are encoded in the input
     #[arg(long, value_enum, default_value = "lines")]
     format: InputFormat,
-    /// Print no LSNs, but a summary to standard error at the end (on a terminal, with a progress bar)
+    /// Print no LSNs, but a summary at the end, to standard error (on a terminal, with a progress bar)
     #[arg(long, short)]
     quiet: bool,
-    /// Print no LSNs, but the summary as JSON to standard output
+    /// Print no LSNs, but the summary as JSON, to standard output
     #[arg(long)]
     json: bool,
 }
@@ -112,12 +113,12 @@ enum Read {
     Bytes(usize),
     /// It has ended.
     End,
-    /// It was ended: what is not whole will not be.
+    /// A signal ended it: a record that is incomplete stays so.
     Interrupted,
 }
 
 impl Input {
-    /// What there is, once there is any. (What is asked for at once is more than the standard library keeps: it keeps nothing.)
+    /// Waits for input, and reads what is there. (The read is larger than the standard library's buffer, so none of it is kept there.)
     fn read(&self, stdin: &mut StdinLock<'_>, buf: &mut [u8]) -> std::io::Result<Read> {
         #[cfg(unix)]
         if !self.signals.wait_for(stdin)? {
@@ -129,7 +130,7 @@ impl Input {
         })
     }
 
-    /// With what status to end when all went well.
+    /// The exit status if nothing fails.
     fn status(&self) -> Status {
         #[cfg(unix)]
         if let Some(status) = self.signals.status() {
@@ -149,7 +150,7 @@ fn open(args: &Args) -> Result<Log, Failure> {
         options = options.segment_bytes(bytes);
     }
     options.open(&args.dir).map_err(|error| match error {
-        Error::NoSpace { .. } => Failure::Wrong(format!("{error}; --segment-size chooses smaller ones, from 64K on")),
+        Error::NoSpace { .. } => Failure::Wrong(format!("{error}; --segment-size sets a smaller size, down to 64K")),
         error => error.into(),
     })
 }
@@ -195,7 +196,7 @@ fn take_in(
     taken
 }
 
-/// Makes what is appended as safe as was asked, and says so.
+/// Makes appended records as durable as was asked, and prints their LSNs.
 fn acknowledge(log: &Log, intake: &Intake, args: &Args, before: Lsn) -> Result<(), Failure> {
     let mut out = (!args.quiet && !args.json).then(Output::new);
     let mut done = before;
@@ -212,7 +213,7 @@ fn acknowledge(log: &Log, intake: &Intake, args: &Args, before: Lsn) -> Result<(
             Sync::None => log.write()?,
         };
         match print(out.as_mut(), done, reached) {
-            // Nobody listens any more; the records are wanted all the same.
+            // Standard output is closed; the records are appended all the same.
             Err(Failure::OutputClosed) => out = None,
             printed => printed?,
         }
@@ -229,7 +230,7 @@ fn print(out: Option<&mut Output>, after: Lsn, to: Lsn) -> Result<(), Failure> {
     out.flush()
 }
 
-/// What the reader has appended, for who makes it durable.
+/// What the reading thread has appended, for the thread that makes it durable.
 #[derive(Debug, Default)]
 struct Intake {
     state: Mutex<(Lsn, bool)>,

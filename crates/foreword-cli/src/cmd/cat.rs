@@ -12,9 +12,10 @@ use crate::units;
 
 /// Write records to standard output
 ///
-/// Changes nothing, and works while a writer has the log open: then it shows what is durable. When none has, it shows what opening the log
-/// would return, and says from which LSN on the log does not say yet whether the records were acknowledged: opening keeps them either way. What a
-/// damaged log holds before the damage is written, then the error is told (exit status 3).
+/// Changes nothing. While a writer has the log open, cat shows the durable records. Otherwise it shows the records that
+/// opening the log would return, and reports the LSN from which on the log does not show whether they were acknowledged:
+/// opening keeps them either way. The records before any damage are written first, then the error is reported (exit
+/// status 3).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword cat mylog
@@ -31,31 +32,32 @@ pub(crate) struct Args {
     /// The last record [default: the last of the log]
     #[arg(long, value_name = "LSN", value_parser = super::lsn)]
     to: Option<Lsn>,
-    /// Begin with the first record written then or later, by the clock of the machine that wrote: 2026-11-29T08:30:00Z, or so long ago, like 10m or 2h 30m
+    /// Begin with the first record written at this time or later, by the clock of the machine that wrote it:
+    /// 2026-11-29T08:30:00Z, or how long ago, as in 10m or 2h 30m
     #[arg(long, value_name = "TIME", value_parser = units::moment, conflicts_with = "from")]
     since: Option<SystemTime>,
-    /// End before the first record written then or later
+    /// End before the first record written at this time or later
     #[arg(long, value_name = "TIME", value_parser = units::moment, conflicts_with_all = ["to", "follow"])]
     until: Option<SystemTime>,
-    /// Go on with what is appended, as it becomes durable
+    /// Continue with new records as they become durable
     #[arg(long, short)]
     follow: bool,
-    /// How records are written
+    /// How to write records
     #[arg(long, value_enum, default_value = "text")]
     format: OutputFormat,
 }
 
-/// How often a log that was closed is looked at again for a writer that goes on with it.
+/// How often to look at a closed log for a new writer.
 const AGAIN: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     if let Some((from, to)) = args.from.zip(args.to).filter(|(from, to)| from > to) {
-        return Err(Failure::Wrong(format!("--from {from} is behind --to {to}: there is nothing between")));
+        return Err(Failure::Wrong(format!("the range is empty: --from {from} is behind --to {to}")));
     }
     let view = View::open(&args.dir)?;
     let mut out = Output::new();
     let copied = copy(args, &view, &mut out);
-    // What is readable comes first, then why there is no more.
+    // Readable records come first, then the error that ended them.
     out.flush()?;
     copied.map(|()| Status::Fine)
 }
@@ -90,7 +92,7 @@ fn copy(args: &Args, proves: &View, out: &mut Output) -> Result<(), Failure> {
             Ok(None) => break,
             Err(Error::Cut { at, .. }) if args.follow => {
                 crate::note(format_args!(
-                    "the log was cut off: LSN {at} and what was written behind it are gone, and may come anew"
+                    "the log was cut at LSN {at}: that record and all after it are gone, and their LSNs may be used again"
                 ));
                 expected = at;
                 continue;

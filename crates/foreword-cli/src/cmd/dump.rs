@@ -1,4 +1,4 @@
-//! `foreword dump`: what stands in the files, place by place.
+//! `foreword dump`: the structures in the log's files, place by place.
 
 use std::path::PathBuf;
 
@@ -10,9 +10,10 @@ use crate::output::{Output, Tone};
 use crate::plain::plain;
 use crate::{units, verdict};
 
-/// Show each structure in the log's files with its offset
+/// Show each structure in the log's files, with its offset
 ///
-/// Of one segment, or of all. Decides nothing: a place that is torn or damaged is named, and the dump goes on behind it.
+/// Dumps one segment or all of them. Torn and damaged places are shown as such, and the dump goes on behind them. Of a
+/// frame's records the first 16 lengths are shown, and how many are left out.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword dump mylog
@@ -21,20 +22,20 @@ use crate::{units, verdict};
 pub(crate) struct Args {
     /// The log's directory
     dir: PathBuf,
-    /// A segment's epoch (its file's name is the epoch in 20 digits)
+    /// The epoch of a segment (the file name is the epoch in 20 digits)
     segment: Option<u64>,
-    /// Print one JSON object for each structure, whole
+    /// Print one JSON object per structure, with nothing left out
     #[arg(long)]
     json: bool,
-    /// Print long lists whole, as the lengths of all records of a frame
+    /// Leave nothing out: show the lengths of all records of each frame
     #[arg(long)]
     full: bool,
 }
 
-/// So many of a list are shown by default.
+/// How many elements of a list are shown by default.
 const FEW: usize = 16;
 
-/// A list in words, or the beginning of it and what is left out.
+/// A list as text, or its first elements and what is left out.
 fn list<'a, T>(all: &'a [T], full: bool, one: impl Fn(&T) -> String, left_out: impl Fn(&'a [T]) -> String) -> String {
     let few = if full || all.len() <= FEW { all.len() } else { FEW };
     let mut text = all[..few].iter().map(one).collect::<Vec<_>>().join(" ");

@@ -1,9 +1,10 @@
-//! The ground that `doctor` and `bench` measure on: a directory of their own on the disk in question, an idle machine, and a bar that shows how far they are.
+//! What `doctor` and `bench` share: a directory of their own on the disk, an idle machine, a progress bar, and the report's facts.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use foreword_measure::Scratch;
 use foreword_measure::idle::{CpuTimes, Idle, STEAL_MAX};
@@ -13,6 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::baseline::{Baseline, Quantities};
 use crate::exit::Failure;
 use crate::units;
 
@@ -20,23 +22,39 @@ use crate::units;
 #[derive(clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
-    /// A directory on the disk to measure. Files are made in a new directory there, and removed; nothing else is touched
+    /// A directory on the disk to measure. Files are created in a new directory there and removed; nothing else is touched
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// Go on though the machine is busy: the figures are then those of a busy machine, and say so
+    /// Measure even if the machine is busy; the report then says so
     #[arg(long)]
     anyway: bool,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write the report, with plots, as one HTML page that needs nothing else
+    /// Write the report, with plots, as one self-contained HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Compare with an earlier report of this command, a file with what `--json` printed
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+}
+
+impl Args {
+    /// The report to compare with, if one is named. Read before anything is measured.
+    pub(super) fn baseline(&self, quantities: Quantities) -> Result<Option<Baseline>, Failure> {
+        self.baseline.as_ref().map(|file| Baseline::read(file, quantities)).transpose()
+    }
 }
 
 /// Where and when it was measured: part of every report.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Setting {
+    /// When it began, in UTC.
+    pub(crate) started: String,
+    /// The name of the machine, if the system tells it.
+    pub(crate) host: Option<String>,
+    /// The command line, as a shell takes it.
+    pub(crate) command: String,
     pub(crate) machine: Machine,
     pub(crate) place: Place,
     /// Before it began.
@@ -62,7 +80,7 @@ impl Ground {
         if let Some(free) = place.free_bytes.filter(|&free| free < need) {
             let (dir, need, free) = (place.dir.display(), units::human(need), units::human(free));
             return Err(Failure::Wrong(format!(
-                "{dir} has {free} free, and measuring takes {need}: name a directory on a disk with more"
+                "{dir} has {free} free, but measuring needs {need}: name a directory on a disk with more"
             )));
         }
         if let Some(page) = &args.html {
@@ -81,13 +99,22 @@ impl Ground {
         if !doubts.is_empty() && !args.anyway {
             let why = doubts.join("; ");
             return Err(Failure::Wrong(format!(
-                "the machine is busy: {why}. Times would not be the disk's. Try again when it is idle, or go on with --anyway"
+                "the machine is busy: {why}. The times would not be the disk's. Try again when it is idle, or measure with --anyway"
             )));
         }
         for doubt in &doubts {
             crate::note(format_args!("the machine is busy: {doubt}"));
         }
-        let setting = Setting { machine: Machine::here(), place, idle, doubts, seconds: 0.0 };
+        let setting = Setting {
+            started: units::timestamp_seconds(SystemTime::now()),
+            host: host(),
+            command: command_line(std::env::args_os()),
+            machine: Machine::here(),
+            place,
+            idle,
+            doubts,
+            seconds: 0.0,
+        };
         let bar = ProgressBar::new(0);
         Ok(Ground { scratch, setting, bar, interrupted, started: Instant::now(), cpu: CpuTimes::now() })
     }
@@ -113,7 +140,7 @@ impl Ground {
         self.bar.set_message(what.into());
     }
 
-    /// A step is done; the error is that nobody wants another.
+    /// A step is done. Fails if the measurement was interrupted.
     pub(crate) fn step(&self) -> Result<(), Failure> {
         self.bar.inc(1);
         self.check()
@@ -142,6 +169,32 @@ impl Ground {
     }
 }
 
+/// The name of this machine, where the system tells it.
+fn host() -> Option<String> {
+    #[cfg(unix)]
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    let name = std::env::var("COMPUTERNAME").unwrap_or_default();
+    Some(name).filter(|name| !name.is_empty())
+}
+
+/// The arguments as a line that a shell takes for the same. The program is named without its directory.
+fn command_line(args: impl Iterator<Item = OsString>) -> String {
+    let mut words: Vec<String> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if let Some(program) = words.first_mut() {
+        *program = "foreword".to_owned();
+    }
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let harmless = |c: char| c.is_alphanumeric() || "-_=./:,+@%".contains(c);
+    match !word.is_empty() && word.chars().all(harmless) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
 /// A log's directory holds nothing but the log: what is measured beside it is the same disk.
 fn beside_a_log(dir: &Path) -> Result<PathBuf, Failure> {
     if !dir.join("LOG").is_file() {
@@ -152,18 +205,21 @@ fn beside_a_log(dir: &Path) -> Result<PathBuf, Failure> {
         |parent: &PathBuf| Place::of(parent).ok().map(|p| p.mount_point) == Place::of(dir).ok().map(|p| p.mount_point);
     parent.filter(same_disk).ok_or_else(|| {
         Failure::Wrong(format!(
-            "{} is a log, and its parent is on another disk: name another directory on this one",
+            "{} is a log, and its parent directory is on another disk: name another directory on this disk",
             dir.display()
         ))
     })
 }
 
-/// That the page can be written is better known before than after.
+/// Checks before the measurement that the page can be written after it.
 fn check_page(page: &Path) -> Result<(), Failure> {
     let dir = page.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match dir.is_dir() && !page.is_dir() {
         true => Ok(()),
-        false => Err(Failure::Wrong(format!("{} cannot be written: no such directory, or it is one itself", page.display()))),
+        false => Err(Failure::Wrong(format!(
+            "{} cannot be written: its directory does not exist, or it is a directory itself",
+            page.display()
+        ))),
     }
 }
 
@@ -179,8 +235,9 @@ impl Setting {
     /// The facts of a report: what was measured, and on what.
     pub(crate) fn facts(&self) -> Vec<(String, String)> {
         let Setting { machine, place, idle, .. } = self;
-        let mut facts = vec![("directory", place.dir.display().to_string())];
         let name = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+        let mut facts = vec![("date", self.started.clone()), ("host", name(&self.host)), ("command", self.command.clone())];
+        facts.push(("directory", place.dir.display().to_string()));
         facts.push(("file system", format!("{} on {}", name(&place.file_system), name(&place.source))));
         facts.push(("mount options", place.mount_options.join(", ")));
         facts.push(("device", self.device()));
@@ -198,15 +255,27 @@ impl Setting {
     }
 
     fn device(&self) -> String {
-        let Some(device) = &self.place.device else { return "none that the system names".to_owned() };
+        let Some(device) = &self.place.device else { return "unknown".to_owned() };
         let mut parts = vec![device.name.clone()];
         parts.extend(device.model.clone());
         if !device.parts.is_empty() {
             parts.push(format!("made of {}", device.parts.join(", ")));
         }
-        parts.extend(device.rotational.map(|is| if is { "says that it rotates" } else { "does not rotate" }.to_owned()));
+        parts.extend(device.rotational.map(|is| if is { "rotational, as the system says" } else { "not rotational" }.to_owned()));
         parts.extend(device.volatile_cache.map(|is| if is { "volatile write cache" } else { "write-through" }.to_owned()));
         parts.extend(device.fua.map(|is| if is { "FUA" } else { "no FUA" }.to_owned()));
         parts.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_can_be_copied() {
+        let line = |args: &[&str]| command_line(args.iter().map(OsString::from));
+        assert_eq!(line(&["/usr/bin/foreword", "doctor", "/var/lib/db", "--for", "1s"]), "foreword doctor /var/lib/db --for 1s");
+        assert_eq!(line(&["f", "bench", "my disk", "it's", ""]), r"foreword bench 'my disk' 'it'\''s' ''");
     }
 }

@@ -1,4 +1,4 @@
-//! `foreword hold`: records are kept for a consumer, or no longer.
+//! `foreword hold`: keeps records for a consumer, or releases them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,27 +10,29 @@ use crate::exit::{Failure, Status};
 use crate::output::Output;
 use crate::units;
 
-/// Keep records for a consumer, under a name, whatever is truncated; or release that
+/// Keep records for a consumer, under a name, whatever is truncated; or release them
 ///
-/// Counts when it returns, and is durable, whether a program has the log open or not. To move a hold, place it again.
+/// The hold is durable and in force when the command returns, whether or not a program has the log open. To move a hold,
+/// place it again.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  foreword hold mylog archiver                          # keep all that is there, and what comes
-  foreword hold mylog archiver --from 5000              # move it: 5000 and later are kept
-  foreword hold mylog replica --max-bytes 10G --max-age 7d  # but no more than that: then the hold is lost
-  foreword hold mylog archiver --release                # nobody needs what it keeps; the next truncation may drop it")]
+  foreword hold mylog archiver                  # keep all records, and those to come
+  foreword hold mylog archiver --from 5000      # move it: keep 5000 and later
+  foreword hold mylog replica --max-bytes 10G --max-age 7d
+                                                # up to a limit, beyond which the hold is lost
+  foreword hold mylog archiver --release        # the next truncation may drop the records")]
 pub(crate) struct Args {
     /// The log's directory
     dir: PathBuf,
     /// The hold's name
     name: String,
-    /// The first record that is kept [default: the first that is there, for a new hold]
+    /// The first record to keep [default: the first of the log, for a new hold]
     #[arg(long, value_name = "LSN", value_parser = super::lsn)]
     from: Option<Lsn>,
-    /// Keep at most so many bytes of records
+    /// Keep at most this many bytes of records
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
     max_bytes: Option<u64>,
-    /// Keep no record that is older
+    /// Keep no records older than this
     #[arg(long, value_name = "TIME", value_parser = units::age)]
     max_age: Option<Duration>,
     /// Release the hold
@@ -45,13 +47,13 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let (view, name) = (View::open(&args.dir)?, &args.name);
     if args.release {
         if !view.release(name)? {
-            return Err(Failure::Wrong(format!("there is no hold `{name}`: `foreword stat` shows those that there are")));
+            return Err(Failure::Wrong(format!("there is no hold `{name}`: `foreword stat` lists the holds")));
         }
     } else {
         let there = view.holds().get(name).copied();
         if there.is_some_and(|hold| hold.is_lost(view.start_lsn())) {
             let why =
-                format!("the hold `{name}` is lost, for it had reached its limit: --release it, and have its owner begin anew");
+                format!("the hold `{name}` is lost, because it reached its limit: --release it, and let its owner start over");
             return Err(Failure::Wrong(why));
         }
         let from = args.from.or(there.map(|hold| hold.lsn)).unwrap_or(Lsn::ZERO);

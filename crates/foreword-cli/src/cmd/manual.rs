@@ -1,4 +1,4 @@
-//! `foreword completions` and `foreword man`: what a shell and `man` know of the command, made from its arguments.
+//! `foreword completions` and `foreword man`: completions for shells and manual pages, made from the arguments.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::output::Output;
 
 /// Print the completions for a shell
 ///
-/// scripts/install.sh puts them, and the manual pages, where they belong.
+/// scripts/install.sh installs them together with the manual pages.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   source <(foreword completions bash)
@@ -31,7 +31,7 @@ pub(crate) struct CompletionsArgs {
   foreword man ~/.local/share/man/man1
   foreword man /tmp && man -l /tmp/foreword-append.1")]
 pub(crate) struct ManArgs {
-    /// Where to; it is made if it is not there
+    /// The directory; it is created if it does not exist
     dir: PathBuf,
 }
 
@@ -56,7 +56,8 @@ pub(crate) fn man(args: &ManArgs) -> Result<Status, Failure> {
     Ok(Status::Fine)
 }
 
-/// As clap_mangen renders a page, but for what follows the options: sections of their own names, and examples that can be copied.
+/// A page as clap_mangen renders it, except for the text after the options: that becomes sections with their own names, and
+/// examples that can be copied.
 fn page(man: &Man, command: &Command) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     man.render_title(&mut page)?;
@@ -72,14 +73,14 @@ fn page(man: &Man, command: &Command) -> io::Result<Vec<u8>> {
         writeln!(page, ".SH {}", roff(&title.to_uppercase()))?;
         let lines = text.trim_matches('\n').lines().map(|line| roff(line.strip_prefix("  ").unwrap_or(line)));
         let text = lines.collect::<Vec<_>>().join("\n");
-        // What stands below its title is to be copied: nothing is filled or hyphenated.
+        // Text below its title is copied as it stands: it is not filled or hyphenated.
         let (before, after) = if more.contains(&format!("{title}:\n")) { (".nf\n", ".fi\n") } else { ("", "") };
         write!(page, "{before}{}\n{after}", text.trim_start())?;
     }
     Ok(page)
 }
 
-/// All arguments, with what they take.
+/// All arguments with their values.
 fn usage(command: &Command) -> String {
     let mut words = vec![command.get_bin_name().unwrap_or("foreword").to_owned()];
     let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
@@ -120,7 +121,7 @@ fn roff(line: &str) -> String {
     text
 }
 
-/// The command as people are to see it: processes that it starts for itself are none of their business.
+/// The command without the hidden subcommands, which it runs for itself.
 fn visible() -> Command {
     let all = Cli::command();
     let shown: Vec<Command> = all.get_subcommands().filter(|c| !c.is_hide_set()).cloned().collect();

@@ -1,6 +1,7 @@
 //! The subcommands.
 
 pub(crate) mod append;
+mod baseline;
 pub(crate) mod bench;
 pub(crate) mod cat;
 pub(crate) mod chaos;

@@ -1,4 +1,4 @@
-//! `foreword repair`: going on with a damaged log, once its owner has seen what that gives up.
+//! `foreword repair`: repairs a damaged log, once its owner has seen what that gives up.
 
 use std::path::PathBuf;
 
@@ -9,11 +9,11 @@ use crate::exit::{Failure, Status};
 use crate::output::{Output, Tone};
 use crate::verdict;
 
-/// Show what going on with a damaged log would give up; do it with --apply
+/// Show what repairing a damaged log would give up; repair it with --apply
 ///
-/// Without --apply nothing is changed, and without --stop and --salvage both are shown. Damaged files are put aside in the log's directory
-/// `damaged`, never thrown away. A torn tail is no damage: nothing acknowledged is missing, and opening the log heals it; so does --apply.
-/// Exit status 3: the damage is still there.
+/// Without --apply nothing is changed, and without --stop and --salvage both are shown. Damaged files are moved to the
+/// directory `damaged` in the log's directory, never deleted. A torn tail is not damage: nothing acknowledged is missing,
+/// and opening the log repairs it, as --apply does. Exit status 3: the damage is still there.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword repair mylog
@@ -21,13 +21,13 @@ use crate::verdict;
 pub(crate) struct Args {
     /// The log's directory
     dir: PathBuf,
-    /// End the log at the damage: what follows is given up, and its LSNs are given out anew
+    /// End the log at the damage: the records behind it are given up, and their LSNs are used again
     #[arg(long)]
     stop: bool,
-    /// Keep what is readable beyond the damage, with its LSNs; those between are given up for good
+    /// Keep the readable records behind the damage, with their LSNs; the LSNs between are given up for good
     #[arg(long, conflicts_with = "stop")]
     salvage: bool,
-    /// Do it
+    /// Carry out the repair
     #[arg(long)]
     apply: bool,
     /// Print one JSON object
@@ -97,7 +97,7 @@ fn apply(args: &Args, action: OnDamage) -> Result<Told, Failure> {
 fn print_text(out: &mut Output, args: &Args, damage: Option<&Damage>, torn: bool, plans: &[Told]) -> Result<(), Failure> {
     let Some(damage) = damage else {
         if torn {
-            let healed = if args.apply { "it was healed by opening the log" } else { "opening the log heals it" };
+            let healed = if args.apply { "opening the log repaired it" } else { "opening the log repairs it" };
             out.toned(
                 "torn tail",
                 Tone::Warn,

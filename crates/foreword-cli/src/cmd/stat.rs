@@ -13,7 +13,7 @@ use crate::{units, verdict};
 
 /// Show a log's segments, records and sizes
 ///
-/// Reads little: the verdict is that on the log's tail. `foreword verify` reads everything.
+/// Reads little: the verdict is on the log's tail only. `foreword verify` reads everything.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword stat mylog

@@ -1,4 +1,4 @@
-//! `foreword truncate`: the front or the back of a log goes.
+//! `foreword truncate`: drops records at the front or the back of a log.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use crate::exit::{Failure, Status};
 use crate::output::Output;
 use crate::verdict;
 
-/// Drop records from the front, or cut them off at the back
+/// Drop records from the front of a log, or cut them off at its back
 ///
-/// Durable when it returns. There is no way back.
+/// The change is durable when the command returns. It cannot be undone.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword truncate mylog --before 5000    # keep 5000 and later
-  foreword truncate mylog --from 9000      # keep up to 8999; 9000 is given out anew")]
+  foreword truncate mylog --from 9000      # keep up to 8999; LSN 9000 is used again")]
 #[group(skip)]
 pub(crate) struct Args {
     /// The log's directory
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Cut {
-    /// Drop the records before this one, as far as no hold keeps them
+    /// Drop the records before this one, except those that a hold keeps
     #[arg(long, value_name = "LSN", value_parser = super::lsn)]
     before: Option<Lsn>,
     /// Cut off this record and all after it

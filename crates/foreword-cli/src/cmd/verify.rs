@@ -1,4 +1,4 @@
-//! `foreword verify`: reads everything, and says what the evidence says.
+//! `foreword verify`: reads everything, and prints the verdict.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,9 @@ use crate::{units, verdict};
 
 /// Read and check the whole log
 ///
-/// Says the verdict and its row in the table of docs/FORMAT.md, the evidence, and what is readable. Changes nothing. Exit status 2: the tail is torn,
-/// nothing acknowledged is missing (opening the log for writing mends it); 3: corruption.
+/// Prints the verdict with its row in the table of docs/FORMAT.md, the evidence, and which records are readable. Changes
+/// nothing. Exit status 2: the tail is torn, nothing acknowledged is missing, and opening the log for writing repairs it.
+/// Exit status 3: corruption.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword verify mylog
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
 /// What a repair would give up: by its name, and stretches of LSNs.
 type Losses = Vec<(&'static str, Vec<(Lsn, Lsn)>)>;
 
-/// Both ways to go on with a damaged log. (A log can be beyond them, or have a writer: `repair` says why.)
+/// Both ways to repair a damaged log. (Neither may work, or the log may have a writer: `repair` says why.)
 fn losses(args: &Args, report: &VerifyReport) -> Losses {
     let ways = [("stop", OnDamage::StopAtDamage), ("salvage", OnDamage::Salvage)];
     let damaged = verdict::damage(report.verdict.as_ref()).is_some();

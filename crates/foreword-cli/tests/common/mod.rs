@@ -99,7 +99,13 @@ pub(crate) fn unprivileged(place: &Path) -> Command {
 
 /// What the command writes to a terminal, on standard output, until it ends or there is enough of it; then it is killed.
 #[cfg(unix)]
-pub(crate) fn on_terminal(mut command: Command, enough: impl Fn(&str) -> bool) -> String {
+pub(crate) fn on_terminal(command: Command, enough: impl Fn(&str) -> bool) -> String {
+    on_terminal_of(0, command, enough)
+}
+
+/// The same on a terminal of this many columns; 0 if it does not say.
+#[cfg(unix)]
+pub(crate) fn on_terminal_of(columns: u16, mut command: Command, enough: impl Fn(&str) -> bool) -> String {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     use std::io::Read;
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
@@ -107,6 +113,9 @@ pub(crate) fn on_terminal(mut command: Command, enough: impl Fn(&str) -> bool) -
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
     let screen = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let mut size = rustix::termios::tcgetwinsize(&screen).unwrap();
+    size.ws_col = columns;
+    rustix::termios::tcsetwinsize(&screen, size).unwrap();
     command.stdout(screen).stderr(Stdio::null());
     let mut running = Running(command.spawn().unwrap());
     drop(command); // It has the other end open.

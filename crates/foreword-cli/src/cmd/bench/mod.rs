@@ -1,12 +1,14 @@
-//! `foreword bench`: the sync strategies compared on one's own disk, beside what the disk could do at most.
+//! `foreword bench`: the sync strategies compared on a disk, beside the most that the disk could do.
 
 use std::time::Duration;
 
 use foreword_measure::report::Unit;
+use serde_json::Value;
 
 use self::limits::Limits;
 use self::measure::{Cell, Loads, OpenCell, Plan, Results};
 use self::strategy::Strategy;
+use super::baseline::{self, Quantity};
 use super::ground::{self, Ground, Setting};
 use crate::exit::{Failure, Status};
 use crate::output::{Column, Output};
@@ -17,28 +19,29 @@ mod measure;
 mod page;
 mod strategy;
 
-/// Compare sync strategies on a disk: throughput, latency, group sizes, beside what the disk could do at most
+/// Compare sync strategies on a disk: throughput, latency and group sizes, beside the most that the disk could do
 ///
-/// Threads write records to a log as fast as they can, by each strategy:
+/// Threads write records to a log as fast as they can, with each strategy:
 ///
-///   each           a flush for each record, one at a time (sequential)
+///   each           one flush per record, one at a time
 ///   every[=N]      each thread syncs after N of its records (100)
-///   group          each record is committed; who commits at the same time shares a flush
-///   interval[=T]   nobody waits; synced in the background each T (100ms)
-///   buffered       nobody waits; one sync at the end
+///   group          each record is committed; threads that commit at the same time share a flush
+///   interval[=T]   no call waits; a sync in the background every T (100ms)
+///   buffered       no call waits; one sync at the end
 ///
-/// After `each` and `group` a record is durable when the call returns; the latencies of the others are
-/// those of calls that promise less. All combinations take turns in rounds; the medians count.
+/// With `each` and `group` a record is durable when the call returns. The calls of the others promise
+/// less, and their rates and latencies are not those of a commit. All combinations take turns, round by
+/// round; the medians count.
 ///
-/// Before and after each, the physical limits are measured:
+/// The physical limits are measured before and after each:
 ///
-///   F   a single durable write of the same blocks into a zero-filled file
-///   W   bandwidth of large writes
-///   c   an append's processor time
+///   F   one durable write of the same blocks into a zero-filled file
+///   W   the bandwidth of large writes
+///   c   the processor time of an append
 ///
-/// `ceiling` is min(n / F, W / r, 1 / c), for n records that share a flush, and r bytes a record on disk;
-/// `eta` is the part of it that was reached. The log's front is dropped as it grows, as after
-/// checkpoints, so that its files are used again.
+/// `ceiling` is min(n / F, W / r, 1 / c), where n records share a flush and a record takes r bytes on
+/// disk; `eta` is the part of it that was reached. The front of the log is dropped as the log grows, as
+/// after checkpoints, so that its files are used again.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -46,30 +49,33 @@ mod strategy;
   foreword bench
   foreword bench /var/lib/mydb --threads 1,16 --records 200 --strategies each,group
   foreword bench --open-loop auto --html bench.html
+  foreword bench --json > before.json
+  foreword bench --baseline before.json
   foreword bench --json | jq '.closed[] | [.strategy, .threads, .rate.median, .eta.median]'
 
-Exit status 0 if it was measured; 1 if not, or if the machine is busy."
+Exit status: 0 measured, 1 not measured (also if the machine is busy)."
 )]
 pub(crate) struct Args {
     #[command(flatten)]
     ground: ground::Args,
-    /// How many threads
+    /// Numbers of threads
     #[arg(long, value_name = "N,N..", default_value = "1,8,64", value_delimiter = ',', value_parser = threads)]
     threads: Vec<usize>,
     /// Sizes of records
     #[arg(long, value_name = "SIZE,..", default_value = "128,1KiB", value_delimiter = ',', value_parser = record)]
     records: Vec<usize>,
-    /// How long each combination is measured, all rounds together
+    /// How long to measure each combination, over all rounds
     #[arg(long = "for", value_name = "TIME", default_value = "3s", value_parser = duration)]
     time: Duration,
-    /// In how many rounds
+    /// The number of rounds
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
-    /// What is compared
+    /// The strategies to compare
     #[arg(long, value_name = "NAME,..", default_value = "each,every=100,group,interval=100ms,buffered", value_delimiter = ',')]
     strategies: Vec<Strategy>,
-    /// Then let records come at these rates a second, at random moments, to the most threads; `auto`: at 10 to 90 % of what was reached. A latency then counts from the
-    /// moment that a record came, whether a thread was free or not (so no coordinated omission)
+    /// Afterwards, let records arrive at these rates per second, at random moments, with the most threads; `auto`: at 10 to
+    /// 90 % of the rate that was reached. A latency then counts from the arrival, whether or not a thread was free (no
+    /// coordinated omission)
     #[arg(long, value_name = "RATE,..", value_parser = loads)]
     open_loop: Option<Loads>,
     /// Size of the log's segments
@@ -104,19 +110,23 @@ fn loads(text: &str) -> Result<Loads, String> {
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let plan = plan(args)?;
+    let baseline = args.ground.baseline(quantities)?;
     let log_bytes = (measure::SEGMENTS_MAX + 4) * plan.segment_bytes;
     let need = log_bytes + limits::NEED_BYTES * plan.records.len() as u64;
     let ground = Ground::enter(&args.ground, "foreword-bench", need)?;
     let results = measure::measure(&ground, &plan)?;
     let setting = ground.leave();
+    let report = json(args, &setting, &results)?;
+    let comparison = baseline.map(|baseline| baseline.compare(&report, quantities));
     let mut out = Output::new();
     if args.ground.json {
-        out.json(&json(args, &setting, &results)?)?;
+        out.json(&baseline::with_comparison(report, comparison.as_ref())?)?;
     } else {
         print(&mut out, &setting, &results)?;
+        comparison.iter().try_for_each(|comparison| comparison.print(&mut out))?;
     }
     out.flush()?;
-    ground::write_page(&args.ground, || page::page(args, &setting, &results))?;
+    ground::write_page(&args.ground, || page::page(args, &setting, &results, comparison.as_ref()))?;
     Ok(Status::Fine)
 }
 
@@ -137,6 +147,23 @@ fn plan(args: &Args) -> Result<Plan, Failure> {
     })
 }
 
+/// What a report says that a later one is compared with: the disk first, so that its own changes are seen.
+fn quantities(report: &Value) -> Vec<Quantity> {
+    let each = |list: &str| report[list].as_array().into_iter().flatten().cloned().collect::<Vec<_>>();
+    let bytes = |of: &Value| Unit::Bytes.text(of["record_bytes"].as_f64().unwrap_or(f64::NAN));
+    let limits = each("limits").into_iter().flat_map(|limits| {
+        let size = bytes(&limits);
+        let flush = Quantity::of(format!("F, {size} records"), Unit::Seconds, &limits["floor"]["median_seconds"]);
+        let bandwidth = Quantity::of(format!("W, {size} records"), Unit::BytesPerSecond, &limits["bandwidth"]);
+        flush.into_iter().chain(bandwidth)
+    });
+    let rate = |cell: Value| {
+        let name = format!("{}, {} threads, {} records", cell["strategy"].as_str()?, cell["threads"], bytes(&cell));
+        Quantity::of(format!("records/s, {name}"), Unit::Count, &cell["rate"])
+    };
+    limits.chain(each("closed").into_iter().filter_map(rate)).collect()
+}
+
 /// What is said twice is measured once.
 fn distinct<T: Copy + PartialEq>(all: &[T]) -> Vec<T> {
     let mut some: Vec<T> = Vec::new();
@@ -148,7 +175,7 @@ fn distinct<T: Copy + PartialEq>(all: &[T]) -> Vec<T> {
     some
 }
 
-fn json(args: &Args, setting: &Setting, results: &Results) -> Result<serde_json::Value, Failure> {
+fn json(args: &Args, setting: &Setting, results: &Results) -> Result<Value, Failure> {
     #[derive(serde::Serialize)]
     struct All<'a> {
         setting: &'a Setting,
@@ -170,17 +197,18 @@ fn print(out: &mut Output, setting: &Setting, results: &Results) -> Result<(), F
         let of_size = |cell: &&Cell| cell.key.record_bytes == limits.record_bytes;
         let numbers = ["threads", "records/s", "p50", "p99", "p99.9", "group", "bytes/byte", "ceiling", "eta"].map(Column::right);
         let rows: Vec<_> = results.closed.iter().filter(of_size).map(row).collect();
-        out.table(&[&[Column::left("strategy")], &numbers[..]].concat(), &rows)?;
+        out.table(&[&[Column::left("strategy"), Column::left("durable")], &numbers[..]].concat(), &rows)?;
         let rows: Vec<_> =
             results.open_loop.iter().filter(|cell| cell.key.record_bytes == limits.record_bytes).map(open_row).collect();
         if !rows.is_empty() {
-            out.line(format_args!("\nOpen loop: latency from the moment that a record came"))?;
+            out.line(format_args!("\nOpen loop: latency from the moment that a record arrived"))?;
             let numbers = ["threads", "offered/s", "done/s", "p50", "p99", "p99.9"].map(Column::right);
             out.table(&[&[Column::left("strategy")], &numbers[..]].concat(), &rows)?;
         }
     }
     out.line(format_args!(
-        "\ngroup: records a flush. bytes/byte: written by the log, framing and padding included, to what was given to it."
+        "\ndurable: when a record is. Only `on return` is a commit; the other calls promise less.\n\
+         group: records per flush. bytes/byte: bytes that the log wrote, with framing and padding, for each byte of a record."
     ))?;
     setting.doubts.iter().try_for_each(|doubt| out.line(format_args!("doubt: {doubt}")))
 }
@@ -204,6 +232,7 @@ fn row(cell: &Cell) -> Vec<String> {
     let latency = |q| Unit::Seconds.text(cell.latency.quantile(q).as_secs_f64());
     vec![
         cell.key.strategy.to_string(),
+        cell.key.strategy.durable(),
         cell.key.threads.to_string(),
         Unit::Count.text(cell.rate.median),
         latency(0.5),

@@ -7,17 +7,19 @@ use super::Args;
 use super::limits::Limits;
 use super::measure::{Cell, Results};
 use super::strategy::Strategy;
+use crate::cmd::baseline::Comparison;
 use crate::cmd::ground::Setting;
 
-pub(super) fn page(args: &Args, setting: &Setting, results: &Results) -> Report {
+pub(super) fn page(args: &Args, setting: &Setting, results: &Results, comparison: Option<&Comparison>) -> Report {
     let mut report = Report::new(format!("Sync strategies on {}", setting.place.dir.display())).text(format!(
-        "Threads write records to a log, {} for each combination, in {} interleaved rounds. A point is the median of the rounds; the whisker goes from the least to the most.",
+        "Threads write records to a log, {} for each combination, in {} interleaved rounds. A point or bar is the median of the rounds; its whisker goes from the least to the most.",
         Unit::Seconds.text(args.time.as_secs_f64()),
         args.rounds
     ));
     report.warnings.clone_from(&setting.doubts);
     report.facts = setting.facts();
     report.facts.push(("segments".to_owned(), Unit::Bytes.text(args.segment_size as f64)));
+    report.sections.extend(comparison.map(Comparison::section));
     report = report.section(strategies(results));
     for limits in &results.limits {
         report = report.section(size(limits, results));
@@ -32,17 +34,20 @@ fn strategies(results: &Results) -> Section {
         let strategy = cell.key.strategy;
         let what = match strategy {
             Strategy::Each => "a flush for each record, one at a time",
-            Strategy::Every(_) => "each thread syncs after so many of its records",
-            Strategy::Group => "each record is committed; who commits at the same time shares a flush",
-            Strategy::Interval(_) => "nobody waits; a sync in the background at such intervals",
-            Strategy::Buffered => "nobody waits; one sync at the end",
+            Strategy::Every(_) => "each thread syncs after this many of its records",
+            Strategy::Group => "each record is committed; threads that commit at the same time share a flush",
+            Strategy::Interval(_) => "no call waits; a sync in the background at this interval",
+            Strategy::Buffered => "no call waits; one sync at the end",
         };
-        let row = vec![strategy.to_string(), what.to_owned(), strategy.may_lose()];
+        let row = vec![strategy.to_string(), what.to_owned(), strategy.durable(), strategy.may_lose()];
         if !rows.contains(&row) {
             rows.push(row);
         }
     }
-    Section::new("The strategies").table(Table::new("", &["name", "what", "a power failure may take"], rows).words(3))
+    let head = ["name", "what", "a record is durable", "a power failure may take"];
+    Section::new("The strategies")
+        .text("Where a strategy is marked as not durable, its calls return before their records are durable: its rates and latencies are not those of a commit.")
+        .table(Table::new("", &head, rows).words(4))
 }
 
 /// All that was measured with records of one size.
@@ -58,14 +63,11 @@ fn size(limits: &Limits, results: &Results) -> Section {
     threads.dedup();
     for threads in threads {
         let some = || cells.iter().filter(|c| c.key.threads == threads);
-        let waiting = some().map(|c| {
-            let name = if c.waits { format!("{}", c.key.strategy) } else { format!("{} (not durable)", c.key.strategy) };
-            (name, c.latency.distribution())
-        });
+        let waiting = some().map(|c| (c.key.strategy.label(), c.latency.distribution()));
         let plural = if threads == 1 { "" } else { "s" };
         section = section.plot(
             Plot::distribution(format!("Latency with {threads} thread{plural}"), waiting)
-                .text("From the call to its return: the time that so many of the calls do not exceed."),
+                .text("From the call to its return: the time that this part of the calls did not exceed."),
         );
     }
     section = section.plot(groups(&cells)).table(written(&cells));
@@ -109,7 +111,7 @@ fn throughput(cells: &[&Cell]) -> Plot {
     let of = |strategy: Strategy| cells.iter().filter(move |c| c.key.strategy == strategy);
     let mut series: Vec<Series> = strategies_of(cells)
         .into_iter()
-        .map(|strategy| Series::measured(strategy.to_string(), of(strategy).map(|c| (c.key.threads as f64, c.rate))))
+        .map(|strategy| Series::measured(strategy.label(), of(strategy).map(|c| (c.key.threads as f64, c.rate))))
         .collect();
     for strategy in strategies_of(cells).into_iter().filter(|s| s.waits()) {
         let ceiling = of(strategy).map(|c| (c.key.threads as f64, c.ceiling.median));
@@ -121,7 +123,7 @@ fn throughput(cells: &[&Cell]) -> Plot {
         Axis::log("records/s", Unit::Count),
         series,
     )
-    .text("Sequential (each) against group commit, and the strategies that do not wait. Dashed: the most that this disk and processor allow.")
+    .text("One flush for each record (each) beside group commit, and beside strategies whose calls return before their records are durable. Dashed: the most that this disk and processor allow.")
 }
 
 /// What part of the ceiling.
@@ -129,7 +131,7 @@ fn reached(cells: &[&Cell]) -> Plot {
     let mut threads: Vec<usize> = cells.iter().map(|c| c.key.threads).collect();
     threads.dedup();
     let group = |strategy: Strategy| Group {
-        name: strategy.to_string(),
+        name: strategy.label(),
         bars: threads
             .iter()
             .map(|&threads| {
@@ -146,7 +148,7 @@ fn reached(cells: &[&Cell]) -> Plot {
         names,
         groups,
     )
-    .text("Each round to the limits measured in the same round. Above 100 %: the limits themselves vary by that much.")
+    .text("Each round, divided by the limits measured in the same round. Above 100 %: the limits themselves vary by that much. The ceiling of a strategy that is not durable is the processor's or the bandwidth's, not the flush's.")
 }
 
 /// How many records a flush made durable, for the strategy that groups most.
@@ -176,7 +178,7 @@ fn groups(cells: &[&Cell]) -> Plot {
         names,
         sizes.iter().map(group).collect(),
     )
-    .text("How large the groups were: so many records became durable with one flush.")
+    .text("How large the groups were: how many records became durable with one flush.")
 }
 
 fn written(cells: &[&Cell]) -> Table {
@@ -209,9 +211,9 @@ fn open_loop(record_bytes: usize, results: &Results) -> Option<Plot> {
     }
     let plot = Plot::lines(
         format!("Latency by load, {threads} threads"),
-        Axis::log("records that come, a second", Unit::Count).discrete(),
+        Axis::log("records that arrive per second", Unit::Count).discrete(),
         Axis::log("latency", Unit::Seconds),
         series,
     );
-    Some(plot.text("Records come at random moments, whether a thread is free or not; the latency counts from then (no coordinated omission). Where a line turns up, that is all the strategy can do."))
+    Some(plot.text("Records arrive at random moments, whether or not a thread is free; the latency counts from the arrival (no coordinated omission). Where a line turns up, the strategy is at its limit."))
 }

@@ -1,4 +1,4 @@
-//! The strategies compared: who waits for the disk, and when.
+//! The strategies compared: which calls wait for the disk, and when.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,20 +11,20 @@ use crate::units;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strategy {
-    /// A flush for each record, one at a time: the others wait for their turn.
+    /// A flush for each record, one at a time: other threads wait for their turn.
     Each,
-    /// Each thread syncs after so many of its records.
+    /// Each thread syncs after this many of its records.
     Every(u64),
-    /// Each record is committed; those that commit at the same time share a flush.
+    /// Each record is committed; threads that commit at the same time share a flush.
     Group,
-    /// Nobody waits; a background sync at such intervals.
+    /// No call waits; a background sync at this interval.
     Interval(Duration),
-    /// Nobody waits; one sync at the end.
+    /// No call waits; one sync at the end.
     Buffered,
 }
 
 impl Strategy {
-    /// When the log syncs by itself.
+    /// When the log syncs in the background.
     pub(super) fn policy(self) -> SyncPolicy {
         match self {
             Strategy::Interval(time) => SyncPolicy::interval(time),
@@ -35,6 +35,21 @@ impl Strategy {
     /// Whether a record is durable when the call returns.
     pub(super) fn waits(self) -> bool {
         matches!(self, Strategy::Each | Strategy::Group)
+    }
+
+    /// Its name in a picture, where it stands beside strategies that promise more or less.
+    pub(super) fn label(self) -> String {
+        if self.waits() { self.to_string() } else { format!("{self} (not durable)") }
+    }
+
+    /// When a record is durable.
+    pub(super) fn durable(self) -> String {
+        match self {
+            Strategy::Each | Strategy::Group => "on return".to_owned(),
+            Strategy::Every(n) => format!("after {n}"),
+            Strategy::Interval(time) => format!("after {time:?}"),
+            Strategy::Buffered => "at the end".to_owned(),
+        }
     }
 
     /// How many records at most are covered by one flush that is waited for; `None` if none is waited for.

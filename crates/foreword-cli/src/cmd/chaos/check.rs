@@ -1,4 +1,4 @@
-//! Holds what is in the log against what was said of it.
+//! Checks the log's contents against what was acknowledged.
 
 use std::time::{Duration, Instant};
 
@@ -143,7 +143,7 @@ impl Ledger {
         found
     }
 
-    /// Reads the whole log from its start, which is told by who opened it.
+    /// Reads the whole log from its start, which the process that opened it reported.
     pub(super) fn check(&self, start: Lsn, mut reader: Reader) -> Found {
         let mut found = Found { start, last: start.prev(), wrong: self.wrong.clone(), ..Found::default() };
         if !(self.cut..=self.cutting.max(self.cut)).contains(&start) {

@@ -1,4 +1,5 @@
-//! `foreword chaos`: the log on the user's own disk, under load, killed again and again at any moment, and held against what it had promised.
+//! `foreword chaos`: a log on the user's own disk, under load, killed again and again at random moments, and checked against what it had
+//! acknowledged.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -38,23 +39,31 @@ const OTHER_READER: &str = "a reader in another process than the writer's";
 /// Kills that are to hit the opening of the log come within this time.
 const OPENING: Duration = Duration::from_millis(20);
 
-/// Kill a writer again and again on this very disk, and check each time that nothing it was promised is lost
+/// Kill a writer again and again on this disk, and check each time that it lost nothing acknowledged
 ///
-/// A child process writes from several threads in every way the log offers: records of 0 bytes to 700 KB, batches, commits, writes, futures, small
-/// segments, truncation at both ends; it reports each acknowledgement at once. It is killed (SIGKILL) at random moments, in recovery too.
-/// Besides, what happens to logs in ordinary life: it opens the log by a relative path and goes to another directory; while it writes, the log's
-/// directory is renamed, another log is made under its name, a second writer tries to open it, and its file LOCK is removed, which must stop it.
+/// A child process writes from several threads in every way that the log offers: records of 0 bytes to
+/// 700 KB, batches, commits, writes, futures, small segments, truncation at both ends. It reports each
+/// acknowledgement at once. It is killed (SIGKILL) at random moments, also during recovery.
 ///
-/// After each kill everything is read, and every other time the log is opened for writing, and all is read again. It must hold: every acknowledged
-/// record is there that was not cut off; no record is there that was not appended at this LSN with these bytes (the seed, the LSN, and how often it was
-/// given out decide them); LSNs are dense; batches are whole; the log starts and ends where it was cut; recovery, killed or not, ends in the same
-/// records; what a reader in another process saw stays, and if not it was told; one writer writes, and both of two logs are whole.
+/// Ordinary operations are tried as well: the process opens the log by a relative path and changes its
+/// working directory; while it writes, the log's directory is renamed, another log is created under its
+/// name, a second writer tries to open it, and its file LOCK is removed, which must stop it.
 ///
-/// What it cannot show is what the disk does when the power fails: a kill leaves the operating system's memory as it is.
+/// After each kill the whole log is read; every other time it is opened for writing and read again.
+/// Every acknowledged record that was not cut off must be there. Every record must have been appended at
+/// its LSN with its bytes (they follow from the seed, the LSN, and how often the LSN was used). LSNs must
+/// be dense, batches whole, and the log must start and end where it was cut. Recovery, killed or not,
+/// must end in the same records. A record that a reader in another process saw must stay, or the reader
+/// must have been told. One writer writes at a time, and two logs do not mix.
 ///
-/// All happens in a new directory in DIR, which is removed at the end. If something is wrong it is kept, with a copy of the log as the kill had left it.
+/// Chaos cannot show what the disk does when the power fails: a kill leaves the operating system's memory
+/// as it is.
 ///
-/// Exit status: 0 nothing was lost; 3 something was lost, or is there that must not be; 1 it could not run, or was interrupted.
+/// Everything happens in a new directory in DIR, which is removed at the end. If a check fails it is
+/// kept, with a copy of the log as the kill left it.
+///
+/// Exit status: 0 nothing was lost; 3 something was lost or should not be there; 1 it could not run, or
+/// was interrupted.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -62,16 +71,16 @@ const OPENING: Duration = Duration::from_millis(20);
   foreword chaos /mnt/disk
   foreword chaos /mnt/disk --seconds 3600 --threads 16 --json > chaos.jsonl
   sudo foreword chaos --full-disk --kills 100
-  foreword chaos --seed 7 --kills 50        # the same records and moments again (not the same timing)"
+  foreword chaos --seed 7 --kills 50        # the same records and kills (not the same timing)"
 )]
 pub(crate) struct Args {
-    /// A directory on the disk that is to be tried
+    /// A directory on the disk to try
     #[arg(default_value = ".")]
     dir: PathBuf,
     /// How often to kill
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     kills: u64,
-    /// Kill for so long, however often that is
+    /// Kill for this many seconds, however often that is
     #[arg(long, value_name = "N", conflicts_with = "kills", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     seconds: Option<u64>,
     /// The longest time until a kill
@@ -80,14 +89,14 @@ pub(crate) struct Args {
     /// Threads that write
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1000))]
     threads: u64,
-    /// Mount a file system of 32 MiB (a file in DIR) and keep it full most of the time: each refusal must leave the log as it was, and it must go on
-    /// when there is room. Needs Linux and root
+    /// Mount a file system of 32 MiB (a file in DIR) and keep it full most of the time: each refused append must leave the
+    /// log as it was, and the log must go on when there is room. Needs Linux and root
     #[arg(long)]
     full_disk: bool,
-    /// Decides the records and the moments [default: random]
+    /// Determines the records and the moments of the kills [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Print one JSON object for each kill, and one for the whole
+    /// Print one JSON object per kill, and one for all of them
     #[arg(long)]
     json: bool,
 }
@@ -108,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let Campaign { tally, .. } = campaign;
     if ended.is_err() || !tally.is_sound() {
         place.keep();
-        crate::note(format_args!("all is kept in {}", place.dir().display()));
+        crate::note(format_args!("everything is kept in {}", place.dir().display()));
     }
     tally.print(&mut out, args, seed, &place)?;
     out.flush()?;
@@ -119,7 +128,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     }
 }
 
-/// Says when somebody wants us to end: then we clean up first.
+/// Set by SIGINT and SIGTERM: the campaign cleans up and ends.
 fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let stopped = Arc::new(AtomicBool::new(false));
@@ -348,7 +357,7 @@ impl<'a> Campaign<'a> {
         Ok(())
     }
 
-    /// Waits until the log is open, here and there: then its name is nobody's business any more.
+    /// Waits until the log is open, here and in the child: from then on neither uses its name.
     fn can_do(&mut self, victim: &mut Victim<()>) -> Result<bool, Failure> {
         let started = Instant::now();
         while started.elapsed() < PATIENCE && !self.is_stopped() && victim.ended()?.is_none() {

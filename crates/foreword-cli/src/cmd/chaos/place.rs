@@ -67,7 +67,7 @@ impl Place {
         let (image, disk) = (self.dir.join("disk.img"), self.dir.join("disk"));
         let made = File::create(&image).and_then(|file| file.set_len(DISK_BYTES)).and_then(|()| std::fs::create_dir(&disk));
         made.map_err(Failure::io("make the file for a file system"))?;
-        // No share of the room is kept for root, who we are.
+        // No share of the room is kept for root, which this process runs as.
         tool("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), "-m".as_ref(), "0".as_ref(), &image])?;
         tool("mount", &["-o".as_ref(), "loop".as_ref(), &image, &disk])?;
         self.disk = Some(disk);

@@ -20,7 +20,7 @@ const FULL: Duration = Duration::from_millis(3);
 /// Small segments, so that the log goes from one to the next all the time, and a background that has work.
 pub(super) fn options() -> Options {
     let options = Options::new().publish(true).segment_bytes(256 << 10).sync(SyncPolicy::interval(Duration::from_millis(5)));
-    // That LOCK is gone is told by who removed it.
+    // The process that removed LOCK says so.
     options.on_error(|error| {
         if !is_lock_lost(error) {
             crate::note(format_args!("{error}"));
@@ -71,7 +71,7 @@ fn open(args: &Args, out: &Stdout) -> Result<Log, Failure> {
 fn or_exit(done: Result<(), Failure>, out: &Stdout) {
     if let Err(failure) = done {
         match &failure {
-            // Whoever removed LOCK wants to hear it, and nobody else.
+            // Only the process that removed LOCK expects this.
             Failure::Log(error) if is_lock_lost(error) => drop(victim::say(out, Word::LockLost)),
             Failure::OutputClosed => {}
             _ => crate::note(format_args!("the writing process: {failure}")),
@@ -103,7 +103,7 @@ struct Writer<'a> {
     next: &'a Mutex<Next>,
     /// What this process has begun, for its reader.
     eras: &'a Mutex<Eras>,
-    /// Wakes who makes room.
+    /// Wakes the thread that makes room.
     kick: SyncSender<()>,
 }
 

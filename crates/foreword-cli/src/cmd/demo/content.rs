@@ -1,4 +1,4 @@
-//! Records that say who wrote them, so that whoever reads one can make it again and compare.
+//! Records that name the thread that wrote them, so that the check can make each again and compare.
 
 use std::fmt;
 

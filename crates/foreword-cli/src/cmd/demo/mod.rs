@@ -1,5 +1,5 @@
-//! `foreword demo`: the log's main job, shown. A process commits from many threads and is killed in mid-flight, again and again; what it
-//! had acknowledged must be there.
+//! `foreword demo`: shows the log's main job. A process commits from many threads and is killed at random moments, again and again; the
+//! records that it had acknowledged must be there.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -22,17 +22,18 @@ mod check;
 mod content;
 pub(crate) mod worker;
 
-/// Show that what was acknowledged survives: commit from many threads, kill, recover, check
+/// Show that acknowledged records survive: commit from many threads, kill, recover, check
 ///
-/// A child process commits from many threads and reports each record that was acknowledged. It is killed (SIGKILL) at a random moment; the log is
-/// recovered, and every record that was ever acknowledged is compared, byte for byte. Exit status 3 if anything is missing, or there that nobody wrote.
+/// A child process commits from many threads and reports each acknowledged record. It is killed (SIGKILL) at a random
+/// moment, the log is recovered, and every record that was ever acknowledged is compared byte for byte. Exit status 3 if
+/// a record is missing, or if there is one that was never written.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword demo
   foreword demo --rounds 20 --for 3s --threads 64
   foreword demo /mnt/disk/try && foreword stat /mnt/disk/try")]
 pub(crate) struct Args {
-    /// Where to make the log; it is kept [default: a temporary directory, removed at the end]
+    /// Where to create the log; it is kept [default: a temporary directory, removed at the end]
     dir: Option<PathBuf>,
     /// How often to kill
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -43,10 +44,10 @@ pub(crate) struct Args {
     /// Threads that commit
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
     threads: u64,
-    /// Decides the records and the moments [default: random]
+    /// Determines the records and the moments of the kills [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Print one JSON object for each round, and one for the whole
+    /// Print one JSON object per round, and one for all of them
     #[arg(long)]
     json: bool,
 }
@@ -224,7 +225,7 @@ fn print_end(
     }
     if wrong.is_empty() {
         out.line(format_args!(
-            "{commits} commits were acknowledged ({rate:.0} a second): all are there, byte for byte, and nothing that nobody wrote"
+            "{commits} commits were acknowledged ({rate:.0} a second): all are there, byte for byte, and nothing else"
         ))?;
     }
     Ok(())

@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     std::thread::scope(|scope| {
         let (log, out) = (&log, &out);
         let threads: Vec<_> = (0..args.threads).map(|thread| scope.spawn(move || commit(args, log, out, thread))).collect();
-        // They end when nobody listens any more, or the log fails; no later than that.
+        // They end when standard output is closed or the log fails, and no later.
         threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| Err(Failure::Wrong("a thread panicked".to_owned()))))
     })?;
     Ok(Status::Fine)

@@ -313,7 +313,16 @@ mod tests {
             device,
         };
         let idle = Idle { seconds: 1.0, cpus: 2, cpu: None, load: None };
-        Setting { machine, place, idle, doubts: Vec::new(), seconds: 1.0 }
+        Setting {
+            started: String::new(),
+            host: None,
+            command: String::new(),
+            machine,
+            place,
+            idle,
+            doubts: Vec::new(),
+            seconds: 1.0,
+        }
     }
 
     fn measured(state: FileState, method: Method, micros: f64, base: f64, in_flight: usize, rate: f64) -> Measured {

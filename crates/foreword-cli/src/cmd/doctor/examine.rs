@@ -16,7 +16,7 @@ const BANDWIDTH_BYTES: u64 = 128 << 20;
 /// At most so much is there at once (20 probes), with something to spare.
 pub(super) const NEED_BYTES: u64 = 400 << 20;
 
-const ROUNDS: usize = 5;
+pub(super) const ROUNDS: usize = 5;
 pub(super) const BLOCK: usize = 4096;
 const SIZES: [usize; 5] = [BLOCK, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
 const IN_FLIGHT: [usize; 3] = [2, 4, 8];

@@ -6,14 +6,17 @@ use foreword_measure::sample::Spread;
 
 use super::advice::Advice;
 use super::examine::{BLOCK, Findings, Measured};
+use crate::cmd::baseline::Comparison;
 use crate::cmd::ground::Setting;
 
-pub(super) fn page(setting: &Setting, findings: &Findings, advice: &Advice) -> Report {
+pub(super) fn page(setting: &Setting, findings: &Findings, advice: &Advice, comparison: Option<&Comparison>) -> Report {
     let mut report = Report::new(format!("What {} gives to a log", setting.place.dir.display()))
-        .text("Durable writes by strategy, size and number in flight, measured in interleaved rounds. A line or bar is the median of the rounds; the whisker goes from the least to the most.");
+        .text("Durable writes by strategy, size and number in flight, measured in interleaved rounds. A point or bar is the median of the rounds; its whisker goes from the least to the most.");
     report.warnings.clone_from(&setting.doubts);
     report.facts = setting.facts();
-    report.section(recommendation(advice)).section(strategies(findings)).section(sizes(findings)).section(in_flight(findings))
+    report = report.section(recommendation(advice));
+    report.sections.extend(comparison.map(Comparison::section));
+    report.section(strategies(findings)).section(sizes(findings)).section(in_flight(findings))
 }
 
 fn recommendation(advice: &Advice) -> Section {
@@ -43,7 +46,7 @@ fn strategies(findings: &Findings) -> Section {
     let zeroed = findings.strategies.iter().filter(|s| s.state == FileState::Zeroed);
     let distribution =
         Plot::distribution("How often it takes longer", zeroed.map(|s| (s.method.name().to_owned(), s.latency.distribution())))
-            .text("Zero-filled file, 4 KiB, all rounds: the latency that so many of the writes do not exceed.");
+            .text("Zero-filled file, 4 KiB, all rounds: the latency that this part of the writes did not exceed.");
     let rows: Vec<_> = findings.unavailable.iter().map(|u| vec![u.name(), u.why.clone()]).collect();
     let section = Section::new("By strategy").plot(latency).plot(distribution);
     if rows.is_empty() { section } else { section.table(Table::new("Not measured", &["strategy", "why"], rows).words(2)) }
@@ -70,7 +73,7 @@ fn sizes(findings: &Findings) -> Section {
     let (low, high) = (range.clone().min().unwrap_or(BLOCK), range.max().unwrap_or(BLOCK));
     series.push(Series::limit("at full bandwidth", [at(low), at(high)]));
     let plot = Plot::lines("Latency by size", Axis::log("bytes of a write", Unit::Bytes).discrete(), Axis::log("median latency", Unit::Seconds), series)
-        .text("As long as the line is flat, a larger group of records costs no time. The dashed line is the time that the bytes alone take.");
+        .text("As long as the line is flat, a larger group of records costs no time. The dashed line is the time that the bytes alone take. Measured after the above, in larger files: 4 KiB is the same write at another time.");
     let mut rows = vec![row("writing, one flush at the end", findings.write_bandwidth)];
     rows.extend(findings.read_bandwidth.map(|read| row("reading, past the page cache", read)));
     Section::new("By size").plot(plot).table(Table::new("Sequential bandwidth", &["", "median", "least", "most"], rows))

@@ -25,8 +25,8 @@ impl Keys {
         }
     }
 
-    /// Has the terminal hand over what there is, without waiting. Again and again: whoever stops and continues a process sets it as it was.
-    /// In the background it is another's.
+    /// Has the terminal hand over what was typed, without waiting. Called each time, for a shell that stops and continues the process
+    /// restores the terminal's modes. In the background the terminal belongs to another process.
     fn listen(&self) -> Option<()> {
         use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcgetpgrp, tcsetattr};
         self.before.as_ref()?;

@@ -1,4 +1,4 @@
-//! `foreword top`: a log that another process has open, as it goes.
+//! `foreword top`: a live view of a log that another process is writing.
 
 mod keys;
 mod watch;
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use foreword::{Histogram, Published};
 use foreword_measure::report::Unit;
 use serde_json::{Value, json};
+#[cfg(unix)]
+use signal_hook::consts::{SIGHUP, SIGQUIT};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::exit::{Failure, Status};
@@ -20,19 +22,25 @@ use crate::{units, verdict};
 use keys::Keys;
 use watch::{Activity, Health, Look, Watch};
 
-/// Home, and all that was there is gone.
+/// Moves the cursor home and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[J";
-/// How long a signal may wait.
+/// The signals that end it. It ends by itself then, so that the terminal is left as it was found.
+#[cfg(unix)]
+const SIGNALS: &[i32] = &[SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+#[cfg(not(unix))]
+const SIGNALS: &[i32] = &[SIGINT, SIGTERM];
+/// How long a signal or a key may wait.
 const NAP: Duration = Duration::from_millis(50);
 
-/// Watch a log that another process has open
+/// Live view of a log that another process is writing
 ///
-/// Shows rates, group sizes, the latency of flushes, segments, holds and readers that lag, until it is interrupted; on a terminal, `q` and Esc end it, too. A process that has a log open says once a
-/// second how it is doing, in the file STATS; if it does not (`Options::publish`), what the log's files say is shown. The process is not disturbed:
-/// nothing is written, and no lock is taken that it could meet. Quantiles are upper bounds: the next power of two.
+/// Shows rates, group sizes, flush latencies, segments, holds and the lag of readers, until it is interrupted; on a
+/// terminal, `q` and Esc end it too. The writing process publishes its figures once a second in the file STATS; if it
+/// does not (`Options::publish`), top shows what the log's files say. Top does not disturb the writer: it writes nothing,
+/// and takes no lock that the writer takes. Quantiles are upper bounds: the next power of two.
 ///
-/// States: running, idle, closed (no process has it open), stalled (a flush takes more than a second), silent (the process should have said something
-/// meanwhile: it is stopped, or has no processor), failed (the log accepts nothing more).
+/// States: running; idle; closed (no process has the log open); stalled (a flush takes more than a second); silent (the
+/// process should have published meanwhile, so it is stopped or has no processor); failed (the log accepts nothing more).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword top mylog
@@ -42,13 +50,13 @@ const NAP: Duration = Duration::from_millis(50);
 pub(crate) struct Args {
     /// The log's directory
     dir: PathBuf,
-    /// How often to look: 100ms to 1h. A log says how it is doing once a second
+    /// How often to look, from 100ms to 1h. A log publishes its figures once a second
     #[arg(long, short, value_name = "TIME", default_value = "1s", value_parser = interval)]
     interval: Duration,
-    /// Look twice, an interval apart, show what happened between, and end
+    /// Look twice, an interval apart, show what happened in between, and end
     #[arg(long, short = '1')]
     once: bool,
-    /// Print one JSON object for each look
+    /// Print one JSON object per look
     #[arg(long)]
     json: bool,
 }
@@ -61,7 +69,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for &signal in SIGNALS {
         signal_hook::flag::register(signal, interrupted.clone()).map_err(Failure::io("handle signals"))?;
     }
     let redraws = !args.once && !args.json && std::io::stdout().is_terminal();
@@ -120,13 +128,12 @@ fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure>
     out.field("writer", writer_text(look))?;
     out.toned("state", tone(look), state_text(look))?;
     if look.lock_gone {
-        let what =
-            "was removed or replaced under the writer: it stops before it acknowledges anything more (foreword::Error::LockLost)";
+        let what = "was removed or replaced under the writer, which stops before it acknowledges anything more (foreword::Error::LockLost)";
         out.toned("LOCK", Tone::Bad, what)?;
     }
     if let Some(apart) = look.clocks.apart {
         let apart = units::long_time(apart);
-        out.toned("clocks", Tone::Warn, format_args!("the writer's and this one disagree by {apart} or more"))?;
+        out.toned("clocks", Tone::Warn, format_args!("the writer's clock and this one differ by {apart} or more"))?;
     }
     if let Some(published) = look.published() {
         print_rates(out, look.activity.as_ref(), &Activity::of(published))?;
@@ -136,12 +143,12 @@ fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure>
     out.field("records", verdict::range(look.start, look.durable))?;
     if let Some(Published { stats, .. }) = look.published() {
         let waiting = stats.appended_lsn.0.saturating_sub(stats.durable_lsn.0);
-        let aloft = match stats.flights {
+        let flushes = match stats.flights {
             0 => "no flush under way".to_owned(),
             1 => format!("a flush under way for {}", nanos(stats.flight_nanos)),
             n => format!("{n} flushes under way, the oldest for {}", nanos(stats.flight_nanos)),
         };
-        out.field("waiting", format_args!("{waiting} records are not durable yet; {aloft}"))?;
+        out.field("waiting", format_args!("{waiting} records are not durable yet; {flushes}"))?;
     }
     out.field("segments", segments_text(look))?;
     for (name, lsn) in &look.holds {
@@ -151,7 +158,7 @@ fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure>
     match look.published().map(|p| (p.stats.readers, reader_lag(p))) {
         None | Some((0, _)) => Ok(()),
         Some((n, lag)) => {
-            out.field("readers", format_args!("{n} follow the tail in that process; the slowest is {lag} records behind"))
+            out.field("readers", format_args!("{n} at the tail in that process; the slowest is {lag} records behind"))
         }
     }
 }
@@ -189,7 +196,7 @@ fn writer_text(look: &Look) -> String {
     match (&look.writer, look.published()) {
         (None, _) => "none: no process has the log open".to_owned(),
         (Some(writer), Some(published)) => format!("{}, for {}", writer.holder, units::long_time(published.open_for)),
-        (Some(writer), None) => format!("{}, which does not say how it is doing (yet): from the files", writer.holder),
+        (Some(writer), None) => format!("{}, which does not publish its figures (yet): from the files", writer.holder),
     }
 }
 
@@ -204,13 +211,13 @@ fn state_text(look: &Look) -> String {
             format!("{}: {why}", name.to_uppercase())
         }
         Health::Stalled => format!("{}: the disk does not answer", name.to_uppercase()),
-        Health::Silent => format!("{}: it said nothing for {age}, with a flush under way", name.to_uppercase()),
+        Health::Silent => format!("{}: no figures for {age}, with a flush under way", name.to_uppercase()),
         Health::Idle if published.is_some() => format!("{name} for {age}"),
         Health::Idle | Health::Running => name.to_owned(),
     }
 }
 
-/// What was watched is so; what went before, only clocks tell.
+/// The time that was watched is certain; the time before that is known by clocks alone.
 fn age_text(look: &Look) -> String {
     let watched = units::long_time(look.age);
     match look.clocks.age.filter(|age| age.saturating_sub(look.age) > Duration::from_secs(2)) {

@@ -1,4 +1,4 @@
-//! A log, looked at again and again from outside. While its writer says how it is doing, nothing else of the log is read.
+//! A log, looked at repeatedly from outside. While its writer publishes figures, nothing else of the log is read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use foreword::{Histogram, Lsn, Published, Stats, Verdict, View};
 
 use crate::exit::Failure;
 
-/// A log in which something happens says so once a second: what is older than this is not what is.
+/// An active log publishes once a second: figures older than this are out of date.
 const SILENT_AFTER: Duration = Duration::from_millis(2500);
-/// A group that is on its way for so long is not slow, it is stuck.
+/// A flush that takes longer than this is stuck, not slow.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// Clocks that differ by no more are as good as the same.
 const CLOCKS_AGREE: Duration = Duration::from_secs(2);
@@ -114,9 +114,9 @@ pub(super) enum Health {
     Closed,
     Running,
     Idle,
-    /// A group is on its way to the disk, and does not get there.
+    /// A flush does not end.
     Stalled,
-    /// Something was on its way when the process last said anything, which is long ago.
+    /// A flush was under way when the process last published, which is long ago.
     Silent,
     Failed,
 }
@@ -225,8 +225,8 @@ impl Watch {
         })
     }
 
-    /// A writer has signed LOCK before it says anything of itself; who finds none makes an empty one, and is refused. (Where it cannot be read, it cannot be
-    /// removed, either.)
+    /// A writer writes into LOCK before it publishes anything. A process that finds no LOCK creates an empty one, and is refused. (Where
+    /// LOCK cannot be read, it cannot be removed, either.)
     fn is_lock_gone(&self, writer: &Writer) -> bool {
         match std::fs::metadata(self.dir.join("LOCK")) {
             Ok(lock) => lock.len() == 0 && writer.published.is_some(),
@@ -260,7 +260,7 @@ impl Watch {
         self.heard.insert(heard)
     }
 
-    /// Where nobody says how the log is doing: what its files say.
+    /// What the log's files say, for a log without published figures.
     fn look_at_files(&mut self, writer: Option<Writer>, disk_bytes: u64, segment_files: u64) -> Result<Look, Failure> {
         let view = match &self.view {
             Some(view) => view,
