@@ -35,7 +35,7 @@ for crate in "${crates[@]}"; do
     done
     while IFS=: read -r file link; do
         [ -e "$(dirname "$file")/$link" ] || { echo "${file#"$work"/} leads to $link, which is not in the package"; exit 1; }
-    done < <(find "$at" -name '*.md' -exec grep -HoP '(\]\(|^\[[^]]*\]: )\K(?!https?:)[^)#\s]+' {} +)
+    done < <(find "$at" -name '*.md' -exec grep -HoP '(\]\(|^\[[^]]*\]: |<img [^>]*src=")\K(?!https?:)[^)#\s"]+' {} +)
 done
 cd "$work"
 export CARGO_TARGET_DIR=target
