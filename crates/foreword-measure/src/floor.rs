@@ -1,8 +1,8 @@
-//! The raw durable write: what no log on this disk can be faster than.
+//! The raw durable write: no log on this disk can be faster.
 //!
 //! A [`Probe`] is a file in one [`FileState`] that is written block behind block, each made durable by one [`Method`] before the next (or with a few in
 //! flight). It is measured in short [bursts](Probe::burst), so that several can be interleaved. [`Floor`] is the best of them for a log: one thread, a zero-filled
-//! file, the method that this disk does fastest. [`Bandwidth`] is what large writes get through.
+//! file, the method that is fastest on this disk. [`Bandwidth`] is the rate of large writes.
 
 use std::fmt;
 use std::fs::File;
@@ -249,7 +249,7 @@ impl Probe {
         let next = self.ready(Shape { block_bytes, in_flight: 1 })?;
         let (probe, block) = (&*self, Mutex::new(Buffer::random(block_bytes)));
         let (arrived, round, over) = (AtomicUsize::new(0), AtomicU32::new(0), AtomicBool::new(false));
-        // The leader alone says when it is over: whoever left before would be waited for.
+        // The leader alone ends the burst: the others would wait for a thread that left earlier.
         let lead = |started: Instant| {
             let mut block = block.lock().unwrap_or_else(PoisonError::into_inner);
             let written = probe.write_next(&next, &mut block);
@@ -309,7 +309,7 @@ impl Probe {
         if at + block.len() as u64 > self.file_bytes {
             return Ok(false);
         }
-        // No two blocks are alike, lest somebody below saves the work.
+        // No two blocks are alike, so that no layer below can skip the work.
         let head = block.len().min(8);
         block[..head].copy_from_slice(&at.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[..head]);
         self.write_durable(block, at).doing("write durably", &self.path)?;
@@ -513,7 +513,7 @@ impl Buffer {
         Buffer { bytes, start, len }
     }
 
-    /// Bytes that nobody compresses.
+    /// Bytes that do not compress.
     fn random(len: usize) -> Buffer {
         let mut buffer = Buffer::zeroed(len);
         let mut state = 0x2545_f491_4f6c_dd1d_u64;

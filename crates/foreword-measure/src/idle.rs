@@ -1,12 +1,12 @@
-//! Is the machine idle? Then figures are the disk's; else they are the neighbours'.
+//! Is the machine idle? If not, figures are not the disk's alone.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// More of all processors than this, used by others, and times are not to be trusted.
+/// If other programs use more of all processors than this, times cannot be trusted.
 const BUSY_MAX: f64 = 0.10;
-/// More of all processors' time than this, taken by the hypervisor for other guests, and times are those of the other guests, too.
+/// If the hypervisor gives more of all processors' time than this to other guests, times cannot be trusted.
 pub const STEAL_MAX: f64 = 0.05;
 
 /// Where the processors' time went, since the machine started or between two readings.
@@ -14,9 +14,9 @@ pub const STEAL_MAX: f64 = 0.05;
 pub struct CpuTimes {
     /// Used, by programs and by the kernel.
     pub busy: f64,
-    /// Given by the hypervisor to other guests while somebody here wanted it.
+    /// Given by the hypervisor to other guests while a thread here was ready to run.
     pub steal: f64,
-    /// Neither, but something waited for a disk.
+    /// Idle while a thread waited for a disk.
     pub iowait: f64,
     /// All of it.
     pub total: f64,
@@ -66,7 +66,7 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// Sleeps for an interval (a second says much, 100 ms a little) and tells what others did meanwhile.
+    /// Sleeps for an interval (a second says much, 100 ms a little) and returns what other programs did meanwhile.
     #[must_use]
     pub fn look(interval: Duration) -> Idle {
         let before = CpuTimes::now();
@@ -77,8 +77,8 @@ impl Idle {
         Idle { seconds: interval.as_secs_f64(), cpus, cpu, load }
     }
 
-    /// Why the machine is not idle enough for measurements of time, in words; empty if it is. What the interval showed decides; a load average that
-    /// exceeds the processors counts too, for whatever it was may come back.
+    /// Why the machine is not idle enough for measurements of time; empty if it is. The interval decides. A load average above the number of
+    /// processors counts as well, because the load may come back.
     #[must_use]
     pub fn objections(&self) -> Vec<String> {
         let mut why = Vec::new();

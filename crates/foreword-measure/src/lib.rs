@@ -1,13 +1,13 @@
-//! What a disk gives to a log, measured so that the figures can be trusted.
+//! Measures what a disk can do for a log, so that the figures can be trusted.
 //!
-//! - [`idle`]: is the machine idle? A measurement beside a busy neighbour measures the neighbour.
-//! - [`machine`]: which machine, file system and device it was, for the report.
-//! - [`floor`]: the raw durable write, by the state of the file and the way of flushing: what no log can be faster than.
-//! - [`load`]: threads that do something again and again, as fast as it goes or at a given rate, and how long each time took.
+//! - [`idle`]: is the machine idle? On a busy machine a measurement measures the other programs.
+//! - [`machine`]: the machine, file system and device, for the report.
+//! - [`floor`]: the raw durable write, by the state of the file and the method of flushing: no log can be faster.
+//! - [`load`]: threads that repeat an operation, as fast as possible or at a given rate, and how long each took.
 //! - [`sample`]: latencies, medians, spread, ratios of interleaved repetitions.
-//! - [`report`]: plots and tables as one HTML page that needs nothing else, and as JSON.
+//! - [`report`]: plots and tables as one self-contained HTML page, and as JSON.
 //!
-//! What is compared is measured interleaved, in rounds (`A B C A B C ..`), so that a disk that changes its pace changes it for all:
+//! Alternatives are measured interleaved, in rounds (`A B C A B C ..`), so that a change in the disk's speed affects all of them:
 //!
 //! ```
 //! use foreword_measure::floor::{FileState, Method, Probe, Shape, Strategy};

@@ -1,8 +1,8 @@
-//! Threads that do something again and again, and how long each time took.
+//! Threads that repeat an operation, and how long each operation took.
 //!
-//! [`closed`]: each thread begins the next as soon as the last is done: what is the throughput? [`open`]: it is to be done at given times, whether the last is
-//! done or not, as the world does it: how long does one wait at that load? There a latency counts from the intended start, so that a stall is seen by all
-//! who would have come meanwhile (no coordinated omission).
+//! [`closed`]: each thread starts the next operation as soon as the last is done, which measures throughput. [`open`]: operations start at given times, whether
+//! or not the last is done, as requests arrive in practice, which measures the wait at that load. There a latency counts from the intended start, so that a
+//! stall counts for all operations that were due meanwhile (no coordinated omission).
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,7 +35,8 @@ impl Outcome {
     }
 }
 
-/// So many threads, for a time, each as fast as it goes. `worker` makes what a thread (numbered from 0) does again and again, before the clock starts; the first error ends it for all.
+/// This many threads, for a time, each as fast as possible. `worker` makes the operation that a thread (numbered from 0) repeats, before the clock starts; the first
+/// error ends the run for all.
 ///
 /// # Errors
 /// The first that a worker returns.
@@ -61,8 +62,9 @@ where
     })
 }
 
-/// At a rate a second in all (random gaps, as independent customers come), for a time, by so many threads: whoever is free takes the next. If none is, it begins late, and
-/// that counts. As [`closed`] otherwise. When the time is over, what is overdue is still done, for at most the same time again.
+/// Starts operations at a rate per second (random gaps, as requests of independent clients arrive), for a time, by this many threads: a free thread takes the next
+/// operation. If no thread is free, the operation starts late, and that counts. Otherwise as [`closed`]. When the time is over, overdue operations are still done,
+/// for at most the same time again.
 ///
 /// # Errors
 /// The first that a worker returns.

@@ -1,6 +1,6 @@
-//! Which machine, file system and device the figures are of, as the operating system tells it.
+//! The machine, file system and device of a measurement, as the operating system reports them.
 //!
-//! What it does not tell is `None` or empty; on anything but Linux that is most.
+//! Unknown values are `None` or empty; on systems other than Linux most are.
 
 use std::path::{Path, PathBuf};
 
@@ -202,7 +202,7 @@ impl Device {
         }
     }
 
-    /// Bytes written to it since the machine started, by anybody; `None` where the operating system does not say.
+    /// Bytes written to it since the machine started, by any program; `None` where the operating system does not say.
     #[must_use]
     pub fn written_bytes(&self) -> Option<u64> {
         // Fields of stat: reads, merged, sectors, ms; writes, merged, sectors (of 512 bytes).

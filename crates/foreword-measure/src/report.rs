@@ -1,7 +1,7 @@
-//! A report: facts, plots and tables, as one HTML page that needs nothing else (no network, no scripts), and as JSON.
+//! A report: facts, plots and tables, as one self-contained HTML page (no network, no scripts), and as JSON.
 //!
-//! The page is for all who open it: light and dark as the reader prefers, on a desk, a phone or paper; below each plot its figures as a table. Everything in
-//! it is data of the types here, and is in the page as JSON, too (`<script id="data" type="application/json">`).
+//! The page is light or dark as the reader prefers, and fits a desktop, a phone and paper. Below each plot stand its figures as a table. Everything in
+//! the page is data of the types here, and is in the page as JSON, too (`<script id="data" type="application/json">`).
 //!
 //! ```
 //! use foreword_measure::report::*;
@@ -26,9 +26,9 @@ mod scale;
 pub struct Report {
     /// Its title.
     pub title: String,
-    /// What it is about, below the title: paragraphs.
+    /// Paragraphs below the title.
     pub text: Vec<String>,
-    /// What must be seen before any figure is believed.
+    /// Warnings above all figures.
     pub warnings: Vec<String>,
     /// The machine, the disk, the options: name and value.
     pub facts: Vec<(String, String)>,
@@ -41,9 +41,9 @@ pub struct Report {
 pub struct Section {
     /// Its title.
     pub title: String,
-    /// What it says: paragraphs.
+    /// Paragraphs.
     pub text: Vec<String>,
-    /// What it shows, in this order.
+    /// Plots, tables, lists and code, in this order.
     pub items: Vec<Item>,
 }
 
@@ -79,7 +79,7 @@ pub struct Table {
 pub struct Plot {
     /// Its title.
     pub title: String,
-    /// What is to be seen in it; may be empty.
+    /// What it shows; may be empty.
     pub text: String,
     /// What is drawn.
     pub body: Body,
@@ -122,7 +122,7 @@ pub struct Axis {
     pub discrete: bool,
 }
 
-/// How numbers become places. What has none (zero on a logarithmic axis) is in the table alone.
+/// How numbers become places. A number without a place (zero on a logarithmic axis) is in the table only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
@@ -155,7 +155,7 @@ pub enum Unit {
 pub struct Series {
     /// What it is of.
     pub name: String,
-    /// Whether it was measured, or is what cannot be exceeded.
+    /// Whether it was measured, or is a limit.
     pub role: Role,
     /// Its points, from left to right.
     pub points: Vec<Point>,
@@ -368,13 +368,13 @@ impl Axis {
 }
 
 impl Series {
-    /// What was measured.
+    /// A measured line.
     #[must_use]
     pub fn measured<P: Into<Point>>(name: impl Into<String>, points: impl IntoIterator<Item = P>) -> Series {
         Series { name: name.into(), role: Role::Measured, points: points.into_iter().map(Into::into).collect() }
     }
 
-    /// What cannot be exceeded, or undercut.
+    /// A floor or a ceiling.
     #[must_use]
     pub fn limit<P: Into<Point>>(name: impl Into<String>, points: impl IntoIterator<Item = P>) -> Series {
         Series { role: Role::Limit, ..Series::measured(name, points) }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer};
 
-/// What repetitions gave: the median counts, the rest says how much it means.
+/// The values of repetitions: the median, and how far the others are from it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// How many values.

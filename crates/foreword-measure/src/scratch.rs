@@ -1,4 +1,4 @@
-//! A directory of one's own inside somebody else's.
+//! A temporary directory inside a directory of the user's.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -34,7 +34,7 @@ pub(super) struct Found {
     pub(super) recovered: u64,
     /// Acknowledged records that are not there, byte for byte, at their LSN.
     pub(super) lost: u64,
-    /// Records that nobody can have written, and other things that must not be: the first few, in words.
+    /// Records that were never written, and other faults: the first few, in words.
     pub(super) wrong: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn check(log: &Log, acknowledged: &Acknowledged, seed: u64, round: u6
         expected = lsn.next();
         let id = Id::of(record.data).filter(|id| id.content(seed) == record.data);
         let Some(id) = id else {
-            found.complain(format!("nobody wrote the record with LSN {lsn}"));
+            found.complain(format!("the record with LSN {lsn} was never written"));
             continue;
         };
         match acknowledged.by_lsn.get(&lsn.0) {

@@ -69,7 +69,7 @@ impl FlushVerdict {
         match self {
             FlushVerdict::Plausible => None,
             FlushVerdict::Suspicious => Some(
-                "Before anything else, find out what a flush does below this system: a write cache that loses power keeps no promise that a log makes.",
+                "First find out what a flush does below this system: with a write cache that loses power, a log cannot keep its promises.",
             ),
             FlushVerdict::Nothing => {
                 Some("This is no place for a log that is to survive the machine: name a directory on a disk.")
@@ -98,7 +98,7 @@ impl Advice {
         words.extend(overlap_words(findings));
         words.push(segment_words(options.segment_bytes, findings));
         words.push(format!(
-            "A background sync each {} ms keeps this disk at most 2 % busy; what is lost in a power failure is what was appended, and not committed, in that time.",
+            "A background sync every {} ms keeps this disk at most 2 % busy; a power failure loses the records that were appended, and not committed, in that time.",
             options.sync_interval_ms
         ));
         words.extend(mount_words(setting));
@@ -180,7 +180,7 @@ fn commit_words(findings: &Findings) -> Option<String> {
     let best = findings.best()?;
     let seconds = best.median_seconds.median;
     Some(format!(
-        "One commit takes {} at best ({:.0} a second from one thread); more threads share a flush, so their commits multiply and the wait stays.",
+        "One commit takes {} at best ({:.0} a second from one thread); more threads share a flush, so there are more commits, and each waits as long.",
         time(seconds),
         1.0 / seconds
     ))
@@ -226,7 +226,7 @@ fn overlap_words(findings: &Findings) -> Option<String> {
         format!("Flushes overlap: 8 in flight make {ratio:.1} times as many durable writes as one at a time.")
     } else {
         format!(
-            "Flushes do not overlap ({ratio:.1} times as many with 8 in flight): what counts here is how many records share one."
+            "Flushes do not overlap ({ratio:.1} times as many with 8 in flight): what counts here is how many records share a flush."
         )
     })
 }
@@ -267,13 +267,13 @@ fn mount_words(setting: &Setting) -> Vec<String> {
         words.push(format!("{kind} writes each block to a new place, so zero-filled segments gain nothing; `chattr +C` on the (empty) directory helps on btrfs."));
     }
     if matches!(kind, "nfs" | "nfs4" | "cifs" | "smb3" | "9p" | "virtiofs") || kind.starts_with("fuse") {
-        words.push(format!("{kind}: the lock and the flush are what the other side makes of them; see docs/GUARANTEES.md."));
+        words.push(format!("{kind}: the lock and the flush depend on the server; see docs/GUARANTEES.md."));
     }
     if kind == "overlay" {
-        words.push("An overlay is a container's own file system, and goes with it: a log belongs on a volume.".to_owned());
+        words.push("An overlay is a container's own file system, and vanishes with it: a log belongs on a volume.".to_owned());
     }
     if has("sync") {
-        words.push("The mount option `sync` makes each write a flush, also those that need none: leave it out; the log flushes by itself.".to_owned());
+        words.push("The mount option `sync` makes each write a flush, also writes that need none: leave it out; the log flushes by itself.".to_owned());
     }
     if has("data=journal") {
         words.push("With `data=journal` everything is written twice: `data=ordered` keeps the log's guarantees, for it syncs before it relies on anything.".to_owned());
