@@ -148,7 +148,7 @@ fn reached(cells: &[&Cell]) -> Plot {
         names,
         groups,
     )
-    .text("Each round, divided by the limits measured in the same round. Above 100 %: the limits themselves vary by that much. The ceiling of a strategy that is not durable is the processor's or the bandwidth's, not the flush's.")
+    .text("Each round, divided by the limits measured in the same round. Above 100 %: the limits themselves vary by that much. A strategy that is not durable does not wait for a flush per record, so its ceiling is higher.")
 }
 
 /// How many records a flush made durable, for the strategy that groups most.
