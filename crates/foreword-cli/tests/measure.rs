@@ -111,22 +111,37 @@ fn doctor_prints_tables_for_people_also_of_a_log() {
     assert_eq!((before, disk.names()), (after, vec!["log".to_owned(), "mine".to_owned()]));
 }
 
-/// The table, the verdict on flushes and the recommendation are about the same write, and name the same time.
+/// The table, the page and the recommendation are about the same write, and name the same time.
 #[test]
 fn doctor_gives_a_quantity_one_value() {
-    let disk = Disk::new();
-    let said = run(&["doctor", disk.str(), "--for", "50ms", "--anyway"]).status(0);
-    let text = said.text();
-    let (_, table) = text.split_once("one at a time (median: the median of 5 rounds' medians)\n").unwrap();
-    let medians: Vec<&str> = table.lines().take_while(|line| !line.is_empty()).collect();
-    let recommended = text.split_once("- One commit takes ").map(|(_, rest)| rest.split_once(" at best").unwrap().0);
-    let Some(recommended) = recommended else {
-        assert!(text.contains("no place for a log"), "{text}");
-        return;
-    };
-    let row = |line: &&&str| line.starts_with("zero-filled") && line.contains(&format!("  {recommended}  "));
-    assert!(medians.iter().any(|line| row(&line)), "{recommended}: {text}");
-    assert!(text.contains("measured after the table above"), "what differs in the second table is said");
+    let (disk, pages) = (Disk::new(), Disk::new());
+    let html = pages.file("page.html");
+    let said = run(&["doctor", disk.str(), "--for", "50ms", "--anyway", "--html", &html]).status(0);
+    let (_, table) = said.text().split_once("one at a time (median: the median of 5 rounds' medians)\n").unwrap();
+    let columns = |line: &str| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect();
+    let rows: Vec<Vec<String>> = table.lines().take_while(|line| !line.is_empty()).map(columns).collect();
+    let (_, data) = page(&html);
+    let sections = data["sections"].as_array().unwrap();
+    let items = sections.iter().flat_map(|section| section["items"].as_array().unwrap());
+    let drawn = items.map(|item| &item["plot"]).find(|plot| plot["title"] == "A durable write of 4 KiB").unwrap();
+    let (mut compared, bars) = (0, &drawn["body"]["bars"]);
+    for group in bars["groups"].as_array().unwrap() {
+        for (method, bar) in bars["names"].as_array().unwrap().iter().zip(group["bars"].as_array().unwrap()) {
+            let Some(seconds) = bar["value"].as_f64() else { continue };
+            let row = rows.iter().find(|row| group["name"] == *row[0] && *method == *row[1]).unwrap();
+            assert_eq!(row[2], foreword_measure::report::Unit::Seconds.text(seconds), "{row:?}: {}", said.text());
+            compared += 1;
+        }
+    }
+    assert!(compared >= 6, "{}", said.text());
+    match said.text().split_once("- One commit takes ") {
+        None => assert!(said.text().contains("no place for a log"), "{}", said.text()),
+        Some((_, rest)) => {
+            let best = rest.split_once(" at best").unwrap().0;
+            assert!(rows.iter().any(|row| row[0] == "zero-filled" && row[2] == best), "{best}: {}", said.text());
+        }
+    }
+    assert!(said.text().contains("measured after the table above"), "what differs in the second table is said");
 }
 
 #[test]
@@ -223,7 +238,7 @@ fn bench_compares_the_strategies_with_the_limits() {
     assert!(open.iter().all(|cell| cell["threads"] == 4 && number(&cell["latency"]["count"]) > 0.0), "{open:?}");
     let (text, data) = page(&html);
     // What does not wait for the disk says so, wherever it stands beside what does.
-    assert!(text.contains("buffered (not durable)") && !text.contains(">buffered</text>"));
+    assert!(text.contains("buffered (not durable)") && !data.to_string().contains(r#""name":"buffered""#), "{data}");
     let titles = plots(&data);
     for title in [
         "Records a second by threads",
