@@ -397,3 +397,15 @@ fn a_dump_leaves_out_the_most_of_a_long_list_and_says_how_much() {
     }
     assert!(left_out > 2, "{short:?}");
 }
+
+#[test]
+fn a_dump_shows_where_the_log_was_cut() {
+    let dir = log_of(90);
+    assert!(!run(&["dump", dir.str()]).status(0).text().contains("cut at"));
+    run(&["truncate", dir.str(), "--from", "41"]).status(0);
+    let text = run(&["dump", dir.str()]).status(0);
+    assert_eq!(text.text().matches(", cut at LSN 41 since generation 0, ").count(), 1, "{}", text.text());
+    let json = run(&["dump", dir.str(), "--json"]).status(0);
+    let cuts: Vec<_> = json.text().lines().filter(|line| line.contains("\"cut\":{")).collect();
+    assert!(cuts.len() == 1 && cuts[0].contains(r#""cut":{"lsn":41,"since_generation":0}"#), "{cuts:?}");
+}

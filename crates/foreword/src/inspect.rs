@@ -251,6 +251,8 @@ pub enum Content {
         follows: Option<(u64, u64)>,
         /// The LSN of the first record that begins in the segment.
         first_lsn: Lsn,
+        /// If the log was cut: the first LSN that may stand for another record than before, and the generation since which that is so.
+        cut: Option<(Lsn, u32)>,
         /// The log's state.
         state: ControlInfo,
     },
@@ -461,6 +463,7 @@ fn content(header: &FrameHeader, payload: &[u8]) -> Content {
         Kind::Link => Link::decode(payload).map_or_else(broken, |link| Content::Link {
             follows: (link.pred.epoch > 0).then(|| (link.pred.epoch, link.pred.byte())),
             first_lsn: header.first_lsn(),
+            cut: link.cut.map(|cut| (cut.at, cut.since)),
             state: link.control.into(),
         }),
         Kind::Mark => Control::decode(payload).map_or_else(broken, |control| Content::Mark {

@@ -110,11 +110,10 @@ fn content_text(content: &Content, full: bool) -> String {
             let recycled = recycled_from.map(|old| format!(", recycled from {old}")).unwrap_or_default();
             format!("version {version}, log {log}, epoch {epoch}, {segment_bytes} bytes{recycled}")
         }
-        Content::Link { follows: None, first_lsn, state, .. } => {
-            format!("follows nothing, first LSN {first_lsn}{}", state_text(state, full))
-        }
-        Content::Link { follows: Some((epoch, end)), first_lsn, state, .. } => {
-            format!("follows segment {epoch} up to {end}, first LSN {first_lsn}{}", state_text(state, full))
+        Content::Link { follows, first_lsn, cut, state, .. } => {
+            let follows = follows.map_or("nothing".to_owned(), |(epoch, end)| format!("segment {epoch} up to {end}"));
+            let cut = cut.map_or(String::new(), |(at, since)| format!(", cut at LSN {at} since generation {since}"));
+            format!("follows {follows}, first LSN {first_lsn}{cut}{}", state_text(state, full))
         }
         Content::Data { continued_bytes, records, continues, .. } => {
             let mut parts = Vec::new();
@@ -199,9 +198,10 @@ fn content_json(content: &Content) -> Value {
             "created_ms": created_ms,
             "recycled_from": recycled_from,
         }),
-        Content::Link { follows, first_lsn, state, .. } => json!({
+        Content::Link { follows, first_lsn, cut, state, .. } => json!({
             "follows": follows.map(|(epoch, end)| json!({ "segment": epoch, "end": end })),
             "first_lsn": first_lsn.0,
+            "cut": cut.map(|(at, since)| json!({ "lsn": at.0, "since_generation": since })),
             "state": state_json(state),
         }),
         Content::Data { continued_bytes, records, continues, .. } => json!({
