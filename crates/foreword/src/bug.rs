@@ -92,7 +92,7 @@ bugs! {
     /// a truncation at the back does not wait for the flushes that are under way
     CutInFlight,
     /// a flush does not wait for the bytes of a large record
-    FlyUncopied,
+    FlushUncopied,
     /// a cut at the back leaves the log's generation as it is
     ForgetCut,
     /// a reader is not told that what it has read was cut
@@ -114,10 +114,20 @@ impl Bug {
         Bug::ForgetOthers,
         Bug::ChangeAtOnce,
         Bug::CutInFlight,
-        Bug::FlyUncopied,
+        Bug::FlushUncopied,
         Bug::PrepareAtOnce,
     ];
 }
+
+/// `bug!(Name, work)` does the work if that bug is switched on. Skip these lines when you read: without `--cfg foreword_bug` they are not compiled.
+macro_rules! bug {
+    ($name:ident, $work:expr) => {
+        if $crate::bug::is($crate::bug::Bug::$name) {
+            $work;
+        }
+    };
+}
+pub(crate) use bug;
 
 /// Whether a bug is switched on.
 #[cfg(not(foreword_bug))]

@@ -1,34 +1,26 @@
 //! The log, open for writing: what a user calls.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::IoSlice;
 use std::ops::RangeBounds;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use crate::files::reserve::Keeping;
-use crate::format::{self, LogId, Position};
+use crate::format::{self, LogId};
 use crate::limit::{Hold, Limit};
-use crate::observe::stats::{Counters, RecoveryReport, Stats};
-use crate::open::{self, Opened};
-use crate::read::chain::{Chain, Source};
+use crate::observe::stats::{RecoveryReport, Stats};
+use crate::open;
+use crate::read::chain::Source;
 use crate::read::iter::Iter;
 use crate::read::reader::Reader;
-use crate::read::recent::{Places, Recent};
 use crate::read::record::Record;
-use crate::read::tails::Tails;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sync::{Event, Mutex, RwLock, WaitWord};
-use crate::write::assemble::{CHECKPOINT_BLOCKS, Urgency};
 use crate::write::background::Background;
-use crate::write::close::Ending;
-use crate::write::commit::{Shared, State};
-use crate::write::hold::Clock;
-use crate::write::pace::Pace;
+use crate::write::inner::LogInner;
 use crate::write::payload::Payload;
+use crate::write::room::{CHECKPOINT_BLOCKS, Urgency};
 use crate::write::ticket::Commit;
 use crate::{Error, Lsn, Options, Result};
 
@@ -95,7 +87,7 @@ pub enum Durability {
 /// # Ok(()) }
 /// ```
 pub struct Log {
-    shared: Arc<Shared>,
+    inner: Arc<LogInner>,
     background: Option<Background>,
     report: RecoveryReport,
 }
@@ -106,7 +98,7 @@ impl RefUnwindSafe for Log {}
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("dir", &self.shared.dir.path).field("id", &self.shared.log).finish_non_exhaustive()
+        f.debug_struct("Log").field("dir", &self.inner.dir.path).field("id", &self.inner.id).finish_non_exhaustive()
     }
 }
 
@@ -127,96 +119,22 @@ impl Log {
 
     pub(crate) fn open_with(options: Options, dir: &Path) -> Result<Log> {
         let (dir, opened) = open::open(&options, dir)?;
-        let Opened { log, assembler, spares, entries, control, durable, report } = opened;
-        let fills_segments = entries.len() > 1;
-        let chain = Chain::new(log, entries, &control);
-        // What recovery wrote again is promised by its own LINK alone: a later frame is to say it, too.
-        let promised = if report.rewritten_records > 0 { Position::default() } else { durable.position };
-        let state = State {
-            assembler,
-            spares,
-            fills_segments,
-            preparing: false,
-            prepare_again: None,
-            begun: BTreeMap::new(),
-            retain_again: None,
-            no_space: None,
-            wanted: 0,
-            dropped: VecDeque::new(),
-            removing: 0,
-            freed: 0,
-            control,
-            flights: VecDeque::new(),
-            next_flight: 0,
-            aloft: 0,
-            launched: durable.lsn,
-            launched_synced: durable.lsn,
-            synced_at: Instant::now(),
-            written: durable.lsn,
-            durable,
-            promised,
-            idle_end: promised,
-            dirty: Vec::new(),
-            failed: None,
-            closed: false,
-            ending: Ending::NotYet,
-            changing: None,
-            gathering: None,
-            cutting: false,
-            pace: Pace::default(),
-            wakers: BTreeMap::new(),
-            waker_ids: 0,
-            records: 0,
-            record_bytes: 0,
-            policy_records: 0,
-            policy_bytes: 0,
-            at_last_prepare: (0, 0),
-            write_due: false,
-            sync_due: false,
-            idle: false,
-            asleep: false,
-            told: durable.lsn,
-            rotated: VecDeque::new(),
-            telling: false,
-            quiet: false,
-            stop: false,
-        };
-        let counters = Counters::new(&dir.path);
-        let shared = Arc::new(Shared {
-            dir,
-            log,
-            options,
-            state: Mutex::new(state),
-            changed: Event::default(),
-            tasks: OnceLock::new(),
-            arrived: AtomicU32::new(0),
-            syncs: AtomicU64::new(0),
-            starved: AtomicU32::new(0),
-            durable: AtomicU64::new(durable.lsn.0),
-            slots: std::array::from_fn(|_| WaitWord::default()),
-            chain: RwLock::new(Arc::new(chain)),
-            version: AtomicU64::new(0),
-            counters,
-            tails: Tails::default(),
-            recent: Recent::default(),
-            places: Places::default(),
-            keeping: Keeping::default(),
-            clock: Clock::start(),
-        });
-        let background = if shared.options.background { Some(Background::start(&shared)?) } else { None };
-        Ok(Log { shared, background, report })
+        let report = opened.report.clone();
+        let inner = Arc::new(LogInner::new(dir, options, opened));
+        let background = if inner.options.background { Some(Background::start(&inner)?) } else { None };
+        Ok(Log { inner, background, report })
     }
 
     /// The log's identity.
     #[must_use]
     pub fn id(&self) -> LogId {
-        self.shared.log
+        self.inner.id
     }
 
     /// The log's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        &self.shared.dir.path
+        &self.inner.dir.path
     }
 
     /// What opening found and did.
@@ -237,8 +155,8 @@ impl Log {
 
     // (This and `commit_one` stand apart from the others that append: the most frequent calls decide nothing.)
     fn append_one(&self, record: &[u8]) -> Result<Lsn> {
-        let (state, unit) = self.shared.append(Payload::records(&[record]), Urgency::Ordinary)?;
-        self.shared.settle(state, false)?;
+        let (state, unit) = self.inner.append(Payload::records(&[record]), Urgency::Ordinary)?;
+        self.inner.settle(state, false)?;
         Ok(unit.first)
     }
 
@@ -329,8 +247,8 @@ impl Log {
     }
 
     fn try_append_unit(&self, unit: Payload<'_>) -> Result<Lsn> {
-        let (state, unit) = self.shared.try_append(unit)?;
-        self.shared.settle_later(state);
+        let (state, unit) = self.inner.try_append(unit)?;
+        self.inner.settle_later(state);
         Ok(unit.first)
     }
 
@@ -351,9 +269,9 @@ impl Log {
     }
 
     fn commit_one(&self, record: &[u8]) -> Result<Lsn> {
-        self.shared.may_wait()?;
-        let (state, unit) = self.shared.append(Payload::records(&[record]), Urgency::Ordinary)?;
-        self.shared.reach(state, unit.last, true)?;
+        self.inner.may_wait()?;
+        let (state, unit) = self.inner.append(Payload::records(&[record]), Urgency::Ordinary)?;
+        self.inner.reach(state, unit.last, true)?;
         Ok(unit.first)
     }
 
@@ -401,13 +319,13 @@ impl Log {
 
     fn append_unit(&self, unit: Payload<'_>, durability: Durability) -> Result<Lsn> {
         if durability != Durability::Buffered {
-            self.shared.may_wait()?;
+            self.inner.may_wait()?;
         }
-        let (state, unit) = self.shared.append(unit, Urgency::Ordinary)?;
+        let (state, unit) = self.inner.append(unit, Urgency::Ordinary)?;
         match durability {
-            Durability::Buffered => self.shared.settle(state, false)?,
-            Durability::Written => self.shared.reach(state, unit.last, false)?,
-            Durability::Synced => self.shared.reach(state, unit.last, true)?,
+            Durability::Buffered => self.inner.settle(state, false)?,
+            Durability::Written => self.inner.reach(state, unit.last, false)?,
+            Durability::Synced => self.inner.reach(state, unit.last, true)?,
         }
         Ok(unit.first)
     }
@@ -434,9 +352,9 @@ impl Log {
     }
 
     fn commit_unit_async(&self, unit: Payload<'_>) -> Result<Commit> {
-        let (state, unit) = self.shared.append(unit, Urgency::Ordinary)?;
-        self.shared.settle(state, true)?;
-        Ok(Commit::new(self.shared.clone(), unit.first, unit.last))
+        let (state, unit) = self.inner.append(unit, Urgency::Ordinary)?;
+        self.inner.settle(state, true)?;
+        Ok(Commit::new(self.inner.clone(), unit.first, unit.last))
     }
 
     /// Commits a small record (up to some 7 KiB) for which room is kept in every segment, so that it succeeds on a full disk: a checkpoint, after which
@@ -451,9 +369,9 @@ impl Log {
         if record.len() > max {
             return Err(Error::TooLarge { bytes: record.len() as u64, max: max as u64 });
         }
-        self.shared.may_wait()?;
-        let (state, unit) = self.shared.append(Payload::records(&[record]), Urgency::Checkpoint)?;
-        self.shared.reach(state, unit.last, true)?;
+        self.inner.may_wait()?;
+        let (state, unit) = self.inner.append(Payload::records(&[record]), Urgency::Checkpoint)?;
+        self.inner.reach(state, unit.last, true)?;
         Ok(unit.first)
     }
 
@@ -474,11 +392,11 @@ impl Log {
     }
 
     fn reach_last(&self, sync: bool) -> Result<Lsn> {
-        self.shared.may_wait()?;
-        let state = self.shared.open_state()?;
+        self.inner.may_wait()?;
+        let state = self.inner.open_state()?;
         let last = state.assembler.next_lsn().prev();
         let goal = state.goal(last);
-        self.shared.reach(state, goal, sync)?;
+        self.inner.reach(state, goal, sync)?;
         Ok(last)
     }
 
@@ -490,10 +408,10 @@ impl Log {
         if self.durable_lsn() >= lsn {
             return Ok(());
         }
-        self.shared.may_wait()?;
-        let state = self.shared.open_state()?;
-        let goal = state.goal(state.appended(lsn)?);
-        self.shared.reach(state, goal, true)
+        self.inner.may_wait()?;
+        let state = self.inner.open_state()?;
+        let goal = state.goal_if_appended(lsn)?;
+        self.inner.reach(state, goal, true)
     }
 
     /// Waits for a record to become durable by whatever makes it so (the [`SyncPolicy`](crate::SyncPolicy), or somebody's sync), without asking
@@ -505,7 +423,7 @@ impl Log {
     /// # Errors
     /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`].
     pub fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
-        self.shared.wait_durable(lsn, timeout)
+        self.inner.wait_durable(lsn, timeout)
     }
 
     /// A future that completes when a record is durable.
@@ -513,33 +431,33 @@ impl Log {
     /// # Errors
     /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`], [`Error::Closed`].
     pub fn durable(&self, lsn: Lsn) -> Result<Commit> {
-        let state = self.shared.open_state()?;
-        let goal = state.goal(state.appended(lsn)?);
-        Ok(Commit::new(self.shared.clone(), lsn, goal))
+        let state = self.inner.open_state()?;
+        let goal = state.goal_if_appended(lsn)?;
+        Ok(Commit::new(self.inner.clone(), lsn, goal))
     }
 
     /// The last LSN that is durable: it and all before it survive the machine. [`Lsn::ZERO`] if none is. Never waits.
     #[must_use]
     pub fn durable_lsn(&self) -> Lsn {
-        Lsn(self.shared.durable.load(Ordering::Acquire))
+        self.inner.readable.durable()
     }
 
     /// The last LSN that the operating system has: it and all before it survive the process.
     #[must_use]
     pub fn written_lsn(&self) -> Lsn {
-        self.shared.peek().map_or(self.durable_lsn(), |state| state.written)
+        self.inner.peek().map_or(self.durable_lsn(), |state| state.flushes.written())
     }
 
     /// The last LSN that was given out. [`Lsn::ZERO`] if none was.
     #[must_use]
     pub fn last_lsn(&self) -> Lsn {
-        self.shared.peek().map_or(self.durable_lsn(), |state| state.assembler.next_lsn().prev())
+        self.inner.peek().map_or(self.durable_lsn(), |state| state.last_lsn())
     }
 
     /// The first LSN of the log: older records were dropped. It need not be there yet, in an empty log.
     #[must_use]
     pub fn start_lsn(&self) -> Lsn {
-        self.shared.chain().start
+        self.inner.chain().start
     }
 
     /// A reader that stands before the first record.
@@ -552,7 +470,7 @@ impl Log {
     /// [`Lsn::ZERO`]: before the first that is there.
     #[must_use]
     pub fn reader_at(&self, lsn: Lsn) -> Reader {
-        Reader::new(self.shared.clone(), lsn)
+        Reader::new(self.inner.clone(), lsn)
     }
 
     /// Iterates over the durable records from an LSN on, or with [`Lsn::ZERO`] from the first. If the LSN was dropped, the first item is
@@ -623,7 +541,7 @@ impl Log {
     /// # Errors
     /// [`Error::NotAppended`] if the LSN is more than one beyond the last; [`Error::NoSpace`]: nothing was dropped; [`Error::Busy`] as for [`hold`](Log::hold); [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
     pub fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
-        self.shared.truncate_front(before)
+        self.inner.truncate_front(before)
     }
 
     /// Cuts off the record with this LSN and all after it, as a Raft log does; their LSNs are given to what is appended next. Readers that have read any of
@@ -635,7 +553,7 @@ impl Log {
     /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`], [`Error::Corruption`] (of what is written again): nothing was cut,
     /// and the log goes on. [`Error::Io`]: the same, unless calls after it say [`Error::Poisoned`]: then it is not known whether it was. [`Error::Closed`].
     pub fn truncate_back(&self, from: Lsn) -> Result<()> {
-        self.shared.truncate_back(from)
+        self.inner.truncate_back(from)
     }
 
     /// Keeps the record with this LSN and all after it, whatever [`truncate_front`](Log::truncate_front) is told: for an archiver, a replica, a checkpoint. A
@@ -662,7 +580,7 @@ impl Log {
     /// # Errors
     /// [`Error::Dropped`] if the LSN is gone, or the hold of that name is [lost](Hold::is_lost): release it, and begin anew. [`Error::Busy`]: another process has had the file `HOLDS` for a tenth of a second; try again. [`Error::Invalid`] for a name that is empty or longer than 64 bytes, or a 33rd hold; [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
-        self.shared.hold(name, lsn, None)
+        self.inner.hold(name, lsn, None)
     }
 
     /// The same, with a limit: [`truncate_front`](Log::truncate_front) and [`retention`](Options::retain) stop at the hold only until what it keeps
@@ -688,7 +606,7 @@ impl Log {
     /// # Errors
     /// As [`hold`](Log::hold).
     pub fn hold_up_to(&self, name: &str, lsn: Lsn, limit: Limit) -> Result<()> {
-        self.shared.hold(name, lsn, Some(limit))
+        self.inner.hold(name, lsn, Some(limit))
     }
 
     /// Releases a hold: whether there was one of that name. Durable when it returns.
@@ -696,19 +614,19 @@ impl Log {
     /// # Errors
     /// As [`hold`](Log::hold).
     pub fn release(&self, name: &str) -> Result<bool> {
-        self.shared.release(name)
+        self.inner.release(name)
     }
 
     /// The holds, by name, with those that other processes have placed ([`View::hold`](crate::View::hold)): it reads the small file that those are in.
     #[must_use]
     pub fn holds(&self) -> BTreeMap<String, Hold> {
-        self.shared.holds()
+        self.inner.holds()
     }
 
     /// Counters and histograms.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.stats()
+        self.inner.stats()
     }
 
     /// The error by which the log accepts nothing more: what poisoned it, or that it was closed. `None` while it is well. Waits for no disk.
@@ -724,7 +642,7 @@ impl Log {
     /// ```
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
-        let usable = self.shared.dir.check_process().and_then(|()| self.shared.open_state().map(drop));
+        let usable = self.inner.dir.check_process().and_then(|()| self.inner.open_state().map(drop));
         usable.err()
     }
 
@@ -755,22 +673,22 @@ impl Log {
     /// [`Error::Poisoned`] if the log had failed, or does now; [`Error::LockLost`] in a forked process. The log is closed all the same. [`Error::Busy`]: another
     /// closes it.
     pub fn close(&self) -> Result<()> {
-        self.shared.end(self.background.as_ref())
+        self.inner.end(self.background.as_ref())
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        if self.shared.dir.check_process().is_err() {
+        if self.inner.dir.check_process().is_err() {
             // The threads are not in this process, and what is of them must not be touched.
             std::mem::forget(self.background.take());
             return;
         }
-        if self.shared.lock().ending == Ending::Ended {
+        if self.inner.lock().life.has_ended() {
             return; // Who closed it was told.
         }
         if let Err(error) = self.close() {
-            self.shared.report(&error);
+            self.inner.report(&error);
         }
     }
 }

@@ -21,7 +21,9 @@ use crate::open::fork::{Branch, Place};
 use crate::options::{Existence, OnDamage};
 use crate::read::chain::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::write::assemble::{Assembler, Placed, copy_room};
+use crate::write::assemble::Assembler;
+use crate::write::placed::Placed;
+use crate::write::room::copy_room;
 use crate::write::rotate::SPARES_KEPT;
 use crate::{Error, Lsn, Options, Result};
 

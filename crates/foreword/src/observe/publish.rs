@@ -12,7 +12,7 @@ use crate::files::segment::{Dir, STATS, since_1970};
 use crate::files::text::{checked, push_checksum, push_escaped, unescaped};
 use crate::observe::stats::{Histogram, Stats};
 use crate::read::chain::Source;
-use crate::write::commit::Shared;
+use crate::write::inner::LogInner;
 use crate::write::runtime::Next;
 use crate::{Error, Lsn};
 
@@ -42,28 +42,27 @@ pub struct Published {
     pub failure: Option<String>,
 }
 
-impl Shared {
+impl LogInner {
     pub(crate) fn stats(&self) -> Stats {
-        let (readers, slowest_reader_lsn) = self.tails.slowest();
+        let (readers, slowest_reader_lsn) = self.readable.tails.slowest();
         let Some(state) = self.peek() else { return self.counters.read() };
-        let aloft = || state.flights.iter().filter(|f| !f.landed);
         Stats {
-            records: state.records,
-            record_bytes: state.record_bytes,
+            records: state.appended.records,
+            record_bytes: state.appended.bytes,
             segments: self.chain().entries.len() as u64,
-            segments_prepared: state.spares.len() as u64,
-            segments_dropped: (state.dropped.len() + state.removing) as u64,
-            start_lsn: state.control.start,
-            appended_lsn: state.assembler.next_lsn().prev(),
-            written_lsn: state.written,
-            durable_lsn: state.durable.lsn,
-            flights: aloft().count() as u64,
-            flight_nanos: aloft().map(|f| f.started.elapsed().as_nanos() as u64).max().unwrap_or(0),
+            segments_prepared: state.spares.ready.len() as u64,
+            segments_dropped: state.removals.len() as u64,
+            start_lsn: state.change.control.start,
+            appended_lsn: state.last_lsn(),
+            written_lsn: state.flushes.written(),
+            durable_lsn: state.flushes.durable().lsn,
+            flights: state.flushes.running().count() as u64,
+            flight_nanos: state.flushes.running().map(|started| started.elapsed().as_nanos() as u64).max().unwrap_or(0),
             readers,
             slowest_reader_lsn,
-            holds: state.control.holds.len() as u64,
-            first_held_lsn: state.control.holds.values().map(|hold| hold.lsn).min().unwrap_or_default(),
-            failed: state.failed.as_ref().is_some_and(|error| !matches!(error, Error::Closed)),
+            holds: state.change.control.holds.len() as u64,
+            first_held_lsn: state.change.control.holds.values().map(|hold| hold.lsn).min().unwrap_or_default(),
+            failed: state.life.failure().is_some_and(|error| !matches!(error, Error::Closed)),
             ..self.counters.read()
         }
     }
@@ -217,8 +216,8 @@ impl Publisher {
     }
 
     /// Says how the log is doing, [`EVERY`] so often while something happens there.
-    pub(crate) fn step(&mut self, shared: &Shared) -> Next {
-        if shared.lock().stop {
+    pub(crate) fn step(&mut self, log: &LogInner) -> Next {
+        if log.lock().life.stop {
             return Next::WhenKicked;
         }
         let now = Instant::now();
@@ -229,22 +228,22 @@ impl Publisher {
             return Next::At(self.looked + EVERY);
         }
         // What lands from here on kicks.
-        shared.lock().quiet = true;
-        let idle = !self.publish(shared);
-        self.asleep = idle && shared.tails.slowest().0 == 0;
+        log.lock().requests.quiet = true;
+        let idle = !self.publish(log);
+        self.asleep = idle && log.readable.tails.slowest().0 == 0;
         if self.asleep {
             return Next::WhenKicked;
         }
-        shared.lock().quiet = false;
+        log.lock().requests.quiet = false;
         Next::At(self.looked + EVERY)
     }
 
     /// Says how the log is doing: to the recorder of metrics, and, unless nothing has changed, in the file. Whether something has.
-    fn publish(&mut self, shared: &Shared) -> bool {
-        let mut stats = shared.stats();
-        shared.counters.meters.tell(&stats);
-        let holds = shared.holds().into_iter().map(|(name, hold)| (name, hold.lsn)).collect();
-        let failure = shared.lock().failure().cloned();
+    fn publish(&mut self, log: &LogInner) -> bool {
+        let mut stats = log.stats();
+        log.counters.meters.tell(&stats);
+        let holds = log.holds().into_iter().map(|(name, hold)| (name, hold.lsn)).collect();
+        let failure = log.lock().life.failure().cloned();
         self.state.clear();
         encode_state(&mut stats, &holds, failure.as_ref(), &mut self.state);
         let since = self.looked.elapsed();
@@ -261,7 +260,7 @@ impl Publisher {
         let _ = write!(self.text, "unix_millis {unix_millis}\n{}", self.state);
         push_checksum(&mut self.text);
         std::mem::swap(&mut self.state, &mut self.before);
-        if shared.options.publish && self.write(&shared.dir).is_err() {
+        if log.options.publish && self.write(&log.dir).is_err() {
             // Another time, anew: nobody depends on it.
             self.file = None;
             self.before.clear();
@@ -279,9 +278,9 @@ impl Publisher {
     }
 
     /// Nobody has the log open any more.
-    pub(crate) fn withdraw(&mut self, shared: &Shared) {
+    pub(crate) fn withdraw(&mut self, log: &LogInner) {
         if self.file.take().is_some() {
-            let _ = shared.dir.handle.remove(STATS);
+            let _ = log.dir.handle.remove(STATS);
         }
     }
 }

@@ -14,8 +14,10 @@ use crate::files::segment::{DAMAGED, Dir, Found, Segment, Stuff, TMP, at_once, n
 use crate::format::{self, CONTINUED, Control, Count, Cut, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
 use crate::read::reader::Reader;
 use crate::recovery::Entry;
-use crate::write::assemble::{self, Assembler, NeedSegments, Placed, Urgency, copy_room, fresh_room};
+use crate::write::assemble::{Assembler, NeedSegments, Placement};
 use crate::write::payload::Payload;
+use crate::write::placed::{self, Placed};
+use crate::write::room::{Urgency, copy_room, fresh_room};
 use crate::{Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.
@@ -199,7 +201,11 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
             // Records keep the time when they were first written. (The LINK has that of the first, so that times rise along the log.)
             assembler.written_at(record.micros);
             link.iter_mut().filter(|link| link.header.time == 0).for_each(|link| link.header.time = record.micros);
-            while let Err(NeedSegments(need)) = assembler.put(Payload::records(&[record.data]), urgency, &mut spares, &control) {
+            let unit = [record.data];
+            let unit = Payload::records(&unit);
+            while let Err(NeedSegments(need)) =
+                assembler.put(Placement { unit: &unit, urgency, spares: &mut spares, control: &control })
+            {
                 while spares.len() < need {
                     spares.push_back(prepare(assembler.next_epoch(&spares))?);
                 }
@@ -234,7 +240,7 @@ fn seal_of(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place, byt
     let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(None) };
     // What follows the fork is superseded: nothing of it counts.
     let end = if epoch == at.epoch { at.block } else { 0 };
-    let mut seal = assemble::seal(&Arc::new(segment), end, Count { lsn: next_lsn, bytes });
+    let mut seal = placed::seal(&Arc::new(segment), end, Count { lsn: next_lsn, bytes });
     let mut buf = Vec::new();
     Ok(match seal.segment.frame(seal.block, seal.segment.blocks, &mut buf)? {
         // It may be only in the page cache: the same bytes once more.

@@ -8,7 +8,7 @@ use crate::files::segment::Segment;
 use crate::format::{BLOCK, FrameHeader, Position};
 use crate::read::chain::Chain;
 use crate::sync::lock;
-use crate::write::assemble::Placed;
+use crate::write::placed::Placed;
 
 /// So many of the last frames are kept: at most 2 MiB.
 const RECENT_MAX: usize = 32;

@@ -1,113 +1,24 @@
-//! Turns units (records, batches) into frames with a place in a segment. No I/O: what is placed here is written by a flight.
+//! Turns units (records, batches) into frames with a place in a segment. **No I/O**: what is placed here is written by a flush.
+
+mod large;
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 
-use crate::bug::{self, Bug};
-use crate::error::Doing;
+use crate::bug::bug;
 use crate::files::segment::{Segment, now_micros};
-use crate::format::{
-    self, BLOCK, CLOSED, CONTINUED, CONTINUES, Control, Count, FrameBuf, FrameHeader, HEADER, Kind, Link, Position, Promise,
-};
+use crate::format::{self, BLOCK, CLOSED, Control, Count, FrameBuf, FrameHeader, HEADER, Kind, Link, Position, Promise};
 use crate::recovery::Entry;
-use crate::write::copying::{Copier, Copying};
+use crate::write::copying::Copier;
 use crate::write::payload::{self, Payload};
+use crate::write::placed::{Placed, seal};
+use crate::write::room::{FRAME_BLOCKS, FRAME_BYTES, Urgency, fresh_room};
 use crate::{Lsn, Result};
 
-/// At the end of each segment, for MARKs and checkpoint records: so that they find room when the disk is full.
-const RESERVE_BLOCKS: u32 = 6;
-/// What copies leave of it: for two MARKs.
-const COPY_LEAVES: u32 = 2;
 /// In microseconds.
 const SECOND: u64 = 1_000_000;
-/// The largest checkpoint record: the reserve has room for two, and for what must follow them.
-pub(crate) const CHECKPOINT_BLOCKS: u32 = 2;
-
-/// The longest frame that is made, of [`FRAME_BLOCKS_MAX`](format::FRAME_BLOCKS_MAX) that a reader takes: a flipped bit costs the records of a frame.
-const FRAME_BLOCKS: u32 = 16;
-pub(crate) const FRAME_BYTES: usize = FRAME_BLOCKS as usize * BLOCK;
-
 /// So many buffers and lists are kept for the next use: 8 MiB, as much as [`Options::buffer_bytes`](crate::Options::buffer_bytes) lets gather by default.
 const FREE_MAX: usize = 128;
-
-/// How much something is needed on a full disk. Each leaves the end of the segment to what is needed more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Urgency {
-    Ordinary,
-    /// What a fork writes again where there is little room.
-    Copy,
-    Checkpoint,
-    Mark,
-    /// What frees a segment for what comes next, or is the last thing that is written.
-    Last,
-}
-
-impl Urgency {
-    /// The blocks that it leaves.
-    fn leaves(self) -> u32 {
-        match self {
-            _ if bug::is(Bug::NoReserve) => 0,
-            Urgency::Ordinary => RESERVE_BLOCKS,
-            Urgency::Copy => COPY_LEAVES,
-            Urgency::Checkpoint => 2,
-            Urgency::Mark => 1,
-            Urgency::Last => 0,
-        }
-    }
-}
-
-/// A frame that has its place, and everything but its promise and checksums.
-#[derive(Debug)]
-pub(crate) struct Placed {
-    pub(crate) segment: Arc<Segment>,
-    pub(crate) block: u32,
-    pub(crate) header: FrameHeader,
-    pub(crate) buf: FrameBuf,
-    /// It lies there already, and is written again as it is.
-    pub(crate) again: bool,
-    /// Its payload is being copied: where it comes from.
-    pub(crate) copying: Option<Arc<Copying>>,
-}
-
-impl Placed {
-    /// Waits for its bytes, if they are not there yet. Frames are to ask in the order of the log.
-    pub(crate) fn await_bytes(&mut self) -> Result<()> {
-        if let Some(copying) = self.copying.take() {
-            self.buf = copying.next().doing("copy a record", &self.segment.path)?;
-        }
-        Ok(())
-    }
-
-    /// Writes it alone, with its promise.
-    pub(crate) fn write(&mut self, promise: Promise, durable: bool) -> Result<()> {
-        let (segment, block) = (self.segment.clone(), self.block);
-        segment.write(block, &mut [io::IoSlice::new(self.finish(promise, now_micros()))], durable)
-    }
-
-    /// Puts the promise in, and the time unless it has one, and computes the checksums; what is then written.
-    pub(crate) fn finish(&mut self, promise: Promise, now: u64) -> &[u8] {
-        if self.again {
-            return self.bytes();
-        }
-        self.header.promise = promise;
-        if self.header.time == 0 {
-            self.header.time = now;
-        }
-        self.segment.binding.encode(self.block, &self.header, &mut self.buf);
-        self.bytes()
-    }
-
-    /// Whether it lies at this position.
-    pub(crate) fn is_at(&self, position: Position) -> bool {
-        self.block == position.block && self.segment.epoch() == position.epoch
-    }
-
-    /// What is written, once it is finished.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buf[..self.header.frame_len()]
-    }
-}
 
 #[derive(Debug)]
 struct Building {
@@ -115,6 +26,16 @@ struct Building {
     header: FrameHeader,
     /// The longest payload that its place allows.
     max: usize,
+}
+
+/// A unit that is to be placed, and what that may take.
+pub(crate) struct Placement<'a> {
+    pub(crate) unit: &'a Payload<'a>,
+    pub(crate) urgency: Urgency,
+    /// Prepared segments: those that are needed are taken from the front.
+    pub(crate) spares: &'a mut VecDeque<Arc<Segment>>,
+    /// What the LINK of each says.
+    pub(crate) control: &'a Control,
 }
 
 /// So many prepared segments are needed before the unit can be placed.
@@ -259,16 +180,10 @@ impl Assembler {
     }
 
     /// Places a unit, and copies it: the LSN of its first record.
-    pub(crate) fn put(
-        &mut self,
-        unit: Payload<'_>,
-        urgency: Urgency,
-        spares: &mut VecDeque<Arc<Segment>>,
-        control: &Control,
-    ) -> Result<Lsn, NeedSegments> {
-        let first = self.next.lsn;
-        if let Some(copier) = self.place_unit(unit, urgency, spares, control)? {
-            copier.copy(unit);
+    pub(crate) fn put(&mut self, placement: Placement<'_>) -> Result<Lsn, NeedSegments> {
+        let (first, unit) = (self.next.lsn, placement.unit);
+        if let Some(copier) = self.place_unit(placement)? {
+            copier.copy(*unit);
             for frame in &mut self.placed {
                 // (All of it is there.)
                 let _ = frame.await_bytes();
@@ -277,61 +192,48 @@ impl Assembler {
         Ok(first)
     }
 
-    /// Places a unit, whose first record gets the next LSN. All or nothing; prepared segments are taken from `spares` as needed. A large one is still to be
-    /// copied: by what is returned, without the lock.
-    #[inline]
-    pub(crate) fn place_unit(
-        &mut self,
-        unit: Payload<'_>,
-        urgency: Urgency,
-        spares: &mut VecDeque<Arc<Segment>>,
-        control: &Control,
-    ) -> Result<Option<Box<Copier>>, NeedSegments> {
-        if self.closed.is_some() {
-            return self.place_behind_closed(unit, urgency, spares, control);
-        }
-        self.place_here(unit, urgency, spares, control)
-    }
-
-    /// The first unit of a log that was closed: behind CLOSED and a MARK, if there is room for one.
-    #[cold]
-    fn place_behind_closed(
-        &mut self,
-        unit: Payload<'_>,
-        urgency: Urgency,
-        spares: &mut VecDeque<Arc<Segment>>,
-        control: &Control,
-    ) -> Result<Option<Box<Copier>>, NeedSegments> {
-        self.write_closed_again();
-        let block = self.block;
-        if self.room(Urgency::Mark) > 0 && !bug::is(Bug::NoOpenMark) {
-            self.place_control(0, control);
-        }
-        let placed = self.place_here(unit, urgency, spares, control);
-        if placed.is_err() {
-            (self.block, self.placed_bytes) = (block, 0);
-            self.placed.truncate(1);
-            self.closed = self.placed.pop_front();
+    /// Places a unit, whose first record gets the next LSN. All or nothing. A large one is still to be copied: by what is returned, without the lock.
+    #[inline(always)]
+    pub(crate) fn place_unit(&mut self, placement: Placement<'_>) -> Result<Option<Box<Copier>>, NeedSegments> {
+        let reopened = if self.closed.is_some() { Some(self.reopen(placement.control)) } else { None };
+        let placed = self.place_here(placement);
+        if let (Err(_), Some(block)) = (&placed, reopened) {
+            self.stay_closed(block);
         }
         placed
     }
 
-    fn write_closed_again(&mut self) {
-        if let Some(closed) = self.closed.take().filter(|_| !bug::is(Bug::TrustClosed)) {
-            self.placed_bytes += closed.header.frame_len();
-            self.placed.push_back(closed);
+    /// Before the first unit of a log that was closed: places CLOSED again, and a MARK behind it, if there is room for one. Where CLOSED ends.
+    #[cold]
+    fn reopen(&mut self, control: &Control) -> u32 {
+        self.write_closed_again();
+        let block = self.block;
+        let mut has_room = self.room(Urgency::Mark) > 0;
+        bug!(NoOpenMark, has_room = false);
+        if has_room {
+            self.place_control(0, control);
         }
+        block
     }
 
-    #[inline]
-    fn place_here(
-        &mut self,
-        unit: Payload<'_>,
-        urgency: Urgency,
-        spares: &mut VecDeque<Arc<Segment>>,
-        control: &Control,
-    ) -> Result<Option<Box<Copier>>, NeedSegments> {
-        let bytes = unit.framed() as usize;
+    /// Takes that back: the unit found no place.
+    #[cold]
+    fn stay_closed(&mut self, block: u32) {
+        (self.block, self.placed_bytes) = (block, 0);
+        self.placed.truncate(1);
+        self.closed = self.placed.pop_front();
+    }
+
+    fn write_closed_again(&mut self) {
+        let Some(closed) = self.closed.take() else { return };
+        bug!(TrustClosed, return);
+        self.placed_bytes += closed.header.frame_len();
+        self.placed.push_back(closed);
+    }
+
+    #[inline(always)]
+    fn place_here(&mut self, placement: Placement<'_>) -> Result<Option<Box<Copier>>, NeedSegments> {
+        let bytes = placement.unit.framed() as usize;
         if let Some(building) = &self.building
             && building.header.payload_len as usize + bytes > building.max
         {
@@ -339,108 +241,29 @@ impl Assembler {
         }
         if self.building.is_none() {
             if bytes > format::payload_max(FRAME_BLOCKS) {
-                return self.lay_out(unit, spares, control).map(Some);
+                return self.lay_out(placement).map(Some);
             }
-            if bytes > format::payload_max(self.room(urgency)) {
-                let next = spares.front().map_or(self.segment_blocks, |spare| spare.blocks);
+            if bytes > format::payload_max(self.room(placement.urgency)) {
+                let next = placement.spares.front().map_or(self.segment_blocks, |spare| spare.blocks);
                 if bytes > format::payload_max(fresh_room(next)) {
                     // Small segments: less than a full frame fits one.
-                    return self.lay_out(unit, spares, control).map(Some);
+                    return self.lay_out(placement).map(Some);
                 }
-                let spare = spares.pop_front().ok_or(NeedSegments(1))?;
-                self.rotate(spare, control);
+                let spare = placement.spares.pop_front().ok_or(NeedSegments(1))?;
+                self.rotate(spare, placement.control);
             }
             let buf = self.free.pop().unwrap_or_else(|| FrameBuf::zeroed(FRAME_BYTES));
-            self.open_frame(self.room(urgency), buf);
+            self.open_frame(self.room(placement.urgency), buf);
         }
         if let Some(building) = &mut self.building {
-            building.push(unit);
+            building.push(*placement.unit);
         }
-        self.next.add(unit.count(), unit.bytes() as usize);
-        if !matches!(urgency, Urgency::Ordinary | Urgency::Copy) {
-            // Nobody else is to join it where only the urgent may be.
+        self.next.add(placement.unit.count(), placement.unit.bytes() as usize);
+        if !matches!(placement.urgency, Urgency::Ordinary | Urgency::Copy) {
+            // No other unit is to join it where only urgent ones may be.
             self.close_frame(0);
         }
         Ok(None)
-    }
-
-    /// Lays a unit out that spans frames, which hold nothing else.
-    fn lay_out(
-        &mut self,
-        unit: Payload<'_>,
-        spares: &mut VecDeque<Arc<Segment>>,
-        control: &Control,
-    ) -> Result<Box<Copier>, NeedSegments> {
-        let need = self.segments_for(unit.framed() as usize, unit.count(), spares);
-        if spares.len() < need {
-            return Err(NeedSegments(need));
-        }
-        let (mut flags, before) = (CONTINUES, self.placed.len());
-        for record in unit.each().map(|parts| payload::sum(parts) as usize) {
-            self.reserve_frame(5.min(4 + record), &mut flags, spares, control);
-            let mut left = record;
-            if let Some(building) = &mut self.building {
-                building.header.payload_len += 4;
-                building.header.records += 1;
-                left -= building.reserve(left);
-            }
-            self.next.add(1, record);
-            while left > 0 {
-                self.reserve_frame(1, &mut flags, spares, control);
-                if let Some(building) = &mut self.building {
-                    let now = building.reserve(left);
-                    building.header.head_len += now as u32;
-                    left -= now;
-                }
-            }
-        }
-        self.close_frame(flags & CONTINUED);
-        let mut copier = Box::new(Copier::new());
-        for frame in self.placed.range_mut(before..).filter(|frame| frame.header.kind == Kind::Data) {
-            frame.copying = Some(copier.lend(std::mem::take(&mut frame.buf), frame.header.payload_len));
-        }
-        Ok(copier)
-    }
-
-    /// Makes sure that a frame of a large unit is open with room for so many bytes.
-    fn reserve_frame(&mut self, bytes: usize, flags: &mut u32, spares: &mut VecDeque<Arc<Segment>>, control: &Control) {
-        if self.building.as_ref().is_some_and(|b| b.header.payload_len as usize + bytes <= b.max) {
-            return;
-        }
-        if self.building.is_some() {
-            self.close_frame(*flags);
-            *flags |= CONTINUED;
-        }
-        if self.room(Urgency::Ordinary) == 0
-            && let Some(spare) = spares.pop_front()
-        {
-            self.rotate(spare, control);
-        }
-        let room = self.room(Urgency::Ordinary);
-        assert!(room > 0, "segments_for bounds what a large unit takes");
-        let buf = self.free.pop().unwrap_or_default();
-        self.open_frame(room, buf);
-    }
-
-    /// How many further segments a large unit takes. Each frame may waste the few bytes in which a length does not fit.
-    fn segments_for(&self, bytes: usize, records: usize, spares: &VecDeque<Arc<Segment>>) -> usize {
-        let capacity = |mut room: u32| {
-            let mut sum = 0;
-            while room > 0 {
-                let blocks = room.min(FRAME_BLOCKS);
-                sum += format::payload_max(blocks).saturating_sub(if records > 1 { 5 } else { 0 });
-                room -= blocks;
-            }
-            sum
-        };
-        let mut left = bytes.saturating_sub(capacity(self.room(Urgency::Ordinary)));
-        for (ready, spare) in spares.iter().enumerate() {
-            if left == 0 {
-                return ready;
-            }
-            left = left.saturating_sub(capacity(fresh_room(spare.blocks)));
-        }
-        spares.len() + left.div_ceil(capacity(fresh_room(self.segment_blocks)).max(1))
     }
 
     /// Places a MARK with the log's state; `false` if there is no room left for one.
@@ -467,9 +290,8 @@ impl Assembler {
         let pred = self.segment.at(self.block);
         let time = if self.time > 0 { self.time } else { now_micros() };
         self.placed_bytes += BLOCK;
-        if !bug::is(Bug::SkipSeal) {
-            self.placed.push_back(seal(&self.segment, self.block, self.next));
-        }
+        self.placed.push_back(seal(&self.segment, self.block, self.next));
+        bug!(SkipSeal, self.placed.pop_back());
         self.rotations.push(Rotation { from: pred, to_epoch: spare.epoch(), first: self.next, time });
         self.segment = spare;
         self.block = format::LINK_BLOCK;
@@ -505,6 +327,7 @@ impl Assembler {
         }
     }
 
+    #[inline(always)]
     fn open_frame(&mut self, room: u32, buf: FrameBuf) {
         let mut header = FrameHeader::new(Kind::Data, self.next);
         header.time = self.time;
@@ -543,25 +366,6 @@ impl Assembler {
     }
 }
 
-/// The blocks for ordinary frames in a segment that has only its LINK.
-pub(crate) fn fresh_room(blocks: u32) -> u32 {
-    blocks - 1 - RESERVE_BLOCKS - (format::LINK_BLOCK + 1)
-}
-
-/// The same for what a fork writes again.
-pub(crate) fn copy_room(blocks: u32) -> u32 {
-    blocks - 1 - COPY_LEAVES - (format::LINK_BLOCK + 1)
-}
-
-/// A segment's SEAL, placed.
-pub(crate) fn seal(segment: &Arc<Segment>, end: u32, next: Count) -> Placed {
-    let mut header = FrameHeader::new(Kind::Seal, next);
-    header.payload_len = 8;
-    let mut buf = FrameBuf::zeroed(header.frame_len());
-    buf[HEADER..HEADER + 4].copy_from_slice(&end.to_le_bytes());
-    Placed { segment: segment.clone(), block: segment.data_end(), header, buf, again: false, copying: None }
-}
-
 impl Building {
     /// Takes room for as many bytes as there is room for: how many.
     fn reserve(&mut self, len: usize) -> usize {
@@ -571,7 +375,7 @@ impl Building {
     }
 
     /// Appends a unit, for which there is room.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, unit: Payload<'_>) {
         let mut at = HEADER + self.header.payload_len as usize;
         for record in unit.each() {

@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use crate::error::Doing;
 use crate::observe::publish::Publisher;
-use crate::write::commit::Shared;
-use crate::write::hold::Retention;
-use crate::write::remove::RETRY_AFTER;
-use crate::write::runtime::{Lane, Next, Runtime, Task};
+use crate::write::inner::LogInner;
+use crate::write::retain::Retention;
+use crate::write::runtime::{Lane, Next, Runtime, Tasks};
 use crate::{Error, Result, sync};
 
 #[derive(Debug)]
@@ -19,64 +18,36 @@ pub(crate) struct Background {
     publisher: Arc<Mutex<Publisher>>,
 }
 
-/// A log's tasks, by lane. None without background work.
-#[derive(Debug)]
-pub(crate) struct Tasks([Option<Task>; 3]);
-
-impl Shared {
-    /// Has a task of the background work look at what has changed.
-    #[inline]
-    pub(crate) fn kick(&self, lane: Lane) {
-        if let Some(Tasks(tasks)) = self.tasks.get() {
-            tasks[lane as usize].iter().for_each(Task::kick);
-        }
-    }
-
-    pub(crate) fn kick_all(&self) {
-        [Lane::Sync, Lane::Prepare, Lane::Publish].into_iter().for_each(|lane| self.kick(lane));
-    }
-
-    /// Whether the calling thread does this log's background work, further up.
-    pub(crate) fn is_background(&self) -> bool {
-        self.tasks.get().is_some_and(|Tasks(tasks)| tasks.iter().flatten().any(Task::is_on_this_thread))
-    }
-
-    /// Whether other logs wait for the thread that a task runs on.
-    pub(crate) fn is_in_the_way(&self, lane: Lane) -> bool {
-        self.tasks.get().and_then(|Tasks(tasks)| tasks[lane as usize].as_ref()).is_some_and(Task::is_in_the_way)
-    }
-}
-
 impl Background {
-    pub(crate) fn start(shared: &Arc<Shared>) -> Result<Background> {
-        let publishes = shared.options.publish || cfg!(feature = "metrics");
-        let runtime = match &shared.options.runtime {
+    pub(crate) fn start(log: &Arc<LogInner>) -> Result<Background> {
+        let publishes = log.options.publish || cfg!(feature = "metrics");
+        let runtime = match &log.options.runtime {
             Some(runtime) if runtime.is_forked() => {
                 let why = "it was made by a process that this one was forked from, and its threads are there".to_owned();
                 return Err(Error::Invalid { what: "runtime", why });
             }
             Some(runtime) => runtime.clone(),
-            None => Runtime::start(1, publishes).doing("start a thread", &shared.dir.path)?,
+            None => Runtime::start(1, publishes).doing("start a thread", &log.dir.path)?,
         };
         let publisher = Arc::new(Mutex::new(Publisher::new()));
-        let (mut flusher, mine) = (Flusher::new(), shared.clone());
+        let (mut flusher, mine) = (Flusher::new(), log.clone());
         let sync = runtime.add(Lane::Sync, Box::new(move || flusher.step(&mine)));
-        let mine = shared.clone();
+        let mine = log.clone();
         let prepare = runtime.add(Lane::Prepare, Box::new(move || prepare(&mine)));
-        let (mine, its) = (shared.clone(), publisher.clone());
+        let (mine, its) = (log.clone(), publisher.clone());
         let publish = publishes.then(|| runtime.add(Lane::Publish, Box::new(move || sync::lock(&its).step(&mine))));
-        let _ = shared.tasks.set(Tasks([Some(sync), Some(prepare), publish]));
+        let _ = log.tasks.set(Tasks::new(sync, prepare, publish));
         // (What they would have been kicked for until now.)
-        shared.kick_all();
+        log.kick_all();
         Ok(Background { runtime: Mutex::new(Some(runtime)), publisher })
     }
 
     /// Ends the tasks, which were told to stop: waits for what they are doing, if this thread does not do it itself.
-    pub(crate) fn stop(&self, shared: &Shared) {
-        shared.tasks.get().iter().flat_map(|tasks| &tasks.0).flatten().for_each(Task::end);
+    pub(crate) fn stop(&self, log: &LogInner) {
+        log.tasks.get().into_iter().for_each(Tasks::end);
         match self.publisher.try_lock() {
-            Ok(mut publisher) => publisher.withdraw(shared),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().withdraw(shared),
+            Ok(mut publisher) => publisher.withdraw(log),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().withdraw(log),
             // It runs further up, and told a recorder, which has closed the log. The file is the next writer's to remove.
             Err(TryLockError::WouldBlock) => {}
         }
@@ -104,53 +75,53 @@ impl Flusher {
         Flusher { reported: false, unsynced_since: now, busy: (u64::MAX, now), idle: false }
     }
 
-    fn step(&mut self, shared: &Shared) -> Next {
-        let mut state = shared.lock();
-        state.asleep = false;
+    fn step(&mut self, log: &LogInner) -> Next {
+        let mut state = log.lock();
+        state.requests.asleep = false;
         let now = Instant::now();
         if std::mem::take(&mut self.idle) {
             // An append has woken it, just now.
             self.unsynced_since = now;
         }
-        if state.stop {
+        if state.life.stop {
             return Next::WhenKicked;
         }
-        if shared.has_news(&state) {
-            drop(shared.tell(state));
+        if log.has_news(&state) {
+            drop(log.unlock_and_tell(state));
             return Next::Now;
         }
-        if let Some(error) = state.failure() {
+        if let Some(error) = state.life.failure() {
             if !std::mem::replace(&mut self.reported, true) {
                 let error = error.clone();
                 drop(state);
-                shared.report(&error);
+                log.report(&error);
                 return Next::Now;
             }
-            (state.idle, state.asleep) = (true, true);
+            (state.requests.idle, state.requests.asleep) = (true, true);
             return Next::WhenKicked;
         }
         // A sync that has left took all that was there.
-        self.unsynced_since = if state.has_unsynced() { self.unsynced_since.max(state.synced_at) } else { now };
+        self.unsynced_since = if state.has_unsynced() { self.unsynced_since.max(state.flushes.synced_at()) } else { now };
         // (Options bound the interval to a day.)
-        let interval = shared.options.sync.interval.filter(|_| state.has_unsynced());
+        let interval = log.options.sync.interval.filter(|_| state.has_unsynced());
         let sync_at = interval.map(|interval| self.unsynced_since + interval);
         let due = sync_at.is_some_and(|at| at <= now);
         // However much there is to write, a sync that is due comes first.
         if due || state.wants_sync() || state.wants_write() {
             let sync = due || state.wants_sync();
-            drop(shared.fly(state, sync));
+            drop(log.unlock_and_flush(state, sync));
             return Next::Now;
         }
-        if self.busy.0 != state.activity() {
-            self.busy = (state.activity(), now);
+        if self.busy.0 != state.flushes.next_id() {
+            self.busy = (state.flushes.next_id(), now);
         }
         // (What is in the air will need one when it has landed. Without a time to wake at until then, each commit of a busy log would wake this thread.)
-        let mark_at = (state.needs_promise() || state.is_flying())
+        let mark_at = (state.needs_promise() || state.flushes.has_uncounted())
             .then_some(self.busy.1)
-            .zip(shared.options.idle_mark)
+            .zip(log.options.idle_mark)
             .map(|(busy, after)| busy + after);
         if mark_at.is_some_and(|at| at <= now) {
-            let (after, marked) = shared.mark_idle(state);
+            let (after, marked) = log.unlock_and_mark_idle(state);
             state = after;
             if marked {
                 return Next::Now;
@@ -158,60 +129,44 @@ impl Flusher {
         }
         let until = [sync_at, mark_at].into_iter().flatten().filter(|&at| at > now).min();
         // An append must wake it, unless it is awake in time for that anyway.
-        self.idle = until.is_none_or(|at| shared.options.sync.interval.is_some_and(|interval| now + interval < at));
-        (state.idle, state.asleep) = (self.idle, true);
+        self.idle = until.is_none_or(|at| log.options.sync.interval.is_some_and(|interval| now + interval < at));
+        (state.requests.idle, state.requests.asleep) = (self.idle, true);
         until.map_or(Next::WhenKicked, Next::At)
     }
 }
 
 /// One thing that is to be done about segments.
-fn prepare(shared: &Shared) -> Next {
-    let mut state = shared.lock();
-    if state.stop {
+fn prepare(log: &LogInner) -> Next {
+    let mut state = log.lock();
+    if state.life.stop {
         return Next::WhenKicked;
     }
     let now = Instant::now();
-    state.prepare_again = state.prepare_again.filter(|&at| at > now);
-    if shared.keeping.is_due() {
+    let prepare_again = state.spares.retry_at(now);
+    if log.keeping.is_due() {
         drop(state);
-        shared.keep_reserve(Vec::new());
+        log.keep_reserve(Vec::new());
         return Next::Now;
     }
     if state.wants_removal(now) {
-        drop(shared.remove_some(state, now));
+        drop(log.unlock_and_remove(state, now));
         return Next::Now;
     }
-    let due = match shared.retention(&state) {
-        // (Whose change is under way may take its time, and other logs wait for this thread.)
-        Retention::Drop(_) if state.changing.is_some() => None,
-        Retention::Drop(before) if state.retain_again.is_none_or(|at| at <= now) => {
-            let start = state.control.start;
-            let changing = shared.begin_change(&mut state);
-            drop(state);
-            let dropped = shared.drop_front(before, changing);
-            if !dropped.as_ref().is_ok_and(|&now| now > start) {
-                // It failed, or a hold is in the way: of another process, maybe, which cannot kick when it moves it.
-                shared.lock().retain_again = Some(Instant::now() + RETRY_AFTER);
-            }
-            match dropped {
-                // That the log was closed is no error, and how it failed is told by the task that syncs.
-                Ok(_) | Err(Error::Closed | Error::Poisoned(_)) => {}
-                Err(error) => shared.report(&error),
-            }
+    let due = match log.retention(&state, now) {
+        Retention::Drop(before) => {
+            log.retain(state, before);
             return Next::Now;
         }
-        Retention::Drop(_) => state.retain_again,
         Retention::At(at) => at,
     };
     if !state.wants_spare() {
-        let again = state.prepare_again.into_iter().chain(state.remove_again()).chain(due).min();
+        let again = [prepare_again, state.removals.retry_at(), due].into_iter().flatten().min();
         return again.map_or(Next::WhenKicked, Next::At);
     }
-    let (mut state, prepared) = shared.prepare_one(state);
+    let (mut state, prepared) = log.unlock_and_prepare(state);
     if let Err(error) = prepared {
-        // Whoever needs the segment tries again, and gets the error.
-        state.prepare_again = Some(Instant::now() + RETRY_AFTER);
-        state.no_space = error.is_no_space().then(|| error.clone());
+        // An append that needs the segment tries again, and gets the error.
+        state.spares.failed(&error);
         drop(state);
         crate::trace::warn!(error = %error, "cannot prepare a segment");
     }

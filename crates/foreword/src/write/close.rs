@@ -1,24 +1,16 @@
 //! How a log ends: once, whoever asks for it, and wherever that is.
 
-use crate::bug::{self, Bug};
-use crate::sync::{ThreadId, thread};
-use crate::write::assemble::Urgency;
+use crate::bug::bug;
+use crate::sync::thread;
 use crate::write::background::Background;
-use crate::write::commit::{Guard, Shared, State};
+use crate::write::inner::LogInner;
+use crate::write::room::Urgency;
+use crate::write::runtime::Tasks;
+use crate::write::state::life::Ending;
+use crate::write::state::{Guard, LogState};
 use crate::{Error, Result, strangers};
 
-/// How far a log has come with closing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Ending {
-    #[default]
-    NotYet,
-    /// This thread is at it.
-    By(ThreadId),
-    /// Its lock is given up: what the state says is final, and nothing in the directory is this log's to change.
-    Ended,
-}
-
-impl Shared {
+impl LogInner {
     /// Closes the log, or waits for who does; what that came to.
     ///
     /// Who closes waits for changes and for the background work. So those never wait for it: a waker or hook that runs on their thread gets
@@ -29,28 +21,29 @@ impl Shared {
         let this = thread::current().id();
         let mut state = self.lock();
         loop {
-            let changes = state.changing == Some(this);
-            match state.ending {
-                Ending::Ended => return state.ended(),
-                Ending::By(by) if by == this || changes || self.is_background() => {
+            let changes = state.change.by == Some(this);
+            match state.life.ending {
+                Ending::Ended => return state.life.ended(),
+                Ending::By(by) if by == this || changes || self.tasks.get().is_some_and(Tasks::are_on_this_thread) => {
                     return Err(Error::Busy);
                 }
-                Ending::NotYet if changes || state.changing.is_none() => break,
+                Ending::NotYet if changes || state.change.by.is_none() => break,
                 _ => state = self.wait_changed(state),
             }
         }
-        (state.ending, state.stop) = (Ending::By(this), true);
-        state.closed = !bug::is(Bug::AppendWhileClosing);
+        (state.life.ending, state.life.stop) = (Ending::By(this), true);
+        state.life.closed = true;
+        bug!(AppendWhileClosing, state.life.closed = false);
         drop(state);
         if let Some(background) = background {
             background.stop(self);
         }
         let state = self.finish();
-        let ended = state.ended();
+        let ended = state.life.ended();
         drop(state);
-        strangers::run(|| self.recent.retain(|_| false));
+        strangers::run(|| self.readable.recent.retain(|_| false));
         self.dir.unlock();
-        self.lock().ending = Ending::Ended;
+        self.lock().life.ending = Ending::Ended;
         self.changed.notify_all();
         if cfg!(feature = "metrics") {
             self.counters.meters.tell(&self.stats());
@@ -61,37 +54,27 @@ impl Shared {
     /// Makes all durable that was appended, says that the log is closed, and tells everyone.
     fn finish(&self) -> Guard<'_> {
         let mut state = self.lock();
-        while state.failed.is_none() && !(state.flights.is_empty() && state.assembler.is_empty() && state.dirty.is_empty()) {
-            state = if state.flights.is_empty() { self.fly(state, true) } else { self.wait_changed(state) };
+        while !state.life.has_failed() && !state.is_flushed() {
+            state = if !state.flushes.has_uncounted() { self.unlock_and_flush(state, true) } else { self.wait_changed(state) };
         }
-        let State { assembler, control, failed, .. } = &mut *state;
+        let LogState { assembler, change, life, .. } = &mut *state;
         // If there is no room, the next opening finds the log unclosed, which costs it a scan.
-        if failed.is_none() && !assembler.is_closed() && assembler.mark(true, Urgency::Last, control) {
-            state = self.fly(state, true);
+        if !life.has_failed() && !assembler.is_closed() && assembler.mark(true, Urgency::Last, &change.control) {
+            state = self.unlock_and_flush(state, true);
         }
         // Calls that were at it when the log was closed leave the directory as it is to be.
-        while state.preparing || state.removing > 0 || state.aloft > 0 {
+        while state.spares.preparing || state.removals.is_removing() || state.flushes.has_leader() {
             state = self.wait_changed(state);
         }
-        if state.failed.is_none() {
+        if !state.life.has_failed() {
             // What was dropped goes before the lock is given up; a segment that is half filled has gone.
             drop(state);
             self.remove_all();
             state = self.lock();
         }
-        state = self.tell(state);
-        state.failed.get_or_insert(Error::Closed);
+        state = self.unlock_and_tell(state);
+        state.life.close();
         self.wake_everyone(state);
         self.lock()
-    }
-}
-
-impl State {
-    /// What closing came to.
-    fn ended(&self) -> Result<()> {
-        match &self.failed {
-            Some(Error::Closed) | None => Ok(()),
-            Some(error) => Err(error.clone()),
-        }
     }
 }

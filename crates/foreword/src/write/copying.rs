@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crate::bug::{self, Bug};
+use crate::bug::bug;
 use crate::format::{FrameBuf, HEADER};
 use crate::sync::{Event, Mutex, MutexGuard, PoisonError};
-use crate::write::assemble::FRAME_BYTES;
 use crate::write::payload::{self, Payload};
+use crate::write::room::FRAME_BYTES;
 
 /// What is copied, and taken by the flights in the order of the frames.
 #[derive(Debug, Default)]
@@ -37,9 +37,7 @@ impl Copying {
             if let Some(buf) = copied.bufs.pop_front() {
                 return Ok(buf);
             }
-            if bug::is(Bug::FlyUncopied) {
-                return Ok(FrameBuf::zeroed(FRAME_BYTES));
-            }
+            bug!(FlushUncopied, return Ok(FrameBuf::zeroed(FRAME_BYTES)));
             if copied.ended {
                 return Err(io::Error::other("a thread panicked while it copied a record"));
             }
@@ -113,13 +111,19 @@ mod tests {
     use crate::files::disk::OsDisk;
     use crate::files::segment::{Dir, Stuff, at_once};
     use crate::format::{Control, Count, LINK_BLOCK, LogId};
-    use crate::write::assemble::{Assembler, Urgency};
+    use crate::write::assemble::{Assembler, NeedSegments, Placement};
+    use crate::write::room::Urgency;
     use crate::{Lsn, Result};
 
     fn assembler(dir: &tempfile::TempDir) -> Result<Assembler> {
         let dir = Dir::open(&OsDisk::new(), dir.path())?;
         let segment = dir.prepare(LogId([7; 16]), 1, 1024, Stuff::Nothing, &at_once)?;
         Ok(Assembler::new(segment, 1024, LINK_BLOCK + 1, Count::START))
+    }
+
+    fn place(assembler: &mut Assembler, unit: Payload<'_>) -> std::result::Result<Option<Box<Copier>>, NeedSegments> {
+        let (spares, control) = (&mut VecDeque::new(), &Control::default());
+        assembler.place_unit(Placement { unit: &unit, urgency: Urgency::Ordinary, spares, control })
     }
 
     /// Placing it takes no time that grows with its bytes, for other calls wait for the lock meanwhile.
@@ -130,7 +134,7 @@ mod tests {
         let records: Vec<Vec<u8>> = [700_000, 0, 3, 500_000].map(|len| (0..len).map(|i| (i * 7) as u8).collect()).into();
         let slices: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
         let unit = Payload::records(&slices);
-        let placed = assembler.place_unit(unit, Urgency::Ordinary, &mut VecDeque::new(), &Control::default());
+        let placed = place(&mut assembler, unit);
         let copier = placed.unwrap().expect("it is large");
         assert_eq!(assembler.next_lsn(), Lsn(5));
         let mut frames = assembler.take();
@@ -157,7 +161,7 @@ mod tests {
         let mut assembler = assembler(&dir).unwrap();
         let slices: [&[u8]; 1] = [&[7; 700_000]];
         let unit = Payload::records(&slices);
-        let placed = assembler.place_unit(unit, Urgency::Ordinary, &mut VecDeque::new(), &Control::default());
+        let placed = place(&mut assembler, unit);
         drop(placed);
         assert!(assembler.take().iter_mut().all(|frame| frame.await_bytes().is_err()));
     }

@@ -26,7 +26,7 @@ pub(crate) struct Pace {
     /// How many commit at once, as far as seen: those waiting and those in the air.
     committers: u32,
     /// Others were waited for in vain.
-    cohort_off: Rest,
+    cohort_off: Pause,
     /// What a flush takes.
     flush: u64,
     /// From one committer to the next, while a flight waits for them.
@@ -34,17 +34,17 @@ pub(crate) struct Pace {
     /// What it takes to wake all who commit at once.
     waking: u64,
     /// Committers sleep, though they are many.
-    turns_off: Rest,
+    turns_off: Pause,
 }
 
 /// For how many flights more something is left alone that did not pay, and for how many it was the last time: it is for twice as many each time.
 #[derive(Debug, Default)]
-struct Rest {
+struct Pause {
     left: u32,
     last: u32,
 }
 
-impl Rest {
+impl Pause {
     fn is_over(&self) -> bool {
         self.left == 0
     }
@@ -101,14 +101,14 @@ impl Pace {
             follow(&mut self.between, nanos / u64::from(came));
         }
         if 2 * waiting > share {
-            self.cohort_off = Rest::default();
+            self.cohort_off = Pause::default();
         } else {
             self.cohort_off.again(COHORT_OFF);
         }
     }
 
     /// A flight leaves.
-    pub(crate) fn launched(&mut self) {
+    pub(crate) fn began(&mut self) {
         if self.turns_off.is_over() {
             // It goes well: slowly that is forgotten which made it rest.
             self.turns_off.last -= self.turns_off.last.div_ceil(64);
@@ -120,7 +120,7 @@ impl Pace {
 
     /// A flush took so long. So many committers have landed with it, and so many wait. (Only here are all of them seen: the next flight leaves without those
     /// who are late.)
-    pub(crate) fn landed(&mut self, nanos: u64, members: u32, waiting: u32) {
+    pub(crate) fn ended(&mut self, nanos: u64, members: u32, waiting: u32) {
         self.committers = self.committers.max(members + waiting);
         follow(&mut self.flush, nanos);
         follow(&mut self.waking, u64::from(members + waiting) * WAKING);
@@ -152,8 +152,8 @@ mod tests {
             if share > 1 {
                 pace.waited(members - 1, u64::from(members - 1) * between, members);
             }
-            pace.launched();
-            pace.landed(flush, members, committers - members);
+            pace.began();
+            pace.ended(flush, members, committers - members);
             taken.push(members);
         }
         taken
@@ -179,13 +179,13 @@ mod tests {
     #[test]
     fn a_stall_counts_for_little() {
         let mut pace = Pace::default();
-        pace.landed(1_000_000_000, 1, 0);
-        (0..20).for_each(|_| pace.landed(100_000, 1, 0));
+        pace.ended(1_000_000_000, 1, 0);
+        (0..20).for_each(|_| pace.ended(100_000, 1, 0));
         assert!(pace.patience() < 100_000, "{pace:?}");
-        (0..1000).for_each(|_| pace.landed(500_000_000, 1, 0));
+        (0..1000).for_each(|_| pace.ended(500_000_000, 1, 0));
         assert_eq!(pace.patience(), PATIENCE_MAX, "after much was appended and synced as one");
-        (0..20).for_each(|_| pace.landed(100_000, 1, 0));
-        (0..200).for_each(|i| pace.landed(if i % 4 == 0 { 10_000_000 } else { 100_000 }, 1, 0));
+        (0..20).for_each(|_| pace.ended(100_000, 1, 0));
+        (0..200).for_each(|i| pace.ended(if i % 4 == 0 { 10_000_000 } else { 100_000 }, 1, 0));
         assert!((50_000..55_000).contains(&pace.patience()), "{pace:?}");
     }
 
@@ -194,9 +194,9 @@ mod tests {
         let mut pace = seen(8);
         closed_loop(&mut pace, 8, [100_000, 3000], 100);
         pace.waited(6, 60_000, 7); // For the eighth in vain.
-        pace.launched();
+        pace.began();
         assert_eq!(pace.share(), 7);
-        pace.landed(100_000, 7, 1);
+        pace.ended(100_000, 7, 1);
         assert_eq!(pace.share(), 8);
     }
 
@@ -214,9 +214,9 @@ mod tests {
     #[test]
     fn few_sleep_again_after_there_were_many() {
         let mut pace = Pace::default();
-        (0..300).for_each(|_| pace.landed(120_000, 64, 0));
+        (0..300).for_each(|_| pace.ended(120_000, 64, 0));
         assert!(pace.takes_turns(|| 2), "{pace:?}");
-        (0..20).for_each(|_| pace.landed(120_000, 2, 0));
+        (0..20).for_each(|_| pace.ended(120_000, 2, 0));
         assert!(!pace.takes_turns(|| 2), "{pace:?}");
     }
 
@@ -228,7 +228,7 @@ mod tests {
             (0..30).for_each(|_| pace.crowded_out());
             let mut flights = 0;
             while !pace.takes_turns(|| 2) {
-                pace.launched();
+                pace.began();
                 flights += 1;
             }
             flights
@@ -236,19 +236,19 @@ mod tests {
         assert_eq!([asleep(&mut pace), asleep(&mut pace), asleep(&mut pace)], [16, 32, 64]);
         (0..10).for_each(|_| _ = asleep(&mut pace));
         assert_eq!(asleep(&mut pace), 4096);
-        (0..1000).for_each(|_| pace.launched());
+        (0..1000).for_each(|_| pace.began());
         assert_eq!(asleep(&mut pace), 16, "it went well for long");
     }
 
     #[test]
     fn who_waits_in_vain_waits_rarely() {
         let mut pace = Pace::default();
-        pace.landed(100_000, 1, 0);
+        pace.ended(100_000, 1, 0);
         let mut waits = 0;
         for _ in 0..1000 {
             // Now and then four meet by chance.
-            pace.launched();
-            pace.landed(100_000, 4, 0);
+            pace.began();
+            pace.ended(100_000, 4, 0);
             if pace.share() > 1 {
                 waits += 1;
                 pace.waited(0, 50_000, 1);

@@ -1,26 +1,19 @@
 //! Segments come: preparing the next, and going on in it.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Doing;
 use crate::files::segment::{Fill, Stuff};
 use crate::read::chain::{Chain, Source};
-use crate::sync::PoisonError;
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::write::assemble::Urgency;
-use crate::write::commit::{Guard, Shared, State};
-use crate::write::remove::Dropped;
+use crate::write::inner::LogInner;
+use crate::write::room::Urgency;
 use crate::write::runtime::Lane;
+use crate::write::state::{Guard, LogState};
 use crate::{Error, Result};
 
-/// How far into its segment a log is when the next begins to be prepared: not at once, for commits that have just gone on in this one flush two segments, and
-/// are not to meet the first zeros, too.
-const PREPARE_AT: f32 = 0.05;
-/// The same for a log that has never filled a segment, and may never fill this one.
-const PREPARE_FIRST_AT: f32 = 0.25;
-/// ... and when the next should be filled.
+/// How far into its segment a log is when the next should be filled with zeros.
 const FILLED_AT: f32 = 0.75;
 /// More bytes for each flush than this are bulk.
 const BULK: u64 = 256 << 10;
@@ -46,15 +39,16 @@ impl Drop for Starving<'_> {
     }
 }
 
-impl Shared {
+impl LogInner {
     /// Returns when so many segments are prepared, or the log has gone on in another: then it is to be looked again what is needed. The lock is let go meanwhile.
     ///
     /// On a full disk, what is more urgent than records takes the reserve. Then the lock is kept: no other call finds that segment.
-    pub(crate) fn obtain<'a>(&'a self, state: Guard<'a>, need: usize, urgency: Urgency) -> Result<Guard<'a>> {
+    pub(crate) fn unlock_and_obtain<'a>(&'a self, state: Guard<'a>, need: usize, urgency: Urgency) -> Result<Guard<'a>> {
         self.dir.check_process()?;
         self.may_wait()?;
         let started = Instant::now();
-        let obtained = self.check_open_files(state, need).and_then(|state| self.prepare_until(state, need)).map(drop);
+        let obtained =
+            self.unlock_and_check_open_files(state, need).and_then(|state| self.unlock_and_prepare_until(state, need)).map(drop);
         // The recorder is told without the lock.
         self.counters.waited_for_segment(started.elapsed());
         match obtained {
@@ -64,7 +58,7 @@ impl Shared {
     }
 
     /// What lies in many segments is refused before they are prepared, if so many cannot be open.
-    fn check_open_files<'a>(&'a self, state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
+    fn unlock_and_check_open_files<'a>(&'a self, state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
         if need < MANY_SEGMENTS {
             return Ok(state);
         }
@@ -78,72 +72,72 @@ impl Shared {
     fn take_reserve(&self, error: Error) -> Result<Guard<'_>> {
         let _starving = Starving::new(&self.starved);
         let mut state = self.open_state()?;
-        while state.preparing {
+        while state.spares.preparing {
             state = self.wait_changed(state);
-            state.usable()?;
+            state.life.usable()?;
         }
-        if !state.spares.is_empty() {
+        if !state.spares.ready.is_empty() {
             return Ok(state);
         }
-        state.preparing = true;
-        let epoch = state.assembler.next_epoch(&state.spares);
+        state.spares.preparing = true;
+        let epoch = state.assembler.next_epoch(&state.spares.ready);
         let blocks = self.options.segment_blocks();
         drop(state);
-        let taken = self.attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.log, epoch, blocks, error));
+        let taken = self.attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.id, epoch, blocks, error));
         if taken.is_err() {
             self.keep_reserve(Vec::new());
         }
         let mut state = self.lock();
-        state.preparing = false;
+        state.spares.preparing = false;
         self.changed.notify_all();
-        state.spares.push_back(taken?);
-        state.usable()?;
+        state.spares.ready.push_back(taken?);
+        state.life.usable()?;
         Ok(state)
     }
 
-    fn prepare_until<'a>(&'a self, mut state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
+    fn unlock_and_prepare_until<'a>(&'a self, mut state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
         let _starving = Starving::new(&self.starved);
         let epoch = state.assembler.segment().epoch();
-        while state.spares.len() < need && state.assembler.segment().epoch() == epoch {
-            let freed = state.freed;
-            let (after, prepared) = self.prepare_one(state);
+        while state.spares.ready.len() < need && state.assembler.segment().epoch() == epoch {
+            let freed = state.removals.freed();
+            let (after, prepared) = self.unlock_and_prepare(state);
             state = after;
             state = match prepared {
-                Err(error) if error.is_no_space() => self.make_room(state, freed).map_err(|state| (state, error)),
+                Err(error) if error.is_no_space() => self.unlock_and_make_room(state, freed).map_err(|state| (state, error)),
                 Err(error) => Err((state, error)),
                 Ok(()) => Ok(state),
             }
             .map_err(|(state, error)| self.give_back(state, error))?;
-            state.usable()?;
+            state.life.usable()?;
         }
         Ok(state)
     }
 
     /// When there was no room: finishes a removal, or waits for one that is under way. `Err` if there was none since, and there is none.
-    fn make_room<'a>(&'a self, state: Guard<'a>, freed: u64) -> Result<Guard<'a>, Guard<'a>> {
+    fn unlock_and_make_room<'a>(&'a self, state: Guard<'a>, freed: u64) -> Result<Guard<'a>, Guard<'a>> {
         let now = Instant::now();
-        if state.freed != freed {
+        if state.removals.freed() != freed {
             return Ok(state);
         }
-        if state.removing > 0 || state.wants_removal(now) { Ok(self.remove_some(state, now)) } else { Err(state) }
+        if state.removals.is_removing() || state.wants_removal(now) { Ok(self.unlock_and_remove(state, now)) } else { Err(state) }
     }
 
     /// When a unit is refused: what was prepared for it, and is more than is kept, is removed. The error again.
     fn give_back<'a>(&'a self, mut state: Guard<'a>, error: Error) -> Error {
         let kept = self.spares_kept();
-        while state.spares.len() > kept && state.preparing {
+        while state.spares.ready.len() > kept && state.spares.preparing {
             state = self.wait_changed(state);
         }
-        if state.spares.len() > kept {
+        if state.spares.ready.len() > kept {
             // Nobody is to prepare one of these epochs meanwhile.
-            state.preparing = true;
-            let surplus = state.spares.split_off(kept);
+            state.spares.preparing = true;
+            let surplus = state.spares.ready.split_off(kept);
             drop(state);
             let epochs: Vec<u64> = surplus.iter().map(|spare| spare.epoch()).collect();
             drop(surplus);
             // What stays is replaced by the next that is prepared under its name, or found by the next opening.
             let removed = self.remove_files(&epochs);
-            self.lock().preparing = false;
+            self.lock().spares.preparing = false;
             self.changed.notify_all();
             removed.error.iter().for_each(|error| self.report(error));
         }
@@ -151,23 +145,23 @@ impl Shared {
     }
 
     /// Prepares the next segment, or waits for who is doing that.
-    pub(crate) fn prepare_one<'a>(&'a self, state: Guard<'a>) -> (Guard<'a>, Result<()>) {
-        if state.preparing { (self.wait_changed(state), Ok(())) } else { self.prepare_next(state) }
+    pub(crate) fn unlock_and_prepare<'a>(&'a self, state: Guard<'a>) -> (Guard<'a>, Result<()>) {
+        if state.spares.preparing { (self.wait_changed(state), Ok(())) } else { self.unlock_and_prepare_next(state) }
     }
 
     /// Prepares the next segment, from a dropped one if there is any, or anew; nobody else is at it. There may be none after all, and no error: if a
     /// dropped one was of no use, or the log is being closed.
-    pub(crate) fn prepare_next<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, Result<()>) {
-        state.preparing = true;
+    pub(crate) fn unlock_and_prepare_next<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, Result<()>) {
+        state.spares.preparing = true;
         // Rotations meanwhile take from the spares what they add to the epoch.
-        let epoch = state.assembler.next_epoch(&state.spares);
-        let syncs = self.syncs.load(Ordering::Relaxed);
-        let (bytes_before, syncs_before) = state.at_last_prepare;
-        state.at_last_prepare = (state.record_bytes, syncs);
+        let epoch = state.assembler.next_epoch(&state.spares.ready);
+        let syncs = self.committers.flushes();
+        let (bytes_before, syncs_before) = state.spares.at_last;
+        state.spares.at_last = (state.appended.bytes, syncs);
         // Where flushes are few and large, what they save with zeros is less than the zeros cost.
-        let bulk = (state.record_bytes - bytes_before) / (syncs - syncs_before + 1) > BULK;
+        let bulk = (state.appended.bytes - bytes_before) / (syncs - syncs_before + 1) > BULK;
         let from = state.assembler.fill();
-        let old = state.dropped.iter().position(|d| d.recyclable).and_then(|at| state.dropped.remove(at));
+        let old = state.removals.take_recyclable();
         drop(state);
         let abandoned = Cell::new(false);
         let pace = |done| {
@@ -179,21 +173,21 @@ impl Shared {
         let stuff = old.map_or(Stuff::Nothing, |old| Stuff::Segment(old.epoch));
         let prepared = self.attempt("prepare a segment", &self.dir.path, || match old {
             Some(old) if !self.dir.has_blocks(old.epoch, blocks) => Ok(None),
-            _ => self.dir.prepare(self.log, epoch, blocks, stuff, &pace).map(Some),
+            _ => self.dir.prepare(self.id, epoch, blocks, stuff, &pace).map(Some),
         });
         let mut state = self.lock();
-        state.preparing = false;
+        state.spares.preparing = false;
         self.changed.notify_all();
         self.kick_all();
         match (prepared, old) {
             (Ok(Some(spare)), _) => {
                 let counter = if old.is_some() { &self.counters.recycled } else { &self.counters.created };
                 counter.fetch_add(1, Ordering::Relaxed);
-                state.spares.push_back(spare);
+                state.spares.ready.push_back(spare);
                 self.keeping.found_room();
-                (state.prepare_again, state.no_space) = (None, None);
+                state.spares.found_space();
             }
-            (_, Some(old)) => state.dropped.push_front(Dropped::useless(old.epoch)),
+            (_, Some(old)) => state.removals.not_recyclable(old.epoch),
             (Err(error), None) if !abandoned.get() => return (state, Err(error)),
             _ => {}
         }
@@ -211,13 +205,13 @@ impl Shared {
             }
             let state = self.lock();
             let (now, fill) = (state.assembler.next_lsn(), state.assembler.fill());
-            let unwanted = state.stop || state.dropped.iter().any(|d| d.recyclable);
-            let wanted = state.wanted > state.spares.len();
+            let unwanted = state.life.stop || state.removals.has_recyclable();
+            let wanted = state.spares.wanted > state.spares.ready.len();
             drop(state);
             if unwanted || wanted {
                 return if unwanted { Fill::Abandon } else { Fill::Stop };
             }
-            if self.is_in_the_way(Lane::Prepare) {
+            if self.tasks.get().is_some_and(|tasks| tasks.is_in_the_way(Lane::Prepare)) {
                 return Fill::Step; // Another log waits for this thread.
             }
             let due = (fill - from) / (FILLED_AT - from).max(0.01);
@@ -230,29 +224,15 @@ impl Shared {
     }
 
     /// Brings the chain up to date with the assembler, which has gone on in other segments.
-    pub(crate) fn rotated(&self, state: &mut State) {
+    pub(crate) fn rotated(&self, state: &mut LogState) {
         let mut chain = Chain::clone(&self.chain());
         for rotation in state.assembler.rotations() {
             rotation.extend(&mut chain.entries);
             self.note_rotation(state, rotation.to_epoch, rotation.first.lsn);
             self.counters.rotations.fetch_add(1, Ordering::Relaxed);
         }
-        self.set_chain(chain);
-        state.fills_segments = true;
+        self.readable.set_chain(chain);
+        state.spares.fills_segments = true;
         self.kick(Lane::Prepare);
-    }
-
-    pub(crate) fn set_chain(&self, chain: Chain) {
-        *self.chain.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(chain);
-        self.version.fetch_add(1, Ordering::Release);
-    }
-}
-
-impl State {
-    /// Whether the background should prepare a segment now: not before anything is appended. Asked with every append.
-    pub(crate) fn wants_spare(&self) -> bool {
-        let at = if self.fills_segments { PREPARE_AT } else { PREPARE_FIRST_AT };
-        let short = (self.spares.is_empty() && self.assembler.fill() > at) || self.spares.len() < self.wanted;
-        short && !self.preparing && self.prepare_again.is_none() && self.failed.is_none() && !self.assembler.is_closed()
     }
 }

@@ -113,7 +113,7 @@ impl Runtime {
         let mut queue = self.0.pool.lock(lane);
         let id = queue.next_id;
         queue.next_id += 1;
-        let entry = Entry { kicked: kicked.clone(), step: Some(step), runs_on: None, ready: false, at: None, ended: false };
+        let entry = Scheduled { kicked: kicked.clone(), step: Some(step), runs_on: None, ready: false, at: None, ended: false };
         queue.tasks.insert(id, entry);
         self.0.pool.wake(lane, queue, id);
         Task { pool: self.0.pool.clone(), lane, id, kicked }
@@ -160,7 +160,7 @@ struct Waiting {
 
 #[derive(Default)]
 struct Queue {
-    tasks: BTreeMap<u64, Entry>,
+    tasks: BTreeMap<u64, Scheduled>,
     next_id: u64,
     ready: VecDeque<u64>,
     timers: BTreeSet<(Instant, u64)>,
@@ -170,7 +170,7 @@ struct Queue {
     stop: bool,
 }
 
-struct Entry {
+struct Scheduled {
     /// Something has changed that the step may not have seen. Set without a lock.
     kicked: Arc<AtomicBool>,
     /// None while it runs.
@@ -355,5 +355,35 @@ impl Task {
             }
             queue = self.pool.lane(self.lane).ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+/// A log's tasks, by lane. It has none that publishes, unless it publishes.
+#[derive(Debug)]
+pub(crate) struct Tasks([Option<Task>; LANES.len()]);
+
+impl Tasks {
+    pub(crate) fn new(sync: Task, prepare: Task, publish: Option<Task>) -> Tasks {
+        Tasks([Some(sync), Some(prepare), publish])
+    }
+
+    #[inline]
+    pub(crate) fn kick(&self, lane: Lane) {
+        self.0[lane as usize].iter().for_each(Task::kick);
+    }
+
+    /// Whether this thread runs one of them, further up.
+    pub(crate) fn are_on_this_thread(&self) -> bool {
+        self.0.iter().flatten().any(Task::is_on_this_thread)
+    }
+
+    /// Whether other logs wait for the thread that one of them runs on.
+    pub(crate) fn is_in_the_way(&self, lane: Lane) -> bool {
+        self.0[lane as usize].as_ref().is_some_and(Task::is_in_the_way)
+    }
+
+    /// They are not called again. Waits until each has run to its end, unless this thread runs it.
+    pub(crate) fn end(&self) {
+        self.0.iter().flatten().for_each(Task::end);
     }
 }

@@ -3,9 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use crate::write::commit::{Goal, Shared};
+use crate::strangers;
+use crate::write::inner::LogInner;
+use crate::write::runtime::Lane;
+use crate::write::state::Goal;
 use crate::{Lsn, Result};
 
 /// A future that completes when a record (or batch) is durable, with its first LSN. Works on any executor.
@@ -38,7 +41,7 @@ use crate::{Lsn, Result};
 #[derive(Debug)]
 #[must_use = "a commit that is not awaited may become durable at any time, or never"]
 pub struct Commit {
-    shared: Arc<Shared>,
+    log: Arc<LogInner>,
     first: Lsn,
     last: Goal,
     /// Under which its waker is kept.
@@ -46,8 +49,8 @@ pub struct Commit {
 }
 
 impl Commit {
-    pub(crate) fn new(shared: Arc<Shared>, first: Lsn, last: Goal) -> Commit {
-        Commit { shared, first, last, id: None }
+    pub(crate) fn new(log: Arc<LogInner>, first: Lsn, last: Goal) -> Commit {
+        Commit { log, first, last, id: None }
     }
 
     /// The LSN of the record, or of the first of the batch: known before it is durable.
@@ -61,15 +64,51 @@ impl Future for Commit {
     type Output = Result<Lsn>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Lsn>> {
-        let Commit { shared, first, last, id } = &mut *self;
-        shared.poll_durable(*last, id, cx.waker()).map(|done| done.map(|()| *first))
+        let Commit { log, first, last, id } = &mut *self;
+        log.poll_durable(*last, id, cx.waker()).map(|done| done.map(|()| *first))
     }
 }
 
 impl Drop for Commit {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.shared.forget(self.last.lsn, id);
+            self.log.forget_waker(self.last.lsn, id);
         }
+    }
+}
+
+impl LogInner {
+    /// Whether a record is durable; if not, the waker is kept, under an id by which it is found again.
+    fn poll_durable(&self, goal: Goal, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<()>> {
+        let lsn = goal.lsn;
+        if self.readable.durable() >= lsn {
+            return Poll::Ready(Ok(()));
+        }
+        self.dir.check_process()?;
+        // A waker's code runs when it is cloned and when it is dropped: neither under the lock. (What is declared before the guard is dropped after it.)
+        let waker = waker.clone();
+        let before;
+        let mut state = self.lock();
+        if state.has_reached(goal) {
+            return Poll::Ready(Ok(()));
+        }
+        state.life.not_failed()?;
+        before = state.wakers.keep(lsn, id, waker);
+        // The background leads the record's flush, unless a committer comes first.
+        if state.flushes.begun_synced() < lsn {
+            state.requests.idle = false;
+            self.kick(Lane::Sync);
+        }
+        drop(state);
+        strangers::discard(before);
+        Poll::Pending
+    }
+
+    /// A future gives up waiting.
+    fn forget_waker(&self, lsn: Lsn, id: u64) {
+        let Some(mut state) = self.peek() else { return };
+        let forgotten = state.wakers.forget(lsn, id);
+        drop(state);
+        strangers::discard(forgotten);
     }
 }

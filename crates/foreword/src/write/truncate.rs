@@ -1,9 +1,9 @@
-//! State that is not records: marks and holds, and truncation at both ends.
+//! LogState that is not records: marks and holds, and truncation at both ends.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::bug::{self, Bug};
+use crate::bug::bug;
 use crate::files::disk::Access;
 use crate::files::outside::Outside;
 use crate::files::segment::{Fill, Segment, Stuff};
@@ -12,13 +12,14 @@ use crate::open::fork::{self, Branch, Branched, Fork, Place};
 use crate::read::chain::{Chain, Snapshot, Source};
 use crate::read::find::frame_at;
 use crate::recovery::Entry;
-use crate::sync::atomic::Ordering;
 use crate::sync::thread;
-use crate::write::assemble::{Urgency, copy_room};
-use crate::write::commit::{Guard, Shared, State};
-use crate::write::remove::Dropped;
+use crate::write::committers::Slots;
+use crate::write::inner::LogInner;
+use crate::write::room::{Urgency, copy_room};
 use crate::write::rotate::Starving;
 use crate::write::runtime::Lane;
+use crate::write::state::segments::Dropped;
+use crate::write::state::{Guard, LogState};
 use crate::{Error, Lsn, Result, strangers};
 
 /// Where the log stands when it is cut, and what is prepared behind.
@@ -39,35 +40,35 @@ enum Begun {
 }
 
 /// The right to change the state that is not records, while this lives. The state's lock is not held where it ends.
-pub(crate) struct Changing<'a>(Option<&'a Shared>);
+pub(crate) struct Changing<'a>(Option<&'a LogInner>);
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
         if let Some(shared) = self.0 {
-            shared.lock().changing = None;
+            shared.lock().change.by = None;
             shared.changed.notify_all();
             shared.kick(Lane::Prepare); // Retention does not wait for it.
         }
     }
 }
 
-impl Shared {
+impl LogInner {
     /// Puts the control state into the log, durably. If it says that nothing of a full segment is needed any more, the log goes on in
     /// another, as far as there is one, so that this one can be dropped.
     pub(crate) fn mark<'a>(&'a self, mut state: Guard<'a>, urgency: Urgency) -> Result<()> {
-        let mut leaves = state.assembler.is_full() && state.control.start == state.assembler.next_lsn();
+        let mut leaves = state.assembler.is_full() && state.change.control.start == state.assembler.next_lsn();
         loop {
-            let State { assembler, spares, control, .. } = &mut *state;
-            if !leaves && assembler.mark(false, urgency, control) {
+            let LogState { assembler, spares, change, .. } = &mut *state;
+            if !leaves && assembler.mark(false, urgency, &change.control) {
                 break;
             }
             // The next segment's LINK says the same.
-            if let Some(spare) = spares.pop_front() {
-                assembler.rotate(spare, control);
+            if let Some(spare) = spares.ready.pop_front() {
+                assembler.rotate(spare, &change.control);
                 self.rotated(&mut state);
                 break;
             }
-            state = match self.obtain(state, 1, urgency) {
+            state = match self.unlock_and_obtain(state, 1, urgency) {
                 Err(error) if leaves && error.is_no_space() => {
                     leaves = false;
                     self.open_state()?
@@ -77,35 +78,30 @@ impl Shared {
         }
         // It has no LSN of its own: the flight that takes it, and those before it, must land. It leaves at once, whatever is in the air.
         let target = state.assembler.end().position;
-        state = self.fly(state, true);
-        while state.durable.position < target {
-            if let Some(error) = &state.failed {
-                return Err(error.clone());
-            }
+        state = self.unlock_and_flush(state, true);
+        while state.flushes.durable().position < target {
+            state.life.not_failed()?;
             state = self.wait_changed(state);
         }
         Ok(())
     }
 
     /// When the log has fallen idle: says in the log what is durable. `true` if there was something to say.
-    pub(crate) fn mark_idle<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, bool) {
-        let due = state.needs_promise()
-            && state.assembler.is_empty()
-            && state.flights.is_empty()
-            && state.failed.is_none()
-            && !state.cutting;
-        let State { assembler, spares, control, .. } = &mut *state;
+    pub(crate) fn unlock_and_mark_idle<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, bool) {
+        let due = state.needs_promise() && state.assembler.is_empty() && !state.flushes.has_uncounted() && !state.change.cutting;
+        let LogState { assembler, spares, change, .. } = &mut *state;
         if !due {
             return (state, false);
         }
-        if !assembler.mark(false, Urgency::Ordinary, control) {
+        if !assembler.mark(false, Urgency::Ordinary, &change.control) {
             // No room for it: the next segment's LINK says the same. If there is none yet, whoever prepares it kicks.
-            let Some(spare) = spares.pop_front() else { return (state, false) };
-            assembler.rotate(spare, control);
+            let Some(spare) = spares.ready.pop_front() else { return (state, false) };
+            assembler.rotate(spare, &change.control);
             self.rotated(&mut state);
         }
-        state.idle_end = state.assembler.end().position;
-        (self.fly(state, true), true)
+        let end = state.assembler.end().position;
+        state.flushes.idle_at(end);
+        (self.unlock_and_flush(state, true), true)
     }
 
     /// One change of the state that is not records at a time: each is durable before the next builds on it. No lock is held meanwhile, for a change runs
@@ -113,12 +109,10 @@ impl Shared {
     pub(crate) fn one_at_a_time(&self) -> Result<Changing<'_>> {
         self.dir.check_process()?;
         self.may_wait()?;
-        if bug::is(Bug::ChangeAtOnce) {
-            return Ok(Changing(None));
-        }
+        bug!(ChangeAtOnce, return Ok(Changing(None)));
         let this = thread::current().id();
         let mut state = self.lock();
-        while let Some(by) = state.changing {
+        while let Some(by) = state.change.by {
             if by == this {
                 return Err(Error::Busy);
             }
@@ -128,8 +122,8 @@ impl Shared {
     }
 
     /// For who has seen that nobody changes anything.
-    pub(crate) fn begin_change(&self, state: &mut State) -> Changing<'_> {
-        state.changing = Some(thread::current().id());
+    pub(crate) fn begin_change(&self, state: &mut LogState) -> Changing<'_> {
+        state.change.by = Some(thread::current().id());
         Changing(Some(self))
     }
 
@@ -145,43 +139,42 @@ impl Shared {
     pub(crate) fn drop_front(&self, before: Lsn, _changing: Changing<'_>) -> Result<Lsn> {
         let mut outside = self.outside()?;
         let mut state = self.open_state()?;
-        let last = state.assembler.next_lsn().prev();
+        let last = state.last_lsn();
         if before > last.next() {
             return Err(Error::NotAppended { lsn: before, last });
         }
-        let before_it = (state.control.start, state.control.holds.clone());
-        outside.iter().for_each(|outside| outside.apply(&mut state.control.holds));
+        let before_it = (state.change.control.start, state.change.control.holds.clone());
+        outside.iter().for_each(|outside| outside.apply(&mut state.change.control.holds));
         let start = self.start_for(&state, before);
         let mut cleared = Ok(());
-        if start > state.control.start || state.control.holds != before_it.1 {
-            state.control.start = start;
-            if bug::is(Bug::SkipFrontMark) {
-                drop(state);
-            } else {
-                // Whoever may free a segment finds room, whatever others have marked before.
-                let frees = self.chain().entries.get(1).is_some_and(|next| next.first_lsn <= start);
-                let urgency = if frees { Urgency::Last } else { Urgency::Mark };
-                self.mark(state, urgency).inspect_err(|_| {
-                    let control = &mut self.lock().control;
-                    (control.start, control.holds) = before_it;
-                })?;
-                cleared = outside.iter_mut().try_for_each(Outside::clear);
-            }
+        if start > state.change.control.start || state.change.control.holds != before_it.1 {
+            state.change.control.start = start;
+            // A truncation that may free a segment finds room, whatever others have marked before.
+            let frees = self.chain().entries.get(1).is_some_and(|next| next.first_lsn <= start);
+            let mark = |state| {
+                bug!(SkipFrontMark, return Ok(()));
+                self.mark(state, if frees { Urgency::Last } else { Urgency::Mark })
+            };
+            mark(state).inspect_err(|_| {
+                let control = &mut self.lock().change.control;
+                (control.start, control.holds) = before_it;
+            })?;
+            cleared = outside.iter_mut().try_for_each(Outside::clear);
             state = self.open_state()?;
         }
         // Readers that ask for less are told so from here on.
         let mut chain = Chain::clone(&self.chain());
         chain.start = chain.start.max(start);
         // What begins behind a dropped segment must be durable: its LINK may still wait for a flush.
-        let durable = state.durable.position;
+        let durable = state.flushes.durable().position;
         let goes_on = |next: &Entry| next.first_lsn <= start && Position::new(next.epoch, format::LINK_BLOCK) < durable;
         let dropped = chain.entries.windows(2).take_while(|pair| goes_on(&pair[1])).count();
-        state.dropped.extend(chain.entries.drain(..dropped).map(|entry| Dropped::from(&entry)));
+        state.removals.add(chain.entries.drain(..dropped).map(|entry| Dropped::from(&entry)));
         let front = chain.entries.first().map_or(0, |e| e.epoch);
         chain.waivers.retain(|w| w.to.epoch >= front);
-        state.begun = state.begun.split_off(&front);
-        state.control.waivers.retain(|w| w.to.epoch >= front);
-        self.set_chain(chain);
+        state.ages.begun = state.ages.begun.split_off(&front);
+        state.change.control.waivers.retain(|w| w.to.epoch >= front);
+        self.readable.set_chain(chain);
         self.kick(Lane::Prepare);
         // (The start has moved for all that.)
         cleared.map(|()| start)
@@ -191,39 +184,44 @@ impl Shared {
         let _changing = self.one_at_a_time()?;
         let mut state = self.open_state()?;
         // New appends wait, or it might never be quiet; and nothing else changes what the fork stands on. The lock is not held meanwhile.
-        state.cutting = true;
+        state.change.cutting = true;
         let cut = self.cut_back(state, from);
-        self.lock().cutting = false;
+        self.lock().change.cutting = false;
         self.changed.notify_all();
         self.kick_all();
-        self.tails.wake(); // Readers that waited behind the cut are told.
+        self.readable.tails.wake(); // Readers that waited behind the cut are told.
         if !self.options.background {
             self.remove_all();
         }
         cut
     }
 
-    /// Everything lands, then the log goes on in a fork (hazard 23); the segments that it supersedes are left to be removed.
+    /// Everything lands, then the log goes on in a fork; the segments that it supersedes are left to be removed.
     fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<()> {
         if state.assembler.is_closed() && from < state.assembler.next_lsn() {
             // First of all the log says that it goes on: else what the fork writes would lie behind a log that is closed.
-            let State { assembler, control, .. } = &mut *state;
-            assembler.mark(false, Urgency::Last, control);
+            let LogState { assembler, change, .. } = &mut *state;
+            assembler.mark(false, Urgency::Last, &change.control);
         }
         let _starving = Starving::new(&self.starved); // A segment that is being filled is left at that.
-        let quiet = |s: &State| s.assembler.is_empty() && s.flights.is_empty() && s.dirty.is_empty() && !s.preparing;
-        while !quiet(&state) && !bug::is(Bug::CutInFlight) {
-            state = if state.flights.is_empty() && !state.preparing { self.fly(state, true) } else { self.wait_changed(state) };
-            state.usable()?;
+        while !state.is_flushed() || state.spares.preparing {
+            bug!(CutInFlight, break);
+            state = if !state.flushes.has_uncounted() && !state.spares.preparing {
+                self.unlock_and_flush(state, true)
+            } else {
+                self.wait_changed(state)
+            };
+            state.life.usable()?;
         }
         if from >= state.assembler.next_lsn() {
             return Ok(());
         }
-        let mut tip = Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares), fork: Begun::Not };
-        let mut control = state.control.clone();
+        let mut tip =
+            Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares.ready), fork: Begun::Not };
+        let mut control = state.change.control.clone();
         control.cut();
         let generation = control.generation;
-        state.preparing = true;
+        state.spares.preparing = true;
         drop(state);
         let chain = self.chain();
         // Until the fork joins the log, nothing of it has changed. When it has begun to, an error leaves open whether its LINK is there.
@@ -239,11 +237,11 @@ impl Shared {
             }
         };
         let mut state = self.lock();
-        state.preparing = false;
+        state.spares.preparing = false;
         let (place, branched) = match forked {
             Ok(forked) => forked,
             Err((error, poisons)) => {
-                state.spares = tip.spares;
+                state.spares.ready = tip.spares;
                 if poisons {
                     self.poison(state, error.clone());
                 }
@@ -251,27 +249,30 @@ impl Shared {
             }
         };
         let superseded = chain.entries.iter().filter(|e| e.epoch > place.at.epoch).map(Dropped::from);
-        state.control = control;
+        state.change.control = control;
         let mut entries = fork::up_to(&chain.entries, place.at);
         entries.extend(&branched.entries);
-        state.spares = branched.spares;
+        state.spares.ready = branched.spares;
         let left = std::mem::replace(&mut state.assembler, branched.assembler);
-        state.durable = branched.durable;
-        state.written = branched.durable.lsn;
-        state.launched = branched.durable.lsn;
-        state.launched_synced = branched.durable.lsn;
-        state.told = state.told.min(branched.durable.lsn);
+        state.flushes.cut_to(branched.durable);
+        state.hooks.cut_to(branched.durable.lsn);
         for entry in &branched.entries {
             self.note_rotation(&mut state, entry.epoch, entry.first_lsn);
         }
-        state.dropped.extend(superseded);
-        self.durable.store(branched.durable.lsn.0, Ordering::Release);
+        state.removals.add(superseded);
+        self.readable.set_durable(branched.durable.lsn);
         let mut cuts = chain.cuts.clone();
         cuts.note(generation, from);
-        self.set_chain(Chain { entries, generation, cuts, waivers: state.control.waivers.clone(), ..Chain::clone(&chain) });
+        self.readable.set_chain(Chain {
+            entries,
+            generation,
+            cuts,
+            waivers: state.change.control.waivers.clone(),
+            ..Chain::clone(&chain)
+        });
         // Everyone who waited has what they waited for: it was durable, before it was cut.
-        let wakers = std::mem::take(&mut state.wakers);
-        self.wake_sleepers();
+        let wakers = state.wakers.take_all();
+        self.committers.wake(self.committers.release(Slots::ALL));
         drop(state);
         drop(left); // It may close a file: not under the lock.
         strangers::wake(wakers.into_values());
@@ -284,7 +285,7 @@ impl Shared {
         control.waivers.retain(|w| w.from < simple.at);
         let (mut place, mut absorbed) = (simple, None);
         if control.waivers.is_empty() && chain.waivers.is_empty() {
-            (place, absorbed) = fork::absorb(&self.dir, self.log, &chain.entries, self.options.segment_blocks(), simple)?;
+            (place, absorbed) = fork::absorb(&self.dir, self.id, &chain.entries, self.options.segment_blocks(), simple)?;
         }
         let cut = Cut { since: chain.generation, at: from };
         let fresh = match tip.spares.pop_front() {
@@ -296,7 +297,7 @@ impl Shared {
         };
         tip.fork = Begun::Writing;
         let branch = Branch {
-            log: self.log,
+            log: self.id,
             from: place,
             bytes: Snapshot::reader(&self.dir, chain, Lsn::FIRST, from.prev()).bytes_before(place.next_lsn),
             cut: Some(match absorbed.filter(|_| place != simple) {
@@ -321,7 +322,7 @@ impl Shared {
             branched.prove(control)?;
         }
         if place.at.epoch == end.epoch
-            && let Ok(Ok((segment, None))) = self.dir.open_segment(Some(self.log), end.epoch, Access::Write)
+            && let Ok(Ok((segment, None))) = self.dir.open_segment(Some(self.id), end.epoch, Access::Write)
         {
             segment.give_back(end.block);
         }
@@ -358,7 +359,7 @@ impl Shared {
     /// reserve, if what is to be written again has room there.
     fn segment_for_cut(&self, chain: &Chain, simple: Place, place: &mut Place, end: Position) -> Result<Arc<Segment>> {
         let (epoch, blocks) = (end.epoch + 1, self.options.segment_blocks());
-        let made = self.dir.prepare(self.log, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop);
+        let made = self.dir.prepare(self.id, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop);
         let Err(error) = made else { return made };
         let room = u64::from(copy_room(crate::files::reserve::blocks(blocks)));
         // What is written again ends with the frame in which the cut lies.
@@ -370,11 +371,11 @@ impl Shared {
         if !fits(place) {
             *place = simple;
         }
-        self.dir.take_reserve(self.log, epoch, blocks, error)
+        self.dir.take_reserve(self.id, epoch, blocks, error)
     }
 
     fn blocks_of_frame(&self, at: Position) -> Result<u32> {
-        let Ok((segment, _)) = self.dir.open_segment(Some(self.log), at.epoch, Access::Read)? else { return Ok(0) };
+        let Ok((segment, _)) = self.dir.open_segment(Some(self.id), at.epoch, Access::Read)? else { return Ok(0) };
         Ok(match segment.head(at.block)? {
             Head::Frame(header) => header.blocks(),
             _ => 0,
@@ -387,7 +388,7 @@ impl Shared {
             let Some(entry) = chain.entries.iter().rev().find(|e| e.first_lsn <= lsn) else {
                 return Err(Error::Dropped { lsn, start: chain.start });
             };
-            let segment = match self.dir.open_segment(Some(self.log), entry.epoch, crate::files::disk::Access::Read)? {
+            let segment = match self.dir.open_segment(Some(self.id), entry.epoch, crate::files::disk::Access::Read)? {
                 Ok((segment, _)) => segment,
                 Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
             };

@@ -1,6 +1,6 @@
-//! Hazards that have bitten real logs, one test for each that this one could meet, by their numbers in the field's list. 3, 4, 6 and 10 are
-//! also held by the unit tests of `format.rs`, 23 and 26 by `shuttle.rs` of foreword-sim; 20 (mmap), 21 (sync hints) and 22 (macOS) by there being nothing of
-//! the kind: no mmap, no hints, and one place (`disk/os.rs`) that syncs.
+//! Accidents that have cost real logs their data, one test for each that this log could have: torn and stale tails, recycled files, failed flushes, full disks,
+//! clocks, backups, readers. The unit tests of `format/frame.rs` and the schedules of foreword-sim's `shuttle.rs` hold some of them, too. Three have no test:
+//! the log does not read by mmap, syncs no ranges, and one file (`disk/os.rs`) has all syncs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn lsns(log: &Log) -> Vec<u64> {
 }
 
 #[test]
-fn hazard_01_appending_after_a_torn_tail() {
+fn appending_after_a_torn_tail() {
     let mut files = Files::crashed(|log| {
         commit(log, 1..4);
         log.append_with(&[7; 10_000], Durability::Written).unwrap();
@@ -42,7 +42,7 @@ fn hazard_01_appending_after_a_torn_tail() {
 }
 
 #[test]
-fn hazard_02_stale_tail_after_a_cut() {
+fn stale_tail_after_a_cut() {
     let files = Files::crashed(|log| {
         commit(log, 1..7);
         log.truncate_back(Lsn(3)).unwrap();
@@ -57,7 +57,7 @@ fn hazard_02_stale_tail_after_a_cut() {
 }
 
 #[test]
-fn hazard_03_recycled_segments() {
+fn recycled_segments() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
     commit(&log, 1..23);
@@ -72,7 +72,7 @@ fn hazard_03_recycled_segments() {
 }
 
 #[test]
-fn hazard_05_a_length_that_is_not_what_was_written() {
+fn a_length_that_is_not_what_was_written() {
     for (at, what) in [(16, "the payload's"), (20, "the count"), (24, "the head's"), (80, "a record's")] {
         // Rot: the checksum covers it, and it is not believed.
         let mut rotten = Files::crashed(|log| commit(log, 1..5));
@@ -98,7 +98,7 @@ fn hazard_05_a_length_that_is_not_what_was_written() {
 }
 
 #[test]
-fn hazard_06_a_payload_that_is_an_image_of_the_log() {
+fn a_payload_that_is_an_image_of_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().segment_bytes(1 << 20).open(dir.path()).unwrap();
     commit(&log, 1..5);
@@ -118,7 +118,7 @@ fn hazard_06_a_payload_that_is_an_image_of_the_log() {
 }
 
 #[test]
-fn hazard_07_holes() {
+fn holes() {
     let disk = SimDisk::new(7);
     let log = on(&disk).open("/log").unwrap();
     commit(&log, 1..3);
@@ -136,7 +136,7 @@ fn hazard_07_holes() {
 }
 
 #[test]
-fn hazard_08_replaying_past_a_damaged_segment() {
+fn replaying_past_a_damaged_segment() {
     // The last record of the first segment, with a whole second segment behind it.
     let files = || Files::crashed(|log| commit(log, 1..11));
     let mut flipped = files();
@@ -153,7 +153,7 @@ fn hazard_08_replaying_past_a_damaged_segment() {
 }
 
 #[test]
-fn hazard_09_the_newest_segment_replaced_by_an_older_copy() {
+fn the_newest_segment_replaced_by_an_older_copy() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
     commit(&log, 1..4);
@@ -171,7 +171,7 @@ fn hazard_09_the_newest_segment_replaced_by_an_older_copy() {
 }
 
 #[test]
-fn hazard_11_a_failed_fsync_is_final() {
+fn a_failed_fsync_is_final() {
     let disk = SimDisk::new(11);
     let log = on(&disk).open("/log").unwrap();
     commit(&log, 1..3);
@@ -198,7 +198,7 @@ fn hazard_11_a_failed_fsync_is_final() {
 }
 
 #[test]
-fn hazard_12_a_failed_sync_does_not_clear_what_needs_one() {
+fn a_failed_sync_does_not_clear_what_needs_one() {
     let disk = SimDisk::new(12);
     let log = on(&disk).open("/log").unwrap();
     log.append_with(&record(1), Durability::Written).unwrap();
@@ -211,7 +211,7 @@ fn hazard_12_a_failed_sync_does_not_clear_what_needs_one() {
 }
 
 #[test]
-fn hazard_13_an_error_after_the_bytes_reached_the_disk() {
+fn an_error_after_the_bytes_reached_the_disk() {
     let disk = SimDisk::new(13);
     let log = on(&disk).open("/log").unwrap();
     commit(&log, 1..3);
@@ -223,7 +223,7 @@ fn hazard_13_an_error_after_the_bytes_reached_the_disk() {
 }
 
 #[test]
-fn hazard_14_what_only_the_page_cache_has() {
+fn what_only_the_page_cache_has() {
     let disk = SimDisk::new(14);
     let log = on(&disk).open("/log").unwrap();
     commit(&log, 1..3);
@@ -240,7 +240,7 @@ fn hazard_14_what_only_the_page_cache_has() {
 }
 
 #[test]
-fn hazard_15_a_commit_changes_no_file_metadata() {
+fn a_commit_changes_no_file_metadata() {
     let disk = SimDisk::new(15);
     let log = on(&disk).open("/log").unwrap();
     let (before, lengths) = (disk.ops().len(), disk.files());
@@ -251,7 +251,7 @@ fn hazard_15_a_commit_changes_no_file_metadata() {
 }
 
 #[test]
-fn hazard_16_names_are_synced_before_anything_stands_on_them() {
+fn names_are_synced_before_anything_stands_on_them() {
     let disk = SimDisk::new(16);
     let log = on(&disk).open("/new/log").unwrap();
     commit(&log, 1..16); // Two rotations.
@@ -278,7 +278,7 @@ fn hazard_16_names_are_synced_before_anything_stands_on_them() {
 }
 
 #[test]
-fn hazard_17_no_space() {
+fn no_space() {
     let disk = SimDisk::new(17);
     let log = on(&disk).open("/log").unwrap();
     disk.set_free(3 * (64 << 10) / 2);
@@ -306,7 +306,7 @@ fn hazard_17_no_space() {
 }
 
 #[test]
-fn hazard_17_no_space_for_all_spare_segments() {
+fn no_space_for_all_spare_segments() {
     let disk = SimDisk::new(17);
     // (Two are kept for a full disk.)
     disk.set_free(6 * (64 << 10));
@@ -322,7 +322,7 @@ fn hazard_17_no_space_for_all_spare_segments() {
 }
 
 #[test]
-fn hazard_17_no_space_and_the_front_is_dropped_whatever_was_done_before() {
+fn no_space_and_the_front_is_dropped_whatever_was_done_before() {
     type Waste = fn(&Log, u64) -> foreword::Result<()>;
     let checkpoint: Waste = |log, _| log.commit_checkpoint(b"again and again").map(drop);
     let hold: Waste = |log, n| log.hold("somebody", Lsn(20 + n));
@@ -345,7 +345,7 @@ fn hazard_17_no_space_and_the_front_is_dropped_whatever_was_done_before() {
 }
 
 #[test]
-fn hazard_17_no_space_while_opening() {
+fn no_space_while_opening() {
     // However little room there is: it is said that there is too little, and with more the log opens.
     for pages in 0..40 {
         let disk = SimDisk::new(17);
@@ -369,7 +369,7 @@ fn hazard_17_no_space_while_opening() {
 }
 
 #[test]
-fn hazard_18_short_and_interrupted_calls() {
+fn short_and_interrupted_calls() {
     let disk = SimDisk::new(18);
     disk.fault(Fault::new(OpKind::Any, Effect::Short).forever());
     for skip in 0..20 {
@@ -386,7 +386,7 @@ fn hazard_18_short_and_interrupted_calls() {
 }
 
 #[test]
-fn hazard_19_no_acknowledged_block_is_written_again() {
+fn no_acknowledged_block_is_written_again() {
     let disk = SimDisk::new(19);
     let log = on(&disk).open("/log").unwrap();
     for lsn in 1..25 {
@@ -408,7 +408,7 @@ fn hazard_19_no_acknowledged_block_is_written_again() {
 }
 
 #[test]
-fn hazard_20_a_file_that_shrinks_under_a_reader() {
+fn a_file_that_shrinks_under_a_reader() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
     commit(&log, 1..8);
@@ -423,7 +423,7 @@ fn hazard_20_a_file_that_shrinks_under_a_reader() {
 }
 
 #[test]
-fn hazard_24_readers_of_what_is_not_durable() {
+fn readers_of_what_is_not_durable() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
     commit(&log, 1..4);
@@ -441,7 +441,7 @@ fn hazard_24_readers_of_what_is_not_durable() {
 }
 
 #[test]
-fn hazard_25_a_crash_in_recovery_and_in_the_recovery_after() {
+fn a_crash_in_recovery_and_in_the_recovery_after() {
     let disk = SimDisk::new(25);
     let log = on(&disk).open("/log").unwrap();
     commit(&log, 1..10);
@@ -465,7 +465,7 @@ fn hazard_25_a_crash_in_recovery_and_in_the_recovery_after() {
 }
 
 #[test]
-fn hazard_26_the_leader_fails_and_all_followers_hear_of_it() {
+fn the_leader_fails_and_all_followers_hear_of_it() {
     let disk = SimDisk::new(26);
     let log = Arc::new(on(&disk).open("/log").unwrap());
     disk.fault(Fault::new(OpKind::Write, Effect::Eio).on(".seg").skip(5).forever());
@@ -481,7 +481,7 @@ fn hazard_26_the_leader_fails_and_all_followers_hear_of_it() {
 }
 
 #[test]
-fn hazard_27_two_openers() {
+fn two_openers() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
     commit(&log, 1..3);
@@ -497,7 +497,7 @@ fn hazard_27_two_openers() {
 }
 
 #[test]
-fn hazard_28_a_backup_mixed_with_newer_segments() {
+fn a_backup_mixed_with_newer_segments() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
     commit(&log, 1..10);
@@ -524,7 +524,7 @@ fn hazard_28_a_backup_mixed_with_newer_segments() {
 }
 
 #[test]
-fn hazard_29_clocks_that_run_backward() {
+fn clocks_that_run_backward() {
     let mut files = Files::crashed(|log| commit(log, 1..20));
     for (epoch, time) in [(1, u64::MAX), (2, 0), (3, 1)] {
         files.forge(epoch, 0, |frame| frame[88..96].copy_from_slice(&time.to_le_bytes()));
@@ -535,7 +535,7 @@ fn hazard_29_clocks_that_run_backward() {
 }
 
 #[test]
-fn hazard_30_segments_that_somebody_still_needs() {
+fn segments_that_somebody_still_needs() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
     commit(&log, 1..30);
@@ -557,7 +557,7 @@ fn hazard_30_segments_that_somebody_still_needs() {
 }
 
 #[test]
-fn hazard_31_a_reader_after_an_error_in_mid_record() {
+fn a_reader_after_an_error_in_mid_record() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
     let large: Vec<u8> = (0..150_000u32).map(|i| (i ^ (i >> 8)) as u8).collect();

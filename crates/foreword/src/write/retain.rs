@@ -1,0 +1,143 @@
+//! Retention, and where the log may start: what limits and holds keep.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::limit::{Hold, Holds, Limit};
+use crate::read::chain::Source;
+use crate::recovery::Entry;
+use crate::write::inner::LogInner;
+use crate::write::state::segments::RETRY_AFTER;
+use crate::write::state::{Guard, LogState};
+use crate::{Error, Lsn};
+
+/// The end of a log, as limits see it.
+struct Horizon<'a> {
+    /// Its segments, in order, the last of which is in use.
+    chain: &'a [Entry],
+    /// The bytes of all its records, and the time.
+    bytes: u64,
+    now: u64,
+    /// When segments were begun that were since the log was opened, by the same clock.
+    begun: &'a BTreeMap<u64, u64>,
+}
+
+impl Horizon<'_> {
+    /// When a segment was begun: what its LINK says by the wall clock may have jumped since.
+    fn begun(&self, entry: &Entry) -> u64 {
+        self.begun.get(&entry.epoch).copied().unwrap_or(entry.time)
+    }
+
+    /// Where what is kept begins: at the last segment that has enough in it and behind it, or that was begun long enough ago.
+    fn keeps_from(&self, limit: &Limit) -> Lsn {
+        let mut begun = self.now;
+        let last = self.chain.iter().rev().find(|entry| {
+            // (What was written while the clock stood ahead is as old as what came next.)
+            begun = begun.min(self.begun(entry));
+            limit.bytes.is_some_and(|bytes| self.bytes.saturating_sub(entry.bytes) >= bytes)
+                || limit.age.is_some_and(|age| u128::from(self.now - begun) > age.as_micros())
+        });
+        last.or(self.chain.first()).map_or(Lsn::FIRST, |entry| entry.first_lsn)
+    }
+
+    /// When the first segment will be too old.
+    fn due_in(&self, limit: &Limit) -> Option<Duration> {
+        let begun = self.chain.iter().skip(1).map(|entry| self.begun(entry)).min()?;
+        let left = limit.age?.saturating_sub(Duration::from_micros(self.now.saturating_sub(begun)));
+        Some(left.saturating_add(Duration::from_millis(1)))
+    }
+
+    /// Where a log starts whose owner drops what comes before an LSN, as far as the holds let it.
+    fn start(&self, before: Lsn, holds: &Holds) -> Lsn {
+        let keeps = |hold: &Hold| if hold.limit.is_none() { hold.lsn } else { hold.lsn.max(self.keeps_from(&hold.limit)) };
+        holds.values().map(keeps).fold(before, Lsn::min)
+    }
+}
+
+/// What is to be done about retention.
+pub(crate) enum Retention {
+    /// What comes before is to be dropped now, as far as holds let it.
+    Drop(Lsn),
+    /// Nothing before that.
+    At(Option<Instant>),
+}
+
+impl LogInner {
+    fn horizon<T>(&self, state: &LogState, look: impl FnOnce(&Horizon<'_>) -> T) -> T {
+        let chain = self.chain();
+        let (bytes, now) = (state.assembler.next().bytes, self.clock.now());
+        look(&Horizon { chain: &chain.entries, bytes, now, begun: &state.ages.begun })
+    }
+
+    /// Where the log is to start when what comes before an LSN is dropped.
+    pub(crate) fn start_for(&self, state: &LogState, before: Lsn) -> Lsn {
+        let control = &state.change.control;
+        self.horizon(state, |end| end.start(before, &control.holds)).max(control.start)
+    }
+
+    pub(crate) fn retention(&self, state: &LogState, now: Instant) -> Retention {
+        let limit = &self.options.retain;
+        if limit.is_none() || state.life.has_failed() {
+            return Retention::At(None);
+        }
+        let (before, due_in) = self.horizon(state, |end| (end.keeps_from(limit), end.due_in(limit)));
+        if before <= state.change.control.start {
+            return Retention::At(due_in.and_then(|time| now.checked_add(time)));
+        }
+        // (Whether holds let it, the file `HOLDS` says, too.)
+        match state.ages.retry_at {
+            // A change that is under way may take its time, and other logs wait for this thread. It kicks when it ends.
+            _ if state.change.by.is_some() => Retention::At(None),
+            Some(at) if at > now => Retention::At(Some(at)),
+            _ => Retention::Drop(before),
+        }
+    }
+
+    /// Drops what comes before an LSN. No other thread changes the log.
+    pub(crate) fn retain(&self, mut state: Guard<'_>, before: Lsn) {
+        let start = state.change.control.start;
+        let changing = self.begin_change(&mut state);
+        drop(state);
+        let dropped = self.drop_front(before, changing);
+        if !dropped.as_ref().is_ok_and(|&now| now > start) {
+            // It failed, or a hold is in the way: of another process, maybe, which cannot kick when it moves it.
+            self.lock().ages.retry_at = Some(Instant::now() + RETRY_AFTER);
+        }
+        match dropped {
+            // That the log was closed is no error, and the task that syncs reports how it failed.
+            Ok(_) | Err(Error::Closed | Error::Poisoned(_)) => {}
+            Err(error) => self.report(&error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_stands_before_what_was_written_and_an_age_without_end_are_no_panic() {
+        let entry = |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: epoch * 100, time, end: None };
+        let chain = [entry(1, 50), entry(2, 90), entry(3, 95)];
+        for now in [0, 90, u64::MAX] {
+            let horizon = Horizon { chain: &chain, bytes: 400, now, begun: &BTreeMap::new() };
+            assert_eq!(horizon.keeps_from(&Limit::age(Duration::MAX)), Lsn(1));
+            assert!(horizon.due_in(&Limit::age(Duration::MAX)).is_some());
+        }
+    }
+
+    /// The clock stood at 1,000 s, and was set back to 100 s when the second segment was full, or ahead to 9,000 s.
+    #[test]
+    fn what_is_written_after_the_clock_was_set_is_as_old_as_it_is() {
+        let second = 1_000_000;
+        for wall in [100, 9_000] {
+            let entry = |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: 0, time: time * second, end: None };
+            let chain = [entry(1, 900), entry(2, 1_000), entry(3, wall), entry(4, wall + 10)];
+            let begun = BTreeMap::from([(3, 1_010 * second), (4, 1_020 * second)]);
+            let at = |now: u64| Horizon { chain: &chain, bytes: 0, now: now * second, begun: &begun };
+            let limit = Limit::age(Duration::from_secs(60));
+            assert_eq!([at(1_030), at(1_061), at(1_071), at(1_081)].map(|end| end.keeps_from(&limit)), [1, 2, 3, 4].map(Lsn));
+            assert_eq!(at(1_030).due_in(&limit), Some(Duration::from_millis(30_001)));
+        }
+    }
+}
