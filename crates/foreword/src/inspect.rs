@@ -24,9 +24,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::error::{Damage, DamageKind, Doing};
+use crate::files::dir::Dir;
 use crate::files::disk::{Access, Disk, OsDisk};
 use crate::files::lock::{UNKNOWN_HOLDER, holder_text};
-use crate::files::segment::{Dir, Found, Segment, segment_name};
+use crate::files::names::segment_name;
+use crate::files::segment::{Found, Segment};
 use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, SegmentHeader,
 };

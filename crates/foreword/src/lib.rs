@@ -227,7 +227,7 @@ pub use log::{Durability, Log};
 pub use lsn::Lsn;
 pub use observe::publish::Published;
 pub use observe::stats::{Histogram, RecoveryReport, Stats};
-pub use open::{RepairPlan, repair_plan, repair_plan_on};
+pub use open::repair::{RepairPlan, repair_plan, repair_plan_on};
 pub use options::{OnDamage, Options, SyncPolicy};
 pub use read::iter::Iter;
 pub use read::reader::Reader;

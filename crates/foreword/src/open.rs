@@ -1,6 +1,9 @@
 //! Opening for writing: what the survey found, and what follows from it.
 
 pub(crate) mod fork;
+mod fresh;
+pub(crate) mod opened;
+pub(crate) mod repair;
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,35 +11,29 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::bug::{self, Bug};
-use crate::error::{Damage, DamageKind, Doing};
-use crate::files::disk::{Access, Disk, OsDisk};
-use crate::files::segment::{Dir, Found, IDENTITY, Names, STATS, Segment, Stuff, at_once, segment_name, within_reach};
+use crate::bug::bug;
+use crate::error::{DamageKind, Doing};
+use crate::files::dir::Dir;
+use crate::files::disk::Access;
+use crate::files::fill::at_once;
+use crate::files::names::{IDENTITY, Names, STATS, segment_name};
+use crate::files::prepare::Stuff;
+use crate::files::segment::Found;
 use crate::format::{
-    BLOCK, Control, Count, Cut, FRAME_MAX, FrameBuf, HEADER, Head, Kind, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise,
-    SECTOR, WAIVERS_MAX, Waiver,
+    BLOCK, Control, Count, Cut, FRAME_MAX, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR,
 };
 use crate::observe::stats::RecoveryReport;
 use crate::open::fork::{Branch, Place};
+use crate::open::fresh::{Fresh, fresh_segment, fresh_segments, tidy_up};
+use crate::open::opened::Opened;
+use crate::open::repair::{Repair, plan};
 use crate::options::{Existence, OnDamage};
 use crate::read::chain::{Chain, Snapshot};
 use crate::recovery::{self, Depth, Entry, Survey, Verdict};
 use crate::write::assemble::Assembler;
 use crate::write::placed::Placed;
 use crate::write::room::copy_room;
-use crate::write::rotate::SPARES_KEPT;
 use crate::{Error, Lsn, Options, Result};
-
-/// A log, ready for its first append.
-pub(crate) struct Opened {
-    pub(crate) log: LogId,
-    pub(crate) assembler: Assembler,
-    pub(crate) spares: VecDeque<Arc<Segment>>,
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) control: Control,
-    pub(crate) durable: Promise,
-    pub(crate) report: RecoveryReport,
-}
 
 /// The directory, which is made if a log may be made in it.
 fn open_dir(options: &Options, path: &Path) -> Result<Dir> {
@@ -160,29 +157,6 @@ fn create(options: &Options, dir: &Dir) -> Result<Opened> {
     Ok(Opened { log, assembler, spares: VecDeque::new(), entries, control, durable, report })
 }
 
-/// What is given up, and what is done with the files, when a damaged log is opened all the same.
-#[derive(Debug, Default)]
-struct Repair {
-    waivers: Vec<Waiver>,
-    given_up: Vec<(Lsn, Lsn)>,
-    /// Files of which a copy is kept, and files that are moved.
-    copied: Vec<String>,
-    moved: Vec<String>,
-    /// The LSN to go on with.
-    next_lsn: Option<Lsn>,
-}
-
-impl Repair {
-    /// A segment that is of no use (not even of this log, or of this place) does not stay under its name.
-    fn move_what_is_off(&mut self, chain: &[Entry]) {
-        let on_chain = |name: &String| chain.iter().any(|e| segment_name(e.epoch) == *name);
-        let (copied, off) = std::mem::take(&mut self.copied).into_iter().partition(on_chain);
-        self.copied = copied;
-        let new: Vec<_> = off.into_iter().filter(|name| !self.moved.contains(name)).collect();
-        self.moved.extend(new);
-    }
-}
-
 fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     let verdict = found.verdict.clone();
     let (survey, repair) = match &verdict {
@@ -229,55 +203,25 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
             _ => {}
         }
     }
-    if let Some(epoch) = survey.unproven_link.filter(|_| !bug::is(Bug::TrustLink)) {
+    if let Some(epoch) = survey.unproven_link {
         rewrite_link(dir, survey.log, epoch)?;
     }
     if !survey.names.identity || dir.read_identity()?.as_ref() != Ok(&survey.log) {
         dir.write_identity(survey.log, survey.names.identity)?;
     }
-    let in_place = bug::is(Bug::AppendAfterTear) && matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail);
     // (Garbled sectors ahead would stand in the way of a later frame.)
-    let mut opened = if (report.verdict == Verdict::Clean && report.garbled_sectors == 0) || in_place {
-        resume(options, dir, &survey, report)?
-    } else {
-        branch(options, dir, &survey, &repair, report)?
-    };
+    let mut in_place = report.verdict == Verdict::Clean && report.garbled_sectors == 0;
+    bug!(AppendAfterTear, in_place |= matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail));
+    let mut opened =
+        if in_place { resume(options, dir, &survey, report)? } else { branch(options, dir, &survey, &repair, report)? };
     tidy_up(options, dir, &mut opened, &survey.names);
     Ok(opened)
 }
 
-/// Makes use of the files that are not of the log any more: as its reserve, and of one (or as many as there are to be spares) as the next
-/// segment. The others go, and spares beyond what a log keeps. None of this can fail the opening: the log has gone on.
-fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: &Names) {
-    opened.spares.truncate(SPARES_KEPT.max(options.spare_segments));
-    let of_log = |opened: &Opened, epoch: u64| {
-        opened.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok() || opened.spares.iter().any(|s| s.epoch() == epoch)
-    };
-    let superseded = names.epochs.iter().copied().filter(|&epoch| !of_log(opened, epoch));
-    let (small, others) = dir.fit_for_reserve(options.segment_blocks(), superseded);
-    let use_or_remove = |opened: &mut Opened, epochs: Vec<u64>| {
-        let mut unneeded = Vec::new();
-        for epoch in epochs {
-            let next = opened.assembler.next_epoch(&opened.spares);
-            let wanted = opened.spares.len() < options.spare_segments.max(1) && epoch < next && !of_log(opened, epoch);
-            if wanted && dir.has_blocks(epoch, options.segment_blocks()) {
-                let recycled = dir.prepare(opened.log, next, options.segment_blocks(), Stuff::Segment(epoch), &at_once);
-                opened.spares.extend(recycled);
-            } else {
-                unneeded.push(epoch);
-            }
-        }
-        fork::clear_away(dir, unneeded.into_iter().filter(|&epoch| !of_log(opened, epoch)).map(segment_name));
-    };
-    // First those that cannot be the reserve: what they leave may be room for it.
-    use_or_remove(opened, others);
-    let (left, _) = dir.keep_reserve(options.segment_blocks(), small);
-    use_or_remove(opened, left);
-}
-
-/// The page cache may show a LINK that the disk never got (hazard 11), and no frame behind it proves more: the same bytes are written
+/// The page cache may show a LINK that the disk never got, and no frame behind it proves more: the same bytes are written
 /// again, before anything is built on it.
 fn rewrite_link(dir: &Dir, log: LogId, epoch: u64) -> Result<()> {
+    bug!(TrustLink, return Ok(()));
     let Ok((segment, _)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(()) };
     let Found::Frame(header) = segment.frame(LINK_BLOCK, segment.data_end(), &mut Vec::new())? else { return Ok(()) };
     let mut link = FrameBuf::zeroed(header.frame_len());
@@ -364,7 +308,9 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
     let copied = fork::blocks_behind(&survey.chain, from.at, survey.end);
     let has_room = fresh.segment.blocks >= options.segment_blocks() || copied <= u64::from(copy_room(fresh.segment.blocks));
     let mut unsealed: Vec<u64> = survey.unsealed.iter().copied().filter(|&e| !repair.moved.contains(&segment_name(e))).collect();
-    if !damaged && !bug::is(Bug::SealLate) {
+    let mut seals = !damaged;
+    bug!(SealLate, seals = false);
+    if seals {
         // Before anything else: what shows that the log went on behind a clean close may be only in the page cache, and without it the log
         // would be closed, whatever the fork has begun to write. The fresh segment is there, as a SEAL says.
         fork::seal_off(dir, survey.log, survey.newest, from, bytes_before(from.next_lsn))?;
@@ -426,7 +372,8 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
 /// Where the log holds what no promise covers; `None` if there is nothing. (A promise beyond the end proves all before it.)
 fn unproven_from(survey: &Survey) -> Option<Place> {
     let proven = survey.promise.position.min(survey.end);
-    if proven == survey.end || bug::is(Bug::TrustCache) {
+    bug!(TrustCache, return None);
+    if proven == survey.end {
         return None;
     }
     if survey.chain.iter().any(|e| e.epoch == survey.promise.position.epoch) {
@@ -439,102 +386,6 @@ fn unproven_from(survey: &Survey) -> Option<Place> {
         at: first.map_or(Position::default(), |e| Position::new(e.epoch, LINK_BLOCK + 1)),
         next_lsn: first.map_or(survey.next_lsn, |e| e.first_lsn),
     })
-}
-
-/// The segment in which a fork goes on, and those that are prepared behind it.
-struct Fresh {
-    segment: Arc<Segment>,
-    spares: VecDeque<Arc<Segment>>,
-}
-
-/// Takes the segments that were prepared, as far as they follow one another and every sector of them was read and is unwritten: a crash may
-/// have kept any part of what was on its way there. One in the way is replaced, under its name, for a SEAL may vouch for that.
-fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Fresh> {
-    let usable = |e: u64| !damaged && (survey.unwritten.contains(&e) || bug::is(Bug::TrustSpares));
-    let open = |e: u64| match dir.open_segment(Some(survey.log), e, Access::Write) {
-        Ok(Ok((segment, None))) if usable(e) && segment.blocks == options.segment_blocks() && segment.reserve_space().is_ok() => {
-            Some(Arc::new(segment))
-        }
-        _ => None,
-    };
-    let mut ready: VecDeque<_> = (epoch..).map_while(|e| survey.names.epochs.contains(&e).then(|| open(e))).collect();
-    let first = ready.pop_front().flatten();
-    let mut spares: VecDeque<_> = ready.into_iter().map_while(|spare| spare).collect();
-    // (Without damage, what lies beyond the newest active segment was never part of the log.)
-    let kept = |e: u64| e == epoch || spares.iter().any(|s| s.epoch() == e);
-    let unused = survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && !kept(e) && !damaged);
-    fork::clear_away(dir, unused.map(segment_name));
-    if first.is_some() || !spares.is_empty() {
-        dir.sync()?; // Their names may be only in memory, if the last writer was killed.
-    }
-    let segment = match (first, spares.pop_back()) {
-        (Some(segment), last) => {
-            spares.extend(last);
-            segment
-        }
-        (None, Some(last)) => dir.prepare(survey.log, epoch, last.blocks, Stuff::Segment(last.epoch()), &at_once)?,
-        (None, None) => fresh_segment(options, dir, survey, epoch, damaged)?,
-    };
-    Ok(Fresh { segment, spares })
-}
-
-/// Makes a segment: of a superseded one of its size, or of new space; on a full disk, of a superseded one of any size, of what an unfinished
-/// fork left under its name, or of the reserve.
-fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Arc<Segment>> {
-    let blocks = options.segment_blocks();
-    // (Of a damaged log they are evidence.)
-    let superseded = if damaged { None } else { clear_superseded(dir, survey, blocks)? };
-    let reuse = |fits: &dyn Fn(u32) -> bool| {
-        let old = superseded?;
-        let Ok(Ok((segment, None))) = dir.open_segment(Some(survey.log), old, Access::Read) else { return None };
-        let made = fits(segment.blocks).then(|| dir.prepare(survey.log, epoch, segment.blocks, Stuff::Segment(old), &at_once))?;
-        (!made.as_ref().is_err_and(Error::is_no_space)).then_some(made)
-    };
-    if let Some(made) = reuse(&|there| there == blocks) {
-        return made;
-    }
-    let error = match dir.prepare(survey.log, epoch, blocks, Stuff::Nothing, &at_once) {
-        Err(error) if error.is_no_space() => error,
-        made => return made,
-    };
-    if let Some(made) = reuse(&|_| true) {
-        return made;
-    }
-    if let Ok(Ok((begun, None))) = dir.open_segment(Some(survey.log), epoch, Access::Write)
-        && begun.blank().is_ok()
-    {
-        dir.sync()?; // Its name may be only in memory.
-        return Ok(Arc::new(begun));
-    }
-    dir.take_reserve(survey.log, epoch, blocks, error)
-}
-
-/// Of the superseded segments one stays, which is of the size that is asked for, if any is; of the others the reserve takes what it can use,
-/// and the rest goes. Before another file is made, for an opening that is killed behind its LINK leaves one: else so many openings would leave
-/// as many.
-fn clear_superseded(dir: &Dir, survey: &Survey, blocks: u32) -> Result<Option<u64>> {
-    let superseded = superseded(dir, survey)?;
-    let fitness = |epoch: u64| (dir.has_blocks(epoch, blocks), dir.blocks_of(&segment_name(epoch)));
-    let Some(best) = superseded.iter().copied().max_by_key(|&epoch| fitness(epoch)) else { return Ok(None) };
-    let (small, unneeded) = dir.fit_for_reserve(blocks, superseded.into_iter().filter(|&epoch| epoch != best));
-    let unneeded = dir.fill_reserve(small).into_iter().chain(unneeded);
-    fork::clear_away(dir, unneeded.map(segment_name));
-    Ok(Some(best))
-}
-
-/// Segments past which a LINK of the chain leads, which is durable by now. Not those that were dropped from the front: that they were may be
-/// only in the page cache, in a MARK, until the fork says it, too.
-fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
-    let (Some(first), Some(tip)) = (survey.chain.first(), survey.chain.last()) else { return Ok(Vec::new()) };
-    let link = match dir.open_segment(Some(survey.log), first.epoch, Access::Read)? {
-        Ok((segment, None)) => fork::link_of(&segment)?,
-        _ => None,
-    };
-    let dropped = link.map_or(first.epoch, |link| link.pred.epoch);
-    let on_chain = |epoch: u64| survey.chain.iter().any(|entry| entry.epoch == epoch);
-    let behind = survey.names.epochs.iter().copied().filter(|&epoch| epoch > dropped && epoch < tip.epoch);
-    // (A first attempt may have taken one.)
-    Ok(behind.filter(|&epoch| !on_chain(epoch) && dir.blocks_of(&segment_name(epoch)) > 0).collect())
 }
 
 /// Gives back the space behind what was ever written to the segment in which the log left its branch.
@@ -568,96 +419,6 @@ fn write_again(dir: &Dir, survey: &Survey, from: Position) -> Result<()> {
     Ok(())
 }
 
-/// What going on with a damaged log would mean.
-fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
-    let mut repair = Repair::default();
-    loop {
-        let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::All, &repair.waivers, &mut |_, _| {})?)?;
-        let Verdict::Corruption(damage) = &survey.verdict else {
-            repair.move_what_is_off(&survey.chain);
-            return Ok((survey, repair));
-        };
-        let name = damage.path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        if name == IDENTITY {
-            repair.copied.push(name);
-            return Ok((survey, repair));
-        }
-        if survey.names.epochs.iter().any(|&e| segment_name(e) == name) && !repair.copied.contains(&name) {
-            repair.copied.push(name);
-        }
-        if action == OnDamage::StopAtDamage {
-            let beyond = survey.names.epochs.iter().filter(|&&e| e > survey.end.epoch).map(|&e| segment_name(e));
-            repair.moved = beyond.collect();
-            repair.move_what_is_off(&survey.chain);
-            if survey.known >= survey.next_lsn {
-                repair.given_up.push((survey.next_lsn, survey.known));
-            }
-            return Ok((survey, repair));
-        }
-        if survey.control.waivers.len() >= WAIVERS_MAX {
-            let why = format!("more than {WAIVERS_MAX} stretches are damaged: stop at the damage, or restore a copy");
-            return Err(Error::Invalid { what: "salvage", why });
-        }
-        let resumes = resume_after(dir, &survey)?;
-        // With nothing readable behind it, the log goes on in a fresh segment, above every LSN that is known.
-        let known = survey.known.max(damage.last_lsn.unwrap_or(Lsn::ZERO));
-        let (to, next) = resumes.unwrap_or((Position::new(u64::MAX, LINK_BLOCK), known.next()));
-        let waiver = Waiver { from: survey.end, to, first_lost: survey.next_lsn, last_lost: next.prev() };
-        if waiver.last_lost >= waiver.first_lost {
-            repair.given_up.push((waiver.first_lost, waiver.last_lost));
-        }
-        if resumes.is_none() {
-            if next > survey.next_lsn {
-                repair.waivers.push(waiver);
-                repair.next_lsn = Some(next);
-            }
-            repair.move_what_is_off(&survey.chain);
-            return Ok((survey, repair));
-        }
-        if repair.waivers.contains(&waiver) {
-            let why = format!(
-                "{} stays damaged, whatever of it is given up: stop at the damage, or restore a copy",
-                damage.path.display()
-            );
-            return Err(Error::Invalid { what: "salvage", why });
-        }
-        repair.waivers.push(waiver);
-    }
-}
-
-/// The next place behind the damage where a unit begins, and its LSN.
-fn resume_after(dir: &Dir, survey: &Survey) -> Result<Option<(Position, Lsn)>> {
-    let mut buf = Vec::new();
-    let at = survey.break_at;
-    for &epoch in survey.names.epochs.iter().filter(|&&e| e >= at.epoch.max(1) && e == within_reach(e)) {
-        let Ok((segment, short)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
-        let is_link = |found: &Found| matches!(found, Found::Frame(header) if header.kind == Kind::Link);
-        if short.is_some() && !is_link(&segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)?) {
-            continue; // With neither its length nor its LINK, no survey makes use of it.
-        }
-        // Where the log is known to leave a segment, nothing behind that is of the log.
-        let end = survey.chain.iter().find(|e| e.epoch == epoch).and_then(|e| e.end).unwrap_or(segment.data_end());
-        let there = segment.file.len().doing("read the segment's length", &segment.path)? / BLOCK as u64;
-        let end = u64::from(end).min(there) as u32;
-        let mut block = if epoch == at.epoch { at.block + 1 } else { LINK_BLOCK };
-        while block < end {
-            if let Found::Frame(header) = segment.frame(block, end, &mut buf)? {
-                let begins = match header.kind {
-                    Kind::Link => block == LINK_BLOCK && Link::decode(&buf[HEADER..]).is_some(),
-                    Kind::Data => !header.has(crate::format::CONTINUED),
-                    Kind::Mark => true,
-                    Kind::Header | Kind::Seal => false,
-                };
-                if begins && header.first_lsn() >= survey.next_lsn {
-                    return Ok(Some((segment.at(block), header.first_lsn())));
-                }
-            }
-            block += 1;
-        }
-    }
-    Ok(None)
-}
-
 impl RecoveryReport {
     fn new(verdict: Verdict, start_lsn: Lsn, last_lsn: Lsn) -> RecoveryReport {
         RecoveryReport {
@@ -672,52 +433,4 @@ impl RecoveryReport {
             took: std::time::Duration::ZERO,
         }
     }
-}
-
-/// What repairing a log would do; nothing is changed. See [`repair_plan`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct RepairPlan {
-    /// What was found first.
-    pub damage: Option<Damage>,
-    /// LSNs that would be given up: first and last of each stretch.
-    pub given_up: Vec<(Lsn, Lsn)>,
-    /// The LSN of the last record that would remain.
-    pub last_lsn: Lsn,
-    /// Files that would be put aside in `damaged/`.
-    pub put_aside: Vec<String>,
-}
-
-/// What opening with [`Options::on_damage`] would give up, without doing it. Reads the whole log.
-///
-/// # Errors
-/// As [`verify`](crate::verify), and [`Error::Invalid`] for [`OnDamage::Refuse`] or a log with too many damages to salvage.
-pub fn repair_plan(dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan> {
-    repair_plan_on(Arc::new(OsDisk::new()), dir, action)
-}
-
-/// As [`repair_plan`], on a file system of one's own.
-///
-/// # Errors
-/// As [`repair_plan`].
-pub fn repair_plan_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan> {
-    let dir = Dir::open(&*disk, dir.as_ref())?;
-    if action == OnDamage::Refuse {
-        return Err(Error::Invalid { what: "action", why: "to refuse repairs nothing".into() });
-    }
-    let first = dir.there(recovery::survey(&dir, dir.names()?, Depth::All, &[], &mut |_, _| {})?)?;
-    let damage = match first {
-        Survey { verdict: Verdict::Corruption(damage), .. } => Some(damage),
-        survey => {
-            let last_lsn = survey.last_lsn();
-            return Ok(RepairPlan { damage: None, given_up: Vec::new(), last_lsn, put_aside: Vec::new() });
-        }
-    };
-    let (survey, repair) = plan(&dir, action)?;
-    Ok(RepairPlan {
-        damage,
-        given_up: repair.given_up,
-        last_lsn: repair.next_lsn.unwrap_or(survey.next_lsn).prev(),
-        put_aside: [repair.copied, repair.moved].concat(),
-    })
 }

@@ -6,6 +6,7 @@ pub(crate) mod iter;
 pub(crate) mod reader;
 pub(crate) mod recent;
 pub(crate) mod record;
+pub(crate) mod span;
 #[cfg(feature = "stream")]
 pub(crate) mod stream;
 pub(crate) mod tails;

@@ -3,8 +3,9 @@
 //! The evidence is gathered in steps, each in a module of its own, and decided on in [`verdict`], which is the table of `docs/FORMAT.md`. The first place
 //! without a valid frame is called X here, as there.
 
-use crate::bug::{self, Bug};
-use crate::files::segment::{Dir, Names, within_reach};
+use crate::bug::bug;
+use crate::files::dir::Dir;
+use crate::files::names::{Names, within_reach};
 use crate::format::{Control, LogId, Position, Promise, Waiver};
 use crate::read::chain::Cuts;
 use crate::{Lsn, Result};
@@ -196,7 +197,7 @@ impl Evidence {
         self.last = scan.last();
         self.link_given_up = !scan.by_fast_path && self.tip > segments.newest();
         self.next_lsn = scan.next;
-        self.length = segments.slots.get(&scan.at.epoch).and_then(|slot| slot.short.clone());
+        self.length = segments.found.get(&scan.at.epoch).and_then(|found| found.short.clone());
         self.promise = behind.promise;
         self.written = behind.written;
     }
@@ -235,7 +236,8 @@ impl Survey {
 
     /// The last record's LSN that is proven to be durable: behind it there may be what only the page cache holds.
     pub(crate) fn proven_lsn(&self) -> Lsn {
-        if self.verdict == Verdict::Clean || bug::is(Bug::ShowUnproven) {
+        bug!(ShowUnproven, return self.last_lsn());
+        if self.verdict == Verdict::Clean {
             return self.last_lsn();
         }
         // A LINK that promises itself may be there for now only: then the log ends where it follows on.

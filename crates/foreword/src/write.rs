@@ -20,6 +20,7 @@ pub(crate) mod retain;
 pub(crate) mod room;
 pub(crate) mod rotate;
 pub(crate) mod runtime;
+pub(crate) mod source;
 pub(crate) mod state;
 pub(crate) mod tell;
 pub(crate) mod ticket;

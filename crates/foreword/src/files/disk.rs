@@ -147,7 +147,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     }
 }
 
-/// Writes all of the buffers, one behind the other, in one of a file's ways, whatever short writes and interruptions come (hazard 18).
+/// Writes all of the buffers, one behind the other, in one of a file's ways, whatever short writes and interruptions come.
 pub(crate) fn write_all(
     bufs: &mut [io::IoSlice<'_>],
     offset: u64,

@@ -10,14 +10,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bug::{self, Bug};
+use crate::bug::bug;
 use crate::error::Doing;
+use crate::files::dir::Dir;
 use crate::files::disk::{Access, DiskFile, FileId};
-use crate::files::segment::{Dir, IDENTITY, since_1970};
-use crate::sync::{Mutex, PoisonError};
+use crate::files::names::{IDENTITY, LOCK};
+use crate::files::time::since_1970;
+use crate::files::writer::Writer;
+use crate::sync::Mutex;
 use crate::{Error, Result};
-
-pub(crate) const LOCK: &str = "LOCK";
 
 /// Where the file cannot be read while it is locked (Windows).
 pub(crate) const UNKNOWN_HOLDER: &str = "by an unknown process";
@@ -34,23 +35,6 @@ const LOCK_GONE: &str = "its file LOCK was removed or replaced, so that another 
 /// lock for microseconds.
 const TRIES: u32 = 20;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(5);
-
-/// What a writer has, and knows itself by.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    process: u32,
-    /// The file that had the name `LOCK` when it was locked. It is open, so no other file can be this.
-    /// `None` where a file is never told as the same twice.
-    lock: Option<FileId>,
-    /// The locked files, `LOCK` first; none any more once the log is closed.
-    files: Mutex<Vec<Box<dyn DiskFile>>>,
-}
-
-impl Writer {
-    fn files(&self) -> crate::sync::MutexGuard<'_, Vec<Box<dyn DiskFile>>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// How a writer names itself in `LOCK`.
 pub(crate) fn holder_text(process: u32) -> String {
@@ -153,8 +137,9 @@ impl Dir {
     /// was forked from it nothing is written, and nothing is waited for: the threads that would end
     /// the waiting are not there.
     pub(crate) fn check_process(&self) -> Result<()> {
+        bug!(WriteInFork, return Ok(()));
         match &self.writer {
-            Some(writer) if writer.process != std::process::id() && !bug::is(Bug::WriteInFork) => Err(self.lost(FORKED)),
+            Some(writer) if writer.process != std::process::id() => Err(self.lost(FORKED)),
             _ => Ok(()),
         }
     }
@@ -163,8 +148,9 @@ impl Dir {
     /// is durable: whoever has taken the lock since then has seen it.
     pub(crate) fn check_writer(&self) -> Result<()> {
         self.check_process()?;
+        bug!(TrustLock, return Ok(()));
         match self.writer.as_ref().and_then(|writer| writer.lock) {
-            Some(id) if !bug::is(Bug::TrustLock) && !self.is_lock(id)? => Err(self.lost(LOCK_GONE)),
+            Some(id) if !self.is_lock(id)? => Err(self.lost(LOCK_GONE)),
             _ => Ok(()),
         }
     }

@@ -11,14 +11,13 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error::Doing;
+use crate::files::dir::Dir;
 use crate::files::disk::{Access, DiskFile};
-use crate::files::segment::{Dir, IDENTITY};
+use crate::files::names::{HOLDS, IDENTITY};
 use crate::files::text::{checked, push_checksum, push_escaped, unescaped};
 use crate::format::LogId;
 use crate::limit::{Hold, Holds, Limit};
 use crate::{Error, Lsn, Result};
-
-pub(crate) const HOLDS: &str = "HOLDS";
 
 const TITLE: &str = "foreword holds 1";
 /// More than any text has: 64 names of 64 bytes, if all of them are escaped, and numbers.

@@ -6,14 +6,16 @@
 
 use std::sync::Arc;
 
+use crate::files::dir::Dir;
 use crate::files::disk::Access;
-use crate::files::segment::{Dir, Segment, Stuff, TMP, at_once, segment_name};
+use crate::files::fill::at_once;
+use crate::files::names::{RESERVES, TMP, segment_name};
+use crate::files::prepare::Stuff;
+use crate::files::segment::Segment;
 use crate::format::{BLOCK, LogId};
 use crate::options::SEGMENT_BLOCKS_MIN;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::{Error, Result};
-
-pub(crate) const NAMES: [&str; 2] = ["RESERVE-1", "RESERVE-2"];
 
 /// Enough for a full frame, and what a segment has besides: all that a cut at the back has to write again of most logs.
 const BLOCKS: u32 = 96;
@@ -27,7 +29,7 @@ impl Dir {
     /// A segment made of the reserve, when there was no space for a new one, as `error` says. If the reserve is not there, there may still be
     /// space for one as small: what an unfinished step had made of the reserve was removed.
     pub(crate) fn take_reserve(&self, log: LogId, epoch: u64, segment_blocks: u32, error: Error) -> Result<Arc<Segment>> {
-        for name in NAMES {
+        for name in RESERVES {
             let there = self.blocks_of(name);
             if (SEGMENT_BLOCKS_MIN..=BLOCKS).contains(&there) {
                 return self.prepare(log, epoch, there, Stuff::Reserve(name), &at_once);
@@ -48,18 +50,18 @@ impl Dir {
     pub(crate) fn keep_reserve(&self, segment_blocks: u32, superseded: Vec<u64>) -> (Vec<u64>, bool) {
         let blocks = blocks(segment_blocks);
         let short = |name: &&str| self.blocks_of(name) < blocks;
-        if !self.reserve || !NAMES.iter().any(short) {
+        if !self.reserve || !RESERVES.iter().any(short) {
             return (superseded, true);
         }
         let left = self.fill_reserve(superseded);
-        for name in NAMES.iter().filter(|name| short(name)) {
+        for name in RESERVES.iter().filter(|name| short(name)) {
             if let Err(error) = self.make_reserve(name, blocks) {
                 crate::trace::warn!(error = %error, "cannot keep room for a full disk");
                 break;
             }
         }
         let _ = self.sync();
-        (left, !NAMES.iter().any(short))
+        (left, !RESERVES.iter().any(short))
     }
 
     /// Puts superseded segments that fit in the place of what of the reserve is missing or smaller: those that are left. Not durable.
@@ -67,7 +69,7 @@ impl Dir {
         let takes = |epoch: &u64| {
             let segment = segment_name(*epoch);
             let has = self.blocks_of(&segment);
-            let worse = NAMES.into_iter().find(|name| self.blocks_of(name) < has);
+            let worse = RESERVES.into_iter().find(|name| self.blocks_of(name) < has);
             worse.is_some_and(|name| self.has_space(&segment, has) && self.handle.replace(&segment, name).is_ok())
         };
         superseded.into_iter().filter(|epoch| !takes(epoch)).collect()

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use crate::files::dir::Dir;
 use crate::files::disk::{Access, DiskFile};
-use crate::files::segment::{Dir, STATS, since_1970};
+use crate::files::names::STATS;
 use crate::files::text::{checked, push_checksum, push_escaped, unescaped};
+use crate::files::time::since_1970;
 use crate::observe::stats::{Histogram, Stats};
 use crate::read::chain::Source;
 use crate::write::inner::LogInner;

@@ -6,11 +6,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::bug::{self, Bug};
+use crate::bug::bug;
 use crate::error::Doing;
+use crate::files::dir::Dir;
 use crate::files::disk::Access;
+use crate::files::fill::at_once;
+use crate::files::names::{DAMAGED, TMP, segment_name};
+use crate::files::prepare::Stuff;
 use crate::files::reserve;
-use crate::files::segment::{DAMAGED, Dir, Found, Segment, Stuff, TMP, at_once, now_micros, segment_name};
+use crate::files::segment::{Found, Segment};
+use crate::files::time::now_micros;
 use crate::format::{self, CONTINUED, Control, Count, Cut, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
 use crate::read::reader::Reader;
 use crate::recovery::Entry;
@@ -49,9 +54,7 @@ pub(crate) fn absorb(
     mut place: Place,
 ) -> Result<(Place, Option<Cut>)> {
     let mut cut: Option<Cut> = None;
-    if bug::is(Bug::NeverAbsorb) {
-        return Ok((place, cut));
-    }
+    bug!(NeverAbsorb, return Ok((place, cut)));
     let mut left = absorbed_max(segment_blocks);
     let small = copy_room(reserve::blocks(segment_blocks));
     while let Some(index) = chain.iter().position(|e| e.epoch == place.at.epoch) {
@@ -218,7 +221,8 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     }
     write(&mut assembler)?;
     assembler.written_at(0);
-    for segment in fresh.iter().filter(|_| !bug::is(Bug::LinkBeforeCopies)) {
+    bug!(LinkBeforeCopies, fresh.clear());
+    for segment in &fresh {
         segment.sync()?;
     }
     let seals = unsealed.into_iter().map(|epoch| seal_of(dir, log, epoch, from, bytes));

@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use crate::error::Damage;
-use crate::files::segment::Dir;
+use crate::files::dir::Dir;
 use crate::format::{Control, LINK_BLOCK, LogId, Waiver, is_later};
 use crate::read::reader::Reader;
 use crate::read::recent::{Places, Recent};

@@ -1,27 +1,24 @@
 //! Reading: forward, backward, at an LSN, and along the tail as it grows. One reader for a log that is open here, for one that another
 //! process writes, and for one that nobody has open.
 
+mod load;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::bug::{self, Bug};
-use crate::error::{Damage, DamageKind};
-use crate::files::disk::Access;
-use crate::files::segment::{Found, Segment};
-use crate::format::{self, CONTINUED, FrameHeader, LINK_BLOCK, Position};
+use crate::bug::bug;
+use crate::error::DamageKind;
+use crate::format::LINK_BLOCK;
 use crate::read::chain::{Chain, End, Source};
 use crate::read::find::frame_between;
-use crate::read::recent::Place;
 use crate::read::record::RecordRef;
+use crate::read::span::{Span, offsets, record_end};
 use crate::read::tails::Tail;
 use crate::read::walk::Walker;
 use crate::sync::deadline;
 use crate::{Error, Lsn, Result};
-
-/// More than any record: a bound on what a chain of frames may make a reader gather.
-const RECORD_LIMIT: usize = 1 << 30;
 
 /// Reads a log, in both directions and along its growing tail.
 ///
@@ -65,31 +62,6 @@ pub struct Reader {
     span: Span,
     /// The last LSN that was read, for the log to see; once the reader follows the tail.
     at: Option<Arc<AtomicU64>>,
-}
-
-/// The records that begin in one frame; the last may have been gathered from several.
-#[derive(Debug, Default)]
-struct Span {
-    /// The frame, whose payload is in the walker, at this place; or the stream is in `joined`.
-    header: Option<FrameHeader>,
-    at: Position,
-    place: Range<usize>,
-    joined: Vec<u8>,
-    is_joined: bool,
-    micros: u64,
-    first: Lsn,
-    records: u32,
-    /// Where the record after the one read last begins, and its LSN.
-    offset: usize,
-    lsn: Lsn,
-    /// Where each record begins, once somebody went backward.
-    index: Vec<u32>,
-}
-
-impl Span {
-    fn has(&self, lsn: Lsn) -> bool {
-        self.header.is_some() && lsn >= self.first && lsn.0 - self.first.0 < u64::from(self.records)
-    }
 }
 
 impl Reader {
@@ -374,218 +346,14 @@ impl Reader {
         self.limit = self.limit.min(self.source.limit(Lsn::ZERO)?);
         let stands = if self.from_start { Lsn::ZERO } else { self.next.prev() };
         let reached = self.read.max(stands);
+        bug!(HideCut, return Ok(true));
         match self.chain.cuts.since(before.generation) {
-            Some(at) if reached >= at && !bug::is(Bug::HideCut) => {
+            Some(at) if reached >= at => {
                 (self.read, self.next, self.from_start) = (Lsn::ZERO, at, false);
                 Err(Error::Cut { at, reached })
             }
             _ => Ok(true),
         }
-    }
-
-    /// Makes the span that in which a record begins, or, behind a gap, the first after it.
-    fn load(&mut self, lsn: Lsn) -> Result<()> {
-        if self.span.has(lsn) {
-            return Ok(());
-        }
-        if let Some(at) = &self.at {
-            at.store(lsn.prev().0, Ordering::Relaxed);
-        }
-        let in_chain = |w: &Walker| self.chain.entries.iter().any(|e| e.epoch == w.segment().epoch());
-        let goes_on = self.span.header.is_some()
-            && self.walker.as_ref().is_some_and(in_chain)
-            && lsn.0 == self.span.first.0 + u64::from(self.span.records);
-        let mut attempt = 0;
-        let mut loaded = if goes_on { self.load_forward(lsn) } else { self.load_anew(lsn) };
-        // What fails may have been overtaken: by a rotation, a cut, or a file that was dropped and used again.
-        while loaded.is_err() && attempt < 8 {
-            self.limit = self.source.limit(Lsn::MAX)?;
-            if !self.follow_changes()? {
-                break;
-            }
-            attempt += 1;
-            if lsn < self.chain.start {
-                return Err(Error::Dropped { lsn, start: self.chain.start });
-            }
-            loaded = self.load_anew(lsn);
-        }
-        loaded.map_err(|error| {
-            self.span = Span::default();
-            self.walker = None;
-            self.source.judge(error)
-        })
-    }
-
-    fn load_anew(&mut self, lsn: Lsn) -> Result<()> {
-        self.locate(lsn)?;
-        self.load_forward(lsn)?;
-        if let (Some(places), Some(header)) = (self.source.places(), &self.span.header) {
-            places.note(self.span.at, header);
-        }
-        Ok(())
-    }
-
-    fn load_forward(&mut self, lsn: Lsn) -> Result<()> {
-        loop {
-            let header = self.step()?;
-            if header.records == 0 || header.next_lsn() <= lsn {
-                continue;
-            }
-            if header.first_lsn() > lsn {
-                return Err(self.broken(DamageKind::Structure, "a frame whose LSN does not follow the one before"));
-            }
-            let Some(walker) = &self.walker else { continue };
-            let head = header.head_len as usize;
-            let payload = walker.payload(&header);
-            let span = &mut self.span;
-            span.at = walker.segment().at(walker.block() - header.blocks());
-            span.place = walker.place(&header);
-            span.micros = header.time;
-            span.first = header.first_lsn();
-            span.records = header.records;
-            span.lsn = span.first;
-            span.offset = head;
-            span.index.clear();
-            span.is_joined = false;
-            span.header = Some(header);
-            let missing = missing_bytes(payload.get(head..).unwrap_or(&[]));
-            if missing == Some(0) {
-                return Ok(());
-            }
-            span.joined.clear();
-            span.joined.extend_from_slice(&payload[head.min(payload.len())..]);
-            span.is_joined = true;
-            span.offset = 0;
-            return match missing {
-                Some(missing) => self.join(missing),
-                None => Err(self.does_not_add_up()),
-            };
-        }
-    }
-
-    /// Gathers the rest of the last record from the frames that follow.
-    fn join(&mut self, mut missing: usize) -> Result<()> {
-        if missing > RECORD_LIMIT {
-            return Err(self.broken(DamageKind::Structure, "a record longer than any may be"));
-        }
-        while missing > 0 {
-            let header = self.step()?;
-            let Some(walker) = &mut self.walker else { continue };
-            let head = header.head_len as usize;
-            if header.kind == format::Kind::Link {
-                continue;
-            }
-            if head == 0 || head > missing || !header.has(CONTINUED) || head > header.payload_len as usize {
-                return Err(self.broken(DamageKind::Structure, "a record that does not go on where it should"));
-            }
-            self.span.joined.extend_from_slice(&walker.payload(&header)[..head]);
-            missing -= head;
-            if header.records > 0 {
-                // Others begin in this frame: it is read again for them.
-                walker.seek(walker.block() - header.blocks());
-            }
-        }
-        Ok(())
-    }
-
-    /// The next frame along the chain.
-    fn step(&mut self) -> Result<FrameHeader> {
-        loop {
-            let Some(walker) = &mut self.walker else { return Err(self.broken(DamageKind::Structure, "no position")) };
-            let at = walker.segment().at(walker.block());
-            let index = self.chain.entries.iter().position(|e| e.epoch == at.epoch);
-            if let Some(entry) = index.map(|i| self.chain.entries[i]) {
-                // It may have been the tip when the walker came, and be sealed now.
-                walker.set_end(entry.end.unwrap_or(u32::MAX));
-            }
-            let to = match self.chain.waivers.iter().find(|w| w.from == at) {
-                Some(waiver) => waiver.to,
-                None if walker.at_end() => match index.and_then(|i| self.chain.entries.get(i + 1)) {
-                    Some(next) => Position::new(next.epoch, LINK_BLOCK),
-                    None => return Err(self.broken(DamageKind::Missing, "the log ends before a record that was durable")),
-                },
-                None => match walker.step(self.source.recent())? {
-                    Found::Frame(header) if header.adds_up() => return Ok(header),
-                    Found::Frame(_) => {
-                        return Err(self.broken(DamageKind::Structure, "flags, or records, in a frame of a kind that has none"));
-                    }
-                    Found::Unwritten => {
-                        return Err(self.broken(DamageKind::Missing, "nothing is written where a record was durable"));
-                    }
-                    Found::Torn => {
-                        return Err(self.broken(DamageKind::Missing, "a frame of which some sectors were never written"));
-                    }
-                    Found::Damaged(why) => return Err(self.broken(DamageKind::Garbled, why)),
-                },
-            };
-            self.go(to)?;
-        }
-    }
-
-    /// Puts the walker at a position.
-    fn go(&mut self, to: Position) -> Result<()> {
-        let Some(entry) = self.chain.entries.iter().find(|e| e.epoch == to.epoch).copied() else {
-            return Err(self.broken(DamageKind::LostSegment, "a segment that is not there"));
-        };
-        let end = entry.end.unwrap_or(u32::MAX);
-        let segment = match &self.walker {
-            Some(walker) if walker.segment().epoch() == to.epoch => walker.segment().clone(),
-            _ => self.open(to.epoch)?,
-        };
-        match &mut self.walker {
-            Some(walker) => walker.replace(segment, to.block, end),
-            None => self.walker = Some(Walker::new(segment, to.block, end)),
-        }
-        Ok(())
-    }
-
-    fn open(&self, epoch: u64) -> Result<Arc<Segment>> {
-        let (recent, places) = (self.source.recent(), self.source.places());
-        let known = recent.and_then(|recent| recent.segment(epoch)).or_else(|| places?.segment(epoch));
-        if let Some(segment) = known {
-            return Ok(segment);
-        }
-        match self.source.dir().open_segment(Some(self.chain.log), epoch, Access::Read)? {
-            Ok((segment, _)) => {
-                let segment = Arc::new(segment);
-                if let Some(places) = places {
-                    places.opened(&segment);
-                }
-                Ok(segment)
-            }
-            Err(damage) => Err(Error::Corruption(Arc::new(Damage { first_lsn: self.next, ..damage }))),
-        }
-    }
-
-    /// Puts the walker at or before the frame in which a record begins: where that is known, or by bisection.
-    fn locate(&mut self, lsn: Lsn) -> Result<()> {
-        self.span.header = None;
-        let Some(entry) = self.chain.entry_of(lsn).map(|i| self.chain.entries[i]) else {
-            let start = self.chain.entries.first().map_or(self.chain.start, |e| e.first_lsn);
-            return Err(Error::Dropped { lsn, start });
-        };
-        self.go(Position::new(entry.epoch, LINK_BLOCK))?;
-        let Some(walker) = &mut self.walker else { return Ok(()) };
-        let segment = walker.segment().clone();
-        let stretch = self.chain.stretch(&entry, lsn).0;
-        let bounds = (stretch.start, stretch.end.min(segment.data_end()));
-        let places = self.source.places();
-        let recent = self.source.recent().and_then(|recent| recent.find(entry.epoch, lsn)).map(Place::At);
-        let place = recent.or_else(|| Some(places?.find(entry.epoch, lsn, bounds))).unwrap_or(Place::Between(bounds.0, bounds.1));
-        let block = match place {
-            Place::At(block) => block,
-            Place::Between(low, high) => {
-                let begins_before = |header: &FrameHeader| header.first_lsn() <= lsn;
-                frame_between(&segment, low..high, &begins_before, &mut |block, header| {
-                    if let Some(places) = places {
-                        places.note(segment.at(block), header);
-                    }
-                })?
-                .0
-            }
-        };
-        walker.seek(block);
-        Ok(())
     }
 
     /// The record from the span.
@@ -652,49 +420,4 @@ impl Reader {
         let known = |chain: &Chain| chain.entry_of(lsn).map_or(0, |i| chain.entries[i].bytes);
         self.try_bytes_before(lsn).unwrap_or_else(|_| known(&self.chain))
     }
-
-    #[cold]
-    fn broken(&self, kind: DamageKind, why: &str) -> Error {
-        let at = self.walker.as_ref().map_or(Position::default(), |w| w.segment().at(w.block()));
-        Error::Corruption(Arc::new(Damage {
-            kind,
-            path: self.source.dir().segment(at.epoch),
-            offset: at.byte(),
-            first_lsn: self.next,
-            last_lsn: Some(self.limit).filter(|&limit| limit >= self.next),
-            proven: true,
-            evidence: format!("{why}; records up to {} were durable", self.limit),
-        }))
-    }
-}
-
-/// Where the record ends that begins at an offset.
-#[inline]
-fn record_end(stream: &[u8], at: usize) -> Option<usize> {
-    let len = stream.get(at..at.checked_add(4)?)?;
-    let end = at + 4 + format::record_len(format::u32_at(len, 0))?;
-    (end <= stream.len()).then_some(end)
-}
-
-fn offsets(stream: &[u8], mut at: usize) -> Vec<u32> {
-    let mut index = Vec::new();
-    while let Some(after) = record_end(stream, at) {
-        index.push(at as u32);
-        at = after;
-    }
-    index
-}
-
-/// How many bytes of the last record are not in the stream; `None` if it does not add up.
-fn missing_bytes(stream: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    while at < stream.len() {
-        let (len, rest) = stream[at..].split_at_checked(4)?;
-        let len = format::record_len(format::u32_at(len, 0))?;
-        if len > rest.len() {
-            return Some(len - rest.len());
-        }
-        at += 4 + len;
-    }
-    Some(0)
 }

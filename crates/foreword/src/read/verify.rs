@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Damage;
+use crate::files::dir::Dir;
 use crate::files::disk::{Disk, OsDisk};
-use crate::files::segment::Dir;
 use crate::format::LogId;
 use crate::recovery::{self, Depth, Verdict};
 use crate::{Error, Lsn, Result, View};

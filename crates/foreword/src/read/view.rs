@@ -9,9 +9,9 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::Damage;
+use crate::files::dir::Dir;
 use crate::files::disk::{Disk, OsDisk};
 use crate::files::outside::Outside;
-use crate::files::segment::Dir;
 use crate::format::LogId;
 use crate::limit::{Hold, Holds, Limit};
 use crate::read::chain::{Chain, End, Source};
@@ -55,11 +55,11 @@ const LINGER: u32 = 20;
 /// ```
 #[derive(Clone, Debug)]
 pub struct View {
-    shared: Arc<Shared>,
+    inner: Arc<ViewInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ViewInner {
     /// Where the path leads, should the directory be gone.
     disk: Arc<dyn Disk>,
     dir: Dir,
@@ -67,7 +67,7 @@ struct Shared {
     unproven: bool,
     /// Held by the one that looks at the files.
     watch: Mutex<Watch>,
-    state: Mutex<State>,
+    last: Mutex<LastLook>,
     /// Rises with each change of the chain.
     version: AtomicU64,
     waiting: Mutex<Waiting>,
@@ -75,10 +75,10 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
+struct LastLook {
     seen: Seen,
-    /// When it was last looked with success, unless a look has failed since.
-    looked: Option<Instant>,
+    /// When the last look succeeded; none if a look has failed since.
+    at: Option<Instant>,
 }
 
 /// Tasks that wait, and whether the thread is there that looks for them.
@@ -115,9 +115,9 @@ impl View {
 
     fn begin(disk: Arc<dyn Disk>, dir: Dir, unproven: bool) -> Result<View> {
         let (watch, seen) = Watch::begin(&dir)?;
-        let state = Mutex::new(State { seen, looked: Some(Instant::now()) });
+        let last = Mutex::new(LastLook { seen, at: Some(Instant::now()) });
         let (watch, version, waiting, places) = (Mutex::new(watch), AtomicU64::new(0), Mutex::default(), Places::default());
-        Ok(View { shared: Arc::new(Shared { disk, dir, unproven, watch, state, version, waiting, places }) })
+        Ok(View { inner: Arc::new(ViewInner { disk, dir, unproven, watch, last, version, waiting, places }) })
     }
 
     /// The same log, with all that recovery would return now: where no writer has it open, that may be more than is proven to be durable (see
@@ -127,19 +127,19 @@ impl View {
     /// # Errors
     /// As [`open`](View::open).
     pub fn recoverable(&self) -> Result<View> {
-        View::begin(self.shared.disk.clone(), self.shared.dir.clone(), true)
+        View::begin(self.inner.disk.clone(), self.inner.dir.clone(), true)
     }
 
     /// The log's identity.
     #[must_use]
     pub fn id(&self) -> LogId {
-        self.shared.chain().log
+        self.inner.chain().log
     }
 
     /// The first LSN of the log.
     #[must_use]
     pub fn start_lsn(&self) -> Lsn {
-        self.shared.chain().start
+        self.inner.chain().start
     }
 
     /// The last LSN that can be read now.
@@ -147,7 +147,7 @@ impl View {
     /// # Errors
     /// [`Error::Io`], [`Error::Replaced`].
     pub fn last_lsn(&self) -> Result<Lsn> {
-        self.shared.limit(Lsn::MAX)
+        self.inner.limit(Lsn::MAX)
     }
 
     /// The last LSN that recovery would return now: that of [`last_lsn`](View::last_lsn), or beyond it where no writer has the log open and it was
@@ -156,30 +156,30 @@ impl View {
     /// # Errors
     /// As [`last_lsn`](View::last_lsn).
     pub fn recoverable_lsn(&self) -> Result<Lsn> {
-        self.shared.limit(Lsn::MAX)?;
-        Ok(self.shared.seen(|seen| seen.recoverable))
+        self.inner.limit(Lsn::MAX)?;
+        Ok(self.inner.seen(|seen| seen.recoverable))
     }
 
     pub(crate) fn segments(&self) -> usize {
-        self.shared.chain().entries.len()
+        self.inner.chain().entries.len()
     }
 
     /// Whether a writer had the log open when it was looked at last.
     #[must_use]
     pub fn has_writer(&self) -> bool {
-        self.shared.seen(Seen::live)
+        self.inner.seen(Seen::live)
     }
 
     /// The verdict on the log's tail, if no writer has it open.
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict> {
-        self.shared.seen(|seen| seen.verdict.clone())
+        self.inner.seen(|seen| seen.verdict.clone())
     }
 
     /// The holds, by name, with those that the writer has not taken into the log yet.
     #[must_use]
     pub fn holds(&self) -> BTreeMap<String, Hold> {
-        self.shared.dir.with_outside(self.id(), self.shared.seen(|seen| seen.control.holds.clone()))
+        self.inner.dir.with_outside(self.id(), self.inner.seen(|seen| seen.control.holds.clone()))
     }
 
     /// Places or moves a hold, as [`Log::hold`](crate::Log::hold) does in the writer's process; for a consumer in another, whether a writer has the log open or not. It
@@ -232,16 +232,16 @@ impl View {
         let (mut outside, holds) = self.outside()?;
         let there = holds.contains_key(name);
         if there {
-            outside.release(name, &self.shared.seen(|seen| seen.control.holds.clone()))?;
+            outside.release(name, &self.inner.seen(|seen| seen.control.holds.clone()))?;
         }
         Ok(there)
     }
 
     /// Takes the lock on what other processes ask for, and looks at the log then: the holds that there are.
     fn outside(&self) -> Result<(Outside, Holds)> {
-        let outside = self.shared.dir.outside(self.id())?;
-        self.shared.look(true)?;
-        let mut holds = self.shared.seen(|seen| seen.control.holds.clone());
+        let outside = self.inner.dir.outside(self.id())?;
+        self.inner.look(true)?;
+        let mut holds = self.inner.seen(|seen| seen.control.holds.clone());
         outside.apply(&mut holds);
         Ok((outside, holds))
     }
@@ -249,14 +249,14 @@ impl View {
     /// LSNs that were given up in repairs: first and last of each stretch.
     #[must_use]
     pub fn lost(&self) -> Vec<(Lsn, Lsn)> {
-        self.shared.seen(|seen| seen.control.lost())
+        self.inner.seen(|seen| seen.control.lost())
     }
 
     /// A reader that stands before a record, which need not be there yet; if it was dropped, the first read says [`Error::Dropped`].
     /// [`Lsn::ZERO`]: before the first that is there.
     #[must_use]
     pub fn reader_at(&self, lsn: Lsn) -> Reader {
-        Reader::new(self.shared.clone(), lsn)
+        Reader::new(self.inner.clone(), lsn)
     }
 
     /// Iterates over the records from an LSN on; see [`Log::iter`](crate::Log::iter).
@@ -312,14 +312,14 @@ impl IntoIterator for &View {
     }
 }
 
-impl Shared {
+impl ViewInner {
     fn seen<T>(&self, what: impl FnOnce(&Seen) -> T) -> T {
-        what(&lock(&self.state).seen)
+        what(&lock(&self.last).seen)
     }
 
     /// Looks, unless somebody just has: one look serves the many readers of a view. If another looks meanwhile, it is waited for only if it must be.
     fn look(&self, must: bool) -> Result<()> {
-        if !must && lock(&self.state).looked.is_some_and(|at| at.elapsed() < POLL / 2) {
+        if !must && lock(&self.last).at.is_some_and(|at| at.elapsed() < POLL / 2) {
             return Ok(());
         }
         let mut watch = match self.watch.try_lock() {
@@ -330,18 +330,18 @@ impl Shared {
         };
         let before = self.seen(Seen::clone);
         let news = watch.go_on(&self.dir, &before, must).map_err(|error| {
-            lock(&self.state).looked = None;
+            lock(&self.last).at = None;
             self.judge(error)
         })?;
-        let mut state = lock(&self.state);
+        let mut last = lock(&self.last);
         if let Some(news) = news {
             if !Arc::ptr_eq(&news.chain, &before.chain) {
                 self.version.fetch_add(1, Ordering::Release);
                 self.places.keep_to(&news.chain);
             }
-            state.seen = news;
+            last.seen = news;
         }
-        state.looked = Some(Instant::now());
+        last.at = Some(Instant::now());
         Ok(())
     }
 
@@ -391,7 +391,7 @@ impl Shared {
     }
 }
 
-impl Source for Shared {
+impl Source for ViewInner {
     fn dir(&self) -> &Dir {
         &self.dir
     }

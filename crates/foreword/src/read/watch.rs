@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use crate::files::dir::{Dir, Writers};
 use crate::files::disk::Access;
-use crate::files::segment::{Dir, Found, Segment, Writers};
+use crate::files::segment::{Found, Segment};
 use crate::format::{self, Control, FRAME_BLOCKS_MAX, Head, Kind, LINK_BLOCK, Link, Position};
 use crate::read::chain::{Chain, End};
 use crate::recovery::{self, Depth, Entry, Outline, Survey, Verdict};

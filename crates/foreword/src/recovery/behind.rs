@@ -1,7 +1,7 @@
 //! What lies behind X, the first place without a valid frame: promises, and whether anything was written.
 
 use super::files::{LinkState, Segments};
-use crate::bug::{self, Bug};
+use crate::bug::bug;
 use crate::format::{
     self, BLOCK, Binding, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, Position, Promise, SECTOR, Sector,
 };
@@ -35,7 +35,9 @@ impl Behind {
             self.known = self.known.max(header.next_lsn().prev()).max(header.promise.lsn);
             // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
             let itself = header.promise.position > Position::new(binding.epoch, block);
-            let counts = (active || !itself || bug::is(Bug::TrustTornLink)) && !bug::is(Bug::IgnorePromises);
+            let mut counts = active || !itself;
+            bug!(TrustTornLink, counts = true);
+            bug!(IgnorePromises, counts = false);
             if counts && header.promise.position > self.promise.position {
                 self.promise = header.promise;
             }
@@ -70,17 +72,17 @@ fn start_of(binding: &Binding, block: u32, header: &FrameHeader, bytes: &[u8]) -
 /// Reads all that lies behind X: the rest of that segment (if the log does not leave it before), and every file with a higher epoch.
 pub(super) fn look_behind(segments: &Segments<'_>, at: Position) -> Result<Behind> {
     let mut behind = Behind::default();
-    let there = || segments.slots.range(at.epoch..);
-    let blocks_max = there().map(|(_, slot)| slot.blocks.min(READ_BLOCKS)).max().unwrap_or(0);
+    let there = || segments.found.range(at.epoch..);
+    let blocks_max = there().map(|(_, found)| found.blocks.min(READ_BLOCKS)).max().unwrap_or(0);
     let mut buf = vec![0; blocks_max as usize * BLOCK];
-    for (&epoch, slot) in there() {
+    for (&epoch, found) in there() {
         let from = if epoch == at.epoch { at.block } else { LINK_BLOCK };
         let (segment, active) = (segments.open(epoch)?, segments.active(epoch).is_some());
         let (mut block, mut end) = (from, from);
         // Behind a torn frame, if X is one: what is written of it is no more than the tear.
         let mut behind_torn = from;
-        while block < slot.blocks {
-            let want = READ_BLOCKS.min(slot.blocks - block) as usize * BLOCK;
+        while block < found.blocks {
+            let want = READ_BLOCKS.min(found.blocks - block) as usize * BLOCK;
             let read = segment.read(block, &mut buf[..want])?;
             for (bytes, block) in buf[..read].chunks_exact(BLOCK).zip(block..) {
                 if Position::new(epoch, block) == at
@@ -89,7 +91,7 @@ pub(super) fn look_behind(segments: &Segments<'_>, at: Position) -> Result<Behin
                     behind_torn = block + header.blocks();
                 }
                 // A seal is written when all before it is, or by a recovery: it says nothing of a hole.
-                let own_seal = block == slot.blocks - 1 && epoch == at.epoch;
+                let own_seal = block == found.blocks - 1 && epoch == at.epoch;
                 let written = behind.written;
                 if !behind.take(&segment.binding, active, block, bytes) && !own_seal {
                     end = block + 1;
@@ -103,7 +105,7 @@ pub(super) fn look_behind(segments: &Segments<'_>, at: Position) -> Result<Behin
         }
         if epoch == at.epoch {
             behind.written_to = Some(Position::new(epoch, end));
-        } else if end == from && block >= slot.blocks && matches!(slot.link, LinkState::Unwritten) {
+        } else if end == from && block >= found.blocks && matches!(found.link, LinkState::Unwritten) {
             behind.unwritten.push(epoch);
         }
     }

@@ -59,7 +59,7 @@ impl Segments<'_> {
 
     /// The first LSN of a segment that can be on a chain: by the waiver that leads past its LINK, which may be damaged, or by that.
     fn first_lsn(&self, epoch: u64, control: &Control) -> Option<Lsn> {
-        let waived = way_in(epoch, control).filter(|_| self.slots.contains_key(&epoch)).map(|w| w.last_lost.next());
+        let waived = way_in(epoch, control).filter(|_| self.found.contains_key(&epoch)).map(|w| w.last_lost.next());
         waived.or_else(|| self.active(epoch).map(|(_, header)| header.first_lsn()))
     }
 
@@ -68,7 +68,7 @@ impl Segments<'_> {
         loop {
             let below = cut.unwrap_or(u64::MAX);
             let on_chain = |e: &u64| *e < below && self.first_lsn(*e, control).is_some();
-            let Some(tip) = self.slots.keys().rev().copied().find(on_chain) else { return Vec::new() };
+            let Some(tip) = self.found.keys().rev().copied().find(on_chain) else { return Vec::new() };
             match self.walk_down(tip, control) {
                 Ok(chain) => return chain,
                 Err(epoch) => *cut = Some(epoch),
@@ -86,7 +86,7 @@ impl Segments<'_> {
             let pred = self.pred_of(epoch, control).unwrap_or_default();
             // What is not there was dropped, or is lost: judged after the scan.
             let dropped = first_lsn <= control.start && self.first_lsn(pred.epoch, control).is_none();
-            if pred.epoch == 0 || dropped || !(self.slots.contains_key(&pred.epoch) || self.unusable.contains_key(&pred.epoch)) {
+            if pred.epoch == 0 || dropped || !(self.found.contains_key(&pred.epoch) || self.unusable.contains_key(&pred.epoch)) {
                 chain.reverse();
                 return Ok(chain);
             }
@@ -119,7 +119,7 @@ impl Segments<'_> {
 
     /// The log's first LINK, where there is no chain: it was durable before anything else was.
     pub(super) fn first_link(&self, epoch: u64) -> LinkFound {
-        match self.slots.get(&epoch).map(|slot| &slot.link) {
+        match self.found.get(&epoch).map(|found| &found.link) {
             Some(LinkState::Damaged(why)) => LinkFound::Broken(why),
             _ => LinkFound::Absent,
         }
@@ -128,7 +128,7 @@ impl Segments<'_> {
     /// A segment that is cut before the end that its successor names: reading all of it would come upon that.
     pub(super) fn cut_within(&self, chain: &[Entry], control: &Control) -> Option<Damage> {
         chain.iter().find_map(|entry| {
-            let short = self.slots.get(&entry.epoch)?.short.as_ref()?;
+            let short = self.found.get(&entry.epoch)?.short.as_ref()?;
             let waived = control.waivers.iter().any(|w| w.from.epoch == entry.epoch);
             (short.offset < Position::new(0, entry.end?).byte() && !waived).then(|| short.clone())
         })

@@ -34,9 +34,9 @@ pub(super) fn is_closed(
     control: &mut Control,
 ) -> Result<bool> {
     let epoch = segment.epoch();
-    let Some(slot) = segments.slots.get(&epoch).filter(|slot| slot.short.is_none()) else { return Ok(false) };
+    let Some(found) = segments.found.get(&epoch).filter(|found| found.short.is_none()) else { return Ok(false) };
     // Sealed, there is more behind it, or should be. Without the seal, the next file shows whether there was.
-    if segment.head(slot.blocks - 1)? != Head::Unwritten || segments.was_begun(epoch + 1)? {
+    if segment.head(found.blocks - 1)? != Head::Unwritten || segments.was_begun(epoch + 1)? {
         return Ok(false);
     }
     let mut buf = Vec::new();
@@ -50,7 +50,7 @@ pub(super) fn is_closed(
         return Ok(false);
     }
     // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind what it found.
-    let end = (slot.blocks - 1).min(written + 1 + format::FRAME_BLOCKS_MAX);
+    let end = (found.blocks - 1).min(written + 1 + format::FRAME_BLOCKS_MAX);
     let mut buf = vec![0; READ_BEHIND.min(end.saturating_sub(written + 1)) as usize * BLOCK];
     for block in (written + 1..end).step_by(READ_BEHIND as usize) {
         buf.truncate((end - block) as usize * BLOCK);

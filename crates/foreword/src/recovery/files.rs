@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::error::Damage;
+use crate::files::dir::Dir;
 use crate::files::disk::Access;
-use crate::files::segment::{Dir, Found, Names, Segment, within_reach};
+use crate::files::names::{Names, within_reach};
+use crate::files::segment::{Found, Segment};
 use crate::format::{self, BLOCK, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position};
 use crate::{Error, Lsn, Result};
 
 /// A segment, by its first two blocks.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct FoundSegment {
     pub(super) blocks: u32,
     pub(super) link: LinkState,
     /// The file has not the length that its header says.
@@ -36,7 +38,7 @@ const LOOKERS: usize = 4;
 const LOOKS_MIN: usize = 32;
 
 /// By epoch, what a segment looks like; or why not even its header can be used.
-type Looked = Vec<(u64, std::result::Result<Slot, Damage>)>;
+type Looked = Vec<(u64, std::result::Result<FoundSegment, Damage>)>;
 
 fn look_at(dir: &Dir, log: Option<LogId>, epochs: impl Iterator<Item = u64>) -> Result<Looked> {
     let (mut beginning, mut buf) = ([0; (LINK_BLOCK as usize + 1) * BLOCK], Vec::new());
@@ -60,7 +62,7 @@ fn look_at(dir: &Dir, log: Option<LogId>, epochs: impl Iterator<Item = u64>) -> 
         };
         let looked = match short {
             Some(damage) if !matches!(link, LinkState::Active { .. }) => Err(damage),
-            short => Ok(Slot { blocks: segment.blocks, link, short }),
+            short => Ok(FoundSegment { blocks: segment.blocks, link, short }),
         };
         Ok((epoch, looked))
     };
@@ -70,7 +72,7 @@ fn look_at(dir: &Dir, log: Option<LogId>, epochs: impl Iterator<Item = u64>) -> 
 /// What there is of segments, by epoch.
 pub(super) struct Segments<'a> {
     pub(super) dir: &'a Dir,
-    pub(super) slots: BTreeMap<u64, Slot>,
+    pub(super) found: BTreeMap<u64, FoundSegment>,
     /// Files of which not even the header can be used, and why.
     pub(super) unusable: BTreeMap<u64, Damage>,
 }
@@ -78,7 +80,7 @@ pub(super) struct Segments<'a> {
 impl<'a> Segments<'a> {
     /// None yet.
     pub(super) fn new(dir: &'a Dir) -> Segments<'a> {
-        Segments { dir, slots: BTreeMap::new(), unusable: BTreeMap::new() }
+        Segments { dir, found: BTreeMap::new(), unusable: BTreeMap::new() }
     }
 
     /// Without `LOG`, the newest segment with a sound header says which log this is.
@@ -94,7 +96,7 @@ impl<'a> Segments<'a> {
     /// Looks at every segment anew: opens it, and reads its header and its LINK. Where there are many, several threads do, since the disk and the processors can do more than
     /// one at once. Each takes the next that nobody has: it may be a millisecond until a new thread has a processor, and nothing waits for it to begin.
     pub(super) fn look_at_all(&mut self, log: Option<LogId>, names: &Names) -> Result<()> {
-        self.slots.clear();
+        self.found.clear();
         self.unusable.clear();
         let (dir, taken) = (self.dir, AtomicUsize::new(0));
         let untaken = || names.epochs.get(taken.fetch_add(1, Ordering::Relaxed)).copied();
@@ -108,7 +110,7 @@ impl<'a> Segments<'a> {
         })?;
         for (epoch, looked) in looked.into_iter().flatten() {
             match looked {
-                Ok(slot) => drop(self.slots.insert(epoch, slot)),
+                Ok(found) => drop(self.found.insert(epoch, found)),
                 Err(damage) => drop(self.unusable.insert(epoch, damage)),
             }
         }
@@ -117,13 +119,13 @@ impl<'a> Segments<'a> {
 
     /// The segments that have a whole LINK, by epoch.
     pub(super) fn actives(&self) -> impl DoubleEndedIterator<Item = u64> {
-        let active = |slot: &Slot| matches!(slot.link, LinkState::Active { .. });
-        self.slots.iter().filter(move |(_, slot)| active(slot)).map(|(&epoch, _)| epoch)
+        let active = |found: &FoundSegment| matches!(found.link, LinkState::Active { .. });
+        self.found.iter().filter(move |(_, found)| active(found)).map(|(&epoch, _)| epoch)
     }
 
     pub(super) fn active(&self, epoch: u64) -> Option<(&Link, &FrameHeader)> {
-        match self.slots.get(&epoch)? {
-            Slot { link: LinkState::Active { link, header }, .. } => Some((link, header)),
+        match self.found.get(&epoch)? {
+            FoundSegment { link: LinkState::Active { link, header }, .. } => Some((link, header)),
             _ => None,
         }
     }
@@ -140,12 +142,12 @@ impl<'a> Segments<'a> {
 
     /// Whether there is nothing but segments that were never used.
     pub(super) fn are_unused(&self) -> bool {
-        self.unusable.is_empty() && self.slots.values().all(|slot| matches!(slot.link, LinkState::Unwritten))
+        self.unusable.is_empty() && self.found.values().all(|found| matches!(found.link, LinkState::Unwritten))
     }
 
     /// Whether the log may have gone on in a segment, by its first frames: its LINK, and what came first behind that.
     pub(super) fn was_begun(&self, epoch: u64) -> Result<bool> {
-        Ok(match self.slots.get(&epoch).map(|slot| &slot.link) {
+        Ok(match self.found.get(&epoch).map(|found| &found.link) {
             None => false,
             Some(LinkState::Unwritten) => self.open(epoch)?.head(LINK_BLOCK + 1)? != Head::Unwritten,
             Some(LinkState::Active { .. } | LinkState::Damaged(_)) => true,
@@ -154,7 +156,7 @@ impl<'a> Segments<'a> {
 
     /// Whether a log can have got to a position, as far as that segment is there: not beyond its seal.
     pub(super) fn has_place(&self, position: Position) -> bool {
-        self.slots.get(&position.epoch).is_none_or(|slot| position.block < slot.blocks)
+        self.found.get(&position.epoch).is_none_or(|found| position.block < found.blocks)
     }
 
     pub(super) fn open(&self, epoch: u64) -> Result<Arc<Segment>> {

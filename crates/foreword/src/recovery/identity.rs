@@ -1,7 +1,8 @@
 //! Which log it is: by `LOG`, or by the newest segment.
 
 use super::files::Segments;
-use crate::files::segment::{IDENTITY, Names, stated_version};
+use crate::files::dir::stated_version;
+use crate::files::names::{IDENTITY, Names};
 use crate::format::{self, LogId};
 use crate::{Error, Result};
 
@@ -34,7 +35,7 @@ pub(super) fn identify(segments: &mut Segments<'_>, names: &Names) -> Result<Ide
         return Err(Error::UnsupportedVersion { path, found, supported: format::VERSION });
     }
     segments.look_at_all(log, names)?;
-    if segments.slots.is_empty()
+    if segments.found.is_empty()
         && damage.is_none()
         && let Some(other) = segments.newest_identity(names)?.filter(|&other| Some(other) != log)
     {

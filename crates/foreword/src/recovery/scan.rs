@@ -5,7 +5,7 @@ use super::evidence::{Last, Place};
 use super::fast;
 use super::files::Segments;
 use super::{Depth, Progress};
-use crate::bug::{self, Bug};
+use crate::bug::bug;
 use crate::files::segment::Found;
 use crate::format::{
     self, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Kind, LINK_BLOCK, Link, Position, Promise, Waiver, is_later,
@@ -156,7 +156,9 @@ impl Scan {
         }
         self.expect = header.next_lsn();
         self.at.block += header.blocks();
-        if !self.in_unit || bug::is(Bug::AcceptPartialUnit) {
+        let mut between_units = !self.in_unit;
+        bug!(AcceptPartialUnit, between_units = true);
+        if between_units {
             self.end = self.at;
             self.next = self.expect;
         }
@@ -239,7 +241,7 @@ impl Scan {
 
     /// Walks on, to the first place without a valid frame: what is there.
     fn walk(&mut self, segments: &Segments<'_>, chain: &[Entry], control: &mut Control, progress: Progress<'_>) -> Result<Place> {
-        let bytes_of = |e: &Entry| segments.slots.get(&e.epoch).map_or(0, |slot| Position::new(0, slot.blocks).byte());
+        let bytes_of = |e: &Entry| segments.found.get(&e.epoch).map_or(0, |found| Position::new(0, found.blocks).byte());
         let total: u64 = chain.iter().filter(|e| e.epoch >= self.at.epoch).map(bytes_of).sum();
         let mut walker: Option<Walker> = None;
         loop {

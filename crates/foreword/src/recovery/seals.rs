@@ -3,7 +3,8 @@
 use super::evidence::{DamagedSeal, LinkFound};
 use super::files::{LinkState, Segments};
 use crate::Result;
-use crate::files::segment::{Found, Names};
+use crate::files::names::Names;
+use crate::files::segment::Found;
 use crate::format::{self, Kind, Position, Promise};
 
 /// What the seals say.
@@ -32,7 +33,7 @@ pub(super) fn look_at_seals(segments: &Segments<'_>, names: &Names, at: Position
         match seal(segments, epoch)? {
             Seal::Absent => {}
             Seal::Damaged => {
-                let last = segments.slots.get(&epoch).map_or(1, |slot| slot.blocks) - 1;
+                let last = segments.found.get(&epoch).map_or(1, |found| found.blocks) - 1;
                 seals.damaged = Some(DamagedSeal { at: Position::new(epoch, last), inner: epoch < newest });
             }
             Seal::There(end) => {
@@ -48,7 +49,7 @@ pub(super) fn look_at_seals(segments: &Segments<'_>, names: &Names, at: Position
 
 /// What there is against the LINK with which the log goes on behind its tip.
 pub(super) fn next_link(segments: &Segments<'_>, tip: u64, left: bool) -> LinkFound {
-    match segments.slots.get(&(tip + 1)).filter(|_| left).map(|slot| &slot.link) {
+    match segments.found.get(&(tip + 1)).filter(|_| left).map(|found| &found.link) {
         Some(LinkState::Damaged(why)) => LinkFound::Broken(why),
         Some(LinkState::Unwritten) => LinkFound::Absent,
         Some(LinkState::Active { .. }) | None => LinkFound::Sound,
@@ -63,10 +64,10 @@ enum Seal {
 }
 
 fn seal(segments: &Segments<'_>, epoch: u64) -> Result<Seal> {
-    let Some(slot) = segments.slots.get(&epoch).filter(|slot| slot.short.is_none()) else { return Ok(Seal::Absent) };
+    let Some(found) = segments.found.get(&epoch).filter(|found| found.short.is_none()) else { return Ok(Seal::Absent) };
     let segment = segments.open(epoch)?;
     let mut buf = Vec::new();
-    Ok(match segment.frame(slot.blocks - 1, slot.blocks, &mut buf)? {
+    Ok(match segment.frame(found.blocks - 1, found.blocks, &mut buf)? {
         Found::Frame(header) if header.kind == Kind::Seal && header.payload_len >= 4 => {
             Seal::There(format::u32_at(format::payload(&header, &buf), 0))
         }

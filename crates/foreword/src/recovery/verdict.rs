@@ -10,7 +10,7 @@ use super::evidence::LinkFound::{self, *};
 use super::evidence::Place::{self, *};
 use super::evidence::{Evidence, Front};
 use crate::error::{Damage, DamageKind};
-use crate::files::segment::{IDENTITY, segment_name};
+use crate::files::names::{IDENTITY, segment_name};
 use crate::format::{LINK_BLOCK, Position};
 
 #[cfg(test)]

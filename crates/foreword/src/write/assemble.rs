@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::bug::bug;
-use crate::files::segment::{Segment, now_micros};
+use crate::files::segment::Segment;
+use crate::files::time::now_micros;
 use crate::format::{self, BLOCK, CLOSED, Control, Count, FrameBuf, FrameHeader, HEADER, Kind, Link, Position, Promise};
 use crate::recovery::Entry;
 use crate::write::copying::Copier;
@@ -56,7 +57,7 @@ pub(crate) struct Assembler {
     building: Option<Building>,
     placed: VecDeque<Placed>,
     placed_bytes: usize,
-    /// The CLOSED frame of a log that was closed, until it goes on: the page cache may show one that the disk never got (hazard 11), so
+    /// The CLOSED frame of a log that was closed, until it goes on: the page cache may show one that the disk never got, so
     /// that it is written again before anything behind it.
     closed: Option<Placed>,
     /// Memory of what was written, for what comes: in steady state nothing is allocated.

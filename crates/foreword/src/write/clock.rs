@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::files::segment::now_micros;
+use crate::files::time::now_micros;
 
 /// The time that ages are counted from: does not jump while the log is open.
 #[derive(Debug)]

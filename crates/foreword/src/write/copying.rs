@@ -108,8 +108,10 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::files::dir::Dir;
     use crate::files::disk::OsDisk;
-    use crate::files::segment::{Dir, Stuff, at_once};
+    use crate::files::fill::at_once;
+    use crate::files::prepare::Stuff;
     use crate::format::{Control, Count, LINK_BLOCK, LogId};
     use crate::write::assemble::{Assembler, NeedSegments, Placement};
     use crate::write::room::Urgency;

@@ -11,7 +11,8 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::bug::bug;
-use crate::files::segment::{Segment, now_micros};
+use crate::files::segment::Segment;
+use crate::files::time::now_micros;
 use crate::format::{self, Kind, Promise};
 use crate::strangers::{self, AtWork};
 use crate::sync::WaitWord;

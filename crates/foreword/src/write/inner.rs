@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use crate::files::dir::Dir;
 use crate::files::reserve::Keeping;
-use crate::files::segment::Dir;
 use crate::format::LogId;
 use crate::observe::stats::Counters;
-use crate::open::Opened;
+use crate::open::opened::Opened;
 use crate::read::chain::Chain;
 use crate::strangers::{self, AtWork};
 use crate::sync::atomic::AtomicU32;

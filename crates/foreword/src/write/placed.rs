@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::error::Doing;
-use crate::files::segment::{Segment, now_micros};
+use crate::files::segment::Segment;
+use crate::files::time::now_micros;
 use crate::format::{Count, FrameBuf, FrameHeader, HEADER, Kind, Position, Promise};
 use crate::write::copying::Copying;
 

@@ -1,21 +1,13 @@
-//! What readers of this process see of the log, and how they wait for more.
+//! What readers of this process see of the log.
 
 use std::sync::Arc;
-use std::task::{Poll, Waker};
-use std::time::Instant;
 
-use crate::error::Damage;
-use crate::files::disk::Access;
-use crate::files::segment::Dir;
-use crate::read::chain::{Chain, End, Source};
+use crate::Lsn;
+use crate::read::chain::Chain;
 use crate::read::recent::{Places, Recent};
 use crate::read::tails::Tails;
-use crate::strangers;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{PoisonError, RwLock};
-use crate::write::inner::LogInner;
-use crate::write::runtime::Lane;
-use crate::{Error, Lsn, Result};
 
 /// What readers read without the log's lock. Changed under it: the durable LSN by the leader of a flush, the chain by a rotation, both by a truncation.
 #[derive(Debug)]
@@ -56,83 +48,13 @@ impl Readable {
         *self.chain.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(chain);
         self.version.fetch_add(1, Ordering::Release);
     }
-}
 
-impl Source for LogInner {
-    fn dir(&self) -> &Dir {
-        &self.dir
+    pub(super) fn chain(&self) -> Arc<Chain> {
+        self.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn chain(&self) -> Arc<Chain> {
-        self.readable.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn version(&self) -> u64 {
-        self.readable.version.load(Ordering::Acquire)
-    }
-
-    fn limit(&self, _seen: Lsn) -> Result<Lsn> {
-        Ok(self.readable.durable())
-    }
-
-    fn damage(&self) -> Option<Damage> {
-        None
-    }
-
-    fn attend(&self, at: &Arc<std::sync::atomic::AtomicU64>) {
-        self.readable.tails.attend(at);
-        self.kick(Lane::Publish);
-    }
-
-    fn wait(&self, end: End, deadline: Option<Instant>) -> Result<bool> {
-        self.dir.check_process()?;
-        self.may_wait()?;
-        let mut state = self.lock();
-        loop {
-            if let Some(news) = state.news(end)? {
-                return Ok(news);
-            }
-            match self.wait_changed_until(state, deadline) {
-                Some(changed) => state = changed,
-                None => return Ok(false),
-            }
-        }
-    }
-
-    fn poll(self: Arc<Self>, end: End, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<bool>> {
-        // The waker is kept before the state is read: a change after that wakes it.
-        let waker = waker.clone();
-        let before = self.readable.tails.wakers().keep(id, (), waker);
-        strangers::discard(before);
-        let news = self.lock().news(end);
-        news.transpose().map_or(Poll::Pending, Poll::Ready)
-    }
-
-    fn forget(&self, id: u64) {
-        let forgotten = self.readable.tails.wakers().forget(id);
-        strangers::discard(forgotten);
-    }
-
-    fn recent(&self) -> Option<&Recent> {
-        Some(&self.readable.recent)
-    }
-
-    fn places(&self) -> Option<&Places> {
-        Some(&self.readable.places)
-    }
-
-    /// When the log is closed, another opening may have dropped or recycled the file since: it is damage only if the file still bears the log's evidence.
-    fn judge(&self, error: Error) -> Error {
-        if !self.lock().life.closed {
-            return error;
-        }
-        let path = match &error {
-            Error::Corruption(damage) => &damage.path,
-            Error::Io { path, .. } => path,
-            _ => return error,
-        };
-        let epoch = self.chain().entries.iter().map(|e| e.epoch).find(|&epoch| self.dir.segment(epoch) == *path);
-        let there = |epoch| matches!(self.dir.open_segment(Some(self.id), epoch, Access::Read), Ok(Ok(_)));
-        if epoch.is_some_and(there) { error } else { Error::Closed }
+    /// Changes when the chain does.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 }

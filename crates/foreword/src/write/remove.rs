@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::bug::bug;
 use crate::error::Doing;
-use crate::files::segment::segment_name;
+use crate::files::names::segment_name;
 use crate::read::chain::Source;
 use crate::sync::atomic::Ordering;
 use crate::write::inner::LogInner;

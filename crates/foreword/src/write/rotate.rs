@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::error::Doing;
-use crate::files::segment::{Fill, Stuff};
+use crate::files::fill::Fill;
+use crate::files::prepare::Stuff;
 use crate::read::chain::{Chain, Source};
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::write::inner::LogInner;

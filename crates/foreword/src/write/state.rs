@@ -11,7 +11,7 @@ pub(crate) mod waiting;
 
 use crate::bug::bug;
 use crate::format::Position;
-use crate::open::Opened;
+use crate::open::opened::Opened;
 use crate::read::chain::End;
 use crate::sync::MutexGuard;
 use crate::write::assemble::Assembler;

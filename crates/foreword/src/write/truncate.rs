@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use crate::bug::bug;
 use crate::files::disk::Access;
+use crate::files::fill::Fill;
 use crate::files::outside::Outside;
-use crate::files::segment::{Fill, Segment, Stuff};
+use crate::files::prepare::Stuff;
+use crate::files::segment::Segment;
 use crate::format::{self, CONTINUED, Control, Cut, Head, Kind, Position};
 use crate::open::fork::{self, Branch, Branched, Fork, Place};
 use crate::read::chain::{Chain, Snapshot, Source};

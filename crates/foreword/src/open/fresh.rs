@@ -1,0 +1,146 @@
+//! The segments in which a fork goes on, and what becomes of files that are not the log's any more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::bug::bug;
+use crate::files::dir::Dir;
+use crate::files::disk::Access;
+use crate::files::fill::at_once;
+use crate::files::names::{Names, segment_name};
+use crate::files::prepare::Stuff;
+use crate::files::segment::Segment;
+use crate::open::fork;
+use crate::open::opened::Opened;
+use crate::recovery::Survey;
+use crate::write::rotate::SPARES_KEPT;
+use crate::{Error, Options, Result};
+
+/// The segment in which a fork goes on, and those that are prepared behind it.
+pub(super) struct Fresh {
+    pub(super) segment: Arc<Segment>,
+    pub(super) spares: VecDeque<Arc<Segment>>,
+}
+
+/// Takes the segments that were prepared, as far as they follow one another and every sector of them was read and is unwritten: a crash may
+/// have kept any part of what was on its way there. One in the way is replaced, under its name, for a SEAL may vouch for that.
+pub(super) fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Fresh> {
+    let usable = |e: u64| {
+        let mut unwritten = survey.unwritten.contains(&e);
+        bug!(TrustSpares, unwritten = true);
+        unwritten && !damaged
+    };
+    let open = |e: u64| match dir.open_segment(Some(survey.log), e, Access::Write) {
+        Ok(Ok((segment, None))) if usable(e) && segment.blocks == options.segment_blocks() && segment.reserve_space().is_ok() => {
+            Some(Arc::new(segment))
+        }
+        _ => None,
+    };
+    let mut ready: VecDeque<_> = (epoch..).map_while(|e| survey.names.epochs.contains(&e).then(|| open(e))).collect();
+    let first = ready.pop_front().flatten();
+    let mut spares: VecDeque<_> = ready.into_iter().map_while(|spare| spare).collect();
+    // (Without damage, what lies beyond the newest active segment was never part of the log.)
+    let kept = |e: u64| e == epoch || spares.iter().any(|s| s.epoch() == e);
+    let unused = survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && !kept(e) && !damaged);
+    fork::clear_away(dir, unused.map(segment_name));
+    if first.is_some() || !spares.is_empty() {
+        dir.sync()?; // Their names may be only in memory, if the last writer was killed.
+    }
+    let segment = match (first, spares.pop_back()) {
+        (Some(segment), last) => {
+            spares.extend(last);
+            segment
+        }
+        (None, Some(last)) => dir.prepare(survey.log, epoch, last.blocks, Stuff::Segment(last.epoch()), &at_once)?,
+        (None, None) => fresh_segment(options, dir, survey, epoch, damaged)?,
+    };
+    Ok(Fresh { segment, spares })
+}
+
+/// Makes a segment: of a superseded one of its size, or of new space; on a full disk, of a superseded one of any size, of what an unfinished
+/// fork left under its name, or of the reserve.
+pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Arc<Segment>> {
+    let blocks = options.segment_blocks();
+    // (Of a damaged log they are evidence.)
+    let superseded = if damaged { None } else { clear_superseded(dir, survey, blocks)? };
+    let reuse = |fits: &dyn Fn(u32) -> bool| {
+        let old = superseded?;
+        let Ok(Ok((segment, None))) = dir.open_segment(Some(survey.log), old, Access::Read) else { return None };
+        let made = fits(segment.blocks).then(|| dir.prepare(survey.log, epoch, segment.blocks, Stuff::Segment(old), &at_once))?;
+        (!made.as_ref().is_err_and(Error::is_no_space)).then_some(made)
+    };
+    if let Some(made) = reuse(&|there| there == blocks) {
+        return made;
+    }
+    let error = match dir.prepare(survey.log, epoch, blocks, Stuff::Nothing, &at_once) {
+        Err(error) if error.is_no_space() => error,
+        made => return made,
+    };
+    if let Some(made) = reuse(&|_| true) {
+        return made;
+    }
+    if let Ok(Ok((begun, None))) = dir.open_segment(Some(survey.log), epoch, Access::Write)
+        && begun.blank().is_ok()
+    {
+        dir.sync()?; // Its name may be only in memory.
+        return Ok(Arc::new(begun));
+    }
+    dir.take_reserve(survey.log, epoch, blocks, error)
+}
+
+/// Of the superseded segments one stays, which is of the size that is asked for, if any is; of the others the reserve takes what it can use,
+/// and the rest goes. Before another file is made, for an opening that is killed behind its LINK leaves one: else so many openings would leave
+/// as many.
+fn clear_superseded(dir: &Dir, survey: &Survey, blocks: u32) -> Result<Option<u64>> {
+    let superseded = superseded(dir, survey)?;
+    let fitness = |epoch: u64| (dir.has_blocks(epoch, blocks), dir.blocks_of(&segment_name(epoch)));
+    let Some(best) = superseded.iter().copied().max_by_key(|&epoch| fitness(epoch)) else { return Ok(None) };
+    let (small, unneeded) = dir.fit_for_reserve(blocks, superseded.into_iter().filter(|&epoch| epoch != best));
+    let unneeded = dir.fill_reserve(small).into_iter().chain(unneeded);
+    fork::clear_away(dir, unneeded.map(segment_name));
+    Ok(Some(best))
+}
+
+/// Segments past which a LINK of the chain leads, which is durable by now. Not those that were dropped from the front: that they were may be
+/// only in the page cache, in a MARK, until the fork says it, too.
+fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
+    let (Some(first), Some(tip)) = (survey.chain.first(), survey.chain.last()) else { return Ok(Vec::new()) };
+    let link = match dir.open_segment(Some(survey.log), first.epoch, Access::Read)? {
+        Ok((segment, None)) => fork::link_of(&segment)?,
+        _ => None,
+    };
+    let dropped = link.map_or(first.epoch, |link| link.pred.epoch);
+    let on_chain = |epoch: u64| survey.chain.iter().any(|entry| entry.epoch == epoch);
+    let behind = survey.names.epochs.iter().copied().filter(|&epoch| epoch > dropped && epoch < tip.epoch);
+    // (A first attempt may have taken one.)
+    Ok(behind.filter(|&epoch| !on_chain(epoch) && dir.blocks_of(&segment_name(epoch)) > 0).collect())
+}
+
+/// Makes use of the files that are not of the log any more: as its reserve, and of one (or as many as there are to be spares) as the next
+/// segment. The others go, and spares beyond what a log keeps. None of this can fail the opening: the log has gone on.
+pub(super) fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: &Names) {
+    opened.spares.truncate(SPARES_KEPT.max(options.spare_segments));
+    let of_log = |opened: &Opened, epoch: u64| {
+        opened.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok() || opened.spares.iter().any(|s| s.epoch() == epoch)
+    };
+    let superseded = names.epochs.iter().copied().filter(|&epoch| !of_log(opened, epoch));
+    let (small, others) = dir.fit_for_reserve(options.segment_blocks(), superseded);
+    let use_or_remove = |opened: &mut Opened, epochs: Vec<u64>| {
+        let mut unneeded = Vec::new();
+        for epoch in epochs {
+            let next = opened.assembler.next_epoch(&opened.spares);
+            let wanted = opened.spares.len() < options.spare_segments.max(1) && epoch < next && !of_log(opened, epoch);
+            if wanted && dir.has_blocks(epoch, options.segment_blocks()) {
+                let recycled = dir.prepare(opened.log, next, options.segment_blocks(), Stuff::Segment(epoch), &at_once);
+                opened.spares.extend(recycled);
+            } else {
+                unneeded.push(epoch);
+            }
+        }
+        fork::clear_away(dir, unneeded.into_iter().filter(|&epoch| !of_log(opened, epoch)).map(segment_name));
+    };
+    // First those that cannot be the reserve: what they leave may be room for it.
+    use_or_remove(opened, others);
+    let (left, _) = dir.keep_reserve(options.segment_blocks(), small);
+    use_or_remove(opened, left);
+}

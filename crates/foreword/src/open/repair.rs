@@ -1,0 +1,175 @@
+//! What is given up when a damaged log is opened all the same, or would be.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Damage, Doing};
+use crate::files::dir::Dir;
+use crate::files::disk::{Access, Disk, OsDisk};
+use crate::files::names::{IDENTITY, segment_name, within_reach};
+use crate::files::segment::Found;
+use crate::format::{BLOCK, HEADER, Kind, LINK_BLOCK, Link, Position, WAIVERS_MAX, Waiver};
+use crate::options::OnDamage;
+use crate::recovery::{self, Depth, Entry, Survey, Verdict};
+use crate::{Error, Lsn, Result};
+
+/// What is given up, and what is done with the files, when a damaged log is opened all the same.
+#[derive(Debug, Default)]
+pub(super) struct Repair {
+    pub(super) waivers: Vec<Waiver>,
+    pub(super) given_up: Vec<(Lsn, Lsn)>,
+    /// Files of which a copy is kept, and files that are moved.
+    pub(super) copied: Vec<String>,
+    pub(super) moved: Vec<String>,
+    /// The LSN to go on with.
+    pub(super) next_lsn: Option<Lsn>,
+}
+
+impl Repair {
+    /// A segment that is of no use (not even of this log, or of this place) does not stay under its name.
+    fn move_what_is_off(&mut self, chain: &[Entry]) {
+        let on_chain = |name: &String| chain.iter().any(|e| segment_name(e.epoch) == *name);
+        let (copied, off) = std::mem::take(&mut self.copied).into_iter().partition(on_chain);
+        self.copied = copied;
+        let new: Vec<_> = off.into_iter().filter(|name| !self.moved.contains(name)).collect();
+        self.moved.extend(new);
+    }
+}
+
+/// What going on with a damaged log would mean.
+pub(super) fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
+    let mut repair = Repair::default();
+    loop {
+        let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::All, &repair.waivers, &mut |_, _| {})?)?;
+        let Verdict::Corruption(damage) = &survey.verdict else {
+            repair.move_what_is_off(&survey.chain);
+            return Ok((survey, repair));
+        };
+        let name = damage.path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        if name == IDENTITY {
+            repair.copied.push(name);
+            return Ok((survey, repair));
+        }
+        if survey.names.epochs.iter().any(|&e| segment_name(e) == name) && !repair.copied.contains(&name) {
+            repair.copied.push(name);
+        }
+        if action == OnDamage::StopAtDamage {
+            let beyond = survey.names.epochs.iter().filter(|&&e| e > survey.end.epoch).map(|&e| segment_name(e));
+            repair.moved = beyond.collect();
+            repair.move_what_is_off(&survey.chain);
+            if survey.known >= survey.next_lsn {
+                repair.given_up.push((survey.next_lsn, survey.known));
+            }
+            return Ok((survey, repair));
+        }
+        if survey.control.waivers.len() >= WAIVERS_MAX {
+            let why = format!("more than {WAIVERS_MAX} stretches are damaged: stop at the damage, or restore a copy");
+            return Err(Error::Invalid { what: "salvage", why });
+        }
+        let resumes = resume_after(dir, &survey)?;
+        // With nothing readable behind it, the log goes on in a fresh segment, above every LSN that is known.
+        let known = survey.known.max(damage.last_lsn.unwrap_or(Lsn::ZERO));
+        let (to, next) = resumes.unwrap_or((Position::new(u64::MAX, LINK_BLOCK), known.next()));
+        let waiver = Waiver { from: survey.end, to, first_lost: survey.next_lsn, last_lost: next.prev() };
+        if waiver.last_lost >= waiver.first_lost {
+            repair.given_up.push((waiver.first_lost, waiver.last_lost));
+        }
+        if resumes.is_none() {
+            if next > survey.next_lsn {
+                repair.waivers.push(waiver);
+                repair.next_lsn = Some(next);
+            }
+            repair.move_what_is_off(&survey.chain);
+            return Ok((survey, repair));
+        }
+        if repair.waivers.contains(&waiver) {
+            let why = format!(
+                "{} stays damaged, whatever of it is given up: stop at the damage, or restore a copy",
+                damage.path.display()
+            );
+            return Err(Error::Invalid { what: "salvage", why });
+        }
+        repair.waivers.push(waiver);
+    }
+}
+
+/// The next place behind the damage where a unit begins, and its LSN.
+fn resume_after(dir: &Dir, survey: &Survey) -> Result<Option<(Position, Lsn)>> {
+    let mut buf = Vec::new();
+    let at = survey.break_at;
+    for &epoch in survey.names.epochs.iter().filter(|&&e| e >= at.epoch.max(1) && e == within_reach(e)) {
+        let Ok((segment, short)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
+        let is_link = |found: &Found| matches!(found, Found::Frame(header) if header.kind == Kind::Link);
+        if short.is_some() && !is_link(&segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)?) {
+            continue; // With neither its length nor its LINK, no survey makes use of it.
+        }
+        // Where the log is known to leave a segment, nothing behind that is of the log.
+        let end = survey.chain.iter().find(|e| e.epoch == epoch).and_then(|e| e.end).unwrap_or(segment.data_end());
+        let there = segment.file.len().doing("read the segment's length", &segment.path)? / BLOCK as u64;
+        let end = u64::from(end).min(there) as u32;
+        let mut block = if epoch == at.epoch { at.block + 1 } else { LINK_BLOCK };
+        while block < end {
+            if let Found::Frame(header) = segment.frame(block, end, &mut buf)? {
+                let begins = match header.kind {
+                    Kind::Link => block == LINK_BLOCK && Link::decode(&buf[HEADER..]).is_some(),
+                    Kind::Data => !header.has(crate::format::CONTINUED),
+                    Kind::Mark => true,
+                    Kind::Header | Kind::Seal => false,
+                };
+                if begins && header.first_lsn() >= survey.next_lsn {
+                    return Ok(Some((segment.at(block), header.first_lsn())));
+                }
+            }
+            block += 1;
+        }
+    }
+    Ok(None)
+}
+
+/// What repairing a log would do; nothing is changed. See [`repair_plan`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RepairPlan {
+    /// What was found first.
+    pub damage: Option<Damage>,
+    /// LSNs that would be given up: first and last of each stretch.
+    pub given_up: Vec<(Lsn, Lsn)>,
+    /// The LSN of the last record that would remain.
+    pub last_lsn: Lsn,
+    /// Files that would be put aside in `damaged/`.
+    pub put_aside: Vec<String>,
+}
+
+/// What opening with [`Options::on_damage`](crate::Options::on_damage) would give up, without doing it. Reads the whole log.
+///
+/// # Errors
+/// As [`verify`](crate::verify), and [`Error::Invalid`] for [`OnDamage::Refuse`] or a log with too many damages to salvage.
+pub fn repair_plan(dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan> {
+    repair_plan_on(Arc::new(OsDisk::new()), dir, action)
+}
+
+/// As [`repair_plan`], on a file system of one's own.
+///
+/// # Errors
+/// As [`repair_plan`].
+pub fn repair_plan_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan> {
+    let dir = Dir::open(&*disk, dir.as_ref())?;
+    if action == OnDamage::Refuse {
+        return Err(Error::Invalid { what: "action", why: "to refuse repairs nothing".into() });
+    }
+    let first = dir.there(recovery::survey(&dir, dir.names()?, Depth::All, &[], &mut |_, _| {})?)?;
+    let damage = match first {
+        Survey { verdict: Verdict::Corruption(damage), .. } => Some(damage),
+        survey => {
+            let last_lsn = survey.last_lsn();
+            return Ok(RepairPlan { damage: None, given_up: Vec::new(), last_lsn, put_aside: Vec::new() });
+        }
+    };
+    let (survey, repair) = plan(&dir, action)?;
+    Ok(RepairPlan {
+        damage,
+        given_up: repair.given_up,
+        last_lsn: repair.next_lsn.unwrap_or(survey.next_lsn).prev(),
+        put_aside: [repair.copied, repair.moved].concat(),
+    })
+}
