@@ -10,12 +10,14 @@ use crate::Lsn;
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation failed, and so what to do about it. Cheap to clone: one failed flush answers many waiters.
+/// Why an operation failed, and so what to do about it. Cheap to clone: one failed flush answers
+/// many waiters.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused. Reading may be tried again; a writer that failed is [`Poisoned`](Error::Poisoned) from then on. If too many files are
-    /// open, raise the limit, or use larger segments: a record has all segments open that it lies in until it is written.
+    /// The operating system refused. Reading may be tried again; a writer that failed is
+    /// [`Poisoned`](Error::Poisoned) from then on. If too many files are open, raise the limit, or
+    /// use larger segments: a record has all segments open that it lies in until it is written.
     #[non_exhaustive]
     Io {
         /// What was being done, as in "cannot *open the segment*".
@@ -25,14 +27,16 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// There is no room for another segment. Nothing was appended. Free some space, or drop records with
-    /// [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no reopening. A log that is opened
-    /// may also be given smaller segments ([`Options::segment_bytes`](crate::Options::segment_bytes)).
+    /// There is no room for another segment. Nothing was appended. Free some space, or drop records
+    /// with [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no
+    /// reopening. A log that is opened may also be given smaller segments
+    /// ([`Options::segment_bytes`](crate::Options::segment_bytes)).
     #[non_exhaustive]
     NoSpace {
         /// The directory of the log.
         dir: PathBuf,
-        /// The bytes of the segment that has no room. `None`: there was none for less than that (a name, a small file).
+        /// The bytes of the segment that has no room. `None`: there was none for less than that (a
+        /// name, a small file).
         bytes: Option<u64>,
         /// What the operating system said.
         source: Arc<io::Error>,
@@ -48,9 +52,9 @@ pub enum Error {
     /// This process is not, or no longer, the log's writer: it was forked from the one that opened
     /// the log, or the log's file `LOCK` was removed or replaced under it. Nothing was written in a
     /// forked process: let only the one that opened the log use it, or open it after the fork.
-    /// Where `LOCK` was removed, the log is [`Poisoned`](Error::Poisoned) by this error: whether the
-    /// records that were waiting are there is known only after reopening, and what removes the file
-    /// must be stopped.
+    /// Where `LOCK` was removed, the log is [`Poisoned`](Error::Poisoned) by this error: whether
+    /// the records that were waiting are there is known only after reopening, and what removes the
+    /// file must be stopped.
     #[non_exhaustive]
     LockLost {
         /// The directory that the log was opened by.
@@ -58,7 +62,8 @@ pub enum Error {
         /// Which of these it is.
         why: &'static str,
     },
-    /// There is no log here. Check the path, or create one with [`Options::create`](crate::Options::create).
+    /// There is no log here. Check the path, or create one with
+    /// [`Options::create`](crate::Options::create).
     #[non_exhaustive]
     NotFound {
         /// The directory that was given.
@@ -78,7 +83,8 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
-    /// The log has another format version than this library reads. A later one: use a newer library. An earlier one was never released.
+    /// The log has another format version than this library reads. A later one: use a newer
+    /// library. An earlier one was never released.
     #[non_exhaustive]
     UnsupportedVersion {
         /// The file that says so.
@@ -97,10 +103,11 @@ pub enum Error {
         features: u32,
     },
     /// The evidence in the log says that data is damaged that was, or may have been, acknowledged.
-    /// Restore a copy; or go on with less, by [`Options::on_damage`](crate::Options::on_damage) or `foreword repair`.
+    /// Restore a copy; or go on with less, by [`Options::on_damage`](crate::Options::on_damage) or
+    /// `foreword repair`.
     Corruption(Arc<Damage>),
-    /// The log holds fewer records than the caller knows of ([`Options::expect_lsn`](crate::Options::expect_lsn)):
-    /// an older copy stands in its place.
+    /// The log holds fewer records than the caller knows of
+    /// ([`Options::expect_lsn`](crate::Options::expect_lsn)): an older copy stands in its place.
     #[non_exhaustive]
     RolledBack {
         /// The directory of the log.
@@ -110,7 +117,8 @@ pub enum Error {
         /// The last LSN that is there.
         found: Lsn,
     },
-    /// Another log stands where a [`View`](crate::View) had opened one: open that anew, or find where the first has gone.
+    /// Another log stands where a [`View`](crate::View) had opened one: open that anew, or find
+    /// where the first has gone.
     #[non_exhaustive]
     Replaced {
         /// The directory.
@@ -120,7 +128,8 @@ pub enum Error {
         /// That of the log that is there now.
         found: crate::LogId,
     },
-    /// The record, or the batch with its lengths, is larger than the options allow. Nothing was appended.
+    /// The record, or the batch with its lengths, is larger than the options allow. Nothing was
+    /// appended.
     #[non_exhaustive]
     TooLarge {
         /// Its bytes.
@@ -128,14 +137,18 @@ pub enum Error {
         /// How many are allowed.
         max: u64,
     },
-    /// The call would have had to wait, and was told not to ([`Log::try_append`](crate::Log::try_append)), or might have waited for itself: it comes from a
-    /// waker, a hook, a subscriber of events, a recorder of metrics or a [`Disk`](crate::files::disk::Disk) that a call of this log runs, and which that waits for.
+    /// The call would have had to wait, and was told not to
+    /// ([`Log::try_append`](crate::Log::try_append)), or might have waited for itself: it comes
+    /// from a waker, a hook, a subscriber of events, a recorder of metrics or a
+    /// [`Disk`](crate::files::disk::Disk) that a call of this log runs, and which that waits for.
     /// Nothing was appended or changed. Try again later, or from another thread.
     Busy,
-    /// An earlier write or flush failed, so that nothing is known of what it covered; the log accepts nothing more.
-    /// Whether the records that were waiting are there is known only after reopening.
+    /// An earlier write or flush failed, so that nothing is known of what it covered; the log
+    /// accepts nothing more. Whether the records that were waiting are there is known only after
+    /// reopening.
     Poisoned(Arc<Error>),
-    /// The log was closed. To a reader that outlives its log: the file that it needs has been dropped or changed by a later opening since.
+    /// The log was closed. To a reader that outlives its log: the file that it needs has been
+    /// dropped or changed by a later opening since.
     Closed,
     /// The record was dropped by front truncation.
     #[non_exhaustive]
@@ -145,11 +158,13 @@ pub enum Error {
         /// The first that is there.
         start: Lsn,
     },
-    /// Records were cut off at the back that the reader had read, or behind which it stood. Said once: it stands before `at` now, and reads on from
-    /// there. What it read from `at` on counts for nothing any more; to go on elsewhere, [`seek`](crate::Reader::seek).
+    /// Records were cut off at the back that the reader had read, or behind which it stood. Said
+    /// once: it stands before `at` now, and reads on from there. What it read from `at` on counts
+    /// for nothing any more; to go on elsewhere, [`seek`](crate::Reader::seek).
     #[non_exhaustive]
     Cut {
-        /// The first LSN that may stand for another record since: that of the first record that was cut.
+        /// The first LSN that may stand for another record since: that of the first record that was
+        /// cut.
         at: Lsn,
         /// The LSN up to which the reader had come.
         reached: Lsn,
@@ -240,12 +255,14 @@ pub struct Damage {
     pub path: PathBuf,
     /// The byte in the file at which the damaged frame begins.
     pub offset: u64,
-    /// The first LSN that cannot be read until the log is repaired. What a repair would then give up, [`repair_plan`](crate::repair_plan) says.
+    /// The first LSN that cannot be read until the log is repaired. What a repair would then give
+    /// up, [`repair_plan`](crate::repair_plan) says.
     pub first_lsn: Lsn,
-    /// The last such LSN known to have been durable, if any lies beyond the damage. Most of those between may be sound.
+    /// The last such LSN known to have been durable, if any lies beyond the damage. Most of those
+    /// between may be sound.
     pub last_lsn: Option<Lsn>,
-    /// Whether the evidence proves that acknowledged data is damaged. If not, it may be: a crash cannot have done this,
-    /// and nothing says that it was never acknowledged.
+    /// Whether the evidence proves that acknowledged data is damaged. If not, it may be: a crash
+    /// cannot have done this, and nothing says that it was never acknowledged.
     pub proven: bool,
     /// The evidence, in words.
     pub evidence: String,
@@ -349,11 +366,14 @@ impl std::error::Error for Error {
 }
 
 impl From<Error> for io::Error {
-    /// For callers whose errors are these: of a [kind](io::Error::kind) that fits, with the error itself as its source, to which it can be cast back.
+    /// For callers whose errors are these: of a [kind](io::Error::kind) that fits, with the error
+    /// itself as its source, to which it can be cast back.
     ///
-    /// An I/O error has the kind that the operating system gave. No room is `StorageFull`; [`Busy`](Error::Busy) is `WouldBlock`, [`Locked`](Error::Locked)
-    /// `ResourceBusy`; [`Closed`](Error::Closed) is `BrokenPipe`; what is not there is `NotFound`; damage, another log or an older copy is `InvalidData`;
-    /// an argument that cannot be is `InvalidInput`; what a later version wrote is `Unsupported`. The others are `Other`, among them
+    /// An I/O error has the kind that the operating system gave. No room is `StorageFull`;
+    /// [`Busy`](Error::Busy) is `WouldBlock`, [`Locked`](Error::Locked) `ResourceBusy`;
+    /// [`Closed`](Error::Closed) is `BrokenPipe`; what is not there is `NotFound`; damage, another
+    /// log or an older copy is `InvalidData`; an argument that cannot be is `InvalidInput`; what a
+    /// later version wrote is `Unsupported`. The others are `Other`, among them
     /// [`Poisoned`](Error::Poisoned): whatever the cause, the log does not go on.
     ///
     /// ```
@@ -389,7 +409,8 @@ impl From<Error> for io::Error {
 }
 
 impl Error {
-    /// Whether the same call may succeed later, with nothing reopened or repaired: nothing was appended or changed by it, and the log goes on.
+    /// Whether the same call may succeed later, with nothing reopened or repaired: nothing was
+    /// appended or changed by it, and the log goes on.
     ///
     /// | error | | for |
     /// |---|---|---|
@@ -414,7 +435,8 @@ impl Error {
         matches!(self, Error::NoSpace { .. })
     }
 
-    /// As the error of what changes nothing until it succeeds: that there was no room, for so many bytes, is all that there is to say.
+    /// As the error of what changes nothing until it succeeds: that there was no room, for so many
+    /// bytes, is all that there is to say.
     pub(crate) fn or_no_space(self, dir: &Path, bytes: Option<u64>) -> Error {
         match self {
             Error::Io { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {

@@ -1,9 +1,10 @@
 //! The bytes: frames, sector tags, promises. No I/O here.
 //!
-//! `docs/FORMAT.md` is the specification; this module is its only implementation in the library. The ideas:
-//! everything in a segment is a *frame* of whole blocks, written once; each 512-byte sector of a frame ends in a *tag* that
-//! no other place, segment or log can bear, so that what a crash left unwritten is told from what has rotted; and
-//! each frame carries a *promise*: what was durable when it was made.
+//! `docs/FORMAT.md` is the specification; this module is its only implementation in the library.
+//! The ideas: everything in a segment is a *frame* of whole blocks, written once; each 512-byte
+//! sector of a frame ends in a *tag* that no other place, segment or log can bear, so that what a
+//! crash left unwritten is told from what has rotted; and each frame carries a *promise*: what was
+//! durable when it was made.
 
 mod buffer;
 mod control;
@@ -28,16 +29,19 @@ pub(crate) const HEADER: usize = 80;
 pub(crate) const FRAME_BLOCKS_MAX: u32 = 64;
 pub(crate) const FRAME_MAX: usize = FRAME_BLOCKS_MAX as usize * BLOCK;
 pub(crate) const VERSION: u32 = 2;
-/// A record's length has so many bits. The two above are for what a later feature says of a record, and zero until then.
+/// A record's length has so many bits. The two above are for what a later feature says of a record,
+/// and zero until then.
 pub(crate) const LENGTH_BITS: u32 = 30;
 /// The LINK's place in every segment.
 pub(crate) const LINK_BLOCK: u32 = 1;
-/// Beyond what the records of any log have; so bytes can be counted up without a thought of overflow.
+/// Beyond what the records of any log have; so bytes can be counted up without a thought of
+/// overflow.
 const BYTES_MAX: u64 = u64::MAX >> 1;
 /// Beyond what any log reaches; so LSNs can be counted up without a thought of overflow.
 pub(crate) const LSN_MAX: Lsn = Lsn(u64::MAX >> 1);
 
-/// The length of the record whose length field this is; `None` if it says more than a length, as no feature of this version does.
+/// The length of the record whose length field this is; `None` if it says more than a length, as no
+/// feature of this version does.
 pub(crate) fn record_len(field: u32) -> Option<usize> {
     (field >> LENGTH_BITS == 0).then_some(field as usize)
 }

@@ -1,7 +1,7 @@
 //! Looking at a log's files as they are: what `foreword stat` and `foreword dump` print.
 //!
-//! For people who want to know what is on the disk. Nothing here decides anything, or changes a byte; whether a log is sound,
-//! [`verify`](crate::verify) says.
+//! For people who want to know what is on the disk. Nothing here decides anything, or changes a
+//! byte; whether a log is sound, [`verify`](crate::verify) says.
 //!
 //! ```
 //! # fn main() -> Result<(), foreword::Error> {
@@ -50,7 +50,8 @@ pub struct SegmentInfo {
     pub state: SegmentState,
     /// The first and the last record that begin in it, if any do.
     pub lsns: Option<(Lsn, Lsn)>,
-    /// How far it is written, or, if the log has gone on elsewhere, how much of it belongs to the log.
+    /// How far it is written, or, if the log has gone on elsewhere, how much of it belongs to the
+    /// log.
     pub used_bytes: u64,
     /// The length of the file.
     pub file_bytes: u64,
@@ -86,7 +87,8 @@ impl SegmentState {
     }
 }
 
-/// The segment files in a log's directory, oldest first. May be asked while a writer has the log open.
+/// The segment files in a log's directory, oldest first. May be asked while a writer has the log
+/// open.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::NotALog`], [`Error::UnsupportedVersion`], [`Error::Io`].
@@ -103,18 +105,19 @@ pub fn segments_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<Vec<Seg
     dir.look(|looked, _| Ok(matches!(looked, Err(Error::Io { .. }))), |_| segments_now(&dir))
 }
 
-/// Who has a log open for writing.
+/// The process that has a log open for writing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Writer {
     /// What it wrote of itself in `LOCK`: its process id.
     pub holder: String,
-    /// How its log is doing, as it said at most a second or so before. `None`: it has not yet, or does not ([`Options::publish`](crate::Options::publish)).
+    /// How its log is doing, as it said at most a second or so before. `None`: it has not yet, or
+    /// does not ([`Options::publish`](crate::Options::publish)).
     pub published: Option<Published>,
 }
 
-/// Who has the log in a directory open for writing, if anybody has, and what it says of itself. Cheap, and without effect on it: two small files
-/// are read.
+/// The process that has the log in a directory open for writing, if any has, and what it says of
+/// itself. Cheap, and without effect on it: two small files are read.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -184,7 +187,8 @@ fn range(first: Lsn, next: Lsn) -> Option<(Lsn, Lsn)> {
     (next > first).then(|| (first, next.prev()))
 }
 
-/// The first LSN of a segment, the block behind its frames, and the LSN there; by the frames' headers alone.
+/// The first LSN of a segment, the block behind its frames, and the LSN there; by the frames'
+/// headers alone.
 fn extent(segment: &Segment) -> Result<(Lsn, u32, Lsn)> {
     let (mut first, mut block, mut next) = (Lsn::ZERO, LINK_BLOCK, Lsn::ZERO);
     while block < segment.data_end() {
@@ -325,8 +329,9 @@ impl From<Control> for ControlInfo {
 /// Everything in one segment file, in order, sound or not.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Io`], [`Error::UnsupportedVersion`]; [`Error::Corruption`] if neither the segment's header nor the file `LOG` can be read,
-/// so that nothing says which log it is of.
+/// [`Error::NotFound`], [`Error::Io`], [`Error::UnsupportedVersion`]; [`Error::Corruption`] if
+/// neither the segment's header nor the file `LOG` can be read, so that nothing says which log it
+/// is of.
 pub fn frames(dir: impl AsRef<Path>, epoch: u64) -> Result<Frames> {
     frames_on(Arc::new(OsDisk::new()), dir, epoch)
 }
@@ -425,7 +430,8 @@ impl Frames {
         })
     }
 
-    /// How many blocks a frame that is not whole has: by its header if that holds, else up to where something else begins.
+    /// How many blocks a frame that is not whole has: by its header if that holds, else up to where
+    /// something else begins.
     fn broken_blocks(&self, at: u32, end: u32) -> Result<u32> {
         match self.segment.head(at)? {
             Head::Frame(header) => Ok(header.blocks().min(end - at)),

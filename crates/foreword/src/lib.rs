@@ -1,6 +1,7 @@
 //! A write-ahead log that recovers by evidence.
 //!
-//! A log is a directory of segment files; a record is bytes with an [`Lsn`], dense and from 1. The five calls most users need:
+//! A log is a directory of segment files; a record is bytes with an [`Lsn`], dense and from 1. The
+//! five calls most users need:
 //!
 //! ```
 //! # fn main() -> Result<(), foreword::Error> {
@@ -30,25 +31,32 @@
 //! | do something about an error | [`Error`]: each variant says what; [`Error::is_retryable`], [`Log::failure`] |
 //! | look into the files | [`inspect`] |
 //!
-//! The documents that belong to this version: [what is promised](_docs::guarantees), under which assumptions, and what is not detected; [what every byte
-//! is](_docs::format), and what follows from what is found; [operations](_docs::operations): sizing, alarms, backups, metrics, what to do for each verdict. In the
-//! repository, `guide/` explains how a log like this one works, with examples to run and exercises.
+//! The documents that belong to this version: [what is promised](_docs::guarantees), under which
+//! assumptions, and what is not detected; [what every byte is](_docs::format), and what follows
+//! from what is found; [operations](_docs::operations): sizing, alarms, backups, metrics, what to
+//! do for each verdict. In the repository, `guide/` explains how a log like this one works, with
+//! examples to run and exercises.
 //!
-//! Three programs that an engine's author would write are among the crate's examples: [`kv`](https://docs.rs/crate/foreword/latest/source/examples/kv.rs), a key-value
-//! store with snapshots; [`queue`](https://docs.rs/crate/foreword/latest/source/examples/queue.rs), a task queue on tokio;
-//! [`outbox`](https://docs.rs/crate/foreword/latest/source/examples/outbox.rs), which ships records elsewhere.
+//! Three programs that an engine's author would write are among the crate's examples:
+//! [`kv`](https://docs.rs/crate/foreword/latest/source/examples/kv.rs), a key-value store with
+//! snapshots; [`queue`](https://docs.rs/crate/foreword/latest/source/examples/queue.rs), a task
+//! queue on tokio; [`outbox`](https://docs.rs/crate/foreword/latest/source/examples/outbox.rs),
+//! which ships records elsewhere.
 //!
 //! # Buffered, written, synced
 //!
-//! Three different things, and each call says which one it gives ([`Durability`]): [`append`](Log::append) puts a record in
-//! memory and returns its LSN; [`write`](Log::write) gives it to the operating system, so that it survives the process;
-//! [`commit`](Log::commit) and [`sync`](Log::sync) make it survive the machine. What nobody waits for becomes durable by the
+//! Three different things, and each call says which one it gives ([`Durability`]):
+//! [`append`](Log::append) puts a record in memory and returns its LSN; [`write`](Log::write) gives
+//! it to the operating system, so that it survives the process; [`commit`](Log::commit) and
+//! [`sync`](Log::sync) make it survive the machine. What no caller waits for becomes durable by the
 //! [`SyncPolicy`], in the background. [`commit_async`](Log::commit_async) waits without a thread.
 //!
 //! # The order of the log is the order of the state
 //!
-//! A log does not apply records; its user does, and must do so in the order of their LSNs, or recovery ends in another state than the one that was there. So
-//! append under the lock that guards the state, which takes a microsecond, and wait for the disk outside of it: those who wait together share a flush.
+//! A log does not apply records; its user does, and must do so in the order of their LSNs, or
+//! recovery ends in another state than the one that was there. So append under the lock that guards
+//! the state, which takes a microsecond, and wait for the disk outside of it: threads that wait
+//! together share a flush.
 //!
 //! ```
 //! # fn main() -> Result<(), foreword::Error> {
@@ -73,15 +81,18 @@
 //! # log.close() }
 //! ```
 //!
-//! What others read meanwhile may not be durable yet. Where that matters, answer them when [`Log::durable_lsn`] has reached the LSN of what they read.
+//! What others read meanwhile may not be durable yet. Where that matters, answer them when
+//! [`Log::durable_lsn`] has reached the LSN of what they read.
 //!
-//! If `append` fails, nothing has changed, in the log or in the state. If the wait fails, the log is [poisoned](Error::Poisoned), and the state may hold
-//! more than a restart will bring back: answer nobody from it any more, drop it, and open the log again.
+//! If `append` fails, nothing has changed, in the log or in the state. If the wait fails, the log
+//! is [poisoned](Error::Poisoned), and the state may hold more than a restart will bring back:
+//! answer no request from it any more, drop it, and open the log again.
 //!
 //! # Snapshot, truncate, restart
 //!
-//! A snapshot names the last LSN that is in it: [`Log::last_lsn`], asked for under the lock that appends are made under. When it is durable, the records up to
-//! there are not needed: a restart loads it, and applies what follows.
+//! A snapshot names the last LSN that is in it: [`Log::last_lsn`], asked for under the lock that
+//! appends are made under. When it is durable, the records up to there are not needed: a restart
+//! loads it, and applies what follows.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -112,24 +123,32 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A crash between the two steps leaves records that the snapshot has, too: nothing is applied twice, for the restart begins behind its LSN. A log that is
-//! older than the snapshot, or is not there at all, is [`Error::RolledBack`] ([`Options::expect_lsn`]); an older snapshot, whose records were dropped, is
-//! [`Error::Dropped`] from the first record read.
+//! A crash between the two steps leaves records that the snapshot has, too: nothing is applied
+//! twice, for the restart begins behind its LSN. A log that is older than the snapshot, or is not
+//! there at all, is [`Error::RolledBack`] ([`Options::expect_lsn`]); an older snapshot, whose
+//! records were dropped, is [`Error::Dropped`] from the first record read.
 //!
-//! On a full disk, [`Log::commit_checkpoint`] has its room kept, and truncation makes more. What others still need, an archiver or a replica, they keep
-//! by a [hold](Log::hold); its LSN is also where they go on after a restart ([`Log::holds`]).
+//! On a full disk, [`Log::commit_checkpoint`] has its room kept, and truncation makes more. What
+//! others still need, an archiver or a replica, they keep by a [hold](Log::hold); its LSN is also
+//! where they go on after a restart ([`Log::holds`]).
 //!
 //! # From async code (tokio, or any executor)
 //!
-//! - *Never blocks for the disk*: [`Log::try_append`]; [`Log::durable_lsn`], [`Log::stats`] and their like; awaiting a [`Commit`] or [`Reader::next_async`];
-//!   the drop of a log that was closed.
-//! - *Blocks only where buffers are full or no segment is ready*: [`Log::append`], [`Log::commit_async`]. Most tasks may call them as they are.
-//! - *Reads files*: [`Reader`], [`Log::iter`], [`Log::get`]; `next_async` and the stream, too, for the records that they return, in reads of up to 256 KiB. Who follows
-//!   the tail mostly finds them in memory; a replay from the start belongs on a thread that may block.
-//! - *Blocks for flushes*: [`Options::open`], [`Log::commit`], [`Log::sync`], the truncations, [`Log::hold`], [`Log::close`], and the drop of a log that was not closed.
+//! - *Never blocks for the disk*: [`Log::try_append`]; [`Log::durable_lsn`], [`Log::stats`] and
+//!   their like; awaiting a [`Commit`] or [`Reader::next_async`]; the drop of a log that was
+//!   closed.
+//! - *Blocks only where buffers are full or no segment is ready*: [`Log::append`],
+//!   [`Log::commit_async`]. Most tasks may call them as they are.
+//! - *Reads files*: [`Reader`], [`Log::iter`], [`Log::get`]; `next_async` and the stream, too, for
+//!   the records that they return, in reads of up to 256 KiB. A task that follows the tail mostly
+//!   finds them in memory; a replay from the start belongs on a thread that may block.
+//! - *Blocks for flushes*: [`Options::open`], [`Log::commit`], [`Log::sync`], the truncations,
+//!   [`Log::hold`], [`Log::close`], and the drop of a log that was not closed.
 //!
-//! What blocks goes to `spawn_blocking`, with a clone of the `Arc<Log>` that the tasks share. The one who ends the program closes the log, whoever else has a clone: tasks that
-//! still write get [`Error::Closed`], commits that are awaited complete, and readers that wait are told that there is no more.
+//! What blocks goes to `spawn_blocking`, with a clone of the `Arc<Log>` that the tasks share. The
+//! task that ends the program closes the log, whichever others have a clone: tasks that still write
+//! get [`Error::Closed`], commits that are awaited complete, and readers that wait are told that
+//! there is no more.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -156,27 +175,34 @@
 //!
 //! # Evidence
 //!
-//! After a crash, a log's tail may be torn: that is normal, and it opens by itself. Acknowledged data may rot: that is not
-//! normal, and it must not pass for a torn tail. Other logs guess. Here the format carries the evidence: each sector of 512 bytes says whether it
-//! was written, each frame says what was durable before it, each segment says where its predecessor ended, and that it has a successor. From
-//! that follows a [`Verdict`], by [the table](_docs::format); [`Error::Corruption`] names file, offset, LSNs and evidence.
+//! After a crash, a log's tail may be torn: that is normal, and it opens by itself. Acknowledged
+//! data may rot: that is not normal, and it must not pass for a torn tail. Other logs guess. Here
+//! the format carries the evidence: each sector of 512 bytes says whether it was written, each
+//! frame says what was durable before it, each segment says where its predecessor ended, and that
+//! it has a successor. From that follows a [`Verdict`], by [the table](_docs::format);
+//! [`Error::Corruption`] names file, offset, LSNs and evidence.
 //!
 //! # What is assumed, and what a failure means
 //!
-//! That an aligned sector is written whole or not at all, and that what a completed sync covered stays ([all of it](_docs::guarantees)). A failed flush is
-//! final: the log is [`Poisoned`](Error::Poisoned), nothing is retried on bytes of which nothing is known, and reopening recovers. A full disk
-//! is not a failure: [`Error::NoSpace`] comes before anything is half done, and the log goes on when there is room.
+//! That an aligned sector is written whole or not at all, and that what a completed sync covered
+//! stays ([all of it](_docs::guarantees)). A failed flush is final: the log is
+//! [`Poisoned`](Error::Poisoned), nothing is retried on bytes of which nothing is known, and
+//! reopening recovers. A full disk is not a failure: [`Error::NoSpace`] comes before anything is
+//! half done, and the log goes on when there is room.
 //!
 //! # Features
 //!
-//! All are off by default, and then there is no code for them. `stream`: [`Reader`]s as streams (`Reader::into_stream`), for which `futures-core` is needed. `tracing`: events for operators (recovery verdicts, rotation, slow flushes). `metrics`:
-//! counters, gauges and histograms for the recorder of the `metrics` facade that is installed when a log is opened; names and units are in
+//! All are off by default, and then there is no code for them. `stream`: [`Reader`]s as streams
+//! (`Reader::into_stream`), for which `futures-core` is needed. `tracing`: events for operators
+//! (recovery verdicts, rotation, slow flushes). `metrics`: counters, gauges and histograms for the
+//! recorder of the `metrics` facade that is installed when a log is opened; names and units are in
 //! [operations](_docs::operations).
 
 /// Documents that belong to this version, as they are in the repository.
 #[cfg(all(doc, not(doctest)))]
 pub mod _docs {
-    // Of two definitions of a link the first counts: so what leads to a file there leads to a page here.
+    // Of two definitions of a link the first counts: so what leads to a file there leads to a page
+    // here.
     #[doc = "[OPERATIONS.md]: crate::_docs::operations"]
     #[doc = "[FORMAT.md]: crate::_docs::format\n"]
     #[doc = include_str!("../docs/GUARANTEES.md")]

@@ -1,4 +1,4 @@
-//! How much is kept, and for whom. **No I/O.**
+//! How much is kept, and for which holds. **No I/O.**
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use crate::Lsn;
 /// What a hold's limit in bytes is counted in.
 const UNIT: u64 = 4096;
 
-/// How much of the log's end is kept: its grain is the segment, so up to a segment more is. Where bytes and an age are given, each is enough to let a record go.
+/// How much of the log's end is kept: its grain is the segment, so up to a segment more is. Where
+/// bytes and an age are given, each is enough to let a record go.
 ///
 /// ```
 /// use foreword::Limit;
@@ -23,8 +24,10 @@ pub struct Limit {
     pub bytes: Option<u64>,
     /// Records that are not older; in a hold's, rounded up to a second, and up to 136 years.
     ///
-    /// The age of what is written while the log is open is by a clock that does not jump. What was there when it was opened is as old as this machine's clock said then; where that had stood
-    /// ahead for a while, what was written meanwhile counts as old as what was written next. A clock that is wrong when the log is opened is believed.
+    /// The age of what is written while the log is open is by a clock that does not jump. What was
+    /// there when it was opened is as old as this machine's clock said then; where that had stood
+    /// ahead for a while, what was written meanwhile counts as old as what was written next. A
+    /// clock that is wrong when the log is opened is believed.
     pub age: Option<Duration>,
 }
 
@@ -93,7 +96,8 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Whether records that it was to keep have gone, in a log that starts at an LSN: it had reached its limit. Its owner has to begin anew, from a copy of what the log's records made.
+    /// Whether records that it was to keep have gone, in a log that starts at an LSN: it had
+    /// reached its limit. Its owner has to begin anew, from a copy of what the log's records made.
     #[must_use]
     pub fn is_lost(&self, start: Lsn) -> bool {
         self.lsn < start

@@ -1,4 +1,5 @@
-//! The log, open for writing: what a user calls. What appends is in `append`, what reads in `read`, and what is kept in `keep`.
+//! The log, open for writing: what a user calls. What appends is in `append`, what reads in `read`,
+//! and what is kept in `keep`.
 
 mod append;
 mod keep;
@@ -21,8 +22,8 @@ use crate::{Error, Lsn, Options, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Durability {
-    /// In this process's memory: it dies with the process. The log writes it soon: when a buffer is full, or by the
-    /// [`SyncPolicy`](crate::SyncPolicy).
+    /// In this process's memory: it dies with the process. The log writes it soon: when a buffer is
+    /// full, or by the [`SyncPolicy`](crate::SyncPolicy).
     Buffered,
     /// With the operating system: survives the process (a panic, `kill -9`), not the machine.
     Written,
@@ -32,8 +33,9 @@ pub enum Durability {
 
 /// A write-ahead log, open for writing.
 ///
-/// All methods take `&self` and may be called from any number of threads: put it into an [`Arc`] to share it, and any of them may [`close`](Log::close) it.
-/// Dropping a log syncs and closes it, too, but an error of that last sync only reaches [`Options::on_error`]; `close` returns it.
+/// All methods take `&self` and may be called from any number of threads: put it into an [`Arc`] to
+/// share it, and any of them may [`close`](Log::close) it. Dropping a log syncs and closes it, too,
+/// but an error of that last sync only reaches [`Options::on_error`]; `close` returns it.
 ///
 /// The log belongs to the process that opened it. In one that is forked from that, calls that would
 /// write or wait give [`Error::LockLost`] at once, and dropping it does nothing.
@@ -57,7 +59,8 @@ pub struct Log {
     report: RecoveryReport,
 }
 
-/// What a panic interrupts leaves nothing half changed: the hooks and the disk, of which the compiler cannot know, run where a panic ends with them.
+/// What a panic interrupts leaves nothing half changed: the hooks and the disk, of which the
+/// compiler cannot know, run where a panic ends with them.
 impl UnwindSafe for Log {}
 impl RefUnwindSafe for Log {}
 
@@ -68,7 +71,8 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens the log in a directory with the default [`Options`], making it if there is none, with the directory and those above it. Blocks.
+    /// Opens the log in a directory with the default [`Options`], making it if there is none, with
+    /// the directory and those above it. Blocks.
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -108,7 +112,8 @@ impl Log {
         &self.report
     }
 
-    /// The last LSN that is durable: it and all before it survive the machine. [`Lsn::ZERO`] if none is. Never waits.
+    /// The last LSN that is durable: it and all before it survive the machine. [`Lsn::ZERO`] if
+    /// none is. Never waits.
     #[must_use]
     pub fn durable_lsn(&self) -> Lsn {
         self.inner.readable.durable()
@@ -126,7 +131,8 @@ impl Log {
         self.inner.peek().map_or(self.durable_lsn(), |state| state.last_lsn())
     }
 
-    /// The first LSN of the log: older records were dropped. It need not be there yet, in an empty log.
+    /// The first LSN of the log: older records were dropped. It need not be there yet, in an empty
+    /// log.
     #[must_use]
     pub fn start_lsn(&self) -> Lsn {
         self.inner.chain().start
@@ -138,7 +144,8 @@ impl Log {
         self.inner.stats()
     }
 
-    /// The error by which the log accepts nothing more: what poisoned it, or that it was closed. `None` while it is well. Waits for no disk.
+    /// The error by which the log accepts nothing more: what poisoned it, or that it was closed.
+    /// `None` while it is well. Waits for no disk.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -155,15 +162,19 @@ impl Log {
         usable.err()
     }
 
-    /// Closes the log: ends the background work (a segment that is being filled is given up), makes everything durable that was appended, removes what was
-    /// dropped, marks the log as closed and gives the lock up. The error of that last sync is returned here. Blocks for that, and for what other threads are
-    /// changing in the log ([`truncate_front`](Log::truncate_front), [`truncate_back`](Log::truncate_back), [`hold`](Log::hold)).
+    /// Closes the log: ends the background work (a segment that is being filled is given up), makes
+    /// everything durable that was appended, removes what was dropped, marks the log as closed and
+    /// gives the lock up. The error of that last sync is returned here. Blocks for that, and for
+    /// what other threads are changing in the log ([`truncate_front`](Log::truncate_front),
+    /// [`truncate_back`](Log::truncate_back), [`hold`](Log::hold)).
     ///
-    /// Any thread may close a log that others use. Their calls give [`Error::Closed`] from then on, appends that wait for room among them, and commits
-    /// that were waiting are acknowledged. Readers go on reading; those that wait for more are told that there is none. To close a log again
-    /// waits for whoever closes it, and gives what that gave.
+    /// Any thread may close a log that others use. Their calls give [`Error::Closed`] from then on,
+    /// appends that wait for room among them, and commits that were waiting are acknowledged.
+    /// Readers go on reading; those that wait for more are told that there is none. To close a log
+    /// again waits for the thread that closes it, and returns what that call returned.
     ///
-    /// A waker or hook may close the log, too. Where another thread is closing it already, and may be waiting for this very code, that is [`Error::Busy`].
+    /// A waker or hook may close the log, too. Where another thread is closing it already, and may
+    /// be waiting for this very code, that is [`Error::Busy`].
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -179,8 +190,8 @@ impl Log {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Poisoned`] if the log had failed, or does now; [`Error::LockLost`] in a forked process. The log is closed all the same. [`Error::Busy`]: another
-    /// closes it.
+    /// [`Error::Poisoned`] if the log had failed, or does now; [`Error::LockLost`] in a forked
+    /// process. The log is closed all the same. [`Error::Busy`]: another closes it.
     pub fn close(&self) -> Result<()> {
         self.inner.end(self.background.as_ref())
     }
@@ -194,7 +205,7 @@ impl Drop for Log {
             return;
         }
         if self.inner.lock().life.has_ended() {
-            return; // Who closed it was told.
+            return; // The thread that closed it got the error.
         }
         if let Err(error) = self.close() {
             self.inner.report(&error);

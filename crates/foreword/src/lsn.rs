@@ -4,8 +4,9 @@ use std::fmt;
 
 /// A log sequence number: the place of a record in the log.
 ///
-/// LSNs are dense and start at 1: the first record has `Lsn(1)`, the next `Lsn(2)`. [`Lsn::ZERO`] is the LSN
-/// of no record; it stands for "nothing yet", as in [`durable_lsn`](crate::Log::durable_lsn) of an empty log.
+/// LSNs are dense and start at 1: the first record has `Lsn(1)`, the next `Lsn(2)`. [`Lsn::ZERO`]
+/// is the LSN of no record; it stands for "nothing yet", as in
+/// [`durable_lsn`](crate::Log::durable_lsn) of an empty log.
 ///
 /// ```
 /// use foreword::Lsn;

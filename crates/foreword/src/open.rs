@@ -61,12 +61,14 @@ fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
     dir.lock()?;
     (dir.zero_fill, dir.reserve) = (options.zero_fill, options.reserve);
     let dir = dir;
-    // Before the names are read: where `LOCK` was removed, another writer may be at work until it lets go of this one.
+    // Before the names are read: where `LOCK` was removed, another writer may be at work until it
+    // lets go of this one.
     let known = dir.handle.id_of(IDENTITY).is_ok();
     if known {
         dir.lock_identity()?;
     }
-    // Again, now that nobody else can make one: a log made meanwhile is not to be made anew over it.
+    // Again, now that no other process can make one: a log made meanwhile is not to be made anew
+    // over it.
     let names = look_before(options, &dir)?;
     if names.identity && !known {
         dir.lock_identity()?;
@@ -88,7 +90,7 @@ fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
 
 /// Recovers the log that is there, or makes one.
 fn find(options: &Options, dir: &Dir, names: Names) -> Result<Opened> {
-    // Who wants damage mended means all of it, not only what lies on the way to the end.
+    // A caller that wants damage mended means all of it, not only what lies on the way to the end.
     let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
     let found = recovery::survey(dir, names, depth, &[], &mut |_, _| {})?;
     match found {
@@ -135,7 +137,7 @@ fn create(options: &Options, dir: &Dir) -> Result<Opened> {
     if options.expect_lsn > Lsn::ZERO {
         return Err(Error::RolledBack { dir: dir.path.clone(), expected: options.expect_lsn, found: Lsn::ZERO });
     }
-    // Whoever made the directory may not have made its name durable.
+    // The process that made the directory may not have made its name durable.
     dir.handle.sync_name().doing("sync the name of the directory", &dir.path)?;
     // What an earlier attempt left: nothing in it was ever active.
     let names = dir.names()?;
@@ -175,7 +177,8 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
         return Err(Error::RolledBack { dir: dir.path.clone(), expected: options.expect_lsn, found: last_lsn });
     }
     if last_lsn.0 > LSN_MAX.0 / 2 {
-        // What was appended would be acknowledged, and not be read again beyond the last LSN that there may be.
+        // What was appended would be acknowledged, and not be read again beyond the last LSN that
+        // there may be.
         let why = format!("it is at LSN {last_lsn}, which no log reaches, and leaves too few to go on: restore a copy");
         return Err(Error::Invalid { what: "log", why });
     }
@@ -193,8 +196,9 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
         fork::put_aside(dir, name, false)?;
     }
     if !survey.names.identity {
-        // `LOG` and `LOCK` may have been removed under a writer, which finds that out only when what it writes now has landed. (It may be only
-        // the want of room that this fails for, and then such a writer is the smaller danger.)
+        // `LOG` and `LOCK` may have been removed under a writer, which finds that out only when
+        // what it writes now is done. (It may be only the want of room that this fails for, and
+        // then such a writer is the smaller danger.)
         let proven = survey.promise.position.epoch;
         let moved = |epoch: &u64| repair.moved.contains(&segment_name(*epoch));
         let written = survey.names.epochs.iter().copied().filter(|epoch| *epoch >= proven && !moved(epoch));
@@ -218,8 +222,8 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     Ok(opened)
 }
 
-/// The page cache may show a LINK that the disk never got, and no frame behind it proves more: the same bytes are written
-/// again, before anything is built on it.
+/// The page cache may show a LINK that the disk never got, and no frame behind it proves more: the
+/// same bytes are written again, before anything is built on it.
 fn rewrite_link(dir: &Dir, log: LogId, epoch: u64) -> Result<()> {
     bug!(TrustLink, return Ok(()));
     let Ok((segment, _)) = dir.open_segment(Some(log), epoch, Access::Write)? else { return Ok(()) };
@@ -229,7 +233,8 @@ fn rewrite_link(dir: &Dir, log: LogId, epoch: u64) -> Result<()> {
     segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&link)], true)
 }
 
-/// After a clean close: the log goes on where it ended, once something is appended. Until then nothing is written.
+/// After a clean close: the log goes on where it ended, once something is appended. Until then
+/// nothing is written.
 fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport) -> Result<Opened> {
     let (epoch, block) = (survey.end.epoch, survey.end.block);
     let segment = match dir.open_segment(Some(survey.log), epoch, Access::Write)? {
@@ -237,8 +242,9 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
         Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
     };
     segment.reserve_space()?;
-    // Spares that the last writer had prepared are what they were; but only the next epochs in a row are of use. (A cut may have begun in them where there was no
-    // room for the MARK that says so first.)
+    // Spares that the last writer had prepared are what they were; but only the next epochs in a
+    // row are of use. (A cut may have begun in them where there was no room for the MARK that says
+    // so first.)
     let mut spares = VecDeque::new();
     for next in survey.newest + 1.. {
         if !survey.names.epochs.contains(&next) || block >= segment.data_end() {
@@ -257,8 +263,8 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
     if !spares.is_empty() {
         dir.sync()?; // Their names may be only in memory, if the last writer was killed after its CLOSED mark.
     }
-    // The MARK behind CLOSED promises what that does (no frame before it promises more, or the log would not be clean), and not that frame: a crash may leave a
-    // hole in its place.
+    // The MARK behind CLOSED promises what that does (no frame before it promises more, or the log
+    // would not be clean), and not that frame: a crash may leave a hole in its place.
     let mut buf = FrameBuf::zeroed(BLOCK);
     segment.read(block - 1, &mut buf)?;
     let Head::Frame(header) = segment.binding.head(block - 1, &buf[..SECTOR]) else {
@@ -311,8 +317,9 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
     let mut seals = !damaged;
     bug!(SealLate, seals = false);
     if seals {
-        // Before anything else: what shows that the log went on behind a clean close may be only in the page cache, and without it the log
-        // would be closed, whatever the fork has begun to write. The fresh segment is there, as a SEAL says.
+        // Before anything else: what shows that the log went on behind a clean close may be only in
+        // the page cache, and without it the log would be closed, whatever the fork has begun to
+        // write. The fresh segment is there, as a SEAL says.
         fork::seal_off(dir, survey.log, survey.newest, from, bytes_before(from.next_lsn))?;
         unsealed.retain(|&epoch| epoch != survey.newest);
     }
@@ -337,7 +344,8 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
         let copies = (from != end).then(|| Snapshot::reader(dir, &chain, from.next_lsn, survey.last_lsn()));
         fork::fork(dir, branch, copies)?.join().map(|branched| (from, control, branched))
     };
-    // What no promise covers is written again: there, or, where copies cannot be or have no room, in place.
+    // What no promise covers is written again: there, or, where copies cannot be or have no room,
+    // in place.
     let in_place = |fresh| {
         if let Some(unproven) = unproven {
             write_again(dir, survey, unproven.at)?;
@@ -369,7 +377,8 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
     Ok(Opened { log: survey.log, assembler, spares, entries, control, durable, report })
 }
 
-/// Where the log holds what no promise covers; `None` if there is nothing. (A promise beyond the end proves all before it.)
+/// Where the log holds what no promise covers; `None` if there is nothing. (A promise beyond the
+/// end proves all before it.)
 fn unproven_from(survey: &Survey) -> Option<Place> {
     let proven = survey.promise.position.min(survey.end);
     bug!(TrustCache, return None);
@@ -379,8 +388,9 @@ fn unproven_from(survey: &Survey) -> Option<Place> {
     if survey.chain.iter().any(|e| e.epoch == survey.promise.position.epoch) {
         return Some(Place { at: proven, next_lsn: survey.promise.lsn.next() });
     }
-    // Nothing was promised yet, or only what is dropped by now. The first segment that is left, at least, was begun durably: before the log had its
-    // identity, or before what preceded it was dropped.
+    // Nothing was promised yet, or only what is dropped by now. The first segment that is left, at
+    // least, was begun durably: before the log had its identity, or before what preceded it was
+    // dropped.
     let first = survey.chain.first();
     Some(Place {
         at: first.map_or(Position::default(), |e| Position::new(e.epoch, LINK_BLOCK + 1)),
@@ -388,7 +398,8 @@ fn unproven_from(survey: &Survey) -> Option<Place> {
     })
 }
 
-/// Gives back the space behind what was ever written to the segment in which the log left its branch.
+/// Gives back the space behind what was ever written to the segment in which the log left its
+/// branch.
 fn give_back_rest(dir: &Dir, log: LogId, written_to: Position) -> Result<()> {
     if let Ok((segment, None)) = dir.open_segment(Some(log), written_to.epoch, Access::Write)? {
         segment.give_back(written_to.block);
@@ -396,7 +407,8 @@ fn give_back_rest(dir: &Dir, log: LogId, written_to: Position) -> Result<()> {
     Ok(())
 }
 
-/// Writes what lies between a position and the end of the log once more, byte by byte the same, durably.
+/// Writes what lies between a position and the end of the log once more, byte by byte the same,
+/// durably.
 fn write_again(dir: &Dir, survey: &Survey, from: Position) -> Result<()> {
     let mut buf = vec![0; FRAME_MAX];
     for entry in survey.chain.iter().filter(|e| e.epoch >= from.epoch) {

@@ -16,10 +16,11 @@ pub(crate) const SEGMENT_BLOCKS_MIN: u32 = 16;
 pub(crate) const SEGMENT_BLOCKS_MAX: u32 = 1 << 20;
 const RECORD_MAX_LIMIT: u64 = (1 << crate::format::LENGTH_BITS) - 1;
 
-/// When records become durable that nobody waits for.
+/// When records become durable that no caller waits for.
 ///
-/// [`commit`](Log::commit) and [`sync`](Log::sync) return when the records are durable under every policy; the policy is about records that were
-/// only [appended](Log::append). Its parts add up: whichever is due first.
+/// [`commit`](Log::commit) and [`sync`](Log::sync) return when the records are durable under every
+/// policy; the policy is about records that were only [appended](Log::append). Its parts add up:
+/// whichever is due first.
 ///
 /// ```
 /// use foreword::SyncPolicy;
@@ -40,8 +41,8 @@ pub struct SyncPolicy {
 }
 
 impl SyncPolicy {
-    /// Only when asked: by `commit`, `sync` and their like, and on close. (And when more than 16 segments are written and not synced: each keeps a file
-    /// open until then.)
+    /// Only when asked: by `commit`, `sync` and their like, and on close. (And when more than 16
+    /// segments are written and not synced: each keeps a file open until then.)
     #[must_use]
     pub const fn manual() -> SyncPolicy {
         SyncPolicy { interval: None, bytes: None, records: None }
@@ -92,12 +93,13 @@ pub enum OnDamage {
     /// [`Error::Corruption`]: nothing is changed.
     #[default]
     Refuse,
-    /// The log ends at the damage: what follows it is given up, and its LSNs are given to new records. The files
-    /// are put aside in `damaged/`.
+    /// The log ends at the damage: what follows it is given up, and its LSNs are given to new
+    /// records. The files are put aside in `damaged/`.
     StopAtDamage,
-    /// What is readable beyond the damage stays, with its LSNs; the LSNs between are given up for good and answer [`Error::Lost`]. A flipped bit costs a
-    /// frame: the records that were written with the one that it struck, up to 64 KiB of them, or one larger record or batch.
-    /// A copy of each damaged file is put aside in `damaged/`.
+    /// What is readable beyond the damage stays, with its LSNs; the LSNs between are given up for
+    /// good and answer [`Error::Lost`]. A flipped bit costs a frame: the records that were written
+    /// with the one that it struck, up to 64 KiB of them, or one larger record or batch. A copy of
+    /// each damaged file is put aside in `damaged/`.
     Salvage,
 }
 
@@ -181,8 +183,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults: create the log if it is missing, segments of 64 MiB, records up to 64 MiB, a background sync each
-    /// 100 ms, refuse damage.
+    /// The defaults: create the log if it is missing, segments of 64 MiB, records up to 64 MiB, a
+    /// background sync each 100 ms, refuse damage.
     #[must_use]
     pub fn new() -> Options {
         Options {
@@ -223,38 +225,42 @@ impl Options {
         self
     }
 
-    /// The size of a segment file: 64 KiB to 4 GiB, rounded up to 4 KiB; 64 MiB by default. It is that of new segments: an existing log
-    /// goes on in this size.
+    /// The size of a segment file: 64 KiB to 4 GiB, rounded up to 4 KiB; 64 MiB by default. It is
+    /// that of new segments: an existing log goes on in this size.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Options {
         self.segment_bytes = bytes;
         self
     }
 
-    /// The largest record, and the largest batch with 4 bytes for each of its records: up to 1 GiB less a byte; 64 MiB by default. A record larger than a segment
-    /// spans several.
+    /// The largest record, and the largest batch with 4 bytes for each of its records: up to 1 GiB
+    /// less a byte; 64 MiB by default. A record larger than a segment spans several.
     #[must_use]
     pub fn record_bytes_max(mut self, bytes: u64) -> Options {
         self.record_bytes_max = bytes;
         self
     }
 
-    /// How much may be appended and not yet written before an append has to wait for that: 512 KiB to 1 GiB; 8 MiB by default. A single
-    /// record or batch may exceed it.
+    /// How much may be appended and not yet written before an append has to wait for that: 512 KiB
+    /// to 1 GiB; 8 MiB by default. A single record or batch may exceed it.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Options {
         self.buffer_bytes = bytes;
         self
     }
 
-    /// How many segments are ready behind the one in use when the log is opened: 0 to 256; 0 by default.
+    /// How many segments are ready behind the one in use when the log is opened: 0 to 256; 0 by
+    /// default.
     ///
-    /// A segment is filled with zeros before it is used, or a commit there would cost about twice as much. By default that is done for the next segment while the
-    /// log fills this one, and so in the way of its commits. With this, opening does it ahead (it blocks for as long: 64 MiB may take 0.1 s), and
-    /// truncation at the front keeps so many dropped segments for reuse, which need no zeros again. Choose as many as the log fills between two truncations,
-    /// and no commit meets zero-filling. It is done with them all before more are made.
+    /// A segment is filled with zeros before it is used, or a commit there would cost about twice
+    /// as much. By default that is done for the next segment while the log fills this one, and so
+    /// in the way of its commits. With this, opening does it ahead (it blocks for as long: 64 MiB
+    /// may take 0.1 s), and truncation at the front keeps so many dropped segments for reuse, which
+    /// need no zeros again. Choose as many as the log fills between two truncations, and no commit
+    /// meets zero-filling. It is done with them all before more are made.
     ///
-    /// Their space is reserved: within it the disk cannot be full. On a full disk the log opens with as many as there is room for
+    /// Their space is reserved: within it the disk cannot be full. On a full disk the log opens
+    /// with as many as there is room for
     /// ([`Stats::segments_prepared`](crate::Stats::segments_prepared)).
     ///
     /// ```
@@ -271,33 +277,40 @@ impl Options {
         self
     }
 
-    /// Whether a new segment is filled with zeros before it is used (the default). Without, its space is only reserved: the log writes half as many bytes where segments are
-    /// not used again, and a commit takes about twice as long, for the file system notes with each which blocks are written. For disks that wear, and where records come in bulk.
-    /// A file system that reserves no space gets the zeros all the same.
+    /// Whether a new segment is filled with zeros before it is used (the default). Without, its
+    /// space is only reserved: the log writes half as many bytes where segments are not used again,
+    /// and a commit takes about twice as long, for the file system notes with each which blocks are
+    /// written. For disks that wear, and where records come in bulk. A file system that reserves no
+    /// space gets the zeros all the same.
     #[must_use]
     pub fn zero_fill(mut self, fill: bool) -> Options {
         self.zero_fill = fill;
         self
     }
 
-    /// Whether the log keeps room for itself (the default): two files of up to 384 KiB, from which it opens, truncates and takes holds on a full disk. Without, it may
-    /// need some freed first: for very many small logs, where that space counts. Files that are there already stay, and serve.
+    /// Whether the log keeps room for itself (the default): two files of up to 384 KiB, from which
+    /// it opens, truncates and takes holds on a full disk. Without, it may need some freed first:
+    /// for very many small logs, where that space counts. Files that are there already stay, and
+    /// serve.
     #[must_use]
     pub fn reserve(mut self, reserve: bool) -> Options {
         self.reserve = reserve;
         self
     }
 
-    /// When records become durable that nobody waits for.
+    /// When records become durable that no caller waits for.
     #[must_use]
     pub fn sync(mut self, policy: SyncPolicy) -> Options {
         self.sync = policy;
         self
     }
 
-    /// Has the log drop its oldest records by itself: whole segments, when the records behind them are as many bytes as the limit says, or when theirs are older. By default
-    /// ([`Limit::NONE`]) it drops nothing. It stops at [holds](Log::hold), as [`Log::truncate_front`] does, which it calls in effect, in the
-    /// background: when a segment is full, and when the oldest has become too old. Where a hold is in the way, it looks at it again every half second. Nothing without [`background`](Options::background).
+    /// Has the log drop its oldest records by itself: whole segments, when the records behind them
+    /// are as many bytes as the limit says, or when theirs are older. By default ([`Limit::NONE`])
+    /// it drops nothing. It stops at [holds](Log::hold), as [`Log::truncate_front`] does, which it
+    /// calls in effect, in the background: when a segment is full, and when the oldest has become
+    /// too old. Where a hold is in the way, it looks at it again every half second. Nothing without
+    /// [`background`](Options::background).
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -321,27 +334,31 @@ impl Options {
         self
     }
 
-    /// How long after its last flush a log is idle: 1 ms to a day; 20 ms by default. Then it writes a MARK, by one flush more, which says that what came before is durable. That is what tells a
-    /// damaged last record from one that was never acknowledged, until the next commit, or closing, says so: opening after a crash gives up what is damaged behind the
-    /// last such word, and refuses what is damaged before it.
+    /// How long after its last flush a log is idle: 1 ms to a day; 20 ms by default. Then it writes
+    /// a MARK, by one flush more, which says that what came before is durable. That is what tells a
+    /// damaged last record from one that was never acknowledged, until the next commit, or closing,
+    /// says so: opening after a crash gives up what is damaged behind the last such word, and
+    /// refuses what is damaged before it.
     ///
-    /// A log whose commits come one by one, further apart than this, makes two flushes for each. `None`: it makes one, and damage to its last commit is taken for a torn write.
+    /// A log whose commits come one by one, further apart than this, makes two flushes for each.
+    /// `None`: it makes one, and damage to its last commit is taken for a torn write.
     #[must_use]
     pub fn idle_mark(mut self, after: Option<Duration>) -> Options {
         self.idle_mark = after;
         self
     }
 
-    /// What to do about corruption. With anything but [`OnDamage::Refuse`], opening reads and checks the whole log: it is a repair, not a
-    /// way to open a log every day.
+    /// What to do about corruption. With anything but [`OnDamage::Refuse`], opening reads and
+    /// checks the whole log: it is a repair, not a way to open a log every day.
     #[must_use]
     pub fn on_damage(mut self, action: OnDamage) -> Options {
         self.on_damage = action;
         self
     }
 
-    /// Whether the log has a thread of its own for background work (the default). Without it nothing is synced by policy,
-    /// futures make progress only when somebody syncs, segments are prepared by the append that needs them, and removed by the truncation that drops them: for
+    /// Whether the log has a thread of its own for background work (the default). Without it
+    /// nothing is synced by policy, futures make progress only when a call syncs, segments are
+    /// prepared by the append that needs them, and removed by the truncation that drops them: for
     /// deterministic tests.
     #[must_use]
     pub fn background(mut self, background: bool) -> Options {
@@ -349,32 +366,36 @@ impl Options {
         self
     }
 
-    /// Threads that this log shares with others for its background work; by default it has its own. See [`Runtime`]. Of no use without
-    /// [`background`](Options::background).
+    /// Threads that this log shares with others for its background work; by default it has its own.
+    /// See [`Runtime`]. Of no use without [`background`](Options::background).
     #[must_use]
     pub fn runtime(mut self, runtime: &Runtime) -> Options {
         self.runtime = Some(runtime.clone());
         self
     }
 
-    /// Whether the log tells other processes how it is doing: about once a second, if anything has changed, it writes its counters into the
-    /// file `STATS` in its directory, for [`inspect::writer`](crate::inspect::writer) and `foreword top`. Nothing waits for that file, and nothing is
-    /// decided by it. Off by default; it takes one thread more. Without [`background`](Options::background) there is none.
+    /// Whether the log tells other processes how it is doing: about once a second, if anything has
+    /// changed, it writes its counters into the file `STATS` in its directory, for
+    /// [`inspect::writer`](crate::inspect::writer) and `foreword top`. Nothing waits for that file,
+    /// and nothing is decided by it. Off by default; it takes one thread more. Without
+    /// [`background`](Options::background) there is none.
     #[must_use]
     pub fn publish(mut self, publish: bool) -> Options {
         self.publish = publish;
         self
     }
 
-    /// An LSN that the caller knows to have been durable. [`Error::RolledBack`] if the log ends before it, or is not there:
-    /// the one thing that no evidence inside the directory can show, a directory put back whole from an old copy.
+    /// An LSN that the caller knows to have been durable. [`Error::RolledBack`] if the log ends
+    /// before it, or is not there: the one thing that no evidence inside the directory can show, a
+    /// directory put back whole from an old copy.
     #[must_use]
     pub fn expect_lsn(mut self, lsn: Lsn) -> Options {
         self.expect_lsn = lsn;
         self
     }
 
-    /// The identity that the log must have ([`Log::id`]); [`Error::NotALog`] if it is another: the wrong disk mounted, say.
+    /// The identity that the log must have ([`Log::id`]); [`Error::NotALog`] if it is another: the
+    /// wrong disk mounted, say.
     #[must_use]
     pub fn expect_id(mut self, id: LogId) -> Options {
         self.expect_id = Some(id);
@@ -388,25 +409,33 @@ impl Options {
         self
     }
 
-    /// Who is told of an error that no caller waits for: of a background sync, of a dropped segment that cannot be removed (it is tried again), or of the
-    /// last sync when a log is dropped without [`close`](Log::close). By default a line on standard error. It may use the log, and close it; if it panics, that harms nobody.
+    /// The hook that is told of an error that no caller waits for: of a background sync, of a
+    /// dropped segment that cannot be removed (it is tried again), or of the last sync when a log
+    /// is dropped without [`close`](Log::close). By default a line on standard error. It may use
+    /// the log, and close it; a panic in it does no harm.
     #[must_use]
     pub fn on_error(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Options {
         self.on_error = Some(Arc::new(hook));
         self
     }
 
-    /// Who is told of records that became durable: each call has the last LSN that is, and stands for all before it. For whoever has many
-    /// callbacks waiting, as a Raft storage has: one call answers all that a flush made durable, and nobody needs a [`Commit`](crate::Commit) each.
+    /// The hook that is told of records that became durable: each call has the last LSN that is,
+    /// and stands for all before it. For an owner with many callbacks waiting, as a Raft storage
+    /// has: one call answers all that a flush made durable, and none needs a
+    /// [`Commit`](crate::Commit) of its own.
     ///
-    /// The LSNs rise from call to call, until [`Log::truncate_back`] gives some of them to other records: then they go on from there. What was durable when the log was
-    /// opened is not told, nor is a failure (see [`on_error`](Options::on_error)). When [`Log::close`] returns, all that became durable was told.
+    /// The LSNs rise from call to call, until [`Log::truncate_back`] gives some of them to other
+    /// records: then they go on from there. What was durable when the log was opened is not told,
+    /// nor is a failure (see [`on_error`](Options::on_error)). When [`Log::close`] returns, all
+    /// that became durable was told.
     ///
-    /// It runs under no lock and one call at a time, on the log's own thread, the one that flushes for the [`SyncPolicy`] and for futures:
-    /// no other call waits for the hook, but those flushes do, so be quick, or hand over to a thread of your own. What came meanwhile
-    /// is one call. (What is told last when the log is closed, is told by the call that closes it; without [`background`](Options::background) all is told by
-    /// the calls that flush.) It may use the log; if it panics, that harms nobody. It must not wait
-    /// for another log whose hook may wait for this one: two that close each other never return.
+    /// It runs under no lock and one call at a time, on the log's own thread, the one that flushes
+    /// for the [`SyncPolicy`] and for futures: no other call waits for the hook, but those flushes
+    /// do, so be quick, or hand over to a thread of your own. What came meanwhile is one call.
+    /// (What is told last when the log is closed, is told by the call that closes it; without
+    /// [`background`](Options::background) all is told by the calls that flush.) It may use the
+    /// log; a panic in it does no harm. It must not wait for another log whose hook may wait for
+    /// this one: two that close each other never return.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -426,10 +455,13 @@ impl Options {
         self
     }
 
-    /// Who is told that the log has gone on in another segment: its epoch, and the LSN of the first record in it. What the segments before it hold
-    /// is complete and durable by then, and so is that they are followed: an archiver may copy them ([`inspect::segments`](crate::inspect::segments) names the
-    /// files), or a checkpoint be taken that frees them. In order, and before [`on_durable`](Options::on_durable) tells of a record in it. A cut at the back
-    /// begins another segment, too. That of which the log goes on when it is opened is not told.
+    /// The hook that is told that the log has gone on in another segment: its epoch, and the LSN of
+    /// the first record in it. What the segments before it hold is complete and durable by then,
+    /// and so is that they are followed: an archiver may copy them
+    /// ([`inspect::segments`](crate::inspect::segments) names the files), or a checkpoint be taken
+    /// that frees them. In order, and before [`on_durable`](Options::on_durable) tells of a record
+    /// in it. A cut at the back begins another segment, too. That of which the log goes on when it
+    /// is opened is not told.
     ///
     /// It runs as [`on_durable`](Options::on_durable) does, and where that does.
     ///
@@ -453,14 +485,16 @@ impl Options {
         self
     }
 
-    /// Opens the log in a directory for writing, recovering it if need be. Blocks: recovery reads at most what is not known to be durable, and
-    /// one segment. Makes the directory and its parents, if it may make a log.
+    /// Opens the log in a directory for writing, recovering it if need be. Blocks: recovery reads
+    /// at most what is not known to be durable, and one segment. Makes the directory and its
+    /// parents, if it may make a log.
     ///
     /// When it returns, every record in the log is durable.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotALog`], [`Error::UnsupportedVersion`],
-    /// [`Error::Corruption`], [`Error::RolledBack`], [`Error::NoSpace`], [`Error::Invalid`], [`Error::Io`].
+    /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotALog`],
+    /// [`Error::UnsupportedVersion`], [`Error::Corruption`], [`Error::RolledBack`],
+    /// [`Error::NoSpace`], [`Error::Invalid`], [`Error::Io`].
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Log> {
         self.check()?;
         Log::open_with(self.clone(), dir.as_ref())

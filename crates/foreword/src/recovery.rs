@@ -1,7 +1,9 @@
-//! What the log in a directory is, by evidence: the chain, its end, and the verdict. Reads only; what follows from it is done in `fork.rs`.
+//! What the log in a directory is, by evidence: the chain, its end, and the verdict. Reads only;
+//! what follows from it is done in `fork.rs`.
 //!
-//! The evidence is gathered in steps, each in a module of its own, and decided on in [`verdict`], which is the table of `docs/FORMAT.md`. The first place
-//! without a valid frame is called X here, as there.
+//! The evidence is gathered in steps, each in a module of its own, and decided on in [`verdict`],
+//! which is the table of `docs/FORMAT.md`. The first place without a valid frame is called X here,
+//! as there.
 
 use crate::bug::bug;
 use crate::files::dir::Dir;
@@ -31,7 +33,8 @@ use scan::Scan;
 /// How thoroughly to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// From the last promise on; a clean close is trusted. What lies before is checked when it is read.
+    /// From the last promise on; a clean close is trusted. What lies before is checked when it is
+    /// read.
     Tail,
     /// Everything.
     All,
@@ -49,7 +52,8 @@ pub(crate) struct Survey {
     pub(crate) cuts: Cuts,
     /// The highest promise of a frame, in the chain or behind the break.
     pub(crate) promise: Promise,
-    /// The segment whose LINK makes that promise, itself included: nothing else proves that the LINK is durable.
+    /// The segment whose LINK makes that promise, itself included: nothing else proves that the
+    /// LINK is durable.
     pub(crate) unproven_link: Option<u64>,
     /// Behind the last whole unit.
     pub(crate) end: Position,
@@ -57,7 +61,8 @@ pub(crate) struct Survey {
     pub(crate) next_lsn: Lsn,
     /// Where no valid frame was.
     pub(crate) break_at: Position,
-    /// The highest epoch of an active segment, and of any (but for names beyond what any log reaches).
+    /// The highest epoch of an active segment, and of any (but for names beyond what any log
+    /// reaches).
     pub(crate) newest: u64,
     pub(crate) highest: u64,
     pub(crate) names: Names,
@@ -67,8 +72,8 @@ pub(crate) struct Survey {
     pub(crate) known: Lsn,
     /// Garbled sectors where nothing can have been acknowledged (row 18).
     pub(crate) garbled_behind: u64,
-    /// Prepared segments of which every sector was read and is unwritten: they can be used as they are. None where the
-    /// fast path found a closed log.
+    /// Prepared segments of which every sector was read and is unwritten: they can be used as they
+    /// are. None where the fast path found a closed log.
     pub(crate) unwritten: Vec<u64>,
     /// Behind the last block of the break's segment of which any sector is not unwritten.
     pub(crate) written_to: Option<Position>,
@@ -79,7 +84,8 @@ pub(crate) struct Survey {
 /// Told how far a survey is: bytes done, bytes in all.
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Looks at a log, in a directory with these names. `Ok(None)`: there is none (no segment was ever active). `extra` waivers are honoured besides the log's own.
+/// Looks at a log, in a directory with these names. `Ok(None)`: there is none (no segment was ever
+/// active). `extra` waivers are honoured besides the log's own.
 pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: Progress<'_>) -> Result<Option<Survey>> {
     let mut segments = Segments::new(dir);
     let identity = identity::identify(&mut segments, &names)?;
@@ -88,8 +94,8 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
     if !names.identity && (no_segment || segments.are_unused()) {
         return Ok(None); // Creation that did not get as far as its first record.
     }
-    // A damaged `LOG` is judged before X, and some of what is found at X has a shortcut that is judged before `LOG`. Without the shortcuts, opening and
-    // `verify` give one verdict.
+    // A damaged `LOG` is judged before X, and some of what is found at X has a shortcut that is
+    // judged before `LOG`. Without the shortcuts, opening and `verify` give one verdict.
     let depth = if identity.damage.is_some() { Depth::All } else { depth };
     let nothing_wrong = Evidence::of_nothing_wrong(dir.path.clone());
     let mut evidence = Evidence { no_segment, identity: identity.damage, ..nothing_wrong };
@@ -146,7 +152,8 @@ struct Traced {
     scanned: u64,
 }
 
-/// Finds the newest segment from which the chain can be walked back to the log's front, and reads along that chain. The control state becomes that at its end.
+/// Finds the newest segment from which the chain can be walked back to the log's front, and reads
+/// along that chain. The control state becomes that at its end.
 fn trace(segments: &Segments<'_>, depth: Depth, control: &mut Control, progress: Progress<'_>) -> Result<Traced> {
     // The oldest segment that cannot be part of it.
     let mut cut = None;
@@ -169,7 +176,8 @@ fn trace(segments: &Segments<'_>, depth: Depth, control: &mut Control, progress:
                 }
             }
             _ => {
-                // A start beyond the end was said by a frame beyond it, for a truncation that did not come about.
+                // A start beyond the end was said by a frame beyond it, for a truncation that did
+                // not come about.
                 control.start = control.start.min(scan.next.max(Lsn::FIRST));
                 return Ok(Traced { chain, front, scan, behind, scanned });
             }
@@ -234,13 +242,15 @@ impl Survey {
         self.next_lsn.prev()
     }
 
-    /// The last record's LSN that is proven to be durable: behind it there may be what only the page cache holds.
+    /// The last record's LSN that is proven to be durable: behind it there may be what only the
+    /// page cache holds.
     pub(crate) fn proven_lsn(&self) -> Lsn {
         bug!(ShowUnproven, return self.last_lsn());
         if self.verdict == Verdict::Clean {
             return self.last_lsn();
         }
-        // A LINK that promises itself may be there for now only: then the log ends where it follows on.
+        // A LINK that promises itself may be there for now only: then the log ends where it follows
+        // on.
         let unproven = self.unproven_link.and_then(|epoch| self.chain.iter().find(|e| e.epoch == epoch));
         let promised = unproven.map_or(self.promise.lsn, |link| self.promise.lsn.min(link.first_lsn.prev()));
         promised.max(self.control.start.prev()).min(self.last_lsn())

@@ -1,5 +1,6 @@
-//! Runs code that is not ours: wakers, the hook for errors, subscribers of events, recorders of metrics, the disk. It runs under no lock, for it may
-//! use the log, or take its time. A panic in it ends here: in the disk's code it is an error, in any other it harms nobody.
+//! Runs code that is not ours: wakers, the hook for errors, subscribers of events, recorders of
+//! metrics, the disk. It runs under no lock, for it may use the log, or take its time. A panic in
+//! it ends here: in the disk's code it is an error, in any other it does no harm.
 
 use std::cell::Cell;
 use std::io;
@@ -16,7 +17,8 @@ thread_local! {
     static AT_WORK: Cell<usize> = const { Cell::new(0) };
 }
 
-/// That this thread is at work for a log, while this lives. What a stranger calls meanwhile from here must not wait for that log: it might wait for itself.
+/// That this thread is at work for a log, while this lives. What a stranger calls meanwhile from
+/// here must not wait for that log: it might wait for itself.
 pub(crate) struct AtWork(usize);
 
 impl AtWork {

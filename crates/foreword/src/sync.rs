@@ -1,4 +1,5 @@
-//! What threads share: the standard library's, or shuttle's where its schedules explore the commit path (`--cfg shuttle`).
+//! What threads share: the standard library's, or shuttle's where its schedules explore the commit
+//! path (`--cfg shuttle`).
 
 #[cfg(not(shuttle))]
 pub(crate) use std::{
@@ -24,7 +25,8 @@ use std::time::{Duration, Instant};
 
 use atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Takes a lock of the standard library, which no schedule explores; whoever panicked with it.
+/// Takes a lock of the standard library, which no schedule explores; also if a thread panicked with
+/// it.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -34,8 +36,9 @@ pub(crate) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
     timeout.and_then(|time| Instant::now().checked_add(time))
 }
 
-/// A condition variable that costs nothing while nobody waits: to notify the standard library's is a system call, whoever waits. All that use one
-/// hold the same lock when they begin to wait, and when they change what is waited for.
+/// A condition variable that costs nothing while no thread waits: to notify the standard library's
+/// is always a system call. All that use one hold the same lock when they begin to wait, and when
+/// they change what is waited for.
 #[derive(Debug, Default)]
 pub(crate) struct Event {
     changed: Condvar,
@@ -66,18 +69,20 @@ impl Event {
     }
 }
 
-/// A word on which a whole group sleeps and is woken by one system call, without a lock that each of them would have to take on waking: a futex.
-/// Its lowest bit says that somebody may sleep, so that nobody is woken who does not; the others change when they are to wake.
+/// A word on which a whole group sleeps and is woken by one system call, without a lock that each
+/// of them would have to take on waking: a futex. Its lowest bit says that a thread may sleep, so
+/// that no system call is made where none does; the others change when sleepers are to wake.
 #[derive(Debug, Default)]
 pub(crate) struct WaitWord(Word);
 
 impl WaitWord {
-    /// Changes when those who wait are to look again: for who does not sleep.
+    /// Changes when waiting threads are to look again: for a thread that waits without sleeping.
     pub(crate) fn turn(&self) -> u32 {
         self.0.value().load(Relaxed) >> 1
     }
 
-    /// To be called under the lock that guards what is waited for; then [`wait`](WaitWord::wait) with what it returns.
+    /// To be called under the lock that guards what is waited for; then [`wait`](WaitWord::wait)
+    /// with what it returns.
     pub(crate) fn enlist(&self) -> u32 {
         self.0.value().fetch_or(1, Relaxed) | 1
     }
@@ -87,7 +92,8 @@ impl WaitWord {
         self.0.wait(enlisted);
     }
 
-    /// Under that lock, when what all of them wait for is there. Whether [`wake_all`](WaitWord::wake_all) is to be called, with the lock or without.
+    /// Under that lock, when what all of them wait for is there. Whether
+    /// [`wake_all`](WaitWord::wake_all) is to be called, with the lock or without.
     #[must_use]
     pub(crate) fn release(&self) -> bool {
         let before = self.0.value().load(Relaxed);
@@ -95,7 +101,8 @@ impl WaitWord {
         before & 1 == 1
     }
 
-    /// Under that lock, when one of them is needed. Whether [`wake_one`](WaitWord::wake_one) is to be called, with the lock or without.
+    /// Under that lock, when one of them is needed. Whether [`wake_one`](WaitWord::wake_one) is to
+    /// be called, with the lock or without.
     #[must_use]
     pub(crate) fn call_one(&self) -> bool {
         self.0.value().fetch_add(2, Relaxed) & 1 == 1
@@ -152,7 +159,7 @@ impl Word {
         self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the value and falls asleep in one step, seen from those who wake.
+    /// Looks at the value and falls asleep in one step, seen from threads that wake.
     fn wait(&self, value: u32) {
         let guard = self.lock();
         if self.value.load(Relaxed) == value {

@@ -1,4 +1,5 @@
-//! Events for operators, if the feature `tracing` is on; nothing at all if it is off. A subscriber is a stranger: no event under a lock.
+//! Events for operators, if the feature `tracing` is on; nothing at all if it is off. A subscriber
+//! is a stranger: no event under a lock.
 
 #[cfg(feature = "tracing")]
 mod on {

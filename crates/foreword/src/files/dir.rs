@@ -15,18 +15,21 @@ use crate::files::writer::Writer;
 use crate::format::{self, LogId};
 use crate::{Error, Result};
 
-/// How often a reader looks again at a log that a writer changes meanwhile, and how long it waits before.
+/// How often a reader looks again at a log that a writer changes meanwhile, and how long it waits
+/// before.
 const LOOKS_AGAIN: u32 = 20;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
-/// A log's directory: the handle through which everything goes, and the path that it was opened by, for messages.
+/// A log's directory: the handle through which everything goes, and the path that it was opened by,
+/// for messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Dir {
     pub(crate) handle: Arc<dyn DiskDir>,
     pub(crate) path: PathBuf,
     /// For a writer, from when it has the lock.
     pub(crate) writer: Option<Arc<Writer>>,
-    /// What a writer does ahead of need ([`Options::zero_fill`](crate::Options::zero_fill), [`Options::reserve`](crate::Options::reserve)).
+    /// What a writer does ahead of need ([`Options::zero_fill`](crate::Options::zero_fill),
+    /// [`Options::reserve`](crate::Options::reserve)).
     pub(crate) zero_fill: bool,
     pub(crate) reserve: bool,
 }
@@ -97,15 +100,17 @@ impl Dir {
         Ok(names)
     }
 
-    /// Who has the log open, or had it last. The text first: whoever takes the lock after that writes another before it changes anything else.
+    /// Which writer has the log open, or had it last. The text is read first: a writer that takes
+    /// the lock after that writes another before it changes anything else.
     pub(crate) fn writers(&self) -> Result<Writers> {
         let text = self.read_lock().ok();
         Ok(Writers { text, here: self.has_writer()? })
     }
 
-    /// Looks at a log in which a writer may be at work, or come and go meanwhile: files appear and vanish, and what is read of them at different times need not
-    /// fit together. So what cannot be relied on then, as `doubtful` tells, only counts if no writer was there, or after many looks. Both are told whether a
-    /// writer was there when the look began.
+    /// Looks at a log in which a writer may be at work, or come and go meanwhile: files appear and
+    /// vanish, and what is read of them at different times need not fit together. So what cannot be
+    /// relied on then, as `doubtful` tells, only counts if no writer was there, or after many
+    /// looks. Both are told whether a writer was there when the look began.
     pub(crate) fn look<T>(
         &self,
         doubtful: impl Fn(&Result<T>, bool) -> Result<bool>,
@@ -123,8 +128,8 @@ impl Dir {
         }
     }
 
-    /// Writes the identity, in place of a damaged one if there is one. It is locked before it has its
-    /// name, so that at no time there is one that is not.
+    /// Writes the identity, in place of a damaged one if there is one. It is locked before it has
+    /// its name, so that at no time there is one that is not.
     pub(crate) fn write_identity(&self, log: LogId, damaged: bool) -> Result<()> {
         let tmp = format!("{IDENTITY}{TMP}");
         let path = self.file(&tmp);
@@ -137,7 +142,8 @@ impl Dir {
         self.sync()
     }
 
-    /// Makes a file that is this process's alone, for the users that the log is for. What has its name is removed.
+    /// Makes a file that is this process's alone, for the users that the log is for. What has its
+    /// name is removed.
     pub(crate) fn create_anew(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         self.remove_if_there(name)?;
         self.handle.create_like(name, IDENTITY)

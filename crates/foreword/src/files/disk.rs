@@ -1,8 +1,8 @@
 //! The narrow seam to files: nothing else in the crate calls the operating system for them.
 //!
-//! [`OsDisk`] is the real one. Tests put another in its place (the crate `foreword-sim` has one that crashes and fails on
-//! command) through [`Options::disk`](crate::Options::disk). What differs between operating systems lives here and in
-//! `disk/os.rs` alone.
+//! [`OsDisk`] is the real one. Tests put another in its place (the crate `foreword-sim` has one
+//! that crashes and fails on command) through [`Options::disk`](crate::Options::disk). What differs
+//! between operating systems lives here and in `disk/os.rs` alone.
 
 use std::fmt;
 use std::io;
@@ -22,20 +22,25 @@ pub enum Access {
     Write,
     /// For reading and writing; made anew and empty (an existing one is emptied).
     Create,
-    /// For reading and writing; made anew. [`io::ErrorKind::AlreadyExists`] if anything has the name.
+    /// For reading and writing; made anew. [`io::ErrorKind::AlreadyExists`] if anything has the
+    /// name.
     New,
 }
 
-/// What tells a file or directory from every other, whatever its name: on Unix, its device and inode.
+/// What tells a file or directory from every other, whatever its name: on Unix, its device and
+/// inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId(pub u64, pub u64);
 
-/// A file system, as a log needs it: where it finds its directory. The rest is the directory's business.
+/// A file system, as a log needs it: where it finds its directory. The rest is the directory's
+/// business.
 ///
-/// It is asked under no lock, and may ask the log that asks it. But others wait for what it does: so a call that waits for that log (a commit, a hold,
-/// [`close`](crate::Log::close)) is [`Error::Busy`](crate::Error::Busy) from there.
+/// It is asked under no lock, and may ask the log that asks it. But others wait for what it does:
+/// so a call that waits for that log (a commit, a hold, [`close`](crate::Log::close)) is
+/// [`Error::Busy`](crate::Error::Busy) from there.
 pub trait Disk: Send + Sync + fmt::Debug {
-    /// Opens a directory. [`io::ErrorKind::NotFound`] or [`io::ErrorKind::NotADirectory`] if there is none.
+    /// Opens a directory. [`io::ErrorKind::NotFound`] or [`io::ErrorKind::NotADirectory`] if there
+    /// is none.
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>>;
     /// The same, and makes the directory and its parents if they are not there. The name of each
     /// that it makes is durable when it returns.
@@ -56,13 +61,15 @@ pub trait DiskDir: Send + Sync + fmt::Debug {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Opens a file. What is not a plain file is refused, and is not waited for.
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>>;
-    /// As [`open`](DiskDir::open) with [`Access::New`]; with the owner and the permissions of another
-    /// file, as far as they may be given, or with the owner of the directory if there is no such
-    /// file: what one user makes, the one who made the log can open. The default knows of no owners.
+    /// As [`open`](DiskDir::open) with [`Access::New`]; with the owner and the permissions of
+    /// another file, as far as they may be given, or with the owner of the directory if there is no
+    /// such file: what one user makes, the one who made the log can open. The default knows of no
+    /// owners.
     fn create_like(&self, name: &str, _like: &str) -> io::Result<Box<dyn DiskFile>> {
         self.open(name, Access::New)
     }
-    /// Fails if so many files can surely not be open at once, as to open them would. The default knows of no limit.
+    /// Fails if so many files can surely not be open at once, as to open them would. The default
+    /// knows of no limit.
     fn may_open(&self, _files: u64) -> io::Result<()> {
         Ok(())
     }
@@ -80,7 +87,8 @@ pub trait DiskDir: Send + Sync + fmt::Debug {
     /// Makes the directory's own name durable: its entry in its parent.
     fn sync_name(&self) -> io::Result<()>;
     /// Takes the exclusive lock on a file, which is made if need be; held until what is returned is
-    /// dropped by the process that took it, or that ends. Another name for the file makes no difference. [`io::ErrorKind::WouldBlock`] if it is taken. Does not wait.
+    /// dropped by the process that took it, or that ends. Another name for the file makes no
+    /// difference. [`io::ErrorKind::WouldBlock`] if it is taken. Does not wait.
     fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// Whether the lock on a file is taken (no file: it is not). Must not create or change it.
     fn is_locked(&self, name: &str) -> io::Result<bool>;
@@ -92,7 +100,8 @@ pub trait DiskDir: Send + Sync + fmt::Debug {
 
 /// An open file.
 pub trait DiskFile: Send + Sync + fmt::Debug {
-    /// Reads at an offset: how many bytes were read, fewer than asked only at the end of the file or as reads may be short.
+    /// Reads at an offset: how many bytes were read, fewer than asked only at the end of the file
+    /// or as reads may be short.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes the buffers, one behind the other, at an offset: how many bytes were written.
     /// Not durable: see [`sync`](DiskFile::sync).
@@ -100,13 +109,15 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// As [`write_at`](DiskFile::write_at), and what was written is durable when it returns.
     /// The file's length must already cover it. Says nothing of other writes.
     fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize>;
-    /// As [`write_at`](DiskFile::write_at), for much that nobody reads soon: it is on its way to the disk when this returns, past the page cache
-    /// where that can be, so that the next sync of anything does not have to wait for all of it. Not durable until this file's own.
+    /// As [`write_at`](DiskFile::write_at), for many bytes that are not read soon: they are on
+    /// their way to the disk when this returns, past the page cache where that can be, so that the
+    /// next sync of anything does not have to wait for all of it. Not durable until this file's
+    /// own.
     fn write_through_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
         self.write_at(bufs, offset)
     }
-    /// Makes durable all that was written to the file and its length. After a failure nothing may be
-    /// assumed of what was written since the last success.
+    /// Makes durable all that was written to the file and its length. After a failure nothing may
+    /// be assumed of what was written since the last success.
     fn sync(&self) -> io::Result<()>;
     /// Which file this is.
     fn id(&self) -> io::Result<FileId>;
@@ -114,13 +125,15 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn len(&self) -> io::Result<u64>;
     /// Sets the length, filling with zeros. Durable after [`sync`](DiskFile::sync).
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Sets the length, with zeros, and reserves space on the disk for all of it, so that writing it later cannot fail for want of
-    /// space: whether that can be had. What is there stays, and a file that has it all already is left as it is. The default sets only the length.
+    /// Sets the length, with zeros, and reserves space on the disk for all of it, so that writing
+    /// it later cannot fail for want of space: whether that can be had. What is there stays, and a
+    /// file that has it all already is left as it is. The default sets only the length.
     fn allocate(&self, len: u64) -> io::Result<bool> {
         self.set_len(len).map(|()| false)
     }
-    /// Gives the space of a stretch back to the file system, which then reads as zeros; the length stays. Offset and length are multiples of
-    /// 4 KiB. Whether that can be had: the default does nothing. Need not be durable: a crash may bring back what was there.
+    /// Gives the space of a stretch back to the file system, which then reads as zeros; the length
+    /// stays. Offset and length are multiples of 4 KiB. Whether that can be had: the default does
+    /// nothing. Need not be durable: a crash may bring back what was there.
     fn punch(&self, _offset: u64, _len: u64) -> io::Result<bool> {
         Ok(false)
     }
@@ -128,7 +141,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
-    /// Fills the buffer from an offset, whatever short reads and interruptions come: how much of it there was, before the file ended.
+    /// Fills the buffer from an offset, whatever short reads and interruptions come: how much of it
+    /// there was, before the file ended.
     fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut read = 0;
         while read < buf.len() {
@@ -147,7 +161,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     }
 }
 
-/// Writes all of the buffers, one behind the other, in one of a file's ways, whatever short writes and interruptions come.
+/// Writes all of the buffers, one behind the other, in one of a file's ways, whatever short writes
+/// and interruptions come.
 pub(crate) fn write_all(
     bufs: &mut [io::IoSlice<'_>],
     offset: u64,

@@ -6,7 +6,8 @@ use std::ops::Range;
 use crate::files::disk::{self, DiskFile};
 use crate::format::FrameBuf;
 
-/// How much is zero-filled at a time: little delays many commits a little, much delays few for long.
+/// How much is zero-filled at a time: little delays many commits a little, much delays few for
+/// long.
 const FILL_STEP: usize = 256 << 10;
 
 /// How zero-filling goes on.
@@ -14,7 +15,7 @@ const FILL_STEP: usize = 256 << 10;
 pub(crate) enum Fill {
     /// By one step more.
     Step,
-    /// Not at all: somebody waits for the segment, or it is not worth it.
+    /// Not at all: a thread waits for the segment, or it is not worth it.
     Stop,
     /// The segment is not wanted any more: nothing is left of it.
     Abandon,
@@ -25,8 +26,8 @@ pub(crate) fn at_once(_done: f32) -> Fill {
     Fill::Step
 }
 
-/// Writes zeros in steps, each of which is on its way to the disk before the next, so that no commit's own flush waits behind the whole of it.
-/// `reserved`: it may be left at that.
+/// Writes zeros in steps, each of which is on its way to the disk before the next, so that no
+/// commit's own flush waits behind the whole of it. `reserved`: it may be left at that.
 pub(super) fn fill(file: &dyn DiskFile, bytes: Range<u64>, reserved: bool, pace: &dyn Fn(f32) -> Fill) -> io::Result<()> {
     let zeros = FrameBuf::zeroed((bytes.end - bytes.start).min(FILL_STEP as u64) as usize);
     let mut at = bytes.start;

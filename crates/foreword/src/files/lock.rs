@@ -1,10 +1,11 @@
 //! The one writer of a log: the locks that it holds, and whether it still is the one.
 //!
-//! Two files are locked: `LOCK`, which nothing else is done with, so that a log can be locked before
-//! it is one; and `LOG`, so that removing the first admits nobody. A lock is on a file, not on a
-//! name: whoever removes or replaces `LOCK` leaves the writer with a lock that keeps nobody out. So
-//! each time before it says that something is durable, the writer looks whether the name still leads
-//! to the file. A process that is forked has the same files open, and is not the writer.
+//! Two files are locked: `LOCK`, which nothing else is done with, so that a log can be locked
+//! before it is one; and `LOG`, so that removing the first admits no other writer. A lock is on a
+//! file, not on a name: if `LOCK` is removed or replaced, the writer has a lock that keeps no one
+//! out. So each time before it says that something is durable, the writer looks whether the name
+//! still leads to the file. A process that is forked has the same files open, and is not the
+//! writer.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::{Error, Result};
 
 /// Where the file cannot be read while it is locked (Windows).
 pub(crate) const UNKNOWN_HOLDER: &str = "by an unknown process";
-/// Only `LOG` is locked, so nobody knows by whom.
+/// Only `LOG` is locked, and does not say by which process.
 const NAMELESS_HOLDER: &str = "by a process whose file LOCK was removed";
 /// A writer's lock lets no reader ask for its own.
 const READER: &str = "by a reader that asked for the writer, and was stopped just then";
@@ -41,8 +42,9 @@ pub(crate) fn holder_text(process: u32) -> String {
     format!("process {process}")
 }
 
-/// What a writer puts into `LOCK`: who it is, for people, and since when, so that no two openings write the same. Always as long: it goes over what the last
-/// one wrote, and to cut a file takes longer.
+/// What a writer puts into `LOCK`: who it is, for people, and since when, so that no two openings
+/// write the same. Always as long: it goes over what the last one wrote, and to cut a file takes
+/// longer.
 fn lock_text(process: u32) -> String {
     format!("{:20}\nsince {:020}\n", holder_text(process), since_1970().as_nanos())
 }
@@ -50,7 +52,8 @@ fn lock_text(process: u32) -> String {
 impl Dir {
     /// Takes `LOCK`. From here on, this is a writer's handle.
     pub(crate) fn lock(&mut self) -> Result<()> {
-        // One that was lost is made anew for the users that the log is for. (If another is faster, it does that.)
+        // One that was lost is made anew for the users that the log is for. (If another is faster,
+        // it does that.)
         if self.handle.id_of(LOCK).is_err() && self.handle.id_of(IDENTITY).is_ok() {
             let _ = self.handle.create_like(LOCK, IDENTITY);
         }
@@ -61,7 +64,7 @@ impl Dir {
                 self.own(file, Some(id));
                 return Ok(());
             }
-            // It was removed before it was locked, by whoever does such things: another file has the name now.
+            // The file was removed before it was locked: another file has the name now.
         }
         let file = self.take(LOCK)?.ok_or_else(|| self.locked_by_another())?;
         self.own(file, None);
@@ -116,7 +119,7 @@ impl Dir {
         Error::Locked { dir: self.path.clone(), holder }
     }
 
-    /// Says in `LOCK` who has it. (That there is no room for it is no reason to refuse.)
+    /// Says in `LOCK` which process has it. (That there is no room for it is no reason to refuse.)
     pub(crate) fn sign_lock(&self) {
         if let Some(writer) = &self.writer
             && let Some(lock) = writer.files().first()
@@ -144,8 +147,8 @@ impl Dir {
         }
     }
 
-    /// Whether this process still is the log's one writer. Asked when all that is to be acknowledged
-    /// is durable: whoever has taken the lock since then has seen it.
+    /// Whether this process still is the log's one writer. Asked when all that is to be
+    /// acknowledged is durable: a writer that has taken the lock since then has seen it.
     pub(crate) fn check_writer(&self) -> Result<()> {
         self.check_process()?;
         bug!(TrustLock, return Ok(()));

@@ -12,7 +12,8 @@ pub(crate) const TMP: &str = ".tmp";
 /// Beyond what any log reaches; so epochs can be counted up without a thought of overflow.
 pub(crate) const EPOCH_MAX: u64 = u64::MAX >> 8;
 
-/// An epoch that a log may have reached, or 0: what bears a higher one is strange, for it may leave no room for others behind it.
+/// An epoch that a log may have reached, or 0: what bears a higher one is strange, for it may leave
+/// no room for others behind it.
 pub(crate) fn within_reach(epoch: u64) -> u64 {
     if epoch <= EPOCH_MAX / 2 { epoch } else { 0 }
 }
@@ -21,7 +22,8 @@ pub(crate) fn segment_name(epoch: u64) -> String {
     format!("{epoch:020}.seg")
 }
 
-/// Whether a log makes a file under another name first, so that it is complete when it has this one.
+/// Whether a log makes a file under another name first, so that it is complete when it has this
+/// one.
 pub(super) fn is_made_by_rename(name: &str) -> bool {
     name == IDENTITY || RESERVES.contains(&name) || parse_segment_name(name).is_some()
 }

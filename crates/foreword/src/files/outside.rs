@@ -1,9 +1,13 @@
-//! Holds of other processes: what they ask for is in the file `HOLDS`, until the writer takes it into the log.
+//! Holds of other processes: what they ask for is in the file `HOLDS`, until the writer takes it
+//! into the log.
 //!
-//! Whoever reads or writes the file has its lock, a writer from before it decides what to drop until that is durable. So when a hold is placed, either the
-//! writer has not decided yet, and will see it, or it has, and the start LSN says what is gone. Nobody waits for anybody to wake up.
+//! A process reads or writes the file under its lock; the log's writer holds that from before it
+//! decides what to drop until that is durable. So when a hold is placed, either the writer has not
+//! decided yet, and will see it, or it has, and the start LSN says what is gone. No process waits
+//! for another to wake up.
 //!
-//! The file has two places for a text, so that one is whole at any time: what is written goes into the place of the older.
+//! The file has two places for a text, so that one is whole at any time: what is written goes into
+//! the place of the older.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -52,7 +56,8 @@ impl Dir {
         self.handle.id_of(HOLDS).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
     }
 
-    /// The holds of a log and those that other processes have placed since, as far as that can be told without the lock.
+    /// The holds of a log and those that other processes have placed since, as far as that can be
+    /// told without the lock.
     pub(crate) fn with_outside(&self, log: LogId, mut holds: Holds) -> Holds {
         let there = self.handle.open(HOLDS, Access::Read).and_then(|file| read(&*file, log));
         apply(&there.unwrap_or_default().1, &mut holds);
@@ -71,7 +76,8 @@ impl Outside {
         self.write()
     }
 
-    /// Asks that a hold be released, durably. One that the log does not have stands here alone, and goes: so what is asked for always has room.
+    /// Asks that a hold be released, durably. One that the log does not have stands here alone, and
+    /// goes: so what is asked for always has room.
     pub(crate) fn release(&mut self, name: &str, log: &Holds) -> Result<()> {
         if log.contains_key(name) {
             self.wishes.insert(name.to_owned(), None)

@@ -18,7 +18,8 @@ use crate::{Error, Result};
 pub(crate) enum Stuff<'a> {
     /// New space, filled with zeros.
     Nothing,
-    /// An old segment of this log, of a lower epoch or wholly unwritten: all that is in it reads as unwritten.
+    /// An old segment of this log, of a lower epoch or wholly unwritten: all that is in it reads as
+    /// unwritten.
     Segment(u64),
     /// A file that was kept for a full disk.
     Reserve(&'a str),
@@ -31,11 +32,13 @@ fn sync_header(file: &dyn DiskFile) -> io::Result<()> {
 }
 
 impl Dir {
-    /// Makes a segment ready for use under its name. Durable when it returns. A file of that name is replaced if it is this log's own
-    /// and no part of it: an error leaves no more than that, or a temporary file.
+    /// Makes a segment ready for use under its name. Durable when it returns. A file of that name
+    /// is replaced if it is this log's own and no part of it: an error leaves no more than that, or
+    /// a temporary file.
     ///
-    /// `pace` is asked before each step of the zero-filling. What it does not fill stays only allocated: it has its space and reads as zeros, but writing
-    /// there will cost a change of metadata.
+    /// `pace` is asked before each step of the zero-filling. What it does not fill stays only
+    /// allocated: it has its space and reads as zeros, but writing there will cost a change of
+    /// metadata.
     pub(crate) fn prepare(
         &self,
         log: LogId,
@@ -98,8 +101,8 @@ impl Dir {
         }
     }
 
-    /// Gives a prepared segment its name. A file that has it is only replaced if it is this log's own
-    /// and no part of it: what an unfinished fork left, or a preparation that failed.
+    /// Gives a prepared segment its name. A file that has it is only replaced if it is this log's
+    /// own and no part of it: what an unfinished fork left, or a preparation that failed.
     fn place(&self, tmp: &str, log: LogId, epoch: u64) -> io::Result<()> {
         let name = segment_name(epoch);
         match self.handle.rename(tmp, &name) {
@@ -113,7 +116,8 @@ impl Dir {
         self.sync_names()
     }
 
-    /// Whether the file under a segment's name may be replaced: it bears the log's identity and its epoch, and no LINK that makes it a part of the log.
+    /// Whether the file under a segment's name may be replaced: it bears the log's identity and its
+    /// epoch, and no LINK that makes it a part of the log.
     fn may_replace(&self, log: LogId, epoch: u64) -> bool {
         bug!(ReplaceAny, return true);
         let Ok(Ok((segment, _))) = self.open_segment(Some(log), epoch, Access::Read) else { return false };

@@ -1,8 +1,8 @@
-//! Room that a log keeps for a full disk: two small files, of which opening, truncation and checkpoints can make a segment
-//! when there is no space for one. Appends never take it.
+//! Room that a log keeps for a full disk: two small files, of which opening, truncation and
+//! checkpoints can make a segment when there is no space for one. Appends never take it.
 //!
-//! Two, so that it does not end: a log that had to go on in one of them and is killed goes on in the other, and the first,
-//! which is superseded then, is the reserve again.
+//! Two, so that it does not end: a log that had to go on in one of them and is killed goes on in
+//! the other, and the first, which is superseded then, is the reserve again.
 
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ use crate::options::SEGMENT_BLOCKS_MIN;
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::{Error, Result};
 
-/// Enough for a full frame, and what a segment has besides: all that a cut at the back has to write again of most logs.
+/// Enough for a full frame, and what a segment has besides: all that a cut at the back has to write
+/// again of most logs.
 const BLOCKS: u32 = 96;
 
 /// How many blocks a reserve of a log has whose segments have so many.
@@ -26,8 +27,9 @@ pub(crate) fn blocks(segment_blocks: u32) -> u32 {
 }
 
 impl Dir {
-    /// A segment made of the reserve, when there was no space for a new one, as `error` says. If the reserve is not there, there may still be
-    /// space for one as small: what an unfinished step had made of the reserve was removed.
+    /// A segment made of the reserve, when there was no space for a new one, as `error` says. If
+    /// the reserve is not there, there may still be space for one as small: what an unfinished step
+    /// had made of the reserve was removed.
     pub(crate) fn take_reserve(&self, log: LogId, epoch: u64, segment_blocks: u32, error: Error) -> Result<Arc<Segment>> {
         for name in RESERVES {
             let there = self.blocks_of(name);
@@ -44,9 +46,10 @@ impl Dir {
         epochs.into_iter().partition(|epoch| self.reserve && fits(epoch))
     }
 
-    /// Makes what of the reserve is missing, or smaller than the log's segments ask for: of superseded segments that fit, as far as
-    /// there are any; else anew, if there is room. That there is none, or that it fails, is no error of anything else. The superseded
-    /// segments that are left, and whether the reserve is as it should be.
+    /// Makes what of the reserve is missing, or smaller than the log's segments ask for: of
+    /// superseded segments that fit, as far as there are any; else anew, if there is room. That
+    /// there is none, or that it fails, is no error of anything else. The superseded segments that
+    /// are left, and whether the reserve is as it should be.
     pub(crate) fn keep_reserve(&self, segment_blocks: u32, superseded: Vec<u64>) -> (Vec<u64>, bool) {
         let blocks = blocks(segment_blocks);
         let short = |name: &&str| self.blocks_of(name) < blocks;
@@ -64,7 +67,8 @@ impl Dir {
         (left, !RESERVES.iter().any(short))
     }
 
-    /// Puts superseded segments that fit in the place of what of the reserve is missing or smaller: those that are left. Not durable.
+    /// Puts superseded segments that fit in the place of what of the reserve is missing or smaller:
+    /// those that are left. Not durable.
     pub(crate) fn fill_reserve(&self, superseded: Vec<u64>) -> Vec<u64> {
         let takes = |epoch: &u64| {
             let segment = segment_name(*epoch);
@@ -122,7 +126,8 @@ impl Keeping {
         !self.whole.load(Ordering::Relaxed) && self.room.swap(false, Ordering::Relaxed)
     }
 
-    /// Does `keep`, which says whether the reserve is as it should be; or has whoever does it do it once more. Then nothing is done here.
+    /// Does `keep`, which says whether the reserve is as it should be. If another thread does, it
+    /// has that one do it once more, and does nothing itself.
     pub(crate) fn keep(&self, mut keep: impl FnMut() -> bool) {
         let mut seen = 1;
         if self.asked.fetch_add(1, Ordering::AcqRel) > 0 {

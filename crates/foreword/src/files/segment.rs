@@ -63,7 +63,8 @@ impl Segment {
         Ok(self.binding.head(block, &sector))
     }
 
-    /// Makes sure that the segment has its space, which a copy of it may have lost: so that no write fails for want of it.
+    /// Makes sure that the segment has its space, which a copy of it may have lost: so that no
+    /// write fails for want of it.
     pub(crate) fn reserve_space(&self) -> Result<()> {
         let reserved = self.file.allocate(self.at(self.blocks).byte()).map(drop);
         reserved.doing("reserve the segment's space", &self.path)
@@ -74,7 +75,8 @@ impl Segment {
         Ok(self.head(LINK_BLOCK)? == Head::Unwritten && self.head(LINK_BLOCK + 1)? == Head::Unwritten)
     }
 
-    /// Reads, checks and opens the frame at a block. `end` bounds it (the block behind the last that it may have).
+    /// Reads, checks and opens the frame at a block. `end` bounds it (the block behind the last
+    /// that it may have).
     pub(crate) fn frame(&self, block: u32, end: u32, buf: &mut Vec<u8>) -> Result<Found> {
         buf.resize(BLOCK, 0);
         if self.read(block, buf)? < BLOCK {
@@ -120,15 +122,17 @@ impl Segment {
         wrote
     }
 
-    /// Makes a segment that has no LINK unwritten again, durably: a fork had begun it. (Zeros that are durable before anything else
-    /// is written there keep the rule that what validates at a place is the only thing that was ever written there.)
+    /// Makes a segment that has no LINK unwritten again, durably: a fork had begun it. (Zeros that
+    /// are durable before anything else is written there keep the rule that what validates at a
+    /// place is the only thing that was ever written there.)
     pub(crate) fn blank(&self) -> io::Result<()> {
         fill(&*self.file, self.at(LINK_BLOCK).byte()..self.at(self.blocks).byte(), false, &at_once)?;
         self.file.sync()
     }
 
-    /// Gives the space of unwritten blocks, up to the SEAL's, back to the file system: from `block` on, behind which nothing was
-    /// written. They go on reading as unwritten. Best effort: what a file system cannot do stays taken.
+    /// Gives the space of unwritten blocks, up to the SEAL's, back to the file system: from `block`
+    /// on, behind which nothing was written. They go on reading as unwritten. Best effort: what a
+    /// file system cannot do stays taken.
     pub(crate) fn give_back(&self, block: u32) {
         if let Some(blocks) = self.data_end().checked_sub(block).filter(|&blocks| blocks > 0) {
             let _ = self.file.punch(self.at(block).byte(), u64::from(blocks) * BLOCK as u64);
@@ -148,8 +152,9 @@ impl Segment {
 }
 
 impl Dir {
-    /// Opens a segment by its header; `Err` inside if the header is damaged (rows 9, 14 and 15). A file of a wrong length (row 17) opens,
-    /// with the damage beside it: where the log left the segment before the cut, nothing is missing.
+    /// Opens a segment by its header; `Err` inside if the header is damaged (rows 9, 14 and 15). A
+    /// file of a wrong length (row 17) opens, with the damage beside it: where the log left the
+    /// segment before the cut, nothing is missing.
     pub(crate) fn open_segment(
         &self,
         expect: Option<LogId>,
@@ -159,7 +164,8 @@ impl Dir {
         self.open_segment_reading(expect, epoch, access, &mut vec![0; BLOCK])
     }
 
-    /// The same, and as much of the segment's beginning as there is room for, at least a block: one call where many are opened.
+    /// The same, and as much of the segment's beginning as there is room for, at least a block: one
+    /// call where many are opened.
     pub(crate) fn open_segment_reading(
         &self,
         expect: Option<LogId>,

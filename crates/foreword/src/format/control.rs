@@ -32,7 +32,8 @@ pub(crate) struct Waiver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Control {
     pub(crate) start: Lsn,
-    /// How often LSNs were cut off at the back, after which one may stand for another record. Counts on from 0 behind the highest.
+    /// How often LSNs were cut off at the back, after which one may stand for another record.
+    /// Counts on from 0 behind the highest.
     pub(crate) generation: u32,
     pub(crate) holds: Holds,
     pub(crate) waivers: Vec<Waiver>,
@@ -143,7 +144,8 @@ fn encode_limit(hold: usize, limit: &Limit) -> [u8; LIMIT_BYTES] {
     out
 }
 
-/// The first LSN that may stand for another record than it did in a generation, or in a later one before this.
+/// The first LSN that may stand for another record than it did in a generation, or in a later one
+/// before this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
     pub(crate) since: u32,
@@ -185,7 +187,8 @@ impl Link {
         Some(Link { pred, cut: Some(cut).filter(|cut| cut.at > Lsn::ZERO), control: Control::decode(control)? })
     }
 
-    /// Whether a segment of this epoch can follow what the LINK says: nothing, or an older segment, from behind its HEADER.
+    /// Whether a segment of this epoch can follow what the LINK says: nothing, or an older segment,
+    /// from behind its HEADER.
     pub(crate) fn follows(&self, epoch: u64) -> bool {
         self.pred.epoch < epoch && (self.pred.epoch == 0 || self.pred.block >= LINK_BLOCK)
     }

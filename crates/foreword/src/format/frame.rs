@@ -21,8 +21,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Block 0 has the same layout in every version, so that a reader can tell a newer log from a damaged one: without the time and the
-    /// count of bytes that the other frames have.
+    /// Block 0 has the same layout in every version, so that a reader can tell a newer log from a
+    /// damaged one: without the time and the count of bytes that the other frames have.
     const fn header_len(self) -> usize {
         if matches!(self, Kind::Header) { BLOCK_0_HEADER } else { HEADER }
     }
@@ -87,7 +87,8 @@ impl FrameHeader {
         (self.frame_len() / BLOCK) as u32
     }
 
-    /// Whether it has only flags of its kind, and says nothing of records if it is of one that has none.
+    /// Whether it has only flags of its kind, and says nothing of records if it is of one that has
+    /// none.
     pub(crate) fn adds_up(&self) -> bool {
         let flags = match self.kind {
             Kind::Data => CONTINUES | CONTINUED,
@@ -213,8 +214,9 @@ impl Binding {
         crc32c::crc32c_append(crc, &header[8..])
     }
 
-    /// Finishes a frame in place: behind the header's place lies the payload; table, tags, padding, header and
-    /// checksums are added. Returns the frame's length on disk. Bytes beyond it are not touched.
+    /// Finishes a frame in place: behind the header's place lies the payload; table, tags, padding,
+    /// header and checksums are added. Returns the frame's length on disk. Bytes beyond it are not
+    /// touched.
     pub(crate) fn encode(&self, block: u32, header: &FrameHeader, frame: &mut [u8]) -> usize {
         let len = header.frame_len();
         let frame = &mut frame[..len];
@@ -290,13 +292,15 @@ impl Binding {
             time,
             body_crc: u32_at(bytes, 8),
         };
-        // The checksum held, so these were written so: bounds against a writer that errs, not against rot.
+        // The checksum held, so these were written so: bounds against a writer that errs, not
+        // against rot.
         let within = header.next_lsn().max(header.promise.lsn) <= LSN_MAX;
         (within && header.payload_len as usize <= payload_max(FRAME_BLOCKS_MAX) && header.first.bytes <= BYTES_MAX)
             .then_some(header)
     }
 
-    /// Checks a whole frame whose header was read, and puts the replaced bytes back, so that the payload is contiguous.
+    /// Checks a whole frame whose header was read, and puts the replaced bytes back, so that the
+    /// payload is contiguous.
     pub(crate) fn open_body(&self, block: u32, header: &FrameHeader, frame: &mut [u8]) -> Result<(), Body> {
         let mut right = crc32c::crc32c(&frame[header.kind.header_len()..]) == header.body_crc;
         bug!(TrustBody, right = true);
@@ -402,7 +406,8 @@ mod tests {
         assert_eq!(Binding::new(LOG, 6).head(3, &bytes), Head::Unwritten, "a recycled file");
         assert!(matches!(Binding::new(LOG, 4).head(3, &bytes), Head::Damaged(_)), "from the future");
         assert!(matches!(Binding::new(LogId([8; 16]), 5).head(3, &bytes), Head::Damaged(_)), "another log");
-        // An image of a whole frame inside a payload is never a frame: its tags are not where ours are.
+        // An image of a whole frame inside a payload is never a frame: its tags are not where ours
+        // are.
         let mut outer = vec![0; FRAME_MAX];
         let mut header = FrameHeader::new(Kind::Data, count(1));
         header.payload_len = 20_000;

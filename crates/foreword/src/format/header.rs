@@ -17,11 +17,13 @@ pub(crate) struct SegmentHeader {
     pub(crate) epoch: u64,
     pub(crate) created_ms: u64,
     pub(crate) recycled_from: u64,
-    /// What a reader must know to read the segment, beyond this version: a bit each. There is none yet.
+    /// What a reader must know to read the segment, beyond this version: a bit each. There is none
+    /// yet.
     pub(crate) features: u32,
 }
 
-/// Of block 0: behind the fields, 4 bytes of features that a reader may not know, and the place for a key's id and a salt.
+/// Of block 0: behind the fields, 4 bytes of features that a reader may not know, and the place for
+/// a key's id and a salt.
 const SEGMENT_HEADER_LEN: usize = 96;
 
 impl SegmentHeader {

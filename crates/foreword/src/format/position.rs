@@ -27,7 +27,8 @@ pub(crate) struct Promise {
     pub(crate) lsn: Lsn,
 }
 
-/// A place between records, counted from the log's beginning: the LSN that comes next, and the bytes of all records before it.
+/// A place between records, counted from the log's beginning: the LSN that comes next, and the
+/// bytes of all records before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) lsn: Lsn,

@@ -15,7 +15,8 @@ use crate::{Error, Lsn, Result};
 /// Batches of so many records are appended without an allocation.
 const BATCH_ON_STACK: usize = 32;
 
-/// Takes each record's slice once, and under no lock: how it answers, and what the iterator does, is the caller's business.
+/// Takes each record's slice once, and under no lock: how it answers, and what the iterator does,
+/// is the caller's business.
 fn with_slices<'a, R, T>(records: impl IntoIterator<Item = &'a R>, with: impl FnOnce(&[&[u8]]) -> T) -> T
 where
     R: AsRef<[u8]> + ?Sized + 'a,
@@ -42,25 +43,29 @@ fn with_parts<T>(parts: &[IoSlice<'_>], with: impl FnOnce(Payload<'_>) -> T) -> 
 
 /// Appending, and waiting until records are durable.
 impl Log {
-    /// Appends a record: it has its place and LSN, and is in memory ([`Durability::Buffered`]). Does not wait for the disk, unless the
-    /// buffers are full ([`Options::buffer_bytes`]) or no segment is ready. Appends
-    /// that outrun the background thread give what has gathered, 2 MiB or more, to the operating system themselves.
+    /// Appends a record: it has its place and LSN, and is in memory ([`Durability::Buffered`]).
+    /// Does not wait for the disk, unless the buffers are full ([`Options::buffer_bytes`]) or no
+    /// segment is ready. Appends that outrun the background thread give what has gathered, 2 MiB or
+    /// more, to the operating system themselves.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] and [`Error::NoSpace`]: nothing was appended, and the log goes on. [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::TooLarge`] and [`Error::NoSpace`]: nothing was appended, and the log goes on.
+    /// [`Error::Poisoned`], [`Error::Closed`].
     pub fn append(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
         self.append_one(record.as_ref())
     }
 
-    // (This and `commit_one` stand apart from the others that append: the most frequent calls decide nothing.)
+    // (This and `commit_one` stand apart from the others that append: the most frequent calls
+    // decide nothing.)
     fn append_one(&self, record: &[u8]) -> Result<Lsn> {
         let (state, unit) = self.inner.append(Payload::records(&[record]), Urgency::Ordinary)?;
         self.inner.settle(state, false)?;
         Ok(unit.first)
     }
 
-    /// Appends a record that lies in parts, a header and a payload say, as [`append`](Log::append) does: nobody has to join them, for they are copied from where
-    /// they are. Without any part the record is empty.
+    /// Appends a record that lies in parts, a header and a payload say, as [`append`](Log::append)
+    /// does: the caller need not join them, for they are copied from where they are. Without any
+    /// part the record is empty.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -96,7 +101,8 @@ impl Log {
         self.append_parts_with(parts, Durability::Synced)
     }
 
-    /// As [`commit_async`](Log::commit_async), for a record that lies in [parts](Log::append_parts).
+    /// As [`commit_async`](Log::commit_async), for a record that lies in
+    /// [parts](Log::append_parts).
     ///
     /// # Errors
     /// As [`append`](Log::append).
@@ -112,11 +118,13 @@ impl Log {
         with_parts(parts, |unit| self.try_append_unit(unit))
     }
 
-    /// Appends a record as [`append`](Log::append) does, but never waits: not for the lock, a cut, a segment or the buffers. It returns within a
-    /// millisecond, whatever other calls do, if it gets a processor (copying a record of many megabytes takes as long as that takes).
+    /// Appends a record as [`append`](Log::append) does, but never waits: not for the lock, a cut,
+    /// a segment or the buffers. It returns within a millisecond, whatever other calls do, if it
+    /// gets a processor (copying a record of many megabytes takes as long as that takes).
     ///
     /// The background thread is asked for what was missing, so that a later try finds it. Without
-    /// [`background`](Options::background) nobody does that: then other calls must write, and rotate.
+    /// [`background`](Options::background) nothing does that: then other calls must write, and
+    /// rotate.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -154,12 +162,14 @@ impl Log {
     /// Appends a record and returns when it is as safe as asked.
     ///
     /// # Errors
-    /// As [`append`](Log::append). After any error but `TooLarge` and `NoSpace` the record may or may not be there after reopening.
+    /// As [`append`](Log::append). After any error but `TooLarge` and `NoSpace` the record may or
+    /// may not be there after reopening.
     pub fn append_with(&self, record: impl AsRef<[u8]>, durability: Durability) -> Result<Lsn> {
         self.append_unit(Payload::records(&[record.as_ref()]), durability)
     }
 
-    /// Appends a record and returns when it is durable ([`Durability::Synced`]). Concurrent commits share one flush.
+    /// Appends a record and returns when it is durable ([`Durability::Synced`]). Concurrent commits
+    /// share one flush.
     ///
     /// # Errors
     /// As [`append_with`](Log::append_with).
@@ -174,10 +184,11 @@ impl Log {
         Ok(unit.first)
     }
 
-    /// Appends several records as one: after a crash all are there or none. The LSN of the first; the others follow. As
-    /// [`append`](Log::append) otherwise.
+    /// Appends several records as one: after a crash all are there or none. The LSN of the first;
+    /// the others follow. As [`append`](Log::append) otherwise.
     ///
-    /// They come from a slice, a `Vec`, or an iterator that lends them. Of up to 32, no list is allocated.
+    /// They come from a slice, a `Vec`, or an iterator that lends them. Of up to 32, no list is
+    /// allocated.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -229,9 +240,10 @@ impl Log {
         Ok(unit.first)
     }
 
-    /// Appends a record and returns at once with a [`Commit`], a future that completes when the record is durable. Thousands may be in flight
-    /// from one thread; dropping the future changes nothing for the record. As [`append`](Log::append) it waits where the buffers are full or no segment is
-    /// ready, but writes nothing itself.
+    /// Appends a record and returns at once with a [`Commit`], a future that completes when the
+    /// record is durable. Thousands may be in flight from one thread; dropping the future changes
+    /// nothing for the record. As [`append`](Log::append) it waits where the buffers are full or no
+    /// segment is ready, but writes nothing itself.
     ///
     /// # Errors
     /// As [`append`](Log::append).
@@ -239,7 +251,8 @@ impl Log {
         self.commit_unit_async(Payload::records(&[record.as_ref()]))
     }
 
-    /// As [`commit_async`](Log::commit_async), for a batch. It completes with the LSN of the first record.
+    /// As [`commit_async`](Log::commit_async), for a batch. It completes with the LSN of the first
+    /// record.
     ///
     /// # Errors
     /// As [`append_batch`](Log::append_batch).
@@ -256,12 +269,14 @@ impl Log {
         Ok(Commit::new(self.inner.clone(), unit.first, unit.last))
     }
 
-    /// Commits a small record (up to some 7 KiB) for which room is kept in every segment, so that it succeeds on a full disk: a checkpoint, after which
+    /// Commits a small record (up to some 7 KiB) for which room is kept in every segment, so that
+    /// it succeeds on a full disk: a checkpoint, after which
     /// [`truncate_front`](Log::truncate_front) makes space.
     ///
     /// # Errors
-    /// As [`commit`](Log::commit). [`Error::NoSpace`] only when the room was used up by earlier ones, and no truncation between freed a segment. A
-    /// segment has room for one of any size, or for two that fit into a block.
+    /// As [`commit`](Log::commit). [`Error::NoSpace`] only when the room was used up by earlier
+    /// ones, and no truncation between freed a segment. A segment has room for one of any size, or
+    /// for two that fit into a block.
     pub fn commit_checkpoint(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
         let record = record.as_ref();
         let max = format::payload_max(CHECKPOINT_BLOCKS) - 4;
@@ -274,7 +289,8 @@ impl Log {
         Ok(unit.first)
     }
 
-    /// Gives everything appended so far to the operating system ([`Durability::Written`]): the last LSN that this covers.
+    /// Gives everything appended so far to the operating system ([`Durability::Written`]): the last
+    /// LSN that this covers.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::Closed`].
@@ -302,7 +318,8 @@ impl Log {
     /// Makes everything up to a record durable; returns at once if it is.
     ///
     /// # Errors
-    /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`],
+    /// [`Error::Closed`].
     pub fn sync_to(&self, lsn: Lsn) -> Result<()> {
         if self.durable_lsn() >= lsn {
             return Ok(());
@@ -313,11 +330,13 @@ impl Log {
         self.inner.reach(state, goal, true)
     }
 
-    /// Waits for a record to become durable by whatever makes it so (the [`SyncPolicy`](crate::SyncPolicy), or somebody's sync), without asking
-    /// for a flush: for as long as it takes, or the time given. Whether it is durable: `false` when the time is over, or when the log was closed before it was.
-    /// If the record is [cut off](Log::truncate_back) meanwhile, it was durable before: `true`.
+    /// Waits for a record to become durable by whatever makes it so (the
+    /// [`SyncPolicy`](crate::SyncPolicy), or another call's sync), without asking for a flush: for
+    /// as long as it takes, or the time given. Whether it is durable: `false` when the time is
+    /// over, or when the log was closed before it was. If the record is [cut
+    /// off](Log::truncate_back) meanwhile, it was durable before: `true`.
     ///
-    /// [`sync_to`](Log::sync_to) is for those who want it durable now.
+    /// [`sync_to`](Log::sync_to) makes it durable now.
     ///
     /// # Errors
     /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`].
@@ -328,7 +347,8 @@ impl Log {
     /// A future that completes when a record is durable.
     ///
     /// # Errors
-    /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`],
+    /// [`Error::Closed`].
     pub fn durable(&self, lsn: Lsn) -> Result<Commit> {
         let state = self.inner.open_state()?;
         let goal = state.goal_if_appended(lsn)?;

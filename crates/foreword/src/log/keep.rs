@@ -10,37 +10,49 @@ use crate::{Lsn, Result};
 
 /// What is dropped, and what is kept.
 impl Log {
-    /// Drops the records before an LSN, as far as no [hold](Log::hold) needs them: the LSN at which the log starts now. Durable when it
-    /// returns. Segments with nothing else in them are recycled or removed behind the call, in the background; [`Stats::segments_dropped`] says how many are
-    /// still to be, [`close`](Log::close) finishes them, and what cannot be removed is reported ([`Options::on_error`]) and tried again. Without
-    /// [`background`](Options::background) the call does it before it returns: all that are dropped so far, once each. Works on a full disk, if it frees a
-    /// segment.
+    /// Drops the records before an LSN, as far as no [hold](Log::hold) needs them: the LSN at which
+    /// the log starts now. Durable when it returns. Segments with nothing else in them are recycled
+    /// or removed behind the call, in the background; [`Stats::segments_dropped`] says how many are
+    /// still to be, [`close`](Log::close) finishes them, and what cannot be removed is reported
+    /// ([`Options::on_error`]) and tried again. Without [`background`](Options::background) the
+    /// call does it before it returns: all that are dropped so far, once each. Works on a full
+    /// disk, if it frees a segment.
     ///
     /// # Errors
-    /// [`Error::NotAppended`] if the LSN is more than one beyond the last; [`Error::NoSpace`]: nothing was dropped; [`Error::Busy`] as for [`hold`](Log::hold); [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
+    /// [`Error::NotAppended`] if the LSN is more than one beyond the last; [`Error::NoSpace`]:
+    /// nothing was dropped; [`Error::Busy`] as for [`hold`](Log::hold); [`Error::Poisoned`],
+    /// [`Error::Closed`], [`Error::Io`].
     pub fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
         self.inner.truncate_front(before)
     }
 
-    /// Cuts off the record with this LSN and all after it, as a Raft log does; their LSNs are given to what is appended next. Readers that have read any of
-    /// them, or stand behind one, here or in other processes, are told with their next call: [`Error::Cut`]. Durable when it
-    /// returns: everything before the cut is, too. Other calls wait meanwhile. Commits that were waiting for records that are cut succeed: they were durable.
-    /// If the record is one that a salvage gave up, all that were given up with it are cut off.
+    /// Cuts off the record with this LSN and all after it, as a Raft log does; their LSNs are given
+    /// to what is appended next. Readers that have read any of them, or stand behind one, here or
+    /// in other processes, are told with their next call: [`Error::Cut`]. Durable when it returns:
+    /// everything before the cut is, too. Other calls wait meanwhile. Commits that were waiting for
+    /// records that are cut succeed: they were durable. If the record is one that a salvage gave
+    /// up, all that were given up with it are cut off.
     ///
     /// # Errors
-    /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`], [`Error::Corruption`] (of what is written again): nothing was cut,
-    /// and the log goes on. [`Error::Io`]: the same, unless calls after it say [`Error::Poisoned`]: then it is not known whether it was. [`Error::Closed`].
+    /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`],
+    /// [`Error::Corruption`] (of what is written again): nothing was cut, and the log goes on.
+    /// [`Error::Io`]: the same, unless calls after it say [`Error::Poisoned`]: then it is not known
+    /// whether it was. [`Error::Closed`].
     pub fn truncate_back(&self, from: Lsn) -> Result<()> {
         self.inner.truncate_back(from)
     }
 
-    /// Keeps the record with this LSN and all after it, whatever [`truncate_front`](Log::truncate_front) is told: for an archiver, a replica, a checkpoint. A
-    /// hold has a name, by which it is moved and released, and lasts beyond this process: after a restart [`holds`](Log::holds) says where its owner stood.
+    /// Keeps the record with this LSN and all after it, whatever
+    /// [`truncate_front`](Log::truncate_front) is told: for an archiver, a replica, a checkpoint. A
+    /// hold has a name, by which it is moved and released, and lasts beyond this process: after a
+    /// restart [`holds`](Log::holds) says where its owner stood.
     ///
-    /// [`Lsn::ZERO`] is where the log starts. An LSN that is not appended yet keeps nothing until it is; one that was dropped is an error. A truncation
-    /// that a hold bounds drops less, and is no error. A hold that is moved keeps the [limit](Log::hold_up_to) that it had, if any.
+    /// [`Lsn::ZERO`] is where the log starts. An LSN that is not appended yet keeps nothing until
+    /// it is; one that was dropped is an error. A truncation that a hold bounds drops less, and is
+    /// no error. A hold that is moved keeps the [limit](Log::hold_up_to) that it had, if any.
     ///
-    /// Durable when it returns: it blocks for a flush, unless the hold stands there already. So an owner that works through the log moves it once for many records.
+    /// Durable when it returns: it blocks for a flush, unless the hold stands there already. So an
+    /// owner that works through the log moves it once for many records.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -56,14 +68,19 @@ impl Log {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the LSN is gone, or the hold of that name is [lost](Hold::is_lost): release it, and begin anew. [`Error::Busy`]: another process has had the file `HOLDS` for a tenth of a second; try again. [`Error::Invalid`] for a name that is empty or longer than 64 bytes, or a 33rd hold; [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
+    /// [`Error::Dropped`] if the LSN is gone, or the hold of that name is [lost](Hold::is_lost):
+    /// release it, and begin anew. [`Error::Busy`]: another process has had the file `HOLDS` for a
+    /// tenth of a second; try again. [`Error::Invalid`] for a name that is empty or longer than 64
+    /// bytes, or a 33rd hold; [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
         self.inner.hold(name, lsn, None)
     }
 
-    /// The same, with a limit: [`truncate_front`](Log::truncate_front) and [`retention`](Options::retain) stop at the hold only until what it keeps
-    /// is more than that, so a consumer that is gone does not fill the disk. What is beyond the limit is dropped with the next truncation, not by itself. Then the hold is
-    /// [lost](Hold::is_lost), and to move it is [`Error::Dropped`].
+    /// The same, with a limit: [`truncate_front`](Log::truncate_front) and
+    /// [`retention`](Options::retain) stop at the hold only until what it keeps is more than that,
+    /// so a consumer that is gone does not fill the disk. What is beyond the limit is dropped with
+    /// the next truncation, not by itself. Then the hold is [lost](Hold::is_lost), and to move it
+    /// is [`Error::Dropped`].
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -95,7 +112,8 @@ impl Log {
         self.inner.release(name)
     }
 
-    /// The holds, by name, with those that other processes have placed ([`View::hold`](crate::View::hold)): it reads the small file that those are in.
+    /// The holds, by name, with those that other processes have placed
+    /// ([`View::hold`](crate::View::hold)): it reads the small file that those are in.
     #[must_use]
     pub fn holds(&self) -> BTreeMap<String, Hold> {
         self.inner.holds()

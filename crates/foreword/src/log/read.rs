@@ -19,22 +19,23 @@ impl Log {
         self.reader_at(Lsn::ZERO)
     }
 
-    /// A reader that stands before a record, which need not be there yet; if it was dropped, the first read says [`Error::Dropped`].
+    /// A reader that stands before a record, which need not be there yet; if it was dropped, the
+    /// first read says [`Error::Dropped`].
     /// [`Lsn::ZERO`]: before the first that is there.
     #[must_use]
     pub fn reader_at(&self, lsn: Lsn) -> Reader {
         Reader::new(self.inner.clone(), lsn)
     }
 
-    /// Iterates over the durable records from an LSN on, or with [`Lsn::ZERO`] from the first. If the LSN was dropped, the first item is
-    /// [`Error::Dropped`].
+    /// Iterates over the durable records from an LSN on, or with [`Lsn::ZERO`] from the first. If
+    /// the LSN was dropped, the first item is [`Error::Dropped`].
     #[must_use]
     pub fn iter(&self, from: Lsn) -> Iter {
         Iter::forward(self.reader_at(from))
     }
 
-    /// Iterates over the durable records with LSNs in a range. One that begins with [`Lsn::ZERO`], or has no beginning, begins with the first that is there;
-    /// else as [`iter`](Log::iter).
+    /// Iterates over the durable records with LSNs in a range. One that begins with [`Lsn::ZERO`],
+    /// or has no beginning, begins with the first that is there; else as [`iter`](Log::iter).
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -52,15 +53,16 @@ impl Log {
         Iter::range(lsns, |from| self.reader_at(from))
     }
 
-    /// Iterates backward over the durable records, from an LSN (or the last, if it is not there yet) to the first. If the LSN was dropped, the
-    /// first item is [`Error::Dropped`].
+    /// Iterates backward over the durable records, from an LSN (or the last, if it is not there
+    /// yet) to the first. If the LSN was dropped, the first item is [`Error::Dropped`].
     #[must_use]
     pub fn iter_back(&self, from: Lsn) -> Iter {
         Iter::backward(self.reader_at(from.next()))
     }
 
-    /// One record, which must be durable. A [`Reader`] is better for many. What was written last (32 frames, each of up to 64 KiB) is in memory; what lies
-    /// behind is read from the file, the first time from the device.
+    /// One record, which must be durable. A [`Reader`] is better for many. What was written last
+    /// (32 frames, each of up to 64 KiB) is in memory; what lies behind is read from the file, the
+    /// first time from the device.
     ///
     /// # Errors
     /// As [`Reader::get`].
@@ -68,8 +70,9 @@ impl Log {
         Ok(self.reader_at(lsn).get(lsn)?.data.to_vec())
     }
 
-    /// The LSN of the first durable record that was written at a time or after it, or of the next to come; see
-    /// [`Reader::seek_to_time`]. For "as of ten minutes ago", and for retention by age.
+    /// The LSN of the first durable record that was written at a time or after it, or of the next
+    /// to come; see [`Reader::seek_to_time`]. For "as of ten minutes ago", and for retention by
+    /// age.
     ///
     /// # Errors
     /// As [`Reader::seek_to_time`].
@@ -77,7 +80,8 @@ impl Log {
         self.reader().seek_to_time(time)
     }
 
-    /// How many bytes the durable records have from one LSN up to another; see [`Reader::bytes_between`].
+    /// How many bytes the durable records have from one LSN up to another; see
+    /// [`Reader::bytes_between`].
     ///
     /// # Errors
     /// As [`Reader::bytes_between`].

@@ -1,4 +1,5 @@
-//! The counters and histograms as the facade `metrics` wants them, if the feature of that name is on; nothing at all if it is off.
+//! The counters and histograms as the facade `metrics` wants them, if the feature of that name is
+//! on; nothing at all if it is off.
 
 #[cfg(feature = "metrics")]
 mod on {
@@ -121,7 +122,8 @@ mod on {
             strangers::run(|| self.wait.record(took));
         }
 
-        /// What is counted on the way of each record is told once a second, so that no record pays for it.
+        /// What is counted on the way of each record is told once a second, so that no record pays
+        /// for it.
         pub(crate) fn tell(&self, stats: &Stats) {
             strangers::run(|| {
                 for (counter, (.., value)) in self.counters.iter().zip(COUNTERS) {

@@ -1,7 +1,9 @@
-//! What a log says of itself to other processes: a small text in the file `STATS`, about once a second, while it is open.
+//! What a log says of itself to other processes: a small text in the file `STATS`, about once a
+//! second, while it is open.
 //!
-//! Nothing is decided by it: it is never synced, an error in writing it is no error of the log, and what a killed process leaves of it is
-//! removed by the next writer. `docs/FORMAT.md` has its lines.
+//! Nothing is decided by it: it is never synced, an error in writing it is no error of the log, and
+//! what a killed process leaves of it is removed by the next writer. `docs/FORMAT.md` has its
+//! lines.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -24,7 +26,8 @@ const TITLE: &str = "foreword stats 1";
 /// More than any of them has: a bound on what a reader of a strange file takes in.
 const BYTES_MAX: usize = 32 << 10;
 
-/// What the process that writes a log said of it last; see [`inspect::writer`](crate::inspect::writer).
+/// What the process that writes a log said of it last; see
+/// [`inspect::writer`](crate::inspect::writer).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Published {
@@ -34,7 +37,8 @@ pub struct Published {
     pub open_for: Duration,
     /// For how much of that nothing happened, and so nothing was written.
     pub quiet_for: Duration,
-    /// When this was written, in milliseconds since 1970, by the writer's clock. A log in which nothing happens writes nothing.
+    /// When this was written, in milliseconds since 1970, by the writer's clock. A log in which
+    /// nothing happens writes nothing.
     pub unix_millis: u64,
     /// The counters and histograms.
     pub stats: Stats,
@@ -229,7 +233,7 @@ impl Publisher {
         if now < self.looked + EVERY {
             return Next::At(self.looked + EVERY);
         }
-        // What lands from here on kicks.
+        // A flush that ends from here on kicks.
         log.lock().requests.quiet = true;
         let idle = !self.publish(log);
         self.asleep = idle && log.readable.tails.slowest().0 == 0;
@@ -240,7 +244,8 @@ impl Publisher {
         Next::At(self.looked + EVERY)
     }
 
-    /// Says how the log is doing: to the recorder of metrics, and, unless nothing has changed, in the file. Whether something has.
+    /// Says how the log is doing: to the recorder of metrics, and, unless nothing has changed, in
+    /// the file. Whether something has.
     fn publish(&mut self, log: &LogInner) -> bool {
         let mut stats = log.stats();
         log.counters.meters.tell(&stats);
@@ -263,7 +268,7 @@ impl Publisher {
         push_checksum(&mut self.text);
         std::mem::swap(&mut self.state, &mut self.before);
         if log.options.publish && self.write(&log.dir).is_err() {
-            // Another time, anew: nobody depends on it.
+            // Another time, anew: nothing depends on it.
             self.file = None;
             self.before.clear();
         }
@@ -279,7 +284,7 @@ impl Publisher {
         file.write_all_at(self.text.as_bytes(), 0)
     }
 
-    /// Nobody has the log open any more.
+    /// No process has the log open for writing any more.
     pub(crate) fn withdraw(&mut self, log: &LogInner) {
         if self.file.take().is_some() {
             let _ = log.dir.handle.remove(STATS);

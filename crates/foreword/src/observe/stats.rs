@@ -18,7 +18,8 @@ use crate::{Lsn, Verdict};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Histogram {
-    /// How many values there were in each power of two: bucket `i` counts those from 2^i to 2^(i+1) - 1; bucket 0 also counts zeros.
+    /// How many values there were in each power of two: bucket `i` counts those from 2^i to 2^(i+1)
+    /// - 1; bucket 0 also counts zeros.
     pub buckets: [u64; 64],
     /// The sum of all values.
     pub sum: u64,
@@ -53,7 +54,8 @@ impl Histogram {
         self.buckets.iter().sum()
     }
 
-    /// An upper bound of the value below which a fraction `q` (0 to 1) of the values lie: the end of its bucket. 0 if there are none.
+    /// An upper bound of the value below which a fraction `q` (0 to 1) of the values lie: the end
+    /// of its bucket. 0 if there are none.
     #[must_use]
     pub fn quantile(&self, q: f64) -> u64 {
         let rank = (self.count() as f64 * q.clamp(0.0, 1.0)).ceil().max(1.0) as u64;
@@ -98,7 +100,8 @@ impl AtomicHistogram {
     }
 }
 
-/// What a log did since it was opened, and where it stands. Units are in the names; see [`Log::stats`](crate::Log::stats).
+/// What a log did since it was opened, and where it stands. Units are in the names; see
+/// [`Log::stats`](crate::Log::stats).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -116,7 +119,8 @@ pub struct Stats {
     pub group_records: Histogram,
     /// Times that the log went on in another segment.
     pub rotations: u64,
-    /// How long an append waited because no segment was ready, in nanoseconds; one value for each wait.
+    /// How long an append waited because no segment was ready, in nanoseconds; one value for each
+    /// wait.
     pub rotation_wait_nanos: Histogram,
     /// Segments made and zero-filled.
     pub segments_created: u64,
@@ -140,15 +144,18 @@ pub struct Stats {
     pub durable_lsn: Lsn,
     /// Groups on their way to the disk now.
     pub flights: u64,
-    /// How long the oldest of them has been on its way, in nanoseconds; 0 if there is none. That of a disk that stalls grows.
+    /// How long the oldest of them has been on its way, in nanoseconds; 0 if there is none. That of
+    /// a disk that stalls grows.
     pub flight_nanos: u64,
     /// Readers of this process that follow the tail: that have waited for a record at least once.
     pub readers: u64,
     /// The last LSN that the slowest of them has read; the durable LSN minus this is its lag.
     pub slowest_reader_lsn: Lsn,
-    /// Holds, of which those that other processes have placed since the last truncation are not counted.
+    /// Holds, of which those that other processes have placed since the last truncation are not
+    /// counted.
     pub holds: u64,
-    /// The first LSN that they keep; the next LSN minus this is what they keep of the log. Zero if there are none.
+    /// The first LSN that they keep; the next LSN minus this is what they keep of the log. Zero if
+    /// there are none.
     pub first_held_lsn: Lsn,
     /// The log failed, and accepts nothing more ([`Error::Poisoned`](crate::Error::Poisoned)).
     pub failed: bool,
@@ -225,13 +232,16 @@ pub struct RecoveryReport {
     pub last_lsn: Lsn,
     /// Bytes of frames that were read and checked.
     pub scanned_bytes: u64,
-    /// Records behind the last promise, which only the page cache may have held: they were written again.
+    /// Records behind the last promise, which only the page cache may have held: they were written
+    /// again.
     pub rewritten_records: u64,
-    /// LSNs that were given up, by [`Options::on_damage`](crate::Options::on_damage): first and last of each stretch.
+    /// LSNs that were given up, by [`Options::on_damage`](crate::Options::on_damage): first and
+    /// last of each stretch.
     pub given_up: Vec<(Lsn, Lsn)>,
     /// Names of the files put aside in `damaged/`.
     pub put_aside: Vec<String>,
-    /// Garbled sectors behind the end of the log, where nothing was acknowledged: no loss, but the disk did that.
+    /// Garbled sectors behind the end of the log, where nothing was acknowledged: no loss, but the
+    /// disk did that.
     pub garbled_sectors: u64,
     /// How long it took.
     pub took: Duration,

@@ -1,7 +1,9 @@
-//! Going on in a fresh segment: after a crash, after a salvage, and after a cut at the back. One mechanism for all three.
+//! Going on in a fresh segment: after a crash, after a salvage, and after a cut at the back. One
+//! mechanism for all three.
 //!
-//! Nothing that lies in the log is changed. The fresh segment is filled from block 2 on, made durable, and becomes part of the
-//! log by one write: its LINK. Until that is there, a reader sees the log as it was, and a next attempt begins anew.
+//! Nothing that lies in the log is changed. The fresh segment is filled from block 2 on, made
+//! durable, and becomes part of the log by one write: its LINK. Until that is there, a reader sees
+//! the log as it was, and a next attempt begins anew.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,9 +30,10 @@ use crate::{Lsn, Result};
 /// Copied records are written when so many bytes of them have gathered.
 const WRITE_AT: usize = 1 << 20;
 
-/// A segment with at most so many blocks of records is written again with what follows it, so that crashes and cuts do not fill the
-/// directory with segments that hold little: 1 MiB, or a quarter of a segment. Where the reserve is a whole segment, all that fits into one: else a
-/// log that is killed time after time on a full disk would leave the reserve behind, segment by segment.
+/// A segment with at most so many blocks of records is written again with what follows it, so that
+/// crashes and cuts do not fill the directory with segments that hold little: 1 MiB, or a quarter
+/// of a segment. Where the reserve is a whole segment, all that fits into one: else a log that is
+/// killed time after time on a full disk would leave the reserve behind, segment by segment.
 fn absorbed_max(segment_blocks: u32) -> u32 {
     let quarter = (segment_blocks / 4).min(256);
     if reserve::blocks(segment_blocks) < segment_blocks { quarter } else { quarter.max(fresh_room(segment_blocks)) }
@@ -43,9 +46,10 @@ pub(crate) struct Place {
     pub(crate) next_lsn: Lsn,
 }
 
-/// Where a fork is to begin that was to begin at `place`: where the chain enters a segment before it, if what it has up to there is
-/// little enough to be written again. The segments behind are superseded by the fork. What lies before `place` is durable.
-/// Beside it what was cut by the LINKs that are superseded so: the fork's is to tell of it.
+/// Where a fork is to begin that was to begin at `place`: where the chain enters a segment before
+/// it, if what it has up to there is little enough to be written again. The segments behind are
+/// superseded by the fork. What lies before `place` is durable. Beside it what was cut by the LINKs
+/// that are superseded so: the fork's is to tell of it.
 pub(crate) fn absorb(
     dir: &Dir,
     log: LogId,
@@ -60,7 +64,8 @@ pub(crate) fn absorb(
     while let Some(index) = chain.iter().position(|e| e.epoch == place.at.epoch) {
         let blocks = place.at.block.saturating_sub(LINK_BLOCK + 1);
         let Ok((segment, None)) = dir.open_segment(Some(log), place.at.epoch, Access::Read)? else { break };
-        // One that was made of the reserve is given up for another, or the reserve would not be there the next time.
+        // One that was made of the reserve is given up for another, or the reserve would not be
+        // there the next time.
         let most = if segment.blocks < segment_blocks { left.max(small) } else { left };
         if blocks > most || begins_within_unit(&segment)? {
             break;
@@ -135,8 +140,9 @@ pub(crate) struct Branched {
 }
 
 impl Branched {
-    /// Says in a MARK that the LINK is durable. It promises itself, and so proves nothing alone of what was proven before and is written again
-    /// here: readers of other processes would lose it for a while.
+    /// Says in a MARK that the LINK is durable. It promises itself, and so proves nothing alone of
+    /// what was proven before and is written again here: readers of other processes would lose it
+    /// for a while.
     pub(crate) fn prove(&mut self, control: &Control) -> Result<()> {
         if self.assembler.mark(false, Urgency::Mark, control) {
             self.assembler.take().iter_mut().try_for_each(|placed| placed.write(self.durable, true))?;
@@ -171,8 +177,8 @@ impl Fork {
     }
 }
 
-/// Makes the branch, and writes all that `copies` reads into it, durably. Nothing of the log changes: after an error the segments that were
-/// begun are of no use, and all else is as it was.
+/// Makes the branch, and writes all that `copies` reads into it, durably. Nothing of the log
+/// changes: after an error the segments that were begun are of no use, and all else is as it was.
 pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<Fork> {
     let Branch { log, from, bytes, cut, segment_blocks, fresh: first, mut spares, unsealed, control } = branch;
     let Place { at, next_lsn } = from;
@@ -201,7 +207,8 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     let mut copied = 0;
     if let Some(mut copies) = copies {
         while let Some(record) = copies.next()? {
-            // Records keep the time when they were first written. (The LINK has that of the first, so that times rise along the log.)
+            // Records keep the time when they were first written. (The LINK has that of the first,
+            // so that times rise along the log.)
             assembler.written_at(record.micros);
             link.iter_mut().filter(|link| link.header.time == 0).for_each(|link| link.header.time = record.micros);
             let unit = [record.data];
@@ -233,7 +240,8 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     Ok(Fork { assembler, spares, entries, seals, link, before, copied })
 }
 
-/// Seals a segment behind which the log goes on elsewhere, from a place in it or before it. Durable when it returns.
+/// Seals a segment behind which the log goes on elsewhere, from a place in it or before it. Durable
+/// when it returns.
 pub(crate) fn seal_off(dir: &Dir, log: LogId, epoch: u64, place: Place, bytes: u64) -> Result<()> {
     let before = Promise { position: place.at, lsn: place.next_lsn.prev() };
     seal_of(dir, log, epoch, place, bytes)?.map_or(Ok(()), |mut seal| seal.write(before, true))
@@ -257,7 +265,8 @@ fn seal_of(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place, byt
     })
 }
 
-/// As [`remove`], where the log is sound with or without them: what cannot be removed stays, and is tried again by the next opening.
+/// As [`remove`], where the log is sound with or without them: what cannot be removed stays, and is
+/// tried again by the next opening.
 pub(crate) fn clear_away(dir: &Dir, names: impl IntoIterator<Item = String>) {
     for name in names {
         if let Err(error) = remove(dir, [name]) {
@@ -266,7 +275,8 @@ pub(crate) fn clear_away(dir: &Dir, names: impl IntoIterator<Item = String>) {
     }
 }
 
-/// Removes files that are not of the log any more. Their loss or survival in a crash makes no difference.
+/// Removes files that are not of the log any more. Their loss or survival in a crash makes no
+/// difference.
 pub(crate) fn remove(dir: &Dir, names: impl IntoIterator<Item = String>) -> Result<()> {
     let mut any = false;
     for name in names {
@@ -293,7 +303,8 @@ fn copy(dir: &Dir, name: &str, to: &str) -> Result<()> {
     target.sync().doing("sync the file", &dir.file(to))
 }
 
-/// Puts copies in the place of segments. Whoever has one of them open, and still writes to it, writes to a file that has no name any more.
+/// Puts copies in the place of segments. A process that has one of them open, and still writes to
+/// it, writes to a file that has no name any more.
 pub(crate) fn replace_by_copies(dir: &Dir, epochs: impl Iterator<Item = u64>) -> Result<()> {
     for epoch in epochs {
         let (name, path) = (segment_name(epoch), dir.segment(epoch));

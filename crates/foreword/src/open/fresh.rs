@@ -22,8 +22,9 @@ pub(super) struct Fresh {
     pub(super) spares: VecDeque<Arc<Segment>>,
 }
 
-/// Takes the segments that were prepared, as far as they follow one another and every sector of them was read and is unwritten: a crash may
-/// have kept any part of what was on its way there. One in the way is replaced, under its name, for a SEAL may vouch for that.
+/// Takes the segments that were prepared, as far as they follow one another and every sector of
+/// them was read and is unwritten: a crash may have kept any part of what was on its way there. One
+/// in the way is replaced, under its name, for a SEAL may vouch for that.
 pub(super) fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Fresh> {
     let usable = |e: u64| {
         let mut unwritten = survey.unwritten.contains(&e);
@@ -57,8 +58,8 @@ pub(super) fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoc
     Ok(Fresh { segment, spares })
 }
 
-/// Makes a segment: of a superseded one of its size, or of new space; on a full disk, of a superseded one of any size, of what an unfinished
-/// fork left under its name, or of the reserve.
+/// Makes a segment: of a superseded one of its size, or of new space; on a full disk, of a
+/// superseded one of any size, of what an unfinished fork left under its name, or of the reserve.
 pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Arc<Segment>> {
     let blocks = options.segment_blocks();
     // (Of a damaged log they are evidence.)
@@ -88,9 +89,9 @@ pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch
     dir.take_reserve(survey.log, epoch, blocks, error)
 }
 
-/// Of the superseded segments one stays, which is of the size that is asked for, if any is; of the others the reserve takes what it can use,
-/// and the rest goes. Before another file is made, for an opening that is killed behind its LINK leaves one: else so many openings would leave
-/// as many.
+/// Of the superseded segments one stays, which is of the size that is asked for, if any is; of the
+/// others the reserve takes what it can use, and the rest goes. Before another file is made, for an
+/// opening that is killed behind its LINK leaves one: else so many openings would leave as many.
 fn clear_superseded(dir: &Dir, survey: &Survey, blocks: u32) -> Result<Option<u64>> {
     let superseded = superseded(dir, survey)?;
     let fitness = |epoch: u64| (dir.has_blocks(epoch, blocks), dir.blocks_of(&segment_name(epoch)));
@@ -101,8 +102,9 @@ fn clear_superseded(dir: &Dir, survey: &Survey, blocks: u32) -> Result<Option<u6
     Ok(Some(best))
 }
 
-/// Segments past which a LINK of the chain leads, which is durable by now. Not those that were dropped from the front: that they were may be
-/// only in the page cache, in a MARK, until the fork says it, too.
+/// Segments past which a LINK of the chain leads, which is durable by now. Not those that were
+/// dropped from the front: that they were may be only in the page cache, in a MARK, until the fork
+/// says it, too.
 fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
     let (Some(first), Some(tip)) = (survey.chain.first(), survey.chain.last()) else { return Ok(Vec::new()) };
     let link = match dir.open_segment(Some(survey.log), first.epoch, Access::Read)? {
@@ -116,8 +118,9 @@ fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
     Ok(behind.filter(|&epoch| !on_chain(epoch) && dir.blocks_of(&segment_name(epoch)) > 0).collect())
 }
 
-/// Makes use of the files that are not of the log any more: as its reserve, and of one (or as many as there are to be spares) as the next
-/// segment. The others go, and spares beyond what a log keeps. None of this can fail the opening: the log has gone on.
+/// Makes use of the files that are not of the log any more: as its reserve, and of one (or as many
+/// as there are to be spares) as the next segment. The others go, and spares beyond what a log
+/// keeps. None of this can fail the opening: the log has gone on.
 pub(super) fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: &Names) {
     opened.spares.truncate(SPARES_KEPT.max(options.spare_segments));
     let of_log = |opened: &Opened, epoch: u64| {

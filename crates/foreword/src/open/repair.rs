@@ -26,7 +26,8 @@ pub(super) struct Repair {
 }
 
 impl Repair {
-    /// A segment that is of no use (not even of this log, or of this place) does not stay under its name.
+    /// A segment that is of no use (not even of this log, or of this place) does not stay under its
+    /// name.
     fn move_what_is_off(&mut self, chain: &[Entry]) {
         let on_chain = |name: &String| chain.iter().any(|e| segment_name(e.epoch) == *name);
         let (copied, off) = std::mem::take(&mut self.copied).into_iter().partition(on_chain);
@@ -67,7 +68,8 @@ pub(super) fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
             return Err(Error::Invalid { what: "salvage", why });
         }
         let resumes = resume_after(dir, &survey)?;
-        // With nothing readable behind it, the log goes on in a fresh segment, above every LSN that is known.
+        // With nothing readable behind it, the log goes on in a fresh segment, above every LSN that
+        // is known.
         let known = survey.known.max(damage.last_lsn.unwrap_or(Lsn::ZERO));
         let (to, next) = resumes.unwrap_or((Position::new(u64::MAX, LINK_BLOCK), known.next()));
         let waiver = Waiver { from: survey.end, to, first_lost: survey.next_lsn, last_lost: next.prev() };
@@ -140,10 +142,12 @@ pub struct RepairPlan {
     pub put_aside: Vec<String>,
 }
 
-/// What opening with [`Options::on_damage`](crate::Options::on_damage) would give up, without doing it. Reads the whole log.
+/// What opening with [`Options::on_damage`](crate::Options::on_damage) would give up, without doing
+/// it. Reads the whole log.
 ///
 /// # Errors
-/// As [`verify`](crate::verify), and [`Error::Invalid`] for [`OnDamage::Refuse`] or a log with too many damages to salvage.
+/// As [`verify`](crate::verify), and [`Error::Invalid`] for [`OnDamage::Refuse`] or a log with too
+/// many damages to salvage.
 pub fn repair_plan(dir: impl AsRef<Path>, action: OnDamage) -> Result<RepairPlan> {
     repair_plan_on(Arc::new(OsDisk::new()), dir, action)
 }

@@ -27,8 +27,9 @@ pub(crate) struct Chain {
     pub(crate) cuts: Cuts,
 }
 
-/// The cuts at the back that readers are told of: each with the generation behind it and the first LSN that may stand for another record
-/// since. Both rise along the list, for what was cut again further ahead counts for nothing beside that.
+/// The cuts at the back that readers are told of: each with the generation behind it and the first
+/// LSN that may stand for another record since. Both rise along the list, for what was cut again
+/// further ahead counts for nothing beside that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cuts(Vec<(u32, Lsn)>);
 
@@ -67,8 +68,8 @@ impl Chain {
         self.entries.partition_point(|e| e.first_lsn <= lsn).checked_sub(1)
     }
 
-    /// The part of an entry's segment in which a record can begin, and the LSN of the first that does there: what was given up bounds it, for anything
-    /// may lie there, or nothing.
+    /// The part of an entry's segment in which a record can begin, and the LSN of the first that
+    /// does there: what was given up bounds it, for anything may lie there, or nothing.
     pub(crate) fn stretch(&self, entry: &Entry, lsn: Lsn) -> (Range<u32>, Lsn) {
         let (mut blocks, mut first) = (LINK_BLOCK..entry.end.unwrap_or(u32::MAX), entry.first_lsn);
         for waiver in &self.waivers {
@@ -104,8 +105,8 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     fn attend(&self, _at: &Arc<AtomicU64>) {}
     /// Waits until it is worth reading again (`true`), the time is over, or the log is closed.
     fn wait(&self, end: End, deadline: Option<Instant>) -> Result<bool>;
-    /// As `wait`, without blocking: the waker is kept, under an id by which it is found again, until it is called or forgotten.
-    /// `Ready(false)`: the log is closed.
+    /// As `wait`, without blocking: the waker is kept, under an id by which it is found again,
+    /// until it is called or forgotten. `Ready(false)`: the log is closed.
     fn poll(self: Arc<Self>, end: End, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<bool>>;
     /// A waker that is not waited for any more.
     fn forget(&self, id: u64);
@@ -123,7 +124,8 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     }
 }
 
-/// Where a reader waits: it has read all up to an LSN, in a generation. It is worth reading again when either changes.
+/// Where a reader waits: it has read all up to an LSN, in a generation. It is worth reading again
+/// when either changes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
     pub(crate) lsn: Lsn,
@@ -139,7 +141,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// A reader over the records from one LSN to another, even if they were dropped by a truncation that left them in their segment.
+    /// A reader over the records from one LSN to another, even if they were dropped by a truncation
+    /// that left them in their segment.
     pub(crate) fn reader(dir: &Dir, chain: &Chain, from: Lsn, last: Lsn) -> Reader {
         let chain = Arc::new(Chain { start: from, ..chain.clone() });
         Reader::new(Arc::new(Snapshot { dir: dir.clone(), chain, last }), from)

@@ -6,13 +6,15 @@ use crate::files::segment::Segment;
 use crate::format::{FrameHeader, Head};
 use crate::{Lsn, Result};
 
-/// The last frame in a stretch of a segment that begins at or before a record, which is the one that it begins in, if it does so there.
-/// The stretch's first, which is not looked at, is such a frame for all that do.
+/// The last frame in a stretch of a segment that begins at or before a record, which is the one
+/// that it begins in, if it does so there. The stretch's first, which is not looked at, is such a
+/// frame for all that do.
 pub(crate) fn frame_at(segment: &Segment, lsn: Lsn, stretch: Range<u32>) -> Result<(u32, Option<FrameHeader>)> {
     frame_between(segment, stretch, &|header| header.first_lsn() <= lsn, &mut |_, _| ())
 }
 
-/// The last frame in a stretch, behind its first, of which something is true that is true of none behind it. Each frame that is come by is told.
+/// The last frame in a stretch, behind its first, of which something is true that is true of none
+/// behind it. Each frame that is come by is told.
 pub(super) fn frame_between(
     segment: &Segment,
     stretch: Range<u32>,

@@ -7,7 +7,8 @@ use crate::read::reader::Reader;
 use crate::read::record::Record;
 use crate::{Lsn, Result};
 
-/// Iterates over records; see [`Log::iter`](crate::Log::iter) and [`Log::range`](crate::Log::range). Ends at the end of what is durable, or after an error.
+/// Iterates over records; see [`Log::iter`](crate::Log::iter) and
+/// [`Log::range`](crate::Log::range). Ends at the end of what is durable, or after an error.
 #[derive(Debug)]
 pub struct Iter {
     reader: Reader,

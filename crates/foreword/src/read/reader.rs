@@ -1,5 +1,6 @@
-//! Reading: forward, backward, at an LSN, and along the tail as it grows. One reader for a log that is open here, for one that another
-//! process writes, and for one that nobody has open.
+//! Reading: forward, backward, at an LSN, and along the tail as it grows. One reader for a log that
+//! is open here, for one that another process writes, and for one that no process has open for
+//! writing.
 
 mod load;
 
@@ -22,16 +23,21 @@ use crate::{Error, Lsn, Result};
 
 /// Reads a log, in both directions and along its growing tail.
 ///
-/// A reader stands before a record: [`next`](Reader::next) reads that one and steps over it, [`prev`](Reader::prev) reads the one before and
-/// steps back. It needs no lock that a writer takes, sees no record that is not durable, and has one buffer of 256 KiB and the record it
-/// returns. Every frame is checked when it is read. An LSN that was dropped by then is [`Error::Dropped`], wherever it comes from: the one that the
-/// reader was made with, or one at which a truncation of the front overtook it. Only [`Lsn::ZERO`] means "from the start", wherever that is.
+/// A reader stands before a record: [`next`](Reader::next) reads that one and steps over it,
+/// [`prev`](Reader::prev) reads the one before and steps back. It needs no lock that a writer
+/// takes, sees no record that is not durable, and has one buffer of 256 KiB and the record it
+/// returns. Every frame is checked when it is read. An LSN that was dropped by then is
+/// [`Error::Dropped`], wherever it comes from: the one that the reader was made with, or one at
+/// which a truncation of the front overtook it. Only [`Lsn::ZERO`] means "from the start", wherever
+/// that is.
 ///
-/// If records are cut off [at the back](crate::Log::truncate_back) that it has read, or that lie before the one where it stands, it says so once,
-/// with the next call: [`Error::Cut`]. Then it stands before the first that was cut. So it never goes on from records that are gone to others in
-/// their place.
+/// If records are cut off [at the back](crate::Log::truncate_back) that it has read, or that lie
+/// before the one where it stands, it says so once, with the next call: [`Error::Cut`]. Then it
+/// stands before the first that was cut. So it never goes on from records that are gone to others
+/// in their place.
 ///
-/// It may outlive its log, and then reads that as it was when it was closed, for as long as the files are as they were; then it says [`Error::Closed`].
+/// It may outlive its log, and then reads that as it was when it was closed, for as long as the
+/// files are as they were; then it says [`Error::Closed`].
 ///
 /// ```
 /// # fn main() -> Result<(), foreword::Error> {
@@ -80,17 +86,19 @@ impl Reader {
         self.next
     }
 
-    /// Stands before the record with this LSN, which need not be there yet: the next read says if it was dropped.
-    /// [`Lsn::ZERO`] stands for the first record that is there when it is read.
+    /// Stands before the record with this LSN, which need not be there yet: the next read says if
+    /// it was dropped. [`Lsn::ZERO`] stands for the first record that is there when it is read.
     pub fn seek(&mut self, lsn: Lsn) {
         self.from_start = lsn == Lsn::ZERO;
         self.next = if self.from_start { self.chain.start } else { lsn };
     }
 
-    /// Stands before the first record that was [written](RecordRef::time) at a time or after it, or behind the last if there is none: its LSN. Looks by
-    /// bisection, at some twenty frames, and reads no records.
+    /// Stands before the first record that was [written](RecordRef::time) at a time or after it, or
+    /// behind the last if there is none: its LSN. Looks by bisection, at some twenty frames, and
+    /// reads no records.
     ///
-    /// Times come from the clock of the writer's machine. Where it was set back, the log passes a time more than once; this is one of the places.
+    /// Times come from the clock of the writer's machine. Where it was set back, the log passes a
+    /// time more than once; this is one of the places.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -125,13 +133,14 @@ impl Reader {
         Ok(self.next)
     }
 
-    /// How many bytes the records have from one LSN up to another, which may be the one behind the last: for telling a lag, or what
-    /// retention would keep. Each frame counts the bytes before it, so that two frames are read, however far they lie apart. Records that a
-    /// salvage gave up count as nothing, unless what lies behind them says what they had.
+    /// How many bytes the records have from one LSN up to another, which may be the one behind the
+    /// last: for telling a lag, or what retention would keep. Each frame counts the bytes before
+    /// it, so that two frames are read, however far they lie apart. Records that a salvage gave up
+    /// count as nothing, unless what lies behind them says what they had.
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the first is before the start, [`Error::NotAppended`] if the second is more than one beyond the last; else as
-    /// [`next`](Reader::next).
+    /// [`Error::Dropped`] if the first is before the start, [`Error::NotAppended`] if the second is
+    /// more than one beyond the last; else as [`next`](Reader::next).
     pub fn bytes_between(&mut self, from: Lsn, to: Lsn) -> Result<u64> {
         self.readable(from.max(Lsn::FIRST))?;
         self.readable(to)?;
@@ -150,12 +159,14 @@ impl Reader {
         Ok(())
     }
 
-    /// The next record; `None` at the end of what is durable (more may come). Blocks only for reading files.
+    /// The next record; `None` at the end of what is durable (more may come). Blocks only for
+    /// reading files.
     ///
     /// After a salvage, LSNs that were given up are stepped over.
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the record was truncated away, [`Error::Corruption`] if it cannot be read, [`Error::Io`]. The reader stays where it is.
+    /// [`Error::Dropped`] if the record was truncated away, [`Error::Corruption`] if it cannot be
+    /// read, [`Error::Io`]. The reader stays where it is.
     #[allow(clippy::should_implement_trait)] // It lends; `Iterator` cannot.
     #[inline]
     pub fn next(&mut self) -> Result<Option<RecordRef<'_>>> {
@@ -171,7 +182,8 @@ impl Reader {
         }
     }
 
-    /// Where in the stream the next record lies, if it is known to be readable still: so it is for all but the first of a frame.
+    /// Where in the stream the next record lies, if it is known to be readable still: so it is for
+    /// all but the first of a frame.
     #[inline]
     fn at_hand(&self) -> Option<Range<usize>> {
         let Span { lsn, offset, .. } = self.span;
@@ -221,8 +233,8 @@ impl Reader {
     /// The record before; `None` where the reader stands before the first of the log.
     ///
     /// # Errors
-    /// As [`next`](Reader::next). So a reader that is overtaken by a truncation of the front says [`Error::Dropped`], and not that it
-    /// has come to the beginning.
+    /// As [`next`](Reader::next). So a reader that is overtaken by a truncation of the front says
+    /// [`Error::Dropped`], and not that it has come to the beginning.
     pub fn prev(&mut self) -> Result<Option<RecordRef<'_>>> {
         let before = self.next.prev();
         match self.readable(before) {
@@ -245,7 +257,8 @@ impl Reader {
     /// The record with this LSN. The reader then stands behind it.
     ///
     /// # Errors
-    /// As [`next`](Reader::next), and [`Error::NotAppended`] if it is not there (or not durable) yet, [`Error::Lost`] if it was given up.
+    /// As [`next`](Reader::next), and [`Error::NotAppended`] if it is not there (or not durable)
+    /// yet, [`Error::Lost`] if it was given up.
     pub fn get(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
         if lsn == Lsn::ZERO || !self.readable(lsn)? {
             return Err(Error::NotAppended { lsn, last: self.limit });
@@ -258,8 +271,8 @@ impl Reader {
         self.record(lsn)
     }
 
-    /// The next record, waiting for it to become durable: for as long as it takes, or the time given. `None` when the time is over, or when
-    /// the log was closed and all of it is read.
+    /// The next record, waiting for it to become durable: for as long as it takes, or the time
+    /// given. `None` when the time is over, or when the log was closed and all of it is read.
     ///
     /// # Errors
     /// As [`next`](Reader::next).
@@ -274,10 +287,11 @@ impl Reader {
         self.next()
     }
 
-    /// As [`wait_next`](Reader::wait_next), for async code on any executor. Cancel-safe: a record is consumed only by a completed await, and
-    /// nothing is left of one that is given up.
+    /// As [`wait_next`](Reader::wait_next), for async code on any executor. Cancel-safe: a record
+    /// is consumed only by a completed await, and nothing is left of one that is given up.
     ///
-    /// On a log that another process writes, one thread for each [`View`](crate::View) looks for all tasks that wait; it ends when none does.
+    /// On a log that another process writes, one thread for each [`View`](crate::View) looks for
+    /// all tasks that wait; it ends when none does.
     ///
     /// # Errors
     /// As [`next`](Reader::next).
@@ -329,8 +343,8 @@ impl Reader {
         Ok(true)
     }
 
-    /// Takes a changed chain: whether anything changed. Of records that were cut off, nothing stays buffered, and who has read any, or stands
-    /// behind one, is told.
+    /// Takes a changed chain: whether anything changed. Of records that were cut off, nothing stays
+    /// buffered. A reader that has read any, or stands behind one, gets the error.
     fn follow_changes(&mut self) -> Result<bool> {
         let version = self.source.version();
         if version == self.version {
@@ -383,7 +397,7 @@ impl Reader {
         }
     }
 
-    /// Where a record of the span begins, for those who do not go forward.
+    /// Where a record of the span begins, for a reader that does not go forward.
     fn indexed(&mut self, lsn: Lsn) -> usize {
         if self.span.index.is_empty() {
             let head = self.span.header.filter(|_| !self.span.is_joined).map_or(0, |h| h.head_len as usize);
@@ -392,11 +406,13 @@ impl Reader {
         self.span.index.get((lsn.0 - self.span.first.0) as usize).map_or(usize::MAX, |&at| at as usize)
     }
 
-    /// The bytes of all records of the log before one, which may be the next to come; see [`bytes_between`](Reader::bytes_between).
+    /// The bytes of all records of the log before one, which may be the next to come; see
+    /// [`bytes_between`](Reader::bytes_between).
     pub(crate) fn try_bytes_before(&mut self, lsn: Lsn) -> Result<u64> {
         let mut lsn = lsn.max(self.chain.start);
         if !self.readable(lsn)? || self.chain.gap(lsn).is_some() {
-            // Nothing at hand says it but the record before. Of what was given up, only what lies behind can.
+            // Nothing at hand says it but the record before. Of what was given up, only what lies
+            // behind can.
             lsn = lsn.min(self.limit.next());
             while let Some(gap) = self.chain.gap(lsn.prev()) {
                 lsn = gap.first_lost;
@@ -415,7 +431,8 @@ impl Reader {
         Ok(before + (at.saturating_sub(begin) as u64).saturating_sub(4 * (lsn.0 - first.0)))
     }
 
-    /// The same for a fork, which goes on whatever can be read: then with what the segment's LINK says.
+    /// The same for a fork, which goes on whatever can be read: then with what the segment's LINK
+    /// says.
     pub(crate) fn bytes_before(&mut self, lsn: Lsn) -> u64 {
         let known = |chain: &Chain| chain.entry_of(lsn).map_or(0, |i| chain.entries[i].bytes);
         self.try_bytes_before(lsn).unwrap_or_else(|_| known(&self.chain))

@@ -12,20 +12,24 @@ use crate::write::placed::Placed;
 
 /// So many of the last frames are kept: at most 2 MiB.
 const RECENT_MAX: usize = 32;
-/// So many frames' places are known at most: of more, every other one is forgotten, and found again from its neighbours.
+/// So many frames' places are known at most: of more, every other one is forgotten, and found again
+/// from its neighbours.
 const PLACES_MAX: usize = 4096;
-/// So many segments stay open for those who read one record here and one there.
+/// So many segments stay open for readers that read one record here and one there.
 const OPEN_MAX: usize = 4;
 
-/// The frames written last, as they lie on the disk. Direct writes leave the page cache empty: without this, a reader of what was just written would
-/// fetch it from the device that has just taken it.
+/// The frames written last, as they lie on the disk. Direct writes leave the page cache empty:
+/// without this, a reader of what was just written would fetch it from the device that has just
+/// taken it.
 ///
-/// Each flight that has written leaves its frames here, and takes as many older ones along, whose buffers serve again: nothing is copied for it.
+/// Each flush leaves its frames here, and takes as many older ones along, whose buffers serve
+/// again: nothing is copied for it.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Mutex<VecDeque<Placed>>);
 
 impl Recent {
-    /// Keeps frames that were written; the oldest, which make room for them, are left in their place.
+    /// Keeps frames that were written; the oldest, which make room for them, are left in their
+    /// place.
     pub(crate) fn keep(&self, frames: &mut VecDeque<Placed>) {
         let mut kept = lock(&self.0);
         while kept.len() < RECENT_MAX {
@@ -39,7 +43,8 @@ impl Recent {
         }
     }
 
-    /// Copies frames that lie one behind the other from a position on: the first, and others until it is as many bytes as wanted. How many bytes.
+    /// Copies frames that lie one behind the other from a position on: the first, and others until
+    /// it is as many bytes as wanted. How many bytes.
     pub(crate) fn read(&self, from: Position, want: usize, buf: &mut Vec<u8>) -> usize {
         let kept = lock(&self.0);
         let Some(first) = kept.iter().rposition(|frame| frame.is_at(from)) else { return 0 };
@@ -49,7 +54,8 @@ impl Recent {
                 break;
             }
             let bytes = frame.bytes();
-            // (Nothing of what the buffer has behind is needed; and zeros need not be written first.)
+            // (Nothing of what the buffer has behind is needed; and zeros need not be written
+            // first.)
             buf.truncate(filled);
             buf.extend_from_slice(bytes);
             filled += bytes.len();
@@ -72,7 +78,8 @@ impl Recent {
         lock(&self.0).iter().rev().map(|frame| &frame.segment).find(|segment| segment.epoch() == epoch).cloned()
     }
 
-    /// Forgets what is of other segments than these: a file that is held open keeps its space. Under no lock: it closes files.
+    /// Forgets what is of other segments than these: a file that is held open keeps its space.
+    /// Under no lock: it closes files.
     pub(crate) fn retain(&self, of: impl Fn(u64) -> bool) {
         let mut kept = lock(&self.0);
         let (frames, gone): (VecDeque<_>, VecDeque<_>) = kept.drain(..).partition(|frame| of(frame.segment.epoch()));
@@ -82,7 +89,8 @@ impl Recent {
     }
 }
 
-/// Where frames were found, and the segments that were open last. What is written stays where it is, so what is known stays true.
+/// Where frames were found, and the segments that were open last. What is written stays where it
+/// is, so what is known stays true.
 #[derive(Debug, Default)]
 pub(crate) struct Places(Mutex<Known>);
 
@@ -154,7 +162,8 @@ impl Places {
         drop(oldest); // It may close a file: not under the lock.
     }
 
-    /// Forgets what is not of the log any more: a file that is held open keeps its space. Under no lock: it closes files.
+    /// Forgets what is not of the log any more: a file that is held open keeps its space. Under no
+    /// lock: it closes files.
     pub(crate) fn keep_to(&self, chain: &Chain) {
         let front = chain.entries.first().map_or(0, |e| e.epoch);
         let mut known = lock(&self.0);

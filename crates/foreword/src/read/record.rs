@@ -16,8 +16,10 @@ pub struct RecordRef<'a> {
 }
 
 impl RecordRef<'_> {
-    /// When it was written: as the clock of the writer's machine said then, at the first write of the frame that it begins in. Records that are
-    /// written together have one time. When a recovery or a cut writes the record again, it stays, to the second. Where the clock was set back, so are the times.
+    /// When it was written: as the clock of the writer's machine said then, at the first write of
+    /// the frame that it begins in. Records that are written together have one time. When a
+    /// recovery or a cut writes the record again, it stays, to the second. Where the clock was set
+    /// back, so are the times.
     #[must_use]
     pub fn time(&self) -> SystemTime {
         time_of(self.micros)

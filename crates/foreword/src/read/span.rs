@@ -20,7 +20,7 @@ pub(super) struct Span {
     /// Where the record after the one read last begins, and its LSN.
     pub(super) offset: usize,
     pub(super) lsn: Lsn,
-    /// Where each record begins, once somebody went backward.
+    /// Where each record begins, once a reader went backward.
     pub(super) index: Vec<u32>,
 }
 

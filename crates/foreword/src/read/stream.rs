@@ -10,7 +10,9 @@ use crate::read::record::Record;
 use crate::read::tails::Tail;
 
 impl Reader {
-    /// The records from here on, as a stream that waits for more as [`next_async`](Reader::next_async) does. Each is copied out of the reader. (Feature `stream`.)
+    /// The records from here on, as a stream that waits for more as
+    /// [`next_async`](Reader::next_async) does. Each is copied out of the reader. (Feature
+    /// `stream`.)
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -34,7 +36,8 @@ impl Reader {
     }
 }
 
-/// The records of a log as they become durable; see [`Reader::into_stream`]. Ends when the log was closed and all of it is read, or after an error.
+/// The records of a log as they become durable; see [`Reader::into_stream`]. Ends when the log was
+/// closed and all of it is read, or after an error.
 #[derive(Debug)]
 pub struct RecordStream {
     reader: Reader,

@@ -1,4 +1,4 @@
-//! Readers at the tail: who they are, and how they wait.
+//! Readers at the tail: which there are, and how they wait.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -90,7 +90,8 @@ impl<T> Default for Wakers<T> {
 }
 
 impl<T> Wakers<T> {
-    /// Keeps one, under its id or a new one. What it replaces is returned: it may own anything, and is not to be dropped under a lock.
+    /// Keeps one, under its id or a new one. What it replaces is returned: it may own anything, and
+    /// is not to be dropped under a lock.
     pub(crate) fn keep(&mut self, id: &mut Option<u64>, of: T, waker: Waker) -> Option<Waker> {
         let id = *id.get_or_insert_with(|| {
             self.last_id += 1;
@@ -103,9 +104,9 @@ impl<T> Wakers<T> {
         self.kept.remove(&id).map(|(_, waker)| waker)
     }
 
-    /// Takes those out of whom something holds.
+    /// Takes out those for which something holds.
     pub(crate) fn take(&mut self, of: impl Fn(&T) -> bool) -> Vec<Waker> {
-        // (Asked with every flush, mostly for nobody.)
+        // (Asked with every flush, when there are mostly none.)
         if self.kept.is_empty() || !self.kept.values().any(|(what, _)| of(what)) {
             return Vec::new();
         }

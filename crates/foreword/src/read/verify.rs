@@ -15,7 +15,8 @@ use crate::{Error, Lsn, Result, View};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// What the evidence says. `None`: a writer has the log open; all that it said was durable was read and is sound.
+    /// What the evidence says. `None`: a writer has the log open; all that it said was durable was
+    /// read and is sound.
     pub verdict: Option<Verdict>,
     /// The log's identity.
     pub id: LogId,
@@ -23,8 +24,8 @@ pub struct VerifyReport {
     pub start_lsn: Lsn,
     /// The last that is readable, and that recovery would return.
     pub last_lsn: Lsn,
-    /// The last of which it is proven that it is durable. What lies between may be in the page cache alone, and be gone after a power failure, until
-    /// the log is opened for writing.
+    /// The last of which it is proven that it is durable. What lies between may be in the page
+    /// cache alone, and be gone after a power failure, until the log is opened for writing.
     pub proven_lsn: Lsn,
     /// How many records are readable: all from the first LSN to the last but for those given up.
     pub records: u64,
@@ -38,7 +39,8 @@ pub struct VerifyReport {
     pub lost: Vec<(Lsn, Lsn)>,
 }
 
-/// Reads and checks the whole log in a directory; changes nothing. `progress` is told how many bytes are done, of about how many.
+/// Reads and checks the whole log in a directory; changes nothing. `progress` is told how many
+/// bytes are done, of about how many.
 ///
 /// Damage is not an error here but a verdict.
 ///
@@ -54,7 +56,8 @@ pub fn verify(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Resu
 /// As [`verify`].
 pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
     let dir = Dir::open(&*disk, dir.as_ref())?;
-    // Beside a writer the reader itself looks again; and what is found twice alike is there: all of a large log is read for it.
+    // Beside a writer the reader itself looks again; and what is found twice alike is there: all of
+    // a large log is read for it.
     let found = RefCell::new(None);
     let doubtful = |looked: &Result<VerifyReport>, writer: bool| match looked {
         _ if writer => Ok(false),
@@ -63,7 +66,8 @@ pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn 
             Ok(before.as_ref() != Some(damage))
         }
         Err(error) => Ok(matches!(error, Error::Io { .. } | Error::Corruption(_))),
-        // It was closed when its end was read; what a writer that is there now has written since is to be in it.
+        // It was closed when its end was read; what a writer that is there now has written since is
+        // to be in it.
         Ok(VerifyReport { verdict: Some(Verdict::Clean), .. }) => dir.has_writer(),
         Ok(_) => Ok(true),
     };

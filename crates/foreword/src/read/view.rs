@@ -1,4 +1,5 @@
-//! Reading without writing: from another process than the writer's, or when there is none. And the check of everything.
+//! Reading without writing: from another process than the writer's, or when there is none. And the
+//! check of everything.
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
@@ -26,7 +27,8 @@ use crate::sync::lock;
 use crate::write::hold;
 use crate::{Error, Lsn, Result, strangers};
 
-/// How often a reader that waits looks whether there is more: a commit is to show within 10 ms of the log's saying that it is durable.
+/// How often a reader that waits looks whether there is more: a commit is to show within 10 ms of
+/// the log's saying that it is durable.
 const POLL: Duration = Duration::from_millis(4);
 /// The same when so many looks found nothing.
 const POLL_IDLE: Duration = Duration::from_millis(8);
@@ -36,14 +38,18 @@ fn pause(looks: u32) -> Duration {
     if looks < IDLE_AFTER { POLL } else { POLL_IDLE }
 }
 
-/// So many times the thread that looks for tasks does so for nobody before it ends.
+/// The thread that looks for tasks ends after so many looks with no task waiting.
 const LINGER: u32 = 20;
 
-/// A log, open for reading only. Changes nothing, takes no lock that a writer could meet for long.
+/// A log, open for reading only, in any process. It changes no record, and holds no lock for which
+/// a writer waits for long.
 ///
-/// It shows what is proven to be durable. While a writer has the log open, in this process or another, that is what it has said is: the log tells so
-/// with each flush, and 20 ms after it fell idle ([`Options::idle_mark`](crate::Options::idle_mark)). When none has, it is everything, if the log was closed, and after a kill what the log had said by
-/// then: what was written behind that may be in the page cache alone, and [`recoverable`](View::recoverable) shows it.
+/// A view shows the records that are proven to be durable. While a writer has the log open, these
+/// are the records that it has said are durable: it says so with each flush, and 20 ms after the
+/// log fell idle ([`Options::idle_mark`](crate::Options::idle_mark)). After a clean close, they are
+/// all records. After a kill, they are those that the log had said are durable by then; what was
+/// written behind them may be in the page cache alone, and [`recoverable`](View::recoverable) shows
+/// it.
 ///
 /// ```
 /// # fn main() -> Result<(), foreword::Error> {
@@ -65,7 +71,7 @@ struct ViewInner {
     dir: Dir,
     /// Whether what recovery would return is shown, proven or not.
     unproven: bool,
-    /// Held by the one that looks at the files.
+    /// Held by the thread that looks at the files.
     watch: Mutex<Watch>,
     last: Mutex<LastLook>,
     /// Rises with each change of the chain.
@@ -91,7 +97,8 @@ struct Waiting {
 impl View {
     /// Opens the log in a directory for reading.
     ///
-    /// A damaged log opens, too: what lies before the damage can be read, then comes [`Error::Corruption`].
+    /// A damaged log opens, too: what lies before the damage can be read, then comes
+    /// [`Error::Corruption`].
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotALog`], [`Error::UnsupportedVersion`], [`Error::Io`].
@@ -120,9 +127,10 @@ impl View {
         Ok(View { inner: Arc::new(ViewInner { disk, dir, unproven, watch, last, version, waiting, places }) })
     }
 
-    /// The same log, with all that recovery would return now: where no writer has it open, that may be more than is proven to be durable (see
-    /// [`recoverable_lsn`](View::recoverable_lsn)). What is read of it so may be gone after a power failure, and other records have its LSNs then: for a look
-    /// after a crash, not for a replica.
+    /// The same log, with all that recovery would return now: where no writer has it open, that may
+    /// be more than is proven to be durable (see [`recoverable_lsn`](View::recoverable_lsn)). What
+    /// is read of it so may be gone after a power failure, and other records have its LSNs then:
+    /// for a look after a crash, not for a replica.
     ///
     /// # Errors
     /// As [`open`](View::open).
@@ -150,8 +158,8 @@ impl View {
         self.inner.limit(Lsn::MAX)
     }
 
-    /// The last LSN that recovery would return now: that of [`last_lsn`](View::last_lsn), or beyond it where no writer has the log open and it was
-    /// not closed.
+    /// The last LSN that recovery would return now: that of [`last_lsn`](View::last_lsn), or beyond
+    /// it where no writer has the log open and it was not closed.
     ///
     /// # Errors
     /// As [`last_lsn`](View::last_lsn).
@@ -182,9 +190,12 @@ impl View {
         self.inner.dir.with_outside(self.id(), self.inner.seen(|seen| seen.control.holds.clone()))
     }
 
-    /// Places or moves a hold, as [`Log::hold`](crate::Log::hold) does in the writer's process; for a consumer in another, whether a writer has the log open or not. It
-    /// counts when this returns, and is durable: no truncation that begins after that drops what it keeps. (It stands in the file `HOLDS`, and the writer takes it into the log
-    /// with its next truncation or hold.) Needs the right to write to the directory; blocks while the writer truncates, for a tenth of a second at the most.
+    /// Places or moves a hold, as [`Log::hold`](crate::Log::hold) does in the writer's process; for
+    /// a consumer in another process, whether or not a writer has the log open. The hold is durable
+    /// when this returns: no truncation that begins after that drops what it keeps. (The file
+    /// `HOLDS` has it, until the writer takes it into the log with its next truncation or hold.)
+    /// Needs the right to write to the directory; blocks while the writer truncates, for a tenth of
+    /// a second at the most.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -203,7 +214,9 @@ impl View {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the LSN is gone, or the hold is [lost](Hold::is_lost). [`Error::Busy`]: the writer, or another consumer, has the file for long. [`Error::Invalid`] as `Log::hold`.
+    /// [`Error::Dropped`] if the LSN is gone, or the hold is [lost](Hold::is_lost).
+    /// [`Error::Busy`]: the writer, or another consumer, has the file for long. [`Error::Invalid`]
+    /// as `Log::hold`.
     /// [`Error::Io`]: it may be placed or not. [`Error::Replaced`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
         self.place_hold(name, lsn, None)
@@ -224,7 +237,8 @@ impl View {
         if holds.get(name) == Some(&hold) { Ok(()) } else { outside.place(name, hold) }
     }
 
-    /// Releases a hold, as [`Log::release`](crate::Log::release) does in the writer's process: whether there was one of that name.
+    /// Releases a hold, as [`Log::release`](crate::Log::release) does in the writer's process:
+    /// whether there was one of that name.
     ///
     /// # Errors
     /// As [`hold`](View::hold).
@@ -237,7 +251,8 @@ impl View {
         Ok(there)
     }
 
-    /// Takes the lock on what other processes ask for, and looks at the log then: the holds that there are.
+    /// Takes the lock on what other processes ask for, and looks at the log then: the holds that
+    /// there are.
     fn outside(&self) -> Result<(Outside, Holds)> {
         let outside = self.inner.dir.outside(self.id())?;
         self.inner.look(true)?;
@@ -252,8 +267,7 @@ impl View {
         self.inner.seen(|seen| seen.control.lost())
     }
 
-    /// A reader that stands before a record, which need not be there yet; if it was dropped, the first read says [`Error::Dropped`].
-    /// [`Lsn::ZERO`]: before the first that is there.
+    /// A reader that stands before a record; see [`Log::reader_at`](crate::Log::reader_at).
     #[must_use]
     pub fn reader_at(&self, lsn: Lsn) -> Reader {
         Reader::new(self.inner.clone(), lsn)
@@ -271,13 +285,15 @@ impl View {
         Iter::range(lsns, |from| self.reader_at(from))
     }
 
-    /// Iterates backward, from an LSN (or the last) to the first; see [`Log::iter_back`](crate::Log::iter_back).
+    /// Iterates backward, from an LSN (or the last) to the first; see
+    /// [`Log::iter_back`](crate::Log::iter_back).
     #[must_use]
     pub fn iter_back(&self, from: Lsn) -> Iter {
         Iter::backward(self.reader_at(from.next()))
     }
 
-    /// As [`Log::lsn_at`](crate::Log::lsn_at).
+    /// The LSN of the first record that was written at a time or after it; see
+    /// [`Log::lsn_at`](crate::Log::lsn_at).
     ///
     /// # Errors
     /// As [`Reader::seek_to_time`].
@@ -285,7 +301,7 @@ impl View {
         self.reader_at(Lsn::ZERO).seek_to_time(time)
     }
 
-    /// As [`Log::bytes_between`](crate::Log::bytes_between).
+    /// How many bytes the records have from one LSN up to another; see [`Reader::bytes_between`].
     ///
     /// # Errors
     /// As [`Reader::bytes_between`].
@@ -293,7 +309,7 @@ impl View {
         self.reader_at(Lsn::ZERO).bytes_between(from, to)
     }
 
-    /// One record.
+    /// One record; see [`Log::get`](crate::Log::get).
     ///
     /// # Errors
     /// As [`Reader::get`].
@@ -317,7 +333,8 @@ impl ViewInner {
         what(&lock(&self.last).seen)
     }
 
-    /// Looks, unless somebody just has: one look serves the many readers of a view. If another looks meanwhile, it is waited for only if it must be.
+    /// Looks at the files, unless a thread just has: one look serves the many readers of a view. If
+    /// another thread is looking, this one waits for it only if it must.
     fn look(&self, must: bool) -> Result<()> {
         if !must && lock(&self.last).at.is_some_and(|at| at.elapsed() < POLL / 2) {
             return Ok(());
@@ -354,7 +371,7 @@ impl ViewInner {
         }
     }
 
-    /// Keeps the waker of a task that waits, and sees to it that somebody looks for it.
+    /// Keeps the waker of a task that waits, and sees to it that a thread looks for it.
     fn keep(self: &Arc<Self>, end: End, id: &mut Option<u64>, waker: Waker) -> Result<()> {
         let mut waiting = lock(&self.waiting);
         let before = waiting.wakers.keep(id, end, waker);
@@ -372,12 +389,12 @@ impl ViewInner {
         Ok(())
     }
 
-    /// Looks for the tasks that wait, until none has for a while.
+    /// Looks at the files for the tasks that wait, until none has waited for a while.
     fn serve(&self) {
         let (mut idle, mut looks) = (0, 0);
         while idle < LINGER {
             std::thread::sleep(pause(looks));
-            // (An error is told to whoever asks again.)
+            // (A caller that asks again gets the error.)
             let failed = self.look(false).is_err();
             let seen = self.seen(Seen::clone);
             let mut waiting = lock(&self.waiting);

@@ -8,9 +8,11 @@ use crate::files::segment::{Found, Segment};
 use crate::format::{self, BLOCK, Body, FRAME_MAX, FrameHeader, Head, SECTOR};
 use crate::read::recent::Recent;
 
-/// Read at once along the log. Large enough that the system call is cheap, small enough to stay in the processor's cache.
+/// Read at once along the log. Large enough that the system call is cheap, small enough to stay in
+/// the processor's cache.
 const READ: usize = FRAME_MAX;
-/// Read at a place that is come to anew, unless the frame there is longer: perhaps one record is wanted, and what follows is not.
+/// Read at a place that is come to anew, unless the frame there is longer: perhaps one record is
+/// wanted, and what follows is not.
 const FIRST_READ: usize = 16 << 10;
 
 #[derive(Debug)]
@@ -84,9 +86,11 @@ impl Walker {
         self.buf.get(place).unwrap_or(&[])
     }
 
-    /// Reads the frame at the current block, from those kept in memory if it is among them, and steps over it if it is whole.
+    /// Reads the frame at the current block, from those kept in memory if it is among them, and
+    /// steps over it if it is whole.
     pub(crate) fn step(&mut self, recent: Option<&Recent>) -> Result<Found> {
-        // What was read ahead may have been written since: what is no frame is read afresh before it is believed.
+        // What was read ahead may have been written since: what is no frame is read afresh before
+        // it is believed.
         let stale = self.offset().is_some();
         match self.look(recent)? {
             Found::Frame(header) => {
@@ -117,7 +121,8 @@ impl Walker {
         }
         let want = self.ahead.max(need).min((self.segment.blocks.saturating_sub(self.block)) as usize * BLOCK);
         if self.buf.len() < want {
-            // (Nothing of the old one is needed; and zeros that the system has are cheaper than those that `resize` writes.)
+            // (Nothing of the old one is needed; and zeros that the system has are cheaper than
+            // those that `resize` writes.)
             self.buf = vec![0; want];
         }
         self.filled = self.segment.read(self.block, &mut self.buf[..want])?;

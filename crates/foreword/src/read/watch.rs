@@ -1,5 +1,6 @@
-//! What a view knows of a log that others write, and how it keeps up with them: by reading on where it has come to, in the newest segment.
-//! All of the log's segments are looked at only when that cannot show what has changed.
+//! What a view knows of a log that others write, and how it keeps up with them: by reading on where
+//! it has come to, in the newest segment. All of the log's segments are looked at only when that
+//! cannot show what has changed.
 
 use std::sync::Arc;
 
@@ -37,7 +38,8 @@ impl Seen {
         if unproven { self.recoverable } else { self.proven }
     }
 
-    /// Whether a reader that has come to an end is to read again; `Some(false)`: the log was closed.
+    /// Whether a reader that has come to an end is to read again; `Some(false)`: the log was
+    /// closed.
     pub(crate) fn news(&self, end: End, unproven: bool) -> Option<bool> {
         let limit = self.limit(unproven);
         match &self.verdict {
@@ -57,13 +59,13 @@ struct Tip {
     next: u32,
 }
 
-/// It is asked at each so many looks who has the log open.
+/// At every so many looks it asks which process has the log open.
 const ASKS_EACH: u32 = 8;
 
 /// What is between looks.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// Who had the log open when all of it was looked at last, or had had it.
+    /// The writer that had the log open when all of it was looked at last, or before.
     writers: Writers,
     /// Looks since it was asked whether it is still the same.
     looks: u32,
@@ -75,7 +77,8 @@ impl Watch {
     pub(crate) fn begin(dir: &Dir) -> Result<(Watch, Seen)> {
         let writers = dir.writers()?;
         let doubtful = |looked: &Result<(Option<Tip>, Seen)>, writer: bool| match looked {
-            // (With a writer, what is readable is what it says is durable; without, what was read is taken for the end of the log.)
+            // (With a writer, what is readable is what it says is durable; without, what was read
+            // is taken for the end of the log.)
             Ok(_) => Ok(!writer),
             Err(error) => Ok(matches!(error, Error::Io { .. } | Error::Corruption(_))),
         };
@@ -83,18 +86,20 @@ impl Watch {
         Ok((Watch { writers, looks: 0, tip }, seen))
     }
 
-    /// What has come since; `None` if nothing has. That the writer is another now, or gone, is noticed by and by, or at once if it must be: what
-    /// the frames of the old one promise is true for all that.
+    /// What has come since; `None` if nothing has. That the writer is another now, or gone, is
+    /// noticed by and by, or at once if it must be: what the frames of the old one promise is true
+    /// for all that.
     pub(crate) fn go_on(&mut self, dir: &Dir, seen: &Seen, must: bool) -> Result<Option<Seen>> {
         self.looks += 1;
         let asks = must || !seen.live() || self.looks >= ASKS_EACH;
         if !asks || dir.writers()? == self.writers {
             self.looks = if asks { 0 } else { self.looks };
             if !seen.live() {
-                return Ok(None); // Each writer leaves word in `LOCK`: where nobody was, nothing has changed.
+                return Ok(None); // Each writer leaves word in `LOCK`: where no writer was, nothing has changed.
             }
             let mut now = seen.clone();
-            // An error leaves it further on than what is seen: then all of the log is looked at the next time.
+            // An error leaves it further on than what is seen: then all of the log is looked at the
+            // next time.
             if let Some(mut tip) = self.tip.take()
                 && tip.read_on(dir, &mut now)?
             {
@@ -140,10 +145,11 @@ fn beside_writer(dir: &Dir) -> Result<(Option<Tip>, Seen)> {
 }
 
 impl Tip {
-    /// Takes in what was written since, here and in the segments that follow. `false`: something else has changed.
+    /// Takes in what was written since, here and in the segments that follow. `false`: something
+    /// else has changed.
     fn read_on(&mut self, dir: &Dir, seen: &mut Seen) -> Result<bool> {
         loop {
-            // Whoever goes on elsewhere seals the segment first, be it full or cut.
+            // A writer that goes on elsewhere seals the segment first, be it full or cut.
             let sealed = self.segment.head(self.segment.data_end())? != Head::Unwritten;
             if !self.read_frames(seen)? {
                 return Ok(false);
@@ -169,7 +175,8 @@ impl Tip {
         *self = Tip { segment, next: LINK_BLOCK };
     }
 
-    /// The segment in which the log goes on behind all that was read; `None` if it goes on in another way.
+    /// The segment in which the log goes on behind all that was read; `None` if it goes on in
+    /// another way.
     fn successor(&self, dir: &Dir, seen: &Seen) -> Result<Option<Next>> {
         let epoch = self.segment.epoch() + 1;
         let segment = match dir.open_segment(Some(seen.chain.log), epoch, Access::Read) {
@@ -194,7 +201,8 @@ impl Tip {
         })
     }
 
-    /// Reads the heads of the frames that have come. `false` if they say of a state that does not follow from the one before.
+    /// Reads the heads of the frames that have come. `false` if they say of a state that does not
+    /// follow from the one before.
     fn read_frames(&mut self, seen: &mut Seen) -> Result<bool> {
         let (segment, mut buf) = (&self.segment, Vec::new());
         while self.next < segment.data_end() {
@@ -216,7 +224,8 @@ impl Tip {
                     return Ok(false);
                 }
             }
-            // Of a fork's LINK, which promises itself, nothing says yet that it is durable. What it follows is.
+            // Of a fork's LINK, which promises itself, nothing says yet that it is durable. What it
+            // follows is.
             let itself = header.promise.position > Position::new(segment.epoch(), self.next);
             let durable = if itself { header.first_lsn().prev() } else { header.promise.lsn };
             seen.proven = seen.proven.max(durable);

@@ -1,4 +1,5 @@
-//! What lies behind X, the first place without a valid frame: promises, and whether anything was written.
+//! What lies behind X, the first place without a valid frame: promises, and whether anything was
+//! written.
 
 use super::files::{LinkState, Segments};
 use crate::bug::bug;
@@ -28,12 +29,13 @@ pub(super) struct Behind {
 }
 
 impl Behind {
-    /// Takes a block in, whose first sector is not the only one that counts: a tear may have left any. Whether all of it is
-    /// unwritten.
+    /// Takes a block in, whose first sector is not the only one that counts: a tear may have left
+    /// any. Whether all of it is unwritten.
     fn take(&mut self, binding: &Binding, active: bool, block: u32, bytes: &[u8]) -> bool {
         if let Head::Frame(header) = binding.head(block, &bytes[..SECTOR]) {
             self.known = self.known.max(header.next_lsn().prev()).max(header.promise.lsn);
-            // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its word.
+            // A fork's LINK promises itself: while it is torn, nothing was acknowledged on its
+            // word.
             let itself = header.promise.position > Position::new(binding.epoch, block);
             let mut counts = active || !itself;
             bug!(TrustTornLink, counts = true);
@@ -69,7 +71,8 @@ fn start_of(binding: &Binding, block: u32, header: &FrameHeader, bytes: &[u8]) -
     Some(control.start)
 }
 
-/// Reads all that lies behind X: the rest of that segment (if the log does not leave it before), and every file with a higher epoch.
+/// Reads all that lies behind X: the rest of that segment (if the log does not leave it before),
+/// and every file with a higher epoch.
 pub(super) fn look_behind(segments: &Segments<'_>, at: Position) -> Result<Behind> {
     let mut behind = Behind::default();
     let there = || segments.found.range(at.epoch..);
@@ -90,7 +93,8 @@ pub(super) fn look_behind(segments: &Segments<'_>, at: Position) -> Result<Behin
                 {
                     behind_torn = block + header.blocks();
                 }
-                // A seal is written when all before it is, or by a recovery: it says nothing of a hole.
+                // A seal is written when all before it is, or by a recovery: it says nothing of a
+                // hole.
                 let own_seal = block == found.blocks - 1 && epoch == at.epoch;
                 let written = behind.written;
                 if !behind.take(&segment.binding, active, block, bytes) && !own_seal {

@@ -1,4 +1,5 @@
-//! The chain: from the newest segment back through the predecessors that the LINKs name, and what is wrong with it as a whole.
+//! The chain: from the newest segment back through the predecessors that the LINKs name, and what
+//! is wrong with it as a whole.
 
 use super::evidence::{Front, LinkFound, Unusable};
 use super::files::{LinkState, Segments};
@@ -57,13 +58,15 @@ impl Segments<'_> {
         way_in(epoch, control).map(|w| w.from).or_else(|| self.active(epoch).map(|(link, _)| link.pred))
     }
 
-    /// The first LSN of a segment that can be on a chain: by the waiver that leads past its LINK, which may be damaged, or by that.
+    /// The first LSN of a segment that can be on a chain: by the waiver that leads past its LINK,
+    /// which may be damaged, or by that.
     fn first_lsn(&self, epoch: u64, control: &Control) -> Option<Lsn> {
         let waived = way_in(epoch, control).filter(|_| self.found.contains_key(&epoch)).map(|w| w.last_lost.next());
         waived.or_else(|| self.active(epoch).map(|(_, header)| header.first_lsn()))
     }
 
-    /// The chain to the newest tip below the cut from which it can be walked; the cut is lowered past those from which it cannot.
+    /// The chain to the newest tip below the cut from which it can be walked; the cut is lowered
+    /// past those from which it cannot.
     pub(super) fn pick_chain(&self, cut: &mut Option<u64>, control: &Control) -> Vec<Entry> {
         loop {
             let below = cut.unwrap_or(u64::MAX);
@@ -76,7 +79,8 @@ impl Segments<'_> {
         }
     }
 
-    /// The chain from the oldest segment that is there to a tip, or the segment whose LINK cannot be read.
+    /// The chain from the oldest segment that is there to a tip, or the segment whose LINK cannot
+    /// be read.
     fn walk_down(&self, tip: u64, control: &Control) -> std::result::Result<Vec<Entry>, u64> {
         let mut chain = Vec::new();
         let (mut epoch, mut end) = (tip, None);
@@ -95,7 +99,8 @@ impl Segments<'_> {
         Err(epoch)
     }
 
-    /// Whether the chain goes back to the start LSN. A front that is gone is no damage if its records were dropped.
+    /// Whether the chain goes back to the start LSN. A front that is gone is no damage if its
+    /// records were dropped.
     pub(super) fn front(&self, chain: &[Entry], control: &Control) -> Front {
         let Some(first) = chain.first() else { return Front::Sound };
         let pred = self.pred_of(first.epoch, control).unwrap_or_default();
@@ -108,7 +113,8 @@ impl Segments<'_> {
         }
     }
 
-    /// Of the files of which not even the header can be used, the first that the log needs; or any. What a waiver gives up is not judged.
+    /// Of the files of which not even the header can be used, the first that the log needs; or any.
+    /// What a waiver gives up is not judged.
     pub(super) fn unusable(&self, tip: u64, control: &Control) -> Option<Unusable> {
         let given_up = |epoch| control.waivers.iter().any(|w| w.from.epoch < epoch && epoch < w.to.epoch);
         let mut judged = self.unusable.iter().filter(|&(&epoch, _)| epoch > 0 && !given_up(epoch));
@@ -125,7 +131,8 @@ impl Segments<'_> {
         }
     }
 
-    /// A segment that is cut before the end that its successor names: reading all of it would come upon that.
+    /// A segment that is cut before the end that its successor names: reading all of it would come
+    /// upon that.
     pub(super) fn cut_within(&self, chain: &[Entry], control: &Control) -> Option<Damage> {
         chain.iter().find_map(|entry| {
             let short = self.found.get(&entry.epoch)?.short.as_ref()?;

@@ -1,4 +1,5 @@
-//! The fast path: what the tip's last frame says of all that lies before it, so that it need not be read.
+//! The fast path: what the tip's last frame says of all that lies before it, so that it need not be
+//! read.
 
 use super::chain::{Entry, way_in};
 use super::files::Segments;
@@ -7,10 +8,12 @@ use crate::Result;
 use crate::files::segment::{Found, Segment};
 use crate::format::{self, BLOCK, CLOSED, Control, Head, Kind, LINK_BLOCK, Position, Promise, SECTOR, Sector};
 
-/// Read at once behind the end of a closed log: little, for memory that is new to the process takes longer than the reading.
+/// Read at once behind the end of a closed log: little, for memory that is new to the process takes
+/// longer than the reading.
 const READ_BEHIND: u32 = 8;
 
-/// By bisection, a written block with an unwritten one behind it: the last that is written, unless there are holes. `None` where it comes upon damage.
+/// By bisection, a written block with an unwritten one behind it: the last that is written, unless
+/// there are holes. `None` where it comes upon damage.
 pub(super) fn last_written(segment: &Segment) -> Result<Option<u32>> {
     let (mut written, mut unwritten) = (LINK_BLOCK, segment.data_end());
     while unwritten - written > 1 {
@@ -24,8 +27,8 @@ pub(super) fn last_written(segment: &Segment) -> Result<Option<u32>> {
     Ok(Some(written))
 }
 
-/// Row 1 without a scan: the last written block of the tip is that of a CLOSED mark, which promises all before it.
-/// Whether it is; the scan is then at its end.
+/// Row 1 without a scan: the last written block of the tip is that of a CLOSED mark, which promises
+/// all before it. Whether it is; the scan is then at its end.
 pub(super) fn is_closed(
     segments: &Segments<'_>,
     segment: &Segment,
@@ -35,7 +38,8 @@ pub(super) fn is_closed(
 ) -> Result<bool> {
     let epoch = segment.epoch();
     let Some(found) = segments.found.get(&epoch).filter(|found| found.short.is_none()) else { return Ok(false) };
-    // Sealed, there is more behind it, or should be. Without the seal, the next file shows whether there was.
+    // Sealed, there is more behind it, or should be. Without the seal, the next file shows whether
+    // there was.
     if segment.head(found.blocks - 1)? != Head::Unwritten || segments.was_begun(epoch + 1)? {
         return Ok(false);
     }
@@ -49,7 +53,8 @@ pub(super) fn is_closed(
     if header.first_lsn() < control.start.max(new.start) || !header.adds_up() {
         return Ok(false);
     }
-    // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind what it found.
+    // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind
+    // what it found.
     let end = (found.blocks - 1).min(written + 1 + format::FRAME_BLOCKS_MAX);
     let mut buf = vec![0; READ_BEHIND.min(end.saturating_sub(written + 1)) as usize * BLOCK];
     for block in (written + 1..end).step_by(READ_BEHIND as usize) {
@@ -65,8 +70,9 @@ pub(super) fn is_closed(
     Ok(true)
 }
 
-/// A promise that covers the tip's LINK, made by a frame about where the tip's last written block is: then all before the tip was durable. The LINK's
-/// own may be far older, if much was appended before anything was synced.
+/// A promise that covers the tip's LINK, made by a frame about where the tip's last written block
+/// is: then all before the tip was durable. The LINK's own may be far older, if much was appended
+/// before anything was synced.
 pub(super) fn promised_within(
     segments: &Segments<'_>,
     tip: &Entry,

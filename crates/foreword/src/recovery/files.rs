@@ -1,4 +1,5 @@
-//! The segments in a directory, each by its first two blocks: its HEADER, and the LINK that makes it a part of the log.
+//! The segments in a directory, each by its first two blocks: its HEADER, and the LINK that makes
+//! it a part of the log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ pub(super) enum LinkState {
     Damaged(&'static str),
 }
 
-/// So many threads at most look at a log's segments: one more for each so many, since for few it takes longer to start one.
+/// So many threads at most look at a log's segments: one more for each so many, since for few it
+/// takes longer to start one.
 const LOOKERS: usize = 4;
 const LOOKS_MIN: usize = 32;
 
@@ -93,8 +95,10 @@ impl<'a> Segments<'a> {
         Ok(None)
     }
 
-    /// Looks at every segment anew: opens it, and reads its header and its LINK. Where there are many, several threads do, since the disk and the processors can do more than
-    /// one at once. Each takes the next that nobody has: it may be a millisecond until a new thread has a processor, and nothing waits for it to begin.
+    /// Looks at every segment anew: opens it, and reads its header and its LINK. Where there are
+    /// many, several threads do, since the disk and the processors can do more than one at once.
+    /// Each takes the next that no other has: it may be a millisecond until a new thread has a
+    /// processor, and nothing waits for it to begin.
     pub(super) fn look_at_all(&mut self, log: Option<LogId>, names: &Names) -> Result<()> {
         self.found.clear();
         self.unusable.clear();
@@ -145,7 +149,8 @@ impl<'a> Segments<'a> {
         self.unusable.is_empty() && self.found.values().all(|found| matches!(found.link, LinkState::Unwritten))
     }
 
-    /// Whether the log may have gone on in a segment, by its first frames: its LINK, and what came first behind that.
+    /// Whether the log may have gone on in a segment, by its first frames: its LINK, and what came
+    /// first behind that.
     pub(super) fn was_begun(&self, epoch: u64) -> Result<bool> {
         Ok(match self.found.get(&epoch).map(|found| &found.link) {
             None => false,
@@ -154,7 +159,8 @@ impl<'a> Segments<'a> {
         })
     }
 
-    /// Whether a log can have got to a position, as far as that segment is there: not beyond its seal.
+    /// Whether a log can have got to a position, as far as that segment is there: not beyond its
+    /// seal.
     pub(super) fn has_place(&self, position: Position) -> bool {
         self.found.get(&position.epoch).is_none_or(|found| position.block < found.blocks)
     }

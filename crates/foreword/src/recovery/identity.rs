@@ -15,7 +15,8 @@ pub(super) struct Identity {
     pub(super) damage: Option<&'static str>,
 }
 
-/// Finds out which log it is, and looks at its segments. A `LOG` of another version is refused, if no segment tells that it is damaged.
+/// Finds out which log it is, and looks at its segments. A `LOG` of another version is refused, if
+/// no segment tells that it is damaged.
 pub(super) fn identify(segments: &mut Segments<'_>, names: &Names) -> Result<Identity> {
     let (mut log, mut damage, mut other_version) = (None, None, None);
     if names.identity {
@@ -46,7 +47,7 @@ pub(super) fn identify(segments: &mut Segments<'_>, names: &Names) -> Result<Ide
     Ok(Identity { log, damage })
 }
 
-/// The same for who does not judge `LOG`.
+/// The same for a caller that does not judge `LOG`.
 pub(super) fn stated_or_newest(segments: &Segments<'_>, names: &Names) -> Result<Option<LogId>> {
     let stated = if names.identity { segments.dir.read_identity()?.ok() } else { None };
     match stated {

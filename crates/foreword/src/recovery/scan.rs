@@ -80,7 +80,8 @@ impl Scan {
         self.begin(promise.position, promise.lsn.next(), promise);
     }
 
-    /// Begins with the tip's LINK, which a frame behind it promises. It may lie within a unit, which then ends before that promise.
+    /// Begins with the tip's LINK, which a frame behind it promises. It may lie within a unit,
+    /// which then ends before that promise.
     fn begin_with(&mut self, tip: &Entry, promise: Promise) {
         self.promising_link = None;
         self.begin(Position::new(tip.epoch, LINK_BLOCK), tip.first_lsn, promise);
@@ -92,7 +93,8 @@ impl Scan {
         self.promise = promise;
     }
 
-    /// Is at the end of a closed log, by the CLOSED mark before that: it proves all before it, the LINK of its segment included.
+    /// Is at the end of a closed log, by the CLOSED mark before that: it proves all before it, the
+    /// LINK of its segment included.
     pub(super) fn end_closed(&mut self, at: Position, mark: &FrameHeader) {
         self.promising_link = None;
         (self.closed, self.by_fast_path) = (true, true);
@@ -162,8 +164,9 @@ impl Scan {
             self.end = self.at;
             self.next = self.expect;
         }
-        // A promise beyond the frame itself is only made by a fork's LINK, for what was written before it.
-        // One before the chain's first segment, which was dropped since, proves nothing of what is left.
+        // A promise beyond the frame itself is only made by a fork's LINK, for what was written
+        // before it. One before the chain's first segment, which was dropped since, proves nothing
+        // of what is left.
         if header.promise.position > self.promise.position.max(self.first) {
             self.promise = header.promise;
             let itself = is_link && header.promise.position.epoch >= epoch;
@@ -289,8 +292,9 @@ impl Scan {
     }
 }
 
-/// The control state of the next frame: the last one in the log counts. But a waiver once written stays, and is known before the log is read along it.
-/// So does a generation: one that was used, before a break or behind it, is not used for other records.
+/// The control state of the next frame: the last one in the log counts. But a waiver once written
+/// stays, and is known before the log is read along it. So does a generation: one that was used,
+/// before a break or behind it, is not used for other records.
 pub(super) fn adopt(control: &mut Control, mut new: Control) {
     if is_later(control.generation, new.generation) {
         new.generation = control.generation;

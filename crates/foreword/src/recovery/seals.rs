@@ -20,7 +20,8 @@ pub(super) struct Seals {
     pub(super) left: bool,
 }
 
-/// Reads the seals of the active segments from X on. The fork is in an earlier one, if no promise reaches as far.
+/// Reads the seals of the active segments from X on. The fork is in an earlier one, if no promise
+/// reaches as far.
 pub(super) fn look_at_seals(segments: &Segments<'_>, names: &Names, at: Position, promise: Promise) -> Result<Seals> {
     let mut seals = Seals::default();
     let newest = segments.newest();

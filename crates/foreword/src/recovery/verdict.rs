@@ -1,7 +1,9 @@
-//! The verdict: the table of `docs/FORMAT.md`, as code. It depends on nothing but the [`Evidence`]: no file is read here.
+//! The verdict: the table of `docs/FORMAT.md`, as code. It depends on nothing but the [`Evidence`]:
+//! no file is read here.
 //!
-//! There are two tables. What is wrong with whole files is judged first; else what is found at X and behind it. Of each exactly one line claims any
-//! evidence, so that their order means nothing: that none is unclaimed the compiler checks, that none is claimed twice the tests do.
+//! There are two tables. What is wrong with whole files is judged first; else what is found at X
+//! and behind it. Of each exactly one line claims any evidence, so that their order means nothing:
+//! that none is unclaimed the compiler checks, that none is claimed twice the tests do.
 
 use Row::*;
 
@@ -46,8 +48,8 @@ impl Verdict {
     }
 }
 
-/// A row of the table in `docs/FORMAT.md`, by its number there. Others are judged as these are: row 11 as row 10, row 16 as row 6, rows 18 and 19 as
-/// rows 2 to 5.
+/// A row of the table in `docs/FORMAT.md`, by its number there. Others are judged as these are: row
+/// 11 as row 10, row 16 as row 6, rows 18 and 19 as rows 2 to 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum Row {
@@ -156,7 +158,8 @@ table! { judge_files, claims_on_files: FileFacts => Option<Claim>;
 
 type XFacts = (Place, bool, bool, Last, LinkFound, bool, bool);
 
-// The LINK behind the tip is what X is, where the log had left the tip and there is anything against that LINK.
+// The LINK behind the tip is what X is, where the log had left the tip and there is anything
+// against that LINK.
 table! { judge_x, claims_on_x: XFacts => Claim;
 //   X                 promise  written  the last frame  the LINK         seal     length
 //                     beyond   behind   leaves          behind the tip   damaged  wrong

@@ -19,8 +19,8 @@ const WRITERS: usize = 2;
 const LOCK_TRIES: usize = 100;
 
 impl LogInner {
-    /// Appends a unit, waiting for room if there is none. The lock is still held when it returns, so that a caller that goes on to wait for the unit misses no
-    /// change.
+    /// Appends a unit, waiting for room if there is none. The lock is still held when it returns,
+    /// so that a caller that goes on to wait for the unit misses no change.
     #[inline]
     pub(crate) fn append(&self, unit: Payload<'_>, urgency: Urgency) -> Result<(Guard<'_>, Unit)> {
         self.check_unit(unit)?;
@@ -122,8 +122,9 @@ impl LogInner {
         self.lock()
     }
 
-    /// After an append that does not wait for its record: sees to it that what has gathered is written, if it is much, and that the next segment is prepared.
-    /// If `at_once`, the background writes, and this thread only waits where the buffers are full.
+    /// After an append that does not wait for its record: sees to it that what has gathered is
+    /// written, if it is much, and that the next segment is prepared. If `at_once`, the background
+    /// writes, and this thread only waits where the buffers are full.
     pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>, at_once: bool) -> Result<()> {
         if state.wants_spare() {
             // (Each flush that ends sees to it, too.)
@@ -144,7 +145,8 @@ impl LogInner {
                 drop(self.unlock_and_flush(state, false));
                 break;
             }
-            // (A thread that works for the log cannot wait for room: the flush that makes it may be its own.)
+            // (A thread that works for the log cannot wait for room: the flush that makes it may be
+            // its own.)
             if state.assembler.placed_bytes() < self.options.buffer_bytes || AtWork::is_on(self) {
                 break;
             }

@@ -1,4 +1,5 @@
-//! Turns units (records, batches) into frames with a place in a segment. **No I/O**: what is placed here is written by a flush.
+//! Turns units (records, batches) into frames with a place in a segment. **No I/O**: what is placed
+//! here is written by a flush.
 
 mod large;
 
@@ -18,7 +19,8 @@ use crate::{Lsn, Result};
 
 /// In microseconds.
 const SECOND: u64 = 1_000_000;
-/// So many buffers and lists are kept for the next use: 8 MiB, as much as [`Options::buffer_bytes`](crate::Options::buffer_bytes) lets gather by default.
+/// So many buffers and lists are kept for the next use: 8 MiB, as much as
+/// [`Options::buffer_bytes`](crate::Options::buffer_bytes) lets gather by default.
 const FREE_MAX: usize = 128;
 
 #[derive(Debug)]
@@ -57,8 +59,8 @@ pub(crate) struct Assembler {
     building: Option<Building>,
     placed: VecDeque<Placed>,
     placed_bytes: usize,
-    /// The CLOSED frame of a log that was closed, until it goes on: the page cache may show one that the disk never got, so
-    /// that it is written again before anything behind it.
+    /// The CLOSED frame of a log that was closed, until it goes on: the page cache may show one
+    /// that the disk never got, so that it is written again before anything behind it.
     closed: Option<Placed>,
     /// Memory of what was written, for what comes: in steady state nothing is allocated.
     free: Vec<FrameBuf>,
@@ -113,13 +115,15 @@ impl Assembler {
         new
     }
 
-    /// The same, behind the CLOSED frame of a log that was closed. Nothing is written until something is appended.
+    /// The same, behind the CLOSED frame of a log that was closed. Nothing is written until
+    /// something is appended.
     pub(crate) fn behind_closed(segment: Arc<Segment>, segment_blocks: u32, closed: Placed) -> Assembler {
         let new = Assembler::new(segment, segment_blocks, closed.block + closed.header.blocks(), closed.header.first);
         Assembler { closed: Some(closed), ..new }
     }
 
-    /// Whether the log is as it was closed: nothing was appended since, and nothing has to be written to close it.
+    /// Whether the log is as it was closed: nothing was appended since, and nothing has to be
+    /// written to close it.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.is_some()
     }
@@ -132,8 +136,9 @@ impl Assembler {
         self.next.lsn
     }
 
-    /// From here on places records that were written before, at this time. A frame has one, which is that of all its records to the second: so crashes and
-    /// cuts that follow one another do not leave each record a block of its own.
+    /// From here on places records that were written before, at this time. A frame has one, which
+    /// is that of all its records to the second: so crashes and cuts that follow one another do not
+    /// leave each record a block of its own.
     pub(crate) fn written_at(&mut self, time: u64) {
         if time / SECOND != self.time / SECOND {
             self.close_frame(0);
@@ -193,7 +198,8 @@ impl Assembler {
         Ok(first)
     }
 
-    /// Places a unit, whose first record gets the next LSN. All or nothing. A large one is still to be copied: by what is returned, without the lock.
+    /// Places a unit, whose first record gets the next LSN. All or nothing. A large one is still to
+    /// be copied: by what is returned, without the lock.
     #[inline(always)]
     pub(crate) fn place_unit(&mut self, placement: Placement<'_>) -> Result<Option<Box<Copier>>, NeedSegments> {
         let reopened = if self.closed.is_some() { Some(self.reopen(placement.control)) } else { None };
@@ -204,7 +210,8 @@ impl Assembler {
         placed
     }
 
-    /// Before the first unit of a log that was closed: places CLOSED again, and a MARK behind it, if there is room for one. Where CLOSED ends.
+    /// Before the first unit of a log that was closed: places CLOSED again, and a MARK behind it,
+    /// if there is room for one. Where CLOSED ends.
     #[cold]
     fn reopen(&mut self, control: &Control) -> u32 {
         self.write_closed_again();
@@ -311,8 +318,9 @@ impl Assembler {
         std::mem::take(&mut self.rotations)
     }
 
-    /// Takes buffers of written frames back: enough for a group that is gathering and those in flight. What is left of the frames is to be dropped
-    /// without the lock: much memory, or the last handle of a segment.
+    /// Takes buffers of written frames back: enough for a group that is gathering and those being
+    /// flushed. What is left of the frames is to be dropped without the lock: much memory, or the
+    /// last handle of a segment.
     pub(crate) fn reclaim(&mut self, written: &mut VecDeque<Placed>) {
         for Placed { buf, .. } in written {
             if buf.len() == FRAME_BYTES && self.free.len() < FREE_MAX {

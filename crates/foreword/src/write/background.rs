@@ -1,5 +1,6 @@
-//! A log's background work: it syncs (for futures, by policy, and the mark when the log falls idle), prepares the next segment and removes those that were dropped,
-//! and tells other processes how the log is doing. Each is a task of the [`Runtime`]; all end before the log does.
+//! A log's background work: it syncs (for futures, by policy, and the mark when the log falls
+//! idle), prepares the next segment and removes those that were dropped, and tells other processes
+//! how the log is doing. Each is a task of the [`Runtime`]; all end before the log does.
 
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Instant;
@@ -42,13 +43,15 @@ impl Background {
         Ok(Background { runtime: Mutex::new(Some(runtime)), publisher })
     }
 
-    /// Ends the tasks, which were told to stop: waits for what they are doing, if this thread does not do it itself.
+    /// Ends the tasks, which were told to stop: waits for what they are doing, if this thread does
+    /// not do it itself.
     pub(crate) fn stop(&self, log: &LogInner) {
         log.tasks.get().into_iter().for_each(Tasks::end);
         match self.publisher.try_lock() {
             Ok(mut publisher) => publisher.withdraw(log),
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().withdraw(log),
-            // It runs further up, and told a recorder, which has closed the log. The file is the next writer's to remove.
+            // It runs further up, and told a recorder, which has closed the log. The file is the
+            // next writer's to remove.
             Err(TryLockError::WouldBlock) => {}
         }
         // (The threads of a log of its own end with it.)
@@ -115,7 +118,8 @@ impl Flusher {
         if self.busy.0 != state.flushes.next_id() {
             self.busy = (state.flushes.next_id(), now);
         }
-        // (What is in the air will need one when it has landed. Without a time to wake at until then, each commit of a busy log would wake this thread.)
+        // (What is being flushed will need a promise when it counts. Without a time to wake at
+        // until then, each commit of a busy log would wake this thread.)
         let mark_at = (state.needs_promise() || state.flushes.has_uncounted())
             .then_some(self.busy.1)
             .zip(log.options.idle_mark)

@@ -1,4 +1,4 @@
-//! How a log ends: once, whoever asks for it, and wherever that is.
+//! How a log ends: once, whichever threads ask for it.
 
 use crate::bug::bug;
 use crate::sync::thread;
@@ -11,10 +11,11 @@ use crate::write::state::{Guard, LogState};
 use crate::{Error, Result, strangers};
 
 impl LogInner {
-    /// Closes the log, or waits for who does; what that came to.
+    /// Closes the log, or waits for the thread that does; what that came to.
     ///
-    /// Who closes waits for changes and for the background work. So those never wait for it: a waker or hook that runs on their thread gets
-    /// [`Error::Busy`] where another thread is closing, and closes the log itself where none is.
+    /// The thread that closes waits for changes and for the background work. So those never wait
+    /// for it: a waker or hook that runs on their thread gets [`Error::Busy`] where another thread
+    /// is closing, and closes the log itself where none is.
     pub(crate) fn end(&self, background: Option<&Background>) -> Result<()> {
         self.dir.check_process()?;
         self.may_wait()?;
@@ -67,7 +68,8 @@ impl LogInner {
             state = self.wait_changed(state);
         }
         if !state.life.has_failed() {
-            // What was dropped goes before the lock is given up; a segment that is half filled has gone.
+            // What was dropped goes before the lock is given up; a segment that is half filled has
+            // gone.
             drop(state);
             self.remove_all();
             state = self.lock();

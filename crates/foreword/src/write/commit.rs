@@ -1,4 +1,5 @@
-//! Committing: a thread waits until its record is written or durable. It leads a flush, waits a moment for others to join it, sleeps, or takes turns with others.
+//! Committing: a thread waits until its record is written or durable. It leads a flush, waits a
+//! moment for others to join it, sleeps, or takes turns with others.
 
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,9 @@ use crate::write::state::flushes::Gathering;
 use crate::write::state::{Goal, Guard, LogState};
 use crate::{Error, Lsn, Result};
 
-/// On how many processors committers may take turns. Asked once, when it first matters: that takes 0.1 ms. Where this thread may use fewer than the process
-/// sees (turns would burn a quota, and a pinned thread has no others to yield to), on more than there are.
+/// On how many processors committers may take turns. Asked once, when it first matters: that takes
+/// 0.1 ms. Where this thread may use fewer than the process sees (turns would burn a quota, and a
+/// pinned thread has no others to yield to), on more than there are.
 fn processors() -> usize {
     static PROCESSORS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
     *PROCESSORS.get_or_init(|| match std::thread::available_parallelism() {
@@ -56,7 +58,8 @@ impl LogInner {
             if state.flushes.begun(sync) < lsn && !state.flushes.is_running() {
                 let complete = !sync || self.committers.arrived() >= state.flushes.pace.share();
                 if complete || state.flushes.gathering.is_none() {
-                    // The thread that completes a group leads its flush. It is running already; the thread that gathers may still wait for a processor.
+                    // The thread that completes a group leads its flush. It is running already; the
+                    // thread that gathers may still wait for a processor.
                     state = if complete { self.unlock_and_flush(state, sync) } else { self.unlock_and_gather(state) };
                     continue;
                 }
@@ -76,7 +79,8 @@ impl LogInner {
         }
     }
 
-    /// Waits a moment for threads that are about to commit, and then flushes for all, unless one of them does.
+    /// Waits a moment for threads that are about to commit, and then flushes for all, unless one of
+    /// them does.
     #[inline(never)] // What most commits run stays small.
     fn unlock_and_gather<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
         let flushes = self.committers.flushes();
@@ -99,7 +103,8 @@ impl LogInner {
         if state.flushes.gathering.as_ref().is_none_or(|gathering| gathering.flushes != flushes) {
             return state;
         }
-        // It leads, even if its own record has become durable meanwhile by other means: threads that came since sleep until some thread leads.
+        // It leads, even if its own record has become durable meanwhile by other means: threads
+        // that came since sleep until some thread leads.
         if state.has_unsynced() && !state.flushes.is_running() {
             return self.unlock_and_flush(state, true);
         }
@@ -108,7 +113,8 @@ impl LogInner {
         state
     }
 
-    /// Yields the processor to other committers, again and again, until the slot's word changes. `false`: to go on so makes no sense, and it is time to sleep.
+    /// Yields the processor to other committers, again and again, until the slot's word changes.
+    /// `false`: to go on so makes no sense, and it is time to sleep.
     fn take_turns(&self, state: Guard<'_>, slot: &WaitWord) -> bool {
         let turn = slot.turn();
         let [round, limit] = state.flushes.pace.turns().map(Duration::from_nanos);
@@ -126,7 +132,8 @@ impl LogInner {
         true
     }
 
-    /// Waits until a record that is there is durable, or was when it was cut (`true`), the time is over, or the log is closed.
+    /// Waits until a record that is there is durable, or was when it was cut (`true`), the time is
+    /// over, or the log is closed.
     pub(crate) fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
         self.dir.check_process()?;
         self.may_wait()?;

@@ -6,7 +6,8 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// As many as [`Slots`] has bits.
 const SLOTS: usize = u16::BITS as usize;
 
-/// Changed under the log's lock only, so that no thread that falls asleep misses its flush. The thread that gathers, and those that take turns, read it without.
+/// Changed under the log's lock only, so that no thread that falls asleep misses its flush. The
+/// thread that gathers, and those that take turns, read it without.
 #[derive(Debug, Default)]
 pub(crate) struct Committers {
     /// Those that no flush has taken yet.
@@ -40,7 +41,8 @@ impl Committers {
         &self.slots[flush as usize % SLOTS]
     }
 
-    /// Releases those that wait for these flushes, under the lock: the slots in which any sleep, for [`wake`](Committers::wake).
+    /// Releases those that wait for these flushes, under the lock: the slots in which any sleep,
+    /// for [`wake`](Committers::wake).
     #[must_use]
     pub(super) fn release(&self, flushes: Slots) -> Slots {
         let mut asleep = Slots::default();

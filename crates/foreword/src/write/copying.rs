@@ -1,5 +1,5 @@
-//! The bytes of a large unit: its frames get their places under the lock, and its appender copies the bytes into them afterwards, without it.
-//! Whoever flies with the frames waits for that.
+//! The bytes of a large unit: its frames get their places under the lock, and its appender copies
+//! the bytes into them afterwards, without it. The leader that flushes the frames waits for that.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,7 +11,7 @@ use crate::sync::{Event, Mutex, MutexGuard, PoisonError};
 use crate::write::payload::{self, Payload};
 use crate::write::room::FRAME_BYTES;
 
-/// What is copied, and taken by the flights in the order of the frames.
+/// What is copied. Flushes take it in the order of the frames.
 #[derive(Debug, Default)]
 pub(crate) struct Copying {
     copied: Mutex<Copied>,
@@ -51,7 +51,8 @@ impl Copying {
     }
 }
 
-/// What is still to be copied, and where to. Dropped before all is, it fails the flight.
+/// What is still to be copied, and where to. If it is dropped before all is copied, it fails the
+/// flush.
 #[derive(Debug)]
 pub(crate) struct Copier {
     copying: Arc<Copying>,
@@ -70,7 +71,8 @@ impl Copier {
         self.copying.clone()
     }
 
-    /// Copies the records that the frames were laid out for: each with its length before it, which no frame divides.
+    /// Copies the records that the frames were laid out for: each with its length before it, which
+    /// no frame divides.
     pub(crate) fn copy(mut self, unit: Payload<'_>) {
         let mut records = unit.each();
         let (mut parts, mut rest): (&[&[u8]], &[u8]) = (&[], &[]);
@@ -128,9 +130,10 @@ mod tests {
         assembler.place_unit(Placement { unit: &unit, urgency: Urgency::Ordinary, spares, control })
     }
 
-    /// Placing it takes no time that grows with its bytes, for other calls wait for the lock meanwhile.
+    /// Placing it takes no time that grows with its bytes, for other calls wait for the lock
+    /// meanwhile.
     #[test]
-    fn a_large_unit_is_placed_without_a_copy_and_its_flight_waits_for_one() {
+    fn a_large_unit_is_placed_without_a_copy_and_its_flush_waits_for_one() {
         let dir = tempfile::tempdir().unwrap();
         let mut assembler = assembler(&dir).unwrap();
         let records: Vec<Vec<u8>> = [700_000, 0, 3, 500_000].map(|len| (0..len).map(|i| (i * 7) as u8).collect()).into();
@@ -142,7 +145,7 @@ mod tests {
         let mut frames = assembler.take();
         assert!(frames.len() > 4 && frames.iter().all(|frame| frame.buf.is_empty()), "nothing is copied yet");
         let bytes = thread::scope(|s| {
-            let flight = s.spawn(|| {
+            let flush = s.spawn(|| {
                 let mut bytes = Vec::new();
                 for frame in &mut frames {
                     frame.await_bytes().unwrap();
@@ -151,14 +154,14 @@ mod tests {
                 bytes
             });
             copier.copy(unit);
-            flight.join().unwrap()
+            flush.join().unwrap()
         });
         let expected = records.iter().flat_map(|record| [&(record.len() as u32).to_le_bytes(), record.as_slice()].concat());
         assert!(bytes.into_iter().eq(expected));
     }
 
     #[test]
-    fn a_copy_that_ends_early_fails_its_flight() {
+    fn a_copy_that_ends_early_fails_its_flush() {
         let dir = tempfile::tempdir().unwrap();
         let mut assembler = assembler(&dir).unwrap();
         let slices: [&[u8]; 1] = [&[7; 700_000]];

@@ -1,8 +1,9 @@
 //! Flushing: what has gathered is encoded, written and synced by a leader, and then counts.
 //!
-//! A flush has three steps. [`begin_flush`](LogInner::begin_flush), under the lock, takes all that is placed as a [`Group`]. [`write_group`](LogInner::write_group)
-//! writes it without the lock. [`unlock_and_end_flush`](LogInner::unlock_and_end_flush) takes the lock again, counts all flushes that are done in order, and wakes
-//! the threads and futures that waited for them.
+//! A flush has three steps. [`begin_flush`](LogInner::begin_flush), under the lock, takes all that
+//! is placed as a [`Group`]. [`write_group`](LogInner::write_group) writes it without the lock.
+//! [`unlock_and_end_flush`](LogInner::unlock_and_end_flush) takes the lock again, counts all
+//! flushes that are done in order, and wakes the threads and futures that waited for them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -25,7 +26,8 @@ use crate::write::state::flushes::Gathering;
 use crate::write::state::{Guard, LogState};
 use crate::{Lsn, Result};
 
-/// When more segments than this are written and not synced, the next flush syncs them, whatever the policy: each keeps a handle or two until then.
+/// When more segments than this are written and not synced, the next flush syncs them, whatever the
+/// policy: each keeps a handle or two until then.
 const DIRTY_MAX: usize = 16;
 /// So many frames are written in one call.
 const BUFS_MAX: usize = 64;
@@ -58,7 +60,8 @@ impl LogInner {
         let mut group = self.begin_flush(&mut state, sync);
         drop(state);
         let work = AtWork::on(self);
-        // A leader that fails, even by a panic, poisons the log: so the committers in its group get an error, and do not wait for ever.
+        // A leader that fails, even by a panic, poisons the log: so the committers in its group get
+        // an error, and do not wait for ever.
         let written = strangers::attempt("flush", &self.dir.path, || self.write_group(&mut group));
         // The last handle of a segment closes its file: not under the lock.
         group.dirty.clear();
@@ -85,7 +88,8 @@ impl LogInner {
 
     /// Takes all that is placed, and what was written before without a sync.
     fn begin_flush(&self, state: &mut LogState, sync: bool) -> Group {
-        // A file may be closed only when it is synced: an inode that is evicted forgets that a write failed.
+        // A file may be closed only when it is synced: an inode that is evicted forgets that a
+        // write failed.
         let sync = sync || state.flushes.dirty.len() > DIRTY_MAX;
         let frames = state.assembler.take();
         state.requests.write_due = false;
@@ -121,8 +125,9 @@ impl LogInner {
 
     /// Makes the group's frames written, and durable if it syncs.
     ///
-    /// That this process still is the log's writer is checked before, so that nothing is written to what another writer has taken over. It is checked after, too:
-    /// a writer that has taken the lock since has seen what was written, or is seen here.
+    /// That this process still is the log's writer is checked before, so that nothing is written to
+    /// what another writer has taken over. It is checked after, too: a writer that has taken the
+    /// lock since has seen what was written, or is seen here.
     fn write_group(&self, group: &mut Group) -> Result<()> {
         bug!(OvertakeReopening, group.reopening = false);
         if group.reopening {
@@ -133,7 +138,8 @@ impl LogInner {
         if group.sync { self.dir.check_writer() } else { Ok(()) }
     }
 
-    /// What lies behind the rewritten CLOSED and its MARK is not written before they are durable, by whichever flush.
+    /// What lies behind the rewritten CLOSED and its MARK is not written before they are durable,
+    /// by whichever flush.
     fn await_reopening(&self, id: u64) -> Result<()> {
         let mut state = self.lock();
         while state.flushes.is_reopening(id) {
@@ -187,7 +193,8 @@ impl LogInner {
         }
     }
 
-    /// A leader has come back. All flushes that are done count, in order, and what waited for them is woken.
+    /// A leader has come back. All flushes that are done count, in order, and what waited for them
+    /// is woken.
     fn unlock_and_end_flush<'a>(&'a self, mut state: Guard<'a>, group: Group, written: Result<()>) -> Guard<'a> {
         let mut frames = group.frames;
         state.assembler.reclaim(&mut frames);
@@ -234,7 +241,8 @@ impl LogInner {
         }
     }
 
-    /// Wakes a committer to lead the next flush, and all threads and futures whose records have become durable.
+    /// Wakes a committer to lead the next flush, and all threads and futures whose records have
+    /// become durable.
     fn wake_after_flush(&self, leader: Option<&WaitWord>, asleep: Slots, wakers: BTreeMap<(Lsn, u64), Waker>) {
         bug!(LostWakeup, return);
         if let Some(slot) = leader {
@@ -247,8 +255,8 @@ impl LogInner {
         self.readable.tails.wake();
     }
 
-    /// If threads wait for a flush that no thread leads: where they sleep. One of them is to be woken. (All who take turns there are told; the first of them to get
-    /// the lock leads.)
+    /// If threads wait for a flush that no thread leads: where they sleep. One of them is to be
+    /// woken. (All that take turns there see it; the first of them to get the lock leads.)
     fn next_leader(&self, state: &LogState) -> Option<&WaitWord> {
         let waiting = !state.assembler.is_empty() || state.flushes.begun_synced() < state.last_lsn();
         let slot = (waiting && state.flushes.gathering.is_none()).then(|| self.committers.slot(state.flushes.next_id()))?;
@@ -262,14 +270,16 @@ fn note_dirty(dirty: &mut Vec<Arc<Segment>>, segment: &Arc<Segment>) {
     }
 }
 
-/// How many frames at the beginning reopen a closed log: CLOSED again, and the MARK behind it. They are made durable before what follows.
+/// How many frames at the beginning reopen a closed log: CLOSED again, and the MARK behind it. They
+/// are made durable before what follows.
 fn reopening(frames: &[Placed]) -> Option<usize> {
     let again = frames.first()?.again;
     let marks = |frame: &Placed| frame.header.kind == Kind::Mark && Arc::ptr_eq(&frame.segment, &frames[0].segment);
     again.then(|| frames.iter().take(2).take_while(|frame| marks(frame)).count())
 }
 
-/// Writes the first frame and those that follow right behind it, in one call: how many frames, and how many bytes.
+/// Writes the first frame and those that follow right behind it, in one call: how many frames, and
+/// how many bytes.
 fn write_neighbours(frames: &[Placed], durable: bool) -> Result<(usize, usize)> {
     let Some(first) = frames.first() else { return Ok((0, 0)) };
     let mut bufs = [io::IoSlice::new(&[]); BUFS_MAX];

@@ -21,7 +21,8 @@ impl LogInner {
         self.change_holds(|_, holds| Ok(holds.remove(name).is_some()))
     }
 
-    /// Changes the holds, of which those are that other processes have placed: durably, if that makes a difference. What the change says.
+    /// Changes the holds, of which those are that other processes have placed: durably, if that
+    /// makes a difference. What the change says.
     fn change_holds<T>(&self, change: impl FnOnce(Lsn, &mut Holds) -> Result<T>) -> Result<T> {
         let _changing = self.one_at_a_time()?;
         let mut outside = self.outside()?;
@@ -44,7 +45,8 @@ impl LogInner {
         changed
     }
 
-    /// What other processes ask for. None, if there is no file, and none can be made (on a full disk): then they can ask for nothing, either.
+    /// What other processes ask for. None, if there is no file, and none can be made (on a full
+    /// disk): then they can ask for nothing, either.
     pub(crate) fn outside(&self) -> Result<Option<Outside>> {
         drop(self.open_state()?); // A log that has failed asks the disk for nothing.
         self.attempt("look at the holds of other processes", &self.dir.path, || match self.dir.outside(self.id) {

@@ -1,4 +1,5 @@
-//! What is behind a [`Log`](crate::Log): shared by its handle, its background tasks, its readers and its futures.
+//! What is behind a [`Log`](crate::Log): shared by its handle, its background tasks, its readers
+//! and its futures.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -20,8 +21,9 @@ use crate::write::runtime::{Lane, Tasks};
 use crate::write::state::{Guard, LogState};
 use crate::{Error, Options, Result};
 
-/// A method that returns the guard it was given, and lets the lock go meanwhile, says so: `unlock_and_...` works, and `wait_changed` waits. What was read before
-/// such a call is to be read again after it.
+/// A method that returns the guard it was given, and lets the lock go meanwhile, says so:
+/// `unlock_and_...` works, and `wait_changed` waits. What was read before such a call is to be read
+/// again after it.
 #[derive(Debug)]
 pub(crate) struct LogInner {
     pub(crate) dir: Dir,
@@ -29,8 +31,8 @@ pub(crate) struct LogInner {
     pub(crate) options: Options,
     pub(crate) clock: Clock,
     pub(crate) state: Mutex<LogState>,
-    /// Notified under the lock, or after it, when a flush or the preparation or removal of a segment ends, when the right to change the log is free, and when
-    /// the log ends.
+    /// Notified under the lock, or after it, when a flush or the preparation or removal of a
+    /// segment ends, when the right to change the log is free, and when the log ends.
     pub(crate) changed: Event,
     /// The background tasks, once they run. Never set without background work.
     pub(crate) tasks: OnceLock<Tasks>,
@@ -62,7 +64,8 @@ impl LogInner {
         }
     }
 
-    /// The state. That a thread has panicked with it does no harm: code that can panic leaves nothing in it half changed.
+    /// The state. That a thread has panicked with it does no harm: code that can panic leaves
+    /// nothing in it half changed.
     pub(crate) fn lock(&self) -> Guard<'_> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +78,8 @@ impl LogInner {
         }
     }
 
-    /// As [`lock`](LogInner::lock), but an error in a forked process where the thread that holds the lock does not exist.
+    /// As [`lock`](LogInner::lock), but an error in a forked process where the thread that holds
+    /// the lock does not exist.
     fn lock_in_process(&self) -> Result<Guard<'_>> {
         match self.lock_if_free() {
             Some(state) => Ok(state),
@@ -121,13 +125,15 @@ impl LogInner {
         [Lane::Sync, Lane::Prepare, Lane::Publish].into_iter().for_each(|lane| self.kick(lane));
     }
 
-    /// Work that asks the disk, and that other calls wait for. It holds no lock of the log. A panic in it is an error.
+    /// Work that asks the disk, and that other calls wait for. It holds no lock of the log. A panic
+    /// in it is an error.
     pub(crate) fn attempt<T>(&self, doing: &'static str, path: &std::path::Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let _work = AtWork::on(self);
         strangers::attempt(doing, path, work)
     }
 
-    /// [`Error::Busy`] if a call that waits may wait for itself: the disk, a subscriber or a recorder makes it, on a thread that works for this log.
+    /// [`Error::Busy`] if a call that waits may wait for itself: the disk, a subscriber or a
+    /// recorder makes it, on a thread that works for this log.
     #[inline]
     pub(crate) fn may_wait(&self) -> Result<()> {
         if AtWork::is_on(self) { Err(Error::Busy) } else { Ok(()) }

@@ -1,43 +1,52 @@
-//! For how many committers a flush waits, and how they wait for it. Numbers only: no I/O, no clock, no lock.
+//! When to flush, and how many committers to wait for. Numbers only: no I/O, no clock, no lock.
 //!
-//! Committers in a closed loop that are flushed greedily fall into cohorts that wait for each other's flush. So a flight waits a moment for those whom the
-//! last one has woken, and flushes for all. Where they are so many that waking them takes longer than a flush, it leaves with those who have come meanwhile.
-//! And then they do not sleep: each yields its processor to the others again and again until it is durable, unless somebody else needs the processors.
+//! If each flush begins as soon as it can, threads that commit in a loop fall into cohorts that
+//! wait for each other's flush. So a leader waits a moment for the threads that the last flush has
+//! woken, and flushes for all. Where there are so many that waking them takes longer than a flush,
+//! it begins with those that have come meanwhile. Then waiting committers do not sleep: each yields
+//! its processor to the others until its record is durable, unless other work needs the processors.
 //! How long a flush takes, and how soon one committer follows another, is measured.
 
-/// For the next committer no flight waits longer, however long a flush takes: 1 ms, in which who was woken has long come.
+/// A leader waits no longer than this for the next committer, however long a flush takes: 1 ms. A
+/// thread that was woken takes far less to come.
 const PATIENCE_MAX: u64 = 1_000_000;
 
-/// What it takes of a processor to wake one committer: 8 µs, as the group with nothing in it needs for a commit of 64 threads (docs/PERFORMANCE.md).
+/// The processor time that it takes to wake one committer: 8 µs, measured as what an empty group
+/// commit takes for each of 64 threads (docs/PERFORMANCE.md).
 const WAKING: u64 = 8_000;
 
-/// Who yields the processor, and does not have it back after so long, has yielded it to other work: 1 ms, if not all committers need more.
+/// A committer that yields its processor, and does not have it back after so long, has yielded it
+/// to other work: 1 ms, or as long as all committers need for a turn each.
 const ROUND_MIN: u64 = 1_000_000;
 
-/// After others were waited for in vain, nobody is for at least and at most so many flights.
+/// After a leader has waited for others in vain, leaders do not wait for at least and at most so
+/// many flushes.
 const COHORT_OFF: [u32; 2] = [2, 64];
 
-/// After it was seen that others need the processors, committers sleep for at least and at most so many flights.
+/// After other work was seen to need the processors, committers sleep for at least and at most so
+/// many flushes.
 const TURNS_OFF: [u32; 2] = [16, 4096];
 
 /// All times are in nanoseconds, about the median; 0 is unknown.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// How many commit at once, as far as seen: those waiting and those in the air.
+    /// How many threads commit at once, as far as seen: those that wait, and those whose flush is
+    /// running.
     committers: u32,
-    /// Others were waited for in vain.
+    /// A leader has waited for others in vain.
     cohort_off: Pause,
     /// What a flush takes.
     flush: u64,
-    /// From one committer to the next, while a flight waits for them.
+    /// From one committer to the next, while a leader waits for them.
     between: u64,
-    /// What it takes to wake all who commit at once.
+    /// What it takes to wake all threads that commit at once.
     waking: u64,
-    /// Committers sleep, though they are many.
+    /// Other work needed the processors: committers sleep, though they are many.
     turns_off: Pause,
 }
 
-/// For how many flights more something is left alone that did not pay, and for how many it was the last time: it is for twice as many each time.
+/// Something did not pay, and is left alone for so many flushes more: twice as many as the last
+/// time.
 #[derive(Debug, Default)]
 struct Pause {
     left: u32,
@@ -56,12 +65,13 @@ impl Pause {
 }
 
 impl Pace {
-    /// For how many committers the next flight waits.
+    /// How many committers the next flush waits for.
     pub(crate) fn share(&self) -> u32 {
         if !self.cohort_off.is_over() {
             return 0;
         }
-        // More than come while a flush takes are not waited for: the next can leave with them just when this one lands.
+        // Not for more than come during a flush: the next flush can begin with them just when this
+        // one ends.
         let meanwhile = self.flush.checked_div(self.between).map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX).max(1));
         self.committers.min(meanwhile)
     }
@@ -71,28 +81,31 @@ impl Pace {
         (self.flush / 2).min(PATIENCE_MAX)
     }
 
-    /// Whether committers take turns on the processors until they are durable, rather than sleep: where waking so many costs more than what all processors
-    /// could idle for during a flush.
+    /// Whether committers take turns on the processors until they are durable, rather than sleep:
+    /// where waking so many costs more than what all processors could idle for during a flush.
     pub(crate) fn takes_turns(&self, processors: impl FnOnce() -> usize) -> bool {
         let may = self.turns_off.is_over() && self.flush > 0;
         // (One processor first: to ask how many there are takes time, the first time.)
         may && self.waking >= self.flush && self.waking >= self.flush.saturating_mul(processors() as u64)
     }
 
-    /// Within what time each of them has had its turn, and how long one goes on before it sleeps after all: then the disk stalls, or the leader waits for a
-    /// processor, and gets one that sleepers leave. (A flight under way, its own, and coming together for both take less.)
+    /// Within what time each of them has had its turn, and how long one goes on before it sleeps
+    /// after all: then the disk stalls, or the leader waits for a processor, and gets one that
+    /// sleepers leave. (The flush under way, its own, and gathering for both take less.)
     pub(crate) fn turns(&self) -> [u64; 2] {
         [self.waking.max(ROUND_MIN), self.flush.saturating_mul(10).max(2 * self.waking)]
     }
 
-    /// Who took turns did not get the processor back soon, or waited for too long: others need it. For a while committers sleep, and for longer each time.
+    /// A committer that took turns did not get its processor back soon, or has waited for too long:
+    /// other work needs it. For a while committers sleep, and for longer each time.
     pub(crate) fn crowded_out(&mut self) {
         if self.turns_off.is_over() {
             self.turns_off.again(TURNS_OFF);
         }
     }
 
-    /// The wait has ended: so many came, in such a time, and so many wait now. Where they rarely come, it is rarely tried.
+    /// A leader's wait has ended: so many committers came in such a time, and so many wait now.
+    /// Where they rarely come, leaders rarely wait.
     pub(crate) fn waited(&mut self, came: u32, nanos: u64, waiting: u32) {
         let share = self.share();
         if waiting < share {
@@ -107,19 +120,19 @@ impl Pace {
         }
     }
 
-    /// A flight leaves.
+    /// A flush begins.
     pub(crate) fn began(&mut self) {
         if self.turns_off.is_over() {
-            // It goes well: slowly that is forgotten which made it rest.
+            // Turns go well: forget slowly how long they were left alone.
             self.turns_off.last -= self.turns_off.last.div_ceil(64);
         }
-        for rest in [&mut self.cohort_off, &mut self.turns_off] {
-            rest.left = rest.left.saturating_sub(1);
+        for pause in [&mut self.cohort_off, &mut self.turns_off] {
+            pause.left = pause.left.saturating_sub(1);
         }
     }
 
-    /// A flush took so long. So many committers have landed with it, and so many wait. (Only here are all of them seen: the next flight leaves without those
-    /// who are late.)
+    /// A flush took so long. It was for so many committers, and so many wait for the next. (Only
+    /// here are all of them seen: the next flush begins without those that are late.)
     pub(crate) fn ended(&mut self, nanos: u64, members: u32, waiting: u32) {
         self.committers = self.committers.max(members + waiting);
         follow(&mut self.flush, nanos);
@@ -127,7 +140,8 @@ impl Pace {
     }
 }
 
-/// Towards the median, so that a disk that stalls now and then counts for no more than that; and soon back from one that was seen first.
+/// Towards the median, so that a disk that stalls now and then counts for no more than that; and
+/// soon back from one that was seen first.
 fn follow(value: &mut u64, new: u64) {
     let step = *value / 32;
     *value = match *value {
@@ -142,12 +156,13 @@ fn follow(value: &mut u64, new: u64) {
 mod tests {
     use super::*;
 
-    /// A closed loop on a disk and on processors that take the times given: how many committers went with each flight.
-    fn closed_loop(pace: &mut Pace, committers: u32, [flush, between]: [u64; 2], flights: usize) -> Vec<u32> {
+    /// Threads that commit in a loop, on a disk and on processors that take the times given: how
+    /// many committers each flush was for.
+    fn closed_loop(pace: &mut Pace, committers: u32, [flush, between]: [u64; 2], flushes: usize) -> Vec<u32> {
         let mut taken = Vec::new();
-        for _ in 0..flights {
+        for _ in 0..flushes {
             let share = pace.share();
-            // Who is not waited for is not there yet.
+            // Committers that the leader does not wait for are not there yet.
             let members = committers.min(share.max(1));
             if share > 1 {
                 pace.waited(members - 1, u64::from(members - 1) * between, members);
@@ -164,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn one_flight_is_for_all() {
+    fn one_flush_is_for_all() {
         let taken = closed_loop(&mut seen(8), 8, [100_000, 3000], 2000);
         assert!(taken.iter().filter(|&&n| n == 8).count() > 1900, "{taken:?}");
     }
@@ -223,15 +238,15 @@ mod tests {
     #[test]
     fn who_is_crowded_out_sleeps_for_longer_each_time() {
         let mut pace = Pace { flush: 100_000, waking: 64 * WAKING, ..Pace::default() };
-        // (Of many who see it at once only the first counts.)
+        // (Of many that see it at once only the first counts.)
         let asleep = |pace: &mut Pace| {
             (0..30).for_each(|_| pace.crowded_out());
-            let mut flights = 0;
+            let mut flushes = 0;
             while !pace.takes_turns(|| 2) {
                 pace.began();
-                flights += 1;
+                flushes += 1;
             }
-            flights
+            flushes
         };
         assert_eq!([asleep(&mut pace), asleep(&mut pace), asleep(&mut pace)], [16, 32, 64]);
         (0..10).for_each(|_| _ = asleep(&mut pace));

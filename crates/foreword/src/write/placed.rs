@@ -38,7 +38,8 @@ impl Placed {
         segment.write(block, &mut [io::IoSlice::new(self.finish(promise, now_micros()))], durable)
     }
 
-    /// Puts the promise in, and the time unless it has one, and computes the checksums; what is then written.
+    /// Puts the promise in, and the time unless it has one, and computes the checksums; what is
+    /// then written.
     pub(crate) fn finish(&mut self, promise: Promise, now: u64) -> &[u8] {
         if self.again {
             return self.bytes();

@@ -9,7 +9,8 @@ use crate::read::tails::Tails;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{PoisonError, RwLock};
 
-/// What readers read without the log's lock. Changed under it: the durable LSN by the leader of a flush, the chain by a rotation, both by a truncation.
+/// What readers read without the log's lock. Changed under it: the durable LSN by the leader of a
+/// flush, the chain by a rotation, both by a truncation.
 #[derive(Debug)]
 pub(crate) struct Readable {
     durable: AtomicU64,

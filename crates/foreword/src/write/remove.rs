@@ -1,4 +1,5 @@
-//! What becomes of segments that the log dropped: they are used again or removed, behind the call that dropped them.
+//! What becomes of segments that the log dropped: they are used again or removed, behind the call
+//! that dropped them.
 
 use std::time::Instant;
 
@@ -26,7 +27,8 @@ pub(crate) struct Removed {
 }
 
 impl LogInner {
-    /// Does with all dropped segments what is to be done, and waits for the thread that does so; those that could not be removed are tried once more.
+    /// Does with all dropped segments what is to be done, and waits for the thread that does so;
+    /// those that could not be removed are tried once more.
     pub(crate) fn remove_all(&self) {
         // Those that fail now are due later than this.
         let by = Instant::now() + RETRY_AFTER;
@@ -36,7 +38,8 @@ impl LogInner {
         }
     }
 
-    /// Uses a dropped segment again, or removes some that are due by a time; or waits for the thread that does so.
+    /// Uses a dropped segment again, or removes some that are due by a time; or waits for the
+    /// thread that does so.
     pub(crate) fn unlock_and_remove<'a>(&'a self, mut state: Guard<'a>, by: Instant) -> Guard<'a> {
         if state.removals.is_removing() {
             return self.wait_changed(state);
@@ -84,13 +87,15 @@ impl LogInner {
         let mut failed: Vec<_> = others.into_iter().filter_map(remove).collect();
         // Now there is room for what of the reserve was used.
         failed.extend(self.keep_reserve(small).into_iter().filter_map(remove));
-        // That frees their space. If it fails, they are found and removed again by the next opening.
+        // That frees their space. If it fails, they are found and removed again by the next
+        // opening.
         let synced: Result<()> = self.attempt("sync the directory", &self.dir.path, || self.dir.sync());
         let (failed, errors): (Vec<u64>, Vec<Error>) = failed.into_iter().unzip();
         Removed { failed, error: errors.into_iter().next().or(synced.err()) }
     }
 
-    /// Makes what is missing of the reserve, of superseded segments or anew: those that are left. Who finds somebody at it leaves it to them.
+    /// Makes what is missing of the reserve, of superseded segments or anew: those that are left.
+    /// If another thread is at it, this one leaves it to that.
     pub(crate) fn keep_reserve(&self, superseded: Vec<u64>) -> Vec<u64> {
         let mut left = superseded;
         self.keeping.keep(|| {

@@ -28,7 +28,8 @@ impl Horizon<'_> {
         self.begun.get(&entry.epoch).copied().unwrap_or(entry.time)
     }
 
-    /// Where what is kept begins: at the last segment that has enough in it and behind it, or that was begun long enough ago.
+    /// Where what is kept begins: at the last segment that has enough in it and behind it, or that
+    /// was begun long enough ago.
     fn keeps_from(&self, limit: &Limit) -> Lsn {
         let mut begun = self.now;
         let last = self.chain.iter().rev().find(|entry| {
@@ -86,7 +87,8 @@ impl LogInner {
         }
         // (Whether holds let it, the file `HOLDS` says, too.)
         match state.ages.retry_at {
-            // A change that is under way may take its time, and other logs wait for this thread. It kicks when it ends.
+            // A change that is under way may take its time, and other logs wait for this thread. It
+            // kicks when it ends.
             _ if state.change.by.is_some() => Retention::At(None),
             Some(at) if at > now => Retention::At(Some(at)),
             _ => Retention::Drop(before),
@@ -100,7 +102,8 @@ impl LogInner {
         drop(state);
         let dropped = self.drop_front(before, changing);
         if !dropped.as_ref().is_ok_and(|&now| now > start) {
-            // It failed, or a hold is in the way: of another process, maybe, which cannot kick when it moves it.
+            // It failed, or a hold is in the way: of another process, maybe, which cannot kick when
+            // it moves it.
             self.lock().ages.retry_at = Some(Instant::now() + RETRY_AFTER);
         }
         match dropped {
@@ -126,7 +129,8 @@ mod tests {
         }
     }
 
-    /// The clock stood at 1,000 s, and was set back to 100 s when the second segment was full, or ahead to 9,000 s.
+    /// The clock stood at 1,000 s, and was set back to 100 s when the second segment was full, or
+    /// ahead to 9,000 s.
     #[test]
     fn what_is_written_after_the_clock_was_set_is_as_old_as_it_is() {
         let second = 1_000_000;

@@ -1,20 +1,24 @@
-//! How much of a segment is for what: records leave its end to what a full disk needs more. **No I/O.**
+//! How much of a segment is for what: records leave its end to what a full disk needs more. **No
+//! I/O.**
 
 use crate::bug::bug;
 use crate::format::{self, BLOCK};
 
-/// At the end of each segment, for MARKs and checkpoint records: so that they find room when the disk is full.
+/// At the end of each segment, for MARKs and checkpoint records: so that they find room when the
+/// disk is full.
 const RESERVE_BLOCKS: u32 = 6;
 /// What copies leave of it: for two MARKs.
 const COPY_LEAVES: u32 = 2;
 /// The largest checkpoint record: the reserve has room for two, and for what must follow them.
 pub(crate) const CHECKPOINT_BLOCKS: u32 = 2;
 
-/// The longest frame that is made, of [`FRAME_BLOCKS_MAX`](format::FRAME_BLOCKS_MAX) that a reader takes: a flipped bit costs the records of a frame.
+/// The longest frame that is made, of [`FRAME_BLOCKS_MAX`](format::FRAME_BLOCKS_MAX) that a reader
+/// takes: a flipped bit costs the records of a frame.
 pub(super) const FRAME_BLOCKS: u32 = 16;
 pub(crate) const FRAME_BYTES: usize = FRAME_BLOCKS as usize * BLOCK;
 
-/// How much something is needed on a full disk. Each leaves the end of the segment to what is needed more.
+/// How much something is needed on a full disk. Each leaves the end of the segment to what is
+/// needed more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
     Ordinary,

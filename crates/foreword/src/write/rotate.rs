@@ -24,7 +24,8 @@ const MANY_SEGMENTS: usize = 64;
 /// Recycled segments kept ready, unless the options ask for more; others are removed.
 pub(crate) const SPARES_KEPT: usize = 2;
 
-/// A thread that waits for a segment, while this lives: whoever fills one leaves it at that.
+/// While this lives, a thread waits for a segment: a thread that fills one with zeros stops, and
+/// leaves it at that.
 pub(crate) struct Starving<'a>(&'a AtomicU32);
 
 impl<'a> Starving<'a> {
@@ -41,9 +42,11 @@ impl Drop for Starving<'_> {
 }
 
 impl LogInner {
-    /// Returns when so many segments are prepared, or the log has gone on in another: then it is to be looked again what is needed. The lock is let go meanwhile.
+    /// Returns when so many segments are prepared, or the log has gone on in another: then it is to
+    /// be looked again what is needed. The lock is let go meanwhile.
     ///
-    /// On a full disk, what is more urgent than records takes the reserve. Then the lock is kept: no other call finds that segment.
+    /// On a full disk, what is more urgent than records takes the reserve. Then it is found with
+    /// the lock held, so no other call takes that segment.
     pub(crate) fn unlock_and_obtain<'a>(&'a self, state: Guard<'a>, need: usize, urgency: Urgency) -> Result<Guard<'a>> {
         self.dir.check_process()?;
         self.may_wait()?;
@@ -114,7 +117,8 @@ impl LogInner {
         Ok(state)
     }
 
-    /// When there was no room: finishes a removal, or waits for one that is under way. `Err` if there was none since, and there is none.
+    /// When there was no room: finishes a removal, or waits for one that is under way. `Err` if
+    /// there was none since, and there is none.
     fn unlock_and_make_room<'a>(&'a self, state: Guard<'a>, freed: u64) -> Result<Guard<'a>, Guard<'a>> {
         let now = Instant::now();
         if state.removals.freed() != freed {
@@ -123,20 +127,22 @@ impl LogInner {
         if state.removals.is_removing() || state.wants_removal(now) { Ok(self.unlock_and_remove(state, now)) } else { Err(state) }
     }
 
-    /// When a unit is refused: what was prepared for it, and is more than is kept, is removed. The error again.
+    /// When a unit is refused: what was prepared for it, and is more than is kept, is removed. The
+    /// error again.
     fn give_back<'a>(&'a self, mut state: Guard<'a>, error: Error) -> Error {
         let kept = self.spares_kept();
         while state.spares.ready.len() > kept && state.spares.preparing {
             state = self.wait_changed(state);
         }
         if state.spares.ready.len() > kept {
-            // Nobody is to prepare one of these epochs meanwhile.
+            // No thread is to prepare one of these epochs meanwhile.
             state.spares.preparing = true;
             let surplus = state.spares.ready.split_off(kept);
             drop(state);
             let epochs: Vec<u64> = surplus.iter().map(|spare| spare.epoch()).collect();
             drop(surplus);
-            // What stays is replaced by the next that is prepared under its name, or found by the next opening.
+            // What stays is replaced by the next that is prepared under its name, or found by the
+            // next opening.
             let removed = self.remove_files(&epochs);
             self.lock().spares.preparing = false;
             self.changed.notify_all();
@@ -145,13 +151,14 @@ impl LogInner {
         error
     }
 
-    /// Prepares the next segment, or waits for who is doing that.
+    /// Prepares the next segment, or waits for the thread that does.
     pub(crate) fn unlock_and_prepare<'a>(&'a self, state: Guard<'a>) -> (Guard<'a>, Result<()>) {
         if state.spares.preparing { (self.wait_changed(state), Ok(())) } else { self.unlock_and_prepare_next(state) }
     }
 
-    /// Prepares the next segment, from a dropped one if there is any, or anew; nobody else is at it. There may be none after all, and no error: if a
-    /// dropped one was of no use, or the log is being closed.
+    /// Prepares the next segment, from a dropped one if there is any, or anew. No other thread
+    /// does. There may be none after all, and no error: if a dropped one was of no use, or the log
+    /// is being closed.
     pub(crate) fn unlock_and_prepare_next<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, Result<()>) {
         state.spares.preparing = true;
         // Rotations meanwhile take from the spares what they add to the epoch.
@@ -195,9 +202,10 @@ impl LogInner {
         (state, Ok(()))
     }
 
-    /// Zero-filling keeps in step with the log, so that at no time it takes much of the disk from the commits: it is done when the log is at
-    /// [`FILLED_AT`]. It goes on while nothing is appended, and stops when the segment is waited for. It is given up when the log is closed, and when a dropped
-    /// segment may serve instead, without zeros.
+    /// Zero-filling keeps in step with the log, so that at no time it takes much of the disk from
+    /// the commits: it is done when the log is at [`FILLED_AT`]. It goes on while nothing is
+    /// appended, and stops when the segment is waited for. It is given up when the log is closed,
+    /// and when a dropped segment may serve instead, without zeros.
     fn fill_pace(&self, from: f32, done: f32) -> Fill {
         let mut before = None;
         loop {

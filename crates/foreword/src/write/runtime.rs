@@ -1,7 +1,9 @@
 //! Threads for background work: one log's, or shared by many.
 //!
-//! A log has a task in each [`Lane`]. A lane has threads of its own, so that a flush never waits for a segment to be filled, whichever log's it is. A task is a step
-//! that looks at the log, does one thing, and says when it is to be called again; it is called earlier when it is kicked. No lock is held while a step runs.
+//! A log has a task in each [`Lane`]. A lane has threads of its own, so that a flush never waits
+//! for a segment to be filled, whichever log's it is. A task is a step that looks at the log, does
+//! one thing, and says when it is to be called again; it is called earlier when it is kicked. No
+//! lock is held while a step runs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -38,14 +40,19 @@ pub(crate) enum Next {
 
 pub(crate) type Step = Box<dyn FnMut() -> Next + Send>;
 
-/// Threads that many logs share for their background work ([`Options::runtime`](crate::Options::runtime)).
+/// Threads that many logs share for their background work
+/// ([`Options::runtime`](crate::Options::runtime)).
 ///
-/// A log that is opened without one has two threads of its own (three, if it [publishes](crate::Options::publish)), and nothing that another log does is in its way. For a store with hundreds of logs that is too many. Those
-/// that share a runtime have a number of threads that is fixed, and that sleep while no log has anything to do. What it costs: a log's background flush waits
-/// while all threads that sync flush for others, or run their [hooks](crate::Options::on_durable), so a hook must not wait for another log of the runtime.
-/// A [`commit`](crate::Log::commit) needs none of these threads.
+/// A log that is opened without one has two threads of its own (three, if it
+/// [publishes](crate::Options::publish)), and nothing that another log does is in its way. For a
+/// store with hundreds of logs that is too many. Those that share a runtime have a number of
+/// threads that is fixed, and that sleep while no log has anything to do. What it costs: a log's
+/// background flush waits while all threads that sync flush for others, or run their
+/// [hooks](crate::Options::on_durable), so a hook must not wait for another log of the runtime. A
+/// [`commit`](crate::Log::commit) needs none of these threads.
 ///
-/// A runtime is a handle; clones are the same runtime. Its threads end when the last handle is dropped; a log holds one as long as it is there.
+/// A runtime is a handle; clones are the same runtime. Its threads end when the last handle is
+/// dropped; a log holds one as long as it is there.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -70,12 +77,15 @@ impl fmt::Debug for Runtime {
 }
 
 impl Runtime {
-    /// Starts so many threads that sync (1 to 64), and two more: one prepares segments and removes them, one writes what other processes may read of the logs.
+    /// Starts so many threads that sync (1 to 64), and two more: one prepares segments and removes
+    /// them, one writes what other processes may read of the logs.
     ///
-    /// A thread that syncs is busy while the disk is, so about as many pay as the disk takes flushes at once: 4 are right for most.
+    /// A thread that syncs is busy while the disk is, so about as many pay as the disk takes
+    /// flushes at once: 4 are right for most.
     ///
     /// # Errors
-    /// `InvalidInput` if there are to be fewer or more; what the operating system says if it starts no thread.
+    /// `InvalidInput` if there are to be fewer or more; what the operating system says if it starts
+    /// no thread.
     pub fn new(sync_threads: usize) -> io::Result<Runtime> {
         if !(1..=64).contains(&sync_threads) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a runtime has 1 to 64 threads that sync"));
@@ -137,7 +147,8 @@ impl Drop for Threads {
             self.pool.lane(lane).work.notify_all();
         }
         let this = thread::current().id();
-        // A waker or a hook may have dropped the last handle on one of them: that one ends by itself.
+        // A waker or a hook may have dropped the last handle on one of them: that one ends by
+        // itself.
         for thread in handles.into_iter().filter(|thread| thread.thread().id() != this) {
             let _ = thread.join();
         }
@@ -214,7 +225,7 @@ impl Pool {
                 queue = self.sleep(lane, queue);
                 continue;
             };
-            // Somebody does what else is ready, and keeps the time.
+            // Another thread is to do what else is ready, and to keep the time.
             if queue.sleeping > 0 && !(queue.ready.is_empty() && (queue.kept.is_some() || queue.timers.is_empty())) {
                 self.lane(lane).work.notify_one();
             }
@@ -318,7 +329,8 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// Has the step called: what was changed before is seen by it. The first kick since it ran last takes the lane's lock, under which nothing else is taken.
+    /// Has the step called, which sees what was changed before. The first kick since it ran last
+    /// takes the lane's lock, under which no other lock is taken.
     pub(crate) fn kick(&self) {
         if !self.kicked.swap(true, Ordering::SeqCst) && !self.pool.is_forked() {
             self.pool.wake(self.lane, self.pool.lock(self.lane), self.id);

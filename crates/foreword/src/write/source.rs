@@ -78,7 +78,8 @@ impl Source for LogInner {
         Some(&self.readable.places)
     }
 
-    /// When the log is closed, another opening may have dropped or recycled the file since: it is damage only if the file still bears the log's evidence.
+    /// When the log is closed, another opening may have dropped or recycled the file since: it is
+    /// damage only if the file still bears the log's evidence.
     fn judge(&self, error: Error) -> Error {
         if !self.lock().life.closed {
             return error;

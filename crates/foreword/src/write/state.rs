@@ -1,7 +1,7 @@
 //! The log's state: all that its lock guards, one struct for each owner. **No I/O, no waiting.**
 //!
-//! Every field is read and changed under the lock; a field's *owner* is the only thread that may change it. Each struct says who that is. Questions that concern
-//! several owners are methods here.
+//! Every field is read and changed under the lock; a field's *owner* is the only thread that may
+//! change it. Each struct says who that is. Questions that concern several owners are methods here.
 
 pub(crate) mod flushes;
 pub(crate) mod life;
@@ -22,8 +22,8 @@ use crate::write::state::segments::{Ages, Removals, Spares};
 use crate::write::state::waiting::{Hooks, Wakers};
 use crate::{Error, Lsn, Result};
 
-/// How far into its segment a log is when the next begins to be prepared. Not at once: commits that have just entered this segment flush two, and zeros would
-/// slow them further.
+/// How far into its segment a log is when the next begins to be prepared. Not at once: commits that
+/// have just entered this segment flush two, and zeros would slow them further.
 const PREPARE_AT: f32 = 0.05;
 /// The same for a log that has never filled a segment, and may never fill this one.
 const PREPARE_FIRST_AT: f32 = 0.25;
@@ -45,7 +45,8 @@ pub(crate) struct Unit {
 
 #[derive(Debug)]
 pub(crate) struct LogState {
-    /// Changed by an append when it places its unit, and by the leader of a flush, which takes what is placed. A cut replaces it.
+    /// Changed by an append when it places its unit, and by the leader of a flush, which takes what
+    /// is placed. A cut replaces it.
     pub(crate) assembler: Assembler,
     pub(crate) appended: Appended,
     pub(crate) flushes: Flushes,
@@ -104,7 +105,8 @@ impl LogState {
         if lsn > last { Err(Error::NotAppended { lsn, last }) } else { Ok(self.goal(lsn)) }
     }
 
-    /// Whether records were cut off at the back since. What was cut was durable before: a cut first makes all durable that was appended.
+    /// Whether records were cut off at the back since. What was cut was durable before: a cut first
+    /// makes all durable that was appended.
     pub(super) fn is_cut(&self, goal: Goal) -> bool {
         self.change.control.generation != goal.generation
     }
@@ -114,7 +116,8 @@ impl LogState {
         self.flushes.durable().lsn >= goal.lsn || self.is_cut(goal)
     }
 
-    /// Fails the log; whether it had not failed yet. A failed log begins no flush, and those under way never count.
+    /// Fails the log; whether it had not failed yet. A failed log begins no flush, and those under
+    /// way never count.
     pub(super) fn fail(&mut self, error: &Error) -> bool {
         bug!(ForgetFailure, return false);
         self.flushes.abandon();
@@ -147,7 +150,8 @@ impl LogState {
         self.assembler.is_empty() && !self.flushes.has_uncounted() && self.flushes.dirty.is_empty()
     }
 
-    /// Whether the background should prepare a segment now: not before anything is appended. Asked with every append.
+    /// Whether the background should prepare a segment now: not before anything is appended. Asked
+    /// with every append.
     pub(crate) fn wants_spare(&self) -> bool {
         let at = if self.spares.fills_segments { PREPARE_AT } else { PREPARE_FIRST_AT };
         let short = (self.spares.ready.is_empty() && self.assembler.fill() > at) || self.spares.ready.len() < self.spares.wanted;

@@ -1,7 +1,9 @@
-//! What the log tells its owner as it goes: the hooks for what became durable, and for segments. They run under no lock, one call at a time, and in order.
+//! What the log tells its owner as it goes: the hooks for what became durable, and for segments.
+//! They run under no lock, one call at a time, and in order.
 //!
-//! With background work, the thread that syncs tells them: no call of a user waits for a hook, and none wakes that thread if it is awake. Without, the thread that
-//! made something durable does; another that does so meanwhile leaves it to that one.
+//! With background work, the thread that syncs tells them: no call of a user waits for a hook, and
+//! none wakes that thread if it is awake. Without, the thread that made something durable does;
+//! another that does so meanwhile leaves it to that one.
 
 use crate::Lsn;
 use crate::bug::bug;
@@ -11,7 +13,8 @@ use crate::write::state::waiting::News;
 use crate::write::state::{Guard, LogState};
 
 impl LogInner {
-    /// The log has gone on in another segment, which is told when it is durable, and has an age from now on.
+    /// The log has gone on in another segment, which is told when it is durable, and has an age
+    /// from now on.
     pub(crate) fn note_rotation(&self, state: &mut LogState, epoch: u64, first: Lsn) {
         state.ages.begun.insert(epoch, self.clock.now());
         if self.options.on_rotate.is_some() {
@@ -31,7 +34,8 @@ impl LogInner {
             && (hooks.has_rotated(durable) || (tells_durable && hooks.has_durable(durable)))
     }
 
-    /// Tells all that there is to tell, unless another thread is telling, which then goes on until there is no more.
+    /// Tells all that there is to tell, unless another thread is telling, which then goes on until
+    /// there is no more.
     pub(crate) fn unlock_and_tell<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
         while self.has_news(&state) {
             let durable = state.flushes.durable();

@@ -11,10 +11,12 @@ use crate::write::runtime::Lane;
 use crate::write::state::Goal;
 use crate::{Lsn, Result};
 
-/// A future that completes when a record (or batch) is durable, with its first LSN. Works on any executor.
+/// A future that completes when a record (or batch) is durable, with its first LSN. Works on any
+/// executor.
 ///
-/// The record is appended already: dropping the future gives up only the waiting (so it is cancel-safe). Without the
-/// background thread ([`Options::background`](crate::Options::background)) it completes only when somebody syncs.
+/// The record is appended already: dropping the future gives up only the waiting (so it is
+/// cancel-safe). Without the background thread
+/// ([`Options::background`](crate::Options::background)) it completes only when a call syncs.
 ///
 /// ```
 /// # fn main() -> Result<(), foreword::Error> {
@@ -78,14 +80,16 @@ impl Drop for Commit {
 }
 
 impl LogInner {
-    /// Whether a record is durable; if not, the waker is kept, under an id by which it is found again.
+    /// Whether a record is durable; if not, the waker is kept, under an id by which it is found
+    /// again.
     fn poll_durable(&self, goal: Goal, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<()>> {
         let lsn = goal.lsn;
         if self.readable.durable() >= lsn {
             return Poll::Ready(Ok(()));
         }
         self.dir.check_process()?;
-        // A waker's code runs when it is cloned and when it is dropped: neither under the lock. (What is declared before the guard is dropped after it.)
+        // A waker's code runs when it is cloned and when it is dropped: neither under the lock.
+        // (What is declared before the guard is dropped after it.)
         let waker = waker.clone();
         let before;
         let mut state = self.lock();

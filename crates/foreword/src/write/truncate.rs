@@ -41,7 +41,8 @@ enum Begun {
     Writing,
 }
 
-/// The right to change the state that is not records, while this lives. The state's lock is not held where it ends.
+/// The right to change the state that is not records, while this lives. The state's lock is not
+/// held where it ends.
 pub(crate) struct Changing<'a>(Option<&'a LogInner>);
 
 impl Drop for Changing<'_> {
@@ -55,8 +56,9 @@ impl Drop for Changing<'_> {
 }
 
 impl LogInner {
-    /// Puts the control state into the log, durably. If it says that nothing of a full segment is needed any more, the log goes on in
-    /// another, as far as there is one, so that this one can be dropped.
+    /// Puts the control state into the log, durably. If it says that nothing of a full segment is
+    /// needed any more, the log goes on in another, as far as there is one, so that this one can be
+    /// dropped.
     pub(crate) fn mark<'a>(&'a self, mut state: Guard<'a>, urgency: Urgency) -> Result<()> {
         let mut leaves = state.assembler.is_full() && state.change.control.start == state.assembler.next_lsn();
         loop {
@@ -78,7 +80,8 @@ impl LogInner {
                 obtained => obtained?,
             };
         }
-        // It has no LSN of its own: the flight that takes it, and those before it, must land. It leaves at once, whatever is in the air.
+        // A mark has no LSN: its flush must count, and so must all before it. It begins at once,
+        // whether or not others are under way.
         let target = state.assembler.end().position;
         state = self.unlock_and_flush(state, true);
         while state.flushes.durable().position < target {
@@ -88,7 +91,8 @@ impl LogInner {
         Ok(())
     }
 
-    /// When the log has fallen idle: says in the log what is durable. `true` if there was something to say.
+    /// When the log has fallen idle: says in the log what is durable. `true` if there was something
+    /// to say.
     pub(crate) fn unlock_and_mark_idle<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, bool) {
         let due = state.needs_promise() && state.assembler.is_empty() && !state.flushes.has_uncounted() && !state.change.cutting;
         let LogState { assembler, spares, change, .. } = &mut *state;
@@ -96,7 +100,8 @@ impl LogInner {
             return (state, false);
         }
         if !assembler.mark(false, Urgency::Ordinary, &change.control) {
-            // No room for it: the next segment's LINK says the same. If there is none yet, whoever prepares it kicks.
+            // No room for it: the next segment's LINK says the same. If none is prepared yet, the
+            // thread that prepares it kicks.
             let Some(spare) = spares.ready.pop_front() else { return (state, false) };
             assembler.rotate(spare, &change.control);
             self.rotated(&mut state);
@@ -106,8 +111,9 @@ impl LogInner {
         (self.unlock_and_flush(state, true), true)
     }
 
-    /// One change of the state that is not records at a time: each is durable before the next builds on it. No lock is held meanwhile, for a change runs
-    /// wakers: from one of those, another is [`Error::Busy`]. (Nobody waits for it only as a deliberate bug.)
+    /// Waits for the right to change the state that is not records. One thread has it at a time, so
+    /// each change is durable before the next builds on it. No lock is held meanwhile, for a change
+    /// runs wakers: a change that a waker asks for is [`Error::Busy`].
     pub(crate) fn one_at_a_time(&self) -> Result<Changing<'_>> {
         self.dir.check_process()?;
         self.may_wait()?;
@@ -123,7 +129,7 @@ impl LogInner {
         Ok(self.begin_change(&mut state))
     }
 
-    /// For who has seen that nobody changes anything.
+    /// Takes that right, which no thread has.
     pub(crate) fn begin_change(&self, state: &mut LogState) -> Changing<'_> {
         state.change.by = Some(thread::current().id());
         Changing(Some(self))
@@ -167,7 +173,8 @@ impl LogInner {
         // Readers that ask for less are told so from here on.
         let mut chain = Chain::clone(&self.chain());
         chain.start = chain.start.max(start);
-        // What begins behind a dropped segment must be durable: its LINK may still wait for a flush.
+        // What begins behind a dropped segment must be durable: its LINK may still wait for a
+        // flush.
         let durable = state.flushes.durable().position;
         let goes_on = |next: &Entry| next.first_lsn <= start && Position::new(next.epoch, format::LINK_BLOCK) < durable;
         let dropped = chain.entries.windows(2).take_while(|pair| goes_on(&pair[1])).count();
@@ -185,7 +192,8 @@ impl LogInner {
     pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {
         let _changing = self.one_at_a_time()?;
         let mut state = self.open_state()?;
-        // New appends wait, or it might never be quiet; and nothing else changes what the fork stands on. The lock is not held meanwhile.
+        // New appends wait, or the log might never be quiet. Nothing else changes what the fork
+        // builds on. The lock is not held meanwhile.
         state.change.cutting = true;
         let cut = self.cut_back(state, from);
         self.lock().change.cutting = false;
@@ -198,10 +206,12 @@ impl LogInner {
         cut
     }
 
-    /// Everything lands, then the log goes on in a fork; the segments that it supersedes are left to be removed.
+    /// Makes all durable that was appended, then goes on in a fork. The segments that it supersedes
+    /// are left to be removed.
     fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<()> {
         if state.assembler.is_closed() && from < state.assembler.next_lsn() {
-            // First of all the log says that it goes on: else what the fork writes would lie behind a log that is closed.
+            // First of all the log says that it goes on: else what the fork writes would lie behind
+            // a log that is closed.
             let LogState { assembler, change, .. } = &mut *state;
             assembler.mark(false, Urgency::Last, &change.control);
         }
@@ -226,7 +236,8 @@ impl LogInner {
         state.spares.preparing = true;
         drop(state);
         let chain = self.chain();
-        // Until the fork joins the log, nothing of it has changed. When it has begun to, an error leaves open whether its LINK is there.
+        // Until the fork joins the log, nothing of it has changed. When it has begun to, an error
+        // leaves open whether its LINK is there.
         let attempt = self.attempt("cut the log", &self.dir.path, || self.fork_back(&chain, from, &mut tip, &mut control));
         let forked = match attempt {
             Ok((place, fork)) => self
@@ -272,7 +283,8 @@ impl LogInner {
             waivers: state.change.control.waivers.clone(),
             ..Chain::clone(&chain)
         });
-        // Everyone who waited has what they waited for: it was durable, before it was cut.
+        // All that waited for records have what they waited for: the records were durable before
+        // they were cut.
         let wakers = state.wakers.take_all();
         self.committers.wake(self.committers.release(Slots::ALL));
         drop(state);
@@ -281,7 +293,8 @@ impl LogInner {
         Ok(())
     }
 
-    /// Makes the fork of a cut at a record, beside the log. Nothing else uses the log's tip or prepares a segment.
+    /// Makes the fork of a cut at a record, beside the log. Nothing else uses the log's tip or
+    /// prepares a segment.
     fn fork_back(&self, chain: &Chain, from: Lsn, tip: &mut Tip, control: &mut Control) -> Result<(Place, Fork)> {
         let simple = self.place_of_cut(chain, from)?.ok_or(Error::Dropped { lsn: from, start: chain.start })?;
         control.waivers.retain(|w| w.from < simple.at);
@@ -331,8 +344,8 @@ impl LogInner {
         Ok(branched)
     }
 
-    /// After a fork that did not come to its end: what it has begun is removed, durably, and what it took of the reserve is put back. An error
-    /// if something is left that would be in the way.
+    /// After a fork that did not come to its end: what it has begun is removed, durably, and what
+    /// it took of the reserve is put back. An error if something is left that would be in the way.
     fn undo_fork(&self, tip: &mut Tip) -> Result<()> {
         if tip.fork == Begun::Not {
             return Ok(());
@@ -357,8 +370,8 @@ impl LogInner {
         Ok(Some(Place { at, next_lsn }))
     }
 
-    /// A segment for a cut, where none is prepared. It is not filled with zeros, for the log waits; and on a full disk it is made of the
-    /// reserve, if what is to be written again has room there.
+    /// A segment for a cut, where none is prepared. It is not filled with zeros, for the log waits;
+    /// and on a full disk it is made of the reserve, if what is to be written again has room there.
     fn segment_for_cut(&self, chain: &Chain, simple: Place, place: &mut Place, end: Position) -> Result<Arc<Segment>> {
         let (epoch, blocks) = (end.epoch + 1, self.options.segment_blocks());
         let made = self.dir.prepare(self.id, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop);

@@ -37,8 +37,9 @@ impl OsDisk {
         OsDisk { buffered: false }
     }
 
-    /// Through the page cache, always: no file is written past it. For a file system whose direct I/O is slow or not to be trusted, or where other
-    /// processes read at once what is written here.
+    /// Through the page cache, always: no file is written past it. For a file system whose direct
+    /// I/O is slow or not to be trusted, or where other processes read at once what is written
+    /// here.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -112,7 +113,8 @@ struct OsFile {
     /// It is never written past the page cache.
     #[cfg(target_os = "linux")]
     buffered: bool,
-    /// The same file past the page cache, for durable writes; `None` inside where the file system has no such thing.
+    /// The same file past the page cache, for durable writes; `None` inside where the file system
+    /// has no such thing.
     #[cfg(target_os = "linux")]
     direct: std::sync::OnceLock<Option<File>>,
 }
@@ -133,7 +135,8 @@ impl OsFile {
 }
 
 impl Drop for OsFile {
-    /// A lock is the open file's: one that only this process closes lasts in those that were forked from it.
+    /// A lock is the open file's: one that only this process closes lasts in those that were forked
+    /// from it.
     fn drop(&mut self) {
         if self.locked_by == Some(std::process::id()) {
             let _ = self.file.unlock();
@@ -147,8 +150,10 @@ const DIRECT_ALIGN: usize = 4096;
 
 #[cfg(target_os = "linux")]
 impl OsFile {
-    /// The file for direct I/O, if it can take these buffers. The kernel keeps the page cache true to direct writes (readers use it), as long as nobody
-    /// maps the file; no block is ever written both ways at once: its zeros, its frame, and what opening writes again come one after the other.
+    /// The file for direct I/O, if it can take these buffers. The kernel keeps the page cache true
+    /// to direct writes (readers use it), as long as nobody maps the file; no block is ever written
+    /// both ways at once: its zeros, its frame, and what opening writes again come one after the
+    /// other.
     fn direct(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> Option<&File> {
         use std::os::fd::AsRawFd;
         use std::os::unix::fs::OpenOptionsExt;
@@ -166,14 +171,16 @@ impl OsFile {
     }
 }
 
-/// Whether all of a file was written. (Its number of blocks counts those of the file system's own, too.)
+/// Whether all of a file was written. (Its number of blocks counts those of the file system's own,
+/// too.)
 #[cfg(target_os = "linux")]
 fn has_no_hole(file: &File, len: u64) -> bool {
     rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0)).is_ok_and(|hole| hole >= len)
 }
 
-/// On Btrfs: what is written to a file that is empty now is written where it lies. Else each write of a block that was filled with
-/// zeros takes a new one, and a full disk fails it. (The file has its own checksums.)
+/// On Btrfs: what is written to a file that is empty now is written where it lies. Else each write
+/// of a block that was filled with zeros takes a new one, and a full disk fails it. (The file has
+/// its own checksums.)
 #[cfg(target_os = "linux")]
 fn write_in_place(file: &File) {
     use rustix::fs::{IFlags, fstatfs, ioctl_getflags, ioctl_setflags};
@@ -204,7 +211,8 @@ impl DiskFile for OsFile {
             use rustix::io::{Errno, ReadWriteFlags, pwritev2};
             let file = self.direct(bufs, offset).unwrap_or(&self.file);
             match pwritev2(file, bufs, offset, ReadWriteFlags::DSYNC) {
-                // An old kernel, or a file system without the flag or with its own idea of alignment: the same in two calls. Nothing was written.
+                // An old kernel, or a file system without the flag or with its own idea of
+                // alignment: the same in two calls. Nothing was written.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
                 wrote => return Ok(wrote?),
             }

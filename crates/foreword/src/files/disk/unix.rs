@@ -65,7 +65,8 @@ impl OsDir {
         if kind.is_file() { Ok(file) } else { Err(not_plain()) }
     }
 
-    /// Gives a file that was just made the owner and the permissions of another, or the directory's owner.
+    /// Gives a file that was just made the owner and the permissions of another, or the directory's
+    /// owner.
     fn adopt(&self, file: &File, like: &str) -> io::Result<()> {
         match rustix::fs::statat(&self.file, like, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(model) if FileType::from_raw_mode(model.st_mode) == FileType::RegularFile => {

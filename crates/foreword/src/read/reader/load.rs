@@ -1,4 +1,5 @@
-//! How a reader finds the frame in which a record begins, and follows the chain from frame to frame.
+//! How a reader finds the frame in which a record begins, and follows the chain from frame to
+//! frame.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,7 +33,8 @@ impl Reader {
             && lsn.0 == self.span.first.0 + u64::from(self.span.records);
         let mut attempt = 0;
         let mut loaded = if goes_on { self.load_forward(lsn) } else { self.load_anew(lsn) };
-        // What fails may have been overtaken: by a rotation, a cut, or a file that was dropped and used again.
+        // What fails may have been overtaken: by a rotation, a cut, or a file that was dropped and
+        // used again.
         while loaded.is_err() && attempt < 8 {
             self.limit = self.source.limit(Lsn::MAX)?;
             if !self.follow_changes()? {
@@ -192,7 +194,8 @@ impl Reader {
         }
     }
 
-    /// Puts the walker at or before the frame in which a record begins: where that is known, or by bisection.
+    /// Puts the walker at or before the frame in which a record begins: where that is known, or by
+    /// bisection.
     fn locate(&mut self, lsn: Lsn) -> Result<()> {
         self.span.header = None;
         let Some(entry) = self.chain.entry_of(lsn).map(|i| self.chain.entries[i]) else {

@@ -1,4 +1,5 @@
-//! The tables, without a disk: each row on its own, all of what can be found against the document's rules, and the document's verdicts.
+//! The tables, without a disk: each row on its own, all of what can be found against the document's
+//! rules, and the document's verdicts.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -37,7 +38,8 @@ fn unusable(kind: DamageKind, behind_tip: bool) -> Option<Unusable> {
 
 const PROMISE: Promise = Promise { position: Position { epoch: TIP, block: AT.block + 4 }, lsn: Lsn(43) };
 
-/// A row of the document, what it tells of, and the file and byte that are to be named, if it is damage.
+/// A row of the document, what it tells of, and the file and byte that are to be named, if it is
+/// damage.
 type Sample = (u8, Evidence, Option<(u64, u64)>);
 
 fn rows() -> Vec<Sample> {
@@ -163,7 +165,8 @@ fn the_document_has_these_rows_and_verdicts() {
 
 type Found = fn(&Evidence) -> bool;
 
-/// The document's column "what is found", in the order in which it says that rows are judged: the first that fits is the verdict.
+/// The document's column "what is found", in the order in which it says that rows are judged: the
+/// first that fits is the verdict.
 const FOUND: &[(u8, Found)] = &[
     (13, |e| e.no_segment),
     (9, |e| is_unusable(e, DamageKind::Header, true)),
@@ -206,7 +209,8 @@ fn is_closed(e: &Evidence) -> bool {
     e.last == Last::Closed && !e.link_given_up
 }
 
-/// What is at X, which is the LINK behind the tip if the log had left that and there is anything against the LINK.
+/// What is at X, which is the LINK behind the tip if the log had left that and there is anything
+/// against the LINK.
 fn x(e: &Evidence) -> Place {
     let promised = e.promise.position > e.at;
     match (e.place, e.next_link) {
@@ -281,8 +285,8 @@ fn all_of_x() -> Vec<Evidence> {
     vary(&all, &[None, seal(false), seal(true)], |e, seal| e.seal = seal)
 }
 
-/// Exactly one line of the tables claims the evidence, and it is that of the row which the document's rules give. Returns the row, unless such evidence
-/// is never found.
+/// Exactly one line of the tables claims the evidence, and it is that of the row which the
+/// document's rules give. Returns the row, unless such evidence is never found.
 fn check(evidence: &Evidence) -> Option<u8> {
     let of_files = claims_on_files(evidence.file_facts());
     let of_x = claims_on_x(evidence.x_facts());
@@ -299,7 +303,8 @@ fn check(evidence: &Evidence) -> Option<u8> {
 
 #[test]
 fn one_line_claims_whatever_is_found_and_it_is_the_documents() {
-    // Each row of X, with all that can be wrong with files; and all of X, with nothing wrong with them.
+    // Each row of X, with all that can be wrong with files; and all of X, with nothing wrong with
+    // them.
     let of_x: Vec<_> = rows().into_iter().map(|row| row.1).filter(|e| judge_files(e.file_facts()).is_none()).collect();
     let all = [all_of_files(of_x), all_of_x()].concat();
     let rows: BTreeSet<_> = all.iter().filter_map(check).collect();

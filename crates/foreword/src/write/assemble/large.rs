@@ -65,7 +65,8 @@ impl Assembler {
         self.open_frame(room, buf);
     }
 
-    /// How many further segments a large unit takes. Each frame may waste the few bytes in which a length does not fit.
+    /// How many further segments a large unit takes. Each frame may waste the few bytes in which a
+    /// length does not fit.
     fn segments_for(&self, bytes: usize, records: usize, spares: &VecDeque<Arc<Segment>>) -> usize {
         let capacity = |mut room: u32| {
             let mut sum = 0;

@@ -1,7 +1,8 @@
 //! The flushes of a log, and how far the log has come with each step to the disk.
 //!
-//! A flush takes everything that is placed, so flushes begin in the order of the log. They may be done in any order, but *count* in the order of the log.
-//! These LSNs follow from that. Each stands for all records up to it; each only rises, but for a cut, which sets all of them back.
+//! A flush takes everything that is placed, so flushes begin in the order of the log. They may be
+//! done in any order, but *count* in the order of the log. These LSNs follow from that. Each stands
+//! for all records up to it; each only rises, but for a cut, which sets all of them back.
 //!
 //! | LSN | up to it, records are | advanced by, under the log's lock |
 //! |---|---|---|
@@ -47,13 +48,15 @@ pub(crate) struct Gathering {
     pub(in crate::write) committers: u32,
 }
 
-/// Owned by the leader of a flush: it changes this when it begins one, and when it comes back with the result.
+/// Owned by the leader of a flush: it changes this when it begins one, and when it comes back with
+/// the result.
 #[derive(Debug)]
 pub(crate) struct Flushes {
     /// Begun and not counted, in the order of the log. Empty once the log has failed.
     queue: VecDeque<Flush>,
     next_id: u64,
-    /// Leaders that may be writing, also those of flushes that a failure has taken out of the queue.
+    /// Leaders that may be writing, also those of flushes that a failure has taken out of the
+    /// queue.
     leaders: usize,
     begun: Lsn,
     begun_synced: Lsn,
@@ -61,13 +64,17 @@ pub(crate) struct Flushes {
     synced_at: Instant,
     written: Lsn,
     durable: Promise,
-    /// Where the highest promise in the log stands. No records lie between it and what is durable when the log is opened.
+    /// Where the highest promise in the log stands. No records lie between it and what is durable
+    /// when the log is opened.
     promised: Position,
-    /// Behind the last MARK that was written because the log had fallen idle: that one needs no promise itself.
+    /// Behind the last MARK that was written because the log had fallen idle: that one needs no
+    /// promise itself.
     idle_end: Position,
-    /// Segments with written bytes that no flush under way syncs. The next with a sync takes them over.
+    /// Segments with written bytes that no flush under way syncs. The next with a sync takes them
+    /// over.
     pub(in crate::write) dirty: Vec<Arc<Segment>>,
-    /// Set by the thread that gathers; taken back by it, or by the leader of a flush that begins meanwhile.
+    /// Set by the thread that gathers; taken back by it, or by the leader of a flush that begins
+    /// meanwhile.
     pub(in crate::write) gathering: Option<Gathering>,
     pub(in crate::write) pace: Pace,
 }
@@ -91,7 +98,8 @@ impl Flushes {
         }
     }
 
-    /// A flush begins, of frames that promise what `promise` says, up to the end of the log: its id.
+    /// A flush begins, of frames that promise what `promise` says, up to the end of the log: its
+    /// id.
     pub(in crate::write) fn begin(
         &mut self,
         frames: &VecDeque<Placed>,
@@ -114,7 +122,8 @@ impl Flushes {
         id
     }
 
-    /// A flush has come back; whether it is done. It counts with [`count`](Flushes::count), once all before it are.
+    /// A flush has come back; whether it is done. It counts with [`count`](Flushes::count), once
+    /// all before it are.
     pub(in crate::write) fn end(&mut self, id: u64) {
         self.leaders -= 1;
         if let Some(flush) = self.queue.iter_mut().find(|flush| flush.id == id) {
@@ -182,8 +191,8 @@ impl Flushes {
         self.queue.iter().filter(|flush| !flush.done).map(|flush| flush.started)
     }
 
-    /// Whether a flush is not done: then no committer leads another. (Two groups at once were slower for few committers, and about as fast for many, where it
-    /// was measured.)
+    /// Whether a flush is not done: then no committer leads another. (Two groups at once were
+    /// slower for few committers, and about as fast for many, where it was measured.)
     pub(crate) fn is_running(&self) -> bool {
         self.running().next().is_some()
     }
@@ -198,7 +207,8 @@ impl Flushes {
         self.leaders > 0
     }
 
-    /// The flush after which a record is durable (or written, without `sync`): the first under way that covers it, or the next.
+    /// The flush after which a record is durable (or written, without `sync`): the first under way
+    /// that covers it, or the next.
     #[inline]
     pub(in crate::write) fn covering(&self, lsn: Lsn, sync: bool) -> u64 {
         let covers = |flush: &&Flush| flush.reach.lsn >= lsn && (flush.sync || !sync);

@@ -11,11 +11,13 @@ pub(crate) enum Ending {
     NotYet,
     /// This thread closes it.
     By(ThreadId),
-    /// Its lock is given up: the state is final, and nothing in the directory is this log's to change.
+    /// Its lock is given up: the state is final, and nothing in the directory is this log's to
+    /// change.
     Ended,
 }
 
-/// Any thread may set the failure, once; it never goes. The thread that closes the log (`ending`) owns the rest.
+/// Any thread may set the failure, once; it never goes. The thread that closes the log (`ending`)
+/// owns the rest.
 #[derive(Debug, Default)]
 pub(crate) struct Life {
     failed: Option<Error>,
@@ -36,7 +38,8 @@ impl Life {
         first
     }
 
-    /// Closing has come to its end: from now on this, unless the log has failed, is why it takes nothing.
+    /// Closing has come to its end: from now on this, unless the log has failed, is why it takes
+    /// nothing.
     pub(in crate::write) fn close(&mut self) {
         self.failed.get_or_insert(Error::Closed);
     }
@@ -80,7 +83,8 @@ impl Life {
     }
 }
 
-/// The log's state that is not records: holds, the start, cuts, waivers. Owned by the thread that holds the right to change it (`Changing`), one at a time.
+/// The log's state that is not records: holds, the start, cuts, waivers. Owned by the thread that
+/// holds the right to change it (`Changing`), one at a time.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) control: Control,

@@ -3,7 +3,8 @@
 use crate::options::SyncPolicy;
 use crate::write::payload::Payload;
 
-/// What was appended since the log was opened. Owned by the appending thread; the leader of a flush with a sync notes how much it was then.
+/// What was appended since the log was opened. Owned by the appending thread; the leader of a flush
+/// with a sync notes how much it was then.
 #[derive(Debug, Default)]
 pub(crate) struct Appended {
     pub(crate) records: u64,
@@ -32,8 +33,9 @@ impl Appended {
     }
 }
 
-/// What the background tasks are asked for, and whether they sleep. Any thread may ask, and then kicks the task; a task alone says that it falls asleep, and
-/// the thread that kicks it takes that back.
+/// What the background tasks are asked for, and whether they sleep. Any thread may ask, and then
+/// kicks the task; a task alone says that it falls asleep, and the thread that kicks it takes that
+/// back.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     /// So much has gathered that it should be written. The next flush does.

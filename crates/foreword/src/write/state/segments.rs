@@ -8,11 +8,13 @@ use crate::Error;
 use crate::files::segment::Segment;
 use crate::recovery::Entry;
 
-/// After a segment could not be prepared or removed, or retention could not drop one, the background tries again so much later, however often it is kicked. (An
-/// append that needs a segment tries at once.)
+/// After a segment could not be prepared or removed, or retention could not drop one, the
+/// background tries again so much later, however often it is kicked. (An append that needs a
+/// segment tries at once.)
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// Prepared segments. Owned by the thread that has set `preparing`: it alone adds to `ready`. A rotation takes from the front.
+/// Prepared segments. Owned by the thread that has set `preparing`: it alone adds to `ready`. A
+/// rotation takes from the front.
 #[derive(Debug)]
 pub(crate) struct Spares {
     /// With the epochs that follow the log's, in order.
@@ -86,8 +88,8 @@ impl From<&Entry> for Dropped {
     }
 }
 
-/// Segments that the log has dropped, durably. A truncation adds; the rest is owned by the thread that removes (`removing` is not 0) or prepares (it takes one
-/// to recycle).
+/// Segments that the log has dropped, durably. A truncation adds; the rest is owned by the thread
+/// that removes (`removing` is not 0) or prepares (it takes one to recycle).
 #[derive(Debug, Default)]
 pub(crate) struct Removals {
     queue: VecDeque<Dropped>,
@@ -165,7 +167,8 @@ impl Removals {
     }
 }
 
-/// What retention needs to know of segments. A rotation adds a segment, a truncation of the front drops some; the background owns `retry_at`.
+/// What retention needs to know of segments. A rotation adds a segment, a truncation of the front
+/// drops some; the background owns `retry_at`.
 #[derive(Debug, Default)]
 pub(crate) struct Ages {
     /// When each segment that was begun since the log was opened was, by the log's clock.

@@ -1,4 +1,4 @@
-//! Who is told when records become durable: futures, and the owner's hooks.
+//! What is told when records become durable: futures, and the owner's hooks.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
@@ -7,8 +7,9 @@ use crate::Lsn;
 use crate::bug::bug;
 use crate::format::{LINK_BLOCK, Position, Promise};
 
-/// Wakers of futures that wait for a record, by its LSN and the future's id. A future adds and removes its own; the leader of a flush takes those whose records
-/// have become durable. They are woken, and dropped, without the lock.
+/// Wakers of futures that wait for a record, by its LSN and the future's id. A future adds and
+/// removes its own; the leader of a flush takes those whose records have become durable. They are
+/// woken, and dropped, without the lock.
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
     kept: BTreeMap<(Lsn, u64), Waker>,
@@ -16,7 +17,8 @@ pub(crate) struct Wakers {
 }
 
 impl Wakers {
-    /// Keeps a waker under its id, or a new one. What it replaces is to be dropped without the lock.
+    /// Keeps a waker under its id, or a new one. What it replaces is to be dropped without the
+    /// lock.
     pub(in crate::write) fn keep(&mut self, lsn: Lsn, id: &mut Option<u64>, waker: Waker) -> Option<Waker> {
         let id = *id.get_or_insert_with(|| {
             self.last_id += 1;
@@ -61,7 +63,8 @@ pub(in crate::write) enum News {
     Rotated(u64, Lsn),
 }
 
-/// What the owner's hooks were told. Owned by the thread that tells them (`telling`), one at a time; a rotation adds its segment.
+/// What the owner's hooks were told. Owned by the thread that tells them (`telling`), one at a
+/// time; a rotation adds its segment.
 #[derive(Debug)]
 pub(crate) struct Hooks {
     /// Up to this record.
@@ -81,7 +84,8 @@ impl Hooks {
         self.told = self.told.min(lsn);
     }
 
-    /// Whether the next segment that is to be told of has come to the disk: its LINK, and so the SEAL of the one before.
+    /// Whether the next segment that is to be told of has come to the disk: its LINK, and so the
+    /// SEAL of the one before.
     pub(in crate::write) fn has_rotated(&self, durable: Promise) -> bool {
         self.rotated.front().is_some_and(|&(epoch, _)| Position::new(epoch, LINK_BLOCK) < durable.position)
     }
