@@ -164,7 +164,9 @@ pub enum Error {
     #[non_exhaustive]
     Cut {
         /// The first LSN that may stand for another record since: that of the first record that was
-        /// cut.
+        /// cut; of several cuts, of the lowest. On a log that another process writes it may be
+        /// lower, down to that of an earlier cut: where a cut follows another so soon that it
+        /// rewrites the same segment, one LSN stands for both.
         at: Lsn,
         /// The LSN up to which the reader had come.
         reached: Lsn,
@@ -180,7 +182,7 @@ pub enum Error {
     NotAppended {
         /// The LSN asked for.
         lsn: Lsn,
-        /// The last that was appended.
+        /// The last that is there; for a reader, the last that is durable.
         last: Lsn,
     },
     /// An option or argument has a value that cannot be.
@@ -337,7 +339,7 @@ impl fmt::Display for Error {
                  from there, or seek elsewhere"
             ),
             Error::Lost { lsn } => write!(f, "record {lsn} was given up when the log was salvaged"),
-            Error::NotAppended { lsn, last } => write!(f, "record {lsn} was never appended: the last is {last}"),
+            Error::NotAppended { lsn, last } => write!(f, "there is no record {lsn}, or not yet: the last is {last}"),
             Error::Invalid { what, why } => write!(f, "{what}: {why}"),
         }
     }

@@ -292,7 +292,11 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
         }
     }
     if damaged {
-        control.cut(); // LSNs that were acknowledged may be given to other records, even where nothing says which.
+        // LSNs that were acknowledged may be given to other records, even where nothing says which.
+        control.cut(end.next_lsn);
+        if !dir.has_no_outside() {
+            dir.outside(survey.log)?.cut(end.next_lsn)?;
+        }
     }
     for waiver in &mut control.waivers {
         if waiver.to.epoch == u64::MAX {

@@ -162,6 +162,12 @@ impl Model {
         self.durable = from - 1;
         self.written = from - 1;
         self.promised = self.promised.min(from - 1);
+        self.holds = self.holds_behind_cut(from);
+    }
+
+    /// A cut moves the holds behind it to itself.
+    fn holds_behind_cut(&self, from: u64) -> BTreeMap<String, Lsn> {
+        self.holds.iter().map(|(name, &lsn)| (name.clone(), lsn.min(Lsn(from)))).collect()
     }
 
     /// How often the log was cut.
@@ -214,7 +220,8 @@ impl Model {
         ensure(starts.contains(&Some(found.start)), "the start is where it was put", || {
             format!("{} for {starts:?}", found.start)
         })?;
-        let holds = [Some(&self.holds), self.doubt_holds.as_ref()];
+        let cut = self.doubt_cut.filter(|from| found.last + 1 == *from).map(|from| self.holds_behind_cut(from));
+        let holds = [Some(&self.holds), self.doubt_holds.as_ref(), cut.as_ref()];
         ensure(holds.contains(&Some(&found.holds)), "holds last", || format!("{:?} for {holds:?}", found.holds))?;
         self.check_records(found)?;
         let last = found.last;

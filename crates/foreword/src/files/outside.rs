@@ -87,6 +87,16 @@ impl Outside {
         self.write()
     }
 
+    /// Moves what is asked for behind a cut there, durably, as the log does with its own holds: before the cut counts, so that none is found as it was.
+    pub(crate) fn cut(&mut self, at: Lsn) -> Result<()> {
+        let behind: Vec<_> = self.wishes.values_mut().flatten().filter(|hold| hold.lsn > at).collect();
+        if behind.is_empty() {
+            return Ok(());
+        }
+        behind.into_iter().for_each(|hold| hold.lsn = at);
+        self.write()
+    }
+
     /// It is all in the log, durably.
     pub(crate) fn clear(&mut self) -> Result<()> {
         if self.wishes.is_empty() {

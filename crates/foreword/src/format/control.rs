@@ -46,8 +46,10 @@ impl Default for Control {
 }
 
 impl Control {
-    /// The state behind one more cut.
-    pub(crate) fn cut(&mut self) {
+    /// The state behind one more cut. Each hold behind it moves to it: its owner, when it comes
+    /// back, must not go on from records that are gone.
+    pub(crate) fn cut(&mut self, at: Lsn) {
+        self.holds.values_mut().for_each(|hold| hold.lsn = hold.lsn.min(at));
         bug!(ForgetCut, return);
         self.generation = self.generation.wrapping_add(1);
     }

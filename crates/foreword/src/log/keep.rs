@@ -27,15 +27,19 @@ impl Log {
     }
 
     /// Cuts off the record with this LSN and all after it, as a Raft log does; their LSNs are given
-    /// to what is appended next. Readers that have read any of them, or stand behind one, here or
-    /// in other processes, are told with their next call: [`Error::Cut`]. Durable when it returns:
-    /// everything before the cut is, too. Other calls wait meanwhile. Commits that were waiting for
+    /// to what is appended next. Readers that have read any of them, or stand behind one, get
+    /// [`Error::Cut`]: in this process with their next call, in another within 10 ms. A
+    /// [hold](Log::hold) behind the cut moves to it, so a consumer that was away finds its hold
+    /// lower than it left it, and reads on from there. A cut behind the last record does nothing.
+    ///
+    /// Durable when it returns: everything before the cut is, too. Other calls wait meanwhile. Commits that were waiting for
     /// records that are cut succeed: they were durable. If the record is one that a salvage gave
     /// up, all that were given up with it are cut off.
     ///
     /// # Errors
     /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`],
-    /// [`Error::Corruption`] (of what is written again): nothing was cut, and the log goes on.
+    /// [`Error::Corruption`] (of what is written again), [`Error::Busy`] as for
+    /// [`hold`](Log::hold): nothing was cut, and the log goes on.
     /// [`Error::Io`]: the same, unless calls after it say [`Error::Poisoned`]: then it is not known
     /// whether it was. [`Error::Closed`].
     pub fn truncate_back(&self, from: Lsn) -> Result<()> {

@@ -191,11 +191,12 @@ impl LogInner {
 
     pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {
         let _changing = self.one_at_a_time()?;
+        let mut outside = self.outside()?;
         let mut state = self.open_state()?;
         // New appends wait, or the log might never be quiet. Nothing else changes what the fork
         // builds on. The lock is not held meanwhile.
         state.change.cutting = true;
-        let cut = self.cut_back(state, from);
+        let cut = self.cut_back(state, from, outside.as_mut());
         self.lock().change.cutting = false;
         self.changed.notify_all();
         self.kick_all();
@@ -208,7 +209,7 @@ impl LogInner {
 
     /// Makes all durable that was appended, then goes on in a fork. The segments that it supersedes
     /// are left to be removed.
-    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<()> {
+    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn, mut outside: Option<&mut Outside>) -> Result<()> {
         if state.assembler.is_closed() && from < state.assembler.next_lsn() {
             // First of all the log says that it goes on: else what the fork writes would lie behind
             // a log that is closed.
@@ -231,14 +232,19 @@ impl LogInner {
         let mut tip =
             Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares.ready), fork: Begun::Not };
         let mut control = state.change.control.clone();
-        control.cut();
+        outside.iter().for_each(|outside| outside.apply(&mut control.holds));
+        control.cut(from);
         let generation = control.generation;
         state.spares.preparing = true;
         drop(state);
         let chain = self.chain();
         // Until the fork joins the log, nothing of it has changed. When it has begun to, an error
         // leaves open whether its LINK is there.
-        let attempt = self.attempt("cut the log", &self.dir.path, || self.fork_back(&chain, from, &mut tip, &mut control));
+        let attempt = self.attempt("cut the log", &self.dir.path, || {
+            let forked = self.fork_back(&chain, from, &mut tip, &mut control)?;
+            outside.iter_mut().try_for_each(|outside| outside.cut(from))?;
+            Ok(forked)
+        });
         let forked = match attempt {
             Ok((place, fork)) => self
                 .attempt("cut the log", &self.dir.path, || self.join(fork, place, from, tip.end, &control))
@@ -290,7 +296,8 @@ impl LogInner {
         drop(state);
         drop(left); // It may close a file: not under the lock.
         strangers::wake(wakers.into_values());
-        Ok(())
+        // What others asked for is in the log now.
+        outside.map_or(Ok(()), Outside::clear)
     }
 
     /// Makes the fork of a cut at a record, beside the log. Nothing else uses the log's tip or

@@ -49,6 +49,31 @@ fn a_hold_on_what_is_gone_is_an_error() {
 }
 
 #[test]
+fn a_cut_moves_the_holds_behind_it_to_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    commit(&log, 99);
+    log.hold("before", Lsn(7)).unwrap();
+    log.hold("behind", Lsn(80)).unwrap();
+    // Those of other processes, of which the log has not taken notice yet: one has a hold of the log's moved, and one is new.
+    let view = View::open(dir.path()).unwrap();
+    view.hold("a follower", Lsn(100)).unwrap();
+    log.truncate_back(Lsn(51)).unwrap();
+    let lsns = |holds: std::collections::BTreeMap<String, foreword::Hold>| {
+        holds.into_iter().map(|(name, hold)| (name, hold.lsn.0)).collect::<Vec<_>>()
+    };
+    let expected = [("a follower".to_owned(), 51), ("before".to_owned(), 7), ("behind".to_owned(), 51)];
+    assert_eq!(lsns(log.holds()), expected);
+    assert_eq!(lsns(View::open(dir.path()).unwrap().holds()), expected);
+    commit(&log, 70);
+    log.release("before").unwrap();
+    assert_eq!(log.truncate_front(Lsn(100)).unwrap(), Lsn(51), "what the follower has to read again is kept");
+    drop(log);
+    let log = options().open(dir.path()).unwrap();
+    assert_eq!(lsns(log.holds()), [expected[0].clone(), expected[2].clone()]);
+}
+
+#[test]
 fn a_hold_keeps_up_to_its_limit_and_its_owner_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let log = options().background(false).open(dir.path()).unwrap();
