@@ -265,6 +265,27 @@ fn a_reader_that_waits_behind_a_cut_is_told() {
 }
 
 #[test]
+fn a_views_reader_is_told_of_a_cut_although_it_knows_of_more_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Options::new().background(false).open(dir.path()).unwrap();
+    for _ in 0..50_000 {
+        log.append([7; 8]).unwrap();
+    }
+    log.commit("last").unwrap();
+    log.commit("which says that all before it is durable").unwrap();
+    let view = View::open(dir.path()).unwrap();
+    let mut reader = view.reader_at(Lsn::ZERO);
+    for _ in 0..10 {
+        reader.next().unwrap().unwrap();
+    }
+    log.truncate_back(Lsn(5)).unwrap();
+    log.commit("new").unwrap();
+    std::thread::sleep(Duration::from_millis(10));
+    let told = reader.next().map(|record| record.map(|record| record.lsn));
+    assert!(matches!(told, Err(Error::Cut { at: Lsn(5), reached: Lsn(10), .. })), "{told:?}");
+}
+
+#[test]
 fn a_view_is_told_of_cuts_by_whoever_made_them_and_of_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let log = lively(dir.path());

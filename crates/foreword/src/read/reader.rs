@@ -32,9 +32,10 @@ use crate::{Error, Lsn, Result};
 /// that is.
 ///
 /// If records are cut off [at the back](crate::Log::truncate_back) that it has read, or that lie
-/// before the one where it stands, it says so once, with the next call: [`Error::Cut`]. Then it
-/// stands before the first that was cut. So it never goes on from records that are gone to others
-/// in their place.
+/// before the one where it stands, it says so once, with the next call ([`Error::Cut`]); on a log
+/// that another process writes, with a call that comes at least 10 ms after the cut. Then it stands
+/// before the first that was cut. So it never goes on from records that are gone to others in their
+/// place.
 ///
 /// It may outlive its log, and then reads that as it was when it was closed, for as long as the
 /// files are as they were; then it says [`Error::Closed`].
@@ -260,7 +261,11 @@ impl Reader {
     /// As [`next`](Reader::next), and [`Error::NotAppended`] if it is not there (or not durable)
     /// yet, [`Error::Lost`] if it was given up.
     pub fn get(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
-        if lsn == Lsn::ZERO || !self.readable(lsn)? {
+        if lsn == Lsn::ZERO {
+            let why = "records begin with LSN 1; 0 stands for the start of the log".to_owned();
+            return Err(Error::Invalid { what: "the LSN", why });
+        }
+        if !self.readable(lsn)? {
             return Err(Error::NotAppended { lsn, last: self.limit });
         }
         if self.chain.gap(lsn).is_some() {

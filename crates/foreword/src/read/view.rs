@@ -76,6 +76,10 @@ struct ViewInner {
     last: Mutex<LastLook>,
     /// Rises with each change of the chain.
     version: AtomicU64,
+    /// When the next look is due, in microseconds since the view was opened. Then the next step of
+    /// any reader takes one: so a reader hears of a cut although all that it reads is at hand.
+    due: AtomicU64,
+    opened: Instant,
     waiting: Mutex<Waiting>,
     places: Places,
 }
@@ -124,7 +128,9 @@ impl View {
         let (watch, seen) = Watch::begin(&dir)?;
         let last = Mutex::new(LastLook { seen, at: Some(Instant::now()) });
         let (watch, version, waiting, places) = (Mutex::new(watch), AtomicU64::new(0), Mutex::default(), Places::default());
-        Ok(View { inner: Arc::new(ViewInner { disk, dir, unproven, watch, last, version, waiting, places }) })
+        let (due, opened) = (AtomicU64::new(POLL.as_micros() as u64), Instant::now());
+        let inner = ViewInner { disk, dir, unproven, watch, last, version, due, opened, waiting, places };
+        Ok(View { inner: Arc::new(inner) })
     }
 
     /// The same log, with all that recovery would return now: where no writer has it open, that may
@@ -345,6 +351,8 @@ impl ViewInner {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Ok(watch) => watch,
         };
+        // (A look that fails is not repeated at each step, either.)
+        self.due.store((self.opened.elapsed() + POLL).as_micros() as u64, Ordering::Relaxed);
         let before = self.seen(Seen::clone);
         let news = watch.go_on(&self.dir, &before, must).map_err(|error| {
             lock(&self.last).at = None;
@@ -418,6 +426,9 @@ impl Source for ViewInner {
     }
 
     fn version(&self) -> u64 {
+        if self.opened.elapsed().as_micros() as u64 >= self.due.load(Ordering::Relaxed) {
+            let _ = self.look(false); // A reader that needs more than is known gets the error.
+        }
         self.version.load(Ordering::Acquire)
     }
 
