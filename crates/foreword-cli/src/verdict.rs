@@ -1,6 +1,6 @@
 //! Verdicts and damage, in words and as JSON.
 
-use foreword::{Damage, Lsn, Verdict};
+use foreword::{Damage, DamageKind, Lsn, Verdict};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -59,6 +59,7 @@ pub(crate) fn damage_fields(out: &mut Output, damage: &Damage) -> Result<(), Fai
     let until = "until the log is repaired";
     match damage.last_lsn.filter(|&last| last >= damage.first_lsn) {
         Some(last) => out.field("unreadable", format_args!("LSN {} to {last}, which were durable, {until}", damage.first_lsn))?,
+        None if damage.kind == DamageKind::Identity => out.field("unreadable", "nothing: the records are whole")?,
         None => out.field("unreadable", format_args!("any records from LSN {} on, {until}", damage.first_lsn))?,
     }
     out.field("evidence", &damage.evidence)
@@ -86,9 +87,10 @@ pub(crate) fn damage(verdict: Option<&Verdict>) -> Option<&Damage> {
 }
 
 /// Records that no promise covers: nothing in the log shows a flush that made them durable.
-pub(crate) fn unproven_from(first: Lsn) -> String {
+pub(crate) fn unproven_from(first: Lsn, damaged: bool) -> String {
+    let keeps = if damaged { "a repair of" } else { "opening" };
     format!(
-        "unproven from LSN {first} on: the log does not show whether these records were acknowledged; opening it for writing \
+        "unproven from LSN {first} on: the log does not show whether these records were acknowledged; {keeps} it for writing \
          keeps them all and makes them durable"
     )
 }
@@ -105,6 +107,14 @@ pub(crate) fn records(count: u64, first: Lsn, last: Lsn) -> String {
         1 => format!("1: LSN {first}"),
         n => format!("{n}: LSN {first} to {last}"),
     }
+}
+
+/// What a repair gives up, in words: stretches of LSNs, and whatever there was from another on.
+pub(crate) fn given_up(lost: &[(Lsn, Lsn)], unknown_from: Option<Lsn>) -> String {
+    let beyond = unknown_from.map(|lsn| format!("what there was from LSN {lsn} on (nothing that is left says how many records)"));
+    let known = if lost.is_empty() { None } else { Some(format!("LSN {}", stretches(lost))) };
+    let all: Vec<_> = known.into_iter().chain(beyond).collect();
+    if all.is_empty() { "nothing".to_owned() } else { all.join(", and ") }
 }
 
 /// Stretches of LSNs, in words.

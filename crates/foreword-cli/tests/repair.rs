@@ -70,3 +70,47 @@ fn segments_cut_to_any_length_are_repaired_and_keep_their_size() {
         }
     }
 }
+
+#[test]
+fn what_nothing_is_left_of_is_not_said_to_be_nothing() {
+    let (dir, place) = (dir(), tempfile::tempdir().unwrap());
+    let text: String = (1..=2000).map(|i| format!("record {i} {}\n", "x".repeat(200))).collect();
+    run_with(&["append", dir.str(), "--quiet", "--segment-size", "128K"], text.as_bytes()).status(0);
+    let stat = run(&["stat", dir.str(), "--json"]).json();
+    let current = stat["segments"].as_array().unwrap().iter().find(|s| s["state"] == "current").unwrap().clone();
+    let first = current["first_lsn"].as_u64().unwrap();
+    fs::remove_file(current["file"].as_str().unwrap()).unwrap();
+
+    let verify = run(&["verify", dir.str()]).status(3);
+    let unknown = format!("what there was from LSN {first} on");
+    for choice in ["--stop", "--salvage"] {
+        let line = verify.text().lines().find(|line| line.starts_with(choice)).unwrap_or_else(|| panic!("{verify:?}"));
+        assert!(line.contains(&unknown), "{line}");
+    }
+    assert!(!verify.text().contains("opening it for writing keeps"), "{verify:?}");
+    let verify = run(&["verify", dir.str(), "--json"]).status(3).json();
+    assert_eq!(verify["repair_would_lose_from"], serde_json::json!({ "stop": first, "salvage": first }));
+    let plans = run(&["repair", dir.str(), "--json"]).status(3).json();
+    assert!(plans["plans"].as_array().unwrap().iter().all(|plan| plan["unknown_from"] == first), "{plans}");
+    let copied = place.path().join("salvaged");
+    copy(dir.path(), &copied);
+    let done = run(&["repair", copied.to_str().unwrap(), "--salvage", "--apply"]).status(0);
+    assert!(done.text().contains(&unknown), "{done:?}");
+
+    // Where something can be read behind the damage, it says how many there were; and what was given up is not counted.
+    let whole = place.path().join("whole");
+    let whole = whole.to_str().unwrap();
+    run_with(&["append", whole, "--quiet", "--segment-size", "128K"], text.as_bytes()).status(0);
+    let second = &segments(Path::new(whole))[1];
+    let mut bytes = fs::read(second).unwrap();
+    bytes[40_000] ^= 1;
+    fs::write(second, bytes).unwrap();
+    let plan = &run(&["repair", whole, "--salvage", "--json"]).status(3).json()["plans"][0];
+    assert_eq!(plan["unknown_from"], serde_json::Value::Null);
+    let lost = plan["given_up"][0][1].as_u64().unwrap() - plan["given_up"][0][0].as_u64().unwrap() + 1;
+    run(&["repair", whole, "--salvage", "--apply"]).status(0);
+    for look in ["stat", "verify"] {
+        assert_eq!(run(&[look, whole, "--json"]).status(0).json()["records"], 2000 - lost, "{look}");
+    }
+    assert!(run(&["stat", whole]).text().contains(&format!("{}: LSN 1 to 2000", 2000 - lost)));
+}

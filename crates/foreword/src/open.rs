@@ -186,6 +186,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     report.scanned_bytes = survey.scanned;
     report.garbled_sectors = survey.garbled_behind;
     report.given_up.clone_from(&repair.given_up);
+    report.unknown_from = repair.unknown_from;
     report.put_aside = repair.copied.iter().chain(&repair.moved).cloned().collect();
     // First: on a full disk it is room.
     fork::clear_away(dir, survey.names.temporary.iter().cloned());
@@ -444,6 +445,7 @@ impl RecoveryReport {
             scanned_bytes: 0,
             rewritten_records: 0,
             given_up: Vec::new(),
+            unknown_from: None,
             put_aside: Vec::new(),
             garbled_sectors: 0,
             took: std::time::Duration::ZERO,

@@ -100,6 +100,8 @@ pub enum OnDamage {
     /// good and answer [`Error::Lost`]. A flipped bit costs a frame: the records that were written
     /// with the one that it struck, up to 64 KiB of them, or one larger record or batch. A copy of
     /// each damaged file is put aside in `damaged/`.
+    /// Where nothing can be read behind the damage, the log goes on with the first LSN of which
+    /// nothing is known ([`RecoveryReport::unknown_from`](crate::RecoveryReport)).
     Salvage,
 }
 

@@ -111,7 +111,8 @@ fn copy(args: &Args, proves: &View, out: &mut Output) -> Result<(), Failure> {
         }
         let unproven = record.lsn > proven && !proves.has_writer();
         if unproven && !std::mem::replace(&mut told, true) {
-            crate::note(format_args!("{}", crate::verdict::unproven_from(record.lsn)));
+            let damaged = crate::verdict::damage(proves.verdict().as_ref()).is_some();
+            crate::note(format_args!("{}", crate::verdict::unproven_from(record.lsn, damaged)));
         }
         expected = record.lsn.next();
         args.format.write((record.lsn, record.time()), record.data, unproven, out.writer()).map_err(Failure::output)?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use foreword::{Damage, Lsn, OnDamage, RepairPlan, Verdict, View};
+use foreword::{Damage, Lsn, OnDamage, RecoveryReport, RepairPlan, Verdict, View};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
@@ -39,13 +39,15 @@ pub(crate) struct Args {
 struct Told {
     action: OnDamage,
     given_up: Vec<(Lsn, Lsn)>,
+    unknown_from: Option<Lsn>,
     put_aside: Vec<String>,
     last_lsn: Lsn,
 }
 
 impl From<(OnDamage, RepairPlan)> for Told {
     fn from((action, plan): (OnDamage, RepairPlan)) -> Told {
-        Told { action, given_up: plan.given_up, put_aside: plan.put_aside, last_lsn: plan.last_lsn }
+        let RepairPlan { given_up, unknown_from, put_aside, last_lsn, .. } = plan;
+        Told { action, given_up, unknown_from, put_aside, last_lsn }
     }
 }
 
@@ -91,7 +93,8 @@ fn apply(args: &Args, action: OnDamage) -> Result<Told, Failure> {
     let log = super::options_for(&args.dir).create(false).on_damage(action).open(&args.dir)?;
     let report = log.recovery().clone();
     log.close()?;
-    Ok(Told { action, given_up: report.given_up, put_aside: report.put_aside, last_lsn: report.last_lsn })
+    let RecoveryReport { given_up, unknown_from, put_aside, last_lsn, .. } = report;
+    Ok(Told { action, given_up, unknown_from, put_aside, last_lsn })
 }
 
 fn print_text(out: &mut Output, args: &Args, damage: Option<&Damage>, torn: bool, plans: &[Told]) -> Result<(), Failure> {
@@ -114,9 +117,9 @@ fn print_text(out: &mut Output, args: &Args, damage: Option<&Damage>, torn: bool
     for told in plans {
         out.line(format_args!(""))?;
         out.field(flag(told.action), if args.apply { "done" } else { "would do this (with --apply):" })?;
-        let gone =
-            if told.given_up.is_empty() { "nothing".to_owned() } else { format!("LSN {}", verdict::stretches(&told.given_up)) };
-        out.toned("gives up", if told.given_up.is_empty() { Tone::Good } else { Tone::Warn }, gone)?;
+        let nothing = told.given_up.is_empty() && told.unknown_from.is_none();
+        let gone = verdict::given_up(&told.given_up, told.unknown_from);
+        out.toned("gives up", if nothing { Tone::Good } else { Tone::Warn }, gone)?;
         out.field("puts aside", files(&told.put_aside))?;
         out.field("log ends", format_args!("with LSN {}", told.last_lsn))?;
     }
@@ -143,6 +146,7 @@ fn told_json(told: &Told) -> Value {
     json!({
         "action": flag(told.action).trim_start_matches('-'),
         "given_up": verdict::stretches_json(&told.given_up),
+        "unknown_from": told.unknown_from.map(|lsn| lsn.0),
         "put_aside": told.put_aside,
         "last_lsn": told.last_lsn.0,
     })

@@ -66,7 +66,7 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
     if let Some(damage) = verdict::damage(found.as_ref()) {
         verdict::damage_fields(out, damage)?;
     }
-    out.field("records", verdict::range(view.start_lsn(), last))?;
+    out.field("records", verdict::records(records(view, last), view.start_lsn(), last))?;
     if let Some((oldest, newest)) = times(view, last) {
         let [oldest, newest] = [oldest, newest].map(units::timestamp);
         out.field("written", format_args!("{oldest} to {newest}"))?;
@@ -89,6 +89,14 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
     let rows: Vec<Vec<String>> = segments.iter().map(|segment| row(out, segment)).collect();
     let numbers = ["epoch", "first LSN", "last LSN", "used", "file", "fill"].map(Column::right);
     out.table(&[&numbers[..], &[Column::left("state")]].concat(), &rows)
+}
+
+/// How many there are, without those that repairs gave up.
+fn records(view: &View, last: Lsn) -> u64 {
+    let start = view.start_lsn();
+    let count = |first: Lsn, last: Lsn| (last.0 + 1).saturating_sub(first.0);
+    let lost: u64 = view.lost().iter().map(|&(first, to)| count(first.max(start), to.min(last))).sum();
+    count(start, last).saturating_sub(lost)
 }
 
 fn row(out: &Output, segment: &SegmentInfo) -> Vec<String> {
@@ -118,6 +126,7 @@ fn print_json(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         "damage": verdict::damage(found.as_ref()).map(verdict::damage_json),
         "start_lsn": view.start_lsn().0,
         "last_lsn": last.0,
+        "records": records(view, last),
         "oldest": times(view, last).map(|(oldest, _)| units::timestamp(oldest)),
         "newest": times(view, last).map(|(_, newest)| units::timestamp(newest)),
         "recoverable_lsn": view.recoverable_lsn()?.0,

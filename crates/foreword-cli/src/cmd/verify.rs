@@ -49,15 +49,19 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     Ok(Status::of(report.verdict.as_ref()))
 }
 
-/// What a repair would give up: by its name, and stretches of LSNs.
-type Losses = Vec<(&'static str, Vec<(Lsn, Lsn)>)>;
+/// What a repair would give up: by its name, stretches of LSNs, and whatever there was from another on.
+type Losses = Vec<(&'static str, Vec<(Lsn, Lsn)>, Option<Lsn>)>;
 
 /// Both ways to repair a damaged log. (Neither may work, or the log may have a writer: `repair` says why.)
 fn losses(args: &Args, report: &VerifyReport) -> Losses {
     let ways = [("stop", OnDamage::StopAtDamage), ("salvage", OnDamage::Salvage)];
     let damaged = verdict::damage(report.verdict.as_ref()).is_some();
     let planned = ways.into_iter().filter(|_| damaged);
-    planned.filter_map(|(name, action)| Some((name, foreword::repair_plan(&args.dir, action).ok()?.given_up))).collect()
+    let plan = |(name, action)| {
+        let plan = foreword::repair_plan(&args.dir, action).ok()?;
+        Some((name, plan.given_up, plan.unknown_from))
+    };
+    planned.filter_map(plan).collect()
 }
 
 fn next_step(args: &Args) -> String {
@@ -69,15 +73,15 @@ fn print_text(out: &mut Output, args: &Args, report: &VerifyReport, losses: &Los
     out.toned("verdict", verdict::tone(found), verdict::sentence(found))?;
     if let Some(damage) = verdict::damage(report.verdict.as_ref()) {
         verdict::damage_fields(out, damage)?;
-        for (name, given_up) in losses {
-            let lost = if given_up.is_empty() { "nothing".to_owned() } else { format!("LSN {}", verdict::stretches(given_up)) };
+        for (name, given_up, unknown_from) in losses {
+            let lost = verdict::given_up(given_up, *unknown_from);
             out.field(&format!("--{name}"), format_args!("would give up {lost}"))?;
         }
         out.field("next", format_args!("restore a copy, or see `{}`", next_step(args)))?;
     }
     out.field("readable", verdict::records(report.records, report.start_lsn, report.last_lsn))?;
     if report.proven_lsn < report.last_lsn {
-        out.field("unproven", verdict::unproven_from(report.proven_lsn.next()))?;
+        out.field("unproven", verdict::unproven_from(report.proven_lsn.next(), verdict::damage(found).is_some()))?;
     }
     if !report.lost.is_empty() {
         out.field("given up", format_args!("LSN {}, in earlier repairs", verdict::stretches(&report.lost)))?;
@@ -90,7 +94,8 @@ fn print_text(out: &mut Output, args: &Args, report: &VerifyReport, losses: &Los
 }
 
 fn print_json(out: &mut Output, args: &Args, report: &VerifyReport, losses: &Losses) -> Result<(), Failure> {
-    let would_lose = losses.iter().map(|(name, lost)| ((*name).to_owned(), verdict::stretches_json(lost))).collect::<Value>();
+    let would_lose = losses.iter().map(|(name, lost, _)| ((*name).to_owned(), verdict::stretches_json(lost))).collect::<Value>();
+    let and_from = losses.iter().map(|(name, _, from)| ((*name).to_owned(), json!(from.map(|lsn| lsn.0)))).collect::<Value>();
     let damaged = verdict::damage(report.verdict.as_ref()).is_some();
     out.json(&json!({
         "verdict": verdict::name(report.verdict.as_ref()),
@@ -101,6 +106,7 @@ fn print_json(out: &mut Output, args: &Args, report: &VerifyReport, losses: &Los
         "proven_lsn": report.proven_lsn.0,
         "records": report.records,
         "repair_would_lose": if damaged { would_lose } else { Value::Null },
+        "repair_would_lose_from": if damaged { and_from } else { Value::Null },
         "next": damaged.then(|| next_step(args)),
         "segments": report.segments,
         "checked_bytes": report.checked_bytes,

@@ -238,6 +238,9 @@ pub struct RecoveryReport {
     /// LSNs that were given up, by [`Options::on_damage`](crate::Options::on_damage): first and
     /// last of each stretch.
     pub given_up: Vec<(Lsn, Lsn)>,
+    /// Records from this LSN on may be lost besides: nothing could be read behind the damage, so nothing says how many there were. These LSNs are given to
+    /// new records.
+    pub unknown_from: Option<Lsn>,
     /// Names of the files put aside in `damaged/`.
     pub put_aside: Vec<String>,
     /// Garbled sectors behind the end of the log, where nothing was acknowledged: no loss, but the

@@ -23,6 +23,7 @@ pub(super) struct Repair {
     pub(super) moved: Vec<String>,
     /// The LSN to go on with.
     pub(super) next_lsn: Option<Lsn>,
+    pub(super) unknown_from: Option<Lsn>,
 }
 
 impl Repair {
@@ -61,6 +62,9 @@ pub(super) fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
             if survey.known >= survey.next_lsn {
                 repair.given_up.push((survey.next_lsn, survey.known));
             }
+            if resume_after(dir, &survey)?.is_none() {
+                repair.unknown_from = Some(survey.known.next().max(survey.next_lsn));
+            }
             return Ok((survey, repair));
         }
         if survey.control.waivers.len() >= WAIVERS_MAX {
@@ -77,6 +81,7 @@ pub(super) fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
             repair.given_up.push((waiver.first_lost, waiver.last_lost));
         }
         if resumes.is_none() {
+            repair.unknown_from = Some(next);
             if next > survey.next_lsn {
                 repair.waivers.push(waiver);
                 repair.next_lsn = Some(next);
@@ -136,6 +141,9 @@ pub struct RepairPlan {
     pub damage: Option<Damage>,
     /// LSNs that would be given up: first and last of each stretch.
     pub given_up: Vec<(Lsn, Lsn)>,
+    /// Records from this LSN on may be lost besides: nothing can be read behind the damage, so
+    /// nothing says how many there were. These LSNs are given to new records.
+    pub unknown_from: Option<Lsn>,
     /// The LSN of the last record that would remain.
     pub last_lsn: Lsn,
     /// Files that would be put aside in `damaged/`.
@@ -166,13 +174,15 @@ pub fn repair_plan_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, action: OnDama
         Survey { verdict: Verdict::Corruption(damage), .. } => Some(damage),
         survey => {
             let last_lsn = survey.last_lsn();
-            return Ok(RepairPlan { damage: None, given_up: Vec::new(), last_lsn, put_aside: Vec::new() });
+            let (given_up, put_aside) = (Vec::new(), Vec::new());
+            return Ok(RepairPlan { damage: None, given_up, unknown_from: None, last_lsn, put_aside });
         }
     };
     let (survey, repair) = plan(&dir, action)?;
     Ok(RepairPlan {
         damage,
         given_up: repair.given_up,
+        unknown_from: repair.unknown_from,
         last_lsn: repair.next_lsn.unwrap_or(survey.next_lsn).prev(),
         put_aside: [repair.copied, repair.moved].concat(),
     })
