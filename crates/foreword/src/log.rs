@@ -170,7 +170,8 @@ impl Log {
     ///
     /// Any thread may close a log that others use. Their calls give [`Error::Closed`] from then on,
     /// appends that wait for room among them, and commits that were waiting are acknowledged.
-    /// Readers go on reading; those that wait for more are told that there is none. To close a log
+    /// Readers go on reading, so the log's files stay open until it and its readers are dropped;
+    /// readers that wait for more are told that there is none. To close a log
     /// again waits for the thread that closes it, and returns what that call returned.
     ///
     /// A waker or hook may close the log, too. Where another thread is closing it already, and may

@@ -311,7 +311,7 @@ impl Options {
     /// are as many bytes as the limit says, or when theirs are older. By default ([`Limit::NONE`])
     /// it drops nothing. It stops at [holds](Log::hold), as [`Log::truncate_front`] does, which it
     /// calls in effect, in the background: when a segment is full, and when the oldest has become
-    /// too old. Where a hold is in the way, it looks at it again every half second. Nothing without
+    /// too old, down to no record at all. Where a hold is in the way, it looks at it again every half second. Nothing without
     /// [`background`](Options::background).
     ///
     /// ```
@@ -343,7 +343,8 @@ impl Options {
     /// refuses what is damaged before it.
     ///
     /// A log whose commits come one by one, further apart than this, makes two flushes for each.
-    /// `None`: it makes one, and damage to its last commit is taken for a torn write.
+    /// `None`: it makes one, damage to its last commit is taken for a torn write, and readers in
+    /// other processes ([`View`](crate::View)) see that commit with the next flush.
     #[must_use]
     pub fn idle_mark(mut self, after: Option<Duration>) -> Options {
         self.idle_mark = after;
@@ -360,8 +361,8 @@ impl Options {
 
     /// Whether the log has a thread of its own for background work (the default). Without it
     /// nothing is synced by policy, futures make progress only when a call syncs, segments are
-    /// prepared by the append that needs them, and removed by the truncation that drops them: for
-    /// deterministic tests.
+    /// prepared by the append that needs them, and removed by the truncation that drops them. No
+    /// MARK follows a lone commit ([`idle_mark`](Options::idle_mark)). For deterministic tests.
     #[must_use]
     pub fn background(mut self, background: bool) -> Options {
         self.background = background;
