@@ -339,6 +339,7 @@ impl fmt::Display for Error {
                  from there, or seek elsewhere"
             ),
             Error::Lost { lsn } => write!(f, "record {lsn} was given up when the log was salvaged"),
+            Error::NotAppended { lsn: Lsn::ZERO, .. } => f.write_str("there is no record 0: LSNs begin with 1"),
             Error::NotAppended { lsn, last } => write!(f, "there is no record {lsn}, or not yet: the last is {last}"),
             Error::Invalid { what, why } => write!(f, "{what}: {why}"),
         }

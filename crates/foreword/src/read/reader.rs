@@ -261,11 +261,7 @@ impl Reader {
     /// As [`next`](Reader::next), and [`Error::NotAppended`] if it is not there (or not durable)
     /// yet, [`Error::Lost`] if it was given up.
     pub fn get(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
-        if lsn == Lsn::ZERO {
-            let why = "records begin with LSN 1; 0 stands for the start of the log".to_owned();
-            return Err(Error::Invalid { what: "the LSN", why });
-        }
-        if !self.readable(lsn)? {
+        if lsn == Lsn::ZERO || !self.readable(lsn)? {
             return Err(Error::NotAppended { lsn, last: self.limit });
         }
         if self.chain.gap(lsn).is_some() {
