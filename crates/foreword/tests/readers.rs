@@ -534,7 +534,7 @@ fn what_was_written_last_is_read_without_the_device_whoever_asks() {
         assert_eq!(read.load(Ordering::Relaxed), before, "at {lsn}");
     }
     assert!(log.stats().rotations > 3);
-    // A record that spans frames, too; and many in one flight.
+    // A record that spans frames, too; and many in one flush.
     let large = log.commit(&vec![7; 300_000]).unwrap();
     (0..1000).for_each(|_| _ = log.append(&[8; 1000]).unwrap());
     let before = read.load(Ordering::Relaxed);

@@ -338,7 +338,7 @@ fn the_next_segment_is_not_prepared_while_commits_flush_the_rotation() {
 
 #[test]
 fn the_next_segment_is_prepared_for_appends_that_nobody_waits_for() {
-    // A frame is full, which is enough for the next segment to begin; but nothing is written yet, so that no flight that lands sees to it.
+    // A frame is full, which is enough for the next segment to begin; but nothing is written yet, so that no flush that ends sees to it.
     let dir = tempfile::tempdir().unwrap();
     let log = Options::new().segment_bytes(1 << 20).sync(SyncPolicy::manual()).open(dir.path()).unwrap();
     let append = || _ = log.append(&[7; 10_000]).unwrap();

@@ -82,7 +82,7 @@ fn an_opener_finds_the_log_that_was_made_while_it_waited_for_the_lock() {
     }
 }
 
-/// Bug: a log never opened again. Cause: its last promise lay in a segment that was dropped, since the same flight left it behind, and
+/// Bug: a log never opened again. Cause: its last promise lay in a segment that was dropped, since the same flush left it behind, and
 /// recovery would go on from there. Fix: without that segment it goes on from the first that is left.
 #[test]
 fn a_log_opens_whose_last_promise_lies_in_a_dropped_segment() {
@@ -253,7 +253,7 @@ fn a_salvage_keeps_the_lsns_of_records_that_no_promise_covers() {
     let large = |lsn: u64| vec![lsn as u8; 30_000];
     log.commit(&large(1)).unwrap();
     for lsn in 2..=13 {
-        log.append(&large(lsn)).unwrap(); // Two in a frame, all in one flight.
+        log.append(&large(lsn)).unwrap(); // Two in a frame, all in one flush.
     }
     log.sync().unwrap();
 
@@ -285,7 +285,7 @@ fn a_salvage_keeps_the_lsns_of_records_that_no_promise_covers() {
     check(&disk.open(OnDamage::Refuse).unwrap());
 }
 
-/// Bug: a commit hung. Cause: a leader gathered its group; a hold's flight took its record along; who came meanwhile left the lead to the
+/// Bug: a commit hung. Cause: a leader gathered its group; a hold's flush took its record along; who came meanwhile left the lead to the
 /// leader, which saw nothing left to do for itself. Fix: who gathers leads, whatever became of its own record.
 #[test]
 fn a_leader_whose_record_was_taken_along_leads_all_the_same() {
@@ -293,7 +293,7 @@ fn a_leader_whose_record_was_taken_along_leads_all_the_same() {
         let disk = MemDisk::default();
         let (gate, held) = gated(&disk);
         let log = Arc::new(small().segment_bytes(MIB).disk(held).open(MEM).unwrap());
-        // A slow flight, and behind it one of four committers: for them the next leader waits, half as long as a flight takes.
+        // A slow flush, and behind it one of four committers: for them the next leader waits, half as long as a flush takes.
         gate.hold(1);
         let mut warm = Vec::new();
         for lsn in 1..=5 {
@@ -662,7 +662,7 @@ fn a_promise_of_a_place_that_its_segment_does_not_have_is_damage() {
     }
 }
 
-/// Bug: a reader slept for ever beside a log that had failed. Cause: a cut at the back that fails poisons the log outside of a flight, and told
+/// Bug: a reader slept for ever beside a log that had failed. Cause: a cut at the back that fails poisons the log outside of a flush, and told
 /// nobody. Fix: it tells everyone.
 #[test]
 fn a_reader_that_waits_hears_that_the_log_is_poisoned() {
@@ -692,7 +692,7 @@ fn a_reader_that_waits_hears_that_the_log_is_poisoned() {
     }
 }
 
-/// Bug: ordinary records used up the reserve for checkpoints. Cause: they joined a checkpoint's frame there while it waited for its flight.
+/// Bug: ordinary records used up the reserve for checkpoints. Cause: they joined a checkpoint's frame there while it waited for its flush.
 /// Fix: the frame is closed at once.
 #[test]
 fn an_ordinary_record_does_not_join_a_checkpoint_in_the_reserve() {
@@ -703,7 +703,7 @@ fn an_ordinary_record_does_not_join_a_checkpoint_in_the_reserve() {
         commit(&log, 1..7);
         gate.hold(1);
         // The last block that is not of the reserve, on its way.
-        let flight = commit_beside(&log, 7);
+        let beside = commit_beside(&log, 7);
         gate.wait_held();
         let checkpointer = log.clone();
         let checkpoint = thread::spawn(move || checkpointer.commit_checkpoint(&record(8)).unwrap());
@@ -711,7 +711,7 @@ fn an_ordinary_record_does_not_join_a_checkpoint_in_the_reserve() {
         assert_eq!(log.append(&record(9)).unwrap(), Lsn(9));
         gate.open();
         assert_eq!(checkpoint.join().unwrap(), Lsn(8));
-        assert_eq!(flight.recv_timeout(PATIENCE).unwrap(), Lsn(7));
+        assert_eq!(beside.recv_timeout(PATIENCE).unwrap(), Lsn(7));
         log.sync().unwrap();
         let files = disk.files();
         let reserved = files.frame(1, 9).unwrap();

@@ -119,6 +119,7 @@ impl Flushes {
             self.synced_at = started;
             self.begun_synced = reach.lsn;
         }
+        self.check();
         id
     }
 
@@ -140,7 +141,14 @@ impl Flushes {
         if sync {
             self.durable = reach;
         }
+        self.check();
         Some(id)
+    }
+
+    /// What holds of the LSNs at all times.
+    fn check(&self) {
+        debug_assert!(self.durable.lsn <= self.written && self.written <= self.begun, "{self:?}");
+        debug_assert!(self.durable.lsn <= self.begun_synced && self.begun_synced <= self.begun, "{self:?}");
     }
 
     /// The log has failed: nothing that is under way will count.
