@@ -12,7 +12,8 @@ use foreword::{Log, LogId, Lsn};
 use crate::page::{Kind, PAGE_MAX, PAGE_MIN, Page, PageId};
 use crate::record::VERSION;
 use crate::sabotage::{self, Bug};
-use crate::{Error, Result, lock};
+use crate::sync::lock;
+use crate::{Error, Result};
 
 const NAME: &str = "PAGES";
 const TMP: &str = "PAGES.tmp";

@@ -3,13 +3,14 @@
 //! A call takes one latch at a time, and gives it back before it returns. The one latch that outlives a call is that of a
 //! [`PageRef`](crate::PageRef), and its thread knows of it ([`Held`]). So a circle of threads that wait has a thread in it
 //! that holds such a latch; and that thread does not wait without end, neither for a latch nor for a lock
-//! ([`lock`]) under which others wait for one.
+//! ([`lock_or_deadlock`]) under which others wait for one.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::page::Page;
+use crate::sync::lock;
 
 /// How long a thread that holds pages waits for another: longer than anything takes that is not waiting itself.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -69,8 +70,8 @@ impl Latch {
 }
 
 /// Takes a lock under which threads wait for latches.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>, Deadlock> {
-    take(|| crate::lock(mutex), || now(mutex.try_lock()))
+pub(crate) fn lock_or_deadlock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>, Deadlock> {
+    take(|| lock(mutex), || now(mutex.try_lock()))
 }
 
 /// By waiting; but if the thread holds latches, not without end.

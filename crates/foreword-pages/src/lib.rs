@@ -69,7 +69,9 @@ pub mod _docs {
 }
 
 mod alloc;
+mod background;
 mod checkpoint;
+mod engine;
 mod error;
 mod file;
 mod ids;
@@ -81,23 +83,21 @@ mod pool;
 mod record;
 mod recovery;
 mod replay;
+mod rollback;
 #[doc(hidden)]
 pub mod sabotage;
 mod store;
+mod sync;
 mod txn;
 
 /// The log, of which this crate's calls give LSNs and errors, in the version that they are of.
 pub use foreword;
 
+pub use checkpoint::Checkpointed;
 pub use error::{Error, Result};
 pub use options::Options;
 pub use page::PageId;
 pub use recovery::{Phase, Recovery};
 pub use replay::{Pages, Replayed, replay};
-pub use store::{Checkpointed, PageRef, Stats, Store};
+pub use store::{PageRef, Stats, Store};
 pub use txn::{Savepoint, Txn};
-
-/// Takes a lock, whoever panicked with it.
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}

@@ -1,13 +1,12 @@
 //! How a store is opened.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foreword::disk::{Disk, OsDisk};
 
 use crate::page::{PAGE_MAX, PAGE_MIN};
-use crate::{Error, Result, Store};
+use crate::{Error, Result};
 
 const POOL_PAGES_MIN: usize = 16;
 const THREADS_MAX: usize = 64;
@@ -112,7 +111,7 @@ impl Options {
     }
 
     /// Whether the store has a thread of its own that takes checkpoints (the default). Without it only
-    /// [`Store::checkpoint`] does: for deterministic tests.
+    /// [`Store::checkpoint`](crate::Store::checkpoint) does: for deterministic tests.
     #[must_use]
     pub fn background(mut self, background: bool) -> Options {
         self.background = background;
@@ -133,17 +132,7 @@ impl Options {
         self
     }
 
-    /// Opens the store in a directory, making it if there is none, and recovers it if need be.
-    ///
-    /// # Errors
-    /// [`Error::Log`], [`Error::NotAStore`], [`Error::UnsupportedVersion`], [`Error::Rotten`], [`Error::BadRecord`], [`Error::Io`],
-    /// [`Error::Invalid`].
-    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Store> {
-        self.check()?;
-        Store::open_with(self, dir.as_ref())
-    }
-
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let invalid = |what, why| Err(Error::Invalid { what, why });
         if !(PAGE_MIN..=PAGE_MAX).contains(&self.page_bytes) || !self.page_bytes.is_power_of_two() {
             return invalid("page_bytes", format!("{} is no power of two from {PAGE_MIN} to {PAGE_MAX}", self.page_bytes));

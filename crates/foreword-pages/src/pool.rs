@@ -15,7 +15,8 @@ use crate::latch::{self, Deadlock, Held, Latch};
 use crate::page::{Edit, HEADER, Image, OwnedEdit, Page, PageId, Redo};
 use crate::policy::{Policy, Victim};
 use crate::sabotage::{self, Bug};
-use crate::{Error, Result, lock};
+use crate::sync::lock;
+use crate::{Error, Result};
 
 /// How long a thread waits for a frame when all are in use.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -403,7 +404,7 @@ impl Pool {
     /// Writes a frame's page to the page file, if it is not what is there. The frame is pinned.
     fn write_back(&self, pin: &Pin<'_>) -> Result<()> {
         let frame = pin.frame;
-        let _one = latch::lock(&frame.writing).map_err(|Deadlock| pin.deadlock())?;
+        let _one = latch::lock_or_deadlock(&frame.writing).map_err(|Deadlock| pin.deadlock())?;
         let (mut copy, changes) = {
             let page = pin.read()?;
             let mut meta = frame.meta();

@@ -9,16 +9,16 @@ use std::sync::{Arc, RwLockReadGuard};
 use foreword::disk::Disk;
 use foreword::{Log, Lsn};
 
-use crate::alloc::Allocator;
-use crate::checkpoint::{Background, Checkpoints, WriteBack};
+use crate::background::Background;
+use crate::checkpoint::{Checkpointed, WriteBack};
+use crate::engine::Engine;
 use crate::file::PageFile;
 use crate::latch::Held;
 use crate::page::{Page, PageId};
 use crate::pool::{Load, Pin, Pool};
-use crate::record::Record;
 use crate::recovery::{self, Recovery};
 use crate::sabotage::{self, Bug};
-use crate::txn::{Live, Txn};
+use crate::txn::Txn;
 use crate::{Error, Options, Result};
 
 const LOG: &str = "log";
@@ -28,36 +28,20 @@ const LOG: &str = "log";
 /// All methods take `&self` and may be called from any number of threads.
 #[derive(Debug)]
 pub struct Store {
-    inner: Arc<Inner>,
+    engine: Arc<Engine>,
     background: Option<Background>,
     recovery: Recovery,
 }
 
-/// What the store, its transactions and its background thread share.
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) pool: Pool,
-    pub(crate) alloc: Allocator,
-    pub(crate) live: Live,
-    pub(crate) checkpoints: Checkpoints,
-    /// Bytes of records that were appended.
-    pub(crate) logged_bytes: AtomicU64,
-}
-
-impl Inner {
-    pub(crate) fn append(&self, record: &Record<'_>, scratch: &mut Vec<u8>) -> Result<Lsn> {
-        record.encode(scratch);
-        let lsn = self.pool.file.guard("append to the log", || self.pool.log.append(&*scratch))?;
-        let before = self.logged_bytes.fetch_add(scratch.len() as u64, Ordering::Relaxed);
-        self.checkpoints.logged(before, scratch.len() as u64);
-        Ok(lsn)
-    }
-
-    pub(crate) fn root(&self) -> Result<Option<PageId>> {
-        let (map, at) = self.alloc.root_place();
-        let pin = self.pool.fetch(map, Load::Read)?;
-        let id = pin.read()?.body()[at..].iter().rev().fold(0, |id, &byte| id << 8 | u64::from(byte));
-        Ok((id > 0).then_some(PageId(id)))
+impl Options {
+    /// Opens the store in a directory, making it if there is none, and recovers it if need be.
+    ///
+    /// # Errors
+    /// [`Error::Log`], [`Error::NotAStore`], [`Error::UnsupportedVersion`], [`Error::Rotten`], [`Error::BadRecord`], [`Error::Io`],
+    /// [`Error::Invalid`].
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Store> {
+        self.check()?;
+        Store::open_with(self, dir.as_ref())
     }
 }
 
@@ -76,34 +60,28 @@ impl Store {
         Options::new()
     }
 
-    pub(crate) fn open_with(options: &Options, dir: &Path) -> Result<Store> {
+    fn open_with(options: &Options, dir: &Path) -> Result<Store> {
         let log = open_log(options, dir)?;
         let file = PageFile::open(&options.disk, dir, &log, options.page_bytes)?;
         options.check_pool(file.page_bytes())?;
         let pool = Pool::new(file, log, options.pool_bytes);
-        let inner = Arc::new(Inner {
-            alloc: Allocator::new(pool.body()),
-            pool,
-            live: Live::default(),
-            checkpoints: Checkpoints::new(options.checkpoint_bytes),
-            logged_bytes: AtomicU64::new(0),
-        });
-        let recovery = recovery::run(&inner, options.recovery_threads, options.recovery_bytes)?;
-        inner.alloc.load(&inner.pool)?;
-        if inner.pool.logs_images() != options.full_page_images {
-            inner.pool.set_images(options.full_page_images);
+        let engine = Arc::new(Engine::new(pool, options.checkpoint_bytes));
+        let recovery = recovery::run(&engine, options.recovery_threads, options.recovery_bytes)?;
+        engine.alloc.load(&engine.pool)?;
+        if engine.pool.logs_images() != options.full_page_images {
+            engine.pool.set_images(options.full_page_images);
             if !sabotage::has(Bug::SwitchSilently) {
-                inner.checkpoint(WriteBack::All)?;
+                engine.checkpoint(WriteBack::All)?;
             }
         } else if recovery.has_worked() {
-            match inner.checkpoint(WriteBack::Old) {
+            match engine.checkpoint(WriteBack::Old) {
                 // What it would bound is bounded by the next.
                 Err(e) if e.is_no_space() => {}
                 taken => _ = taken?,
             }
         }
-        let background = if options.background { Some(Background::start(&inner, options.checkpoint_interval)?) } else { None };
-        Ok(Store { inner, background, recovery })
+        let background = if options.background { Some(Background::start(&engine, options.checkpoint_interval)?) } else { None };
+        Ok(Store { engine, background, recovery })
     }
 
     /// What opening found and did.
@@ -115,12 +93,12 @@ impl Store {
     /// How many bytes of a page are the user's: the page's size without the store's header.
     #[must_use]
     pub fn page_len(&self) -> usize {
-        self.inner.pool.body()
+        self.engine.pool.body()
     }
 
     /// Begins a transaction.
     pub fn begin(&self) -> Txn<'_> {
-        Txn::begin(&self.inner)
+        Txn::begin(&self.engine)
     }
 
     /// A page, for reading. It stays in memory and as it is while the [`PageRef`] lives, and whoever changes it waits: hold it for
@@ -135,7 +113,7 @@ impl Store {
     /// [`Error::PoolExhausted`](crate::Error::PoolExhausted); [`Error::Poisoned`](crate::Error::Poisoned) and
     /// [`Error::Log`](crate::Error::Log) where another page had to be written to make room.
     pub fn read(&self, page: PageId) -> Result<PageRef<'_>> {
-        let Inner { pool, alloc, .. } = &*self.inner;
+        let Engine { pool, alloc, .. } = &*self.engine;
         alloc.check(page)?;
         let pin = pool.fetch(page, Load::Read)?;
         let latched = pin.read()?;
@@ -148,7 +126,7 @@ impl Store {
     /// # Errors
     /// As [`read`](Store::read).
     pub fn root(&self) -> Result<Option<PageId>> {
-        self.inner.root()
+        self.engine.root()
     }
 
     /// Waits until all transactions up to a commit record are durable: for those that were committed with less.
@@ -156,7 +134,7 @@ impl Store {
     /// # Errors
     /// [`Error::Log`](crate::Error::Log).
     pub fn sync_to(&self, commit: Lsn) -> Result<()> {
-        Ok(self.inner.pool.log.sync_to(commit)?)
+        Ok(self.engine.pool.log.sync_to(commit)?)
     }
 
     /// Takes a checkpoint: bounds what recovery has to read and drops the log before that. Changes go on meanwhile; it
@@ -169,7 +147,7 @@ impl Store {
     /// [`Error::Displaced`](crate::Error::Displaced): the page file is not where it was, and the log was not dropped.
     /// [`Error::Log`](crate::Error::Log), [`Error::Io`](crate::Error::Io), [`Error::Poisoned`](crate::Error::Poisoned).
     pub fn checkpoint(&self) -> Result<Checkpointed> {
-        self.inner.checkpoint(WriteBack::Old)
+        self.engine.checkpoint(WriteBack::Old)
     }
 
     /// As [`checkpoint`](Store::checkpoint), and writes all pages that are not on disk: recovery has next to nothing to do then.
@@ -177,13 +155,13 @@ impl Store {
     /// # Errors
     /// As [`checkpoint`](Store::checkpoint).
     pub fn checkpoint_all(&self) -> Result<Checkpointed> {
-        self.inner.checkpoint(WriteBack::All)
+        self.engine.checkpoint(WriteBack::All)
     }
 
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let Inner { pool, alloc, live, checkpoints, .. } = &*self.inner;
+        let Engine { pool, alloc, txns, checkpoints, .. } = &*self.engine;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             pages_used: alloc.used(),
@@ -194,8 +172,8 @@ impl Store {
             pages_dirty: pool.dirty_count(),
             page_images: read(&pool.counters.images),
             checkpoints: checkpoints.count(),
-            transactions: live.count() as u64,
-            orphans: live.orphans() as u64,
+            transactions: txns.count() as u64,
+            orphans: txns.orphan_count() as u64,
             checkpoint_failure: checkpoints.failure(),
             log: pool.log.stats(),
         }
@@ -206,12 +184,10 @@ impl Store {
     /// # Errors
     /// As [`checkpoint`](Store::checkpoint). What was committed is safe all the same.
     pub fn close(mut self) -> Result<()> {
-        if let Some(background) = self.background.take() {
-            background.stop();
-        }
-        self.inner.checkpoint(WriteBack::All)?;
+        drop(self.background.take());
+        self.engine.checkpoint(WriteBack::All)?;
         // Dropping it closes the log, but this tells of errors.
-        Ok(self.inner.pool.log.close()?)
+        Ok(self.engine.pool.log.close()?)
     }
 }
 
@@ -258,22 +234,6 @@ impl Deref for PageRef<'_> {
     }
 }
 
-/// What a checkpoint did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Checkpointed {
-    /// The LSN of its begin.
-    pub begin: Lsn,
-    /// Where redo would begin now.
-    pub redo_from: Lsn,
-    /// Where the log starts now: earlier, if an old transaction is alive or a hold keeps it.
-    pub log_start: Lsn,
-    /// Pages that it wrote.
-    pub pages_written: u64,
-    /// Pages that are left to be written.
-    pub pages_dirty: u64,
-}
-
 /// What a store did since it was opened, and how it stands.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -310,6 +270,7 @@ mod tests {
 
     use super::*;
     use crate::page::Edit;
+    use crate::record::Record;
 
     /// A change may look at where images are asked for before a checkpoint begins, and be logged when that is under way: it is either logged
     /// whole, or the checkpoint lists its page.
@@ -326,14 +287,14 @@ mod tests {
         let mut txn = store.begin();
         txn.update(page, 0, b"old").unwrap();
         txn.commit().unwrap();
-        let inner = &store.inner;
-        inner.pool.write_page(page).unwrap();
-        assert!(inner.pool.dirty_pages().iter().all(|&(dirty, _)| dirty != page));
+        let engine = &store.engine;
+        engine.pool.write_page(page).unwrap();
+        assert!(engine.pool.dirty_pages().iter().all(|&(dirty, _)| dirty != page));
 
         std::thread::scope(|scope| {
             let edit = Edit::Bytes { offset: 0, bytes: b"new" };
-            let changed = inner.pool.change(page, edit, |undo, redo| {
-                let checkpoint = scope.spawn(|| inner.checkpoint(WriteBack::Old).unwrap());
+            let changed = engine.pool.change(page, edit, |undo, redo| {
+                let checkpoint = scope.spawn(|| engine.checkpoint(WriteBack::Old).unwrap());
                 // It is to wait for this change. If it does not, it is soon over.
                 let started = Instant::now();
                 while !checkpoint.is_finished() && started.elapsed() < Duration::from_millis(500) {
@@ -342,13 +303,13 @@ mod tests {
                 let mut scratch = Vec::new();
                 let txn = 1_000_000;
                 let lsn =
-                    inner.append(&Record::Update { txn, prev: Lsn::ZERO, page, undo: undo.as_edit(), redo }, &mut scratch)?;
-                inner.append(&Record::Commit { txn }, &mut scratch)?;
+                    engine.append(&Record::Update { txn, prev: Lsn::ZERO, page, undo: undo.as_edit(), redo }, &mut scratch)?;
+                engine.append(&Record::Commit { txn }, &mut scratch)?;
                 Ok(lsn)
             });
             assert!(changed.unwrap().is_some());
         });
-        store.inner.pool.log.sync().unwrap();
+        store.engine.pool.log.sync().unwrap();
         drop(store);
         let store = options.open(dir.path()).unwrap();
         assert_eq!(store.read(page).unwrap()[..3], *b"new");
@@ -363,7 +324,7 @@ mod tests {
         let page = txn.allocate().unwrap();
         txn.update(page, 0, b"old").unwrap();
         txn.commit().unwrap();
-        let pool = &store.inner.pool;
+        let pool = &store.engine.pool;
         let edit = Edit::Bytes { offset: 0, bytes: b"new" };
         assert!(pool.change(page, edit, |_, _| Err(Error::NotAllocated { page })).is_err());
         assert_eq!(store.read(page).unwrap()[..3], *b"old");
@@ -381,8 +342,8 @@ mod tests {
         let page = txn.allocate().unwrap();
         txn.commit().unwrap();
         let before = std::fs::read(dir.path().join("PAGES")).unwrap();
-        Arc::get_mut(&mut store.inner).unwrap().pool.file.process ^= 1;
-        assert!(store.inner.pool.write_page(page).is_err());
+        Arc::get_mut(&mut store.engine).unwrap().pool.file.process ^= 1;
+        assert!(store.engine.pool.write_page(page).is_err());
         assert!(matches!(store.checkpoint_all(), Err(Error::Poisoned(_))));
         assert!(matches!(store.begin().update(page, 0, b"x"), Err(Error::Poisoned(_))));
         assert_eq!(std::fs::read(dir.path().join("PAGES")).unwrap(), before);

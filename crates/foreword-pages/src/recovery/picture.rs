@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use foreword::Lsn;
 
-use super::Recovery;
+use super::report::Recovery;
 
 const WIDTH: f64 = 900.0;
 const LEFT: f64 = 130.0;

@@ -20,7 +20,8 @@ use crate::ids::{PageMap, PageSet, mix};
 use crate::page::{PageId, Redo};
 use crate::pool::{Load, Pool};
 use crate::record::{Head, Rest};
-use crate::{Error, Result, lock};
+use crate::sync::lock;
+use crate::{Error, Result};
 
 /// Stretches of a window for each thread: enough that none has to wait long for another's last.
 const STRETCHES: usize = 16;
