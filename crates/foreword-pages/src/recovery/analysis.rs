@@ -1,4 +1,5 @@
-//! Analysis: where recovery begins, by what the last complete checkpoint says; and which transactions the log leaves without an end.
+//! Analysis: where recovery begins, by the last complete checkpoint; and which transactions the log
+//! leaves without an end.
 
 use std::collections::BTreeMap;
 
@@ -7,44 +8,44 @@ use foreword::{Log, Lsn};
 use crate::file::PageFile;
 use crate::ids::{PageMap, TxnMap};
 use crate::page::PageId;
-use crate::record::{Checkpoint, Head, Record};
+use crate::record::{Checkpoint, Header, Record};
 use crate::sabotage::{self, Bug};
 use crate::{Error, Result};
 
-/// Where redo begins, and what it may pass over.
+/// Where redo begins, and which changes it may pass over.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// The begin of the last complete checkpoint; zero if there is none.
     pub(crate) checkpoint: Lsn,
-    /// The log from there on begins each page with an image.
+    /// From the checkpoint on, the first change of each page in the log is an image.
     pub(crate) images: bool,
-    /// Pages that were not on disk, and the LSN from which on the log rebuilds each.
+    /// Dirty pages, each with the LSN from which on the log rebuilds it.
     pub(crate) dirty: PageMap<Lsn>,
     pub(crate) redo_from: Lsn,
-    /// The last LSN.
+    /// The last LSN of the log.
     pub(crate) last: Lsn,
-    /// How many pages the page file had, with page 0.
+    /// Pages that the page file had, with page 0.
     pub(crate) pages: u64,
     /// The maps that were on disk, with the page LSN of each.
     pub(crate) maps: Vec<(PageId, Lsn)>,
 }
 
-/// Transactions that have not ended, each with the change to be undone next, as far as the log was read.
+/// Transactions that have not ended in what was read of the log, each with the LSN to be undone next.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
     pub(crate) live: BTreeMap<u64, Lsn>,
-    /// How many ended in what was read.
+    /// Transactions that ended in what was read.
     pub(crate) ended: u64,
     pub(crate) next_id: u64,
 }
 
 /// What a stretch of the log says about transactions.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct TxnEvents {
     live: TxnMap<Lsn>,
     ended: Vec<u64>,
     next_id: u64,
-    /// Not in `live` yet: the one that the last record was of.
+    /// The transaction of the last record, which is not in `live` yet.
     current: Option<(u64, Lsn)>,
 }
 
@@ -87,14 +88,15 @@ fn named(log: &Log, file: &PageFile, end: Lsn, body: usize) -> Result<Checkpoint
     }
 }
 
-/// The last complete checkpoint in the log, if the page file does not name any: there never was one, or that sector is damaged.
+/// The last complete checkpoint in the log, where the page file names none: there never was one, or
+/// the sector with its name is damaged.
 fn search(log: &Log, body: usize) -> Result<Option<Checkpoint>> {
     let mut reader = log.reader();
     reader.seek_to_end()?;
     while let Some(record) = reader.prev()? {
         let lsn = record.lsn;
         let bad = |why| Error::BadRecord { lsn, why };
-        if Head::decode(record.data).map_err(bad)?.0 == Head::CheckpointEnd
+        if Header::decode(record.data).map_err(bad)?.0 == Header::CheckpointEnd
             && let Record::CheckpointEnd(checkpoint) = Record::decode(record.data, body).map_err(bad)?
         {
             return Ok(Some(checkpoint));
@@ -104,42 +106,42 @@ fn search(log: &Log, body: usize) -> Result<Option<Checkpoint>> {
 }
 
 impl Plan {
-    /// Whether a page may lack a change.
+    /// Whether a page on disk may lack the change of a record.
     pub(crate) fn may_lack(&self, page: PageId, lsn: Lsn) -> bool {
         lsn >= self.checkpoint || self.dirty.get(&page).is_some_and(|&from| lsn >= from)
     }
 }
 
-impl Said {
+impl TxnEvents {
     pub(crate) fn clear(&mut self) {
         self.live.clear();
         self.ended.clear();
         (self.next_id, self.current) = (0, None);
     }
 
-    /// Takes the next record: the page that it changes, if it changes any.
-    pub(crate) fn take(&mut self, lsn: Lsn, head: Head) -> Option<PageId> {
-        match head {
-            Head::Update { txn, page, .. } => {
+    /// Notes the next record. Returns the page that it changes, if it changes one.
+    pub(crate) fn take(&mut self, lsn: Lsn, header: Header) -> Option<PageId> {
+        match header {
+            Header::Update { txn, page, .. } => {
                 self.changed(txn, lsn);
                 Some(page)
             }
-            Head::Undo { txn, next, page } => {
+            Header::Undo { txn, next, page } => {
                 self.changed(txn, next);
                 Some(page).filter(|_| !sabotage::has(Bug::NoRedoOfUndo))
             }
-            Head::Format { page } => Some(page),
-            Head::Commit { txn } | Head::Abort { txn } => {
+            Header::Format { page } => Some(page),
+            Header::Commit { txn } | Header::Abort { txn } => {
                 self.ended(txn);
                 None
             }
-            Head::CheckpointBegin | Head::CheckpointEnd => None,
+            Header::CheckpointBegin | Header::CheckpointEnd => None,
         }
     }
 
-    /// A transaction logged something, after which `next` would be the change to undo.
+    /// Notes a record of a transaction, after which `next` is the LSN to be undone next.
     fn changed(&mut self, txn: u64, next: Lsn) {
-        // Most records are of the same transaction as the one before.
+        // Most records belong to the same transaction as the record before.
         match &mut self.current {
             Some((current, its_next)) if *current == txn => *its_next = next,
             current => {
@@ -151,6 +153,7 @@ impl Said {
         self.next_id = self.next_id.max(txn.saturating_add(1));
     }
 
+    /// Notes that a transaction has ended.
     fn ended(&mut self, txn: u64) {
         match self.current {
             Some((current, _)) if current == txn => self.current = None,
@@ -163,15 +166,15 @@ impl Said {
 }
 
 impl Transactions {
-    /// Adds what the next stretch says.
-    pub(crate) fn add(&mut self, said: &Said) {
-        for txn in &said.ended {
+    /// Adds the next stretch of the log.
+    pub(crate) fn add(&mut self, events: &TxnEvents) {
+        for txn in &events.ended {
             self.live.remove(txn);
         }
-        self.live.extend(&said.live);
-        self.live.extend(said.current);
-        self.ended += said.ended.len() as u64;
-        self.next_id = self.next_id.max(said.next_id);
+        self.live.extend(&events.live);
+        self.live.extend(events.current);
+        self.ended += events.ended.len() as u64;
+        self.next_id = self.next_id.max(events.next_id);
     }
 }
 
@@ -181,7 +184,7 @@ mod tests {
 
     #[test]
     fn transactions_that_end_are_gone_wherever_the_log_is_cut_into_stretches() {
-        // (transaction, next to undo; none: it ended)
+        // The transaction, and the LSN to be undone next; none: the transaction ended.
         let log = [
             (1, Some(1)),
             (2, Some(2)),
@@ -195,20 +198,20 @@ mod tests {
             (5, Some(10)),
             (5, None),
         ];
-        let told = |said: &mut Said, some: &[(u64, Option<u64>)]| {
-            said.clear();
+        let told = |events: &mut TxnEvents, some: &[(u64, Option<u64>)]| {
+            events.clear();
             some.iter().for_each(|&(txn, next)| match next {
-                Some(next) => said.changed(txn, Lsn(next)),
-                None => said.ended(txn),
+                Some(next) => events.changed(txn, Lsn(next)),
+                None => events.ended(txn),
             });
         };
-        let mut said = Said::default();
+        let mut events = TxnEvents::default();
         for first in 0..=log.len() {
             for second in first..=log.len() {
                 let mut all = Transactions { live: BTreeMap::from([(9, Lsn(77))]), ..Transactions::default() };
                 for stretch in [&log[..first], &log[first..second], &log[second..]] {
-                    told(&mut said, stretch);
-                    all.add(&said);
+                    told(&mut events, stretch);
+                    all.add(&events);
                 }
                 assert_eq!(all.live, BTreeMap::from([(2, Lsn(9)), (4, Lsn(7)), (9, Lsn(77))]), "cut at {first} and {second}");
                 assert_eq!((all.ended, all.next_id), (3, 6));

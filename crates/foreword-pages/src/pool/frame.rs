@@ -1,0 +1,139 @@
+//! A frame of the buffer pool: memory for one page, its latch, and how it stands to the disk.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+
+use foreword::Lsn;
+
+use crate::latch::{Deadlock, Held, Latch};
+use crate::page::{Page, PageId};
+use crate::sabotage::{self, Bug};
+use crate::sync::lock;
+use crate::{Error, Result};
+
+/// A frame of the buffer pool. Aligned, so that looking at a frame costs one trip to memory.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct BufferFrame {
+    /// Has its bytes once a page was here: the pool takes memory as it fills.
+    pub(super) latch: Latch,
+    dirty: Mutex<DirtyState>,
+    /// Held while the page is written, so that no older copy overwrites a newer one.
+    pub(super) writing: Mutex<()>,
+    /// Rises only under the shard's lock. So a frame without pins can be taken under that lock.
+    pins: AtomicU32,
+    /// The page that is here, once it is loaded; 0: none.
+    page: AtomicU64,
+}
+
+/// Whether the page file has what is in a frame.
+#[derive(Debug, Default)]
+pub(super) struct DirtyState {
+    /// ARIES' *recLSN*: the log from this LSN on makes the frame's page of the page on disk. `None`:
+    /// the page on disk is the same.
+    pub(super) rec_lsn: Option<Lsn>,
+    /// The `rec_lsn` once the copy that was last taken is written: it counts only later changes.
+    pub(super) rec_lsn_after_copy: Option<Lsn>,
+    pub(super) changes: u64,
+}
+
+impl DirtyState {
+    /// Notes a change by the record with this LSN. `rebuilt`: the LSN from which on the log holds
+    /// all of the page, if it does.
+    pub(super) fn changed(&mut self, lsn: Lsn, rebuilt: Option<Lsn>) {
+        self.changes += 1;
+        match rebuilt {
+            Some(_) => (self.rec_lsn, self.rec_lsn_after_copy) = (rebuilt, rebuilt),
+            None => {
+                self.rec_lsn.get_or_insert(lsn);
+                self.rec_lsn_after_copy.get_or_insert(lsn);
+            }
+        }
+    }
+
+    /// Notes that a copy was written, which had so many changes.
+    pub(super) fn written(&mut self, changes: u64) {
+        let clean = self.changes == changes || sabotage::has(Bug::CleanTooSoon);
+        self.rec_lsn = if clean { None } else { self.rec_lsn_after_copy };
+    }
+}
+
+impl BufferFrame {
+    /// A frame without a page.
+    pub(super) fn new() -> BufferFrame {
+        BufferFrame {
+            latch: Latch::new(Page::blank(0)),
+            dirty: Mutex::default(),
+            writing: Mutex::default(),
+            pins: AtomicU32::new(0),
+            page: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn dirty(&self) -> MutexGuard<'_, DirtyState> {
+        lock(&self.dirty)
+    }
+
+    /// Whether the page on disk is another. Does not wait: a page that is being changed counts.
+    pub(super) fn is_dirty(&self) -> bool {
+        match self.dirty.try_lock() {
+            Ok(dirty) => dirty.rec_lsn.is_some(),
+            Err(TryLockError::Poisoned(dirty)) => dirty.into_inner().rec_lsn.is_some(),
+            Err(TryLockError::WouldBlock) => true,
+        }
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.pins.load(Ordering::Acquire) == 0
+    }
+
+    /// The page that is here; 0: none.
+    pub(super) fn page(&self) -> PageId {
+        PageId(self.page.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_page(&self, page: PageId) {
+        self.page.store(page.0, Ordering::Release);
+    }
+
+    /// Takes the page out of the frame.
+    pub(super) fn take_page(&self) -> PageId {
+        PageId(self.page.swap(0, Ordering::AcqRel))
+    }
+}
+
+/// Keeps a page in the pool for as long as the pin lives.
+#[derive(Debug)]
+pub(crate) struct Pin<'p> {
+    pub(super) frame: &'p BufferFrame,
+}
+
+impl<'p> Pin<'p> {
+    pub(super) fn new(frame: &'p BufferFrame) -> Pin<'p> {
+        frame.pins.fetch_add(1, Ordering::AcqRel);
+        Pin { frame }
+    }
+
+    pub(crate) fn read(&self) -> Result<RwLockReadGuard<'p, Page>> {
+        self.frame.latch.read().map_err(|Deadlock| self.deadlock())
+    }
+
+    pub(crate) fn write(&self) -> Result<RwLockWriteGuard<'p, Page>> {
+        self.frame.latch.write().map_err(|Deadlock| self.deadlock())
+    }
+
+    /// Notes that this thread holds the latch after its call has returned.
+    pub(crate) fn held(&self) -> Held {
+        self.frame.latch.held()
+    }
+
+    pub(super) fn deadlock(&self) -> Error {
+        Error::Deadlock { page: Some(self.frame.page()) }
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.frame.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+}
