@@ -1,5 +1,6 @@
-//! ARIES on a graph of four nodes: one transaction that committed and is not in the page file, one that did not commit and is, and a power failure.
-//! Then the power fails in recovery, too, at each of its changes. `cargo run -p foreword-pages --example aries`.
+//! ARIES on a graph of four nodes: one transaction that committed and is not in the page file, one
+//! that did not commit and is, and a power failure. Then the power fails in recovery, too, at each
+//! of its changes. `cargo run -p foreword-pages --example aries`.
 
 use foreword::{Lsn, SyncPolicy, View};
 use foreword_pages::{Options, PageId, Store, Txn};
@@ -13,7 +14,8 @@ const PAGE: usize = 4096;
 const HEAD: u64 = 32;
 
 // ANCHOR: graph
-/// A node is a page: which nodes it points to, then which point to it; for each node a byte, 1 if there is an edge.
+/// A node is a page: which nodes it points to, then which point to it; for each node a byte, 1 if
+/// there is an edge.
 const NODES: [(char, PageId); 4] = [('a', PageId(2)), ('b', PageId(3)), ('c', PageId(4)), ('d', PageId(5))];
 const OUT: usize = 0;
 const IN: usize = NODES.len();

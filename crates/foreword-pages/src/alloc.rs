@@ -1,8 +1,9 @@
 //! Which pages are in use: maps in the page file, and the same in memory.
 //!
-//! Pages come in groups, each as large as the bits in a map. The first page of a group is its map: bit *i* is set if the group's
-//! *i*-th page is in use (bit 0, the map itself, counts as set). Maps change as all pages do, by logged changes of single bits. The last bytes
-//! of a map are no bits: in the first they name the root.
+//! Pages come in groups, each as large as the bits in a map. The first page of a group is its map:
+//! bit *i* is set if the group's *i*-th page is in use (bit 0, the map itself, counts as set). Maps
+//! change as all pages do, by logged changes of single bits. The last bytes of a map are no bits:
+//! in the first they name the root.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

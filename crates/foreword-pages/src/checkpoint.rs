@@ -1,4 +1,5 @@
-//! Fuzzy checkpoints: what recovery will need, written down while changes go on; and the log before that dropped.
+//! Fuzzy checkpoints: what recovery will need, written down while changes go on; and the log before
+//! that dropped.
 
 use std::sync::atomic::Ordering;
 
@@ -14,8 +15,8 @@ use crate::{Error, Result};
 /// Which pages a checkpoint writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteBack {
-    /// Those that have not changed since the last checkpoint began. Others were logged whole since then, or are logged whole when they change
-    /// next: so redo never begins before that.
+    /// Those that have not changed since the last checkpoint began. Others were logged whole since
+    /// then, or are logged whole when they change next: so redo never begins before that.
     Old,
     /// All.
     All,
@@ -63,7 +64,8 @@ impl Engine {
         Ok(Checkpointed { begin, redo_from, log_start, pages_written, pages_dirty })
     }
 
-    /// Whether another would say the same as the last: nothing was logged since, and there is nothing to be written.
+    /// Whether another would say the same as the last: nothing was logged since, and there is
+    /// nothing to be written.
     fn is_current(&self, write: WriteBack, last: &LastCheckpoint) -> bool {
         let Engine { pool, .. } = self;
         last.end > Lsn::ZERO
@@ -75,12 +77,14 @@ impl Engine {
     fn log_checkpoint(&self, write: WriteBack, last: Lsn) -> Result<LastCheckpoint> {
         let Engine { pool, .. } = self;
         let begin = self.log_small(&Record::CheckpointBegin)?;
-        // From here on, a page that changes is logged whole, unless it was since `begin`; so whatever the looks below miss has its image behind it.
+        // From here on, a page that changes is logged whole, unless it was since `begin`; so
+        // whatever the looks below miss has its image behind it.
         pool.raise_image_floor(begin);
         let images = pool.logs_images();
         let old = if write == WriteBack::All { Lsn::MAX } else { last };
         let (lists, end) = match self.write_and_list(begin, images, old) {
-            // With nothing left to be written its record is small enough for the room that the log keeps free.
+            // With nothing left to be written its record is small enough for the room that the log
+            // keeps free.
             Err(error) if error.is_no_space() && write == WriteBack::Old => self.write_and_list(begin, images, Lsn::MAX)?,
             logged => logged?,
         };
@@ -95,8 +99,8 @@ impl Engine {
         Ok(LastCheckpoint { begin, end, images, redo_from, keep, pages_dirty: dirty.len() as u64 })
     }
 
-    /// Writes the pages that are dirty now, and older than this, once each; then logs what recovery needs to know. What the
-    /// record says, and its LSN.
+    /// Writes the pages that are dirty now, and older than this, once each; then logs what recovery
+    /// needs to know. What the record says, and its LSN.
     fn write_and_list(&self, begin: Lsn, images: bool, old: Lsn) -> Result<(Checkpoint, Lsn)> {
         let Engine { pool, txns, .. } = self;
         for (page, _) in pool.dirty_pages().into_iter().filter(|&(_, from)| from < old) {

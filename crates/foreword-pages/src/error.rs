@@ -16,10 +16,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The log said so. [`foreword::Error::NoSpace`]: nothing was changed; free some space, or take a
-    /// [checkpoint](crate::Store::checkpoint), which frees log, and try again. Others are final: reopen the store.
+    /// The log said so. [`foreword::Error::NoSpace`]: nothing was changed; free some space, or take
+    /// a [checkpoint](crate::Store::checkpoint), which frees log, and try again. Others are final:
+    /// reopen the store.
     Log(foreword::Error),
-    /// The operating system refused. Reading may be tried again; a store that failed to write is [`Poisoned`](Error::Poisoned) from then on.
+    /// The operating system refused. Reading may be tried again; a store that failed to write is
+    /// [`Poisoned`](Error::Poisoned) from then on.
     #[non_exhaustive]
     Io {
         /// What was being done, as in "cannot *read a page*".
@@ -29,7 +31,8 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// The disk has no room for another page. Nothing was changed: free some space and go on; the store needs no reopening.
+    /// The disk has no room for another page. Nothing was changed: free some space and go on; the
+    /// store needs no reopening.
     #[non_exhaustive]
     NoSpace {
         /// The page file.
@@ -37,8 +40,8 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// The page file is no longer where it was opened: it was removed or moved, or another stands in its place. The log
-    /// was not dropped. Put the file back, and take a checkpoint.
+    /// The page file is no longer where it was opened: it was removed or moved, or another stands
+    /// in its place. The log was not dropped. Put the file back, and take a checkpoint.
     #[non_exhaustive]
     Displaced {
         /// Where it was.
@@ -46,14 +49,16 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
-    /// The thread would wait for itself, or for a thread that waits for it: it holds this page, or others, by a
-    /// [`PageRef`](crate::PageRef). Nothing was changed: drop those, and try again.
+    /// The thread would wait for itself, or for a thread that waits for it: it holds this page, or
+    /// others, by a [`PageRef`](crate::PageRef). Nothing was changed: drop those, and try again.
     #[non_exhaustive]
     Deadlock {
-        /// The page that was asked for; `None`: what is waited for is a checkpoint of another thread.
+        /// The page that was asked for; `None`: what is waited for is a checkpoint of another
+        /// thread.
         page: Option<PageId>,
     },
-    /// A page on disk is not what was written there, and the log does not hold what is needed to rebuild it. Restore a copy.
+    /// A page on disk is not what was written there, and the log does not hold what is needed to
+    /// rebuild it. Restore a copy.
     #[non_exhaustive]
     Rotten {
         /// The page.
@@ -81,7 +86,8 @@ pub enum Error {
         /// How many bytes a page has for its user.
         body: usize,
     },
-    /// All pages of the buffer pool were in use for a long time. Hold fewer pages at once, or make the pool larger.
+    /// All pages of the buffer pool were in use for a long time. Hold fewer pages at once, or make
+    /// the pool larger.
     #[non_exhaustive]
     PoolExhausted {
         /// How many pages it holds.
@@ -95,7 +101,8 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
-    /// The store has another format version than this library reads. A later one: use a newer library. An earlier one was never released.
+    /// The store has another format version than this library reads. A later one: use a newer
+    /// library. An earlier one was never released.
     #[non_exhaustive]
     UnsupportedVersion {
         /// The file that says so.
@@ -113,7 +120,8 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// An earlier write failed, so that nothing is known of what it covered. Reopening recovers from the log.
+    /// An earlier write failed, so that nothing is known of what it covered. Reopening recovers
+    /// from the log.
     Poisoned(Arc<Error>),
     /// An option or argument has a value that cannot be.
     #[non_exhaustive]
@@ -131,7 +139,8 @@ impl Error {
         move |source| Error::Io { doing, path, source: Arc::new(source) }
     }
 
-    /// As [`io`](Error::io), of what changes nothing until it succeeds: that there is no room is all that there is to say.
+    /// As [`io`](Error::io), of what changes nothing until it succeeds: that there is no room is
+    /// all that there is to say.
     pub(crate) fn room(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| match source.kind() {

@@ -19,13 +19,15 @@ const NAME: &str = "PAGES";
 const TMP: &str = "PAGES.tmp";
 const MAGIC: &[u8; 8] = b"FWRDPAGE";
 const IDENTITY: usize = 36;
-/// Where page 0 names the last checkpoint: a sector of its own, so that it is written as a whole or not at all.
+/// Where page 0 names the last checkpoint: a sector of its own, so that it is written as a whole or
+/// not at all.
 const CHECKPOINT: usize = 512;
 const SECTOR: usize = 512;
 /// The file grows by an eighth, but not by less or more than this.
 const GROWTH_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
 
-/// The page file. Page 0 is its identity, and names the last checkpoint; the others are where their ids say.
+/// The page file. Page 0 is its identity, and names the last checkpoint; the others are where their
+/// ids say.
 #[derive(Debug)]
 pub(crate) struct PageFile {
     dir: Arc<dyn DiskDir>,
@@ -35,7 +37,8 @@ pub(crate) struct PageFile {
     page_bytes: usize,
     /// The end of the last checkpoint, as it was when the file was opened.
     checkpoint: Option<Lsn>,
-    /// For how many pages, with page 0, there is room: taken from the disk, durably. No page behind it is ever written.
+    /// For how many pages, with page 0, there is room: taken from the disk, durably. No page behind
+    /// it is ever written.
     room: AtomicU64,
     growing: Mutex<()>,
     /// The process that opened it: a forked child must not write.
@@ -83,7 +86,8 @@ impl PageFile {
         };
         let file = file.map_err(Error::io("open the page file", &path))?;
         if is_new {
-            // Its name may be there because a process that was killed renamed it: it must be durable before the first record is.
+            // Its name may be there because a process that was killed renamed it: it must be
+            // durable before the first record is.
             handle.sync().map_err(Error::io("sync the directory", dir))?;
         }
         let head = read_head(&*file, &path)?;
@@ -104,7 +108,8 @@ impl PageFile {
         })
     }
 
-    /// The LSN at which the last complete checkpoint ended, as it was when the file was opened. `None`: there was none, or the sector is damaged.
+    /// The LSN at which the last complete checkpoint ended, as it was when the file was opened.
+    /// `None`: there was none, or the sector is damaged.
     pub(crate) fn checkpoint(&self) -> Option<Lsn> {
         self.checkpoint
     }
@@ -120,8 +125,9 @@ impl PageFile {
         self.sync()
     }
 
-    /// Looks whether the file is what its name still leads to, and is all there: before anything is dropped that could
-    /// rebuild it. It named a checkpoint last that ended at `end`, which no other file does.
+    /// Looks whether the file is what its name still leads to, and is all there: before anything is
+    /// dropped that could rebuild it. It named a checkpoint last that ended at `end`, which no
+    /// other file does.
     pub(crate) fn look(&self, end: Lsn) -> Result<()> {
         let displaced = |why: &str| Err(Error::Displaced { path: self.path.clone(), why: why.into() });
         let found = match self.dir.open(NAME, Access::Write) {
@@ -153,11 +159,11 @@ impl PageFile {
         &self.path
     }
 
-    /// Takes the room for a page from the disk, durably: so that the page can be written whatever fills the disk
-    /// afterwards, also by a recovery.
+    /// Takes the room for a page from the disk, durably: so that the page can be written whatever
+    /// fills the disk afterwards, also by a recovery.
     ///
-    /// Where the file system cannot reserve space, zeros take it. (On one that never writes in place, and on a thin
-    /// volume, neither does.)
+    /// Where the file system cannot reserve space, zeros take it. (On one that never writes in
+    /// place, and on a thin volume, neither does.)
     pub(crate) fn reserve(&self, page: PageId) -> Result<()> {
         let has_room = || page.0 < self.room.load(Ordering::Acquire);
         if has_room() || sabotage::has(Bug::RoomLater) {
@@ -194,7 +200,8 @@ impl PageFile {
         Ok(())
     }
 
-    /// The page LSN of each map that was written. Durable if the file is synced after this was called.
+    /// The page LSN of each map that was written. Durable if the file is synced after this was
+    /// called.
     pub(crate) fn maps(&self) -> Vec<(PageId, Lsn)> {
         lock(&self.maps).iter().map(|(&page, &lsn)| (page, lsn)).collect()
     }
@@ -230,8 +237,9 @@ impl PageFile {
         Error::Rotten { page, path: self.path.clone(), why }
     }
 
-    /// Writes a page: the only place where one is written, and so the place of the **write-ahead rule**. No page reaches the disk before
-    /// the log up to the last change in it is durable. Not synced: see [`sync`](PageFile::sync).
+    /// Writes a page: the only place where one is written, and so the place of the **write-ahead
+    /// rule**. No page reaches the disk before the log up to the last change in it is durable. Not
+    /// synced: see [`sync`](PageFile::sync).
     pub(crate) fn write(&self, page: &mut Page, log: &Log) -> Result<()> {
         self.may_write()?;
         if !sabotage::has(Bug::PageBeforeLog) {
@@ -245,8 +253,8 @@ impl PageFile {
         Ok(())
     }
 
-    /// Writes. Without room nothing is known to be written, and nothing else is harmed: the page stays in memory, and the log
-    /// has what it takes to rebuild it.
+    /// Writes. Without room nothing is known to be written, and nothing else is harmed: the page
+    /// stays in memory, and the log has what it takes to rebuild it.
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let written = self.guard("write a page", || self.file.write_all_at(bytes, offset));
         written.map_err(Error::room("write a page", &self.path)).map_err(|e| if e.is_no_space() { e } else { self.fail(e) })
@@ -278,7 +286,8 @@ impl PageFile {
         }
     }
 
-    /// Whether this is a forked child of the process that opened the store. It has that one's memory, and none of its threads.
+    /// Whether this is a forked child of the process that opened the store. It has that one's
+    /// memory, and none of its threads.
     pub(crate) fn is_forked(&self) -> bool {
         self.process != std::process::id()
     }
@@ -307,7 +316,8 @@ fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The beginning of the file, as far as there is any: the identity, and the name of the last checkpoint.
+/// The beginning of the file, as far as there is any: the identity, and the name of the last
+/// checkpoint.
 fn read_head(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>> {
     let mut head = vec![0; CHECKPOINT + SECTOR];
     let read = file.read_full_at(&mut head, 0).map_err(Error::io("read the page file", path))?;

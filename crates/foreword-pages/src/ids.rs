@@ -1,4 +1,5 @@
-//! Maps by page id or transaction id: small numbers that nobody chooses with ill intent, so a multiplication hashes them well enough.
+//! Maps by page id or transaction id: small numbers that nobody chooses with ill intent, so a
+//! multiplication hashes them well enough.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};

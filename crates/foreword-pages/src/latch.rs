@@ -1,9 +1,10 @@
 //! Latches of pages, taken so that no thread waits for itself.
 //!
-//! A call takes one latch at a time, and gives it back before it returns. The one latch that outlives a call is that of a
-//! [`PageRef`](crate::PageRef), and its thread knows of it ([`Held`]). So a circle of threads that wait has a thread in it
-//! that holds such a latch; and that thread does not wait without end, neither for a latch nor for a lock
-//! ([`lock_or_deadlock`]) under which others wait for one.
+//! A call takes one latch at a time, and gives it back before it returns. The one latch that
+//! outlives a call is that of a [`PageRef`](crate::PageRef), and its thread knows of it ([`Held`]).
+//! So a circle of threads that wait has a thread in it that holds such a latch; and that thread
+//! does not wait without end, neither for a latch nor for a lock ([`lock_or_deadlock`]) under which
+//! others wait for one.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 use crate::page::Page;
 use crate::sync::lock;
 
-/// How long a thread that holds pages waits for another: longer than anything takes that is not waiting itself.
+/// How long a thread that holds pages waits for another: longer than anything takes that is not
+/// waiting itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 thread_local! {
@@ -91,7 +93,8 @@ fn take<G>(wait: impl FnOnce() -> G, attempt: impl Fn() -> Option<G>) -> Result<
     }
 }
 
-/// Looks at what this thread holds. (A thread that is ending, and has its list no more, is taken to hold nothing.)
+/// Looks at what this thread holds. (A thread that is ending, and has its list no more, is taken to
+/// hold nothing.)
 fn with_held<R: Default>(look: impl FnOnce(&mut Vec<usize>) -> R) -> R {
     HELD.try_with(|held| look(&mut held.borrow_mut())).unwrap_or_default()
 }

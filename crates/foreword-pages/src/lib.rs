@@ -1,8 +1,9 @@
 //! Pages that survive: what a database stands on, on the write-ahead log [foreword].
 //!
-//! A [`Store`] is a file of pages and the log that belongs to it. [Transactions](Txn) change bytes in any number of pages, together or not at
-//! all; threads read pages through a buffer pool of fixed size; and whatever happens to the process or the machine, opening the store finds
-//! every transaction that was committed, and none that was not.
+//! A [`Store`] is a file of pages and the log that belongs to it. [Transactions](Txn) change bytes
+//! in any number of pages, together or not at all; threads read pages through a buffer pool of
+//! fixed size; and whatever happens to the process or the machine, opening the store finds every
+//! transaction that was committed, and none that was not.
 //!
 //! ```
 //! # fn main() -> Result<(), foreword_pages::Error> {
@@ -28,31 +29,43 @@
 //!
 //! In the manner of ARIES (Mohan et al., TODS 1992), with what was learned since:
 //!
-//! - **Steal, no-force**: a page may be written before the transaction that changed it commits, and need not be when it does. One rule holds it
-//!   together, in the one place where pages are written: the log is durable up to the page's LSN first.
-//! - **Commits** are one record each, made durable by the log's group commit: many threads share a flush.
-//! - **Full page images**: the first change of a page after a checkpoint logs all of it, so redo begins each page with an image and never
-//!   depends on what a torn write left. ([`Options::full_page_images`] switches it off for disks that write whole pages.)
-//! - **Fuzzy checkpoints** in the background bound what recovery reads, and drop the log before that. Changes go on meanwhile.
-//! - **Recovery** begins at the last checkpoint, which the page file names, and is one pass forward: redo, by all processors, each with pages of
-//!   its own, and on the way what became of each transaction. Then the losers are undone with compensation records. It can be cut short at any
-//!   point, any number of times.
-//! - **The pool** keeps out what is used once (S3-FIFO), so that a scan does not drive out what others work with.
+//! - **Steal, no-force**: a page may be written before the transaction that changed it commits, and
+//!   need not be when it does. One rule holds it together, in the one place where pages are
+//!   written: the log is durable up to the page's LSN first.
+//! - **Commits** are one record each, made durable by the log's group commit: many threads share a
+//!   flush.
+//! - **Full page images**: the first change of a page after a checkpoint logs all of it, so redo
+//!   begins each page with an image and never depends on what a torn write left.
+//!   ([`Options::full_page_images`] switches it off for disks that write whole pages.)
+//! - **Fuzzy checkpoints** in the background bound what recovery reads, and drop the log before
+//!   that. Changes go on meanwhile.
+//! - **Recovery** begins at the last checkpoint, which the page file names, and is one pass
+//!   forward: redo, by all processors, each with pages of its own, and on the way what became of
+//!   each transaction. Then the losers are undone with compensation records. It can be cut short at
+//!   any point, any number of times.
+//! - **The pool** keeps out what is used once (S3-FIFO), so that a scan does not drive out what
+//!   others work with.
 //!
-//! What lies in the files is [described](_docs::pages) byte by byte, with the rules that recovery rests on.
+//! What lies in the files is [described](_docs::pages) byte by byte, with the rules that recovery
+//! rests on.
 //!
 //! # What is promised, and what is not
 //!
-//! - *Atomic and durable*: after a crash a transaction is there as a whole if its commit had returned, and gone as a whole if commit was never called. What
-//!   was under way is either. They become durable in the order in which they commit.
-//! - *Isolation is the caller's.* Each call is atomic by itself, and a page that is [read](Store::read) does not change while it is held; but changes are
-//!   visible at once, and two live transactions must not change the same bytes: one's rollback would take the other's change back. Transactions on different
-//!   pages, or on different bytes of one page, just work.
-//! - *Damage* is found by checksum. A page torn by a crash is rebuilt; one that rotted is [`Error::Rotten`], which names it.
+//! - *Atomic and durable*: after a crash a transaction is there as a whole if its commit had
+//!   returned, and gone as a whole if commit was never called. What was under way is either. They
+//!   become durable in the order in which they commit.
+//! - *Isolation is the caller's.* Each call is atomic by itself, and a page that is
+//!   [read](Store::read) does not change while it is held; but changes are visible at once, and two
+//!   live transactions must not change the same bytes: one's rollback would take the other's change
+//!   back. Transactions on different pages, or on different bytes of one page, just work.
+//! - *Damage* is found by checksum. A page torn by a crash is rebuilt; one that rotted is
+//!   [`Error::Rotten`], which names it.
 //! - *A failed write* of a page poisons the store; reopening recovers from the log.
-//! - *A full disk* poisons nothing. A page's room is taken from the disk when the page is [allocated](Txn::allocate); where there is none, that, and a change
-//!   that the log has no room for, is an error with [`Error::is_no_space`], and the store goes on.
-//! - *A page file that is gone*, or has another in its place, is [`Error::Displaced`] when a checkpoint is taken, and the log is not dropped.
+//! - *A full disk* poisons nothing. A page's room is taken from the disk when the page is
+//!   [allocated](Txn::allocate); where there is none, that, and a change that the log has no room
+//!   for, is an error with [`Error::is_no_space`], and the store goes on.
+//! - *A page file that is gone*, or has another in its place, is [`Error::Displaced`] when a
+//!   checkpoint is taken, and the log is not dropped.
 //!
 //! Who needs no transactions can [`replay`] a log of his own on pages of his own.
 
@@ -61,7 +74,8 @@
 /// Documents that belong to this version, as they are in the repository.
 #[cfg(all(doc, not(doctest)))]
 pub mod _docs {
-    // Of two definitions of a link the first counts: so what leads to a file there leads to a page here.
+    // Of two definitions of a link the first counts: so what leads to a file there leads to a page
+    // here.
     #[doc = "[FORMAT.md]: https://docs.rs/foreword/latest/foreword/_docs/format/"]
     #[doc = "[recovery.svg]: https://docs.rs/crate/foreword-pages/latest/source/docs/recovery.svg\n"]
     #[doc = include_str!("../docs/PAGES.md")]

@@ -41,8 +41,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults: pages of 8 KiB, a pool of 64 MiB, a checkpoint each 64 MiB of log and each five minutes, as many threads for recovery
-    /// as there are processors.
+    /// The defaults: pages of 8 KiB, a pool of 64 MiB, a checkpoint each 64 MiB of log and each
+    /// five minutes, as many threads for recovery as there are processors.
     #[must_use]
     pub fn new() -> Options {
         Options {
@@ -59,59 +59,66 @@ impl Options {
         }
     }
 
-    /// The size of the pages of a new store: a power of two from 4 to 64 KiB; 8 KiB by default. An existing store keeps its own.
+    /// The size of the pages of a new store: a power of two from 4 to 64 KiB; 8 KiB by default. An
+    /// existing store keeps its own.
     #[must_use]
     pub fn page_bytes(mut self, bytes: usize) -> Options {
         self.page_bytes = bytes;
         self
     }
 
-    /// How much memory the buffer pool has: at least 16 pages; 64 MiB by default. The bookkeeping comes on top, some 300 bytes a page.
+    /// How much memory the buffer pool has: at least 16 pages; 64 MiB by default. The bookkeeping
+    /// comes on top, some 300 bytes a page.
     #[must_use]
     pub fn pool_bytes(mut self, bytes: usize) -> Options {
         self.pool_bytes = bytes;
         self
     }
 
-    /// Take a checkpoint in the background after each so many bytes of log; 64 MiB by default. Recovery reads about twice as much at most,
-    /// and the log keeps as much, unless a transaction lives longer.
+    /// Take a checkpoint in the background after each so many bytes of log; 64 MiB by default.
+    /// Recovery reads about twice as much at most, and the log keeps as much, unless a transaction
+    /// lives longer.
     #[must_use]
     pub fn checkpoint_bytes(mut self, bytes: u64) -> Options {
         self.checkpoint_bytes = bytes;
         self
     }
 
-    /// Take a checkpoint in the background at the latest so long after a change; five minutes by default. `None`: by bytes alone.
+    /// Take a checkpoint in the background at the latest so long after a change; five minutes by
+    /// default. `None`: by bytes alone.
     #[must_use]
     pub fn checkpoint_interval(mut self, interval: Option<Duration>) -> Options {
         self.checkpoint_interval = interval;
         self
     }
 
-    /// Whether the first change of a page after a checkpoint logs all of it (the default), so that a page that is torn by a crash can be
-    /// rebuilt. Without it the log is smaller, and a disk is needed that writes whole pages or nothing.
+    /// Whether the first change of a page after a checkpoint logs all of it (the default), so that
+    /// a page that is torn by a crash can be rebuilt. Without it the log is smaller, and a disk is
+    /// needed that writes whole pages or nothing.
     #[must_use]
     pub fn full_page_images(mut self, images: bool) -> Options {
         self.full_page_images = images;
         self
     }
 
-    /// How many threads redo changes in recovery: 1 to 64; by default as many as there are processors.
+    /// How many threads redo changes in recovery: 1 to 64; by default as many as there are
+    /// processors.
     #[must_use]
     pub fn recovery_threads(mut self, threads: usize) -> Options {
         self.recovery_threads = threads;
         self
     }
 
-    /// How much of the log recovery has in memory at a time, beside the pool: 64 MiB by default. With more, a page is looked up less often.
+    /// How much of the log recovery has in memory at a time, beside the pool: 64 MiB by default.
+    /// With more, a page is looked up less often.
     #[must_use]
     pub fn recovery_bytes(mut self, bytes: usize) -> Options {
         self.recovery_bytes = bytes;
         self
     }
 
-    /// Whether the store has a thread of its own that takes checkpoints (the default). Without it only
-    /// [`Store::checkpoint`](crate::Store::checkpoint) does: for deterministic tests.
+    /// Whether the store has a thread of its own that takes checkpoints (the default). Without it
+    /// only [`Store::checkpoint`](crate::Store::checkpoint) does: for deterministic tests.
     #[must_use]
     pub fn background(mut self, background: bool) -> Options {
         self.background = background;

@@ -117,7 +117,8 @@ impl Page {
         self.0[..4].copy_from_slice(&crc.to_le_bytes());
     }
 
-    /// Why the bytes that were read are not what was written as this page; `None` if they are, or if nothing ever was.
+    /// Why the bytes that were read are not what was written as this page; `None` if they are, or
+    /// if nothing ever was.
     pub(crate) fn fault(&self, id: PageId) -> Option<String> {
         let crc = u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]]);
         if crc == 0 && self.0.iter().all(|&b| b == 0) {
@@ -147,7 +148,8 @@ impl Page {
     }
 }
 
-/// A change of a part of a page: what a record redoes or undoes. Its place is in the page, checked by who made it.
+/// A change of a part of a page: what a record redoes or undoes. Its place is in the page, checked
+/// by who made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Edit<'a> {
     /// Bytes of the body.
@@ -246,7 +248,8 @@ impl<'a> Image<'a> {
     }
 }
 
-/// The longest stretch of zeros: where it begins and ends. Looks at each 16th byte first, so it may miss one of less than 32.
+/// The longest stretch of zeros: where it begins and ends. Looks at each 16th byte first, so it may
+/// miss one of less than 32.
 fn longest_zeros(body: &[u8]) -> (usize, usize) {
     const STEP: usize = 16;
     let mut best = (0, 0);

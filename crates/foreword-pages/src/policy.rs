@@ -1,7 +1,8 @@
 //! Which page leaves the pool: S3-FIFO (Yang et al., SOSP 2023). No I/O, no locks.
 //!
-//! New pages enter a small queue, and leave the pool from there unless they are used again: so a scan passes through a tenth of the pool and
-//! leaves the rest alone. What is used again moves to the main queue; what comes back soon after it left enters there at once.
+//! New pages enter a small queue, and leave the pool from there unless they are used again: so a
+//! scan passes through a tenth of the pool and leaves the rest alone. What is used again moves to
+//! the main queue; what comes back soon after it left enters there at once.
 
 use std::collections::VecDeque;
 
@@ -58,13 +59,14 @@ impl Policy {
         }
     }
 
-    /// Takes the next frame out that may leave, of those that are not in use. It has left when [`gone`](Policy::gone) is told;
-    /// else it is to be [kept](Policy::keep).
+    /// Takes the next frame out that may leave, of those that are not in use. It has left when
+    /// [`gone`](Policy::gone) is told; else it is to be [kept](Policy::keep).
     pub(crate) fn victim(&mut self, is_unused: impl Fn(u32) -> bool) -> Option<Victim> {
         let frames = self.uses.len();
         let tries = (usize::from(USES_MAX) + 1) * frames + 1;
         for attempt in 0..3 * tries {
-            // Where the queue whose turn it is has only frames that are in use, the other has its turn.
+            // Where the queue whose turn it is has only frames that are in use, the other has its
+            // turn.
             let small_has_turn = match attempt / tries {
                 0 => self.small.len() > frames / 10,
                 1 => false,

@@ -79,8 +79,8 @@ pub(crate) enum Load {
     Blank,
 }
 
-/// A page that is in the table, and not in its frame yet. If loading fails or panics, the page leaves
-/// the table, and a thread that waits for the page loads it instead.
+/// A page that is in the table, and not in its frame yet. If loading fails or panics, the page
+/// leaves the table, and a thread that waits for the page loads it instead.
 struct Loading<'p> {
     shard: &'p Shard,
     index: u32,
@@ -168,7 +168,8 @@ impl Pool {
         self.end.fetch_max(pages, Ordering::AcqRel);
     }
 
-    /// From here on, a change of a page whose last image is older than this LSN logs all of the page.
+    /// From here on, a change of a page whose last image is older than this LSN logs all of the
+    /// page.
     pub(crate) fn raise_image_floor(&self, lsn: Lsn) {
         self.image_floor.fetch_max(lsn.0, Ordering::AcqRel);
     }

@@ -1,4 +1,5 @@
-//! Recovery in the manner of ARIES: analysis finds where to begin and who lost, redo repeats history, undo takes the losers back.
+//! Recovery in the manner of ARIES: analysis finds where to begin and who lost, redo repeats
+//! history, undo takes the losers back.
 
 mod analysis;
 mod picture;

@@ -1,4 +1,5 @@
-//! Pure redo, for those who need no transactions: a log of changes to pages of one's own, replayed by page LSN.
+//! Pure redo, for those who need no transactions: a log of changes to pages of one's own, replayed
+//! by page LSN.
 
 use foreword::{Lsn, Reader};
 
@@ -15,13 +16,15 @@ pub trait Pages {
     /// Whatever the implementation finds wrong with the record: replay stops there.
     fn page_of(&self, record: &[u8]) -> Result<Option<PageId>, Self::Error>;
 
-    /// The LSN that was given to [`apply`](Pages::apply) when the page was changed last; [`Lsn::ZERO`] if it never was.
+    /// The LSN that was given to [`apply`](Pages::apply) when the page was changed last;
+    /// [`Lsn::ZERO`] if it never was.
     ///
     /// # Errors
     /// Whatever stands against reading the page: replay stops there.
     fn page_lsn(&mut self, page: PageId) -> Result<Lsn, Self::Error>;
 
-    /// Makes the change, and makes `lsn` the page's LSN, both at once: so that after a crash the page has both or neither.
+    /// Makes the change, and makes `lsn` the page's LSN, both at once: so that after a crash the
+    /// page has both or neither.
     ///
     /// # Errors
     /// Whatever stands against it: replay stops there.
@@ -42,8 +45,8 @@ pub struct Replayed {
     pub last: Lsn,
 }
 
-/// Reads a log from where the reader stands to the end of what is durable, and makes each change that its page does not have yet. Repeating it,
-/// also after it was cut short, changes nothing.
+/// Reads a log from where the reader stands to the end of what is durable, and makes each change
+/// that its page does not have yet. Repeating it, also after it was cut short, changes nothing.
 ///
 /// The rules are the caller's: append the record before changing the page; write a page only after
 /// [`Log::sync_to`](foreword::Log::sync_to) its LSN; and drop no record that a page on disk lacks.

@@ -1,4 +1,5 @@
-//! Deliberate bugs, for the test suite alone: each must be caught by it. Without the feature `sabotage` there is no code here.
+//! Deliberate bugs, for the test suite alone: each must be caught by it. Without the feature
+//! `sabotage` there is no code here.
 
 /// A bug that can be switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

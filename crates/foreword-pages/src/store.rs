@@ -37,8 +37,8 @@ impl Options {
     /// Opens the store in a directory, making it if there is none, and recovers it if need be.
     ///
     /// # Errors
-    /// [`Error::Log`], [`Error::NotAStore`], [`Error::UnsupportedVersion`], [`Error::Rotten`], [`Error::BadRecord`], [`Error::Io`],
-    /// [`Error::Invalid`].
+    /// [`Error::Log`], [`Error::NotAStore`], [`Error::UnsupportedVersion`], [`Error::Rotten`],
+    /// [`Error::BadRecord`], [`Error::Io`], [`Error::Invalid`].
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Store> {
         self.check()?;
         Store::open_with(self, dir.as_ref())
@@ -101,17 +101,21 @@ impl Store {
         Txn::begin(&self.engine)
     }
 
-    /// A page, for reading. It stays in memory and as it is while the [`PageRef`] lives, and whoever changes it waits: hold it for
-    /// moments only.
+    /// A page, for reading. It stays in memory and as it is while the [`PageRef`] lives, and
+    /// whoever changes it waits: hold it for moments only.
     ///
-    /// A thread that holds pages does not wait for itself, nor for long. What cannot be had while it holds them is
-    /// [`Error::Deadlock`](crate::Error::Deadlock), of each call of the store: at once, if it is a page that the thread holds (to
-    /// be changed; or to be read again, while another thread waits to change it); else after ten seconds.
+    /// A thread that holds pages does not wait for itself, nor for long. What cannot be had while
+    /// it holds them is [`Error::Deadlock`](crate::Error::Deadlock), of each call of the store: at
+    /// once, if it is a page that the thread holds (to be changed; or to be read again, while
+    /// another thread waits to change it); else after ten seconds.
     ///
     /// # Errors
-    /// [`Error::Deadlock`](crate::Error::Deadlock), [`Error::NotAllocated`](crate::Error::NotAllocated), [`Error::Rotten`](crate::Error::Rotten), [`Error::Io`](crate::Error::Io),
-    /// [`Error::PoolExhausted`](crate::Error::PoolExhausted); [`Error::Poisoned`](crate::Error::Poisoned) and
-    /// [`Error::Log`](crate::Error::Log) where another page had to be written to make room.
+    /// [`Error::Deadlock`](crate::Error::Deadlock),
+    /// [`Error::NotAllocated`](crate::Error::NotAllocated),
+    /// [`Error::Rotten`](crate::Error::Rotten), [`Error::Io`](crate::Error::Io),
+    /// [`Error::PoolExhausted`](crate::Error::PoolExhausted);
+    /// [`Error::Poisoned`](crate::Error::Poisoned) and [`Error::Log`](crate::Error::Log) where
+    /// another page had to be written to make room.
     pub fn read(&self, page: PageId) -> Result<PageRef<'_>> {
         let Engine { pool, alloc, .. } = &*self.engine;
         alloc.check(page)?;
@@ -121,7 +125,8 @@ impl Store {
         Ok(PageRef { latched, _held: pin.held(), _pin: pin })
     }
 
-    /// The page from which the others are found, as it was [named](Txn::set_root) last; `None` if none was.
+    /// The page from which the others are found, as it was [named](Txn::set_root) last; `None` if
+    /// none was.
     ///
     /// # Errors
     /// As [`read`](Store::read).
@@ -129,7 +134,8 @@ impl Store {
         self.engine.root()
     }
 
-    /// Waits until all transactions up to a commit record are durable: for those that were committed with less.
+    /// Waits until all transactions up to a commit record are durable: for those that were
+    /// committed with less.
     ///
     /// # Errors
     /// [`Error::Log`](crate::Error::Log).
@@ -137,20 +143,24 @@ impl Store {
         Ok(self.engine.pool.log.sync_to(commit)?)
     }
 
-    /// Takes a checkpoint: bounds what recovery has to read and drops the log before that. Changes go on meanwhile; it
-    /// writes no page twice. Durable when it returns. If nothing was logged since the last one, it writes nothing.
+    /// Takes a checkpoint: bounds what recovery has to read and drops the log before that. Changes
+    /// go on meanwhile; it writes no page twice. Durable when it returns. If nothing was logged
+    /// since the last one, it writes nothing.
     ///
     /// It succeeds on a full disk: its records have room that is kept for them
-    /// ([`commit_checkpoint`](foreword::Log::commit_checkpoint) says how much), and pages have theirs.
+    /// ([`commit_checkpoint`](foreword::Log::commit_checkpoint) says how much), and pages have
+    /// theirs.
     ///
     /// # Errors
-    /// [`Error::Displaced`](crate::Error::Displaced): the page file is not where it was, and the log was not dropped.
-    /// [`Error::Log`](crate::Error::Log), [`Error::Io`](crate::Error::Io), [`Error::Poisoned`](crate::Error::Poisoned).
+    /// [`Error::Displaced`](crate::Error::Displaced): the page file is not where it was, and the
+    /// log was not dropped. [`Error::Log`](crate::Error::Log), [`Error::Io`](crate::Error::Io),
+    /// [`Error::Poisoned`](crate::Error::Poisoned).
     pub fn checkpoint(&self) -> Result<Checkpointed> {
         self.engine.checkpoint(WriteBack::Old)
     }
 
-    /// As [`checkpoint`](Store::checkpoint), and writes all pages that are not on disk: recovery has next to nothing to do then.
+    /// As [`checkpoint`](Store::checkpoint), and writes all pages that are not on disk: recovery
+    /// has next to nothing to do then.
     ///
     /// # Errors
     /// As [`checkpoint`](Store::checkpoint).
@@ -179,7 +189,8 @@ impl Store {
         }
     }
 
-    /// Writes all pages, marks the log as closed and gives the store up, so that opening it has nothing to recover.
+    /// Writes all pages, marks the log as closed and gives the store up, so that opening it has
+    /// nothing to recover.
     ///
     /// # Errors
     /// As [`checkpoint`](Store::checkpoint). What was committed is safe all the same.
@@ -272,8 +283,8 @@ mod tests {
     use crate::page::Edit;
     use crate::record::Record;
 
-    /// A change may look at where images are asked for before a checkpoint begins, and be logged when that is under way: it is either logged
-    /// whole, or the checkpoint lists its page.
+    /// A change may look at where images are asked for before a checkpoint begins, and be logged
+    /// when that is under way: it is either logged whole, or the checkpoint lists its page.
     #[test]
     fn a_checkpoint_waits_for_a_change_that_began_before_it() {
         let dir = tempfile::tempdir().unwrap();
@@ -283,7 +294,8 @@ mod tests {
         let page = txn.allocate().unwrap();
         txn.commit().unwrap();
         store.checkpoint_all().unwrap();
-        // Logged whole since the checkpoint, and on disk: the next change need not be, and the page is in no list.
+        // Logged whole since the checkpoint, and on disk: the next change need not be, and the page
+        // is in no list.
         let mut txn = store.begin();
         txn.update(page, 0, b"old").unwrap();
         txn.commit().unwrap();

@@ -13,10 +13,12 @@ use crate::sabotage::{self, Bug};
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// A transaction: changes to any number of pages that happen together or not at all. From [`Store::begin`](crate::Store::begin).
+/// A transaction: changes to any number of pages that happen together or not at all. From
+/// [`Store::begin`](crate::Store::begin).
 ///
-/// Dropping it without [committing](Txn::commit) rolls it back. Its changes are in the pages at once and everybody sees them:
-/// that no two transactions that live at the same time change the same bytes, and what a reader may see, is up to the caller.
+/// Dropping it without [committing](Txn::commit) rolls it back. Its changes are in the pages at
+/// once and everybody sees them: that no two transactions that live at the same time change the
+/// same bytes, and what a reader may see, is up to the caller.
 ///
 /// ```
 /// # fn main() -> Result<(), foreword_pages::Error> {
@@ -69,8 +71,10 @@ impl<'s> Txn<'s> {
     /// Writes bytes into a page. Only what differs from what is there is logged.
     ///
     /// # Errors
-    /// [`Error::OutOfBounds`], [`Error::NotAllocated`], [`Error::Rotten`], [`Error::Io`], [`Error::PoolExhausted`], and [`Error::Log`] where
-    /// there was no space: the page is unchanged, and the transaction goes on. [`Error::Poisoned`] and other errors of the log are final.
+    /// [`Error::OutOfBounds`], [`Error::NotAllocated`], [`Error::Rotten`], [`Error::Io`],
+    /// [`Error::PoolExhausted`], and [`Error::Log`] where there was no space: the page is
+    /// unchanged, and the transaction goes on. [`Error::Poisoned`] and other errors of the log are
+    /// final.
     pub fn update(&mut self, page: PageId, offset: usize, bytes: &[u8]) -> Result<()> {
         let body = self.engine.pool.body();
         if bytes.len() > body || offset > body - bytes.len() {
@@ -80,7 +84,8 @@ impl<'s> Txn<'s> {
         self.change(page, Edit::Bytes { offset: offset as u32, bytes })
     }
 
-    /// Takes a free page: all zeros, and nobody else's. If the transaction is rolled back it is free again.
+    /// Takes a free page: all zeros, and nobody else's. If the transaction is rolled back it is
+    /// free again.
     ///
     /// # Errors
     /// As [`update`](Txn::update).
@@ -108,8 +113,9 @@ impl<'s> Txn<'s> {
         Ok(())
     }
 
-    /// Names the page from which the others are found, or none: [`Store::root`](crate::Store::root) gives it, also after a restart. As all changes it
-    /// is logged, visible at once, and undone if the transaction does not commit; two live transactions must not both make it.
+    /// Names the page from which the others are found, or none: [`Store::root`](crate::Store::root)
+    /// gives it, also after a restart. As all changes it is logged, visible at once, and undone if
+    /// the transaction does not commit; two live transactions must not both make it.
     ///
     /// The store does nothing else with it. A root that is freed stays named, until another is.
     ///
@@ -134,7 +140,8 @@ impl<'s> Txn<'s> {
     /// ```
     ///
     /// # Errors
-    /// As [`update`](Txn::update); [`Error::NotAllocated`] is about the page that is to be the root.
+    /// As [`update`](Txn::update); [`Error::NotAllocated`] is about the page that is to be the
+    /// root.
     pub fn set_root(&mut self, root: impl Into<Option<PageId>>) -> Result<()> {
         let root = root.into();
         if let Some(page) = root {
@@ -157,8 +164,8 @@ impl<'s> Txn<'s> {
     /// Undoes what was done since a savepoint. The savepoint stays; those after it are gone.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the savepoint is not one of this transaction, or is gone; else as [`update`](Txn::update): a part may be undone
-    /// then, and it can be tried again.
+    /// [`Error::Invalid`] if the savepoint is not one of this transaction, or is gone; else as
+    /// [`update`](Txn::update): a part may be undone then, and it can be tried again.
     pub fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<()> {
         let known = self.savepoints.iter().position(|&(id, ..)| id == savepoint.id && savepoint.txn == self.id);
         let Some(at) = known else {
@@ -171,17 +178,18 @@ impl<'s> Txn<'s> {
         Ok(())
     }
 
-    /// Ends the transaction and returns when it is durable: the LSN of its commit record ([`Lsn::ZERO`] if it changed nothing). Concurrent
-    /// commits share one flush of the log.
+    /// Ends the transaction and returns when it is durable: the LSN of its commit record
+    /// ([`Lsn::ZERO`] if it changed nothing). Concurrent commits share one flush of the log.
     ///
     /// # Errors
-    /// As [`update`](Txn::update). Where there was no space, the transaction is rolled back. After any other error
-    /// of the log it is known only after reopening whether it is there.
+    /// As [`update`](Txn::update). Where there was no space, the transaction is rolled back. After
+    /// any other error of the log it is known only after reopening whether it is there.
     pub fn commit(self) -> Result<Lsn> {
         self.commit_with(Durability::Synced)
     }
 
-    /// Ends the transaction and returns when it is as safe as asked. Transactions become durable in the order in which they commit.
+    /// Ends the transaction and returns when it is as safe as asked. Transactions become durable in
+    /// the order in which they commit.
     ///
     /// # Errors
     /// As [`commit`](Txn::commit).
@@ -217,7 +225,8 @@ impl<'s> Txn<'s> {
     /// Rolls the transaction back. (As dropping it does, which cannot tell of an error.)
     ///
     /// # Errors
-    /// As [`update`](Txn::update). The rollback is tried again at the next checkpoint; recovery completes it, if nothing else does.
+    /// As [`update`](Txn::update). The rollback is tried again at the next checkpoint; recovery
+    /// completes it, if nothing else does.
     pub fn abort(mut self) -> Result<()> {
         self.roll_back()
     }

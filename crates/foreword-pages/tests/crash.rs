@@ -1,4 +1,5 @@
-//! The crash suite: what a power failure or a kill at any I/O leaves, in work and in recovery, is what was committed.
+//! The crash suite: what a power failure or a kill at any I/O leaves, in work and in recovery, is
+//! what was committed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -42,8 +43,9 @@ fn random_work_on_pages_of_each_size() {
     }
 }
 
-/// While a checkpoint is about to write or sync anything, all pages change, and that is committed. So nothing waits for a checkpoint; and the pages
-/// come back, though they are torn when they are written next: in one way or the other the checkpoint counts with what it did not see.
+/// While a checkpoint is about to write or sync anything, all pages change, and that is committed.
+/// So nothing waits for a checkpoint; and the pages come back, though they are torn when they are
+/// written next: in one way or the other the checkpoint counts with what it did not see.
 #[test]
 fn what_changes_during_any_write_of_a_checkpoint_does_not_wait_for_it_and_comes_back() {
     let changes = &[OpKind::Write, OpKind::DurableWrite, OpKind::Sync];
@@ -77,7 +79,8 @@ fn what_changes_during_any_write_of_a_checkpoint_does_not_wait_for_it_and_comes_
                     answer.send(()).unwrap();
                 });
                 hooked.before(changes, during, move |path| {
-                    // (What is durable is so in the order of the log: where the checkpoint writes that, a commit behind it has to wait.)
+                    // (What is durable is so in the order of the log: where the checkpoint writes
+                    // that, a commit behind it has to wait.)
                     let durability = if path.ends_with("PAGES") { Durability::Synced } else { Durability::Buffered };
                     ask.send(durability).unwrap();
                     answered.recv_timeout(Duration::from_secs(60)).expect("a change waits for a checkpoint");
@@ -138,7 +141,8 @@ fn a_panic_in_recovery_ends_it() {
     assert!(pages.iter().all(|&page| store.read(page).unwrap()[..100] == [19; 100]));
 }
 
-/// A small fixed piece of work, cut at every single write; and recovery from that cut at every single write, too.
+/// A small fixed piece of work, cut at every single write; and recovery from that cut at every
+/// single write, too.
 #[test]
 fn a_crash_at_every_write_and_another_at_every_write_of_the_recovery() {
     let run = |change: u64| {
@@ -192,7 +196,8 @@ fn money_is_neither_made_nor_lost_by_many_threads_and_crashes() {
     }
 }
 
-/// After a failed sync the page cache may show what the disk never got, and call it clean: it must be written again.
+/// After a failed sync the page cache may show what the disk never got, and call it clean: it must
+/// be written again.
 #[test]
 fn what_a_failed_sync_left_in_the_page_cache_is_not_trusted() {
     for images in [true, false] {
@@ -272,7 +277,8 @@ fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
     assert_eq!(&store.read(pages[0]).unwrap()[..2], b"on");
 }
 
-/// A process that was killed between the renaming of the page file and the syncing of its directory leaves a name that may yet be lost.
+/// A process that was killed between the renaming of the page file and the syncing of its directory
+/// leaves a name that may yet be lost.
 #[test]
 fn a_page_file_that_is_there_is_not_yet_durable() {
     for change in 1.. {

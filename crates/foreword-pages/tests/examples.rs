@@ -1,4 +1,5 @@
-//! The example `aries` runs to its end: its assertions are part of the tests. (The graph has a test of its own.)
+//! The example `aries` runs to its end: its assertions are part of the tests. (The graph has a test
+//! of its own.)
 
 #[allow(unreachable_pub)]
 #[path = "../examples/aries.rs"]

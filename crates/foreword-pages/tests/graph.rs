@@ -39,7 +39,8 @@ fn distance(from: &str, to: &str) -> usize {
     far[to]
 }
 
-/// The example's program. Cargo builds it beside the tests, but not if it is asked for one test alone.
+/// The example's program. Cargo builds it beside the tests, but not if it is asked for one test
+/// alone.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
@@ -126,7 +127,8 @@ fn many_nodes_with_many_edges_survive_a_reopening_with_little_memory() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::new().page_bytes(4096).pool_bytes(40 * 4096);
     let graph = Graph::open(dir.path(), &options).unwrap();
-    // Each node has edges to its double and the one after: a tree, in which everything is log2 away from 1.
+    // Each node has edges to its double and the one after: a tree, in which everything is log2 away
+    // from 1.
     graph
         .write(|w| {
             let nodes: Vec<_> = (0..2000).map(|i| w.node(&format!("node {i}"))).collect::<Result<_, _>>()?;

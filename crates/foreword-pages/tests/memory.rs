@@ -1,4 +1,5 @@
-//! The memory budget: what the store and its recovery take is bounded, whatever the pages, the transactions and the log are.
+//! The memory budget: what the store and its recovery take is bounded, whatever the pages, the
+//! transactions and the log are.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::alloc::System;
@@ -12,8 +13,9 @@ static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const MIB: usize = 1 << 20;
 
-/// What is allocated now. The counters are read one after the other: they belong together if they are still the same after that. (On a busy machine this thread may have to
-/// wait between two of them, while others allocate megabytes and free them.)
+/// What is allocated now. The counters are read one after the other: they belong together if they
+/// are still the same after that. (On a busy machine this thread may have to wait between two of
+/// them, while others allocate megabytes and free them.)
 fn allocated() -> usize {
     loop {
         let stats = COUNTED.stats();
@@ -47,11 +49,13 @@ fn pool_and_recovery_keep_within_their_memory() {
     let log = foreword::Options::new().segment_bytes(8 << 20).buffer_bytes(MIB);
     let (pool, window) = (4 * MIB, 2 * MIB);
     let options = Options::new().pool_bytes(pool).recovery_bytes(window).recovery_threads(2).background(false).log(log);
-    // The log's buffers, its reading, and the frames that it keeps for readers (2 MiB); what a transaction keeps, the bookkeeping.
+    // The log's buffers, its reading, and the frames that it keeps for readers (2 MiB); what a
+    // transaction keeps, the bookkeeping.
     let rest = 8 * MIB;
     let (store, most) = peak(|| {
         let store = options.open(dir.path()).unwrap();
-        // Ten times what the pool holds, in one transaction; read back; and changed, and that undone.
+        // Ten times what the pool holds, in one transaction; read back; and changed, and that
+        // undone.
         let mut txn = store.begin();
         let pages: Vec<PageId> = (0..5000).map(|_| txn.allocate().unwrap()).collect();
         pages.iter().for_each(|&page| txn.update(page, 0, &vec![page.0 as u8 | 1; store.page_len()]).unwrap());

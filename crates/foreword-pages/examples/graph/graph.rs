@@ -1,15 +1,18 @@
-//! A small graph database on pages: nodes and directed edges with properties, found by name, by adjacency, and by breadth-first search.
-//! Every change is part of a transaction.
+//! A small graph database on pages: nodes and directed edges with properties, found by name, by
+//! adjacency, and by breadth-first search. Every change is part of a transaction.
 //!
-//! In the pages, all numbers little-endian, a *ref* being a page id × 65536 + an offset in the page:
+//! In the pages, all numbers little-endian, a *ref* being a page id × 65536 + an offset in the
+//! page:
 //!
-//! - The **root**, which the store names: magic, number of nodes, number of edges, the caller's number, the heap page and how much of it is
-//!   used, the bucket page; then the directory pages, each a list of node pages.
-//! - **Node pages** hold entries of 40 bytes: refs to the name, the properties, the newest block of outgoing edges and of incoming ones; the next
-//!   node in the same bucket (+ 1), and the hash of the name.
+//! - The **root**, which the store names: magic, number of nodes, number of edges, the caller's
+//!   number, the heap page and how much of it is used, the bucket page; then the directory pages,
+//!   each a list of node pages.
+//! - **Node pages** hold entries of 40 bytes: refs to the name, the properties, the newest block of
+//!   outgoing edges and of incoming ones; the next node in the same bucket (+ 1), and the hash of
+//!   the name.
 //! - The **bucket page** holds the first node (+ 1) of each bucket.
-//! - **Heap pages** hold, back to back, blobs (u16 length, bytes) and blocks of edges (ref of the next block, u16 used, u16 room, then for each
-//!   edge u32 node and the ref of its properties).
+//! - **Heap pages** hold, back to back, blobs (u16 length, bytes) and blocks of edges (ref of the
+//!   next block, u16 used, u16 room, then for each edge u32 node and the ref of its properties).
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -116,7 +119,8 @@ impl Graph {
         Ok(self.store.close()?)
     }
 
-    /// Changes the graph in one transaction: it is committed, durably, if `work` succeeds, else nothing has happened.
+    /// Changes the graph in one transaction: it is committed, durably, if `work` succeeds, else
+    /// nothing has happened.
     pub fn write<T>(&self, work: impl FnOnce(&mut Writer<'_>) -> Result<T>) -> Result<T> {
         let _turn = self.turn.write().unwrap_or_else(PoisonError::into_inner);
         let mut writer = Writer { graph: self, txn: self.store.begin() };
@@ -162,7 +166,8 @@ impl Graph {
         Ok(self.u64_at(self.root, NODES)? as Node)
     }
 
-    /// Where a node's page is listed: in which directory page (by its place in the root), and where there.
+    /// Where a node's page is listed: in which directory page (by its place in the root), and where
+    /// there.
     fn place(&self, node: Node) -> (usize, usize, usize) {
         let (entries, pages) = (self.store.page_len() / ENTRY, self.store.page_len() / 8);
         let page = node as usize / entries;

@@ -1,4 +1,5 @@
-//! A small graph database, and Debian's package dependencies in it. See `README.md` beside this file.
+//! A small graph database, and Debian's package dependencies in it. See `README.md` beside this
+//! file.
 
 #[allow(unreachable_pub)] // It is a module of the tests, too.
 mod graph;

@@ -69,9 +69,9 @@ impl Pool {
         Ok(Some(lsn))
     }
 
-    /// Checks that a page is not blank. A page that is in use, or that a record changes in part, had
-    /// an image first: if it is blank, what was written is lost. (The first change of a map is of a
-    /// bit, and logs an image, too.)
+    /// Checks that a page is not blank. A page that is in use, or that a record changes in part,
+    /// had an image first: if it is blank, what was written is lost. (The first change of a map is
+    /// of a bit, and logs an image, too.)
     pub(crate) fn check_written(&self, page: PageId, latched: &Page) -> Result<()> {
         match latched.lsn() {
             Lsn::ZERO => Err(self.file.rotten(page, "nothing is there, and the page is in use".into())),
@@ -91,8 +91,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Makes changes of one page that are in the log already, in their order. Passes over those that
-    /// the page has. Returns the number of changes made.
+    /// Makes changes of one page that are in the log already, in their order. Passes over those
+    /// that the page has. Returns the number of changes made.
     pub(crate) fn redo(&self, page: PageId, changes: &[(Lsn, Redo<'_>)], load: Load) -> Result<u64> {
         let Some((first, _)) = changes.first() else { return Ok(0) };
         let pin = self.fetch(page, load)?;

@@ -29,8 +29,8 @@ pub(crate) struct BufferFrame {
 /// Whether the page file has what is in a frame.
 #[derive(Debug, Default)]
 pub(super) struct DirtyState {
-    /// ARIES' *recLSN*: the log from this LSN on makes the frame's page of the page on disk. `None`:
-    /// the page on disk is the same.
+    /// ARIES' *recLSN*: the log from this LSN on makes the frame's page of the page on disk.
+    /// `None`: the page on disk is the same.
     pub(super) rec_lsn: Option<Lsn>,
     /// The `rec_lsn` once the copy that was last taken is written: it counts only later changes.
     pub(super) rec_lsn_after_copy: Option<Lsn>,

@@ -34,7 +34,8 @@ impl<'a> RawChange<'a> {
         bytes.split_first().map(|(&first, bytes)| RawChange { first, bytes })
     }
 
-    /// Decodes what the change does to its page, in a store whose pages have bodies of so many bytes.
+    /// Decodes what the change does to its page, in a store whose pages have bodies of so many
+    /// bytes.
     pub(crate) fn redo(self, body: usize) -> Result<Redo<'a>, &'static str> {
         let mut input = Input(self.bytes);
         let redo = if self.first & KIND == UPDATE { input.update(self.first, body)?.1 } else { input.redo(self.first, body)? };
@@ -70,8 +71,8 @@ impl Checkpoint {
     fn decode(input: &mut Input<'_>, images: bool) -> Result<Checkpoint, &'static str> {
         let (begin, next_txn, pages) = (Lsn(input.number()?), input.number()?, input.number()?);
         let (live, dirty, maps) = (input.number()?, input.number()?, input.number()?);
-        // Invariant: a count is at most what the bytes that follow can hold, a byte for each number.
-        // So a false count fails before it costs memory.
+        // Invariant: a count is at most what the bytes that follow can hold, a byte for each
+        // number. So a false count fails before it costs memory.
         let least =
             [(live, 3), (dirty, 2), (maps, 2)].into_iter().try_fold(0u64, |sum, (n, each)| sum.checked_add(n.checked_mul(each)?));
         if least.is_none_or(|n| n > input.0.len() as u64) {

@@ -84,7 +84,8 @@ fn put_pages(out: &mut Vec<u8>, pages: &[(PageId, Lsn)]) {
     }
 }
 
-/// The flags of an update or a compensation. An update's bit is set by its redo if the undo clears it.
+/// The flags of an update or a compensation. An update's bit is set by its redo if the undo clears
+/// it.
 fn flags(redo: &Redo<'_>, undo: Option<&Edit<'_>>) -> u8 {
     let image = if matches!(redo, Redo::Image(_)) { WITH_IMAGE } else { 0 };
     let bit = match (redo, undo) {

@@ -30,7 +30,8 @@ pub(crate) struct Plan {
     pub(crate) maps: Vec<(PageId, Lsn)>,
 }
 
-/// Transactions that have not ended in what was read of the log, each with the LSN to be undone next.
+/// Transactions that have not ended in what was read of the log, each with the LSN to be undone
+/// next.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
     pub(crate) live: BTreeMap<u64, Lsn>,

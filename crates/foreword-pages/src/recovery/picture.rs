@@ -1,5 +1,6 @@
-//! The picture of a recovery, as SVG: a bar for the log, the time, the pages, the changes and the transactions, each with its parts as wide as they
-//! are large, and what they are in words below. Light and dark, as the reader has it.
+//! The picture of a recovery, as SVG: a bar for the log, the time, the pages, the changes and the
+//! transactions, each with its parts as wide as they are large, and what they are in words below.
+//! Light and dark, as the reader has it.
 
 use std::fmt::Write;
 use std::time::Duration;

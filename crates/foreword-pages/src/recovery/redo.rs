@@ -3,8 +3,8 @@
 //! The log is read in windows, and a window in stretches. Each thread reads one stretch after the
 //! other. An image goes into its page at once: it needs nothing of what was there. Other changes go
 //! into buckets, by page. When all stretches are read, each thread takes one bucket after the other
-//! and makes its changes page by page, each page's in the order of the log. A page that an image has
-//! put ahead skips the changes that it has.
+//! and makes its changes page by page, each page's in the order of the log. A page that an image
+//! has put ahead skips the changes that it has.
 //!
 //! So threads wait for each other only at the end of a phase, and a page is looked up once for all
 //! of its changes in a window.
@@ -110,8 +110,8 @@ struct Pass<'a> {
     next_stretch: AtomicUsize,
     next_bucket: AtomicUsize,
     stretches: Vec<RwLock<Stretch>>,
-    /// Pages whose redo has begun, by bucket. Invariant: the bucket's lock is held while redo changes
-    /// one of its pages.
+    /// Pages whose redo has begun, by bucket. Invariant: the bucket's lock is held while redo
+    /// changes one of its pages.
     begun: Vec<Mutex<PageSet>>,
     prefetch: Prefetch,
     totals: Mutex<Redone>,
@@ -161,8 +161,8 @@ pub(crate) fn run(
 }
 
 impl Pass<'_> {
-    /// The work of one thread, window by window. A failure is noted, and all threads stop before the
-    /// next window.
+    /// The work of one thread, window by window. A failure is noted, and all threads stop before
+    /// the next window.
     fn work(&self) {
         let barrier = self.barrier.wait();
         let mut reader = self.pool.log.reader();
@@ -186,8 +186,8 @@ impl Pass<'_> {
         lock(&self.passed).extend(passed);
     }
 
-    /// Does a part of the work. A panic is noted like an error: the other threads wait for this one at
-    /// the barrier, so it must get there.
+    /// Does a part of the work. A panic is noted like an error: the other threads wait for this one
+    /// at the barrier, so it must get there.
     fn attempt<T>(&self, work: impl FnOnce() -> Result<T>) -> Option<T> {
         let failure = match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(done)) => return Some(done),
@@ -247,8 +247,8 @@ impl Pass<'_> {
         }
     }
 
-    /// The stretches before the first gap: a stretch that had no memory left ends early. The stretches
-    /// behind the gap are read again, with the next window.
+    /// The stretches before the first gap: a stretch that had no memory left ends early. The
+    /// stretches behind the gap are read again, with the next window.
     fn whole(&self, window: Window) -> Vec<RwLockReadGuard<'_, Stretch>> {
         let mut end = window.first;
         let stretches = self.stretches.iter().map(|stretch| stretch.read().unwrap_or_else(PoisonError::into_inner));
@@ -272,8 +272,8 @@ impl Pass<'_> {
             }
             let mut changes = Vec::new();
             for (page, first) in bucket.pages() {
-                // Where pages are logged whole, a change before the page's first image was on disk when
-                // the checkpoint listed the dirty pages.
+                // Where pages are logged whole, a change before the page's first image was on disk
+                // when the checkpoint listed the dirty pages.
                 if self.plan.images && !begun.contains(&page) {
                     counts.skipped += bucket.of_page(first).count() as u64;
                     passed.insert(page);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use foreword::{Lsn, RecoveryReport};
 
-/// What opening a store found and did. Its `Display` is for people, and so is [`to_svg`](Recovery::to_svg).
+/// What opening a store found and did. Its `Display` is for people, and so is
+/// [`to_svg`](Recovery::to_svg).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Recovery {
@@ -23,7 +24,8 @@ pub struct Recovery {
     pub last_lsn: Lsn,
     /// Pages that redo looked at.
     pub pages: u64,
-    /// Pages that it did not look at, though changes of them were met: they were on disk when the checkpoint was taken.
+    /// Pages that it did not look at, though changes of them were met: they were on disk when the
+    /// checkpoint was taken.
     pub pages_skipped: u64,
     /// Transactions whose end was met.
     pub winners: u64,

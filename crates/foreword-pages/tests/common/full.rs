@@ -14,7 +14,8 @@ pub struct FullDisk {
     pub killed_at: u64,
 }
 
-/// What there is to be found: transaction n writes n into the root, and fills a page of its own with it.
+/// What there is to be found: transaction n writes n into the root, and fills a page of its own
+/// with it.
 #[derive(Default)]
 struct Done {
     pages: Vec<PageId>,
@@ -26,8 +27,8 @@ struct Done {
 const ROOT: PageId = PageId(2);
 
 impl FullDisk {
-    /// Works until it is done or killed; opens the store on the full disk, and then with room. How often something was
-    /// refused for want of it, and whether it was killed.
+    /// Works until it is done or killed; opens the store on the full disk, and then with room. How
+    /// often something was refused for want of it, and whether it was killed.
     pub fn run(&self, disk: &SimDisk) -> Checked<(u64, bool)> {
         let mut done = Done::default();
         let store = options(disk, 1).open(DIR).map_err(|e| format!("it is not made: {e}"))?;

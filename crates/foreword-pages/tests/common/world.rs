@@ -1,0 +1,280 @@
+//! Random transactions, crashes in work and in recovery, and the model that they are held to.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use foreword::Durability;
+use foreword_pages::{Options, PageId, Savepoint, Store, Txn};
+use foreword_sim::{Choice, SimDisk};
+
+use super::rng::Rng;
+use super::{Checked, DIR, number, options};
+
+/// Pages that are in use, with what is in them.
+type Contents = BTreeMap<PageId, Rc<Vec<u8>>>;
+
+/// The first page that is ever allocated. It says which state the pages are in.
+const FIRST: PageId = PageId(2);
+
+/// The page that is the root in a state: another in each, so that each commit names one.
+fn root(states: &[Contents], at: usize) -> Option<PageId> {
+    states[at].keys().nth(at % states[at].len().max(1)).copied()
+}
+
+/// All states that were committed, in order.
+#[derive(Clone, Debug)]
+pub struct Model {
+    states: Vec<Contents>,
+    /// This one, or a later one, must come back.
+    durable: usize,
+}
+
+/// A transaction under way.
+struct Open<'s> {
+    txn: Txn<'s>,
+    delta: Delta,
+    savepoints: Vec<(Savepoint, Delta)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Delta {
+    written: Contents,
+    freed: Vec<PageId>,
+}
+
+#[derive(Clone)]
+pub struct World {
+    pub disk: SimDisk,
+    pub model: Model,
+    pub rng: Rng,
+    pub crashes: u64,
+    pub page_bytes: usize,
+    /// Full page images are switched on and off from one opening to the next.
+    pub switches_images: bool,
+    /// Pages are logged whole, so that they may be torn.
+    pub may_tear: bool,
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let model = Model { states: vec![Contents::new()], durable: 0 };
+        let (disk, rng) = (SimDisk::new(seed), Rng::new(seed));
+        World { disk, model, rng, crashes: 0, page_bytes: 4096, switches_images: false, may_tear: true }
+    }
+
+    fn options(&self, threads: usize, images: bool) -> Options {
+        let options = options(&self.disk, threads).page_bytes(self.page_bytes).pool_bytes(16 * self.page_bytes);
+        options.full_page_images(images)
+    }
+
+    /// Opens the store, with up to so many crashes in recovery, and holds it to the model.
+    pub fn reopen(&mut self, mut crashes: u32) -> Checked<Store> {
+        let threads = 1 + self.rng.below(3) as usize;
+        loop {
+            if crashes > 0 {
+                self.disk.power_off_at(self.disk.changes() + 1 + self.rng.below(40));
+            }
+            let images = !self.switches_images || self.rng.chance(50);
+            // From one to the other there is no telling how far it came.
+            self.may_tear &= images;
+            let opened = self.options(threads, images).open(DIR);
+            if self.disk.is_off() {
+                drop(opened);
+                self.crash();
+                crashes -= 1;
+                continue;
+            }
+            self.disk.power_off_at(u64::MAX);
+            let store = opened.map_err(|e| format!("the store does not open: {e}"))?;
+            self.may_tear = images;
+            self.check(&store)?;
+            return Ok(store);
+        }
+    }
+
+    /// The power fails, or the process is killed.
+    pub fn crash(&mut self) {
+        self.crashes += 1;
+        self.disk = match self.rng.below(10) {
+            0 => self.disk.crash(&Choice::None),
+            1 => self.disk.crash(&Choice::All),
+            2 => self.disk.kill(),
+            _ if self.may_tear => self.disk.crash(&Choice::Seed(self.rng.next())),
+            _ => self.disk.crash(&Choice::Writes(self.rng.next())),
+        };
+    }
+
+    fn check(&mut self, store: &Store) -> Checked {
+        let Model { states, durable } = &self.model;
+        let at = match store.read(FIRST) {
+            Ok(page) => number(&page),
+            Err(foreword_pages::Error::NotAllocated { .. }) => 0,
+            Err(e) => return Err(format!("the first page cannot be read: {e}")),
+        };
+        if at < *durable || at >= states.len() {
+            return Err(format!("state {at} came back; durable was {durable}, and the last {}", states.len() - 1));
+        }
+        let (named, expected) = (store.root().map_err(|e| format!("state {at}, the root: {e}"))?, root(states, at));
+        if named != expected {
+            return Err(format!("state {at}: the root is {named:?} instead of {expected:?}"));
+        }
+        for (&id, bytes) in &states[at] {
+            let page = store.read(id).map_err(|e| format!("state {at}, page {id}: {e}"))?;
+            if let Some(byte) = (0..page.len()).find(|&i| page[i] != bytes[i]) {
+                return Err(format!("state {at}, page {id}, byte {byte}: {} instead of {}", page[byte], bytes[byte]));
+            }
+        }
+        let stats = store.stats();
+        if stats.pages_used != states[at].len() as u64 {
+            return Err(format!("state {at}: {} pages are in use instead of {}", stats.pages_used, states[at].len()));
+        }
+        self.model.states.truncate(at + 1);
+        self.model.durable = at;
+        Ok(())
+    }
+
+    /// Works until the power fails, or so many steps are done. Then (unless the power failed) the
+    /// store is closed or dropped.
+    pub fn live(&mut self, store: Store, steps: u32) -> Checked {
+        let World { disk, model, rng, .. } = self;
+        {
+            let mut open: Vec<Open<'_>> = Vec::new();
+            for _ in 0..steps {
+                let done = step(&store, model, rng, &mut open);
+                match done {
+                    _ if disk.is_off() => break,
+                    Ok(()) => {}
+                    Err(e) => return Err(format!("a step failed: {e}")),
+                }
+            }
+            // Transactions that are alive when the store goes are losers; they do not roll back.
+            if !disk.is_off() && rng.chance(50) {
+                open.into_iter().for_each(std::mem::forget);
+            }
+        }
+        if !disk.is_off() && rng.chance(20) {
+            // (Forgotten transactions may have changes in the pages that this writes.)
+            let closed = store.close();
+            if !disk.is_off() {
+                closed.map_err(|e| format!("closing failed: {e}"))?;
+            }
+        } else {
+            // Whatever dropping the store does comes after the crash.
+            let before = disk.copy();
+            drop(store);
+            *disk = before;
+        }
+        Ok(())
+    }
+
+    /// One life after the other, each ended by a crash.
+    pub fn run(&mut self, lives: u32) -> Checked {
+        for _ in 0..lives {
+            let deep = self.rng.below(4) as u32;
+            let store = self.reopen(deep.min(2))?;
+            self.disk.power_off_at(self.disk.changes() + 1 + self.rng.below(150));
+            self.live(store, 120)?;
+            self.crash();
+        }
+        drop(self.reopen(0)?);
+        // And again: nothing is left to be done, or done twice.
+        drop(self.reopen(0)?);
+        Ok(())
+    }
+}
+
+/// One step of one of up to three transactions.
+fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<Open<'s>>) -> foreword_pages::Result<()> {
+    if model.states.len() == 1 {
+        // The first of all: it takes the first page.
+        let mut txn = store.begin();
+        assert_eq!(txn.allocate()?, FIRST);
+        let delta = Delta { written: Contents::from([(FIRST, Rc::new(vec![0; store.page_len()]))]), ..Delta::default() };
+        return commit(model, rng, Open { txn, delta, savepoints: Vec::new() });
+    }
+    if open.is_empty() || open.len() < 3 && rng.chance(20) {
+        open.push(Open { txn: store.begin(), delta: Delta::default(), savepoints: Vec::new() });
+        return Ok(());
+    }
+    let at = rng.below(open.len() as u64) as usize;
+    let last = model.states.last().unwrap();
+    // Pages that nobody else changes.
+    let is_taken = |id: &PageId| {
+        *id == FIRST
+            || open.iter().enumerate().any(|(i, o)| i != at && o.delta.written.contains_key(id) || o.delta.freed.contains(id))
+    };
+    let mine: Vec<PageId> = last.keys().chain(open[at].delta.written.keys()).copied().filter(|id| !is_taken(id)).collect();
+    match rng.below(100) {
+        0..50 if !mine.is_empty() => {
+            let id = *rng.pick(&mine);
+            let Open { txn, delta, .. } = &mut open[at];
+            let len = store.page_len() as u64;
+            let offset = rng.below(len);
+            let most = if rng.chance(10) { len } else { 40 };
+            let size = (1 + rng.below(most)).min(len - offset);
+            let bytes: Vec<u8> = (0..size).map(|_| rng.next() as u8).collect();
+            txn.update(id, offset as usize, &bytes)?;
+            let page = delta.written.entry(id).or_insert_with(|| last[&id].clone());
+            Rc::make_mut(page)[offset as usize..][..size as usize].copy_from_slice(&bytes);
+        }
+        0..62 if last.len() < 60 => {
+            let page = open[at].txn.allocate()?;
+            open[at].delta.written.insert(page, Rc::new(vec![0; store.page_len()]));
+        }
+        62..68 if mine.len() > 20 => {
+            let id = *rng.pick(&mine);
+            open[at].txn.free(id)?;
+            open[at].delta.freed.push(id);
+        }
+        68..72 => {
+            let savepoint = open[at].txn.savepoint();
+            let delta = open[at].delta.clone();
+            open[at].savepoints.push((savepoint, delta));
+        }
+        72..76 if !open[at].savepoints.is_empty() => {
+            let to = rng.below(open[at].savepoints.len() as u64) as usize;
+            let Open { txn, delta, savepoints } = &mut open[at];
+            txn.rollback_to(&savepoints[to].0)?;
+            *delta = savepoints[to].1.clone();
+            savepoints.truncate(to + 1);
+        }
+        76..82 => {
+            // Its root, too, is taken back: by itself, or by recovery.
+            let Open { mut txn, .. } = open.swap_remove(at);
+            txn.set_root(rng.chance(80).then(|| *rng.pick(&last.keys().copied().collect::<Vec<_>>())))?;
+            match rng.below(6) {
+                0 | 1 => txn.abort()?,
+                2 => drop(store.checkpoint_all()?),
+                _ => {}
+            }
+        }
+        82..94 => return commit(model, rng, open.swap_remove(at)),
+        94..99 => {
+            let done = if rng.chance(20) { store.checkpoint_all()? } else { store.checkpoint()? };
+            assert!(done.log_start <= done.redo_from && done.redo_from <= done.begin);
+            model.durable = model.states.len() - 1;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn commit(model: &mut Model, rng: &mut Rng, open: Open<'_>) -> foreword_pages::Result<()> {
+    let Open { mut txn, delta, .. } = open;
+    let last = model.states.last().unwrap();
+    let mut state = last.clone();
+    state.extend(delta.written);
+    delta.freed.iter().for_each(|id| drop(state.remove(id)));
+    let n = model.states.len();
+    txn.update(FIRST, 0, &(n as u64).to_le_bytes())?;
+    Rc::make_mut(state.get_mut(&FIRST).unwrap())[..8].copy_from_slice(&(n as u64).to_le_bytes());
+    let durability = *rng.pick(&[Durability::Synced, Durability::Synced, Durability::Buffered, Durability::Written]);
+    // From here on it may come back.
+    model.states.push(state);
+    txn.set_root(root(&model.states, n))?;
+    txn.commit_with(durability)?;
+    if durability == Durability::Synced {
+        model.durable = n;
+    }
+    Ok(())
+}
