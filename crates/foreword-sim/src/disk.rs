@@ -1,33 +1,23 @@
-//! The disk itself: what is asked of it, and what it does.
+//! The simulated disk: its handles, its faults and its power.
+
+mod choice;
+mod dir;
+mod file;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
+use foreword::disk::Disk;
 
-use crate::SECTOR;
 use crate::content::Content;
 use crate::faults::{Effect, Fault, Op, OpKind};
 use crate::rng::{Rng, mix};
-use crate::state::{Ino, State, Unit};
+use crate::state::DiskState;
 
-/// What a power failure leaves of what was not synced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Choice {
-    /// Nothing.
-    None,
-    /// Everything.
-    All,
-    /// What the seed says.
-    Seed(u64),
-    /// Each write as a whole or not at all, as the seed says: a disk that does not tear.
-    Writes(u64),
-    /// The units that are `true`, in the order of [`SimDisk::undecided`]; what cannot be without another unit is only kept with it.
-    These(Vec<bool>),
-}
+pub use choice::Choice;
+use choice::draw;
 
 /// A simulated disk with a file system on it, in memory.
 ///
@@ -35,7 +25,7 @@ pub enum Choice {
 /// The root directory is `/`. See the [crate's documentation](crate) for what it does and does not do.
 #[derive(Clone)]
 pub struct SimDisk {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DiskState>>,
 }
 
 impl fmt::Debug for SimDisk {
@@ -46,10 +36,12 @@ impl fmt::Debug for SimDisk {
 }
 
 /// What becomes of an operation.
-enum Turn {
-    Go,
-    /// It is done, perhaps, and the power fails: nobody hears of it.
+enum Outcome {
+    /// It is done.
+    Done,
+    /// The operation may be done, and the power fails: the caller gets an error.
     Dying,
+    /// A fault on this kind of operation strikes it.
     Struck(OpKind, Effect),
 }
 
@@ -65,14 +57,14 @@ impl SimDisk {
     /// An empty disk. The seed decides what is left open elsewhere, such as the sectors that a failed sync still wrote.
     #[must_use]
     pub fn new(seed: u64) -> SimDisk {
-        SimDisk::from(State::new(seed))
+        SimDisk::from(DiskState::new(seed))
     }
 
-    fn from(state: State) -> SimDisk {
+    fn from(state: DiskState) -> SimDisk {
         SimDisk { state: Arc::new(Mutex::new(state)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DiskState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,14 +85,7 @@ impl SimDisk {
     pub fn crash(&self, choice: &Choice) -> SimDisk {
         let state = self.lock();
         let units = state.undecided();
-        let keep = match choice {
-            Choice::None => vec![false; units.len()],
-            Choice::All => vec![true; units.len()],
-            Choice::Seed(seed) => draw(&units, &mut Rng::new(*seed)),
-            Choice::Writes(seed) => whole_writes(&units, &mut Rng::new(*seed), 500),
-            Choice::These(keep) => keep.clone(),
-        };
-        SimDisk::from(state.crash(&units, &keep, mix(&[state.changes])).0)
+        SimDisk::from(state.crash(&units, &choice.keep(&units), mix(&[state.changes])).0)
     }
 
     /// How many units a power failure can decide on: sectors written, lengths set, and names changed, that are not synced.
@@ -124,7 +109,7 @@ impl SimDisk {
                 (None, _) => draw(&units, &mut rng),
             };
             let (after, faithful) = state.crash(&units, &keep, mix(&[seed, i as u64]));
-            // A choice that cannot be is another one in disguise.
+            // A choice that cannot be kept as it is leaves the same disk as another choice.
             (all.is_none() || faithful).then(|| SimDisk::from(after))
         })
     }
@@ -271,8 +256,8 @@ impl SimDisk {
         theirs.is_some_and(|theirs| self.damage(path.as_ref(), |platter| *platter = theirs))
     }
 
-    /// Counts an operation, and says what becomes of it.
-    fn begin(&self, kind: OpKind, path: &Arc<Path>, offset: u64, len: usize) -> io::Result<(MutexGuard<'_, State>, Turn)> {
+    /// Counts an operation, and decides what becomes of it.
+    fn begin(&self, kind: OpKind, path: &Arc<Path>, offset: u64, len: usize) -> io::Result<(MutexGuard<'_, DiskState>, Outcome)> {
         let mut state = self.lock();
         if state.off {
             return Err(no_power());
@@ -283,7 +268,7 @@ impl SimDisk {
             dying = state.power_off_at == Some(state.changes);
             state.off = dying;
         }
-        // Each fault counts each operation, though only one strikes.
+        // Each fault counts each operation, also if another fault strikes it.
         let mut struck = None;
         for fault in &mut state.faults {
             if fault.strikes(kind, path) {
@@ -291,88 +276,30 @@ impl SimDisk {
             }
         }
         state.journal.push(Op { kind, path: path.clone(), offset, len, struck: dying || struck.is_some() });
-        let turn = match struck {
-            _ if dying => Turn::Dying,
-            None => Turn::Go,
+        let outcome = match struck {
+            _ if dying => Outcome::Dying,
+            None => Outcome::Done,
             Some((_, Effect::NoSpace)) => return Err(io::ErrorKind::StorageFull.into()),
             Some((_, Effect::Interrupted)) => return Err(io::ErrorKind::Interrupted.into()),
             Some((_, Effect::Stall(time))) => {
                 drop(state);
                 std::thread::sleep(time);
                 state = self.lock();
-                Turn::Go
+                Outcome::Done
             }
-            Some((on, effect)) => Turn::Struck(on, effect),
+            Some((on, effect)) => Outcome::Struck(on, effect),
         };
-        Ok((state, turn))
+        Ok((state, outcome))
     }
 
-    /// As `begin`, for operations that a fault can only fail.
-    fn simple(&self, kind: OpKind, path: &Arc<Path>) -> io::Result<(MutexGuard<'_, State>, io::Result<()>)> {
+    /// As `begin`, for operations that a fault can only let fail.
+    fn simple(&self, kind: OpKind, path: &Arc<Path>) -> io::Result<(MutexGuard<'_, DiskState>, io::Result<()>)> {
         match self.begin(kind, path, 0, 0)? {
-            (_, Turn::Struck(_, Effect::Eio)) => Err(eio()),
-            (state, Turn::Dying) => Ok((state, Err(no_power()))),
+            (_, Outcome::Struck(_, Effect::Eio)) => Err(eio()),
+            (state, Outcome::Dying) => Ok((state, Err(no_power()))),
             (state, _) => Ok((state, Ok(()))),
         }
     }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let (mut state, turn) = self.begin(OpKind::SyncDir, &arc(path), 0, 0)?;
-        match turn {
-            Turn::Dying => return Err(no_power()),
-            Turn::Struck(_, Effect::Eio) => return Err(eio()),
-            Turn::Struck(_, Effect::Lie) => return Ok(()),
-            Turn::Go | Turn::Struck(..) => {}
-        }
-        if !state.dirs.contains_key(path) {
-            return Err(not_found());
-        }
-        state.sync_dir(path);
-        Ok(())
-    }
-
-    fn opened(&self, state: &mut State, ino: Ino, path: Arc<Path>, holds_lock: bool) -> Box<dyn DiskFile> {
-        if let Some(inode) = state.inodes.get_mut(&ino) {
-            inode.opens += 1;
-        }
-        Box::new(SimFile { disk: self.clone(), ino, path, holds_lock })
-    }
-}
-
-/// What is kept, by one of several ways in which disks lose things.
-fn draw(units: &[Unit], rng: &mut Rng) -> Vec<bool> {
-    let n = units.len() as u64;
-    let likely = [100, 500, 900][rng.below(3) as usize];
-    match rng.below(5) {
-        // Each for itself.
-        0 => units.iter().map(|_| rng.chance(likely)).collect(),
-        // Whole writes, in any order.
-        1 => whole_writes(units, rng, likely),
-        // In order, up to a point; names and files each to their own.
-        2 => {
-            let seed = rng.next();
-            let in_file = |unit: &Unit| units.iter().filter(|u| u.group().0 == unit.group().0).count() as u64;
-            let mut before = std::collections::BTreeMap::<Ino, u64>::new();
-            let mut keep = |unit: &Unit| {
-                let file = unit.group().0;
-                let index = before.entry(file).or_default();
-                *index += 1;
-                *index <= mix(&[seed, file]) % (in_file(unit) + 1)
-            };
-            units.iter().map(&mut keep).collect()
-        }
-        // All but one, or one alone.
-        way => {
-            let one = rng.below(n);
-            (0..n).map(|i| (i == one) == (way == 3)).collect()
-        }
-    }
-}
-
-fn whole_writes(units: &[Unit], rng: &mut Rng, likely: u64) -> Vec<bool> {
-    let seed = rng.next();
-    let kept = |unit: &Unit| mix(&[seed, unit.group().0, unit.group().1 as u64]) % 1000 < likely;
-    units.iter().map(kept).collect()
 }
 
 fn arc(path: &Path) -> Arc<Path> {
@@ -381,340 +308,4 @@ fn arc(path: &Path) -> Arc<Path> {
 
 fn not_found() -> io::Error {
     io::ErrorKind::NotFound.into()
-}
-
-impl Disk for SimDisk {
-    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        let (state, done) = self.simple(OpKind::Open, &arc(path))?;
-        if state.names.contains_key(path) {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
-        let id = *state.dirs.get(path).ok_or_else(not_found)?;
-        done.map(|()| Arc::new(SimDir { disk: self.clone(), id }) as Arc<dyn DiskDir>)
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        let (mut state, done) = self.simple(OpKind::CreateDir, &arc(path))?;
-        if state.names.contains_key(path) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let id = state.create_dir(path);
-        done.map(|()| Arc::new(SimDir { disk: self.clone(), id }) as Arc<dyn DiskDir>)
-    }
-}
-
-/// A directory, whatever its path is by now.
-#[derive(Debug)]
-struct SimDir {
-    disk: SimDisk,
-    id: u64,
-}
-
-impl SimDir {
-    /// The directory's path.
-    fn path(&self) -> io::Result<Arc<Path>> {
-        let state = self.disk.lock();
-        let found = state.dirs.iter().find(|(_, id)| **id == self.id);
-        found.map(|(path, _)| arc(path)).ok_or_else(not_found)
-    }
-
-    fn file(&self, name: &str) -> io::Result<Arc<Path>> {
-        Ok(arc(&self.path()?.join(name)))
-    }
-
-    /// Renames a file; what has the new name is replaced, or not.
-    fn rename_over(&self, from: &str, to: &str, replace: bool) -> io::Result<()> {
-        let (from, to) = (self.file(from)?, self.file(to)?);
-        let (mut state, done) = self.disk.simple(OpKind::Rename, &from)?;
-        let ino = *state.names.get(&from).ok_or_else(not_found)?;
-        if !to.parent().is_some_and(|dir| state.dirs.contains_key(dir)) {
-            return Err(not_found());
-        }
-        if state.dirs.contains_key(&*to) {
-            return Err(if replace { io::ErrorKind::IsADirectory.into() } else { io::ErrorKind::AlreadyExists.into() });
-        }
-        if !replace && state.names.contains_key(&to) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        if from != to {
-            state.rename(&from, &to, ino);
-        }
-        done
-    }
-}
-
-impl DiskDir for SimDir {
-    fn list(&self) -> io::Result<Vec<String>> {
-        let path = self.path()?;
-        let (state, done) = self.disk.simple(OpKind::List, &path)?;
-        let all = state.names.keys().map(|name| &**name).chain(state.dirs.keys().map(PathBuf::as_path));
-        let within = all.filter(|entry| entry.parent() == Some(&path));
-        let names = within.filter_map(|entry| Some(entry.file_name()?.to_str()?.to_owned())).collect();
-        done.map(|()| names)
-    }
-
-    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        let path = self.file(name)?;
-        let create = matches!(access, Access::Create | Access::New);
-        let (mut state, done) = self.disk.simple(if create { OpKind::Create } else { OpKind::Open }, &path)?;
-        if state.dirs.contains_key(&*path) {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        let ino = match (state.names.get(&path).copied(), path.parent()) {
-            (Some(_), _) if access == Access::New => return Err(io::ErrorKind::AlreadyExists.into()),
-            (Some(ino), _) => ino,
-            (None, Some(dir)) if create && state.dirs.contains_key(dir) => state.link(&path),
-            _ => return Err(not_found()),
-        };
-        if create && let Some(inode) = state.inodes.get_mut(&ino) {
-            inode.set_len(0);
-        }
-        done.map(|()| self.disk.opened(&mut state, ino, path, false))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.rename_over(from, to, false)
-    }
-
-    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
-        self.rename_over(from, to, true)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        let path = self.file(name)?;
-        if !self.disk.lock().names.contains_key(&path) && !self.disk.is_off() {
-            return Err(not_found()); // No fault strikes what there is not to remove.
-        }
-        let (mut state, done) = self.disk.simple(OpKind::Remove, &path)?;
-        let ino = *state.names.get(&path).ok_or_else(not_found)?;
-        state.unlink(&path, ino);
-        done
-    }
-
-    fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
-        Disk::create_dir(&self.disk, &self.file(name)?)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.disk.sync_dir(&self.path()?)
-    }
-
-    fn sync_name(&self) -> io::Result<()> {
-        let path = self.path()?;
-        self.disk.sync_dir(path.parent().unwrap_or(&path))
-    }
-
-    fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let path = self.file(name)?;
-        let (mut state, done) = self.disk.simple(OpKind::Lock, &path)?;
-        let ino = match (state.names.get(&path).copied(), path.parent()) {
-            (Some(ino), _) => ino,
-            (None, Some(dir)) if state.dirs.contains_key(dir) => state.link(&path),
-            _ => return Err(not_found()),
-        };
-        done?;
-        if !state.locked.insert(ino) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(self.disk.opened(&mut state, ino, path, true))
-    }
-
-    fn is_locked(&self, name: &str) -> io::Result<bool> {
-        let path = self.file(name)?;
-        let (state, done) = self.disk.simple(OpKind::Lock, &path)?;
-        done.map(|()| state.names.get(&path).is_some_and(|ino| state.locked.contains(ino)))
-    }
-
-    fn id(&self) -> io::Result<FileId> {
-        Ok(FileId(1, self.id))
-    }
-
-    fn id_of(&self, name: &str) -> io::Result<FileId> {
-        let path = self.file(name)?;
-        let state = self.disk.lock();
-        if state.off {
-            return Err(no_power());
-        }
-        let file = state.names.get(&path).map(|&ino| FileId(0, ino));
-        file.or_else(|| state.dirs.get(&*path).map(|&id| FileId(1, id))).ok_or_else(not_found)
-    }
-}
-
-#[derive(Debug)]
-struct SimFile {
-    disk: SimDisk,
-    ino: Ino,
-    path: Arc<Path>,
-    holds_lock: bool,
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        let mut state = self.disk.lock();
-        if let Some(inode) = state.inodes.get_mut(&self.ino) {
-            inode.opens = inode.opens.saturating_sub(1);
-        }
-        if self.holds_lock {
-            state.locked.remove(&self.ino);
-        }
-    }
-}
-
-/// As much of the buffers as is said, in one piece.
-fn gather(bufs: &[io::IoSlice<'_>], most: usize) -> Vec<u8> {
-    let mut data = Vec::with_capacity(most);
-    for buf in bufs {
-        data.extend_from_slice(&buf[..buf.len().min(most - data.len())]);
-    }
-    data
-}
-
-impl SimFile {
-    fn write(&self, bufs: &[io::IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize> {
-        let kind = if durable { OpKind::DurableWrite } else { OpKind::Write };
-        let mut len = bufs.iter().map(|buf| buf.len()).sum();
-        let (mut state, turn) = self.disk.begin(kind, &self.path, offset, len)?;
-        if matches!(turn, Turn::Struck(_, Effect::Short)) {
-            // File systems stop between pages or blocks, never within a sector.
-            let stop = (offset + len.div_ceil(2) as u64).next_multiple_of(SECTOR as u64);
-            len = len.min((stop - offset) as usize);
-        }
-        let room = state.room_for(self.ino, offset, len);
-        if room == 0 && len > 0 {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let mut data = gather(bufs, room);
-        let state = &mut *state;
-        let Some(inode) = state.inodes.get_mut(&self.ino) else { return Err(not_found()) };
-        match turn {
-            Turn::Dying => {
-                inode.write(offset, &data);
-                return Err(no_power());
-            }
-            Turn::Struck(OpKind::Sync, Effect::Eio) => {
-                inode.fail_durable(offset, &data, &mut state.rng);
-                return Err(eio());
-            }
-            Turn::Struck(_, Effect::Eio) => return Err(eio()),
-            Turn::Struck(_, Effect::Lie) => inode.write(offset, &data),
-            Turn::Struck(_, Effect::Lost) => inode.write_wrong(offset, &data, None),
-            Turn::Struck(_, Effect::Misdirected(sectors)) => {
-                let to = offset.saturating_add_signed(i64::from(sectors) * SECTOR as i64);
-                inode.write_wrong(offset, &data, Some((to, &data)));
-            }
-            Turn::Struck(_, Effect::Flip) => {
-                let right = data.clone();
-                let bit = state.rng.below(data.len() as u64 * 8) as usize;
-                data[bit / 8] ^= 1 << (bit % 8);
-                inode.write_wrong(offset, &right, Some((offset, &data)));
-            }
-            Turn::Go | Turn::Struck(..) if durable => {
-                inode.write_durable(offset, &data);
-                return Ok(room);
-            }
-            Turn::Go | Turn::Struck(..) => inode.write(offset, &data),
-        }
-        // A durable write gone wrong is none the less synced, as far as it was written at all.
-        if durable && !matches!(turn, Turn::Struck(_, Effect::Lie)) {
-            inode.sync();
-        }
-        Ok(room)
-    }
-}
-
-impl SimFile {
-    fn resize(&self, len: u64, allocate: bool) -> io::Result<()> {
-        let (mut state, turn) = self.disk.begin(OpKind::SetLen, &self.path, len, 0)?;
-        if matches!(turn, Turn::Struck(_, Effect::Eio)) {
-            return Err(eio());
-        }
-        if allocate && state.room_for(self.ino, 0, len as usize) < len as usize {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let Some(inode) = state.inodes.get_mut(&self.ino) else { return Err(not_found()) };
-        inode.set_len(len);
-        if allocate {
-            inode.cache.allocate();
-        }
-        if matches!(turn, Turn::Dying) { Err(no_power()) } else { Ok(()) }
-    }
-}
-
-impl DiskFile for SimFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let (mut state, turn) = self.disk.begin(OpKind::Read, &self.path, offset, buf.len())?;
-        let Some(inode) = state.inodes.get(&self.ino) else { return Err(not_found()) };
-        let buf = match turn {
-            Turn::Struck(_, Effect::Eio) => return Err(eio()),
-            Turn::Struck(_, Effect::Short) => {
-                let half = buf.len().div_ceil(2);
-                &mut buf[..half]
-            }
-            _ => buf,
-        };
-        let read = inode.cache.read(offset, buf);
-        if matches!(turn, Turn::Struck(_, Effect::Flip)) && read > 0 {
-            let bit = state.rng.below(read as u64 * 8) as usize;
-            buf[bit / 8] ^= 1 << (bit % 8);
-        }
-        Ok(read)
-    }
-
-    fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.write(bufs, offset, false)
-    }
-
-    fn write_durable_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        self.write(bufs, offset, true)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let (mut state, turn) = self.disk.begin(OpKind::Sync, &self.path, 0, 0)?;
-        let state = &mut *state;
-        let Some(inode) = state.inodes.get_mut(&self.ino) else { return Err(not_found()) };
-        match turn {
-            Turn::Dying => return Err(no_power()),
-            Turn::Struck(_, Effect::Eio) => {
-                inode.fail_sync(&mut state.rng);
-                return Err(eio());
-            }
-            Turn::Struck(_, Effect::Lie) => {}
-            Turn::Go | Turn::Struck(..) => inode.sync(),
-        }
-        Ok(())
-    }
-
-    fn id(&self) -> io::Result<FileId> {
-        Ok(FileId(0, self.ino))
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let state = self.disk.lock();
-        if state.off {
-            return Err(no_power());
-        }
-        state.inodes.get(&self.ino).map(|inode| inode.cache.len()).ok_or_else(not_found)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.resize(len, false)
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<bool> {
-        let has_all = |inode: &crate::state::Inode| inode.cache.len() >= len && inode.cache.allocated() >= len;
-        if self.disk.lock().inodes.get(&self.ino).is_some_and(has_all) {
-            return Ok(true);
-        }
-        self.resize(len, true).map(|()| true)
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<bool> {
-        let (mut state, turn) = self.disk.begin(OpKind::SetLen, &self.path, offset, len as usize)?;
-        if matches!(turn, Turn::Struck(_, Effect::Eio)) {
-            return Err(eio());
-        }
-        let Some(inode) = state.inodes.get_mut(&self.ino) else { return Err(not_found()) };
-        inode.punch(offset, len);
-        if matches!(turn, Turn::Dying) { Err(no_power()) } else { Ok(true) }
-    }
 }

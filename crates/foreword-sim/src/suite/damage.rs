@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use foreword::{Error, Log, Lsn, OnDamage};
 
 use super::exhaustive::Failure;
+use super::log::{DIR, Shape, options, read_log};
 use super::model::{Checked, Model, Violation, ensure, violated};
-use super::runner::{DIR, Runner, Shape, Step, options, read_log};
+use super::runner::{Runner, Step};
 use crate::rng::{Rng, mix};
 use crate::{Choice, SECTOR, SimDisk};
 

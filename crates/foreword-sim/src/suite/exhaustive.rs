@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use super::check::check_state;
 use super::followers::Follower;
+use super::log::{DIR, Shape, options, recover, summary};
 use super::model::{Checked, Found, Model, Violation, ensure};
-use super::runner::{Runner, Shape, Step, check_state, recover, summary};
+use super::runner::{Runner, Step};
 use crate::rng::{Rng, mix};
 use crate::{Choice, SimDisk};
-
-/// Small enough that three steps can rotate twice.
 
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,7 +283,7 @@ impl Workload<'_> {
     fn crash_in_recovery(&self, before: &SimDisk, point: u64, seed: u64, found: Option<&Found>, model: &Model) -> Checked {
         let disk = before.copy();
         disk.power_off_at(disk.changes() + point);
-        drop(super::runner::options(&disk, self.past.shape).open(super::runner::DIR));
+        drop(options(&disk, self.past.shape).open(DIR));
         self.counters.recovery_states.fetch_add(1, Relaxed);
         let after = if seed.is_multiple_of(3) { disk.kill() } else { disk.crash(&Choice::Seed(seed)) };
         // What was not durable when recovery began may still be lost; else it finds what the first one found.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use foreword::{Error, Log, Lsn, Reader, View};
 
+use super::log::DIR;
 use super::model::{Checked, Model, ensure, violated};
-use super::runner::DIR;
 use crate::SimDisk;
 
 /// A reader that goes on from where it is.

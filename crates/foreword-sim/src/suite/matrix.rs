@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use foreword::{Error, Log, Lsn, View};
 
-use super::runner::{DIR, Shape, options};
+use super::log::{DIR, Shape, options};
 use crate::{Choice, Effect, Fault, OpKind, SECTOR, SimDisk};
 
 /// Runs of each fault, by seeds that decide what it leaves open, and states of the disk after each power failure.

@@ -5,9 +5,11 @@
 //! idempotent, also when it is itself cut short; when opening returns, all is durable; the log can be gone on with. Of a log that lives: nothing is
 //! acknowledged after a failed flush, and a poisoned log stays poisoned. Of damage: it is reported, or harmless.
 
+mod check;
 mod damage;
 mod exhaustive;
 mod followers;
+mod log;
 mod matrix;
 mod model;
 mod places;
@@ -16,11 +18,12 @@ mod runner;
 
 pub use damage::{DamageTally, damages};
 pub use exhaustive::{Bounds, Failure, Tally, exhaustive};
+pub use log::Shape;
 pub use matrix::matrix;
 pub use model::Violation;
 pub use places::places;
 pub use random::{Case, Event, Summary, full_disk};
-pub use runner::{Shape, Step};
+pub use runner::Step;
 
 /// A part of the suite: run from a seed; what went wrong.
 pub type Part = fn(u64) -> Result<(), String>;

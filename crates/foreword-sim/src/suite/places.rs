@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use foreword::disk::Access;
 use foreword::{Error, Log, Lsn, OnDamage};
 
+use super::log::{DIR, Shape, options};
 use super::model::{Checked, Violation, ensure, violated};
-use super::runner::{DIR, Shape, options};
 use crate::rng::Rng;
 use crate::{Choice, SimDisk};
 

@@ -2,9 +2,11 @@
 
 use foreword::Error;
 
+use super::check::check_state;
 use super::followers::Follower;
+use super::log::{DIR, Shape, options, read_log};
 use super::model::{Checked, Violation, ensure, violated};
-use super::runner::{DIR, Runner, Shape, Step, check_state, options, read_log};
+use super::runner::{Runner, Step};
 use crate::rng::{Rng, mix};
 use crate::{Choice, Effect, Fault, OpKind, SimDisk};
 

@@ -1,15 +1,12 @@
 //! Does what a workload says on a simulated disk, and checks what the log answers.
 
-use std::collections::BTreeMap;
+use foreword::{Durability, Error, Log, Lsn, Options, View};
 
-use foreword::{Durability, Error, Hold, Log, Lsn, Options, SyncPolicy, Verdict, View};
-
+use super::check::check_state;
 use super::followers::Follower;
-use super::model::{Checked, Found, Model, ensure, violated};
-use crate::{Choice, SimDisk};
-
-/// The log's directory.
-pub(crate) const DIR: &str = "/log";
+use super::log::{DIR, Shape, options, read_log};
+use super::model::{Checked, Model, ensure, violated};
+use crate::SimDisk;
 
 /// What a caller asks of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,38 +47,6 @@ pub(crate) struct Runner {
     poisoned: bool,
     /// Readers beside it, the log's own first.
     followers: Vec<Follower>,
-}
-
-/// The options that decide what is on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// The size of the log's segments.
-    pub segment_bytes: u64,
-    /// Whether they are filled with zeros first.
-    pub zero_fill: bool,
-    /// Whether the log keeps room for itself.
-    pub reserve: bool,
-}
-
-impl Shape {
-    /// As a log is by default, with segments as small as can be.
-    pub(crate) const SMALL: Shape = Shape::of(64 << 10);
-
-    /// As a log is by default, with segments of this size.
-    pub(crate) const fn of(segment_bytes: u64) -> Shape {
-        Shape { segment_bytes, zero_fill: true, reserve: true }
-    }
-}
-
-pub(crate) fn options(disk: &SimDisk, shape: Shape) -> Options {
-    let options = Options::new().segment_bytes(shape.segment_bytes).zero_fill(shape.zero_fill).reserve(shape.reserve);
-    options.buffer_bytes(512 << 10).background(false).sync(SyncPolicy::manual()).on_error(|_| ()).disk(disk.handle())
-}
-
-/// Everything in a log, read forward and backward.
-pub(crate) fn read_log(log: &Log) -> Result<Found, Error> {
-    let records = log.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>()?;
-    Ok(Found { start: log.start_lsn().0, last: log.durable_lsn().0, records, holds: lsns(log.holds()) })
 }
 
 impl Runner {
@@ -390,71 +355,4 @@ impl Runner {
         self.watch()?;
         self.follow()
     }
-}
-
-/// Recovers a log and checks everything about it: what a view shows, what opening says, that all of it is durable then.
-pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, shape: Shape, seed: u64) -> Checked<(Log, Found)> {
-    let sees = view(disk);
-    let verified = foreword::verify_on(disk.handle(), DIR, &mut |_, _| {});
-    let log = match options(disk, shape).open(DIR) {
-        Ok(log) => log,
-        Err(error) => return violated("what a crash leaves opens", error.to_string()),
-    };
-    let found = match read_log(&log) {
-        Ok(found) => found,
-        Err(error) => return violated("what recovery found can be read", error.to_string()),
-    };
-    model.check(&found, floor)?;
-    let backward = log.iter_back(Lsn::MAX).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>();
-    let same = backward.as_ref().is_ok_and(|b| b.iter().rev().eq(found.records.iter()));
-    ensure(same, "reading backward shows the same", || format!("{:?}", backward.map(|b| b.len())))?;
-
-    let verdict = &log.recovery().verdict;
-    match (sees, verified) {
-        (Err(Error::NotFound { .. }), Err(Error::NotFound { .. })) => {
-            ensure(!model.made && *verdict == Verdict::Created, "a log that was made is there", || format!("{verdict:?}"))?;
-        }
-        (Ok((saw, view)), Ok(verified)) => {
-            ensure(saw.as_ref() == Some(verdict), "a view sees what a writer sees", || format!("{saw:?} and {verdict:?}"))?;
-            ensure(view == found, "a view shows what recovery returns", || {
-                format!("{} and {}", summary(&view), summary(&found))
-            })?;
-            ensure(verified.verdict.as_ref() == Some(verdict), "verify and open see the same", || {
-                format!("{:?} and {verdict:?}", verified.verdict)
-            })?;
-            let same = verified.last_lsn.0 == found.last && verified.start_lsn.0 == found.start;
-            ensure(same, "verify and open see the same", || format!("{verified:?} and the end {}", found.last))?;
-        }
-        other => return violated("a view shows what recovery returns", format!("{other:?}")),
-    }
-    // When opening returns, all is durable.
-    let after = disk.crash(&if seed.is_multiple_of(2) { Choice::None } else { Choice::Seed(seed) });
-    let again = recover(&after, shape)?.1;
-    ensure(again == found, "recovery is idempotent", || format!("{} and then {}", summary(&found), summary(&again)))?;
-    Ok((log, found))
-}
-
-/// What a view shows of a log that nobody has open.
-pub(crate) fn view(disk: &SimDisk) -> Result<(Option<Verdict>, Found), Error> {
-    let view = View::open_on(disk.handle(), DIR)?.recoverable()?;
-    let records = view.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>()?;
-    let found = Found { start: view.start_lsn().0, last: view.last_lsn()?.0, records, holds: lsns(view.holds()) };
-    Ok((view.verdict(), found))
-}
-
-/// Opens and reads.
-pub(crate) fn recover(disk: &SimDisk, shape: Shape) -> Checked<(Log, Found)> {
-    let log = options(disk, shape).open(DIR);
-    match log.and_then(|log| read_log(&log).map(|found| (log, found))) {
-        Ok(opened) => Ok(opened),
-        Err(error) => violated("what a crash leaves opens", error.to_string()),
-    }
-}
-
-pub(crate) fn summary(found: &Found) -> String {
-    format!("records {} to {} (holds {:?})", found.start, found.last, found.holds)
-}
-
-fn lsns(holds: BTreeMap<String, Hold>) -> BTreeMap<String, Lsn> {
-    holds.into_iter().map(|(name, hold)| (name, hold.lsn)).collect()
 }
