@@ -1,9 +1,9 @@
-//! Which pages are in use: maps in the page file, and the same in memory.
+//! Which pages are in use: the maps in the page file, and the same bits in memory.
 //!
 //! Pages come in groups, each as large as the bits in a map. The first page of a group is its map:
 //! bit *i* is set if the group's *i*-th page is in use (bit 0, the map itself, counts as set). Maps
-//! change as all pages do, by logged changes of single bits. The last bytes of a map are no bits:
-//! in the first they name the root.
+//! change as all pages do, by logged changes of single bits. The last bytes of a map's body are no
+//! bits: in the first map they name the root.
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -12,63 +12,65 @@ use crate::page::{PAGES_MAX, PageId};
 use crate::pool::{Load, Pool};
 use crate::{Error, Result};
 
-/// At the end of each map's body: what is no bits.
+/// Bytes at the end of each map's body that are no bits.
 const ROOT_BYTES: usize = 8;
 
-/// What may be given out now: the maps, without what a transaction has freed and not committed.
+/// The pages that may be allocated now: those that the maps have as free, once the transaction that
+/// freed them has committed.
 #[derive(Debug)]
 pub(crate) struct Allocator {
     /// Pages in a group.
     group: u64,
-    state: RwLock<State>,
+    bitmap: RwLock<Bitmap>,
 }
 
+/// The bits of all maps.
 #[derive(Debug, Default)]
-struct State {
-    /// Bit i: page i + 1 is in use.
+struct Bitmap {
+    /// Bit i is set: page i + 1 is in use.
     words: Vec<u64>,
     /// No word before this one has a free bit.
     hint: usize,
     used: u64,
-    /// Freed by a transaction that has not committed: still in use.
+    /// Pages that a live transaction has freed: they are still in use.
     leaving: HashSet<PageId>,
 }
 
 impl Allocator {
     pub(crate) fn new(body: usize) -> Allocator {
-        Allocator { group: (body - ROOT_BYTES) as u64 * 8, state: RwLock::default() }
+        Allocator { group: (body - ROOT_BYTES) as u64 * 8, bitmap: RwLock::default() }
     }
 
-    /// Reads the maps.
+    /// Reads all maps.
     pub(crate) fn load(&self, pool: &Pool) -> Result<()> {
-        let mut state = self.write();
-        while state.words.len() as u64 * 64 + 1 < pool.end() {
-            let map = PageId(state.words.len() as u64 * 64 + 1);
+        let mut bitmap = self.write();
+        while bitmap.words.len() as u64 * 64 + 1 < pool.end() {
+            let map = PageId(bitmap.words.len() as u64 * 64 + 1);
             let pin = pool.fetch(map, Load::Read)?;
             let page = pin.read()?;
             let words = page.body()[..self.group as usize / 8]
                 .chunks_exact(8)
                 .map(|b| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
-            let first = state.words.len();
-            state.words.extend(words);
-            state.words[first] |= 1;
-            state.used += state.words[first..].iter().map(|w| u64::from(w.count_ones())).sum::<u64>() - 1;
+            let first = bitmap.words.len();
+            bitmap.words.extend(words);
+            bitmap.words[first] |= 1;
+            bitmap.used += bitmap.words[first..].iter().map(|w| u64::from(w.count_ones())).sum::<u64>() - 1;
         }
         Ok(())
     }
 
-    /// The map that has a page's bit, and which bit it is.
+    /// The map that has a page's bit, and the number of the bit.
     pub(crate) fn place(&self, page: PageId) -> (PageId, u32) {
         let index = page.0 - 1;
         (PageId(1 + index / self.group * self.group), (index % self.group) as u32)
     }
 
-    /// The page whose bit this is.
+    /// The page that a bit of a map stands for.
     pub(crate) fn page(&self, map: PageId, bit: u32) -> PageId {
         PageId(map.0 + u64::from(bit))
     }
 
-    /// The map that names the root, and where in it.
+    /// The map that names the root, and the offset of the name in its body.
     pub(crate) fn root_place(&self) -> (PageId, usize) {
         (PageId(1), self.group as usize / 8)
     }
@@ -81,63 +83,63 @@ impl Allocator {
         if self.is_used(&self.read(), page) { Ok(()) } else { Err(Error::NotAllocated { page }) }
     }
 
-    /// Takes a free page.
+    /// Takes a free page. From here on it is in use.
     pub(crate) fn take(&self) -> Result<PageId> {
-        let mut state = self.write();
-        let free = state.words[state.hint..].iter().position(|&word| word != u64::MAX);
-        let at = state.hint + free.unwrap_or(state.words.len() - state.hint);
-        state.hint = at;
-        if at == state.words.len() {
+        let mut bitmap = self.write();
+        let free = bitmap.words[bitmap.hint..].iter().position(|&word| word != u64::MAX);
+        let at = bitmap.hint + free.unwrap_or(bitmap.words.len() - bitmap.hint);
+        bitmap.hint = at;
+        if at == bitmap.words.len() {
             let end = at as u64 * 64 + self.group;
             if end >= PAGES_MAX {
                 return Err(Error::Invalid { what: "allocate", why: format!("the store has {PAGES_MAX} pages already") });
             }
-            state.words.resize(end as usize / 64, 0);
-            state.words[at] = 1;
+            bitmap.words.resize(end as usize / 64, 0);
+            bitmap.words[at] = 1;
         }
-        let bit = state.words[at].trailing_ones();
-        state.words[at] |= 1 << bit;
-        state.used += 1;
+        let bit = bitmap.words[at].trailing_ones();
+        bitmap.words[at] |= 1 << bit;
+        bitmap.used += 1;
         Ok(PageId(at as u64 * 64 + u64::from(bit) + 1))
     }
 
-    /// The page is free again.
+    /// Makes a page free.
     pub(crate) fn give_back(&self, page: PageId) {
-        let mut state = self.write();
-        state.leaving.remove(&page);
+        let mut bitmap = self.write();
+        bitmap.leaving.remove(&page);
         let at = (page.0 - 1) as usize / 64;
         let mask = 1 << ((page.0 - 1) % 64);
-        // (While recovery undoes, nothing is loaded yet.)
-        if let Some(word) = state.words.get_mut(at).filter(|word| **word & mask != 0) {
+        // While recovery undoes, no map is loaded yet.
+        if let Some(word) = bitmap.words.get_mut(at).filter(|word| **word & mask != 0) {
             *word &= !mask;
-            state.used -= 1;
-            state.hint = state.hint.min(at);
+            bitmap.used -= 1;
+            bitmap.hint = bitmap.hint.min(at);
         }
     }
 
-    /// A transaction frees the page: it is in use until that commits.
+    /// Notes that a transaction frees a page, which stays in use until the transaction commits.
     pub(crate) fn leave(&self, page: PageId) -> Result<()> {
-        let mut state = self.write();
-        if self.is_used(&state, page) && state.leaving.insert(page) { Ok(()) } else { Err(Error::NotAllocated { page }) }
+        let mut bitmap = self.write();
+        if self.is_used(&bitmap, page) && bitmap.leaving.insert(page) { Ok(()) } else { Err(Error::NotAllocated { page }) }
     }
 
-    /// It did not commit.
+    /// Notes that the transaction that would have freed a page was rolled back.
     pub(crate) fn stay(&self, page: PageId) {
         self.write().leaving.remove(&page);
     }
 
-    fn is_used(&self, state: &State, page: PageId) -> bool {
+    fn is_used(&self, bitmap: &Bitmap, page: PageId) -> bool {
         let Some(index) = page.0.checked_sub(1) else { return false };
         let is_map = index % self.group == 0;
-        !is_map && state.words.get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+        !is_map && bitmap.words.get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Bitmap> {
+        self.bitmap.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Bitmap> {
+        self.bitmap.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Fuzzy checkpoints: what recovery will need, written down while changes go on; and the log before
-//! that dropped.
+//! Fuzzy checkpoints: what recovery will need is logged while changes go on, and the log before
+//! that is dropped.
 
 use std::sync::atomic::Ordering;
 
@@ -15,10 +15,10 @@ use crate::{Error, Result};
 /// Which pages a checkpoint writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteBack {
-    /// Those that have not changed since the last checkpoint began. Others were logged whole since
-    /// then, or are logged whole when they change next: so redo never begins before that.
+    /// The dirty pages whose recLSN is before the begin of the last checkpoint. The log rebuilds
+    /// every other page from that begin on, so redo never begins before it.
     Old,
-    /// All.
+    /// All dirty pages.
     All,
 }
 
@@ -26,15 +26,16 @@ pub(crate) enum WriteBack {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Checkpointed {
-    /// The LSN of its begin.
+    /// The LSN of the checkpoint's begin.
     pub begin: Lsn,
     /// Where redo would begin now.
     pub redo_from: Lsn,
-    /// Where the log starts now: earlier, if an old transaction is alive or a hold keeps it.
+    /// Where the log starts now. It starts before `redo_from` if an old transaction is alive, or a
+    /// hold keeps records.
     pub log_start: Lsn,
-    /// Pages that it wrote.
+    /// Pages that the checkpoint wrote.
     pub pages_written: u64,
-    /// Pages that are left to be written.
+    /// Pages that are still dirty.
     pub pages_dirty: u64,
 }
 
@@ -48,7 +49,7 @@ impl Engine {
         taken
     }
 
-    /// Takes a checkpoint, if the last is not as good, and drops the log before it.
+    /// Takes a checkpoint, unless the last one is as good, and drops the log before it.
     fn take_checkpoint(&self, write: WriteBack, last: &mut LastCheckpoint) -> Result<Checkpointed> {
         let Engine { pool, .. } = self;
         let before = pool.counters.writes.load(Ordering::Relaxed);
@@ -64,8 +65,8 @@ impl Engine {
         Ok(Checkpointed { begin, redo_from, log_start, pages_written, pages_dirty })
     }
 
-    /// Whether another would say the same as the last: nothing was logged since, and there is
-    /// nothing to be written.
+    /// Whether another checkpoint would log the same as the last: nothing was logged since, and no
+    /// page is to be written.
     fn is_current(&self, write: WriteBack, last: &LastCheckpoint) -> bool {
         let Engine { pool, .. } = self;
         last.end > Lsn::ZERO
@@ -77,14 +78,14 @@ impl Engine {
     fn log_checkpoint(&self, write: WriteBack, last: Lsn) -> Result<LastCheckpoint> {
         let Engine { pool, .. } = self;
         let begin = self.log_small(&Record::CheckpointBegin)?;
-        // From here on, a page that changes is logged whole, unless it was since `begin`; so
-        // whatever the looks below miss has its image behind it.
+        // Invariant: from here on, a page that changes is logged whole, unless it was logged whole
+        // since `begin`. So a page that the lists below miss has its image behind `begin`.
         pool.raise_image_floor(begin);
         let images = pool.logs_images();
         let old = if write == WriteBack::All { Lsn::MAX } else { last };
         let (lists, end) = match self.write_and_list(begin, images, old) {
-            // With nothing left to be written its record is small enough for the room that the log
-            // keeps free.
+            // Once all pages are written, the record is small enough for the room that the log
+            // reserves.
             Err(error) if error.is_no_space() && write == WriteBack::Old => self.write_and_list(begin, images, Lsn::MAX)?,
             logged => logged?,
         };
@@ -99,8 +100,8 @@ impl Engine {
         Ok(LastCheckpoint { begin, end, images, redo_from, keep, pages_dirty: dirty.len() as u64 })
     }
 
-    /// Writes the pages that are dirty now, and older than this, once each; then logs what recovery
-    /// needs to know. What the record says, and its LSN.
+    /// Writes the dirty pages whose recLSN is before `old`, each once; then logs what recovery
+    /// needs. Returns what the record has, and its LSN.
     fn write_and_list(&self, begin: Lsn, images: bool, old: Lsn) -> Result<(Checkpoint, Lsn)> {
         let Engine { pool, txns, .. } = self;
         for (page, _) in pool.dirty_pages().into_iter().filter(|&(_, from)| from < old) {
@@ -109,7 +110,7 @@ impl Engine {
         let dirty = pool.dirty_pages();
         let (next_txn, live) = txns.snapshot();
         let (pages, maps) = (pool.end(), pool.file.maps());
-        // What was clean above was written before this.
+        // A page that the list has as clean was written before this sync.
         pool.file.sync()?;
         let lists = Checkpoint { begin, images, next_txn, live, dirty, pages, maps };
         let mut said = lists.clone();
@@ -126,7 +127,7 @@ impl Engine {
         Ok((lists, end))
     }
 
-    /// Logs a record of a checkpoint durably; if it is small, even on a full disk.
+    /// Logs a record of a checkpoint durably. A small record finds room even on a full disk.
     fn log_small(&self, record: &Record<'_>) -> Result<Lsn> {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);

@@ -16,11 +16,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The log said so. [`foreword::Error::NoSpace`]: nothing was changed; free some space, or take
-    /// a [checkpoint](crate::Store::checkpoint), which frees log, and try again. Others are final:
-    /// reopen the store.
+    /// An error of the log. [`foreword::Error::NoSpace`]: nothing was changed; free some space, or
+    /// take a [checkpoint](crate::Store::checkpoint), which frees log, and try again. Other errors
+    /// of the log are final: reopen the store.
     Log(foreword::Error),
-    /// The operating system refused. Reading may be tried again; a store that failed to write is
+    /// The operating system refused. A read may be tried again. A store that failed to write is
     /// [`Poisoned`](Error::Poisoned) from then on.
     #[non_exhaustive]
     Io {
@@ -40,25 +40,26 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// The page file is no longer where it was opened: it was removed or moved, or another stands
-    /// in its place. The log was not dropped. Put the file back, and take a checkpoint.
+    /// The page file is no longer at its name: it was removed or moved, or another file is in its
+    /// place. The log was not dropped. Put the file back, and take a checkpoint.
     #[non_exhaustive]
     Displaced {
-        /// Where it was.
+        /// Where the page file was.
         path: PathBuf,
         /// What was found instead.
         why: String,
     },
     /// The thread would wait for itself, or for a thread that waits for it: it holds this page, or
-    /// others, by a [`PageRef`](crate::PageRef). Nothing was changed: drop those, and try again.
+    /// other pages, by a [`PageRef`](crate::PageRef). Nothing was changed: drop those, and try
+    /// again.
     #[non_exhaustive]
     Deadlock {
-        /// The page that was asked for; `None`: what is waited for is a checkpoint of another
+        /// The page that the call asked for. `None`: the call waited for a checkpoint of another
         /// thread.
         page: Option<PageId>,
     },
-    /// A page on disk is not what was written there, and the log does not hold what is needed to
-    /// rebuild it. Restore a copy.
+    /// A page on disk is not what was written there, and the log does not hold what rebuilds it.
+    /// Restore a copy.
     #[non_exhaustive]
     Rotten {
         /// The page.
@@ -81,12 +82,12 @@ pub enum Error {
         page: PageId,
         /// Where they begin.
         offset: usize,
-        /// How many they are.
+        /// Their number.
         len: usize,
-        /// How many bytes a page has for its user.
+        /// Bytes of a page that its user has.
         body: usize,
     },
-    /// All pages of the buffer pool were in use for a long time. Hold fewer pages at once, or make
+    /// All pages of the buffer pool were in use for ten seconds. Hold fewer pages at once, or make
     /// the pool larger.
     #[non_exhaustive]
     PoolExhausted {
@@ -101,15 +102,15 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
-    /// The store has another format version than this library reads. A later one: use a newer
-    /// library. An earlier one was never released.
+    /// The store has another format version than this library reads. If it is later, use a newer
+    /// library. An earlier version was never released.
     #[non_exhaustive]
     UnsupportedVersion {
         /// The file that says so.
         path: PathBuf,
         /// Its format version.
         found: u32,
-        /// The one that this library reads.
+        /// The version that this library reads.
         supported: u32,
     },
     /// A record in the log is whole, but makes no sense here: something else wrote to this log.
@@ -139,8 +140,8 @@ impl Error {
         move |source| Error::Io { doing, path, source: Arc::new(source) }
     }
 
-    /// As [`io`](Error::io), of what changes nothing until it succeeds: that there is no room is
-    /// all that there is to say.
+    /// As [`io`](Error::io), for an operation that changes nothing until it succeeds: a lack of
+    /// room is [`NoSpace`](Error::NoSpace).
     pub(crate) fn room(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| match source.kind() {
@@ -149,7 +150,7 @@ impl Error {
         }
     }
 
-    /// Whether there was no room, so that nothing was changed and the store goes on.
+    /// Whether there was no room. Nothing was changed then, and the store goes on.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         matches!(self, Error::NoSpace { .. } | Error::Log(foreword::Error::NoSpace { .. }))

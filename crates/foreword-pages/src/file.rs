@@ -1,4 +1,4 @@
-//! The page file: pages at their places, behind the write-ahead rule.
+//! The page file: pages at their places. The write-ahead rule is kept here.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,15 +19,15 @@ const NAME: &str = "PAGES";
 const TMP: &str = "PAGES.tmp";
 const MAGIC: &[u8; 8] = b"FWRDPAGE";
 const IDENTITY: usize = 36;
-/// Where page 0 names the last checkpoint: a sector of its own, so that it is written as a whole or
-/// not at all.
+/// Where page 0 names the last checkpoint. The name has a sector of its own, so a write of it is
+/// done as a whole or not at all.
 const CHECKPOINT: usize = 512;
 const SECTOR: usize = 512;
-/// The file grows by an eighth, but not by less or more than this.
+/// The least and the most that the file grows by; in between it grows by an eighth.
 const GROWTH_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
 
-/// The page file. Page 0 is its identity, and names the last checkpoint; the others are where their
-/// ids say.
+/// The page file. Page 0 is its identity, and names the last checkpoint. Every other page is where
+/// its id says.
 #[derive(Debug)]
 pub(crate) struct PageFile {
     dir: Arc<dyn DiskDir>,
@@ -35,21 +35,23 @@ pub(crate) struct PageFile {
     path: PathBuf,
     log: LogId,
     page_bytes: usize,
-    /// The end of the last checkpoint, as it was when the file was opened.
+    /// The LSN that ended the last complete checkpoint, when the file was opened.
     checkpoint: Option<Lsn>,
-    /// For how many pages, with page 0, there is room: taken from the disk, durably. No page behind
-    /// it is ever written.
+    /// Pages, with page 0, whose room is taken from the disk, durably. Invariant: no page behind
+    /// the room is ever written.
     room: AtomicU64,
     growing: Mutex<()>,
-    /// The process that opened it: a forked child must not write.
+    /// The process that opened the file: a forked child must not write.
     pub(crate) process: u32,
-    /// The page LSN of each map that is in the file. What is read there and is older is damage.
+    /// The page LSN with which each map was written. A map that is read with a lower one is
+    /// damaged.
     maps: Mutex<BTreeMap<PageId, Lsn>>,
-    /// The first write that failed: nothing is known of what it covered, so nothing may follow.
+    /// The first failure of a write. Nothing is known of what that write covered, so no write may
+    /// follow.
     failed: OnceLock<Error>,
 }
 
-/// Poisons the store if what it guards panics: nothing is known then of what was done.
+/// Poisons the store if the guarded work panics: nothing is known then of what was done.
 struct Guarded<'f>(&'f PageFile, &'static str);
 
 impl Drop for Guarded<'_> {
@@ -69,7 +71,7 @@ impl PageFile {
         }
     }
 
-    /// Opens the page file that belongs to a log; makes it if the log has never been used.
+    /// Opens the page file that belongs to a log. Makes the file if the log has never been used.
     pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, log: &Log, page_bytes: usize) -> Result<PageFile> {
         let path = dir.join(NAME);
         let is_new = log.last_lsn() == Lsn::ZERO;
@@ -86,8 +88,8 @@ impl PageFile {
         };
         let file = file.map_err(Error::io("open the page file", &path))?;
         if is_new {
-            // Its name may be there because a process that was killed renamed it: it must be
-            // durable before the first record is.
+            // A process that was killed may have renamed the file. The name must be durable before
+            // the first record is.
             handle.sync().map_err(Error::io("sync the directory", dir))?;
         }
         let head = read_head(&*file, &path)?;
@@ -114,7 +116,7 @@ impl PageFile {
         self.checkpoint
     }
 
-    /// Says, durably, at which LSN the last complete checkpoint ended.
+    /// Names a checkpoint, by the LSN that ended it, durably.
     pub(crate) fn set_checkpoint(&self, end: Lsn) -> Result<()> {
         self.may_write()?;
         let mut sector = [0; SECTOR];
@@ -125,9 +127,9 @@ impl PageFile {
         self.sync()
     }
 
-    /// Looks whether the file is what its name still leads to, and is all there: before anything is
-    /// dropped that could rebuild it. It named a checkpoint last that ended at `end`, which no
-    /// other file does.
+    /// Checks that the file's name still leads to this file, and that the file is complete. Called
+    /// before the log that could rebuild the file is dropped. The file named the checkpoint that
+    /// ended at `end` last, which no other file does.
     pub(crate) fn look(&self, end: Lsn) -> Result<()> {
         let displaced = |why: &str| Err(Error::Displaced { path: self.path.clone(), why: why.into() });
         let found = match self.dir.open(NAME, Access::Write) {
@@ -141,7 +143,7 @@ impl PageFile {
         self.check_pages(self.room.load(Ordering::Acquire)).map_err(|cut| self.fail(cut))
     }
 
-    /// Checks that the file has so many pages, as it is known to have had: else it was cut.
+    /// Checks that the file has as many pages as it is known to have had. If not, the file was cut.
     pub(crate) fn check_pages(&self, pages: u64) -> Result<()> {
         let len = self.file.len().map_err(Error::io("look at the page file", &self.path))?;
         let found = len / self.page_bytes as u64;
@@ -159,11 +161,11 @@ impl PageFile {
         &self.path
     }
 
-    /// Takes the room for a page from the disk, durably: so that the page can be written whatever
-    /// fills the disk afterwards, also by a recovery.
+    /// Takes the room for a page from the disk, durably. So the page can be written, also by a
+    /// recovery, whatever fills the disk afterwards.
     ///
-    /// Where the file system cannot reserve space, zeros take it. (On one that never writes in
-    /// place, and on a thin volume, neither does.)
+    /// Where the file system cannot reserve space, zeros are written. (On a file system that never
+    /// writes in place, and on a thin volume, neither reserves anything.)
     pub(crate) fn reserve(&self, page: PageId) -> Result<()> {
         let has_room = || page.0 < self.room.load(Ordering::Acquire);
         if has_room() || sabotage::has(Bug::RoomLater) {
@@ -191,7 +193,7 @@ impl PageFile {
         };
         let grown = self.guard("grow the page file", reserve);
         if let Err(e) = grown {
-            // What was taken of the room is given back: others may need it.
+            // The part of the room that was taken is given back: other files may need it.
             let _ = self.file.set_len(before);
             return Err(Error::room("grow the page file", &self.path)(e));
         }
@@ -200,13 +202,12 @@ impl PageFile {
         Ok(())
     }
 
-    /// The page LSN of each map that was written. Durable if the file is synced after this was
-    /// called.
+    /// The page LSN of each map that was written. Durable once the file is synced after this call.
     pub(crate) fn maps(&self) -> Vec<(PageId, Lsn)> {
         lock(&self.maps).iter().map(|(&page, &lsn)| (page, lsn)).collect()
     }
 
-    /// What the last checkpoint says of the maps.
+    /// Sets the page LSNs of the maps, by the last checkpoint.
     pub(crate) fn set_maps(&self, maps: &[(PageId, Lsn)]) {
         lock(&self.maps).extend(maps.iter().copied());
     }
@@ -218,7 +219,8 @@ impl PageFile {
         let read = self.file.read_full_at(bytes, offset).map_err(Error::io("read a page", &self.path))?;
         bytes[read..].fill(0);
         let fault = page.fault(id).or_else(|| {
-            // By the write-ahead rule the log was durable as far as this, when it was written.
+            // By the write-ahead rule the log was durable up to the page's LSN when the page was
+            // written.
             let last = log.durable_lsn();
             (page.lsn() > last)
                 .then(|| format!("it bears LSN {}, and the log ends at {last}: one of them is an older copy", page.lsn()))
@@ -237,9 +239,9 @@ impl PageFile {
         Error::Rotten { page, path: self.path.clone(), why }
     }
 
-    /// Writes a page: the only place where one is written, and so the place of the **write-ahead
-    /// rule**. No page reaches the disk before the log up to the last change in it is durable. Not
-    /// synced: see [`sync`](PageFile::sync).
+    /// Writes a page. Invariant, the **write-ahead rule**: no page reaches the disk before the log
+    /// up to the last change in the page is durable. This is the only place where pages are
+    /// written. The write is not synced: see [`sync`](PageFile::sync).
     pub(crate) fn write(&self, page: &mut Page, log: &Log) -> Result<()> {
         self.may_write()?;
         if !sabotage::has(Bug::PageBeforeLog) {
@@ -253,14 +255,14 @@ impl PageFile {
         Ok(())
     }
 
-    /// Writes. Without room nothing is known to be written, and nothing else is harmed: the page
-    /// stays in memory, and the log has what it takes to rebuild it.
+    /// Writes bytes. Without room the store is not poisoned: the page stays in memory, and the log
+    /// has what rebuilds it.
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let written = self.guard("write a page", || self.file.write_all_at(bytes, offset));
         written.map_err(Error::room("write a page", &self.path)).map_err(|e| if e.is_no_space() { e } else { self.fail(e) })
     }
 
-    /// Makes all pages durable that were written.
+    /// Makes all written pages durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.may_write()?;
         if sabotage::has(Bug::NoPageSync) {
@@ -270,7 +272,7 @@ impl PageFile {
         synced.map_err(|e| self.fail(Error::io("sync the page file", &self.path)(e)))
     }
 
-    /// Does something that must not be left half done: if it panics, the store is poisoned.
+    /// Does work that must not be left half done. If it panics, the store is poisoned.
     pub(crate) fn guard<T>(&self, doing: &'static str, work: impl FnOnce() -> T) -> T {
         let guarded = Guarded(self, doing);
         let done = work();
@@ -278,7 +280,7 @@ impl PageFile {
         done
     }
 
-    /// Whether the store can still be used.
+    /// An error if the store is poisoned.
     pub(crate) fn check(&self) -> Result<()> {
         match self.failed.get() {
             Some(error) => Err(Error::Poisoned(Arc::new(error.clone()))),
@@ -286,13 +288,13 @@ impl PageFile {
         }
     }
 
-    /// Whether this is a forked child of the process that opened the store. It has that one's
-    /// memory, and none of its threads.
+    /// Whether this is a forked child of the process that opened the store. The child has the
+    /// memory of that process, and none of its threads.
     pub(crate) fn is_forked(&self) -> bool {
         self.process != std::process::id()
     }
 
-    /// Whether the file may be written.
+    /// An error if the file must not be written: in a forked child, or after a failure.
     fn may_write(&self) -> Result<()> {
         if self.is_forked() {
             let forked = io::Error::other("the process is a fork of the one that opened the store");
@@ -301,7 +303,8 @@ impl PageFile {
         self.check()
     }
 
-    /// From here on, nothing is written and nothing changed.
+    /// Poisons the store: from here on, nothing is written and nothing changed. The first error
+    /// counts.
     pub(crate) fn fail(&self, error: Error) -> Error {
         self.failed.get_or_init(|| error.clone());
         error
@@ -316,7 +319,7 @@ fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The beginning of the file, as far as there is any: the identity, and the name of the last
+/// The beginning of the file, as far as there is one: the identity, and the name of the last
 /// checkpoint.
 fn read_head(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>> {
     let mut head = vec![0; CHECKPOINT + SECTOR];
@@ -340,14 +343,15 @@ fn create(dir: &dyn DiskDir, log: LogId, page_bytes: usize) -> io::Result<()> {
     dir.rename(TMP, NAME)
 }
 
-/// The page size of the file that begins so, if it is a page file and belongs to the log.
+/// The page size of the file with this beginning, if the file is a page file and belongs to the
+/// log.
 fn identify(head: &[u8], log: LogId, path: &Path) -> Result<usize> {
     let not = |why: String| Error::NotAStore { path: path.to_owned(), why };
     if head.len() < IDENTITY || head[..8] != *MAGIC {
         return Err(not("it does not begin as a page file does".into()));
     }
     let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    // Before the checksum: another version may have another.
+    // The version comes before the checksum: another version may have another checksum.
     let version = u32_at(8);
     if version != VERSION {
         return Err(Error::UnsupportedVersion { path: path.to_owned(), found: version, supported: VERSION });

@@ -1,4 +1,4 @@
-//! Maps by page id or transaction id: small numbers that nobody chooses with ill intent, so a
+//! Maps by page id or transaction id. Ids are small numbers that no attacker chooses, so a
 //! multiplication hashes them well enough.
 
 use std::collections::{HashMap, HashSet};

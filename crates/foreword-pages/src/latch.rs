@@ -1,10 +1,12 @@
 //! Latches of pages, taken so that no thread waits for itself.
 //!
-//! A call takes one latch at a time, and gives it back before it returns. The one latch that
-//! outlives a call is that of a [`PageRef`](crate::PageRef), and its thread knows of it ([`Held`]).
-//! So a circle of threads that wait has a thread in it that holds such a latch; and that thread
-//! does not wait without end, neither for a latch nor for a lock ([`lock_or_deadlock`]) under which
-//! others wait for one.
+//! Invariant: a call takes one latch at a time, and gives it back before the call returns. Only the
+//! latch of a [`PageRef`](crate::PageRef) outlives its call, and its thread keeps a list of those
+//! ([`Held`]).
+//!
+//! So in every circle of threads that wait for each other, a thread holds such a latch. That thread
+//! does not wait without end, neither for a latch nor for a lock whose holder may wait for a latch
+//! ([`lock_or_deadlock`]).
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
@@ -13,8 +15,8 @@ use std::time::{Duration, Instant};
 use crate::page::Page;
 use crate::sync::lock;
 
-/// How long a thread that holds pages waits for another: longer than anything takes that is not
-/// waiting itself.
+/// How long a thread that holds pages waits for another thread: longer than any operation takes
+/// that does not wait itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 thread_local! {
@@ -29,7 +31,7 @@ pub(crate) struct Deadlock;
 #[derive(Debug)]
 pub(crate) struct Latch(RwLock<Page>);
 
-/// Says that this thread holds a latch, until it is dropped.
+/// Notes that this thread holds a latch, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held(usize);
 
@@ -46,12 +48,12 @@ impl Latch {
         self.take(|| self.0.write().unwrap_or_else(PoisonError::into_inner), || now(self.0.try_write()))
     }
 
-    /// As [`write`](Latch::write), where it is known that no thread has it.
+    /// As [`write`](Latch::write). The caller knows that no thread has the latch.
     pub(crate) fn write_free(&self) -> RwLockWriteGuard<'_, Page> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that this thread holds it, beyond the call that took it.
+    /// Notes that this thread holds the latch after the call that took it.
     pub(crate) fn held(&self) -> Held {
         let held = Held(self.address());
         with_held(|all| all.push(held.0));
@@ -60,7 +62,7 @@ impl Latch {
 
     fn take<G>(&self, wait: impl FnOnce() -> G, attempt: impl Fn() -> Option<G>) -> Result<G, Deadlock> {
         match with_held(|all| all.contains(&self.address())) {
-            // Nobody else can stand in the way without waiting for this thread.
+            // A thread that is in the way waits for this thread. So waiting would not end.
             true => attempt().ok_or(Deadlock),
             false => take(wait, attempt),
         }
@@ -71,12 +73,12 @@ impl Latch {
     }
 }
 
-/// Takes a lock under which threads wait for latches.
+/// Takes a lock whose holder may wait for latches.
 pub(crate) fn lock_or_deadlock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>, Deadlock> {
     take(|| lock(mutex), || now(mutex.try_lock()))
 }
 
-/// By waiting; but if the thread holds latches, not without end.
+/// Waits; but if this thread holds latches, not without end.
 fn take<G>(wait: impl FnOnce() -> G, attempt: impl Fn() -> Option<G>) -> Result<G, Deadlock> {
     if !with_held(|all| !all.is_empty()) {
         return Ok(wait());
@@ -93,8 +95,8 @@ fn take<G>(wait: impl FnOnce() -> G, attempt: impl Fn() -> Option<G>) -> Result<
     }
 }
 
-/// Looks at what this thread holds. (A thread that is ending, and has its list no more, is taken to
-/// hold nothing.)
+/// Passes on the list of what this thread holds. A thread that is ending has no list any more, and
+/// counts as holding nothing.
 fn with_held<R: Default>(look: impl FnOnce(&mut Vec<usize>) -> R) -> R {
     HELD.try_with(|held| look(&mut held.borrow_mut())).unwrap_or_default()
 }
@@ -109,7 +111,7 @@ impl Drop for Held {
     }
 }
 
-/// What there is at once. (What a panic left behind has been put right.)
+/// The guard, if it can be had at once. A panic under the lock left nothing half done.
 fn now<G>(attempt: Result<G, TryLockError<G>>) -> Option<G> {
     match attempt {
         Ok(guard) => Some(guard),

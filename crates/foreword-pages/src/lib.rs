@@ -1,9 +1,9 @@
 //! Pages that survive: what a database stands on, on the write-ahead log [foreword].
 //!
-//! A [`Store`] is a file of pages and the log that belongs to it. [Transactions](Txn) change bytes
-//! in any number of pages, together or not at all; threads read pages through a buffer pool of
-//! fixed size; and whatever happens to the process or the machine, opening the store finds every
-//! transaction that was committed, and none that was not.
+//! A [`Store`] is a file of pages and the log that belongs to the file. [Transactions](Txn) change
+//! bytes in any number of pages, together or not at all. Threads read pages through a buffer pool
+//! of fixed size. Whatever happens to the process or the machine, opening the store finds every
+//! transaction that was committed, and no other.
 //!
 //! ```
 //! # fn main() -> Result<(), foreword_pages::Error> {
@@ -27,54 +27,55 @@
 //!
 //! # How it works
 //!
-//! In the manner of ARIES (Mohan et al., TODS 1992), with what was learned since:
+//! In the manner of ARIES (Mohan et al., TODS 1992), with later results:
 //!
 //! - **Steal, no-force**: a page may be written before the transaction that changed it commits, and
-//!   need not be when it does. One rule holds it together, in the one place where pages are
-//!   written: the log is durable up to the page's LSN first.
-//! - **Commits** are one record each, made durable by the log's group commit: many threads share a
-//!   flush.
-//! - **Full page images**: the first change of a page after a checkpoint logs all of it, so redo
-//!   begins each page with an image and never depends on what a torn write left.
-//!   ([`Options::full_page_images`] switches it off for disks that write whole pages.)
+//!   need not be written when that commits. One rule keeps this safe, in the one place where pages
+//!   are written: the log is durable up to the page's LSN first.
+//! - **Commits** are one record each. The log's group commit makes them durable: many threads share
+//!   a flush.
+//! - **Full page images**: the first change of a page after a checkpoint logs all of the page. So
+//!   redo begins each page with an image, and does not depend on what a torn write left.
+//!   ([`Options::full_page_images`] switches this off for disks that write whole pages.)
 //! - **Fuzzy checkpoints** in the background bound what recovery reads, and drop the log before
 //!   that. Changes go on meanwhile.
-//! - **Recovery** begins at the last checkpoint, which the page file names, and is one pass
-//!   forward: redo, by all processors, each with pages of its own, and on the way what became of
-//!   each transaction. Then the losers are undone with compensation records. It can be cut short at
+//! - **Recovery** begins at the last checkpoint, which the page file names. Redo is one pass
+//!   forward: each thread has pages of its own, and the pass also finds which transactions ended.
+//!   Undo then takes the losers back with compensation records. A crash may cut recovery short at
 //!   any point, any number of times.
-//! - **The pool** keeps out what is used once (S3-FIFO), so that a scan does not drive out what
-//!   others work with.
+//! - **The pool** (S3-FIFO) soon drops a page that is used once: a scan does not drive out the
+//!   pages that other threads work with.
 //!
 //! What lies in the files is [described](_docs::pages) byte by byte, with the rules that recovery
-//! rests on.
+//! depends on.
 //!
 //! # What is promised, and what is not
 //!
 //! - *Atomic and durable*: after a crash a transaction is there as a whole if its commit had
-//!   returned, and gone as a whole if commit was never called. What was under way is either. They
-//!   become durable in the order in which they commit.
+//!   returned, and gone as a whole if commit was never called. A transaction whose commit was under
+//!   way is either. Transactions become durable in the order in which they commit.
 //! - *Isolation is the caller's.* Each call is atomic by itself, and a page that is
-//!   [read](Store::read) does not change while it is held; but changes are visible at once, and two
-//!   live transactions must not change the same bytes: one's rollback would take the other's change
-//!   back. Transactions on different pages, or on different bytes of one page, just work.
-//! - *Damage* is found by checksum. A page torn by a crash is rebuilt; one that rotted is
-//!   [`Error::Rotten`], which names it.
+//!   [read](Store::read) does not change while the caller holds it. But changes are visible at
+//!   once, and two live transactions must not change the same bytes: the rollback of one would take
+//!   the other's change back. Transactions on different pages, or on different bytes of one page,
+//!   need no care.
+//! - *Damage* is found by checksum. A page torn by a crash is rebuilt; a page that rotted is
+//!   [`Error::Rotten`], which names the page.
 //! - *A failed write* of a page poisons the store; reopening recovers from the log.
 //! - *A full disk* poisons nothing. A page's room is taken from the disk when the page is
-//!   [allocated](Txn::allocate); where there is none, that, and a change that the log has no room
-//!   for, is an error with [`Error::is_no_space`], and the store goes on.
-//! - *A page file that is gone*, or has another in its place, is [`Error::Displaced`] when a
-//!   checkpoint is taken, and the log is not dropped.
+//!   [allocated](Txn::allocate). Without room, an allocation and a change that the log has no room
+//!   for are errors with [`Error::is_no_space`], and the store goes on.
+//! - *A page file that is gone*, or has another in its place, is [`Error::Displaced`] at the next
+//!   checkpoint, and the log is not dropped.
 //!
-//! Who needs no transactions can [`replay`] a log of his own on pages of his own.
+//! A program that needs no transactions can [`replay()`] its own log on its own pages.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 /// Documents that belong to this version, as they are in the repository.
 #[cfg(all(doc, not(doctest)))]
 pub mod _docs {
-    // Of two definitions of a link the first counts: so what leads to a file there leads to a page
+    // The first definition of a link counts. So a link that leads to a file there leads to a page
     // here.
     #[doc = "[FORMAT.md]: https://docs.rs/foreword/latest/foreword/_docs/format/"]
     #[doc = "[recovery.svg]: https://docs.rs/crate/foreword-pages/latest/source/docs/recovery.svg\n"]
@@ -104,7 +105,7 @@ mod store;
 mod sync;
 mod txn;
 
-/// The log, of which this crate's calls give LSNs and errors, in the version that they are of.
+/// The log, in the version whose LSNs and errors this crate's calls return.
 pub use foreword;
 
 pub use checkpoint::Checkpointed;

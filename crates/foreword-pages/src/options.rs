@@ -11,7 +11,7 @@ use crate::{Error, Result};
 const POOL_PAGES_MIN: usize = 16;
 const THREADS_MAX: usize = 64;
 
-/// How a store is opened. The defaults are right for most, but for the size of the buffer pool.
+/// How a store is opened. The defaults suit most programs, except for the size of the buffer pool.
 ///
 /// ```
 /// # fn main() -> Result<(), foreword_pages::Error> {
@@ -41,8 +41,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults: pages of 8 KiB, a pool of 64 MiB, a checkpoint each 64 MiB of log and each
-    /// five minutes, as many threads for recovery as there are processors.
+    /// The defaults: pages of 8 KiB, a pool of 64 MiB, a checkpoint every 64 MiB of log and every
+    /// five minutes, a recovery thread for each processor.
     #[must_use]
     pub fn new() -> Options {
         Options {
@@ -67,72 +67,71 @@ impl Options {
         self
     }
 
-    /// How much memory the buffer pool has: at least 16 pages; 64 MiB by default. The bookkeeping
-    /// comes on top, some 300 bytes a page.
+    /// Bytes of the buffer pool: at least 16 pages; 64 MiB by default. Bookkeeping takes some 300
+    /// bytes a page in addition.
     #[must_use]
     pub fn pool_bytes(mut self, bytes: usize) -> Options {
         self.pool_bytes = bytes;
         self
     }
 
-    /// Take a checkpoint in the background after each so many bytes of log; 64 MiB by default.
-    /// Recovery reads about twice as much at most, and the log keeps as much, unless a transaction
-    /// lives longer.
+    /// The background thread takes a checkpoint each time that so many bytes were logged; 64 MiB by
+    /// default. Recovery reads at most about twice as much, and the log keeps as much, unless a
+    /// transaction lives longer.
     #[must_use]
     pub fn checkpoint_bytes(mut self, bytes: u64) -> Options {
         self.checkpoint_bytes = bytes;
         self
     }
 
-    /// Take a checkpoint in the background at the latest so long after a change; five minutes by
-    /// default. `None`: by bytes alone.
+    /// The background thread takes a checkpoint at the latest so long after a change; five minutes
+    /// by default. `None`: by bytes alone.
     #[must_use]
     pub fn checkpoint_interval(mut self, interval: Option<Duration>) -> Options {
         self.checkpoint_interval = interval;
         self
     }
 
-    /// Whether the first change of a page after a checkpoint logs all of it (the default), so that
-    /// a page that is torn by a crash can be rebuilt. Without it the log is smaller, and a disk is
-    /// needed that writes whole pages or nothing.
+    /// Whether the first change of a page after a checkpoint logs all of the page (the default), so
+    /// that a page that a crash tears can be rebuilt. Without images the log is smaller, and the
+    /// disk must write a page as a whole or not at all.
     #[must_use]
     pub fn full_page_images(mut self, images: bool) -> Options {
         self.full_page_images = images;
         self
     }
 
-    /// How many threads redo changes in recovery: 1 to 64; by default as many as there are
-    /// processors.
+    /// Threads that redo changes in recovery: 1 to 64; by default as many as there are processors.
     #[must_use]
     pub fn recovery_threads(mut self, threads: usize) -> Options {
         self.recovery_threads = threads;
         self
     }
 
-    /// How much of the log recovery has in memory at a time, beside the pool: 64 MiB by default.
-    /// With more, a page is looked up less often.
+    /// Bytes of the log that recovery has in memory at a time, beside the pool: 64 MiB by default.
+    /// With more, recovery looks a page up less often.
     #[must_use]
     pub fn recovery_bytes(mut self, bytes: usize) -> Options {
         self.recovery_bytes = bytes;
         self
     }
 
-    /// Whether the store has a thread of its own that takes checkpoints (the default). Without it
-    /// only [`Store::checkpoint`](crate::Store::checkpoint) does: for deterministic tests.
+    /// Whether the store has a background thread that takes checkpoints (the default). Without one
+    /// only [`Store::checkpoint`](crate::Store::checkpoint) takes them: for deterministic tests.
     #[must_use]
     pub fn background(mut self, background: bool) -> Options {
         self.background = background;
         self
     }
 
-    /// The file system to use, for the log as well. For tests.
+    /// The disk to use, for the page file and the log. For tests.
     #[must_use]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Options {
         self.disk = disk;
         self
     }
 
-    /// How the log is opened, but for its disk, which is the store's.
+    /// How the log is opened. Its disk is the store's.
     #[must_use]
     pub fn log(mut self, log: foreword::Options) -> Options {
         self.log = log;
@@ -156,7 +155,7 @@ impl Options {
         self.check_pool(self.page_bytes)
     }
 
-    /// (The pages may be those of an existing store.)
+    /// Checks the size of the pool. `page_bytes` may be that of an existing store.
     pub(crate) fn check_pool(&self, page_bytes: usize) -> Result<()> {
         let least = POOL_PAGES_MIN * page_bytes;
         if self.pool_bytes < least || self.pool_bytes / page_bytes > u32::MAX as usize {

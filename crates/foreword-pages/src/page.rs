@@ -4,11 +4,11 @@ use std::fmt;
 
 use foreword::Lsn;
 
-/// Bytes at the start of each page that are the store's.
+/// Bytes at the start of each page that belong to the store.
 pub(crate) const HEADER: usize = 32;
 pub(crate) const PAGE_MIN: usize = 4 << 10;
 pub(crate) const PAGE_MAX: usize = 64 << 10;
-/// One more than the largest page id: far below where a file offset would overflow.
+/// One more than the largest page id. File offsets are far from overflowing there.
 pub(crate) const PAGES_MAX: u64 = 1 << 40;
 
 const KIND: usize = 4;
@@ -32,7 +32,7 @@ pub(crate) enum Kind {
     /// Nothing was ever written: all bytes are zero.
     Blank = 0,
     Data = 1,
-    /// The bits that say which pages of its group are allocated.
+    /// A map: the bits that say which pages of its group are in use.
     Map = 2,
 }
 
@@ -68,7 +68,7 @@ impl Page {
         &mut self.0
     }
 
-    /// What is the user's.
+    /// The bytes that belong to the store's user.
     pub(crate) fn body(&self) -> &[u8] {
         &self.0[HEADER..]
     }
@@ -94,7 +94,8 @@ impl Page {
         self.put_u64(LSN, lsn.0);
     }
 
-    /// The LSN of the last record that holds all of the page: from there on the log can rebuild it.
+    /// The LSN of the last record that holds all of the page: from there on the log can rebuild the
+    /// page.
     pub(crate) fn image_lsn(&self) -> Lsn {
         Lsn(self.u64_at(IMAGE_LSN))
     }
@@ -111,14 +112,14 @@ impl Page {
         self.0[KIND] = kind as u8;
     }
 
-    /// Sets the checksum: the last thing before the page is written.
+    /// Sets the checksum. Nothing changes the page after that until it is written.
     pub(crate) fn seal(&mut self) {
         let crc = crc32c::crc32c(&self.0[4..]);
         self.0[..4].copy_from_slice(&crc.to_le_bytes());
     }
 
-    /// Why the bytes that were read are not what was written as this page; `None` if they are, or
-    /// if nothing ever was.
+    /// Why the bytes that were read are not what was written as this page. `None`: they are, or the
+    /// page was never written.
     pub(crate) fn fault(&self, id: PageId) -> Option<String> {
         let crc = u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]]);
         if crc == 0 && self.0.iter().all(|&b| b == 0) {
@@ -148,8 +149,8 @@ impl Page {
     }
 }
 
-/// A change of a part of a page: what a record redoes or undoes. Its place is in the page, checked
-/// by who made it.
+/// A change of a part of a page: what a record redoes or undoes. Invariant: the place lies in the
+/// page. The code that makes an edit has checked that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Edit<'a> {
     /// Bytes of the body.
@@ -159,7 +160,7 @@ pub(crate) enum Edit<'a> {
 }
 
 impl Edit<'_> {
-    /// Whether it lies in a body of so many bytes.
+    /// Whether the place lies in a body of so many bytes.
     #[cfg(test)]
     pub(crate) fn fits(&self, body: usize) -> bool {
         match *self {
@@ -189,7 +190,7 @@ impl Edit<'_> {
     }
 }
 
-/// As [`Edit`], with bytes of its own.
+/// An [`Edit`] that owns its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OwnedEdit {
     Bytes { offset: u32, bytes: Box<[u8]> },
@@ -204,7 +205,7 @@ impl OwnedEdit {
         }
     }
 
-    /// What it costs to keep.
+    /// Bytes of memory that the edit takes on the heap.
     pub(crate) fn cost(&self) -> usize {
         match self {
             OwnedEdit::Bytes { bytes, .. } => bytes.len(),
@@ -248,8 +249,8 @@ impl<'a> Image<'a> {
     }
 }
 
-/// The longest stretch of zeros: where it begins and ends. Looks at each 16th byte first, so it may
-/// miss one of less than 32.
+/// The longest stretch of zeros: where it begins and ends. The search looks at every 16th byte
+/// first, so it may miss a stretch of less than 32.
 fn longest_zeros(body: &[u8]) -> (usize, usize) {
     const STEP: usize = 16;
     let mut best = (0, 0);
@@ -277,7 +278,7 @@ pub(crate) enum Redo<'a> {
 }
 
 impl Redo<'_> {
-    /// Makes the change, which the record with this LSN describes.
+    /// Makes the change that the record with this LSN describes.
     pub(crate) fn apply(&self, page: &mut Page, lsn: Lsn) {
         match self {
             Redo::Edit(edit) => edit.apply(page),

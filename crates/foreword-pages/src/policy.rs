@@ -1,8 +1,9 @@
 //! Which page leaves the pool: S3-FIFO (Yang et al., SOSP 2023). No I/O, no locks.
 //!
-//! New pages enter a small queue, and leave the pool from there unless they are used again: so a
-//! scan passes through a tenth of the pool and leaves the rest alone. What is used again moves to
-//! the main queue; what comes back soon after it left enters there at once.
+//! New pages enter a small queue, and leave the pool from there unless they are used again. So a
+//! scan passes through a tenth of the pool and leaves the rest alone. A page that is used again
+//! moves to the main queue. A page that comes back soon after it left enters the main queue at
+//! once.
 
 use std::collections::VecDeque;
 
@@ -11,20 +12,20 @@ use crate::page::PageId;
 
 const USES_MAX: u8 = 3;
 
-/// Frames, by their number in the shard, in the order in which they may leave.
+/// The frames of a shard, by number, in the order in which they may lose their page.
 #[derive(Debug)]
 pub(crate) struct Policy {
     small: VecDeque<u32>,
     main: VecDeque<u32>,
-    /// How often each frame was used since it came, or was passed over.
+    /// Uses of each frame since its page came, or since the frame was passed over.
     uses: Vec<u8>,
-    /// Pages that left from the small queue, and when: the numbers of their departures.
+    /// Pages that left from the small queue, each with the number of its departure.
     ghosts: VecDeque<(PageId, u64)>,
     departed: PageMap<u64>,
     departures: u64,
 }
 
-/// A frame that may leave.
+/// A frame whose page may leave.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Victim {
     pub(crate) frame: u32,
@@ -43,13 +44,13 @@ impl Policy {
         }
     }
 
-    /// A page that was there was used.
+    /// Notes that a frame's page was used.
     pub(crate) fn touch(&mut self, frame: u32) {
         let uses = &mut self.uses[frame as usize];
         *uses = (*uses + 1).min(USES_MAX);
     }
 
-    /// A page came.
+    /// Notes that a page came into a frame.
     pub(crate) fn insert(&mut self, frame: u32, page: PageId) {
         self.uses[frame as usize] = 0;
         if self.departed.remove(&page).is_some() {
@@ -59,14 +60,13 @@ impl Policy {
         }
     }
 
-    /// Takes the next frame out that may leave, of those that are not in use. It has left when
-    /// [`gone`](Policy::gone) is told; else it is to be [kept](Policy::keep).
+    /// Takes the next frame whose page may leave out of the queues, of those that are not in use.
+    /// The caller then calls [`gone`](Policy::gone) or [`keep`](Policy::keep).
     pub(crate) fn victim(&mut self, is_unused: impl Fn(u32) -> bool) -> Option<Victim> {
         let frames = self.uses.len();
         let tries = (usize::from(USES_MAX) + 1) * frames + 1;
         for attempt in 0..3 * tries {
-            // Where the queue whose turn it is has only frames that are in use, the other has its
-            // turn.
+            // If all frames of the queue whose turn it is are in use, it is the other queue's turn.
             let small_has_turn = match attempt / tries {
                 0 => self.small.len() > frames / 10,
                 1 => false,
@@ -92,12 +92,12 @@ impl Policy {
         None
     }
 
-    /// The frame does not leave after all: somebody uses it.
+    /// Puts a victim back, whose page stays: a thread uses it.
     pub(crate) fn keep(&mut self, victim: Victim) {
         self.main.push_back(victim.frame);
     }
 
-    /// The page that was in it has left.
+    /// Notes that the page has left the victim.
     pub(crate) fn gone(&mut self, victim: Victim, page: PageId) {
         if !victim.from_small {
             return;
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
-    /// A pool without pages.
+    /// A pool without memory for pages: the policy alone.
     struct Model {
         policy: Policy,
         table: HashMap<u64, u32>,
@@ -179,7 +179,7 @@ mod tests {
     fn frames_in_use_in_one_queue_do_not_keep_those_of_the_other() {
         let mut policy = Policy::new(10);
         (0..10).for_each(|f| policy.insert(f, PageId(u64::from(f) + 1)));
-        // The last five become main.
+        // The last five move to the main queue.
         (5..10).for_each(|f| (0..2).for_each(|_| policy.touch(f)));
         (0..5).for_each(|_| assert!(policy.victim(|f| f < 5).is_some()));
         (0..5).for_each(|f| policy.insert(f, PageId(20)));

@@ -1,5 +1,5 @@
-//! Recovery in the manner of ARIES: analysis finds where to begin and who lost, redo repeats
-//! history, undo takes the losers back.
+//! Recovery in the manner of ARIES: analysis finds where to begin, redo repeats history, and undo
+//! takes back the losers: the transactions that did not end.
 
 mod analysis;
 mod picture;
@@ -17,7 +17,8 @@ use crate::sabotage::{self, Bug};
 
 pub use report::{Phase, Recovery};
 
-/// Brings the pages to where the log says they were, without the transactions that did not end.
+/// Brings the pages to the state of the log's end, without the changes of transactions that did not
+/// end.
 pub(crate) fn run(engine: &Engine, threads: usize, window_bytes: usize) -> Result<Recovery> {
     let mut report = Recovery::new(engine.pool.log.recovery());
 
@@ -28,7 +29,8 @@ pub(crate) fn run(engine: &Engine, threads: usize, window_bytes: usize) -> Resul
     engine.pool.raise_end(plan.pages);
     engine.checkpoints.set_last(plan.checkpoint);
     engine.pool.raise_image_floor(plan.checkpoint);
-    // What undo logs is to be found by the same rule as what lies before it.
+    // Recovery after a crash from here must find what undo logs by the same rule as what lies
+    // before it.
     engine.pool.set_images(plan.images);
     report.checkpoint = plan.checkpoint;
     report.listed = plan.dirty.len() as u64;
@@ -53,7 +55,7 @@ pub(crate) fn run(engine: &Engine, threads: usize, window_bytes: usize) -> Resul
     let started = Instant::now();
     let losers = transactions.live.into_iter().filter(|_| !sabotage::has(Bug::NoUndo));
     report.undo.records = undo::run(engine, losers)?;
-    // So that what was undone is not undone again.
+    // Undo is durable before it counts as done.
     let last = engine.pool.log.last_lsn();
     if last > Lsn::ZERO {
         engine.pool.log.sync_to(last)?;

@@ -1,33 +1,34 @@
-//! Pure redo, for those who need no transactions: a log of changes to pages of one's own, replayed
-//! by page LSN.
+//! Pure redo, without transactions: a caller's log of changes to the caller's pages, replayed by
+//! page LSN.
 
 use foreword::{Lsn, Reader};
 
 use crate::PageId;
 
-/// Pages of one's own, as [`replay`] needs them. The records are one's own, too.
+/// The caller's pages, as [`replay`] needs them. The records are the caller's, too.
 pub trait Pages {
     /// What can go wrong with them.
     type Error: From<foreword::Error>;
 
-    /// Which page a record changes; `None` if it is about something else, and is to be passed over.
+    /// The page that a record changes. `None`: the record is about something else, and replay
+    /// passes over it.
     ///
     /// # Errors
-    /// Whatever the implementation finds wrong with the record: replay stops there.
+    /// What is wrong with the record: replay stops there.
     fn page_of(&self, record: &[u8]) -> Result<Option<PageId>, Self::Error>;
 
     /// The LSN that was given to [`apply`](Pages::apply) when the page was changed last;
     /// [`Lsn::ZERO`] if it never was.
     ///
     /// # Errors
-    /// Whatever stands against reading the page: replay stops there.
+    /// Why the page cannot be read: replay stops there.
     fn page_lsn(&mut self, page: PageId) -> Result<Lsn, Self::Error>;
 
-    /// Makes the change, and makes `lsn` the page's LSN, both at once: so that after a crash the
-    /// page has both or neither.
+    /// Makes the change and sets the page's LSN to `lsn`, both at once: after a crash the page has
+    /// both or neither.
     ///
     /// # Errors
-    /// Whatever stands against it: replay stops there.
+    /// Why the change cannot be made: replay stops there.
     fn apply(&mut self, page: PageId, lsn: Lsn, record: &[u8]) -> Result<(), Self::Error>;
 }
 
@@ -45,10 +46,10 @@ pub struct Replayed {
     pub last: Lsn,
 }
 
-/// Reads a log from where the reader stands to the end of what is durable, and makes each change
-/// that its page does not have yet. Repeating it, also after it was cut short, changes nothing.
+/// Reads a log from the reader's position to the end of what is durable, and makes each change that
+/// its page does not have yet. Repeating it, also after it was cut short, changes nothing.
 ///
-/// The rules are the caller's: append the record before changing the page; write a page only after
+/// The caller keeps the rules: append the record before changing the page; write a page only after
 /// [`Log::sync_to`](foreword::Log::sync_to) its LSN; and drop no record that a page on disk lacks.
 ///
 /// ```

@@ -1,4 +1,4 @@
-//! Deliberate bugs, for the test suite alone: each must be caught by it. Without the feature
+//! Deliberate bugs, for the test suite alone, which must catch each of them. Without the feature
 //! `sabotage` there is no code here.
 
 /// A bug that can be switched on.
@@ -21,7 +21,7 @@ pub enum Bug {
     NoDirtyPages,
     /// A checkpoint forgets the transactions that are alive.
     NoLiveTransactions,
-    /// The log is truncated up to the checkpoint, whatever recovery still needs.
+    /// The log is truncated up to the checkpoint, also where recovery needs earlier records.
     TruncateTooFar,
     /// The log is truncated before the page file durably names the checkpoint.
     TruncateTooSoon,
@@ -33,13 +33,13 @@ pub enum Bug {
     FreeTooSoon,
     /// A page that changed while it was being written counts as written.
     CleanTooSoon,
-    /// Recovery takes what it finds in the page file for durable.
+    /// Recovery takes a page that it reads from the page file for durable.
     TrustPages,
     /// The room of a page is not taken when the page is allocated.
     RoomLater,
     /// A checkpoint forgets which maps are on disk.
     ForgetMaps,
-    /// The log is dropped without a look whether the page file is still there.
+    /// The log is dropped without a check that the page file is still there.
     DropUnseen,
 }
 

@@ -75,7 +75,7 @@ impl Store {
             }
         } else if recovery.has_worked() {
             match engine.checkpoint(WriteBack::Old) {
-                // What it would bound is bounded by the next.
+                // The next checkpoint bounds what this one would have bounded.
                 Err(e) if e.is_no_space() => {}
                 taken => _ = taken?,
             }
@@ -90,7 +90,7 @@ impl Store {
         &self.recovery
     }
 
-    /// How many bytes of a page are the user's: the page's size without the store's header.
+    /// Bytes of a page that the caller can use: the page's size without the store's header.
     #[must_use]
     pub fn page_len(&self) -> usize {
         self.engine.pool.body()
@@ -101,21 +101,18 @@ impl Store {
         Txn::begin(&self.engine)
     }
 
-    /// A page, for reading. It stays in memory and as it is while the [`PageRef`] lives, and
-    /// whoever changes it waits: hold it for moments only.
+    /// Reads a page. The page stays in memory and does not change while the [`PageRef`] lives.
+    /// Threads that would change it wait for that long, so hold it only for moments.
     ///
-    /// A thread that holds pages does not wait for itself, nor for long. What cannot be had while
-    /// it holds them is [`Error::Deadlock`](crate::Error::Deadlock), of each call of the store: at
-    /// once, if it is a page that the thread holds (to be changed; or to be read again, while
-    /// another thread waits to change it); else after ten seconds.
+    /// A thread that holds pages never waits for itself, nor for long. While it holds pages, a call
+    /// of the store that cannot have what it needs returns [`Error::Deadlock`]: at once, if that is
+    /// a page that the thread holds (to change it, or to read it again while another thread waits
+    /// to change it); else after ten seconds.
     ///
     /// # Errors
-    /// [`Error::Deadlock`](crate::Error::Deadlock),
-    /// [`Error::NotAllocated`](crate::Error::NotAllocated),
-    /// [`Error::Rotten`](crate::Error::Rotten), [`Error::Io`](crate::Error::Io),
-    /// [`Error::PoolExhausted`](crate::Error::PoolExhausted);
-    /// [`Error::Poisoned`](crate::Error::Poisoned) and [`Error::Log`](crate::Error::Log) where
-    /// another page had to be written to make room.
+    /// [`Error::Deadlock`], [`Error::NotAllocated`], [`Error::Rotten`], [`Error::Io`],
+    /// [`Error::PoolExhausted`]; [`Error::Poisoned`] and [`Error::Log`] where another page had to
+    /// be written to make room.
     pub fn read(&self, page: PageId) -> Result<PageRef<'_>> {
         let Engine { pool, alloc, .. } = &*self.engine;
         alloc.check(page)?;
@@ -125,8 +122,8 @@ impl Store {
         Ok(PageRef { latched, _held: pin.held(), _pin: pin })
     }
 
-    /// The page from which the others are found, as it was [named](Txn::set_root) last; `None` if
-    /// none was.
+    /// The page that was last [named](Txn::set_root) as the root, from which the others are found.
+    /// `None` if there is no root.
     ///
     /// # Errors
     /// As [`read`](Store::read).
@@ -134,33 +131,32 @@ impl Store {
         self.engine.root()
     }
 
-    /// Waits until all transactions up to a commit record are durable: for those that were
-    /// committed with less.
+    /// Waits until all transactions up to a commit record are durable, whatever durability they
+    /// were committed with.
     ///
     /// # Errors
-    /// [`Error::Log`](crate::Error::Log).
+    /// [`Error::Log`].
     pub fn sync_to(&self, commit: Lsn) -> Result<()> {
         Ok(self.engine.pool.log.sync_to(commit)?)
     }
 
-    /// Takes a checkpoint: bounds what recovery has to read and drops the log before that. Changes
-    /// go on meanwhile; it writes no page twice. Durable when it returns. If nothing was logged
-    /// since the last one, it writes nothing.
+    /// Takes a checkpoint: bounds what recovery has to read, and drops the log before that. Changes
+    /// go on meanwhile. No page is written twice. The checkpoint is durable when this returns. If
+    /// nothing was logged since the last one, nothing is written.
     ///
-    /// It succeeds on a full disk: its records have room that is kept for them
-    /// ([`commit_checkpoint`](foreword::Log::commit_checkpoint) says how much), and pages have
-    /// theirs.
+    /// A checkpoint succeeds on a full disk. The log reserves room for its records
+    /// ([`commit_checkpoint`](foreword::Log::commit_checkpoint) says how much), and the page file
+    /// for pages.
     ///
     /// # Errors
-    /// [`Error::Displaced`](crate::Error::Displaced): the page file is not where it was, and the
-    /// log was not dropped. [`Error::Log`](crate::Error::Log), [`Error::Io`](crate::Error::Io),
-    /// [`Error::Poisoned`](crate::Error::Poisoned).
+    /// [`Error::Displaced`]: the page file is not where it was, and the log was not dropped.
+    /// [`Error::Log`], [`Error::Io`], [`Error::Poisoned`].
     pub fn checkpoint(&self) -> Result<Checkpointed> {
         self.engine.checkpoint(WriteBack::Old)
     }
 
-    /// As [`checkpoint`](Store::checkpoint), and writes all pages that are not on disk: recovery
-    /// has next to nothing to do then.
+    /// As [`checkpoint`](Store::checkpoint), and writes all dirty pages: a recovery after this has
+    /// next to nothing to do.
     ///
     /// # Errors
     /// As [`checkpoint`](Store::checkpoint).
@@ -189,7 +185,7 @@ impl Store {
         }
     }
 
-    /// Writes all pages, marks the log as closed and gives the store up, so that opening it has
+    /// Writes all dirty pages, marks the log as closed and gives the store up. The next opening has
     /// nothing to recover.
     ///
     /// # Errors
@@ -197,12 +193,12 @@ impl Store {
     pub fn close(mut self) -> Result<()> {
         drop(self.background.take());
         self.engine.checkpoint(WriteBack::All)?;
-        // Dropping it closes the log, but this tells of errors.
+        // Dropping the log closes it, too, but returns no error.
         Ok(self.engine.pool.log.close()?)
     }
 }
 
-/// Opens the log; makes it, if there is none, but not in the place of one that was lost.
+/// Opens the log. Makes a log if there is none, but not in the place of one that was lost.
 fn open_log(options: &Options, dir: &Path) -> Result<Log> {
     let path = dir.join(LOG);
     if PageFile::is_in(options.disk.as_ref(), dir)? && !has_log(options.disk.as_ref(), &path)? {
@@ -211,7 +207,7 @@ fn open_log(options: &Options, dir: &Path) -> Result<Log> {
     Ok(options.log.clone().disk(options.disk.clone()).open(path)?)
 }
 
-/// Whether there is more in a log's directory than a writer leaves that is only looking.
+/// Whether a log's directory has more than a writer leaves that has only looked at it.
 fn has_log(disk: &dyn Disk, path: &Path) -> Result<bool> {
     match disk.open_dir(path).and_then(|dir| dir.list()) {
         Ok(names) => Ok(names.iter().any(|name| !matches!(name.as_str(), "LOCK" | "STATS"))),
@@ -220,10 +216,10 @@ fn has_log(disk: &dyn Disk, path: &Path) -> Result<bool> {
     }
 }
 
-/// A page that is being read: its bytes, without the store's header.
+/// A page that the caller reads: its bytes, without the store's header.
 #[derive(Debug)]
 pub struct PageRef<'s> {
-    // Dropped in this order.
+    // The fields are dropped in this order.
     latched: RwLockReadGuard<'s, Page>,
     _held: Held,
     _pin: Pin<'s>,
@@ -245,7 +241,7 @@ impl Deref for PageRef<'_> {
     }
 }
 
-/// What a store did since it was opened, and how it stands.
+/// What a store has done since it was opened, and its state.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -253,25 +249,26 @@ pub struct Stats {
     pub pages_used: u64,
     /// Pages that the pool has room for.
     pub pool_pages: u64,
-    /// Uses of pages that were in the pool.
+    /// Uses of pages that the pool had.
     pub pool_hits: u64,
     /// Pages read from the page file.
     pub pages_read: u64,
-    /// Pages written to it.
+    /// Pages written to the page file.
     pub pages_written: u64,
-    /// Pages in the pool that are not on disk.
+    /// Pages in the pool that the page file does not have as they are: dirty pages.
     pub pages_dirty: u64,
-    /// Changes that logged all of their page.
+    /// Changes that logged a full image of their page.
     pub page_images: u64,
     /// Checkpoints taken.
     pub checkpoints: u64,
     /// Transactions that have not ended.
     pub transactions: u64,
-    /// Those of them whose rollback failed: tried again at the next checkpoint.
+    /// Of those, transactions whose rollback failed. The next checkpoint tries again.
     pub orphans: u64,
-    /// Why the last checkpoint failed, if it did; the log grows meanwhile. It is tried again.
+    /// Why the last checkpoint failed, if it did. The log grows until a checkpoint succeeds. The
+    /// background thread tries again.
     pub checkpoint_failure: Option<crate::Error>,
-    /// What the log says.
+    /// The log's own counters.
     pub log: foreword::Stats,
 }
 
@@ -283,8 +280,9 @@ mod tests {
     use crate::page::Edit;
     use crate::record::Record;
 
-    /// A change may look at where images are asked for before a checkpoint begins, and be logged
-    /// when that is under way: it is either logged whole, or the checkpoint lists its page.
+    /// A change may read the image floor before a checkpoint begins, and be logged when the
+    /// checkpoint is under way. Then either the change is logged whole, or the checkpoint lists its
+    /// page.
     #[test]
     fn a_checkpoint_waits_for_a_change_that_began_before_it() {
         let dir = tempfile::tempdir().unwrap();
@@ -294,8 +292,8 @@ mod tests {
         let page = txn.allocate().unwrap();
         txn.commit().unwrap();
         store.checkpoint_all().unwrap();
-        // Logged whole since the checkpoint, and on disk: the next change need not be, and the page
-        // is in no list.
+        // The page was logged whole since the checkpoint, and is on disk. So the next change need
+        // not log it whole, and the page is in no list.
         let mut txn = store.begin();
         txn.update(page, 0, b"old").unwrap();
         txn.commit().unwrap();
@@ -307,7 +305,7 @@ mod tests {
             let edit = Edit::Bytes { offset: 0, bytes: b"new" };
             let changed = engine.pool.change(page, edit, |undo, redo| {
                 let checkpoint = scope.spawn(|| engine.checkpoint(WriteBack::Old).unwrap());
-                // It is to wait for this change. If it does not, it is soon over.
+                // The checkpoint must wait for this change. If it does not, it ends soon.
                 let started = Instant::now();
                 while !checkpoint.is_finished() && started.elapsed() < Duration::from_millis(500) {
                     std::thread::sleep(Duration::from_millis(1));
@@ -327,7 +325,7 @@ mod tests {
         assert_eq!(store.read(page).unwrap()[..3], *b"new");
     }
 
-    /// What is not logged is not in the page: neither after an error nor after a panic.
+    /// A change that is not logged is not in the page, neither after an error nor after a panic.
     #[test]
     fn a_change_that_is_not_logged_is_taken_back() {
         let dir = tempfile::tempdir().unwrap();
@@ -345,7 +343,7 @@ mod tests {
         assert_eq!(store.read(page).unwrap()[..3], *b"old");
     }
 
-    /// A forked child has the pages in its memory, and could write them over those of its parent.
+    /// A forked child has its parent's pages in memory, and must not write them over the parent's.
     #[test]
     fn another_process_than_the_one_that_opened_it_writes_nothing() {
         let dir = tempfile::tempdir().unwrap();

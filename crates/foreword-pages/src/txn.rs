@@ -1,4 +1,4 @@
-//! Transactions: changes that stay together.
+//! Transactions: changes of pages that happen together or not at all.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -13,12 +13,12 @@ use crate::sabotage::{self, Bug};
 use crate::sync::lock;
 use crate::{Error, Result};
 
-/// A transaction: changes to any number of pages that happen together or not at all. From
-/// [`Store::begin`](crate::Store::begin).
+/// A transaction: changes to any number of pages that happen together or not at all.
+/// [`Store::begin`](crate::Store::begin) makes one.
 ///
-/// Dropping it without [committing](Txn::commit) rolls it back. Its changes are in the pages at
-/// once and everybody sees them: that no two transactions that live at the same time change the
-/// same bytes, and what a reader may see, is up to the caller.
+/// Dropping a transaction without [committing](Txn::commit) it rolls it back. Its changes are in
+/// the pages at once, and all threads see them. The caller makes sure that no two live transactions
+/// change the same bytes, and decides what a reader may see.
 ///
 /// ```
 /// # fn main() -> Result<(), foreword_pages::Error> {
@@ -40,7 +40,7 @@ pub struct Txn<'s> {
     engine: &'s Engine,
     id: u64,
     chain: Arc<Mutex<UndoChain>>,
-    /// Freed when it commits.
+    /// Pages to free when the transaction commits.
     frees: Vec<PageId>,
     savepoints: Vec<(u64, Lsn, usize)>,
     savepoint_ids: u64,
@@ -62,13 +62,13 @@ impl<'s> Txn<'s> {
         Txn { engine, id, chain, frees, savepoints, savepoint_ids: 0, done: false, scratch }
     }
 
-    /// Its number. No two transactions that the log knows of have the same.
+    /// The transaction's id. No two transactions that the log knows of have the same id.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Writes bytes into a page. Only what differs from what is there is logged.
+    /// Writes bytes into a page. Only the bytes that differ from the page's are logged.
     ///
     /// # Errors
     /// [`Error::OutOfBounds`], [`Error::NotAllocated`], [`Error::Rotten`], [`Error::Io`],
@@ -84,7 +84,7 @@ impl<'s> Txn<'s> {
         self.change(page, Edit::Bytes { offset: offset as u32, bytes })
     }
 
-    /// Takes a free page: all zeros, and nobody else's. If the transaction is rolled back it is
+    /// Allocates a page: all zeros, and not in use. If the transaction is rolled back, the page is
     /// free again.
     ///
     /// # Errors
@@ -100,10 +100,10 @@ impl<'s> Txn<'s> {
         Ok(page)
     }
 
-    /// Gives a page up. It is the transaction's until that commits.
+    /// Frees a page. The page is in use until the transaction commits.
     ///
     /// # Errors
-    /// [`Error::NotAllocated`], also if it is being freed already.
+    /// [`Error::NotAllocated`], also if a transaction frees the page already.
     pub fn free(&mut self, page: PageId) -> Result<()> {
         self.engine.alloc.leave(page)?;
         self.frees.push(page);
@@ -113,11 +113,13 @@ impl<'s> Txn<'s> {
         Ok(())
     }
 
-    /// Names the page from which the others are found, or none: [`Store::root`](crate::Store::root)
-    /// gives it, also after a restart. As all changes it is logged, visible at once, and undone if
-    /// the transaction does not commit; two live transactions must not both make it.
+    /// Names the page from which the others are found, or none. [`Store::root`](crate::Store::root)
+    /// returns it, also after a restart. Like all changes, naming a root is logged, visible at
+    /// once, and undone if the transaction does not commit. Two live transactions must not both
+    /// name one.
     ///
-    /// The store does nothing else with it. A root that is freed stays named, until another is.
+    /// The store makes no other use of the root. A root that is freed stays named until another is
+    /// named.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword_pages::Error> {
@@ -147,25 +149,26 @@ impl<'s> Txn<'s> {
         if let Some(page) = root {
             self.engine.alloc.check(page)?;
         } else if self.engine.root()?.is_none() {
-            return Ok(()); // The map may never have been written.
+            return Ok(()); // The first map may never have been written.
         }
         let (map, offset) = self.engine.alloc.root_place();
         let bytes = root.unwrap_or_default().0.to_le_bytes();
         self.change(map, Edit::Bytes { offset: offset as u32, bytes: &bytes })
     }
 
-    /// Marks where the transaction stands.
+    /// Marks the point to which [`rollback_to`](Txn::rollback_to) can go back.
     pub fn savepoint(&mut self) -> Savepoint {
         self.savepoint_ids += 1;
         self.savepoints.push((self.savepoint_ids, lock(&self.chain).next, self.frees.len()));
         Savepoint { txn: self.id, id: self.savepoint_ids }
     }
 
-    /// Undoes what was done since a savepoint. The savepoint stays; those after it are gone.
+    /// Undoes what the transaction did since a savepoint. The savepoint stays; later savepoints are
+    /// gone.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the savepoint is not one of this transaction, or is gone; else as
-    /// [`update`](Txn::update): a part may be undone then, and it can be tried again.
+    /// [`Error::Invalid`] if the savepoint is of another transaction, or is gone. Else as
+    /// [`update`](Txn::update): a part may be undone then, and the caller can try again.
     pub fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<()> {
         let known = self.savepoints.iter().position(|&(id, ..)| id == savepoint.id && savepoint.txn == self.id);
         let Some(at) = known else {
@@ -178,18 +181,19 @@ impl<'s> Txn<'s> {
         Ok(())
     }
 
-    /// Ends the transaction and returns when it is durable: the LSN of its commit record
-    /// ([`Lsn::ZERO`] if it changed nothing). Concurrent commits share one flush of the log.
+    /// Commits the transaction, and returns when it is durable. Returns the LSN of the commit
+    /// record ([`Lsn::ZERO`] if the transaction changed nothing). Concurrent commits share one
+    /// flush of the log.
     ///
     /// # Errors
     /// As [`update`](Txn::update). Where there was no space, the transaction is rolled back. After
-    /// any other error of the log it is known only after reopening whether it is there.
+    /// any other error of the log, only reopening tells whether the transaction is committed.
     pub fn commit(self) -> Result<Lsn> {
         self.commit_with(Durability::Synced)
     }
 
-    /// Ends the transaction and returns when it is as safe as asked. Transactions become durable in
-    /// the order in which they commit.
+    /// Commits the transaction, and returns when it has the durability that is asked for.
+    /// Transactions become durable in the order in which they commit.
     ///
     /// # Errors
     /// As [`commit`](Txn::commit).
@@ -210,7 +214,8 @@ impl<'s> Txn<'s> {
         };
         self.done = true;
         self.engine.txns.end(self.id);
-        // Whoever takes them now commits later, so that no crash leaves that without this.
+        // Invariant: a transaction that takes one of these pages commits behind this one. So no
+        // crash keeps that transaction and loses this one.
         self.frees.drain(..).for_each(|page| self.engine.alloc.give_back(page));
         match durability {
             Durability::Synced if !sabotage::has(Bug::CommitNotDurable) => self.engine.pool.log.sync_to(lsn)?,
@@ -222,11 +227,12 @@ impl<'s> Txn<'s> {
         Ok(lsn)
     }
 
-    /// Rolls the transaction back. (As dropping it does, which cannot tell of an error.)
+    /// Rolls the transaction back. Dropping the transaction does the same, but cannot return an
+    /// error.
     ///
     /// # Errors
-    /// As [`update`](Txn::update). The rollback is tried again at the next checkpoint; recovery
-    /// completes it, if nothing else does.
+    /// As [`update`](Txn::update). The next checkpoint tries the rollback again, and recovery
+    /// completes it if no checkpoint does.
     pub fn abort(mut self) -> Result<()> {
         self.roll_back()
     }
@@ -237,14 +243,14 @@ impl<'s> Txn<'s> {
         self.engine.roll_back(orphan, &mut self.scratch)
     }
 
-    /// Begins a page anew, all zeros. That is not the transaction's: it is not undone.
+    /// Begins a page anew, all zeros. The record belongs to no transaction, and is not undone.
     fn format(&mut self, page: PageId) -> Result<()> {
         let Txn { engine, scratch, .. } = self;
         let image = Image::empty(engine.pool.body());
         engine.pool.format(page, image, || engine.append(&Record::Format { page, image }, scratch))
     }
 
-    /// Makes a change, logs it, and adds it to what undoes the transaction.
+    /// Makes a change, logs it, and adds it to the transaction's undo chain.
     fn change(&mut self, page: PageId, edit: Edit<'_>) -> Result<()> {
         let Txn { engine, id, chain, scratch, .. } = self;
         engine.pool.change(page, edit, |undo, redo| {

@@ -1,6 +1,6 @@
-//! The picture of a recovery, as SVG: a bar for the log, the time, the pages, the changes and the
-//! transactions, each with its parts as wide as they are large, and what they are in words below.
-//! Light and dark, as the reader has it.
+//! The picture of a recovery, as SVG. The log, the time, the pages, the changes and the
+//! transactions have a bar each. Its parts are as wide as they are large, and are named below the
+//! bar. The colours follow the reader's light or dark scheme.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const LEFT: f64 = 130.0;
 const RIGHT: f64 = 880.0;
 const BAR: f64 = 24.0;
 const LINE: f64 = 20.0;
-/// So wide is a letter of the text below a bar, at most in the mean.
+/// The mean width of a letter of the text below a bar, at most.
 const LETTER: f64 = 6.2;
 
 const STYLE: &str = "\
@@ -36,11 +36,11 @@ fn part(class: &'static str, size: f64, text: String) -> Part {
 }
 
 impl Recovery {
-    /// The picture of it: an SVG document.
+    /// Draws the recovery: an SVG document.
     #[must_use]
     pub fn to_svg(&self) -> String {
         let mut svg = String::new();
-        // (Writing to a String does not fail.)
+        // Writing to a String does not fail.
         let _ = self.draw(&mut svg);
         svg
     }
@@ -65,7 +65,7 @@ impl Recovery {
         writeln!(svg, "{body}</svg>")
     }
 
-    /// What analysis found.
+    /// What analysis found, in words.
     fn found(&self) -> String {
         let Recovery { listed, live, .. } = self;
         match self.checkpoint {
@@ -143,11 +143,11 @@ impl Recovery {
     }
 }
 
-/// A bar, and its parts in words. Where the next may begin.
+/// Draws a bar, and its parts in words. Returns where the next bar may begin.
 fn draw_bar(svg: &mut String, y: f64, name: &str, parts: &[Part]) -> Result<f64, std::fmt::Error> {
     writeln!(svg, r#"<text class="name" x="20" y="{}">{name}</text>"#, y + 17.0)?;
     writeln!(svg, r#"<rect class="track" x="{LEFT}" y="{y}" width="{}" height="{BAR}"/>"#, RIGHT - LEFT)?;
-    // What is there is seen, however small it is.
+    // A part that is not empty is at least three units wide, so that it is seen.
     let seen = |part: &Part, total: f64| if part.size > 0.0 { (part.size / total * (RIGHT - LEFT)).max(3.0) } else { 0.0 };
     let total: f64 = parts.iter().map(|part| part.size).sum();
     let too_wide = parts.iter().map(|part| seen(part, total)).sum::<f64>() / (RIGHT - LEFT);

@@ -5,45 +5,46 @@ use std::time::Duration;
 
 use foreword::{Lsn, RecoveryReport};
 
-/// What opening a store found and did. Its `Display` is for people, and so is
-/// [`to_svg`](Recovery::to_svg).
+/// What opening a store found and did. `Display` and [`to_svg`](Recovery::to_svg) show it to
+/// people.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Recovery {
-    /// What the log says of itself.
+    /// The log's own recovery.
     pub log: RecoveryReport,
     /// The begin of the last complete checkpoint; [`Lsn::ZERO`] if there is none.
     pub checkpoint: Lsn,
-    /// Pages that were not on disk, by that checkpoint.
+    /// Dirty pages, by that checkpoint.
     pub listed: u64,
     /// Transactions that were alive, by that checkpoint.
     pub live: u64,
-    /// Where redo began: at the checkpoint, or where the log rebuilds the oldest page in its list.
+    /// The LSN from which redo read: the checkpoint, or before it the LSN from which on the log
+    /// rebuilds the oldest dirty page.
     pub redo_from: Lsn,
     /// The last LSN that recovery found.
     pub last_lsn: Lsn,
     /// Pages that redo looked at.
     pub pages: u64,
-    /// Pages that it did not look at, though changes of them were met: they were on disk when the
-    /// checkpoint was taken.
+    /// Pages that redo did not look at, though the log has changes of them: those were on disk when
+    /// the checkpoint was taken.
     pub pages_skipped: u64,
-    /// Transactions whose end was met.
+    /// Transactions whose commit or abort redo met.
     pub winners: u64,
     /// Transactions that had not ended: they were undone.
     pub losers: u64,
     /// Changes that were made again.
     pub applied: u64,
-    /// Changes that were passed over: the pages have them.
+    /// Changes that redo passed over: the pages have them.
     pub skipped: u64,
     /// Pages that were taken from a full image in the log, whatever the page file had.
     pub images: u64,
     /// Threads that redid changes.
     pub threads: u64,
-    /// Finding the checkpoint. (Its records are read with those of redo, in one pass.)
+    /// The time to find the checkpoint. Redo reads the records behind it, in one pass.
     pub analysis: Phase,
-    /// From `redo_from` to the end; which transactions had ended is found on the way.
+    /// The pass from `redo_from` to the end, which also finds the transactions that ended.
     pub redo: Phase,
-    /// Of the losers: its records are the changes undone.
+    /// The undo of the losers. The records are the changes undone.
     pub undo: Phase,
 }
 
@@ -51,7 +52,7 @@ pub struct Recovery {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Phase {
-    /// Records that it read.
+    /// Records that the phase read.
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
