@@ -1,7 +1,8 @@
-//! A flush that fails is not one that may be tried again. `cargo run -p foreword-sim --example failed_flush`.
+//! A flush that failed must not be tried again. `cargo run -p foreword-sim --example failed_flush`.
 //!
-//! The simulated disk does what ext4 and XFS do: when a flush fails, the pages that it could not write are marked clean. The page cache goes on
-//! showing them, and the next flush, which has nothing left to write, succeeds.
+//! The simulated disk does what ext4 and XFS do: when a flush fails, the pages that it could not
+//! write are marked clean. The page cache goes on showing them. The next flush has nothing left to
+//! write, and succeeds.
 
 use std::io::IoSlice;
 use std::path::Path;
@@ -12,7 +13,7 @@ use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// The next flush fails, and only that.
+/// The next flush fails, and no other.
 fn one_failure() -> Fault {
     Fault::new(OpKind::Sync, Effect::Eio)
 }
@@ -62,7 +63,7 @@ fn stopped() -> Result<()> {
             other => return Err(format!("expected a refusal, not {other:?}").into()),
         }
     }
-    // What survived, only opening again can tell.
+    // Only opening the log again tells what survived.
     let reopened = options(&sim.crash(&Choice::None)).open("/log")?;
     println!("after a power failure: {} record, {:?}", reopened.last_lsn(), reopened.recovery().verdict);
     assert_eq!(reopened.last_lsn().0, 1);

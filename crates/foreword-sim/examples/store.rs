@@ -1,4 +1,5 @@
-//! A store of one's own on top of the log, and the test that it survives every power failure: `cargo run -p foreword-sim --example store`.
+//! A small store on the log, and the test that it survives every power failure: `cargo run -p
+//! foreword-sim --example store`.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ impl Store {
 }
 // ANCHOR_END: store
 
-/// What a user does: the last count it was told of, before the power failed.
+/// The work of a user. Returns the last count that was acknowledged before the power failed.
 fn work(disk: &SimDisk) -> u64 {
     let mut told = 0;
     if let Ok(mut store) = Store::open(disk) {

@@ -1,5 +1,6 @@
-//! Why a log: money moved between two accounts in a file, and the power failing at every moment. Once the file is changed where it is, once a log is
-//! written first. `cargo run -p foreword-sim --example transfer`.
+//! Why a log: money is moved between two accounts in a file, and the power fails at every change of
+//! the disk. First the file is changed in place, then a log is written first. `cargo run -p
+//! foreword-sim --example transfer`.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -28,7 +29,7 @@ fn read(disk: &dyn Disk) -> io::Result<Balances> {
 }
 
 // ANCHOR: in_place
-/// Changes the file where it is: account by account, then a sync.
+/// Changes the file in place: account by account, then a sync.
 fn write(disk: &dyn Disk, balances: Balances) -> io::Result<()> {
     let file = disk.open_dir(Path::new("/"))?.open(ACCOUNTS, Access::Write)?;
     for (i, balance) in balances.iter().enumerate() {
@@ -39,14 +40,14 @@ fn write(disk: &dyn Disk, balances: Balances) -> io::Result<()> {
 // ANCHOR_END: in_place
 
 // ANCHOR: logged
-/// Says in the log what is to be, durably; changes the file after that.
+/// Logs the new balances, durably, and changes the file after that.
 fn write_logged(disk: &SimDisk, balances: Balances) -> Result<()> {
     let log = log(disk)?;
     log.commit(&balances.map(u64::to_le_bytes).concat())?;
     Ok(write(&*disk.handle(), balances)?)
 }
 
-/// What the log says was to be is done, whether it was done before or not.
+/// Writes the balances that the log has, whether they were written before or not.
 fn recover(disk: &SimDisk) -> Result<()> {
     for record in log(disk)?.iter(Lsn::ZERO) {
         let record = record?.data;
@@ -62,7 +63,7 @@ fn log(disk: &SimDisk) -> foreword::Result<Log> {
     options.on_error(|_| ()).disk(disk.handle()).open("/log")
 }
 
-/// A disk with the accounts on it, and an empty log; everything durable.
+/// A disk with the accounts and an empty log, all durable.
 fn fresh() -> Result<SimDisk> {
     let disk = SimDisk::new(1);
     let root = disk.handle().open_dir(Path::new("/"))?;
@@ -74,8 +75,9 @@ fn fresh() -> Result<SimDisk> {
 }
 
 // ANCHOR: survey
-/// Lets the power fail at each change that `work` makes to the disk, and looks at every state in which that can
-/// leave it: how many states there are, and in how many money was made or lost.
+/// Lets the power fail at each change that `work` makes to the disk, and recovers each state that
+/// the disk can be left in. Returns the number of states, and of those in which money was made or
+/// lost.
 fn survey(work: fn(&SimDisk) -> Result<()>, recover: fn(&SimDisk) -> Result<()>) -> Result<(u64, u64)> {
     let before = fresh()?;
     let whole = before.copy();

@@ -14,7 +14,7 @@ fn zeros() -> Arc<Page> {
     ZEROS.with(Arc::clone)
 }
 
-/// A page with these bytes; a log writes zeros ahead, so that most have none of their own.
+/// A page with these bytes. A log writes zeros ahead, and all pages of zeros share their memory.
 fn shared(page: &Page) -> Arc<Page> {
     if *page == [0; PAGE] { zeros() } else { Arc::new(*page) }
 }
@@ -54,7 +54,7 @@ impl Content {
         len
     }
 
-    /// Writes, lengthening the file as needed.
+    /// Writes, and lengthens the file if need be.
     pub(crate) fn write(&mut self, offset: u64, data: &[u8]) {
         let end = offset + data.len() as u64;
         if end > self.len {
@@ -73,7 +73,7 @@ impl Content {
         }
     }
 
-    /// Writes what lies within the file.
+    /// Writes the part that lies within the file.
     pub(crate) fn write_within(&mut self, offset: u64, data: &[u8]) {
         let len = self.len.saturating_sub(offset).min(data.len() as u64) as usize;
         self.write(offset.min(self.len), &data[..len]);
@@ -83,7 +83,7 @@ impl Content {
         let mut there = [0; PAGE];
         pieces(offset, data.len(), PAGE).all(|(at, range)| {
             let there = &mut there[..range.len()];
-            there.fill(0); // What lies behind the end.
+            there.fill(0); // Bytes behind the end of the file count as zeros.
             self.read(at, there);
             *there == data[range]
         })
@@ -96,7 +96,7 @@ impl Content {
         }
     }
 
-    /// Makes holes of whole pages.
+    /// Makes holes of the whole pages in a stretch.
     pub(crate) fn punch(&mut self, offset: u64, len: u64) {
         let (from, to) = (offset.div_ceil(PAGE as u64) as usize, ((offset + len) / PAGE as u64) as usize);
         let to = to.min(self.pages.len());
@@ -113,7 +113,8 @@ impl Content {
     }
 }
 
-/// A stretch of a file cut at the multiples of `unit`: the offset of each piece, and its range within the stretch.
+/// A stretch of a file cut at the multiples of `unit`: the offset of each piece, and its range
+/// within the stretch.
 pub(crate) fn pieces(offset: u64, len: usize, unit: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {

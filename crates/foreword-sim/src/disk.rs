@@ -21,8 +21,9 @@ use choice::draw;
 
 /// A simulated disk with a file system on it, in memory.
 ///
-/// Clones are handles to the same disk. [`crash`](SimDisk::crash), [`kill`](SimDisk::kill) and [`copy`](SimDisk::copy) make other disks and leave this one as it is.
-/// The root directory is `/`. See the [crate's documentation](crate) for what it does and does not do.
+/// Clones are handles to the same disk. [`crash`](SimDisk::crash), [`kill`](SimDisk::kill) and
+/// [`copy`](SimDisk::copy) make other disks and leave this one as it is. The root directory is `/`.
+/// The [crate's documentation](crate) says what the disk does and does not do.
 #[derive(Clone)]
 pub struct SimDisk {
     state: Arc<Mutex<DiskState>>,
@@ -37,7 +38,7 @@ impl fmt::Debug for SimDisk {
 
 /// What becomes of an operation.
 enum Outcome {
-    /// It is done.
+    /// The operation is done.
     Done,
     /// The operation may be done, and the power fails: the caller gets an error.
     Dying,
@@ -54,7 +55,8 @@ fn no_power() -> io::Error {
 }
 
 impl SimDisk {
-    /// An empty disk. The seed decides what is left open elsewhere, such as the sectors that a failed sync still wrote.
+    /// An empty disk. The seed decides what nothing else does, such as the sectors that a failed
+    /// sync still wrote.
     #[must_use]
     pub fn new(seed: u64) -> SimDisk {
         SimDisk::from(DiskState::new(seed))
@@ -68,19 +70,20 @@ impl SimDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This disk, as [`Options::disk`](foreword::Options::disk) wants it.
+    /// This disk, for [`Options::disk`](foreword::Options::disk).
     #[must_use]
     pub fn handle(&self) -> Arc<dyn Disk> {
         Arc::new(self.clone())
     }
 
-    /// Another disk, the same in everything, locks and open files included.
+    /// A copy of this disk with everything on it, locks and open files included.
     #[must_use]
     pub fn copy(&self) -> SimDisk {
         SimDisk::from(self.lock().clone())
     }
 
-    /// The disk as it could be after a power failure now. Files are closed, locks given up, faults gone.
+    /// A disk that a power failure now can leave. Files are closed, locks are free, and faults are
+    /// gone.
     #[must_use]
     pub fn crash(&self, choice: &Choice) -> SimDisk {
         let state = self.lock();
@@ -88,14 +91,15 @@ impl SimDisk {
         SimDisk::from(state.crash(&units, &choice.keep(&units), mix(&[state.changes])).0)
     }
 
-    /// How many units a power failure can decide on: sectors written, lengths set, and names changed, that are not synced.
+    /// The number of units that a power failure can keep or lose: sectors written, lengths set, and
+    /// names changed, that are not synced.
     #[must_use]
     pub fn undecided(&self) -> usize {
         self.lock().undecided().len()
     }
 
-    /// The disks that a power failure now can leave: all of them if they are at most `limit`; else so many,
-    /// drawn by the seed, the ones with nothing and with everything among them.
+    /// The disks that a power failure now can leave: all of them, if they are at most `limit`; else
+    /// so many drawn by the seed, among them the disk with nothing and the disk with everything.
     pub fn crash_states(&self, limit: usize, seed: u64) -> impl Iterator<Item = SimDisk> + use<> {
         let state = self.lock().clone();
         let units = state.undecided();
@@ -114,15 +118,16 @@ impl SimDisk {
         })
     }
 
-    /// The disk after all processes that used it were killed: the page cache has all that was written, the locks are free, faults are gone.
-    /// What was not synced can still be lost to a later power failure.
+    /// The disk after all processes that used it were killed: the page cache has all that was
+    /// written, the locks are free, and the faults are gone. A later power failure can still lose
+    /// what was not synced.
     #[must_use]
     pub fn kill(&self) -> SimDisk {
         SimDisk::from(self.lock().kill())
     }
 
-    /// Drops all clean pages: what is read afterwards comes from the disk, and may be other than the page cache
-    /// showed, after a failed sync.
+    /// Drops all clean pages of the page cache. Reads get what is on the disk, which after a failed
+    /// sync may differ from what the page cache showed.
     pub fn drop_caches(&self) {
         self.lock().inodes.values_mut().for_each(|inode| inode.drop_cache());
     }
@@ -137,36 +142,38 @@ impl SimDisk {
         self.lock().faults.clear();
     }
 
-    /// How many bytes the disk has room for in all, by pages of 4 KiB; `None` (as at first) for no limit.
+    /// Sets the bytes that the disk has room for, in pages of 4 KiB. `None`, as at first: no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity = bytes;
     }
 
-    /// How many bytes are taken, by pages of 4 KiB that are no holes.
+    /// The bytes that are taken, in pages of 4 KiB that are no holes.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.lock().used()
     }
 
-    /// Leaves room for so many more bytes.
+    /// Sets the limit so that so many bytes are free.
     pub fn set_free(&self, bytes: u64) {
         let mut state = self.lock();
         state.capacity = Some(state.used() + bytes);
     }
 
-    /// How many [changing](OpKind::changes) operations were asked so far.
+    /// The number of [changing](OpKind::changes) operations so far.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.lock().changes
     }
 
-    /// The power fails in the changing operation with this number (the first is 1): what it writes may or may not reach the disk, it and all
-    /// after it fail. [`crash`](SimDisk::crash) gives the disk after the reboot; [`kill`](SimDisk::kill), as if only the process had died there.
+    /// Lets the power fail in the changing operation with this number (the first is 1). What that
+    /// operation writes may or may not reach the disk. The operation fails, and so do all after it.
+    /// [`crash`](SimDisk::crash) gives the disk after the reboot; [`kill`](SimDisk::kill), the disk
+    /// as if only the process had died.
     pub fn power_off_at(&self, change: u64) {
         self.lock().power_off_at = Some(change);
     }
 
-    /// The power fails now: all operations fail.
+    /// Lets the power fail now: all operations fail from here on.
     pub fn power_off(&self) {
         self.lock().off = true;
     }
@@ -177,13 +184,13 @@ impl SimDisk {
         self.lock().off
     }
 
-    /// The operations asked so far, in order.
+    /// The operations so far, in order.
     #[must_use]
     pub fn ops(&self) -> Vec<Op> {
         self.lock().journal.clone()
     }
 
-    /// The files there are, with their lengths.
+    /// All files, with their lengths.
     #[must_use]
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
         let state = self.lock();
@@ -191,14 +198,16 @@ impl SimDisk {
         state.names.iter().map(|(path, ino)| (path.to_path_buf(), len(ino))).collect()
     }
 
-    /// Flips a bit of a file, on the disk and in the page cache: rot. Whether there was such a byte.
+    /// Flips a bit of a file, on the disk and in the page cache: rot. `false`: the file has no such
+    /// byte.
     pub fn flip(&self, path: impl AsRef<Path>, byte: u64, bit: u8) -> bool {
         let path = path.as_ref();
         let Some(old) = self.peek(path, byte, 1) else { return false };
         self.overwrite(path, byte, &[old[0] ^ 1 << (bit & 7)])
     }
 
-    /// Overwrites a stretch of a file, on the disk and in the page cache. Whether the file has it.
+    /// Overwrites a stretch of a file, on the disk and in the page cache. `false`: the file has no
+    /// such stretch.
     pub fn overwrite(&self, path: impl AsRef<Path>, byte: u64, data: &[u8]) -> bool {
         if self.peek(path.as_ref(), byte, data.len()).is_none() {
             return false;
@@ -206,7 +215,7 @@ impl SimDisk {
         self.damage(path.as_ref(), |platter| platter.write(byte, data))
     }
 
-    /// A stretch of a file, as the page cache shows it; `None` if the file has it not.
+    /// A stretch of a file, as the page cache shows it. `None`: the file has no such stretch.
     #[must_use]
     pub fn peek(&self, path: impl AsRef<Path>, byte: u64, len: usize) -> Option<Vec<u8>> {
         let state = self.lock();
@@ -223,13 +232,14 @@ impl SimDisk {
         true
     }
 
-    /// Moves a directory with all that is in it, at once and durably. Open handles on it follow; what
-    /// is asked by path finds it under the new one. Whether it was there, and the new path was free.
+    /// Moves a directory with all that is in it, at once and durably. Open handles on the directory
+    /// follow; paths find it under the new name. `false`: the directory is not there, or the new
+    /// path is taken.
     pub fn rename_dir(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> bool {
         self.lock().rename_dir(from.as_ref(), to.as_ref())
     }
 
-    /// Loses a file: entry and all. Whether it was there.
+    /// Removes a file with its name, at once and durably. `false`: the file is not there.
     pub fn lose(&self, path: impl AsRef<Path>) -> bool {
         let mut state = self.lock();
         let Some((path, &ino)) = state.names.get_key_value(path.as_ref()) else { return false };
@@ -241,12 +251,14 @@ impl SimDisk {
         true
     }
 
-    /// Cuts a file to a length or lengthens it, on the disk and in the page cache. Whether it was there.
+    /// Cuts a file to a length or lengthens it, on the disk and in the page cache. `false`: the
+    /// file is not there.
     pub fn cut(&self, path: impl AsRef<Path>, len: u64) -> bool {
         self.damage(path.as_ref(), |platter| platter.set_len(len))
     }
 
-    /// Puts a file of another disk in the place of this one's: an old copy, say. Whether both were there.
+    /// Puts a file of another disk in the place of this disk's: an old copy, for example. `false`:
+    /// one of the two is not there.
     pub fn replace(&self, path: impl AsRef<Path>, from: &SimDisk) -> bool {
         let theirs = {
             let state = from.lock();

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-/// What an operation does. Faults name the kinds they strike; the journal says what was done.
+/// What an operation does. A fault names the kind that it strikes; the journal has the kind of each
+/// operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OpKind {
@@ -11,7 +12,7 @@ pub enum OpKind {
     Any,
     /// Opening a file that exists.
     Open,
-    /// Opening a file anew and empty.
+    /// Opening a file, made or made empty.
     Create,
     /// Making a directory.
     CreateDir,
@@ -29,16 +30,19 @@ pub enum OpKind {
     Read,
     /// Writing. A fault here strikes durable writes, too, before anything is written.
     Write,
-    /// Writing and syncing what was written. Faults on [`Write`](OpKind::Write) and on [`Sync`](OpKind::Sync) strike it.
+    /// Writing and syncing what was written. Faults on [`Write`](OpKind::Write) and on
+    /// [`Sync`](OpKind::Sync) strike it.
     DurableWrite,
-    /// Syncing a file. A fault here strikes durable writes, too, after they are written to the page cache.
+    /// Syncing a file. A fault here strikes durable writes, too, after they are written to the page
+    /// cache.
     Sync,
     /// Setting a length, with space for it or without.
     SetLen,
 }
 
 impl OpKind {
-    /// Whether such an operation can change what is on the disk: after which a power failure can find something else.
+    /// Whether an operation of this kind can change what is on the disk, and so what a power
+    /// failure leaves.
     #[must_use]
     pub fn changes(self) -> bool {
         !matches!(self, OpKind::Any | OpKind::Open | OpKind::List | OpKind::Lock | OpKind::Read)
@@ -49,30 +53,35 @@ impl OpKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect {
-    /// An I/O error. A failed sync marks the pages clean, as ext4, XFS and Btrfs do, so that a later sync succeeds; the disk never gets the data (or
-    /// only some of its sectors), and the page cache goes on showing it, as that of ext4 and XFS does. (Btrfs shows again what was there before, so that
-    /// who reads it back is not deceived. Rebello and others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020, and the
-    /// authors' CuttleFS, which plays all three.)
+    /// An I/O error. A failed sync marks the pages clean, as ext4, XFS and Btrfs do, so a later
+    /// sync succeeds. The disk never gets the data, or only some of its sectors. The page cache
+    /// goes on showing the data, as that of ext4 and XFS does. (Btrfs shows again what was there
+    /// before, so a program that reads back sees the loss. Rebello and others, "Can Applications
+    /// Recover from fsync Failures?", USENIX ATC 2020, and the authors' CuttleFS, which simulates
+    /// all three.)
     Eio,
-    /// No space; nothing is done.
+    /// An error: no space. Nothing is done.
     NoSpace,
-    /// Interrupted; nothing is done.
+    /// An error: interrupted. Nothing is done.
     Interrupted,
-    /// Reads and writes stop half-way and say so; writes, at the end of a sector.
+    /// Reads and writes stop half-way and return that. Writes stop at the end of a sector.
     Short,
-    /// A write that says it is done and never reaches the disk, whatever is synced. The page cache shows it.
+    /// A write that succeeds and never reaches the disk, whatever is synced. The page cache shows
+    /// it.
     Lost,
-    /// A write that reaches the disk so many sectors away. The page cache shows it where it should be.
+    /// A write that reaches the disk so many sectors away. The page cache shows it in the right
+    /// place.
     Misdirected(i32),
-    /// One bit is wrong: on the disk, of a write; in the caller's buffer, of a read.
+    /// One bit is wrong: in a write, on the disk; in a read, in the caller's buffer.
     Flip,
-    /// A sync that says it is done and did nothing. What it covered waits for the next.
+    /// A sync that succeeds and does nothing. The next sync covers what this one should have.
     Lie,
-    /// The operation takes so long, and is done then.
+    /// The operation is done after so long.
     Stall(Duration),
 }
 
-/// A fault: which operations it strikes, from which on, how many of them, and what it does to them.
+/// A fault: which operations it strikes, after how many, how many of them, and what it does to
+/// them.
 ///
 /// ```
 /// use foreword_sim::{Effect, Fault, OpKind};
@@ -81,15 +90,15 @@ pub enum Effect {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What it strikes.
+    /// The kind of operation that the fault strikes.
     pub op: OpKind,
-    /// What it does.
+    /// What the fault does.
     pub effect: Effect,
-    /// How many operations of the kind it lets pass first.
+    /// Operations of the kind that pass first.
     pub skip: u64,
-    /// How many it strikes then.
+    /// Operations that the fault strikes then.
     pub times: u64,
-    /// Only files whose path contains this.
+    /// If given, the fault strikes only paths that contain this.
     pub path: Option<String>,
 }
 
@@ -100,21 +109,21 @@ impl Fault {
         Fault { op, effect, skip: 0, times: 1, path: None }
     }
 
-    /// Lets so many pass first.
+    /// Lets so many operations pass first.
     #[must_use]
     pub fn skip(mut self, operations: u64) -> Fault {
         self.skip = operations;
         self
     }
 
-    /// Strikes so many in a row.
+    /// Strikes so many operations in a row.
     #[must_use]
     pub fn times(mut self, operations: u64) -> Fault {
         self.times = operations;
         self
     }
 
-    /// Strikes from then on for ever.
+    /// Strikes every operation from then on.
     #[must_use]
     pub fn forever(self) -> Fault {
         self.times(u64::MAX)
@@ -133,7 +142,7 @@ impl Fault {
         struck && self.path.as_ref().is_none_or(|part| path.to_string_lossy().contains(part.as_str()))
     }
 
-    /// Counts an operation: the fault's effect, if it strikes.
+    /// Counts an operation. Returns whether the fault strikes it.
     pub(crate) fn strikes(&mut self, kind: OpKind, path: &Path) -> bool {
         if self.times == 0 || !self.concerns(kind, path) {
             return false;
@@ -149,15 +158,15 @@ impl Fault {
     }
 }
 
-/// An operation that was asked of a disk.
+/// An operation on a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Op {
-    /// What.
+    /// What the operation did.
     pub kind: OpKind,
-    /// Of which file or directory.
+    /// The file or directory.
     pub path: std::sync::Arc<Path>,
-    /// Where in it, for reads and writes; the new length, for [`OpKind::SetLen`].
+    /// The offset of a read or write; the new length, for [`OpKind::SetLen`].
     pub offset: u64,
     /// How many bytes.
     pub len: usize,

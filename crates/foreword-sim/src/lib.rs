@@ -1,7 +1,9 @@
-//! A disk that crashes and fails on command, in memory and from a seed: for testing what stands on a [foreword] log, and the log itself.
+//! A disk in memory that crashes and fails on command, as a seed decides: to test what is built on
+//! a [foreword] log, and the log itself.
 //!
-//! [`SimDisk`] takes the place of the operating system's files through [`Options::disk`](foreword::Options::disk). Run your
-//! program on it, let the power fail at any write, and open the log on what the disk could then hold:
+//! [`SimDisk`] takes the place of the operating system's files through
+//! [`Options::disk`](foreword::Options::disk). Run a program on it, let the power fail at any
+//! write, and open the log on what the disk could then hold:
 //!
 //! ```
 //! use foreword::{Lsn, Options, SyncPolicy};
@@ -31,21 +33,27 @@
 //!
 //! # What it does
 //!
-//! - **Data**: each 512-byte sector of each write that was not synced is on the disk after a power failure, or not, whatever becomes of
-//!   the others. No sector is half written: what the log assumes of a disk.
-//! - **Lengths** that were set, and **names** that were made, changed or removed, likewise, until the file or the directory is synced:
-//!   creating and syncing a file does not make its name durable. Changes of the same name or file stay in order, and a rename is
-//!   done or not done, as on every journaling file system.
-//! - **A killed process** ([`SimDisk::kill`]) leaves everything in the page cache, and nothing more on the disk than there was.
-//! - **Faults** ([`Fault`]): errors, with pages dropped by a failed sync; a full disk; short and interrupted calls; lost, misdirected and
-//!   flipped writes; syncs that lie; stalls. [`SimDisk::flip`] and its like damage what lies there.
+//! - **Data**: after a power failure the disk has each 512-byte sector of each write that was not
+//!   synced, or lacks it, whatever becomes of the other sectors. No sector is half written: that is
+//!   what the log assumes of a disk.
+//! - **Lengths** that were set, and **names** that were made, changed or removed, likewise, until
+//!   the file or the directory is synced. Creating and syncing a file does not make its name
+//!   durable. Changes of the same name or file stay in order, and a rename is done or not done, as
+//!   on every journaling file system.
+//! - **A killed process** ([`SimDisk::kill`]) leaves everything in the page cache. The disk stays
+//!   as it was.
+//! - **Faults** ([`Fault`]): errors, with pages dropped by a failed sync; a full disk; short and
+//!   interrupted calls; lost, misdirected and flipped writes; syncs that lie; stalls.
+//!   [`SimDisk::flip`] and its like damage what lies there.
 //!
-//! What it does not: invent data that nobody wrote, tear a sector, or lose what was synced, unless a fault says so. Directories are durable once made.
+//! The disk never invents data, tears a sector, or loses what was synced, unless a fault does so.
+//! Directories are durable once made.
 //!
 //! # The suite
 //!
-//! [`suite`] is the test of the log itself, by a model: every crash state of small workloads, random long ones, and
-//! every kind of damage. `cargo run -p foreword-sim --release -- --seeds 1000` runs it for as long as you like.
+//! [`suite`] is the test of the log itself, by a model: every crash state of small workloads, long
+//! random workloads, and every kind of damage. To run as many random workloads as you like: `cargo
+//! run -p foreword-sim --release -- --seeds 1000`.
 
 mod content;
 mod disk;
@@ -57,5 +65,5 @@ pub mod suite;
 pub use disk::{Choice, SimDisk};
 pub use faults::{Effect, Fault, Op, OpKind};
 
-/// What a disk writes whole or not at all, in bytes.
+/// Bytes that a disk writes as a whole or not at all.
 pub const SECTOR: usize = 512;

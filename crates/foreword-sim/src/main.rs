@@ -1,4 +1,5 @@
-//! The suite as a command: random cases for as long as asked, every crash state of small workloads, damage, and the deliberate bugs.
+//! The suite as a command: random cases, every crash state of small workloads, damage, and the
+//! deliberate bugs.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -75,7 +76,7 @@ fn report(result: Result<String, String>) -> bool {
     result.is_ok()
 }
 
-/// A line that is written over, for people alone.
+/// A line that is overwritten, for a terminal only.
 fn progress(line: &str) {
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K{line}");
@@ -145,10 +146,10 @@ mod bugs {
     use foreword::bug::Bug;
     use foreword_sim::suite::PARTS;
 
-    /// A bug that makes the suite hang is caught, too.
+    /// The longest that a bug may take: a suite that hangs has caught the bug.
     const LIMIT: Duration = Duration::from_secs(300);
 
-    /// Each bug in a process of its own, and a process without any.
+    /// Runs each bug in a process of its own, and one process without a bug.
     pub(super) fn table() -> bool {
         let mut all = true;
         println!("| deliberate bug | what it does | caught by |\n|---|---|---|");
@@ -187,7 +188,7 @@ mod bugs {
         run().unwrap_or_else(|error| error.to_string())
     }
 
-    /// The first part of the suite that catches the bug that is switched on.
+    /// Names the first part of the suite that catches the active bug.
     pub(super) fn hunt() -> bool {
         for (part, run) in PARTS {
             match std::panic::catch_unwind(|| run(1)) {

@@ -1,4 +1,5 @@
-//! A small generator of random numbers: the same seed gives the same numbers everywhere and for ever.
+//! A small generator of random numbers. The same seed gives the same numbers, on every machine and
+//! in every version.
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ impl Rng {
     }
 }
 
-/// A seed made of several.
+/// One seed made of several.
 pub(crate) fn mix(seeds: &[u64]) -> u64 {
     seeds.iter().fold(0x5151, |sum, &seed| Rng::new(sum ^ seed.rotate_left(17)).next())
 }

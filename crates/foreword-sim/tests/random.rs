@@ -1,4 +1,4 @@
-//! Random workloads: so many by their seeds, or, as a campaign, for a time on all processors.
+//! Random workloads: a fixed number of seeds; or, as a campaign, all processors for a given time.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use foreword_sim::suite::{Case, Summary, full_disk, places};
 
-/// Not a time: what is tried is not to depend on what else the machine does.
+/// A number and not a time: the load of the machine must not decide what is tried.
 const SEEDS: u64 = 800;
 
 fn number(name: &str) -> Option<u64> {
@@ -16,7 +16,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn random_cases_for_a_while() {
-    // Those that follow a workload wait for it half of the time.
+    // Threads that wait for a follower half of the time.
     let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let first = number("FOREWORD_SIM_SEED").unwrap_or(1);
     let until = number("FOREWORD_SIM_SECONDS").map(|s| Instant::now() + Duration::from_secs_f64(s as f64 / threads as f64));

@@ -1,4 +1,5 @@
-//! Each a bug that the suite found in the library, at its smallest: what happened, and what must.
+//! Bugs that the suite found in the library, each at its smallest: what happened, and what must
+//! happen.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use foreword::{Log, Lsn, Options, SyncPolicy, Verdict, View};
@@ -13,7 +14,7 @@ fn records(log: &Log) -> Vec<(u64, Vec<u8>)> {
     log.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data)).unwrap()).collect()
 }
 
-/// Runs, with the power failing at each change; gives the disk there, as it stands and with its page cache.
+/// Runs the work with the power failing at each change. Returns the disks as they are then.
 fn at_each_change(base: &SimDisk, run: impl Fn(&SimDisk)) -> impl Iterator<Item = SimDisk> {
     let whole = base.copy();
     run(&whole);
@@ -25,7 +26,8 @@ fn at_each_change(base: &SimDisk, run: impl Fn(&SimDisk)) -> impl Iterator<Item 
     })
 }
 
-/// The process was killed in the write of a fork's LINK: the page cache showed it, recovery built on it, and the disk never had it.
+/// The process was killed in the write of a fork's LINK. The page cache showed the LINK, recovery
+/// built on it, and the disk never had it.
 #[test]
 fn a_link_that_only_the_page_cache_has() {
     let base = SimDisk::new(1);
@@ -44,7 +46,7 @@ fn a_link_that_only_the_page_cache_has() {
     }
 }
 
-/// A fork's LINK promises itself; torn, its header alone was taken for proof of damage.
+/// A fork's LINK promises itself. When it was torn, its header alone was taken for proof of damage.
 #[test]
 fn a_torn_link() {
     let base = SimDisk::new(1);
@@ -59,7 +61,8 @@ fn a_torn_link() {
     }
 }
 
-/// A recycled file got its new header while it could still bear its old name; and so did a temporary file that was left of one.
+/// A recycled file got its new header while a power failure could still leave it under its old
+/// name; and so did a temporary file that was left of one.
 #[test]
 fn a_recycled_file_under_its_old_name() {
     let truncate = |disk: &SimDisk| {
@@ -77,7 +80,8 @@ fn a_recycled_file_under_its_old_name() {
     }
 }
 
-/// Front truncation left a chain that began inside a record of several frames: recovery took its part in the first for all of it.
+/// Front truncation left a chain that began inside a record of several frames. Recovery took the
+/// part in the first frame for the whole record.
 #[test]
 fn a_record_that_begins_in_a_dropped_segment() {
     let disk = SimDisk::new(1);
@@ -90,7 +94,7 @@ fn a_record_that_begins_in_a_dropped_segment() {
     assert_eq!(records(&open(&after).unwrap()), [(2, vec![2; 100])]);
 }
 
-/// Front truncation dropped the segment in which the last promise lay: recovery went on from there.
+/// Front truncation dropped the segment that had the last promise. Recovery went on from there.
 #[test]
 fn a_promise_that_was_dropped() {
     let disk = SimDisk::new(1);
@@ -103,7 +107,8 @@ fn a_promise_that_was_dropped() {
     assert_eq!(records(&open(&after).unwrap()), [(2, vec![2; 100])]);
 }
 
-/// Of the mark behind a CLOSED one only later sectors were written: opening, which looked at the first ones, took the log for cleanly closed; `verify` did not.
+/// Of the mark behind a CLOSED mark only later sectors were written. Opening read only the first
+/// ones, and took the log for cleanly closed; `verify` did not.
 #[test]
 fn a_torn_mark_behind_a_closed_one() {
     let disk = SimDisk::new(1);
@@ -120,12 +125,13 @@ fn a_torn_mark_behind_a_closed_one() {
     }
 }
 
-/// Front truncation dropped the last durable segment while its successor, LINK and all, waited for a flush.
+/// Front truncation dropped the last durable segment while its successor, with its LINK, waited for
+/// a flush.
 #[test]
 fn a_successor_that_is_not_durable() {
     let disk = SimDisk::new(1);
     let log = open(&disk).unwrap();
-    // Up to where the next record goes to another segment.
+    // Commits until the next record goes to another segment.
     let mut last = log.commit(&[1; 15_000]).unwrap();
     assert_eq!(log.truncate_front(last.next()).unwrap(), last.next());
     while log.stats().rotations == 0 {
@@ -141,8 +147,9 @@ fn a_successor_that_is_not_durable() {
     assert_eq!(records(&log), []);
 }
 
-/// What showed that a closed log had gone on was only in the page cache when its process was killed. Recovery sealed it late, when its fork was written: a power
-/// failure before that left a log that was closed, and behind it, taken for unused, a segment with parts of the fork.
+/// The only evidence that a closed log had gone on was in the page cache when the process was
+/// killed. Recovery sealed the log late, when it wrote its fork. A power failure before that left a
+/// closed log, and behind it a segment with parts of the fork, which was taken for unused.
 #[test]
 fn a_fork_behind_a_log_that_the_disk_has_as_closed() {
     let open = |disk: &SimDisk| {
@@ -153,19 +160,20 @@ fn a_fork_behind_a_log_that_the_disk_has_as_closed() {
     let log = open(&disk).unwrap();
     log.commit(&[1; 20_000]).unwrap();
     log.close().unwrap();
-    // It is killed in the flush with which it goes on.
+    // The process is killed in the flush with which the log goes on.
     let go_on = |disk: &SimDisk| drop(open(disk).map(|log| log.commit(b"more")));
     let is_unwritten = |bytes: Option<&[u8]>| bytes.is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0));
     let mut closed = 0;
     for killed in at_each_change(&disk, go_on).map(|disk| disk.kill()) {
-        // What it had written is lost in the end, and what recovery writes behind that is kept: the record, which is written again.
+        // The power failure loses what the process had written, and keeps what recovery wrote: the
+        // copied record.
         let lost = killed.undecided();
         for crashed in at_each_change(&killed, |disk| drop(open(disk))) {
             for first_kept in lost.saturating_sub(2)..lost + 8 {
                 let kept = (0..crashed.undecided()).map(|unit| unit >= first_kept).collect();
                 let after = crashed.crash(&Choice::These(kept));
                 let next = after.peek("/log/00000000000000000002.seg", 0, 1 << 20).unwrap_or_default();
-                // (Behind a LINK it is the log's.)
+                // Behind a LINK the segment belongs to the log.
                 if open(&after).unwrap().recovery().verdict == Verdict::Clean && is_unwritten(next.get(4096..8192)) {
                     closed += 1;
                     assert!(is_unwritten(next.get(8192..)), "{first_kept}");
@@ -176,7 +184,8 @@ fn a_fork_behind_a_log_that_the_disk_has_as_closed() {
     assert!(closed > 0);
 }
 
-/// A read failed while a view kept up with its log: it had come further than it knew, and later missed the segments between.
+/// A read failed while a view kept up with its log. The view had read further than it knew, and
+/// later missed the segments between.
 #[test]
 fn a_view_that_could_not_read_on() {
     let disk = SimDisk::new(1);

@@ -1,4 +1,5 @@
-//! The commit path under shuttle: thousands of thread schedules of small scenarios. Run by `scripts/shuttle.sh`.
+//! The commit path under shuttle: thousands of thread schedules of small scenarios. Run by
+//! `scripts/shuttle.sh`.
 #![cfg(shuttle)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,12 +15,13 @@ use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
 use foreword::{Durability, Error, Log, Lsn, Options, Result, SyncPolicy};
 use shuttle::thread;
 
-/// Files in memory; durable writes fail once `healthy` of them have succeeded. (No crashes: those are the simulator's business.)
+/// Files in memory. Durable writes fail once `healthy` of them have succeeded. There are no
+/// crashes: the simulated disk has those.
 #[derive(Clone, Debug)]
 struct Memory {
     files: Arc<Mutex<BTreeMap<String, File>>>,
     healthy: Arc<AtomicI64>,
-    /// For how many segments there is room.
+    /// The number of segments that there is room for.
     room: Arc<AtomicI64>,
 }
 
@@ -50,7 +52,7 @@ impl Disk for Memory {
     }
 }
 
-/// Its one directory.
+/// The disk's only directory.
 impl DiskDir for Memory {
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.files.lock().unwrap().keys().cloned().collect())
@@ -156,7 +158,7 @@ fn open_with(memory: &Memory, with: impl FnOnce(Options) -> Options) -> Log {
     with(options).disk(Arc::new(memory.clone())).open("/log").unwrap()
 }
 
-/// As many schedules as `SHUTTLE_SCHEDULES` says.
+/// Runs a scenario under as many schedules as `SHUTTLE_SCHEDULES` says.
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     let schedules = std::env::var("SHUTTLE_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
     shuttle::check_random(scenario, schedules);
@@ -187,8 +189,10 @@ fn committers_all_return_and_what_they_committed_is_durable() {
     });
 }
 
+/// The thread that leads a flush fails. Every thread that waits for that flush gets the error, and no
+/// later commit succeeds.
 #[test]
-fn hazard_26_when_a_leader_fails_all_followers_hear_of_it_and_nothing_is_acknowledged_after() {
+fn when_a_leader_fails_all_followers_get_the_error_and_nothing_is_acknowledged_after() {
     explore(|| {
         let memory = Memory::new(i64::MAX);
         let log = Arc::new(open(&memory));
@@ -251,8 +255,9 @@ fn writes_syncs_and_commits_mix() {
     });
 }
 
+/// Truncations at both ends race commits. The durable LSN never lies beyond the cut.
 #[test]
-fn hazard_23_truncation_at_both_ends_races_commits() {
+fn truncation_at_both_ends_races_commits() {
     explore(|| {
         let memory = Memory::new(i64::MAX);
         let log = Arc::new(open(&memory));
@@ -299,8 +304,9 @@ fn a_close_leaves_no_future_hanging() {
     });
 }
 
-/// Of each record two futures wait; one of them is dropped, polled or not, at any time. Threads that commit lead the flush, which also fails
-/// if `healthy` is 0: what the other future says.
+/// Two futures wait for each record. One of them is dropped, polled or not, at any time. Threads
+/// that commit lead the flush, which fails if `healthy` is 0. `right` checks what the other future
+/// returns.
 fn half_of_the_futures_are_dropped(healthy: i64, right: fn(&Log, Result<Lsn>) -> bool) {
     explore(move || {
         let memory = Memory::new(i64::MAX);
@@ -330,8 +336,9 @@ fn dropped_futures_take_no_others_with_them() {
     half_of_the_futures_are_dropped(i64::MAX, |log, committed| log.durable_lsn() >= committed.unwrap());
 }
 
+/// The thread that leads a flush fails. Every future that waits for that flush gets the error.
 #[test]
-fn hazard_26_futures_hear_of_a_leader_that_fails() {
+fn futures_get_the_error_of_a_leader_that_fails() {
     half_of_the_futures_are_dropped(0, |_, committed| matches!(committed, Err(Error::Poisoned(_))));
 }
 
@@ -361,7 +368,7 @@ fn holds_come_and_go_while_the_front_is_truncated_and_others_commit() {
         workers.into_iter().for_each(|t| t.join().unwrap());
         let start = log.start_lsn();
         let in_time = in_time.load(SeqCst);
-        assert_eq!(start <= Lsn(4), in_time, "what is held from 4 on was dropped up to {start}, or kept for nobody");
+        assert_eq!(start <= Lsn(4), in_time, "what is held from 4 on was dropped up to {start}, or kept without a hold");
         let check = |log: &Log| {
             assert_eq!(log.start_lsn(), start);
             let holds: Vec<_> = log.holds().into_iter().map(|(name, hold)| (name, hold.lsn)).collect();
@@ -375,10 +382,10 @@ fn holds_come_and_go_while_the_front_is_truncated_and_others_commit() {
     });
 }
 
-/// While a committer waits for others to join its flush, a hold or a truncation may flush its record for it. Those who came meanwhile
-/// trust it to lead them: it must.
+/// While a committer waits for others to join its flush, a hold or a truncation may flush its
+/// record. Committers that came meanwhile wait for it to lead a flush, so it must.
 #[test]
-fn who_gathers_leads_even_if_its_own_record_is_durable_by_then() {
+fn a_gathering_committer_leads_even_if_its_own_record_is_durable_by_then() {
     explore(|| {
         let log = Arc::new(open(&Memory::new(i64::MAX)));
         let mut workers: Vec<_> =
@@ -389,7 +396,8 @@ fn who_gathers_leads_even_if_its_own_record_is_durable_by_then() {
     });
 }
 
-/// What a truncation drops is removed behind it, by the call itself or by whichever append needs the room; none of it is lost or needed any more.
+/// What a truncation drops is removed after it, by the same call or by an append that needs the
+/// room. No removed segment is needed any more, and none is lost.
 #[test]
 fn removals_race_truncations_and_appends_that_need_their_room() {
     explore(|| {
@@ -405,7 +413,7 @@ fn removals_race_truncations_and_appends_that_need_their_room() {
             spawn(&log, |log| {
                 for _ in 0..12 {
                     match log.append(&[2; 9000]) {
-                        // It came before the truncations.
+                        // The append came before the truncations.
                         Err(Error::NoSpace { .. }) => thread::yield_now(),
                         appended => _ = appended.unwrap(),
                     }
@@ -427,7 +435,8 @@ fn removals_race_truncations_and_appends_that_need_their_room() {
     });
 }
 
-/// Records that span frames are copied without the lock, while others append, try to, flush and cut.
+/// Records that span frames are copied without the lock, while other threads append, try to, flush
+/// and cut.
 #[test]
 fn large_records_are_copied_beside_everything_else() {
     let large = |byte: u8| -> Vec<u8> { (0..60_000u32).map(|i| byte ^ (i >> 8) as u8).collect() };
@@ -459,7 +468,8 @@ fn large_records_are_copied_beside_everything_else() {
     });
 }
 
-/// Whoever lands a flush tells the hook, unless another is at it: nothing is told twice, out of order, or never.
+/// The thread that completes a flush calls the hook, unless another thread is calling it. No LSN is
+/// passed on twice, out of order, or never.
 #[test]
 fn a_hook_is_told_in_order_of_all_that_became_durable() {
     explore(|| {
@@ -467,7 +477,7 @@ fn a_hook_is_told_in_order_of_all_that_became_durable() {
         let tells = told.clone();
         let log = Arc::new(open_with(&Memory::new(i64::MAX), |options| {
             options.on_durable(move |lsn| {
-                // Long enough for others to flush meanwhile.
+                // Long enough for other threads to flush meanwhile.
                 (0..50).for_each(|_| thread::yield_now());
                 tells.lock().unwrap().push(lsn);
             })
@@ -488,7 +498,8 @@ fn a_hook_is_told_in_order_of_all_that_became_durable() {
     });
 }
 
-/// Committers, one who holds, and two who close: all come to an end, and what was acknowledged is there.
+/// Committers, a thread that sets a hold, and two threads that close: all return, and every
+/// acknowledged record is there.
 #[test]
 fn a_log_is_closed_while_others_use_it() {
     explore(|| {

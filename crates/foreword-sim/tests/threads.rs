@@ -1,4 +1,4 @@
-//! Several threads commit while the power fails: what any of them was told is durable is there.
+//! Several threads commit while the power fails. Every acknowledged record is there afterwards.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Mutex;
@@ -10,14 +10,15 @@ fn open(disk: &SimDisk) -> foreword::Result<Log> {
     Options::new().segment_bytes(64 << 10).on_error(|_| ()).disk(disk.handle()).open("/log")
 }
 
-/// The thread and the count, and bytes by which records of different lengths come.
+/// The bytes of a record: the thread and the count, and a tail so that lengths differ.
 fn record(thread: u64, count: u64) -> Vec<u8> {
     let mut bytes = [thread.to_le_bytes(), count.to_le_bytes()].concat();
     bytes.resize(16 + (thread * 7919 + count * 104_729) as usize % 3000, thread as u8);
     bytes
 }
 
-/// Three threads, a cut of the front now and then; the power fails at a change. What was acknowledged, and the start.
+/// Runs three threads that commit, beside truncations of the front, until the power fails. Returns
+/// what was acknowledged, and the start.
 fn run(disk: &SimDisk) -> (Vec<(Lsn, Vec<u8>)>, Lsn) {
     let acknowledged = Mutex::new(Vec::new());
     let Ok(log) = open(disk) else { return (Vec::new(), Lsn::FIRST) };

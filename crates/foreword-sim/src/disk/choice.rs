@@ -13,12 +13,13 @@ pub enum Choice {
     None,
     /// Everything.
     All,
-    /// What the seed says.
+    /// A part that the seed decides, in one of several ways in which disks lose things.
     Seed(u64),
-    /// Each write as a whole or not at all, as the seed says: a disk that does not tear.
+    /// Each write as a whole or not at all, as the seed decides: a disk that does not tear.
     Writes(u64),
-    /// The units that are `true`, in the order of [`SimDisk::undecided`](crate::SimDisk::undecided).
-    /// A unit that needs another is kept only with that one.
+    /// The units that are `true`, in the order of
+    /// [`SimDisk::undecided`](crate::SimDisk::undecided). A unit that needs another is kept only
+    /// with that one.
     These(Vec<bool>),
 }
 

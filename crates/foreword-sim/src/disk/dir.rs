@@ -30,7 +30,7 @@ impl Disk for SimDisk {
     }
 }
 
-/// A directory, whatever its path is by now.
+/// A directory. It stays the same when it is moved to another path.
 #[derive(Debug)]
 struct SimDir {
     disk: SimDisk,
@@ -64,7 +64,7 @@ impl SimDir {
         Ok(arc(&self.path()?.join(name)))
     }
 
-    /// Renames a file; what has the new name is replaced, or not.
+    /// Renames a file. `replace`: a file that has the new name goes; else that is an error.
     fn rename_over(&self, from: &str, to: &str, replace: bool) -> io::Result<()> {
         let (from, to) = (self.file(from)?, self.file(to)?);
         let (mut state, done) = self.disk.simple(OpKind::Rename, &from)?;
@@ -125,7 +125,7 @@ impl DiskDir for SimDir {
     fn remove(&self, name: &str) -> io::Result<()> {
         let path = self.file(name)?;
         if !self.disk.lock().names.contains_key(&path) && !self.disk.is_off() {
-            return Err(not_found()); // No fault strikes what there is not to remove.
+            return Err(not_found()); // No fault strikes the removal of a file that is not there.
         }
         let (mut state, done) = self.disk.simple(OpKind::Remove, &path)?;
         let ino = *state.names.get(&path).ok_or_else(not_found)?;

@@ -42,7 +42,7 @@ impl Drop for SimFile {
     }
 }
 
-/// As much of the buffers as is said, in one piece.
+/// The first `most` bytes of the buffers, in one piece.
 fn gather(bufs: &[io::IoSlice<'_>], most: usize) -> Vec<u8> {
     let mut data = Vec::with_capacity(most);
     for buf in bufs {
@@ -96,7 +96,7 @@ impl SimFile {
             }
             Outcome::Done | Outcome::Struck(..) => inode.write(offset, &data),
         }
-        // A durable write gone wrong is none the less synced, as far as it was written at all.
+        // A durable write that goes wrong is synced all the same, as far as it was written at all.
         if durable && !matches!(outcome, Outcome::Struck(_, Effect::Lie)) {
             inode.sync();
         }

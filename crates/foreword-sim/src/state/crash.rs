@@ -52,9 +52,9 @@ impl DiskState {
         units
     }
 
-    /// The disk after a power failure that keeps some of the units, and whether all of them could be
-    /// kept: a change of a name needs the earlier changes of that name, and a write after a cut needs
-    /// the cut.
+    /// The disk after a power failure that keeps some of the units, and whether all of them could
+    /// be kept: a change of a name needs the earlier changes of that name, and a write after a cut
+    /// needs the cut.
     pub(crate) fn crash(&self, units: &[CrashUnit], keep: &[bool], seed: u64) -> (DiskState, bool) {
         let mut after = DiskState::new(seed);
         (after.dirs, after.next_dir) = (self.dirs.clone(), self.next_dir);

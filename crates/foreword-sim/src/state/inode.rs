@@ -55,7 +55,8 @@ impl Inode {
         self.pending.push(Pending::Write { at, data: data.into(), sure: false });
     }
 
-    /// Makes a hole, which reads as zeros: at once in the page cache, and on the platter like a write.
+    /// Makes a hole, which reads as zeros: at once in the page cache, and on the platter like a
+    /// write.
     pub(crate) fn punch(&mut self, at: u64, len: u64) {
         let end = (at + len).min(self.cache.len());
         if at < end {
@@ -99,7 +100,8 @@ impl Inode {
         }
     }
 
-    /// A failed sync: all pending writes are dropped, or some of their sectors; the pages are clean.
+    /// A failed sync: all pending writes are dropped, or some of their sectors; the pages are
+    /// clean.
     pub(crate) fn fail_sync(&mut self, rng: &mut Rng) {
         let all = rng.chance(500);
         self.drop_pending(|_| all || rng.chance(500));

@@ -37,7 +37,8 @@ impl NameOp {
         }
     }
 
-    /// Whether this change cannot be durable without an earlier one: the two share a name or a file.
+    /// Whether this change cannot be durable without an earlier one: the two share a name or a
+    /// file.
     pub(super) fn needs(&self, earlier: &NameOp) -> bool {
         self.ino() == earlier.ino() || self.paths().any(|path| earlier.paths().any(|other| path == other))
     }

@@ -6,7 +6,8 @@ use super::log::{DIR, Shape, options, read_log, recover, summary, view};
 use super::model::{Checked, Found, Model, ensure, violated};
 use crate::{Choice, SimDisk};
 
-/// Recovers a log and checks everything about it: what a view shows, what opening says, that all of it is durable then.
+/// Recovers a log and checks it against the model, against a view and `verify`, and against a
+/// second recovery. Returns the log, and what it has.
 pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, shape: Shape, seed: u64) -> Checked<(Log, Found)> {
     let sees = view(disk);
     let verified = foreword::verify_on(disk.handle(), DIR, &mut |_, _| {});
@@ -41,7 +42,7 @@ pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, shape: Shap
         }
         other => return violated("a view shows what recovery returns", format!("{other:?}")),
     }
-    // When opening returns, all is durable.
+    // When opening has returned, everything is durable: a power failure changes nothing.
     let after = disk.crash(&if seed.is_multiple_of(2) { Choice::None } else { Choice::Seed(seed) });
     let again = recover(&after, shape)?.1;
     ensure(again == found, "recovery is idempotent", || format!("{} and then {}", summary(&found), summary(&again)))?;

@@ -1,4 +1,5 @@
-//! Damage to what lies on the disk: each kind, in each place of several logs. It is reported, or costs nothing acknowledged.
+//! Damage to files, of each kind, in each place of several logs. The log reports it, or has lost
+//! nothing acknowledged.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -20,7 +21,7 @@ enum Damage {
     Zero(u64),
     Lose,
     Cut(u64),
-    /// The file is what it was earlier.
+    /// An older copy of the file.
     Old,
 }
 
@@ -29,11 +30,11 @@ enum Damage {
 pub struct DamageTally {
     /// Damaged disks.
     pub states: u64,
-    /// Of these, how many the log reported.
+    /// Of those, disks whose damage the log reported.
     pub reported: u64,
-    /// Repairs after which the log was gone on with.
+    /// Repairs after which the log could go on.
     pub repaired: u64,
-    /// Salvages that were refused: an error, and stopping at the damage is left.
+    /// Salvages that were refused with an error. Stopping at the damage still works.
     pub refused: u64,
 }
 
@@ -50,7 +51,7 @@ impl std::ops::Add for DamageTally {
     }
 }
 
-/// The logs that are damaged: steps, and whether the log is closed then.
+/// The logs to damage: their steps, and whether the log is closed then.
 fn logs() -> Vec<(Vec<Step>, bool)> {
     let batch = Step::Batch(4, 2500, true);
     let commits = vec![Step::Commit(300), Step::Commit(5000), batch.clone(), Step::Commit(10)];
@@ -63,7 +64,8 @@ fn logs() -> Vec<(Vec<Step>, bool)> {
     all.into_iter().flat_map(|steps| [(steps.clone(), false), (steps, true)]).collect()
 }
 
-/// Damages each of several logs in each sector of each file, and otherwise; checks what follows. On all processors.
+/// Damages each of several logs, in each sector of each file and in other ways, and checks what
+/// follows. Uses all processors.
 ///
 /// # Errors
 /// The first failure.
@@ -91,7 +93,7 @@ pub fn damages(seed: u64) -> Result<DamageTally, Box<Failure>> {
     })
 }
 
-/// One log, damaged in all ways: what was done, and what it violates.
+/// Damages one log in all ways. An error has the damage, and the invariant that does not hold.
 fn damage(steps: &[Step], close: bool, seed: u64, tally: &mut DamageTally) -> Result<(), (String, Violation)> {
     let subject = Subject::make(steps, close, seed).map_err(|v| ("no damage".to_owned(), v))?;
     for (path, damage) in subject.damages(seed) {
@@ -103,7 +105,7 @@ fn damage(steps: &[Step], close: bool, seed: u64, tally: &mut DamageTally) -> Re
 struct Subject {
     disk: SimDisk,
     model: Model,
-    /// The disk some steps before, and what was durable then.
+    /// The disk two steps before the end, and what was durable then.
     old: SimDisk,
     old_durable: u64,
 }
@@ -143,7 +145,7 @@ impl Subject {
                     continue;
                 }
                 all.push((path.clone(), Damage::Flip(at + rng.below(size as u64), rng.below(8) as u8)));
-                // The header of a frame, where a bit means most.
+                // A bit in the header of a frame.
                 all.push((path.clone(), Damage::Flip(at + rng.below(size.min(80) as u64), rng.below(8) as u8)));
                 all.push((path.clone(), Damage::Zero(at)));
             }
@@ -161,7 +163,7 @@ impl Subject {
             Damage::Old => (disk.replace(path, &self.old), self.old_durable.min(self.model.durable)),
         };
         if !done {
-            return Ok(()); // There was no such file earlier.
+            return Ok(()); // The older disk has no such file.
         }
         tally.states += 1;
         let error = match options(&disk.copy(), Shape::SMALL).open(DIR).and_then(|log| read_log(&log)) {
@@ -180,7 +182,8 @@ impl Subject {
         Ok(())
     }
 
-    /// A damaged log that is opened all the same: what it returns is right, and it can be gone on with. `false` if the salvage was refused.
+    /// Opens a damaged log all the same, and checks that its records are right and that it can go
+    /// on. `false`: the salvage was refused.
     fn check_repair(&self, disk: &SimDisk, action: OnDamage) -> Checked<bool> {
         match self.repair(disk, action)? {
             Ok(()) => Ok(true),
@@ -194,7 +197,7 @@ impl Subject {
         let read = opened.and_then(|log| self.read(&log).map(|before| (log, before)));
         let (log, before) = match read {
             Ok((log, before)) => (log, before?),
-            // Opening for writing looks at the tail alone: damage before that is found by reading.
+            // Opening for writing reads only the tail. Damage before the tail is found by reading.
             Err(Error::Corruption(_)) if action == OnDamage::StopAtDamage => return Ok(Ok(())),
             Err(error) => return Ok(Err(error)),
         };
@@ -214,7 +217,7 @@ impl Subject {
         Ok(Ok(()))
     }
 
-    /// Reads what a repair left: the LSNs, if each record is what was appended there.
+    /// Reads what a repair left. Returns the LSNs, if each record is what was appended there.
     fn read(&self, log: &Log) -> Result<Checked<Vec<u64>>, Error> {
         let mut lsns = Vec::new();
         for record in log.iter(Lsn::ZERO) {

@@ -1,4 +1,5 @@
-//! Every workload of a few steps, every point at which it can crash, every state that this can leave.
+//! Every workload of a few steps, every point at which it can crash, and every state that the crash
+//! can leave.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -15,18 +16,18 @@ use crate::{Choice, SimDisk};
 /// How far to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Steps of a workload, from a new log and from one with a past.
+    /// The most steps of a workload on a new log.
     pub steps: usize,
-    /// As many, from a log with a past: segments, a cut, dropped records.
+    /// The most steps of a workload on a log with a past: segments, a cut, dropped records.
     pub steps_aged: usize,
-    /// States of a crash point of a workload of one step: all, if they are at most so many; else so many, drawn by the seed. A quarter
-    /// of that for each step more.
+    /// States of each crash point of a workload of one step: all, if they are at most so many; else
+    /// so many, drawn by the seed. Each further step quarters that number.
     pub states: usize,
-    /// Points in the recovery of each state at which it crashes again.
+    /// Crashes in the recovery of each state.
     pub recovery_points: usize,
-    /// Draws what is drawn.
+    /// The seed of everything that is drawn.
     pub seed: u64,
-    /// Threads to use.
+    /// Threads that run workloads.
     pub threads: usize,
 }
 
@@ -37,18 +38,18 @@ impl Default for Bounds {
     }
 }
 
-/// What was visited.
+/// What was visited, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Sequences of steps.
+    /// Workloads.
     pub workloads: u64,
-    /// Changing operations of their last steps.
+    /// Crash points: changing operations of the workloads' last steps.
     pub crash_points: u64,
-    /// Disks that a crash left there.
+    /// States that a crash at one of these can leave.
     pub states: u64,
-    /// Of these, from crash points all of whose states were visited.
+    /// Of those, states of crash points whose states were all visited.
     pub states_complete: u64,
-    /// Disks that a crash in the recovery of one of these left.
+    /// States that a crash in the recovery of one of those left.
     pub recovery_states: u64,
 }
 
@@ -57,7 +58,7 @@ pub struct Tally {
 pub struct Failure {
     /// The invariant.
     pub violation: Violation,
-    /// What was done, and how to do it again.
+    /// The workload, and how to run it again.
     pub story: String,
 }
 
@@ -90,7 +91,7 @@ impl Counters {
     }
 }
 
-/// What workloads are made of.
+/// The steps that workloads are made of.
 fn alphabet() -> Vec<Step> {
     vec![
         Step::Append(700),
@@ -104,7 +105,7 @@ fn alphabet() -> Vec<Step> {
     ]
 }
 
-/// What a workload goes on with.
+/// The log that a workload begins with.
 struct Past {
     name: &'static str,
     shape: Shape,
@@ -123,7 +124,8 @@ impl Past {
         Past { name: "a log with a past", shape: Shape::SMALL, steps: first.into_iter().chain(second).collect() }
     }
 
-    /// Room for writes that lie farther behind a CLOSED mark than the fast path of opening looks.
+    /// Large segments, with writes farther behind a CLOSED mark than the fast path of opening
+    /// looks.
     fn reopened() -> Past {
         let far = [Step::Append(260_000), Step::Write, Step::Append(40_000), Step::Write];
         let steps = [Step::Commit(100), Step::Reopen].into_iter().chain(far).collect();
@@ -131,7 +133,7 @@ impl Past {
     }
 }
 
-/// All workloads of one to so many steps.
+/// All workloads of one step to so many.
 fn workloads(steps: usize) -> Vec<Vec<Step>> {
     let mut all = Vec::new();
     let mut longest = vec![Vec::new()];
@@ -143,13 +145,13 @@ fn workloads(steps: usize) -> Vec<Vec<Step>> {
     all
 }
 
-/// Visits all that the bounds ask for. `progress` is told how much of it is done, from 0 to 1.
+/// Visits all that the bounds ask for. `progress` gets the part that is done, from 0 to 1.
 ///
 /// # Errors
 /// The first failure.
 pub fn exhaustive(bounds: &Bounds, progress: &(dyn Fn(f64) + Sync)) -> Result<Tally, Box<Failure>> {
     let (none, aged, reopened) = (Past::none(), Past::aged(), Past::reopened());
-    let mut all = vec![(&none, Vec::new())]; // Making the log, alone.
+    let mut all = vec![(&none, Vec::new())]; // No step: the log is made.
     all.extend(workloads(bounds.steps).into_iter().map(|w| (&none, w)));
     all.extend(workloads(bounds.steps_aged).into_iter().map(|w| (&aged, w)));
     all.extend(workloads(1).into_iter().map(|w| (&reopened, w)));
@@ -192,7 +194,7 @@ impl Workload<'_> {
         format!("{past}, {:?}, crash at change {point}, {what}, seed {}", self.steps, self.bounds.seed)
     }
 
-    /// Crash points of the last step; those before belong to shorter workloads.
+    /// Visits the crash points of the last step. Earlier ones belong to shorter workloads.
     fn visit(&self) -> Result<(), Box<Failure>> {
         self.counters.workloads.fetch_add(1, Relaxed);
         let fail = |point: u64, what: &str, violation| Box::new(Failure { violation, story: self.story(point, what) });
@@ -206,7 +208,8 @@ impl Workload<'_> {
         self.check_point(&mut runner, to + 1).map_err(|(what, v)| fail(to + 1, &what, v))
     }
 
-    /// Runs it, with power failing at a point; the changes made before its last step.
+    /// Runs the workload, with the power failing at a point. Returns the number of changes before
+    /// the last step.
     fn run(&self, power_off_at: Option<u64>) -> Checked<(u64, Runner)> {
         let mut runner = Runner::new(SimDisk::new(self.bounds.seed), self.past.shape);
         if let Some(point) = power_off_at {
@@ -227,7 +230,7 @@ impl Workload<'_> {
         Ok((from, runner))
     }
 
-    /// Every state that a crash at this point can leave.
+    /// Visits every state that a crash at this point can leave.
     fn check_point(&self, runner: &mut Runner, point: u64) -> Result<(), (String, Violation)> {
         self.counters.crash_points.fetch_add(1, Relaxed);
         let seed = mix(&[self.bounds.seed, point, self.steps.len() as u64]);
@@ -243,9 +246,9 @@ impl Workload<'_> {
         }
         self.counters.states.fetch_add(1, Relaxed);
         let after_kill = || -> Checked {
-            // First the kill alone, then with a power failure when it is recovered.
+            // First the kill alone; below, a power failure in the recovery from it.
             check_state(&killed.copy(), model, model.written.max(runner.shown()), self.past.shape, seed)?;
-            // Or with one behind the kill, when somebody has looked.
+            // Or a power failure after the kill, when a view has read what the kill left.
             if let Some(looked) = Follower::before_recovery(&killed)? {
                 let shown = looked.shown(model.cut_in_doubt()).max(model.durable);
                 model.check(&recover(&killed.crash(&Choice::Seed(seed)), self.past.shape)?.1, shown)?;
@@ -255,7 +258,8 @@ impl Workload<'_> {
         after_kill().map_err(|v| ("the process killed".to_owned(), v))
     }
 
-    /// One state: it is recovered, checked, gone on with, crashed in recovery, and recovered again.
+    /// Visits one state: recovers and checks it, goes on with the log, and lets recovery crash and
+    /// run again.
     fn check_state(&self, disk: &SimDisk, model: &Model, floor: u64, seed: u64) -> Checked {
         let undecided = disk.undecided() > 0;
         let before = disk.copy();
@@ -286,7 +290,8 @@ impl Workload<'_> {
         drop(options(&disk, self.past.shape).open(DIR));
         self.counters.recovery_states.fetch_add(1, Relaxed);
         let after = if seed.is_multiple_of(3) { disk.kill() } else { disk.crash(&Choice::Seed(seed)) };
-        // What was not durable when recovery began may still be lost; else it finds what the first one found.
+        // A write that was not durable when recovery began may still be lost. Without such writes,
+        // the second recovery finds what the first one found.
         let (_, again) = check_state(&after, model, model.durable, self.past.shape, seed)?;
         ensure(found.is_none_or(|found| *found == again), "recovery is idempotent", || {
             format!(

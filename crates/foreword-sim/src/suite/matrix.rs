@@ -1,5 +1,6 @@
-//! Fault x outcome, in the manner of "Can Applications Recover from fsync Failures?": what the caller sees and what a reopening finds, each cell by
-//! letting the fault happen on the simulated disk.
+//! Fault by outcome, in the manner of "Can Applications Recover from fsync Failures?": what the
+//! caller sees, and what a reopening finds. Each cell is the outcome of the fault on the simulated
+//! disk.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -12,14 +13,15 @@ use foreword::{Error, Log, Lsn, View};
 use super::log::{DIR, Shape, options};
 use crate::{Choice, Effect, Fault, OpKind, SECTOR, SimDisk};
 
-/// Runs of each fault, by seeds that decide what it leaves open, and states of the disk after each power failure.
+/// Runs of each fault, by seeds that decide what the fault does not.
 const RUNS: u64 = 8;
+/// States of the disk after each power failure.
 const STATES: usize = 64;
 /// Records that are durable before the fault; they fit the first segment.
 const BEFORE: u64 = 6;
 const RECORD_BYTES: usize = 1000;
 
-/// What is being done when the fault strikes.
+/// The call that the fault strikes.
 #[derive(Clone, Copy)]
 enum Call {
     /// A commit.
@@ -77,12 +79,13 @@ struct Scenario {
     harm: Harm,
 }
 
-/// The first segment's file, in which the records are that were durable before.
+/// The file of the first segment, which has the records that were durable before the fault.
 fn segment() -> PathBuf {
     PathBuf::from(DIR).join(format!("{:020}.seg", 1))
 }
 
-/// A byte of the second record: blocks 0 and 1 are HEADER and LINK, and each record has a block of its own.
+/// A byte of the second record: blocks 0 and 1 are HEADER and LINK, and each record has a block of
+/// its own.
 const OF_RECORD_2: u64 = 3 * 4096 + 100;
 
 const STALL: Effect = Effect::Stall(Duration::from_millis(1));
@@ -149,7 +152,7 @@ impl Harm {
         }
     }
 
-    /// Whether it shows in the disk's journal.
+    /// Whether the disk's journal shows the harm.
     fn strikes(&self) -> bool {
         matches!(self, Harm::Fault(..) | Harm::Preparing(..))
     }
@@ -219,19 +222,19 @@ impl Row {
     }
 }
 
-/// A log that a fault happens to.
+/// A log that a fault strikes.
 struct Run {
     disk: SimDisk,
     log: Option<Log>,
-    /// Reads the log: what was written last the log itself has in memory.
+    /// Reads the log's files. (The log itself has the last records in memory.)
     view: Option<View>,
-    /// What was acknowledged; the last one's LSN.
+    /// The last LSN that was acknowledged.
     acknowledged: u64,
-    /// A record that was appended, or may have been, and not acknowledged: its LSN.
+    /// The LSN of a record that may be appended, and was not acknowledged.
     in_doubt: Option<u64>,
-    /// What the start may be.
+    /// LSNs at which the log may start.
     starts: Vec<u64>,
-    /// Where the log may end, if it was to be cut.
+    /// The last LSN, if a cut was to be made.
     cut: Option<u64>,
 }
 
@@ -272,7 +275,7 @@ impl Run {
 
     fn kill(&mut self) {
         let after = self.disk.kill();
-        // So that what closes there changes nothing.
+        // Closing the log after this changes nothing on the old disk.
         self.disk.power_off();
         self.log = None;
         self.disk = after;
@@ -348,7 +351,7 @@ impl Run {
         }
     }
 
-    /// What is found on a disk, at once and after another power failure.
+    /// What opening finds on a disk, at once and after another power failure.
     fn found(&self, disk: &SimDisk, seed: u64) -> String {
         let opened = options(disk, Shape::SMALL).open(DIR);
         let log = match opened {

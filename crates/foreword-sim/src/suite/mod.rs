@@ -1,9 +1,16 @@
-//! The log's own test: workloads on a simulated disk, checked against a model of what their callers know.
+//! The log's own test: workloads on a simulated disk, checked against a model of what their callers
+//! know.
 //!
-//! What is checked of each state that a crash leaves: nothing acknowledged is lost; nothing is returned that was not appended, at that LSN,
-//! with those bytes; batches are whole; LSNs are dense; a view shows what recovery then returns, and `verify` says the same; recovery is
-//! idempotent, also when it is itself cut short; when opening returns, all is durable; the log can be gone on with. Of a log that lives: nothing is
-//! acknowledged after a failed flush, and a poisoned log stays poisoned. Of damage: it is reported, or harmless.
+//! Of each state that a crash leaves, the suite checks:
+//!
+//! - no acknowledged record is lost; no record is returned that was not appended, at that LSN, with
+//!   those bytes; batches are whole; LSNs are dense;
+//! - a view shows what recovery then returns, and `verify` returns the same verdict;
+//! - recovery is idempotent, also when another crash cuts it short; when opening returns,
+//!   everything is durable; the log can go on.
+//!
+//! Of a log that is open: nothing is acknowledged after a failed flush, and a poisoned log stays
+//! poisoned. Of damage: it is reported, or harmless.
 
 mod check;
 mod damage;
@@ -25,10 +32,11 @@ pub use places::places;
 pub use random::{Case, Event, Summary, full_disk};
 pub use runner::Step;
 
-/// A part of the suite: run from a seed; what went wrong.
+/// A part of the suite, run from a seed. An error says what went wrong.
 pub type Part = fn(u64) -> Result<(), String>;
 
-/// A small run of each part of the suite, by name: enough to find any of the library's deliberate bugs (`scripts/bugs.sh`).
+/// A small run of each part of the suite, by name. Together they find each of the library's
+/// deliberate bugs (`scripts/bugs.sh`).
 pub const PARTS: &[(&str, Part)] = &[
     ("crash states", small_exhaustive),
     ("random cases", some_cases),

@@ -10,7 +10,7 @@ use crate::rng::{Rng, mix};
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which.
+    /// The invariant.
     pub invariant: &'static str,
     /// What was seen.
     pub seen: String,
@@ -22,7 +22,7 @@ impl std::fmt::Display for Violation {
     }
 }
 
-/// What holds, or what does not.
+/// A check: the value, or the invariant that does not hold.
 pub(crate) type Checked<T = ()> = Result<T, Violation>;
 
 pub(crate) fn violated<T>(invariant: &'static str, seen: impl Into<String>) -> Checked<T> {
@@ -33,7 +33,7 @@ pub(crate) fn ensure(holds: bool, invariant: &'static str, seen: impl FnOnce() -
     if holds { Ok(()) } else { violated(invariant, seen()) }
 }
 
-/// The bytes of a record: no two records of a test have the same, unless they are empty.
+/// The bytes of a record. No two records of a run have the same, unless they are empty.
 fn payload(serial: u64, len: u32) -> Arc<[u8]> {
     let mut rng = Rng::new(mix(&[serial]));
     let words = std::iter::repeat_with(|| rng.next().to_le_bytes()).take(len.div_ceil(8) as usize);
@@ -55,22 +55,25 @@ pub(crate) struct Found {
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     records: BTreeMap<u64, Arc<[u8]>>,
-    /// How often the log was cut; and what had these LSNs before a cut took it away, by how often it had been cut until then.
+    /// How often the log was cut.
     generation: u64,
+    /// Records that a cut took away: how often the log had been cut before, the LSN, the bytes.
     cut_off: Vec<(u64, u64, Arc<[u8]>)>,
-    /// Behind these a batch goes on.
+    /// LSNs behind which their batch goes on.
     within_batch: BTreeSet<u64>,
-    /// The last LSN that the log said is durable; has written; has said in the log itself is durable.
+    /// The last LSN that the log returned as durable.
     pub(crate) durable: u64,
+    /// The last LSN that the log has given to the operating system.
     pub(crate) written: u64,
+    /// The last LSN that the log's own files promise as durable.
     pub(crate) promised: u64,
     start: u64,
     holds: BTreeMap<String, Lsn>,
-    /// Operations under way, whose outcome nobody has heard of: a start to come, a cut, holds.
+    /// Operations whose outcome no caller knows: a new start, a cut, holds.
     doubt_start: Option<u64>,
     doubt_cut: Option<u64>,
     doubt_holds: Option<BTreeMap<String, Lsn>>,
-    /// Whether the log's making was acknowledged.
+    /// Whether a caller knows that the log was made.
     pub(crate) made: bool,
     serial: u64,
 }
@@ -107,7 +110,7 @@ impl Model {
         &self.holds
     }
 
-    /// A unit is about to be appended: its first LSN and its records.
+    /// Notes that a unit is about to be appended. Returns its first LSN and its records.
     pub(crate) fn append(&mut self, lens: &[u32]) -> (u64, Vec<Arc<[u8]>>) {
         let first = self.last() + 1;
         let mut bytes = Vec::new();
@@ -122,13 +125,13 @@ impl Model {
         (first, bytes)
     }
 
-    /// What was about to be appended from an LSN on was not.
+    /// Notes that the unit with this first LSN was not appended.
     pub(crate) fn not_appended(&mut self, first: u64) {
         self.records.split_off(&first);
         self.within_batch.split_off(&first);
     }
 
-    /// The log says how far it is.
+    /// Notes how far the log is durable and written.
     pub(crate) fn acknowledged(&mut self, durable: Lsn, written: Lsn) {
         self.durable = self.durable.max(durable.0);
         self.written = self.written.max(written.0).max(self.durable);
@@ -175,23 +178,23 @@ impl Model {
         self.generation
     }
 
-    /// Where a cut begins that nobody has heard the outcome of.
+    /// The first LSN of a cut whose outcome no caller knows.
     pub(crate) fn cut_in_doubt(&self) -> Option<u64> {
         self.doubt_cut
     }
 
-    /// What had an LSN last, before the log was cut more often than that.
+    /// The bytes of an LSN in the log as it was when it had been cut so often.
     pub(crate) fn as_of(&self, generation: u64, lsn: u64) -> Option<&[u8]> {
         let cut = self.cut_off.iter().find(|(until, old, _)| *until >= generation && *old == lsn);
         cut.map(|(.., bytes)| bytes).or_else(|| self.records.get(&lsn)).map(|bytes| &**bytes)
     }
 
-    /// No operation that is in doubt did anything.
+    /// Notes that no operation in doubt did anything.
     pub(crate) fn nothing_done(&mut self) {
         (self.doubt_start, self.doubt_cut, self.doubt_holds) = (None, None, None);
     }
 
-    /// A hold is about to be set, or released.
+    /// Notes that a hold is about to be set, or released.
     pub(crate) fn change_holds(&mut self, name: &str, lsn: Option<Lsn>) {
         let mut holds = self.holds.clone();
         match lsn {
@@ -207,14 +210,14 @@ impl Model {
         }
     }
 
-    /// The records that are read from a log that lives: all that is durable.
+    /// Checks what is read of an open log: all that is durable.
     pub(crate) fn check_live(&self, found: &Found) -> Checked {
         self.check_records(found)?;
         ensure(found.start == self.start, "the start is where it was put", || format!("{} for {}", found.start, self.start))?;
         ensure(found.last >= self.durable, "what is durable can be read", || format!("up to {} of {}", found.last, self.durable))
     }
 
-    /// What was found after a crash, if all up to `floor` was acknowledged.
+    /// Checks what was found after a crash, if all records up to `floor` were acknowledged.
     pub(crate) fn check(&self, found: &Found, floor: u64) -> Checked {
         let starts = [Some(self.start), self.doubt_start];
         ensure(starts.contains(&Some(found.start)), "the start is where it was put", || {
@@ -233,7 +236,7 @@ impl Model {
         ensure(!split, "batches are whole", || format!("the log ends at {last}, within a batch"))
     }
 
-    /// What was found after damage: records may be missing at the end, and in the middle if they are said to be.
+    /// Checks the records that were found: dense LSNs, and the bytes that were appended.
     pub(crate) fn check_records(&self, found: &Found) -> Checked {
         let mut expected = found.start;
         for (lsn, bytes) in &found.records {
@@ -244,7 +247,7 @@ impl Model {
         ensure(expected == found.last + 1, "LSNs are dense", || format!("reading ends at {expected}, the log at {}", found.last))
     }
 
-    /// Nothing is returned that was not appended there.
+    /// Checks that a record was appended at its LSN, with its bytes.
     pub(crate) fn check_record(&self, lsn: u64, bytes: &[u8]) -> Checked {
         let record = self.records.get(&lsn);
         ensure(record.is_some_and(|r| **r == *bytes), "what is returned was appended there", || {
@@ -252,13 +255,14 @@ impl Model {
         })
     }
 
-    /// As `check_record`, of a damaged log that was repaired: where the segment that cut a record off is lost, it is back.
+    /// As `check_record`, for a damaged log that was repaired: if the segment that cut a record off
+    /// is lost, the record may be back.
     pub(crate) fn check_repaired_record(&self, lsn: u64, bytes: &[u8]) -> Checked {
         let back = self.cut_off.iter().any(|(_, old, cut)| *old == lsn && **cut == *bytes);
         if back { Ok(()) } else { self.check_record(lsn, bytes) }
     }
 
-    /// The log goes on with what was found.
+    /// Takes what was found as the log's contents from here on.
     pub(crate) fn adopt(&mut self, found: &Found) {
         if self.doubt_cut == Some(found.last + 1) {
             self.back_truncated();

@@ -1,4 +1,5 @@
-//! Logs whose directories are moved, whose locks are removed, and in whose way strange files lie.
+//! Logs whose directories are moved, whose lock files are removed, and in whose way other files
+//! are.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use super::model::{Checked, Violation, ensure, violated};
 use crate::rng::Rng;
 use crate::{Choice, SimDisk};
 
-/// A log, where its directory is now, and what it acknowledged.
+/// A log, the path of its directory now, and what the log acknowledged.
 struct Moved {
     log: Log,
     path: PathBuf,
@@ -19,7 +20,7 @@ struct Moved {
 }
 
 impl Moved {
-    /// A log in [`DIR`], which is free.
+    /// A new log in [`DIR`], where no log is.
     fn open(disk: &SimDisk) -> Checked<Moved> {
         let log = open(disk, Path::new(DIR), OnDamage::Refuse)?;
         Ok(Moved { log, path: DIR.into(), start: 1, records: Vec::new() })
@@ -39,7 +40,7 @@ impl Moved {
         Ok(())
     }
 
-    /// All that was acknowledged is there, after a crash.
+    /// Checks after a crash that all acknowledged records are there.
     fn check(&self, disk: &SimDisk) -> Checked {
         let log = open(disk, &self.path, OnDamage::Refuse)?;
         ensure(log.id() == self.log.id(), "each directory is one log's", || self.path.display().to_string())?;
@@ -57,7 +58,7 @@ fn open(disk: &SimDisk, path: &Path, action: OnDamage) -> Checked<Log> {
     opened.or_else(|e| violated("a log that was moved opens", format!("{}: {e}", path.display())))
 }
 
-/// Directories are moved under running logs, and new logs are made where they were.
+/// Directories are moved under open logs, and new logs are made in their place.
 fn moves(seed: u64) -> Checked {
     let mut rng = Rng::new(seed);
     let disk = SimDisk::new(seed);
@@ -80,7 +81,8 @@ fn moves(seed: u64) -> Checked {
     logs.iter().try_for_each(|moved| moved.check(&after))
 }
 
-/// Whatever becomes of the lock's files, no two writers acknowledge, and nothing acknowledged is lost.
+/// Invariant: whatever becomes of the lock's files, no two writers acknowledge records, and no
+/// acknowledged record is lost.
 fn locks(seed: u64) -> Checked {
     let mut rng = Rng::new(seed);
     let disk = SimDisk::new(seed);
@@ -104,14 +106,14 @@ fn locks(seed: u64) -> Checked {
         second.commit(&mut rng)?;
     }
     for _ in 0..1 + rng.below(3) {
-        // (Some of them need another segment.)
+        // Some of these records need another segment.
         let told = first.log.commit(&vec![1; rng.below(60_000) as usize]);
         ensure(told.is_err(), "a writer without its lock acknowledges nothing", || format!("{told:?}"))?;
         if let Some(second) = &mut second {
             second.commit(&mut rng)?;
         }
     }
-    // (Where there is nothing to drop, it may say so.)
+    // Where there is nothing to drop, the call may succeed.
     let told = first.log.truncate_front(Lsn(first.records.len() as u64 + 1));
     ensure(told.is_err() || first.records.is_empty(), "a writer without its lock drops nothing", || format!("{told:?}"))?;
     match second {
@@ -120,7 +122,7 @@ fn locks(seed: u64) -> Checked {
     }
 }
 
-/// A file that is not the log's own is never replaced, whatever its name.
+/// Invariant: the log never replaces a file that is not its own, whatever the file's name.
 fn strangers(seed: u64) -> Checked {
     let mut rng = Rng::new(seed);
     let disk = SimDisk::new(seed);
@@ -139,7 +141,7 @@ fn strangers(seed: u64) -> Checked {
     ensure(there.as_deref() == Some(b"precious"), "a strange file is not replaced", || format!("{name}: {there:?}"))
 }
 
-/// Moves directories, removes locks and puts strange files in a log's way, as a seed says.
+/// Moves directories, removes lock files and puts other files in a log's way, as a seed decides.
 ///
 /// # Errors
 /// The invariant that does not hold.

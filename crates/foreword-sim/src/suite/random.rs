@@ -1,4 +1,5 @@
-//! Long workloads with crashes, kills and faults, drawn from a seed; and the shortest part of one that still fails.
+//! Long workloads with crashes, kills and faults, drawn from a seed; and the shortest part of a
+//! workload that still fails.
 
 use foreword::Error;
 
@@ -13,26 +14,28 @@ use crate::{Choice, Effect, Fault, OpKind, SimDisk};
 /// What happens to a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It is asked to do something.
+    /// A call of the log.
     Step(Step),
-    /// So many changes from now the power fails; the seed says what is left.
+    /// The power fails after so many changes; the seed decides what is left.
     PowerFailure(u64, u64),
-    /// So many changes from now its process is killed; the seed says whether the page cache is dropped before it is reopened.
+    /// The process is killed after so many changes; the seed decides whether the page cache is
+    /// dropped before the log is opened again.
     Kill(u64, u64),
-    /// A fault that must cost nothing acknowledged: an error, a short write, an interruption.
+    /// A fault that must lose nothing acknowledged: an error, a short write, an interruption.
     Fault(Fault),
-    /// A fault that a disk may hide: a write that is lost, goes astray, or is garbled, or syncs that lie. The power fails at the end of the case.
+    /// A fault that the disk hides: a write that is lost, misdirected or garbled, or syncs that
+    /// lie. The power fails at the end of the case.
     Betrayal(Fault),
-    /// So much room is left on the disk.
+    /// So many bytes are free on the disk.
     Room(u64),
-    /// There is room again, and no fault any more.
+    /// There is room again, and the faults are gone.
     Relief,
 }
 
 /// A workload that can be run again: the same events give the same run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// Decides what the events leave open.
+    /// Decides what the events do not.
     pub seed: u64,
     /// The log's options.
     pub shape: Shape,
@@ -43,13 +46,13 @@ pub struct Case {
 /// What a run of a case saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Steps done.
+    /// Steps run.
     pub steps: u64,
     /// Recoveries after a crash, a kill, or an error.
     pub recoveries: u64,
     /// Records acknowledged in all.
     pub acknowledged: u64,
-    /// Damage that the log reported.
+    /// Damage that the log has reported.
     pub reported: u64,
 }
 
@@ -81,7 +84,7 @@ impl Case {
         Case { seed, shape, events }
     }
 
-    /// Runs it.
+    /// Runs the case.
     ///
     /// # Errors
     /// The invariant that does not hold.
@@ -92,7 +95,7 @@ impl Case {
         Ok(run.summary)
     }
 
-    /// The shortest case that is found by leaving events out and that still fails.
+    /// Leaves events out as long as the case still fails. Returns the shortest case found.
     #[must_use]
     pub fn shrink(&self) -> Case {
         let mut case = self.clone();
@@ -166,7 +169,7 @@ fn draw_fault(rng: &mut Rng) -> Fault {
     let effect = [Effect::Eio, Effect::Eio, Effect::NoSpace, Effect::Short, Effect::Interrupted][rng.below(5) as usize];
     let op = match effect {
         Effect::Short => [Read, Write][rng.below(2) as usize],
-        // An interrupted call is made again; but a sync that says so has failed.
+        // The log repeats an interrupted call, but takes an interrupted sync as failed.
         Effect::Interrupted => [Read, Write, Sync][rng.below(3) as usize],
         _ => [Any, Create, DurableWrite, List, Open, Read, Remove, Rename, Sync, SyncDir, Write, Sync][rng.below(12) as usize],
     };
@@ -198,9 +201,9 @@ struct Run<'a> {
     case: &'a Case,
     runner: Runner,
     summary: Summary,
-    /// How it will be, when the disk stops.
+    /// How the run ends, when the disk stops.
     end: Option<End>,
-    /// The fault that the disk hides, and what was acknowledged and could be relied on before it.
+    /// The fault that the disk hides, and the last LSN that was durable before it.
     betrayed: Option<(Effect, u64)>,
 }
 
@@ -243,7 +246,7 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) -> Checked {
         if self.runner.is_down() {
             if self.betrayed.is_some() {
-                return Ok(()); // What it brought down stays down, to the end of the case.
+                return Ok(()); // The hidden fault has stopped the log, until the end of the case.
             }
             self.recover()?;
         }
@@ -277,7 +280,7 @@ impl Run<'_> {
                 disk.drop_caches();
                 (disk, model.durable)
             }
-            // Somebody looks at what the kill left, and then the power fails.
+            // A view reads what the kill left, and then the power fails.
             End::Kill(seed) if seed % 4 == 1 => {
                 let killed = self.runner.disk.kill();
                 let looked = Follower::before_recovery(&killed)?;
@@ -290,7 +293,8 @@ impl Run<'_> {
         self.runner.go_on(disk, floor, seed)
     }
 
-    /// Recovery meets a fault or a full disk first, now and then: it says so, and spoils nothing.
+    /// Now and then recovery meets a fault or a full disk first. It returns an error, and spoils
+    /// nothing.
     fn recover_with_trouble(&self, disk: SimDisk, seed: u64) -> Checked<SimDisk> {
         let mut rng = Rng::new(seed);
         for _ in 0..rng.below(3) {
@@ -305,11 +309,13 @@ impl Run<'_> {
         Ok(disk.kill())
     }
 
-    /// After a fault that the disk hid: it is reported, or cost nothing but what no evidence can show.
+    /// Checks the log after a fault that the disk hid: the log reports it, or has lost only what no
+    /// evidence can show.
     fn end_betrayed(&mut self, effect: Effect, before: u64, seed: u64) -> Checked {
         let model = &self.runner.model;
         let floor = match effect {
-            // All syncs since may have been lies, and the log's end as a whole be lost.
+            // All syncs since the fault may have lied, and the end of the log may be lost as a
+            // whole.
             Effect::Lie => before,
             // The last flush may be lost as a whole.
             Effect::Lost | Effect::Misdirected(_) => model.promised.max(before.min(model.promised)),
@@ -335,7 +341,8 @@ impl Run<'_> {
     }
 }
 
-/// A disk fills up: the log says so, goes on with what needs no room, and with everything once there is some.
+/// Fills a disk. The log returns an error, goes on with what needs no room, and with everything
+/// once there is room.
 ///
 /// # Errors
 /// The invariant that does not hold.
@@ -356,7 +363,7 @@ pub fn full_disk(seed: u64) -> Result<(), Violation> {
         ensure(!runner.is_down(), "a full disk does not stop the log", || format!("in round {round}"))?;
         runner.step(&Step::Append(100))?;
         runner.step(&Step::Checkpoint)?;
-        // A segment has room for two, unless a truncation frees another segment.
+        // A segment has room for two checkpoints, unless a truncation frees another segment.
         let checkpointed = runner.model.durable > last;
         ensure(checkpointed || round >= 2, "a checkpoint finds room on a full disk", || format!("in round {round}"))?;
         let start = runner.model.start();

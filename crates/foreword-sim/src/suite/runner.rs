@@ -1,4 +1,4 @@
-//! Does what a workload says on a simulated disk, and checks what the log answers.
+//! Runs the steps of a workload on a simulated disk, and checks what the log returns.
 
 use foreword::{Durability, Error, Log, Lsn, Options, View};
 
@@ -15,19 +15,19 @@ pub enum Step {
     Append(u32),
     /// Appends and waits for the disk.
     Commit(u32),
-    /// Appends so many records of so many bytes as one, and waits for the disk if so.
+    /// Appends a batch of so many records of so many bytes. `true`: waits for the disk.
     Batch(u8, u32, bool),
     /// Gives everything to the operating system.
     Write,
     /// Makes everything durable.
     Sync,
-    /// Commits until the log goes on in another segment.
+    /// Commits until the log has begun another segment.
     Rotate,
     /// Drops so many thousandths of the records at the front.
     TruncateFront(u16),
     /// Cuts off so many thousandths of the records at the back.
     TruncateBack(u16),
-    /// Commits a small record with room kept for it.
+    /// Commits a small record that the log reserves room for.
     Checkpoint,
     /// Holds records from so many thousandths of the log on.
     Hold(u8, u16),
@@ -37,15 +37,15 @@ pub enum Step {
     Reopen,
 }
 
-/// A log on a disk, and what is known of it.
+/// A log on a disk, and the model of what its caller knows.
 pub(crate) struct Runner {
     pub(crate) disk: SimDisk,
     pub(crate) model: Model,
     pub(crate) log: Option<Log>,
     shape: Shape,
-    /// An error stopped the log.
+    /// An error has poisoned the log.
     poisoned: bool,
-    /// Readers beside it, the log's own first.
+    /// Readers of the log. The log's own is the first.
     followers: Vec<Follower>,
 }
 
@@ -54,7 +54,7 @@ impl Runner {
         Runner { disk, model: Model::new(), log: None, shape, poisoned: false, followers: Vec::new() }
     }
 
-    /// Goes on with a log that was recovered.
+    /// A runner that goes on with a recovered log.
     pub(crate) fn resume(disk: SimDisk, model: Model, log: Log, shape: Shape) -> Runner {
         Runner { log: Some(log), model, ..Runner::new(disk, shape) }
     }
@@ -63,12 +63,12 @@ impl Runner {
         options(&self.disk, self.shape)
     }
 
-    /// Whether the log can be used no more, and must be recovered.
+    /// Whether the log can no longer be used, and must be recovered.
     pub(crate) fn is_down(&self) -> bool {
         self.log.is_none() || self.poisoned || self.disk.is_off()
     }
 
-    /// Opens the log, which nothing has happened to since it was closed, if it was there.
+    /// Opens the log. If there is one, nothing has happened to it since it was closed.
     pub(crate) fn open(&mut self) -> Checked {
         let Ok(log) = self.options().open(DIR) else { return Ok(()) };
         self.model.made = true;
@@ -78,12 +78,12 @@ impl Runner {
         Ok(())
     }
 
-    /// From now on readers follow the log: its own, and views.
+    /// Adds readers that follow the log: its own, and views.
     pub(crate) fn watch(&mut self) -> Checked {
         let Some(log) = &self.log else { return Ok(()) };
         self.followers.insert(0, Follower::of_log(log));
         if self.followers.iter().any(Follower::lags) {
-            return Ok(()); // The views are there.
+            return Ok(()); // There are views already.
         }
         match View::open_on(self.disk.handle(), DIR) {
             Ok(view) => {
@@ -96,27 +96,28 @@ impl Runner {
         }
     }
 
-    /// All followers read on, and what they know by then is so.
+    /// Lets all followers read on, and checks what they know then.
     pub(crate) fn follow(&mut self) -> Checked {
         if self.disk.is_off() {
             return Ok(());
         }
         for follower in &mut self.followers {
             follower.follow()?;
-            // What becomes of a cut that failed is not known yet.
+            // The outcome of a cut that failed is not known yet.
             self.model.cut_in_doubt().into_iter().for_each(|from| follower.forget_from(from));
             follower.check(&self.model)?;
         }
         Ok(())
     }
 
-    /// The last LSN that any of them showed: it is there whatever happens, unless it is cut.
+    /// The last LSN that a follower has shown. The record is there after any crash, unless it is
+    /// cut.
     pub(crate) fn shown(&self) -> u64 {
         let current = self.followers.iter().filter(|follower| follower.is_current(&self.model));
         current.map(|follower| follower.shown(self.model.cut_in_doubt())).max().unwrap_or(0)
     }
 
-    /// Does a step, and checks what can be checked at once.
+    /// Runs a step, and checks what can be checked at once.
     pub(crate) fn step(&mut self, step: &Step) -> Checked {
         let was_durable = self.model.durable;
         let changes = self.disk.changes();
@@ -127,7 +128,7 @@ impl Runner {
         if self.is_down() {
             return self.check_poison();
         }
-        // Whatever is flushed after a record was durable says so.
+        // Every flush after a record was durable promises that record.
         if self.disk.changes() > changes && self.model.durable > was_durable {
             self.model.promised = self.model.promised.max(was_durable);
         }
@@ -164,7 +165,7 @@ impl Runner {
         }
     }
 
-    /// After an error: whether the log goes on.
+    /// Notes an error. Returns whether the log is down.
     fn failed(&mut self, error: &Error) -> bool {
         let Some(log) = &self.log else { return true };
         if matches!(error, Error::NoSpace { .. }) {
@@ -224,7 +225,7 @@ impl Runner {
             let (durable, last) = (self.model.durable, self.model.last());
             self.append(&[(self.shape.segment_bytes / 6) as u32], Durability::Synced)?;
             if self.model.last() == last {
-                return Ok(()); // No room.
+                return Ok(()); // The disk is full.
             }
             if let Some(log) = &self.log {
                 self.model.acknowledged(log.durable_lsn(), log.written_lsn());
@@ -246,7 +247,7 @@ impl Runner {
                 ensure(start.0 == held, "front truncation stops at a hold", || format!("{start} for {held}"))
             }
             Err(error) => {
-                // It may have failed after its mark: when it recycled files.
+                // The call may have failed after its mark, when it recycled files.
                 let done = log.start_lsn().0 == held;
                 if done || !self.failed(&error) {
                     self.model.front_truncated(done);
@@ -271,7 +272,7 @@ impl Runner {
             }
             Err(error) => {
                 if log.last_lsn().0 + 1 == from {
-                    self.model.back_truncated(); // What failed was the removal of files.
+                    self.model.back_truncated(); // The cut is done. The removal of files failed.
                     self.failed(&error);
                 } else if !self.failed(&error) {
                     self.model.nothing_done();
@@ -312,14 +313,14 @@ impl Runner {
                 if self.followers.is_empty() {
                     return Ok(());
                 }
-                self.followers.remove(0); // Of the log that was closed. The views go on.
+                self.followers.remove(0); // The closed log's reader. The views go on.
                 self.watch()
             }
-            Err(_) => Ok(()), // A fault in reading: recovery will see.
+            Err(_) => Ok(()), // A fault struck the reading. Recovery checks the log.
         }
     }
 
-    /// A log that failed says so to everyone, and acknowledges nothing more.
+    /// A poisoned log returns an error to every call, and acknowledges nothing more.
     fn check_poison(&mut self) -> Checked {
         let Some(log) = self.log.as_ref().filter(|_| self.poisoned) else { return Ok(()) };
         let durable = log.durable_lsn();
@@ -331,7 +332,7 @@ impl Runner {
         })
     }
 
-    /// Checks what readers of the living log see.
+    /// Checks what readers of the open log see.
     pub(crate) fn check_live(&self) -> Checked {
         let Some(log) = &self.log else { return Ok(()) };
         match read_log(log) {
@@ -340,7 +341,7 @@ impl Runner {
         }
     }
 
-    /// Goes on with a disk as a crash left it, if what it holds may be.
+    /// Recovers the log on the disk that a crash left, checks it, and goes on with it.
     pub(crate) fn go_on(&mut self, disk: SimDisk, floor: u64, seed: u64) -> Checked {
         let floor = floor.max(self.shown());
         self.disk.power_off();
