@@ -1,6 +1,6 @@
-//! ARIES on a graph of four nodes: one transaction that committed and is not in the page file, one
-//! that did not commit and is, and a power failure. Then the power fails in recovery, too, at each
-//! of its changes. `cargo run -p foreword-pages --example aries`.
+//! ARIES on a graph of four nodes. One transaction has committed and is not in the page file,
+//! another has not committed and is, and the power fails. Then the power fails in recovery, too, at
+//! each of its changes. `cargo run -p foreword-pages --example aries`.
 
 use foreword::{Lsn, SyncPolicy, View};
 use foreword_pages::{Options, PageId, Store, Txn};
@@ -10,12 +10,12 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const DIR: &str = "/graph";
 const PAGE: usize = 4096;
-/// A page's header, before the bytes that are ours.
+/// Bytes of a page's header, which comes before the user's bytes.
 const HEAD: u64 = 32;
 
 // ANCHOR: graph
-/// A node is a page: which nodes it points to, then which point to it; for each node a byte, 1 if
-/// there is an edge.
+/// A node is a page: first the nodes that it points to, then the nodes that point to it. Each has a
+/// byte, 1 if there is an edge.
 const NODES: [(char, PageId); 4] = [('a', PageId(2)), ('b', PageId(3)), ('c', PageId(4)), ('d', PageId(5))];
 const OUT: usize = 0;
 const IN: usize = NODES.len();
@@ -67,7 +67,7 @@ fn story(disk: &SimDisk) -> Result<()> {
 }
 // ANCHOR_END: story
 
-/// The edges that the page file has, by themselves: what a database without a log would find.
+/// The edges in the page file alone: what a database without a log would find.
 fn halves_in_the_file(disk: &SimDisk) -> String {
     let mut found = String::new();
     for (from, (name, page)) in NODES.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The buffer pool: a fixed number of frames, each with a latch; which page is in which frame; and
 //! which pages the page file does not have yet.
 //!
-//! Invariant: locks are taken in this order: the latch of one frame, the frame's dirty table, a
+//! Invariant: locks are taken in this order: the latch of one frame, the frame's dirty state, a
 //! transaction's undo chain, the log. A thread that holds a shard's lock does no I/O and waits for
 //! no latch.
 

@@ -1,5 +1,5 @@
-//! The store is always there: a full disk, a file that is lost or another's, and threads that wait
-//! do no harm, and the caller gets an error.
+//! Availability: a full disk, a file that is lost or another's, waiting threads and a panicking
+//! disk do no harm, and the caller gets an error.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -26,7 +26,7 @@ fn small() -> Options {
     Options::new().page_bytes(4096).pool_bytes(64 * 4096).background(false).log(log)
 }
 
-/// A transaction that allocates pages, and writes a byte all over each.
+/// Allocates pages in one transaction, and fills each with a byte.
 fn fill(store: &Store, pages: usize, byte: u8) -> foreword_pages::Result<Vec<PageId>> {
     let mut txn = store.begin();
     let pages: Vec<_> = (0..pages).map(|_| txn.allocate()).collect::<Result<_, _>>()?;
@@ -48,7 +48,8 @@ fn holds(store: &Store, page: PageId, byte: u8) -> bool {
     store.read(page).unwrap().iter().all(|&b| b == byte)
 }
 
-/// Does something in a thread of its own: what it said, or a panic if it says nothing for long.
+/// Runs some work in a thread of its own. Panics if the work takes longer than `patience`, or
+/// panics.
 fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (say, said) = mpsc::channel();
     std::thread::spawn(move || say.send(work()));
@@ -76,7 +77,7 @@ fn options_that_are_as_large_as_can_be_do_no_harm() {
     assert!(matches!(small().pool_bytes(usize::MAX).open(dir.path()), Err(Error::Invalid { .. })));
 }
 
-/// A background checkpoint that fails is seen.
+/// `Stats` shows that a background checkpoint failed, and that a later one succeeded.
 #[test]
 fn a_checkpoint_that_failed_is_in_the_stats() {
     let dir = tempfile::tempdir().unwrap();
@@ -93,13 +94,13 @@ fn a_checkpoint_that_failed_is_in_the_stats() {
     std::fs::rename(&path, &aside).unwrap();
     fill(&store, 1, 1).unwrap();
     until(&|failure| matches!(failure, Some(Error::Displaced { .. })));
-    // It is tried again, though nothing changes.
+    // The checkpoint is tried again, though nothing changes.
     std::fs::rename(&aside, &path).unwrap();
     until(&Option::is_none);
 }
 
 #[test]
-fn the_command_does_not_panic_where_nobody_can_hear_it() {
+fn the_command_does_not_panic_when_its_output_cannot_be_written() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path(), 5);
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -110,7 +111,7 @@ fn the_command_does_not_panic_where_nobody_can_hear_it() {
     let path = dir.path().to_str().unwrap();
     assert_eq!(run(&["recover", "/nowhere"], Stdio::null(), full().into()), Some(1));
     assert_eq!(run(&["what"], Stdio::null(), full().into()), Some(2));
-    // What was asked for is the output.
+    // The output is what the user asked for: without it the command fails.
     assert_eq!(run(&["recover", path], full().into(), full().into()), Some(1));
     assert_eq!(run(&["--help"], full().into(), full().into()), Some(1));
 }

@@ -1,5 +1,5 @@
-//! The crash suite: what a power failure or a kill at any I/O leaves, in work and in recovery, is
-//! what was committed.
+//! The crash suite: whatever a power failure or a kill at any I/O leaves, in work and in recovery,
+//! the store comes back with what was committed.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -12,7 +12,7 @@ use common::{Bank, DIR, Hooked, Rng, World, crashes_wanted, options};
 use foreword::{Durability, SyncPolicy};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
-/// Random work in one world after the other, until there were enough crashes.
+/// Runs random work in one world after the other, until there were enough crashes.
 fn random_work(wanted: u64, world: impl Fn(u64) -> World) {
     let mut crashes = 0;
     for seed in 0.. {
@@ -43,9 +43,9 @@ fn random_work_on_pages_of_each_size() {
     }
 }
 
-/// While a checkpoint is about to write or sync anything, all pages change, and that is committed.
-/// So nothing waits for a checkpoint; and the pages come back, though they are torn when they are
-/// written next: in one way or the other the checkpoint counts with what it did not see.
+/// While a checkpoint is about to write or sync anything, a transaction changes all pages and
+/// commits. So no change waits for a checkpoint. The pages come back, though they are torn when
+/// they are written next: the checkpoint lists the changes, or their images are behind its begin.
 #[test]
 fn what_changes_during_any_write_of_a_checkpoint_does_not_wait_for_it_and_comes_back() {
     let changes = &[OpKind::Write, OpKind::DurableWrite, OpKind::Sync];
@@ -61,7 +61,7 @@ fn what_changes_during_any_write_of_a_checkpoint_does_not_wait_for_it_and_comes_
             let pages: Vec<_> = (0..8).map(|_| txn.allocate().unwrap()).collect();
             txn.commit().unwrap();
             store.checkpoint_all().unwrap();
-            // Some are dirty, and have been since before the last checkpoint: this one writes them.
+            // These pages are dirty since before the last checkpoint, so the next one writes them.
             let mut txn = store.begin();
             pages[..3].iter().for_each(|&page| txn.update(page, 100, b"before").unwrap());
             txn.commit().unwrap();
@@ -79,8 +79,8 @@ fn what_changes_during_any_write_of_a_checkpoint_does_not_wait_for_it_and_comes_
                     answer.send(()).unwrap();
                 });
                 hooked.before(changes, during, move |path| {
-                    // (What is durable is so in the order of the log: where the checkpoint writes
-                    // that, a commit behind it has to wait.)
+                    // Records become durable in the order of the log. So a synced commit behind a
+                    // record that the checkpoint is writing has to wait.
                     let durability = if path.ends_with("PAGES") { Durability::Synced } else { Durability::Buffered };
                     ask.send(durability).unwrap();
                     answered.recv_timeout(Duration::from_secs(60)).expect("a change waits for a checkpoint");
@@ -110,7 +110,7 @@ fn what_changes_during_any_write_of_a_checkpoint_does_not_wait_for_it_and_comes_
     }
 }
 
-/// Whatever happens in one thread of recovery, the others do not wait for it for ever.
+/// A thread of recovery panics. The other threads do not wait for it for ever.
 #[test]
 fn a_panic_in_recovery_ends_it() {
     let disk = SimDisk::new(1);
@@ -131,7 +131,7 @@ fn a_panic_in_recovery_ends_it() {
     for skip in (0..400).step_by(7) {
         let disk = disk.kill();
         let hooked = Hooked::new(&disk);
-        // Of a page, or of the log.
+        // The read is of a page, or of the log.
         hooked.before(&[OpKind::Read], skip, |_| panic!("deliberate"));
         panics += u32::from(catch_unwind(AssertUnwindSafe(|| drop(open(&disk, &hooked)))).is_err());
     }
@@ -141,8 +141,8 @@ fn a_panic_in_recovery_ends_it() {
     assert!(pages.iter().all(|&page| store.read(page).unwrap()[..100] == [19; 100]));
 }
 
-/// A small fixed piece of work, cut at every single write; and recovery from that cut at every
-/// single write, too.
+/// A small fixed piece of work is cut at every write, and each recovery from that is cut at every
+/// write, too.
 #[test]
 fn a_crash_at_every_write_and_another_at_every_write_of_the_recovery() {
     let run = |change: u64| {
@@ -196,8 +196,8 @@ fn money_is_neither_made_nor_lost_by_many_threads_and_crashes() {
     }
 }
 
-/// After a failed sync the page cache may show what the disk never got, and call it clean: it must
-/// be written again.
+/// After a failed sync the page cache may show as clean what the disk never got. Recovery must
+/// write it again.
 #[test]
 fn what_a_failed_sync_left_in_the_page_cache_is_not_trusted() {
     for images in [true, false] {
@@ -236,7 +236,7 @@ fn any_failing_write_is_told_and_what_was_committed_survives_it() {
             let mut world = World::new(skip);
             let store = world.reopen(0).unwrap();
             world.disk.fault(Fault::new(op, Effect::Eio).on(part).skip(skip).forever());
-            // Whatever it says: the model knows what was acknowledged.
+            // Errors are expected. The model has what was acknowledged.
             let _ = world.live(store, 150);
             world.disk.heal();
             world.disk.power_off();
@@ -255,12 +255,12 @@ fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
     txn.commit().unwrap();
     store.checkpoint_all().unwrap();
     disk.set_free(0);
-    // Changes are refused at some point, and nothing else is.
+    // At some point a change is refused, and nothing else is.
     let mut txn = store.begin();
     let refused = (0u64..100_000).find_map(|i| txn.update(pages[i as usize % 12], 0, &[i as u8 ^ 0x55; 500]).err());
     let refused = refused.expect("the disk is full");
     assert!(refused.is_no_space(), "{refused}");
-    // There may be no room to undo it: then it waits.
+    // There may be no room to undo the transaction: then it becomes an orphan.
     let aborted = txn.abort();
     assert_eq!(aborted.is_err(), store.stats().orphans == 1);
     disk.set_capacity(None);
@@ -277,8 +277,8 @@ fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
     assert_eq!(&store.read(pages[0]).unwrap()[..2], b"on");
 }
 
-/// A process that was killed between the renaming of the page file and the syncing of its directory
-/// leaves a name that may yet be lost.
+/// A process that is killed between the renaming of the page file and the syncing of its directory
+/// leaves a name that a power failure can lose.
 #[test]
 fn a_page_file_that_is_there_is_not_yet_durable() {
     for change in 1.. {

@@ -1,5 +1,5 @@
-//! The memory budget: what the store and its recovery take is bounded, whatever the pages, the
-//! transactions and the log are.
+//! The memory budget: the memory of the store and of its recovery is bounded, whatever the pages,
+//! the transactions and the log.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::alloc::System;
@@ -13,8 +13,8 @@ static COUNTED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const MIB: usize = 1 << 20;
 
-/// What is allocated now. The counters are read one after the other: they belong together if they
-/// are still the same after that. (On a busy machine this thread may have to wait between two of
+/// Bytes that are allocated now. The counters are read one after the other: they belong together if
+/// a second reading is the same. (On a busy machine this thread may have to wait between two of
 /// them, while others allocate megabytes and free them.)
 fn allocated() -> usize {
     loop {
@@ -25,7 +25,7 @@ fn allocated() -> usize {
     }
 }
 
-/// The most that was allocated at a time during some work, as far as it was looked at.
+/// The most bytes that were allocated at a time during some work, by samples.
 fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let (before, is_over) = (allocated(), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -49,13 +49,12 @@ fn pool_and_recovery_keep_within_their_memory() {
     let log = foreword::Options::new().segment_bytes(8 << 20).buffer_bytes(MIB);
     let (pool, window) = (4 * MIB, 2 * MIB);
     let options = Options::new().pool_bytes(pool).recovery_bytes(window).recovery_threads(2).background(false).log(log);
-    // The log's buffers, its reading, and the frames that it keeps for readers (2 MiB); what a
-    // transaction keeps, the bookkeeping.
+    // Room for the log's buffers, its reading, and the frames that it keeps for readers (2 MiB);
+    // for a transaction, and for bookkeeping.
     let rest = 8 * MIB;
     let (store, most) = peak(|| {
         let store = options.open(dir.path()).unwrap();
-        // Ten times what the pool holds, in one transaction; read back; and changed, and that
-        // undone.
+        // Ten times what the pool holds, in one transaction; all of it read, changed, and undone.
         let mut txn = store.begin();
         let pages: Vec<PageId> = (0..5000).map(|_| txn.allocate().unwrap()).collect();
         pages.iter().for_each(|&page| txn.update(page, 0, &vec![page.0 as u8 | 1; store.page_len()]).unwrap());

@@ -1,4 +1,4 @@
-//! Pure redo: pages of one's own, records of one's own.
+//! Pure redo: the caller's pages, and the caller's records.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use foreword::{Lsn, Options};
 use foreword_pages::{PageId, Pages, replay};
 
-/// Appends bytes to texts; stops after so many changes, as a crash would.
+/// Pages that records append bytes to. They stop after so many changes, as a crash would.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Texts {
     pages: BTreeMap<PageId, (Lsn, Vec<u8>)>,
@@ -60,7 +60,8 @@ fn replay_cut_short_anywhere_and_repeated_is_replay() {
     for cut in 0..done.applied {
         let mut texts = Texts { left: cut, ..Texts::default() };
         assert!(matches!(replay(&mut log.reader(), &mut texts), Err(Stop::Crash)));
-        // What was written back of it: each page as it was at some time, here some not at all.
+        // The pages that were written before the crash, each with its state at some time; some were
+        // not.
         texts.pages.retain(|page, _| (page.0 + cut) % 3 != 0);
         texts.left = u64::MAX;
         let again = replay(&mut log.reader(), &mut texts).unwrap();

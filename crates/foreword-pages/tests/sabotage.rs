@@ -52,13 +52,14 @@ fn failed_sync(seed: u64) -> Checked<u64> {
     if page.starts_with(b"precious") { Ok(2) } else { Err("what was committed is gone".into()) }
 }
 
-/// A disk that becomes full, a kill, and opening on the full disk and with room.
+/// A disk becomes full, the process is killed, and the store is opened on the full disk and with
+/// room.
 fn full_disk(seed: u64) -> Checked<u64> {
     let work = FullDisk { free: seed % 200 * 4096, killed_at: 1 + seed * 7 % 300 };
     work.run(&SimDisk::new(seed)).map(|_| 2)
 }
 
-/// A map is blank that the last checkpoint had on disk.
+/// The last checkpoint had a map on disk, and the map is blank.
 fn blank_map(seed: u64) -> Checked<u64> {
     let disk = SimDisk::new(seed);
     let open = |disk: &SimDisk| options(disk, 1).open(DIR);
@@ -91,7 +92,7 @@ fn lost_file(seed: u64) -> Checked<u64> {
 
 type Suite = fn(u64) -> Checked<u64>;
 
-/// How many crashes it takes until the suite finds something; `None` if it does not in so many.
+/// The number of crashes until the suite finds something. `None`: it finds nothing in `most`.
 fn caught(suite: Suite, most: u64) -> Option<(u64, String)> {
     let mut crashes = 0;
     for seed in 0.. {

@@ -61,7 +61,7 @@ const BLOCK_HEAD: usize = 12;
 const BLOCK_EDGE: usize = 12;
 const BLOCK_ROOM_MAX: u16 = 128;
 
-/// Where something is.
+/// The place of a node, a blob or a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ref {
     page: PageId,
@@ -85,7 +85,7 @@ impl Ref {
 pub struct Graph {
     store: Store,
     root: PageId,
-    /// Isolation: one transaction that changes anything at a time, and nobody reads meanwhile.
+    /// Isolation: one transaction changes the graph at a time, and no thread reads meanwhile.
     turn: RwLock<()>,
 }
 
@@ -119,8 +119,8 @@ impl Graph {
         Ok(self.store.close()?)
     }
 
-    /// Changes the graph in one transaction: it is committed, durably, if `work` succeeds, else
-    /// nothing has happened.
+    /// Changes the graph in one transaction. If `work` succeeds, the transaction is committed,
+    /// durably; else nothing has happened.
     pub fn write<T>(&self, work: impl FnOnce(&mut Writer<'_>) -> Result<T>) -> Result<T> {
         let _turn = self.turn.write().unwrap_or_else(PoisonError::into_inner);
         let mut writer = Writer { graph: self, txn: self.store.begin() };
@@ -166,8 +166,8 @@ impl Graph {
         Ok(self.u64_at(self.root, NODES)? as Node)
     }
 
-    /// Where a node's page is listed: in which directory page (by its place in the root), and where
-    /// there.
+    /// Where a node's page is listed: the offset of the directory page in the root, the offset in
+    /// that page, and the offset of the node's entry in its page.
     fn place(&self, node: Node) -> (usize, usize, usize) {
         let (entries, pages) = (self.store.page_len() / ENTRY, self.store.page_len() / 8);
         let page = node as usize / entries;
@@ -296,7 +296,7 @@ impl Reader<'_> {
         Ok(None)
     }
 
-    /// How many nodes can be reached along outgoing edges, the node itself included.
+    /// The number of nodes that can be reached along outgoing edges, with the node itself.
     pub fn reachable(&self, from: Node) -> Result<usize> {
         let mut seen = vec![false; self.nodes()? as usize];
         seen[from as usize] = true;
@@ -355,7 +355,7 @@ impl Writer<'_> {
         Ok(self.txn.update(self.graph.root, EDGES, &(edges + 1).to_le_bytes())?)
     }
 
-    /// A number of the caller's, that changes with the transaction.
+    /// Sets a number of the caller's, which changes with the transaction.
     pub fn set_progress(&mut self, progress: u64) -> Result<()> {
         Ok(self.txn.update(self.graph.root, PROGRESS, &progress.to_le_bytes())?)
     }
@@ -386,7 +386,7 @@ impl Writer<'_> {
         Ok(self.txn.update(block.page, block.offset + 8, &(used + 1).to_le_bytes())?)
     }
 
-    /// Where a new node's entry is, with pages for it if need be.
+    /// The place of a new node's entry. Allocates pages for it if need be.
     fn new_entry(&mut self, node: Node) -> Result<Ref> {
         let (in_root, in_directory, offset) = self.graph.place(node);
         if in_root + 8 > self.graph.store.page_len() {

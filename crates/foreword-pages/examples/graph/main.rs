@@ -46,7 +46,7 @@ fn run(args: &[&str]) -> Result<()> {
     }
 }
 
-/// Loads what was not loaded yet: how far it came is in the graph, and changes with it.
+/// Loads the lines that were not loaded yet. The graph has their number, which changes with it.
 fn load(graph: Graph, file: &str, batch: usize) -> Result<()> {
     println!("{}", graph.store().recovery());
     let text = std::fs::read_to_string(file)?;

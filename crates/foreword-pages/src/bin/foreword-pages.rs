@@ -50,7 +50,7 @@ fn say(text: &str) -> Result<(), String> {
 }
 
 fn complain(why: &str) {
-    // If that cannot be written either, the exit status has to do.
+    // If standard error cannot be written either, the exit status tells.
     let _ = writeln!(std::io::stderr(), "foreword-pages: {why}");
 }
 

@@ -49,7 +49,7 @@ fn a_map_that_is_blank_is_damage_though_the_file_has_its_length() {
             bytes[4096..8192].to_vec()
         };
         let newer = std::fs::read(&path).unwrap();
-        // All zeros; as it was before; garbage.
+        // All zeros; an older copy; garbage.
         for map in [vec![0; 4096], older, vec![0xa5; 4096]] {
             let mut bytes = newer.clone();
             bytes[4096..8192].copy_from_slice(&map);
@@ -61,7 +61,7 @@ fn a_map_that_is_blank_is_damage_though_the_file_has_its_length() {
     }
 }
 
-/// What the log still holds is no damage.
+/// A map is no damage if the log rebuilds it.
 #[test]
 fn a_map_that_the_log_rebuilds_may_be_anything() {
     let dir = tempfile::tempdir().unwrap();
@@ -92,7 +92,7 @@ fn a_map_whose_write_was_lost_is_damage() {
         let mut txn = store.begin();
         txn.free(pages[0]).unwrap();
         txn.commit().unwrap();
-        // (The map is the first page that is written.)
+        // The map is the first page that the checkpoint writes.
         store.checkpoint_all().unwrap();
         disk.drop_caches();
         drop(store);
@@ -116,13 +116,13 @@ fn the_log_is_not_dropped_when_the_page_file_is_gone() {
     }
     displaced(store.checkpoint_all());
     displaced(store.checkpoint());
-    // Another in its place, though it is as whole as can be.
+    // Another file in its place, though it is a whole copy.
     std::fs::rename(dir.path().join("copy"), &path).unwrap();
     displaced(store.checkpoint_all());
     std::fs::write(&path, b"none at all").unwrap();
     displaced(store.checkpoint_all());
     assert_eq!(store.stats().log.start_lsn, start, "it was dropped");
-    // Put back, all is well.
+    // The file is put back, and all is well.
     std::fs::rename(&aside, &path).unwrap();
     let done = store.checkpoint_all().unwrap();
     assert!(done.log_start > start);

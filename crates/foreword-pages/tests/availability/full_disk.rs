@@ -10,8 +10,8 @@ use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 use super::common::{DIR, Hooked, options};
 use super::{fill, holds, put};
 
-/// The room of a page is taken when the page is allocated: whatever fills the disk afterwards, the
-/// page can be written.
+/// The room of a page is taken when the page is allocated. So the page can be written, whatever
+/// fills the disk afterwards.
 #[test]
 fn pages_that_were_allocated_are_written_on_a_full_disk() {
     let disk = SimDisk::new(1);
@@ -19,7 +19,7 @@ fn pages_that_were_allocated_are_written_on_a_full_disk() {
     let pages = fill(&store, 40, 7).unwrap();
     disk.set_free(0);
     store.checkpoint_all().unwrap();
-    // The pool has less room than that: each is read, and another written for it.
+    // There are more pages than the pool has room for: to read each, another is written.
     assert!(pages.iter().all(|&page| holds(&store, page, 7)));
     assert_eq!(store.stats().pages_dirty, 0);
     drop(store);
@@ -29,11 +29,11 @@ fn pages_that_were_allocated_are_written_on_a_full_disk() {
     assert!(pages.iter().all(|&page| holds(&store, page, 7)));
 }
 
-/// And where there is none, that is all that happens.
+/// An allocation without room is refused, and nothing else happens.
 #[test]
 fn an_allocation_without_room_is_refused_and_harms_nothing() {
     let disk = SimDisk::new(2);
-    // A log that has room enough: it is the page file that has none.
+    // The log has room enough: only the page file has none.
     let log = foreword::Options::new().segment_bytes(4 << 20).background(false).on_error(|_| ());
     let options = |disk: &SimDisk| options(disk, 1).log(log.clone());
     let store = options(&disk).open(DIR).unwrap();
@@ -51,13 +51,13 @@ fn an_allocation_without_room_is_refused_and_harms_nothing() {
     };
     assert!(matches!(&refused, Error::NoSpace { path, .. } if path.ends_with("PAGES")), "{refused}");
     assert!(refused.is_no_space());
-    // As many as there is room for, though the file would grow by more.
+    // There is room for five pages, though the file would grow by more.
     disk.set_free(5 * 4096);
     let five = std::iter::from_fn(|| txn.allocate().ok());
     let before = more.len();
     more.extend(five);
     assert_eq!(more.len() - before, 5);
-    // The transaction goes on, and so does all else.
+    // The transaction goes on, and so does everything else.
     more.iter().for_each(|&page| txn.update(page, 0, b"taken").unwrap());
     txn.commit().unwrap();
     for (round, &page) in pages.iter().enumerate() {
@@ -73,7 +73,7 @@ fn an_allocation_without_room_is_refused_and_harms_nothing() {
     txn.commit().unwrap();
 }
 
-/// A disk that cannot reserve space (Btrfs, a thin volume): zeros are written instead.
+/// Where a disk cannot reserve space (Btrfs, a thin volume), zeros are written.
 #[test]
 fn where_space_cannot_be_reserved_it_is_written() {
     let disk = SimDisk::new(3);
@@ -84,7 +84,7 @@ fn where_space_cannot_be_reserved_it_is_written() {
     assert!(pages.iter().all(|&page| holds(&store, page, 9)));
 }
 
-/// And what was taken before it turned out that there is not enough is given back.
+/// The room that was taken before a lack of room was found is given back.
 #[test]
 fn an_allocation_that_is_refused_takes_no_room() {
     let disk = SimDisk::new(12);
@@ -98,7 +98,7 @@ fn an_allocation_that_is_refused_takes_no_room() {
     other.write_all_at(&[1; 15 * 4096], 0).unwrap();
 }
 
-/// What cannot be written for want of space stays in memory; nothing else is harmed.
+/// A page that cannot be written for lack of room stays in memory, and nothing else is harmed.
 #[test]
 fn a_write_that_finds_no_room_all_the_same_poisons_nothing() {
     let disk = SimDisk::new(4);
@@ -110,7 +110,7 @@ fn a_write_that_finds_no_room_all_the_same_poisons_nothing() {
     disk.fault(Fault::new(OpKind::Write, Effect::NoSpace).on("PAGES").forever());
     let refused = store.checkpoint_all().unwrap_err();
     assert!(refused.is_no_space(), "{refused}");
-    // What is clean makes room for what is read, again and again.
+    // Clean pages make room for those that are read, again and again.
     for round in 0..10 {
         assert!(clean.iter().all(|&page| holds(&store, page, 1)), "{round}");
     }
@@ -125,8 +125,8 @@ fn a_write_that_finds_no_room_all_the_same_poisons_nothing() {
     store.close().unwrap();
 }
 
-/// Pages that cannot be written any more stay where they are, and whoever needs their frames is
-/// told why.
+/// In a poisoned store dirty pages stay where they are, and a call that needs their frames gets the
+/// error.
 #[test]
 fn a_poisoned_store_loses_no_frames() {
     let disk = SimDisk::new(11);

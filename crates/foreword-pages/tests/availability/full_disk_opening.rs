@@ -6,8 +6,8 @@ use super::common::full::FullDisk;
 use super::common::{DIR, options};
 use super::{fill, holds, put};
 
-/// The log is full of what no page needs, and transactions are to be undone: opening makes the room
-/// for that.
+/// The log is full of records that no page needs, and transactions are to be undone. Opening makes
+/// the room for that.
 #[test]
 fn opening_undoes_transactions_on_a_full_disk() {
     let disk = SimDisk::new(5);
@@ -22,11 +22,11 @@ fn opening_undoes_transactions_on_a_full_disk() {
         pages[1..].iter().for_each(|&page| txn.update(page, 0, &vec![round | 0x80; store.page_len()]).unwrap());
     }
     std::mem::forget(txn);
-    // (What no promise covers yet, the log writes again as it is opened.)
+    // Opening copies what no promise covers.
     (2..40).for_each(|byte| put(&store, pages[0], byte).unwrap());
     let killed = disk.kill();
     let segment = 64 << 10;
-    // For the log to open, and for less than it takes to undo all of that.
+    // Room for the log to open, and less than undoing all of that takes.
     let mut opened = 0;
     for segments in 2..8 {
         let disk = killed.copy();
@@ -43,15 +43,14 @@ fn opening_undoes_transactions_on_a_full_disk() {
     assert!(opened > 4, "{opened} times");
 }
 
-/// Redo that needs room, without any: an error that says so, as often as it is tried, and nothing
-/// is lost by it.
+/// Redo without the room that it needs is an error, as often as it is tried, and nothing is lost.
 #[test]
 fn redo_without_room_says_so_and_succeeds_when_there_is_some() {
     let disk = SimDisk::new(6);
     let store = options(&disk, 1).open(DIR).unwrap();
     let pages = fill(&store, 40, 3).unwrap();
     drop(store);
-    // All of it is in the log: the page file may be as it was when it was made.
+    // The log has everything: the page file may be as it was when it was made.
     let disk = disk.crash(&Choice::None);
     assert!(disk.cut(format!("{DIR}/PAGES"), 4096));
     for free in [0, 70_000, 100_000] {
@@ -89,8 +88,7 @@ fn a_full_disk_and_a_kill_at_every_point_end_in_a_store_that_commits() {
     assert!(refusals > 100, "{refusals}");
 }
 
-/// A checkpoint is all that a full disk leaves to be done: it succeeds, as often as it is taken,
-/// and so does closing.
+/// On a full disk checkpoints succeed, as often as they are taken, and so does closing.
 #[test]
 fn checkpoints_and_closing_succeed_on_a_full_disk() {
     let disk = SimDisk::new(8);
@@ -102,7 +100,7 @@ fn checkpoints_and_closing_succeed_on_a_full_disk() {
     let done = store.checkpoint_all().unwrap();
     let last = store.stats().log.appended_lsn;
     for _ in 0..20 {
-        // Nothing has changed since.
+        // Nothing has changed since the checkpoint.
         assert_eq!(store.checkpoint().unwrap().begin, done.begin);
         assert_eq!(store.checkpoint_all().unwrap().begin, done.begin);
     }
@@ -110,7 +108,7 @@ fn checkpoints_and_closing_succeed_on_a_full_disk() {
     store.close().unwrap();
 }
 
-/// A store that is made on a disk without room for it says so, and can be made when there is some.
+/// Making a store without room for it is an error, and succeeds when there is room.
 #[test]
 fn a_store_is_made_or_there_was_no_room() {
     let mut made = 0;

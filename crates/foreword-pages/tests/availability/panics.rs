@@ -11,10 +11,10 @@ use foreword_sim::SimDisk;
 use super::common::{DIR, Hooked, options};
 use super::{fill, holds, put, within};
 
-/// A disk that panics, once, in any operation on the page file. (What the log makes of that is the
-/// log's to say.)
+/// A disk panics once, in any operation on the page file. (Panics in the log's files are the log's
+/// own matter.)
 #[test]
-fn a_disk_that_panics_harms_nobody_or_poisons_the_store() {
+fn a_disk_that_panics_harms_nothing_or_poisons_the_store() {
     let others = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !panic.to_string().contains("deliberate") {
@@ -31,8 +31,8 @@ fn a_disk_that_panics_harms_nobody_or_poisons_the_store() {
     assert!(at > 50 && poisoned > 10, "{at}, {poisoned}");
 }
 
-/// Works on a disk that panics at an operation. Whether the store was poisoned by it; `None`: it
-/// did not come to that.
+/// Works on a disk that panics at an operation. Returns whether that poisoned the store. `None`:
+/// the work has fewer operations.
 fn panic_at(at: u64) -> Option<bool> {
     let disk = SimDisk::new(at);
     let hooked = Hooked::new(&disk);
@@ -61,7 +61,7 @@ fn panic_at(at: u64) -> Option<bool> {
     if passed.load(Ordering::Relaxed) <= at {
         return None;
     }
-    // Nothing hangs, no frame is lost, and what is seen is what was committed.
+    // No call hangs, no frame is lost, and readers see what was committed.
     let is_poisoned = matches!(put(&store, pages[0], 1), Err(Error::Poisoned(_)));
     if !is_poisoned {
         committed[0] = 1;

@@ -26,10 +26,10 @@ fn a_thread_that_would_wait_for_itself_is_told() {
         let held = store.read(page).unwrap();
         deadlock(txn.update(page, 0, b"again"));
         deadlock(store.begin().update(page, 0, b"by another transaction"));
-        // Others go on, in this thread, too.
+        // Other pages can be changed, by this thread, too.
         txn.update(other, 0, b"other").unwrap();
         std::thread::scope(|scope| {
-            // A second guard of the same page is given, unless a writer stands in between.
+            // The thread gets a second guard of the same page, unless a writer waits in between.
             drop(store.read(page).unwrap());
             let writer = scope.spawn(|| put(&store, page, 9));
             wait_for_a_writer(&store, page);
@@ -37,7 +37,7 @@ fn a_thread_that_would_wait_for_itself_is_told() {
             drop(held);
             writer.join().unwrap().unwrap();
         });
-        // And it goes on.
+        // Without the guards the transaction goes on.
         txn.update(page, 0, b"again").unwrap();
         txn.commit().unwrap();
         assert_eq!(&store.read(page).unwrap()[..5], b"again");
@@ -55,7 +55,7 @@ fn what_cannot_be_undone_for_a_guard_is_undone_at_the_next_checkpoint() {
         let held = store.read(page).unwrap();
         assert!(matches!(txn.abort(), Err(Error::Deadlock { .. })));
         assert_eq!(store.stats().orphans, 1);
-        // A checkpoint by the thread that holds it does not wait for it, either.
+        // A checkpoint by the thread that holds the page does not wait for the page, either.
         store.checkpoint_all().unwrap();
         drop(held);
         store.checkpoint().unwrap();
@@ -64,8 +64,8 @@ fn what_cannot_be_undone_for_a_guard_is_undone_at_the_next_checkpoint() {
     });
 }
 
-/// Two threads that hold a page each, and want the other's. And a thread that holds a page and
-/// takes a checkpoint, while another's checkpoint waits for a writer that waits for the page.
+/// Two threads hold a page each, and ask for the other's. And a thread that holds a page takes a
+/// checkpoint, while another's checkpoint waits for a writer that waits for the page.
 #[test]
 fn threads_that_wait_for_each_other_are_told() {
     within(Duration::from_secs(60), || {
@@ -99,7 +99,7 @@ fn threads_that_wait_for_each_other_are_told() {
     });
 }
 
-/// Until a writer waits for a page that this thread holds.
+/// Waits until a writer waits for a page that this thread holds.
 fn wait_for_a_writer(store: &Store, page: PageId) {
     let started = Instant::now();
     while store.read(page).is_ok() {
@@ -107,7 +107,8 @@ fn wait_for_a_writer(store: &Store, page: PageId) {
     }
 }
 
-/// Writers go on dirtying pages: a checkpoint writes what was dirty when it began.
+/// Writers go on changing pages, and a checkpoint writes only the pages that were dirty when it
+/// began.
 #[test]
 fn a_checkpoint_does_not_chase_writers() {
     let disk = SimDisk::new(10);

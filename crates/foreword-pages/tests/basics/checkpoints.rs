@@ -54,7 +54,7 @@ fn a_damaged_name_of_the_last_checkpoint_costs_a_search_and_a_name_the_log_does_
     assert_eq!(read(&store, page, 6), b"behind");
     drop(store);
 
-    // A whole sector, but of another time: LSN 1,000,000.
+    // A whole sector that names a checkpoint the log does not have: LSN 1,000,000.
     let mut name = 1_000_000u64.to_le_bytes().to_vec();
     name.extend(crc32c::crc32c(&name).to_le_bytes());
     for (at, new) in name.into_iter().enumerate() {
@@ -102,8 +102,8 @@ fn a_background_checkpoint_comes_by_time_if_anything_changed() {
             assert!(changed.elapsed().as_secs() < 60, "none comes");
             std::thread::sleep(Duration::from_millis(1));
         }
-        // The last changes may have been made while it was taken: then there is another. From then
-        // on there is none.
+        // The last changes may have been made while a checkpoint was taken: then there is another.
+        // From then on there is none.
         std::thread::sleep(5 * interval);
         let quiet = store.stats().checkpoints;
         std::thread::sleep(10 * interval);

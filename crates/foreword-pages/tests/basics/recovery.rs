@@ -6,7 +6,7 @@ use foreword_pages::{Error, PageId};
 
 use super::{overwrite, read, small};
 
-/// Records of very different sizes: windows end before they were expected to, in every thread.
+/// Records of very different sizes: in every thread, windows end earlier than expected.
 #[test]
 fn recovery_with_little_memory_reads_each_record_once_and_makes_each_change() {
     let dir = tempfile::tempdir().unwrap();
@@ -22,7 +22,7 @@ fn recovery_with_little_memory_reads_each_record_once_and_makes_each_change() {
         for round in 0..60usize {
             let mut txn = store.begin();
             for (i, &page) in pages.iter().enumerate() {
-                // Some twenty bytes, and now and then three thousand.
+                // Twenty bytes, and now and then three thousand.
                 let len = if (round / 7 + i / 9) % 5 == 0 { 3000 } else { 20 };
                 let bytes: Vec<u8> = (0..len).map(|at| (at * 7 + round * 31 + i) as u8 | 1).collect();
                 txn.update(page, round, &bytes).unwrap();

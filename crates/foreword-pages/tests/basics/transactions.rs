@@ -43,7 +43,7 @@ fn what_is_not_committed_is_gone() {
     assert_eq!(&store.read(page).unwrap()[10..19], b"committed");
     assert!(matches!(store.read(other), Err(Error::NotAllocated { page, .. }) if page == other));
 
-    // Alive when the store goes, with its changes on disk.
+    // The transaction is alive when the store is dropped, and its changes are on disk.
     let mut lost = store.begin();
     lost.update(page, 10, b"YYYYYYYYY").unwrap();
     let other = lost.allocate().unwrap();
@@ -159,7 +159,7 @@ fn the_root_goes_with_its_transaction() {
     assert_eq!(store.root().unwrap(), Some(one));
     let mut txn = store.begin();
     txn.set_root(two).unwrap();
-    // It reaches the page file, and is taken back by recovery.
+    // The new root reaches the page file, and recovery takes it back.
     store.checkpoint_all().unwrap();
     std::mem::forget(txn);
     drop(store);

@@ -9,8 +9,8 @@ use foreword_sim::{Choice, SimDisk};
 use super::rng::Rng;
 use super::{Checked, DIR, number, options};
 
-/// Accounts in pages; threads move money between them, and count what they have moved. The sum
-/// never changes.
+/// Accounts in pages. Threads move money between them, and count their transfers. Invariant: the
+/// sum never changes.
 pub struct Bank {
     pub disk: SimDisk,
     pub accounts: Vec<PageId>,
@@ -67,8 +67,8 @@ impl Bank {
         Ok(())
     }
 
-    /// Moves money with all threads until the power fails, crashes, recovers (perhaps with
-    /// crashes), and checks.
+    /// Moves money with all threads until the power fails, recovers, perhaps with more crashes, and
+    /// checks.
     pub fn round(&mut self, rng: &mut Rng) -> Checked<u64> {
         let mut crashes = 1;
         let store = options(&self.disk, 1 + rng.below(3) as usize).open(DIR).map_err(|e| format!("does not open: {e}"))?;

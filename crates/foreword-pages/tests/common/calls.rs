@@ -7,8 +7,8 @@ use foreword_sim::{OpKind, SimDisk};
 
 use super::hooked;
 
-/// A simulated disk that calls a function before operations on its files: once, before one of them,
-/// or before each. It cannot reserve space.
+/// A simulated disk that calls a function before operations on its files: before one operation, or
+/// before each. The disk cannot reserve space.
 #[derive(Clone)]
 pub struct Hooked {
     disk: Arc<hooked::Hooked<SimDisk>>,
@@ -25,7 +25,7 @@ type Each = dyn Fn(OpKind, &str) + Send + Sync;
 
 struct Once {
     ops: &'static [OpKind],
-    /// So many of these operations pass first.
+    /// Operations of these kinds that pass first.
     skip: u64,
     call: Box<dyn FnOnce(&str) + Send>,
 }
@@ -61,7 +61,7 @@ impl Hooked {
         *self.calls.once.lock().unwrap() = Some(Once { ops, skip, call: Box::new(call) });
     }
 
-    /// Whether it has not been called.
+    /// Removes the functions. Returns whether the one for a single operation was not called.
     pub fn clear(&self) -> bool {
         self.calls.each.lock().unwrap().take();
         self.calls.once.lock().unwrap().take().is_some()

@@ -1,21 +1,20 @@
-//! A small piece of work on a disk that becomes full, and is left in the middle of it.
+//! A small piece of work on a disk that becomes full. The process is killed in the middle.
 
 use foreword_pages::{Error, PageId, Store};
 use foreword_sim::{Choice, SimDisk};
 
 use super::{Checked, DIR, Rng, options};
 
-/// The work of one process, how much room it has, and when it is killed.
+/// One run: how much room the process has, and when it is killed.
 #[derive(Clone, Copy, Debug)]
 pub struct FullDisk {
-    /// Bytes that are free when it begins.
+    /// Bytes that are free when the work begins.
     pub free: u64,
-    /// The changing operation in which it is killed.
+    /// The changing operation in which the process is killed.
     pub killed_at: u64,
 }
 
-/// What there is to be found: transaction n writes n into the root, and fills a page of its own
-/// with it.
+/// What must be found: transaction n writes n into the root, and fills a page of its own with n.
 #[derive(Default)]
 struct Done {
     pages: Vec<PageId>,
@@ -27,8 +26,9 @@ struct Done {
 const ROOT: PageId = PageId(2);
 
 impl FullDisk {
-    /// Works until it is done or killed; opens the store on the full disk, and then with room. How
-    /// often something was refused for want of it, and whether it was killed.
+    /// Works until the work is done or the process is killed; opens the store on the full disk, and
+    /// then with room. Returns the number of refusals for lack of room, and whether the process was
+    /// killed.
     pub fn run(&self, disk: &SimDisk) -> Checked<(u64, bool)> {
         let mut done = Done::default();
         let store = options(disk, 1).open(DIR).map_err(|e| format!("it is not made: {e}"))?;
@@ -46,7 +46,7 @@ impl FullDisk {
         }
         let killed = if self.killed_at.is_multiple_of(2) { disk.kill() } else { disk.crash(&Choice::Seed(self.killed_at)) };
         drop(store);
-        // On the full disk: it opens, or says that there is no room.
+        // On the full disk the store opens, or the error is a lack of room.
         match options(&killed, 2).open(DIR) {
             Ok(store) => {
                 done.check(&store)?;
@@ -84,7 +84,7 @@ impl Done {
         Ok(())
     }
 
-    /// A transaction, which may be refused: then it is rolled back.
+    /// Runs a transaction. If it is refused, it is rolled back.
     fn step(&mut self, store: &Store, rng: &mut Rng) -> Checked {
         let n = self.pages.len() as u64 + 1;
         let mut txn = store.begin();
@@ -94,7 +94,7 @@ impl Done {
             txn.update(page, 0, &vec![n as u8; store.page_len()])?;
             txn.update(ROOT, 0, &n.to_le_bytes())
         });
-        // What fails after this may be there all the same, if the process is killed.
+        // A commit that fails after this may be there all the same, if the process is killed.
         let committed =
             changed.and_then(|()| if rng.chance(20) { txn.abort().map(|()| false) } else { txn.commit().map(|_| true) });
         match committed {
@@ -112,7 +112,7 @@ impl Done {
         Ok(())
     }
 
-    /// All that was acknowledged is there, and nothing in halves.
+    /// Checks that every acknowledged transaction is there, and each as a whole.
     fn check(&mut self, store: &Store) -> Checked {
         let root = store.read(ROOT).map_err(|e| e.to_string())?;
         let n = u64::from_le_bytes(root[..8].try_into().unwrap());

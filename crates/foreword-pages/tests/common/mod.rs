@@ -1,11 +1,11 @@
-//! The crash suite's two workloads, checked against a model. A violation is returned, not panicked,
+//! The crash suite's workloads, checked against a model. They return a violation and do not panic,
 //! so that deliberate bugs can be counted.
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod bank;
 mod calls;
 pub mod full;
-/// The log's tests have it, too.
+/// The log's tests use this module, too.
 #[path = "../../../foreword/tests/common/hooked.rs"]
 pub mod hooked;
 mod rng;
@@ -22,11 +22,11 @@ pub use world::World;
 
 pub const DIR: &str = "/store";
 
-/// What went wrong, in words.
+/// A check: the value, or what went wrong, in words.
 pub type Checked<T = ()> = Result<T, String>;
 
-/// A store that does nothing by itself and has hardly any memory, so that pages are stolen all the
-/// time.
+/// Options of a store without a background thread, and with so little memory that pages are stolen
+/// all the time.
 pub fn options(disk: &SimDisk, threads: usize) -> Options {
     let log = foreword::Options::new()
         .segment_bytes(64 << 10)
@@ -34,12 +34,12 @@ pub fn options(disk: &SimDisk, threads: usize) -> Options {
         .background(false)
         .sync(SyncPolicy::manual())
         .on_error(|_| ());
-    // Recovery, too, has hardly any memory: its windows are many, and end early.
+    // Recovery has little memory, too: its windows are many, and end early.
     let options = Options::new().page_bytes(4096).pool_bytes(16 * 4096).recovery_bytes(20_000);
     options.background(false).recovery_threads(threads).disk(disk.handle()).log(log)
 }
 
-/// How often to crash: a few for each run of the tests, more when asked (`FOREWORD_CRASHES`).
+/// The number of crashes: `default`, or `FOREWORD_CRASHES`.
 pub fn crashes_wanted(default: u64) -> u64 {
     std::env::var("FOREWORD_CRASHES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }

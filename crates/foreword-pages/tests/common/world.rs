@@ -1,4 +1,5 @@
-//! Random transactions, crashes in work and in recovery, and the model that they are held to.
+//! Random transactions, crashes in work and in recovery, and the model that the store is checked
+//! against.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -13,10 +14,10 @@ use super::{Checked, DIR, number, options};
 /// Pages that are in use, with what is in them.
 type Contents = BTreeMap<PageId, Rc<Vec<u8>>>;
 
-/// The first page that is ever allocated. It says which state the pages are in.
+/// The first page that is ever allocated. It has the number of the state that the pages are in.
 const FIRST: PageId = PageId(2);
 
-/// The page that is the root in a state: another in each, so that each commit names one.
+/// The root in a state. It differs from state to state, so that each commit names one.
 fn root(states: &[Contents], at: usize) -> Option<PageId> {
     states[at].keys().nth(at % states[at].len().max(1)).copied()
 }
@@ -25,7 +26,7 @@ fn root(states: &[Contents], at: usize) -> Option<PageId> {
 #[derive(Clone, Debug)]
 pub struct Model {
     states: Vec<Contents>,
-    /// This one, or a later one, must come back.
+    /// The state that must come back, or a later one.
     durable: usize,
 }
 
@@ -49,9 +50,9 @@ pub struct World {
     pub rng: Rng,
     pub crashes: u64,
     pub page_bytes: usize,
-    /// Full page images are switched on and off from one opening to the next.
+    /// Each opening switches full page images on or off.
     pub switches_images: bool,
-    /// Pages are logged whole, so that they may be torn.
+    /// Pages are logged whole, so a crash may tear them.
     pub may_tear: bool,
 }
 
@@ -67,7 +68,7 @@ impl World {
         options.full_page_images(images)
     }
 
-    /// Opens the store, with up to so many crashes in recovery, and holds it to the model.
+    /// Opens the store, with up to so many crashes in recovery, and checks it against the model.
     pub fn reopen(&mut self, mut crashes: u32) -> Checked<Store> {
         let threads = 1 + self.rng.below(3) as usize;
         loop {
@@ -75,7 +76,7 @@ impl World {
                 self.disk.power_off_at(self.disk.changes() + 1 + self.rng.below(40));
             }
             let images = !self.switches_images || self.rng.chance(50);
-            // From one to the other there is no telling how far it came.
+            // An opening that switches and crashes may have switched or not.
             self.may_tear &= images;
             let opened = self.options(threads, images).open(DIR);
             if self.disk.is_off() {
@@ -133,8 +134,8 @@ impl World {
         Ok(())
     }
 
-    /// Works until the power fails, or so many steps are done. Then (unless the power failed) the
-    /// store is closed or dropped.
+    /// Works until the power fails, or so many steps are done. Unless the power failed, the store
+    /// is closed or dropped then.
     pub fn live(&mut self, store: Store, steps: u32) -> Checked {
         let World { disk, model, rng, .. } = self;
         {
@@ -147,19 +148,20 @@ impl World {
                     Err(e) => return Err(format!("a step failed: {e}")),
                 }
             }
-            // Transactions that are alive when the store goes are losers; they do not roll back.
+            // Transactions that are alive when the store is dropped are losers: they are not rolled
+            // back.
             if !disk.is_off() && rng.chance(50) {
                 open.into_iter().for_each(std::mem::forget);
             }
         }
         if !disk.is_off() && rng.chance(20) {
-            // (Forgotten transactions may have changes in the pages that this writes.)
+            // Forgotten transactions may have changes in the pages that this writes.
             let closed = store.close();
             if !disk.is_off() {
                 closed.map_err(|e| format!("closing failed: {e}"))?;
             }
         } else {
-            // Whatever dropping the store does comes after the crash.
+            // The crash comes before anything that dropping the store does.
             let before = disk.copy();
             drop(store);
             *disk = before;
@@ -167,7 +169,7 @@ impl World {
         Ok(())
     }
 
-    /// One life after the other, each ended by a crash.
+    /// Runs one life after the other, each ended by a crash.
     pub fn run(&mut self, lives: u32) -> Checked {
         for _ in 0..lives {
             let deep = self.rng.below(4) as u32;
@@ -177,16 +179,16 @@ impl World {
             self.crash();
         }
         drop(self.reopen(0)?);
-        // And again: nothing is left to be done, or done twice.
+        // A second opening finds nothing to do, and does nothing twice.
         drop(self.reopen(0)?);
         Ok(())
     }
 }
 
-/// One step of one of up to three transactions.
+/// Runs one step of one of up to three transactions.
 fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<Open<'s>>) -> foreword_pages::Result<()> {
     if model.states.len() == 1 {
-        // The first of all: it takes the first page.
+        // The very first transaction takes the first page.
         let mut txn = store.begin();
         assert_eq!(txn.allocate()?, FIRST);
         let delta = Delta { written: Contents::from([(FIRST, Rc::new(vec![0; store.page_len()]))]), ..Delta::default() };
@@ -198,7 +200,7 @@ fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<O
     }
     let at = rng.below(open.len() as u64) as usize;
     let last = model.states.last().unwrap();
-    // Pages that nobody else changes.
+    // Pages that no other transaction changes.
     let is_taken = |id: &PageId| {
         *id == FIRST
             || open.iter().enumerate().any(|(i, o)| i != at && o.delta.written.contains_key(id) || o.delta.freed.contains(id))
@@ -239,7 +241,7 @@ fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<O
             savepoints.truncate(to + 1);
         }
         76..82 => {
-            // Its root, too, is taken back: by itself, or by recovery.
+            // The root is taken back with its transaction: by rollback, or by recovery.
             let Open { mut txn, .. } = open.swap_remove(at);
             txn.set_root(rng.chance(80).then(|| *rng.pick(&last.keys().copied().collect::<Vec<_>>())))?;
             match rng.below(6) {
@@ -269,7 +271,7 @@ fn commit(model: &mut Model, rng: &mut Rng, open: Open<'_>) -> foreword_pages::R
     txn.update(FIRST, 0, &(n as u64).to_le_bytes())?;
     Rc::make_mut(state.get_mut(&FIRST).unwrap())[..8].copy_from_slice(&(n as u64).to_le_bytes());
     let durability = *rng.pick(&[Durability::Synced, Durability::Synced, Durability::Buffered, Durability::Written]);
-    // From here on it may come back.
+    // From here on the new state may come back.
     model.states.push(state);
     txn.set_root(root(&model.states, n))?;
     txn.commit_with(durability)?;
