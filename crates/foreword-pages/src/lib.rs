@@ -83,27 +83,41 @@ pub mod _docs {
     pub mod pages {}
 }
 
-mod alloc;
-mod background;
-mod checkpoint;
-mod engine;
+// Invariant: a module imports only modules of its own group and of the groups above, and never in a
+// circle (tests/layers.rs).
+
+// Values and bytes: no I/O.
 mod error;
-mod file;
 mod ids;
-mod latch;
 mod options;
 mod page;
-mod policy;
-mod pool;
 mod record;
-mod recovery;
-mod replay;
-mod rollback;
 #[doc(hidden)]
 pub mod sabotage;
-mod store;
 mod sync;
+
+// Pages on disk and in memory.
+mod alloc;
+mod file;
+mod latch;
+mod policy;
+mod pool;
+
+// What all below share.
+mod engine;
+
+// What changes the pages, and what bounds recovery.
+mod checkpoint;
+mod rollback;
 mod txn;
+
+// What runs checkpoints, and what opening does.
+mod background;
+mod recovery;
+
+// What a user meets.
+mod replay;
+mod store;
 
 /// The log, in the version whose LSNs and errors this crate's calls return.
 pub use foreword;

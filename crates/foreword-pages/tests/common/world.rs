@@ -185,6 +185,28 @@ impl World {
     }
 }
 
+impl Open<'_> {
+    /// Writes random bytes at a random place of a page.
+    fn update(&mut self, id: PageId, last: &Contents, len: u64, rng: &mut Rng) -> foreword_pages::Result<()> {
+        let offset = rng.below(len);
+        let most = if rng.chance(10) { len } else { 40 };
+        let size = (1 + rng.below(most)).min(len - offset);
+        let bytes: Vec<u8> = (0..size).map(|_| rng.next() as u8).collect();
+        self.txn.update(id, offset as usize, &bytes)?;
+        let page = self.delta.written.entry(id).or_insert_with(|| last[&id].clone());
+        Rc::make_mut(page)[offset as usize..][..size as usize].copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn rollback_to(&mut self, savepoint: usize) -> foreword_pages::Result<()> {
+        let Open { txn, delta, savepoints } = self;
+        txn.rollback_to(&savepoints[savepoint].0)?;
+        *delta = savepoints[savepoint].1.clone();
+        savepoints.truncate(savepoint + 1);
+        Ok(())
+    }
+}
+
 /// Runs one step of one of up to three transactions.
 fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<Open<'s>>) -> foreword_pages::Result<()> {
     if model.states.len() == 1 {
@@ -209,15 +231,7 @@ fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<O
     match rng.below(100) {
         0..50 if !mine.is_empty() => {
             let id = *rng.pick(&mine);
-            let Open { txn, delta, .. } = &mut open[at];
-            let len = store.page_len() as u64;
-            let offset = rng.below(len);
-            let most = if rng.chance(10) { len } else { 40 };
-            let size = (1 + rng.below(most)).min(len - offset);
-            let bytes: Vec<u8> = (0..size).map(|_| rng.next() as u8).collect();
-            txn.update(id, offset as usize, &bytes)?;
-            let page = delta.written.entry(id).or_insert_with(|| last[&id].clone());
-            Rc::make_mut(page)[offset as usize..][..size as usize].copy_from_slice(&bytes);
+            open[at].update(id, last, store.page_len() as u64, rng)?;
         }
         0..62 if last.len() < 60 => {
             let page = open[at].txn.allocate()?;
@@ -235,10 +249,7 @@ fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<O
         }
         72..76 if !open[at].savepoints.is_empty() => {
             let to = rng.below(open[at].savepoints.len() as u64) as usize;
-            let Open { txn, delta, savepoints } = &mut open[at];
-            txn.rollback_to(&savepoints[to].0)?;
-            *delta = savepoints[to].1.clone();
-            savepoints.truncate(to + 1);
+            open[at].rollback_to(to)?;
         }
         76..82 => {
             // The root is taken back with its transaction: by rollback, or by recovery.
