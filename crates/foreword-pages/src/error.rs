@@ -108,7 +108,7 @@ pub enum Error {
     UnsupportedVersion {
         /// The file that says so.
         path: PathBuf,
-        /// Its format version.
+        /// The format version of the file.
         found: u32,
         /// The version that this library reads.
         supported: u32,
@@ -116,7 +116,7 @@ pub enum Error {
     /// A record in the log is whole, but makes no sense here: something else wrote to this log.
     #[non_exhaustive]
     BadRecord {
-        /// Its LSN.
+        /// The record's LSN.
         lsn: Lsn,
         /// What is wrong with it.
         why: &'static str,

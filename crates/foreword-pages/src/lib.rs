@@ -116,6 +116,7 @@ mod background;
 mod recovery;
 
 // What a user meets.
+mod builder;
 mod replay;
 mod store;
 

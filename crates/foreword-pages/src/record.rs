@@ -25,7 +25,7 @@ const KIND: u8 = 0x0f;
 const WITH_IMAGE: u8 = 0x10;
 /// The change is of a bit.
 const BIT: u8 = 0x20;
-/// Its redo sets the bit.
+/// The redo of the change sets the bit.
 const SET: u8 = 0x40;
 
 /// A record, borrowed from the bytes it was read from.

@@ -91,7 +91,7 @@ pub struct Replayed {
 /// ```
 ///
 /// # Errors
-/// Those of the log ([`Reader::next`]) and those of the pages.
+/// The log's errors ([`Reader::next`]), and those of the pages.
 pub fn replay<P: Pages + ?Sized>(reader: &mut Reader, pages: &mut P) -> Result<Replayed, P::Error> {
     let mut done = Replayed::default();
     while let Some(record) = reader.next()? {

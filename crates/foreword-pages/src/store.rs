@@ -33,34 +33,23 @@ pub struct Store {
     recovery: Recovery,
 }
 
-impl Options {
-    /// Opens the store in a directory, making it if there is none, and recovers it if need be.
-    ///
-    /// # Errors
-    /// [`Error::Log`], [`Error::NotAStore`], [`Error::UnsupportedVersion`], [`Error::Rotten`],
-    /// [`Error::BadRecord`], [`Error::Io`], [`Error::Invalid`].
-    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Store> {
-        self.check()?;
-        Store::open_with(self, dir.as_ref())
-    }
-}
-
 impl Store {
     /// Opens the store in a directory with the default [`Options`], making it if there is none.
     ///
     /// # Errors
     /// As [`Options::open`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Store> {
-        Options::new().open(dir)
+        Store::open_with(&Options::default(), dir.as_ref())
     }
 
     /// How a store may be opened; the same as [`Options::new`].
     #[must_use]
     pub fn options() -> Options {
-        Options::new()
+        Options::default()
     }
 
-    fn open_with(options: &Options, dir: &Path) -> Result<Store> {
+    pub(crate) fn open_with(options: &Options, dir: &Path) -> Result<Store> {
+        options.check()?;
         let log = open_log(options, dir)?;
         let file = PageFile::open(&options.disk, dir, &log, options.page_bytes)?;
         options.check_pool(file.page_bytes())?;

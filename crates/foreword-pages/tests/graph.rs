@@ -1,4 +1,4 @@
-//! The example: a graph that is loaded, killed, recovered, and right.
+//! The example: a graph that is loaded, killed and recovered has every edge, once.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub)]
 
 #[path = "../examples/graph/graph.rs"]
@@ -19,7 +19,7 @@ fn expected() -> BTreeSet<String> {
     EXCERPT.lines().filter(|line| line.starts_with('E')).map(str::to_owned).collect()
 }
 
-/// How far it is from one package to another, by the file alone.
+/// The number of edges from one package to another, by the file alone.
 fn distance(from: &str, to: &str) -> usize {
     let mut needs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for line in EXCERPT.lines().filter(|line| line.starts_with('E')) {
@@ -39,8 +39,7 @@ fn distance(from: &str, to: &str) -> usize {
     far[to]
 }
 
-/// The example's program. Cargo builds it beside the tests, but not if it is asked for one test
-/// alone.
+/// The example's program. Cargo builds it with all tests, but not with this test alone.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();
@@ -66,12 +65,11 @@ fn killed_again_and_again_while_it_loads_it_comes_out_whole() {
     let (store, file) = (store.to_str().unwrap(), concat!(env!("CARGO_MANIFEST_DIR"), "/examples/graph/excerpt.tsv"));
     let mut kills = 0;
     for attempt in 0u64.. {
-        // A line a transaction, so that there is something to be killed in.
+        // Each line is a transaction, so that the kill comes within one.
         let load = Command::new(program()).args(["load", store, file, "1"]).stdout(Stdio::null()).spawn();
         let mut load = load.unwrap();
-        // (SIGKILL.)
         std::thread::sleep(Duration::from_millis(20 + attempt * 7919 % (50 + 10 * attempt)));
-        load.kill().unwrap();
+        load.kill().unwrap(); // SIGKILL
         let status = load.wait().unwrap();
         if status.success() {
             break;

@@ -56,8 +56,8 @@ fn committers_all_return_and_what_they_committed_is_durable() {
     });
 }
 
-/// The thread that leads a flush fails. Every thread that waits for that flush gets the error, and no
-/// later commit succeeds.
+/// The thread that leads a flush fails. Every thread that waits for that flush gets the error, and
+/// no later commit succeeds.
 #[test]
 fn when_a_leader_fails_all_followers_get_the_error_and_nothing_is_acknowledged_after() {
     explore(|| {

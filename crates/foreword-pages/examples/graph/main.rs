@@ -1,7 +1,7 @@
 //! A small graph database, and Debian's package dependencies in it. See `README.md` beside this
 //! file.
 
-#[allow(unreachable_pub)] // It is a module of the tests, too.
+#[allow(unreachable_pub)] // The module is one of the tests', too.
 mod graph;
 
 use std::io::Write;

@@ -186,8 +186,8 @@ impl Pass<'_> {
         lock(&self.passed).extend(passed);
     }
 
-    /// Does a part of the work. A panic is noted like an error: the other threads wait for this one
-    /// at the barrier, so it must get there.
+    /// Does a part of the work. A panic is noted like an error, so that this thread reaches the
+    /// barrier: the other threads wait for it there.
     fn attempt<T>(&self, work: impl FnOnce() -> Result<T>) -> Option<T> {
         let failure = match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(done)) => return Some(done),
@@ -215,7 +215,7 @@ impl Pass<'_> {
         reader.seek(stretch.first);
         while stretch.end < behind && stretch.used < room {
             let lsn = stretch.end;
-            // (Behind a salvage some may be lost, and pages cannot do without.)
+            // A salvage may have given a record up. Pages cannot be rebuilt without it.
             let gone = Error::BadRecord { lsn, why: "it is not there: a salvage gave it up" };
             let record = reader.next()?.filter(|record| record.lsn == lsn).ok_or(gone)?.data;
             let (header, raw) = Header::decode(record).map_err(|why| Error::BadRecord { lsn, why })?;

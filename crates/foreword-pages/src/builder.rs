@@ -1,0 +1,108 @@
+//! How options are set, and a store is opened with them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foreword::disk::Disk;
+
+use crate::{Options, Result, Store};
+
+impl Options {
+    /// The defaults: pages of 8 KiB, a pool of 64 MiB, a checkpoint every 64 MiB of log and every
+    /// five minutes, a recovery thread for each processor.
+    #[must_use]
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// The size of the pages of a new store: a power of two from 4 to 64 KiB; 8 KiB by default. An
+    /// existing store keeps its own.
+    #[must_use]
+    pub fn page_bytes(mut self, bytes: usize) -> Options {
+        self.page_bytes = bytes;
+        self
+    }
+
+    /// Bytes of the buffer pool: at least 16 pages; 64 MiB by default. Bookkeeping takes some 300
+    /// bytes a page in addition.
+    #[must_use]
+    pub fn pool_bytes(mut self, bytes: usize) -> Options {
+        self.pool_bytes = bytes;
+        self
+    }
+
+    /// The background thread takes a checkpoint each time that so many bytes were logged; 64 MiB by
+    /// default. Recovery reads at most about twice as much, and the log keeps as much, unless a
+    /// transaction lives longer.
+    #[must_use]
+    pub fn checkpoint_bytes(mut self, bytes: u64) -> Options {
+        self.checkpoint_bytes = bytes;
+        self
+    }
+
+    /// The background thread takes a checkpoint at the latest so long after a change; five minutes
+    /// by default. `None`: by bytes alone.
+    #[must_use]
+    pub fn checkpoint_interval(mut self, interval: Option<Duration>) -> Options {
+        self.checkpoint_interval = interval;
+        self
+    }
+
+    /// Whether the first change of a page after a checkpoint logs all of the page (the default), so
+    /// that a page that a crash tears can be rebuilt. Without images the log is smaller, and the
+    /// disk must write a page as a whole or not at all.
+    #[must_use]
+    pub fn full_page_images(mut self, images: bool) -> Options {
+        self.full_page_images = images;
+        self
+    }
+
+    /// Threads that redo changes in recovery: 1 to 64; by default as many as there are processors.
+    #[must_use]
+    pub fn recovery_threads(mut self, threads: usize) -> Options {
+        self.recovery_threads = threads;
+        self
+    }
+
+    /// Bytes of the log that recovery has in memory at a time, beside the pool: 64 MiB by default.
+    /// With more, recovery looks a page up less often.
+    #[must_use]
+    pub fn recovery_bytes(mut self, bytes: usize) -> Options {
+        self.recovery_bytes = bytes;
+        self
+    }
+
+    /// Whether the store has a background thread that takes checkpoints (the default). Without one
+    /// only [`Store::checkpoint`](crate::Store::checkpoint) takes them: for deterministic tests.
+    #[must_use]
+    pub fn background(mut self, background: bool) -> Options {
+        self.background = background;
+        self
+    }
+
+    /// The disk to use, for the page file and the log. For tests.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Options {
+        self.disk = disk;
+        self
+    }
+
+    /// How the log is opened. Its disk is the store's.
+    #[must_use]
+    pub fn log(mut self, log: foreword::Options) -> Options {
+        self.log = log;
+        self
+    }
+
+    /// Opens the store in a directory, making it if there is none, and recovers it if need be.
+    ///
+    /// # Errors
+    /// [`Error::Log`](crate::Error::Log), [`Error::NotAStore`](crate::Error::NotAStore),
+    /// [`Error::UnsupportedVersion`](crate::Error::UnsupportedVersion),
+    /// [`Error::Rotten`](crate::Error::Rotten), [`Error::BadRecord`](crate::Error::BadRecord),
+    /// [`Error::Io`](crate::Error::Io), [`Error::Invalid`](crate::Error::Invalid).
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Store> {
+        Store::open_with(self, dir.as_ref())
+    }
+}
