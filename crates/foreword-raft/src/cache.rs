@@ -1,0 +1,58 @@
+//! The newest entries in memory: all that are not durable, which the log does not read yet, and of the others as many as there is room for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use foreword::Lsn;
+
+use crate::waiters::lock;
+
+type ByLsn = BTreeMap<Lsn, Arc<[u8]>>;
+
+pub(crate) struct Cache {
+    /// With their bytes in all.
+    entries: Mutex<(ByLsn, usize)>,
+    bytes_max: usize,
+}
+
+impl Cache {
+    pub(crate) fn new(bytes_max: usize) -> Cache {
+        Cache { entries: Mutex::default(), bytes_max }
+    }
+
+    pub(crate) fn put(&self, lsn: Lsn, data: Arc<[u8]>, durable: Lsn) {
+        let mut guard = lock(&self.entries);
+        guard.1 += data.len();
+        guard.0.insert(lsn, data);
+        drop(guard);
+        self.trim(durable);
+    }
+
+    /// Forgets the oldest that are durable, as far as there is no room for them.
+    pub(crate) fn trim(&self, durable: Lsn) {
+        let mut guard = lock(&self.entries);
+        let (entries, bytes) = &mut *guard;
+        while *bytes > self.bytes_max
+            && let Some(oldest) = entries.first_entry()
+            && *oldest.key() <= durable
+        {
+            *bytes -= oldest.remove().len();
+        }
+    }
+
+    pub(crate) fn get(&self, lsn: Lsn) -> Option<Arc<[u8]>> {
+        lock(&self.entries).0.get(&lsn).cloned()
+    }
+
+    pub(crate) fn remove(&self, lsns: &[Lsn]) {
+        let mut guard = lock(&self.entries);
+        let (entries, bytes) = &mut *guard;
+        for lsn in lsns {
+            *bytes -= entries.remove(lsn).map_or(0, |data| data.len());
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        lock(&self.entries).1
+    }
+}
