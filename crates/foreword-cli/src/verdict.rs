@@ -59,7 +59,9 @@ pub(crate) fn damage_fields(out: &mut Output, damage: &Damage) -> Result<(), Fai
     let until = "until the log is repaired";
     match damage.last_lsn.filter(|&last| last >= damage.first_lsn) {
         Some(last) => out.field("unreadable", format_args!("LSN {} to {last}, which were durable, {until}", damage.first_lsn))?,
-        None if damage.kind == DamageKind::Identity => out.field("unreadable", "nothing: the records are whole")?,
+        None if damage.kind == DamageKind::Identity => {
+            out.field("unreadable", "nothing because of this: a repair writes the file anew")?
+        }
         None => out.field("unreadable", format_args!("any records from LSN {} on, {until}", damage.first_lsn))?,
     }
     out.field("evidence", &damage.evidence)
@@ -88,10 +90,10 @@ pub(crate) fn damage(verdict: Option<&Verdict>) -> Option<&Damage> {
 
 /// Records that no promise covers: nothing in the log shows a flush that made them durable.
 pub(crate) fn unproven_from(first: Lsn, damaged: bool) -> String {
-    let keeps = if damaged { "a repair of" } else { "opening" };
+    let keeps = if damaged { "a repair that leaves them" } else { "opening it for writing keeps them all and" };
     format!(
-        "unproven from LSN {first} on: the log does not show whether these records were acknowledged; {keeps} it for writing \
-         keeps them all and makes them durable"
+        "unproven from LSN {first} on: the log does not show whether these records were acknowledged; {keeps} makes them \
+         durable"
     )
 }
 

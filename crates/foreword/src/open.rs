@@ -17,6 +17,7 @@ use crate::files::dir::Dir;
 use crate::files::disk::Access;
 use crate::files::fill::at_once;
 use crate::files::names::{IDENTITY, Names, STATS, segment_name};
+use crate::files::outside::Outside;
 use crate::files::prepare::Stuff;
 use crate::files::segment::Found;
 use crate::format::{
@@ -188,6 +189,12 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     report.given_up.clone_from(&repair.given_up);
     report.unknown_from = repair.unknown_from;
     report.put_aside = repair.copied.iter().chain(&repair.moved).cloned().collect();
+    // Before anything is moved, and until the log has gone on: a hold that is placed meanwhile would
+    // stand behind what is given up.
+    let mut outside = match &report.verdict {
+        Verdict::Corruption(_) => dir.outside_if_possible(survey.log)?,
+        _ => None,
+    };
     // First: on a full disk it is room.
     fork::clear_away(dir, survey.names.temporary.iter().cloned());
     for name in &repair.copied {
@@ -217,8 +224,12 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     // (Garbled sectors ahead would stand in the way of a later frame.)
     let mut in_place = report.verdict == Verdict::Clean && report.garbled_sectors == 0;
     bug!(AppendAfterTear, in_place |= matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail));
-    let mut opened =
-        if in_place { resume(options, dir, &survey, report)? } else { branch(options, dir, &survey, &repair, report)? };
+    let mut opened = if in_place {
+        resume(options, dir, &survey, report)?
+    } else {
+        branch(options, dir, &survey, &repair, outside.as_mut(), report)?
+    };
+    drop(outside);
     tidy_up(options, dir, &mut opened, &survey.names);
     Ok(opened)
 }
@@ -279,7 +290,14 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
 }
 
 /// After anything else: it goes on in a fresh segment.
-fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut report: RecoveryReport) -> Result<Opened> {
+fn branch(
+    options: &Options,
+    dir: &Dir,
+    survey: &Survey,
+    repair: &Repair,
+    mut outside: Option<&mut Outside>,
+    mut report: RecoveryReport,
+) -> Result<Opened> {
     let damaged = matches!(report.verdict, Verdict::Corruption(_));
     // What no promise covers may be only in the page cache.
     let unproven = unproven_from(survey);
@@ -295,9 +313,7 @@ fn branch(options: &Options, dir: &Dir, survey: &Survey, repair: &Repair, mut re
     if damaged {
         // LSNs that were acknowledged may be given to other records, even where nothing says which.
         control.cut(end.next_lsn);
-        if !dir.has_no_outside() {
-            dir.outside(survey.log)?.cut(end.next_lsn)?;
-        }
+        outside.iter_mut().try_for_each(|outside| outside.cut(end.next_lsn))?;
     }
     for waiver in &mut control.waivers {
         if waiver.to.epoch == u64::MAX {

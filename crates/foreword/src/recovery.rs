@@ -38,6 +38,8 @@ pub(crate) enum Depth {
     Tail,
     /// Everything.
     All,
+    /// The same, but for `LOG`, which a repair writes anew.
+    AllButIdentity,
 }
 
 /// The log in a directory.
@@ -96,9 +98,10 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
     }
     // A damaged `LOG` is judged before X, and some of what is found at X has a shortcut that is
     // judged before `LOG`. Without the shortcuts, opening and `verify` give one verdict.
-    let depth = if identity.damage.is_some() { Depth::All } else { depth };
+    let depth = if identity.damage.is_some() && depth == Depth::Tail { Depth::All } else { depth };
     let nothing_wrong = Evidence::of_nothing_wrong(dir.path.clone());
-    let mut evidence = Evidence { no_segment, identity: identity.damage, ..nothing_wrong };
+    let judged = identity.damage.filter(|_| depth != Depth::AllButIdentity);
+    let mut evidence = Evidence { no_segment, identity: judged, ..nothing_wrong };
     if no_segment {
         return Ok(Some(Survey::nothing(log, names, evidence.verdict())));
     }

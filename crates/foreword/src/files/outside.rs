@@ -52,14 +52,25 @@ impl Dir {
         Ok(Outside { file, path, log, number, wishes })
     }
 
-    pub(crate) fn has_no_outside(&self) -> bool {
+    /// The same; none where there is no file, and none can be made (on a full disk): then other
+    /// processes can ask for nothing, either.
+    pub(crate) fn outside_if_possible(&self, log: LogId) -> Result<Option<Outside>> {
+        match self.outside(log) {
+            Err(Error::Io { .. } | Error::NoSpace { .. }) if self.has_no_outside() => Ok(None),
+            outside => outside.map(Some),
+        }
+    }
+
+    fn has_no_outside(&self) -> bool {
         self.handle.id_of(HOLDS).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
     }
 
     /// The holds of a log and those that other processes have placed since, as far as that can be
     /// told without the lock.
-    pub(crate) fn with_outside(&self, log: LogId, mut holds: Holds) -> Holds {
+    /// (The log's own are asked for after that: what goes from here is there before.)
+    pub(crate) fn with_outside(&self, log: LogId, holds: impl FnOnce() -> Holds) -> Holds {
         let there = self.handle.open(HOLDS, Access::Read).and_then(|file| read(&*file, log));
+        let mut holds = holds();
         apply(&there.unwrap_or_default().1, &mut holds);
         holds
     }

@@ -28,7 +28,8 @@ impl Log {
 
     /// Cuts off the record with this LSN and all after it, as a Raft log does; their LSNs are given
     /// to what is appended next. Readers that have read any of them, or stand behind one, get
-    /// [`Error::Cut`]: in this process with their next call, in another within 10 ms. A
+    /// [`Error::Cut`]: readers of the log itself with their next call, those of a
+    /// [`View`](crate::View), here or in another process, within 10 ms. A
     /// [hold](Log::hold) behind the cut moves to it, so a consumer that was away finds its hold
     /// lower than it left it, and reads on from there. A cut behind the last record does nothing.
     ///

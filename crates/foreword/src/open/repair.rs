@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Damage, Doing};
+use crate::error::{Damage, DamageKind, Doing};
 use crate::files::dir::Dir;
 use crate::files::disk::{Access, Disk, OsDisk};
 use crate::files::names::{IDENTITY, segment_name, within_reach};
@@ -30,8 +30,8 @@ impl Repair {
     /// A segment that is of no use (not even of this log, or of this place) does not stay under its
     /// name.
     fn move_what_is_off(&mut self, chain: &[Entry]) {
-        let on_chain = |name: &String| chain.iter().any(|e| segment_name(e.epoch) == *name);
-        let (copied, off) = std::mem::take(&mut self.copied).into_iter().partition(on_chain);
+        let stays = |name: &String| name == IDENTITY || chain.iter().any(|e| segment_name(e.epoch) == *name);
+        let (copied, off) = std::mem::take(&mut self.copied).into_iter().partition(stays);
         self.copied = copied;
         let new: Vec<_> = off.into_iter().filter(|name| !self.moved.contains(name)).collect();
         self.moved.extend(new);
@@ -40,17 +40,21 @@ impl Repair {
 
 /// What going on with a damaged log would mean.
 pub(super) fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
-    let mut repair = Repair::default();
+    let (mut repair, mut depth) = (Repair::default(), Depth::All);
     loop {
-        let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::All, &repair.waivers, &mut |_, _| {})?)?;
+        let survey = dir.there(recovery::survey(dir, dir.names()?, depth, &repair.waivers, &mut |_, _| {})?)?;
         let Verdict::Corruption(damage) = &survey.verdict else {
             repair.move_what_is_off(&survey.chain);
             return Ok((survey, repair));
         };
         let name = damage.path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        if name == IDENTITY {
-            repair.copied.push(name);
-            return Ok((survey, repair));
+        if name == IDENTITY && !repair.copied.contains(&name) {
+            repair.copied.push(name.clone());
+        }
+        if damage.kind == DamageKind::Identity {
+            // It is written anew, and says nothing of the records: they are judged without it.
+            depth = Depth::AllButIdentity;
+            continue;
         }
         if survey.names.epochs.iter().any(|&e| segment_name(e) == name) && !repair.copied.contains(&name) {
             repair.copied.push(name);
@@ -62,9 +66,12 @@ pub(super) fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
             if survey.known >= survey.next_lsn {
                 repair.given_up.push((survey.next_lsn, survey.known));
             }
-            if resume_after(dir, &survey)?.is_none() {
-                repair.unknown_from = Some(survey.known.next().max(survey.next_lsn));
-            }
+            // What a salvage would find says whether the log's end is known. (One that is refused
+            // knows of too much damage.)
+            let end = |salvage: (Survey, Repair)| salvage.1.unknown_from;
+            let known = survey.known.next().max(survey.next_lsn);
+            let unknown_from = plan(dir, OnDamage::Salvage).map_or(Some(known), end);
+            repair.unknown_from = unknown_from.map(|lsn| lsn.max(known));
             return Ok((survey, repair));
         }
         if survey.control.waivers.len() >= WAIVERS_MAX {

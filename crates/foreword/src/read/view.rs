@@ -193,7 +193,10 @@ impl View {
     /// The holds, by name, with those that the writer has not taken into the log yet.
     #[must_use]
     pub fn holds(&self) -> BTreeMap<String, Hold> {
-        self.inner.dir.with_outside(self.id(), self.inner.seen(|seen| seen.control.holds.clone()))
+        self.inner.dir.with_outside(self.id(), || {
+            let _ = self.inner.look(true); // What cannot be looked at stays as it was seen last.
+            self.inner.seen(|seen| seen.control.holds.clone())
+        })
     }
 
     /// Places or moves a hold, as [`Log::hold`](crate::Log::hold) does in the writer's process; for
@@ -351,10 +354,14 @@ impl ViewInner {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Ok(watch) => watch,
         };
-        // (A look that fails is not repeated at each step, either.)
-        self.due.store((self.opened.elapsed() + POLL).as_micros() as u64, Ordering::Relaxed);
         let before = self.seen(Seen::clone);
-        let news = watch.go_on(&self.dir, &before, must).map_err(|error| {
+        let begun = Instant::now();
+        let looked = watch.go_on(&self.dir, &before, must);
+        // Not all the time, where a look takes long; and one that fails is not repeated at each
+        // step, either.
+        let pause = POLL.max(begun.elapsed());
+        self.due.store((self.opened.elapsed() + pause).as_micros() as u64, Ordering::Relaxed);
+        let news = looked.map_err(|error| {
             lock(&self.last).at = None;
             self.judge(error)
         })?;

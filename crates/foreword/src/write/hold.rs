@@ -49,20 +49,18 @@ impl LogInner {
     /// disk): then they can ask for nothing, either.
     pub(crate) fn outside(&self) -> Result<Option<Outside>> {
         drop(self.open_state()?); // A log that has failed asks the disk for nothing.
-        self.attempt("look at the holds of other processes", &self.dir.path, || match self.dir.outside(self.id) {
-            Err(Error::Io { .. } | Error::NoSpace { .. }) if self.dir.has_no_outside() => Ok(None),
-            outside => outside.map(Some),
-        })
+        let take = || self.dir.outside_if_possible(self.id);
+        self.attempt("look at the holds of other processes", &self.dir.path, take)
     }
 
     /// The holds, with those that others have placed; without those where the disk asks.
     pub(crate) fn holds(&self) -> Holds {
-        let holds = self.peek().map(|state| state.change.control.holds.clone()).unwrap_or_default();
+        let own = || self.peek().map(|state| state.change.control.holds.clone()).unwrap_or_default();
         if self.may_wait().is_err() {
-            return holds;
+            return own();
         }
-        let look = || Ok(self.dir.with_outside(self.id, holds.clone()));
-        self.attempt("look at the holds of other processes", &self.dir.path, look).unwrap_or(holds)
+        let look = || Ok(self.dir.with_outside(self.id, own));
+        self.attempt("look at the holds of other processes", &self.dir.path, look).unwrap_or_else(|_| own())
     }
 }
 

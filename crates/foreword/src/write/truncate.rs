@@ -1,7 +1,8 @@
-//! LogState that is not records: marks and holds, and truncation at both ends.
+//! The state that is not records: marks and holds, and truncation at both ends.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::bug::bug;
 use crate::files::disk::Access;
@@ -53,6 +54,25 @@ impl Drop for Changing<'_> {
             shared.kick(Lane::Prepare); // Retention does not wait for it.
         }
     }
+}
+
+/// That a cut is under way: appends wait. It ends however the cut does.
+struct Cutting<'a>(&'a LogInner);
+
+impl Drop for Cutting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().change.cutting = false;
+        self.0.changed.notify_all();
+    }
+}
+
+/// What a cut leaves to be done once appends go on.
+#[derive(Default)]
+struct CutBack {
+    /// Of those that waited for records that were cut.
+    wakers: BTreeMap<(Lsn, u64), Waker>,
+    /// The holds of other processes, still locked, which the log has now.
+    outside: Option<Outside>,
 }
 
 impl LogInner {
@@ -191,25 +211,31 @@ impl LogInner {
 
     pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {
         let _changing = self.one_at_a_time()?;
-        let mut outside = self.outside()?;
         let mut state = self.open_state()?;
         // New appends wait, or the log might never be quiet. Nothing else changes what the fork
         // builds on. The lock is not held meanwhile.
         state.change.cutting = true;
-        let cut = self.cut_back(state, from, outside.as_mut());
-        self.lock().change.cutting = false;
-        self.changed.notify_all();
+        let cutting = Cutting(self);
+        let cut = self.cut_back(state, from);
+        drop(cutting);
         self.kick_all();
         self.readable.tails.wake(); // Readers that waited behind the cut are told.
+        let CutBack { wakers, outside } = cut?;
+        if let Some(mut outside) = outside {
+            // The log has these holds now. If they stay there as well, they are what the log has.
+            let cleared = self.attempt("clear the holds of other processes", &self.dir.path, move || outside.clear());
+            cleared.unwrap_or_else(|error| self.report(&error));
+        }
+        strangers::wake(wakers.into_values());
         if !self.options.background {
             self.remove_all();
         }
-        cut
+        Ok(())
     }
 
     /// Makes all durable that was appended, then goes on in a fork. The segments that it supersedes
     /// are left to be removed.
-    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn, mut outside: Option<&mut Outside>) -> Result<()> {
+    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<CutBack> {
         if state.assembler.is_closed() && from < state.assembler.next_lsn() {
             // First of all the log says that it goes on: else what the fork writes would lie behind
             // a log that is closed.
@@ -227,24 +253,27 @@ impl LogInner {
             state.life.usable()?;
         }
         if from >= state.assembler.next_lsn() {
-            return Ok(());
+            return Ok(CutBack::default());
         }
         let mut tip =
             Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares.ready), fork: Begun::Not };
         let mut control = state.change.control.clone();
-        outside.iter().for_each(|outside| outside.apply(&mut control.holds));
-        control.cut(from);
-        let generation = control.generation;
         state.spares.preparing = true;
         drop(state);
         let chain = self.chain();
         // Until the fork joins the log, nothing of it has changed. When it has begun to, an error
         // leaves open whether its LINK is there.
-        let attempt = self.attempt("cut the log", &self.dir.path, || {
-            let forked = self.fork_back(&chain, from, &mut tip, &mut control)?;
-            outside.iter_mut().try_for_each(|outside| outside.cut(from))?;
-            Ok(forked)
+        let mut outside = self.outside();
+        let attempt = outside.as_mut().map_err(|error| error.clone()).and_then(|outside| {
+            self.attempt("cut the log", &self.dir.path, || {
+                outside.iter().for_each(|outside| outside.apply(&mut control.holds));
+                control.cut(from);
+                let forked = self.fork_back(&chain, from, &mut tip, &mut control)?;
+                outside.iter_mut().try_for_each(|outside| outside.cut(from))?;
+                Ok(forked)
+            })
         });
+        let generation = control.generation;
         let forked = match attempt {
             Ok((place, fork)) => self
                 .attempt("cut the log", &self.dir.path, || self.join(fork, place, from, tip.end, &control))
@@ -295,9 +324,7 @@ impl LogInner {
         self.committers.wake(self.committers.release(Slots::ALL));
         drop(state);
         drop(left); // It may close a file: not under the lock.
-        strangers::wake(wakers.into_values());
-        // What others asked for is in the log now.
-        outside.map_or(Ok(()), Outside::clear)
+        Ok(CutBack { wakers, outside: outside.ok().flatten() })
     }
 
     /// Makes the fork of a cut at a record, beside the log. Nothing else uses the log's tip or

@@ -64,6 +64,7 @@ fn a_cut_moves_the_holds_behind_it_to_itself() {
     };
     let expected = [("a follower".to_owned(), 51), ("before".to_owned(), 7), ("behind".to_owned(), 51)];
     assert_eq!(lsns(log.holds()), expected);
+    assert_eq!(lsns(view.holds()), expected);
     assert_eq!(lsns(View::open(dir.path()).unwrap().holds()), expected);
     commit(&log, 70);
     log.release("before").unwrap();

@@ -906,3 +906,47 @@ fn what_another_writer_removed_before_it_let_go_is_not_looked_for() {
     assert_eq!((log.start_lsn(), log.last_lsn()), (Lsn(60), Lsn(59)));
     log.close().unwrap();
 }
+
+/// Bug: a damaged `LOG` hid what else was damaged, and a repair gave that up without a word. Cause: the plan ended with `LOG`. Fix: what is damaged besides is planned for.
+#[test]
+fn a_repair_of_a_damaged_identity_sees_what_else_is_damaged() {
+    let mut files = Files::closed(|log| commit(log, 1..8));
+    files.flip(1, 4 * BLOCK + 70, 1);
+    let sound = MemDisk::new(&files);
+    files.0.insert("LOG".into(), b"zzz".to_vec());
+    let damaged = MemDisk::new(&files);
+    for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
+        let plan = |disk: &MemDisk| foreword::repair_plan_on(std::sync::Arc::new(disk.clone()), MEM, action).unwrap();
+        let (expected, found) = (plan(&sound), plan(&damaged));
+        assert_eq!((&found.given_up, found.last_lsn), (&expected.given_up, expected.last_lsn), "{action:?}");
+        assert!(!found.given_up.is_empty() && found.put_aside.contains(&"LOG".to_owned()), "{found:?}");
+        let disk = MemDisk::new(&files);
+        let log = disk.open(action).unwrap();
+        assert_eq!(log.recovery().given_up, expected.given_up, "{action:?}");
+        log.close().unwrap();
+        assert_eq!(disk.verify().verdict, Some(Verdict::Clean));
+    }
+}
+
+/// Bug: where nothing of the newest records is left, a repair that stops at earlier damage said that it knew all that it gave up; where no segment is
+/// left, that it gave up nothing. Cause: it looked behind the first damage alone; the damage's file is `LOG`. Fix: what a salvage would find decides.
+#[test]
+fn what_nothing_is_left_of_is_unknown_whatever_else_is_damaged() {
+    let files = Files::closed(|log| commit(log, 1..24));
+    let plan = |files: &Files, action| {
+        foreword::repair_plan_on(std::sync::Arc::new(MemDisk::new(files)), MEM, action).unwrap().unknown_from
+    };
+    let mut two = files.clone();
+    let newest = *two.epochs().last().unwrap();
+    two.remove(newest);
+    two.flip(2, 4 * BLOCK + 70, 1);
+    let mut none = files.clone();
+    none.epochs().into_iter().for_each(|epoch| drop(none.remove(epoch)));
+    let mut known = files;
+    known.flip(2, 4 * BLOCK + 70, 1);
+    for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
+        assert_eq!(plan(&two, action), Some(Lsn(22)), "{action:?}");
+        assert_eq!(plan(&none, action), Some(Lsn::FIRST), "{action:?}");
+        assert_eq!(plan(&known, action), None, "{action:?}");
+    }
+}
