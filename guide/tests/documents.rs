@@ -15,9 +15,14 @@ fn documents(dir: &str) -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|e| e == "md")).collect()
 }
 
+/// The text without its blocks of code.
+fn prose(text: &str) -> String {
+    text.split("\n```").step_by(2).collect()
+}
+
 /// Where a text leads to: `](here)` and `[name]: here`, outside of blocks of code.
 fn links(text: &str) -> Vec<String> {
-    let prose: String = text.split("\n```").step_by(2).collect();
+    let prose = prose(text);
     let inline = prose.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()));
     let named =
         prose.lines().filter(|line| line.starts_with('[')).filter_map(|line| Some(line.split_once("]: ")?.1.trim().to_owned()));
@@ -31,9 +36,7 @@ fn anchor(heading: &str) -> String {
 }
 
 fn has_heading(document: &Path, name: &str) -> bool {
-    let text = read_to_string(document).unwrap();
-    let prose: String = text.split("\n```").step_by(2).collect();
-    prose.lines().any(|line| line.starts_with('#') && anchor(line) == name)
+    prose(&read_to_string(document).unwrap()).lines().any(|line| line.starts_with('#') && anchor(line) == name)
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     let (survey, repair) = match &verdict {
         Verdict::Corruption(damage) => match options.on_damage {
             OnDamage::Refuse => return Err(Error::Corruption(Arc::new(damage.clone()))),
-            action => plan(dir, action)?,
+            action => plan(dir, action, found)?,
         },
         _ => (found, Repair::default()),
     };

@@ -43,7 +43,7 @@ pub(crate) enum Depth {
 }
 
 /// The log in a directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Survey {
     pub(crate) log: LogId,
     pub(crate) verdict: Verdict,

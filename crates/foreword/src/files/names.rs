@@ -35,7 +35,7 @@ pub(super) fn parse_segment_name(name: &str) -> Option<u64> {
 }
 
 /// The names in a log's directory, sorted out.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     /// Epochs with a segment file, ascending.
     pub(crate) epochs: Vec<u64>,

@@ -38,11 +38,14 @@ impl Repair {
     }
 }
 
-/// What going on with a damaged log would mean.
-pub(super) fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
-    let (mut repair, mut depth) = (Repair::default(), Depth::All);
+fn survey_all(dir: &Dir, depth: Depth, waivers: &[Waiver]) -> Result<Survey> {
+    dir.there(recovery::survey(dir, dir.names()?, depth, waivers, &mut |_, _| {})?)
+}
+
+/// What going on with a damaged log would mean, from what was found when all of it was read.
+pub(super) fn plan(dir: &Dir, action: OnDamage, found: Survey) -> Result<(Survey, Repair)> {
+    let (mut repair, mut depth, mut survey) = (Repair::default(), Depth::All, found);
     loop {
-        let survey = dir.there(recovery::survey(dir, dir.names()?, depth, &repair.waivers, &mut |_, _| {})?)?;
         let Verdict::Corruption(damage) = &survey.verdict else {
             repair.move_what_is_off(&survey.chain);
             return Ok((survey, repair));
@@ -54,6 +57,7 @@ pub(super) fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
         if damage.kind == DamageKind::Identity {
             // It is written anew, and says nothing of the records: they are judged without it.
             depth = Depth::AllButIdentity;
+            survey = survey_all(dir, depth, &repair.waivers)?;
             continue;
         }
         if survey.names.epochs.iter().any(|&e| segment_name(e) == name) && !repair.copied.contains(&name) {
@@ -70,7 +74,7 @@ pub(super) fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
             // knows of too much damage.)
             let end = |salvage: (Survey, Repair)| salvage.1.unknown_from;
             let known = survey.known.next().max(survey.next_lsn);
-            let unknown_from = plan(dir, OnDamage::Salvage).map_or(Some(known), end);
+            let unknown_from = plan(dir, OnDamage::Salvage, survey.clone()).map_or(Some(known), end);
             repair.unknown_from = unknown_from.map(|lsn| lsn.max(known));
             return Ok((survey, repair));
         }
@@ -104,6 +108,7 @@ pub(super) fn plan(dir: &Dir, action: OnDamage) -> Result<(Survey, Repair)> {
             return Err(Error::Invalid { what: "salvage", why });
         }
         repair.waivers.push(waiver);
+        survey = survey_all(dir, depth, &repair.waivers)?;
     }
 }
 
@@ -176,18 +181,14 @@ pub fn repair_plan_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, action: OnDama
     if action == OnDamage::Refuse {
         return Err(Error::Invalid { what: "action", why: "to refuse repairs nothing".into() });
     }
-    let first = dir.there(recovery::survey(&dir, dir.names()?, Depth::All, &[], &mut |_, _| {})?)?;
-    let damage = match first {
-        Survey { verdict: Verdict::Corruption(damage), .. } => Some(damage),
-        survey => {
-            let last_lsn = survey.last_lsn();
-            let (given_up, put_aside) = (Vec::new(), Vec::new());
-            return Ok(RepairPlan { damage: None, given_up, unknown_from: None, last_lsn, put_aside });
-        }
+    let found = survey_all(&dir, Depth::All, &[])?;
+    let Verdict::Corruption(damage) = found.verdict.clone() else {
+        let (given_up, put_aside) = (Vec::new(), Vec::new());
+        return Ok(RepairPlan { damage: None, given_up, unknown_from: None, last_lsn: found.last_lsn(), put_aside });
     };
-    let (survey, repair) = plan(&dir, action)?;
+    let (survey, repair) = plan(&dir, action, found)?;
     Ok(RepairPlan {
-        damage,
+        damage: Some(damage),
         given_up: repair.given_up,
         unknown_from: repair.unknown_from,
         last_lsn: repair.next_lsn.unwrap_or(survey.next_lsn).prev(),

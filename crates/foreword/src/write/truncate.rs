@@ -263,8 +263,9 @@ impl LogInner {
         let chain = self.chain();
         // Until the fork joins the log, nothing of it has changed. When it has begun to, an error
         // leaves open whether its LINK is there.
-        let mut outside = self.outside();
-        let attempt = outside.as_mut().map_err(|error| error.clone()).and_then(|outside| {
+        let mut outside = None;
+        let attempt = self.outside().and_then(|taken| {
+            outside = taken;
             self.attempt("cut the log", &self.dir.path, || {
                 outside.iter().for_each(|outside| outside.apply(&mut control.holds));
                 control.cut(from);
@@ -324,7 +325,7 @@ impl LogInner {
         self.committers.wake(self.committers.release(Slots::ALL));
         drop(state);
         drop(left); // It may close a file: not under the lock.
-        Ok(CutBack { wakers, outside: outside.ok().flatten() })
+        Ok(CutBack { wakers, outside })
     }
 
     /// Makes the fork of a cut at a record, beside the log. Nothing else uses the log's tip or
