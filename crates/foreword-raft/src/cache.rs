@@ -24,14 +24,15 @@ impl Cache {
         let mut guard = lock(&self.entries);
         guard.1 += data.len();
         guard.0.insert(lsn, data);
-        drop(guard);
-        self.trim(durable);
+        self.trim_locked(&mut guard, durable);
     }
 
     /// Forgets the oldest that are durable, as far as there is no room for them.
     pub(crate) fn trim(&self, durable: Lsn) {
-        let mut guard = lock(&self.entries);
-        let (entries, bytes) = &mut *guard;
+        self.trim_locked(&mut lock(&self.entries), durable);
+    }
+
+    fn trim_locked(&self, (entries, bytes): &mut (ByLsn, usize), durable: Lsn) {
         while *bytes > self.bytes_max
             && let Some(oldest) = entries.first_entry()
             && *oldest.key() <= durable
