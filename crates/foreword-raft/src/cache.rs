@@ -1,16 +1,17 @@
-//! The newest entries in memory: all that are not durable, which the log does not read yet, and of the others as many as there is room for.
+//! The newest entries in memory: all that are not durable (the log's readers do not return them
+//! yet), and as many of the others as fit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use foreword::Lsn;
 
-use crate::waiters::lock;
+use crate::sync::lock;
 
 type ByLsn = BTreeMap<Lsn, Arc<[u8]>>;
 
 pub(crate) struct Cache {
-    /// With their bytes in all.
+    /// The entries, and the sum of their lengths.
     entries: Mutex<(ByLsn, usize)>,
     bytes_max: usize,
 }
@@ -27,7 +28,7 @@ impl Cache {
         self.trim_locked(&mut guard, durable);
     }
 
-    /// Forgets the oldest that are durable, as far as there is no room for them.
+    /// Forgets the oldest durable entries until the others fit.
     pub(crate) fn trim(&self, durable: Lsn) {
         self.trim_locked(&mut lock(&self.entries), durable);
     }

@@ -1,13 +1,13 @@
-//! Compaction: the front of the log goes up to what is in force, and what is in force at the front goes to the end.
+//! Compaction: drops the front of the log up to the first record in force, and copies records in
+//! force from the front to the end.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use foreword::Lsn;
 
-use crate::logs::Shared;
 use crate::record::{Body, Record};
-use crate::waiters::lock;
+use crate::shared::Shared;
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// What a compaction did.
@@ -20,56 +20,8 @@ pub struct Compaction {
     pub dropped: u64,
 }
 
-/// When compaction is due, and who is at it.
-#[derive(Default)]
-pub(crate) struct Compactor {
-    /// Bytes written, and bytes that went out of force, since it last ran.
-    since: AtomicU64,
-    running: AtomicBool,
-    due: Mutex<Due>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Due {
-    due: bool,
-    stop: bool,
-}
-
-impl Compactor {
-    pub(crate) fn note(&self, bytes: u64) {
-        self.since.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn wake_if_due(&self, slack: u64) {
-        if self.since.load(Ordering::Relaxed) > slack / 4 {
-            self.since.store(0, Ordering::Relaxed);
-            lock(&self.due).due = true;
-            self.changed.notify_all();
-        }
-    }
-
-    pub(crate) fn stop(&self) {
-        lock(&self.due).stop = true;
-        self.changed.notify_all();
-    }
-
-    fn stopped(&self) -> bool {
-        lock(&self.due).stop
-    }
-
-    /// Whether there is more to do.
-    fn wait(&self) -> bool {
-        let mut due = lock(&self.due);
-        while !due.due && !due.stop {
-            due = self.changed.wait(due).unwrap_or_else(PoisonError::into_inner);
-        }
-        due.due = false;
-        !due.stop
-    }
-}
-
-/// That one thread compacts. Not a lock: hooks of the log run meanwhile, and may call what they like.
+/// While it lives, one thread compacts. This is not a lock: hooks of the log run meanwhile, and may
+/// call anything.
 struct Running<'a>(&'a AtomicBool);
 
 impl Drop for Running<'_> {
@@ -79,7 +31,8 @@ impl Drop for Running<'_> {
 }
 
 impl Shared {
-    /// The work of the thread. What fails is tried again when it is due again; the log reports by itself what it cannot go on with.
+    /// The work of the compaction thread. A failed compaction is tried again when the next one is
+    /// due; the log itself reports failures that are final.
     pub(crate) fn compact_when_due(&self) {
         while self.compactor.wait() {
             _ = self.compact();
@@ -99,15 +52,16 @@ impl Shared {
         Ok(done)
     }
 
-    /// Drops what lies before the first record in force, if that is worth a flush.
+    /// Drops the records before the first one in force, if they are worth a flush.
     fn drop_unneeded(&self) -> Result<()> {
-        // In this order: what is written from here on lies behind, and groups that have written before are among those looked at.
+        // In this order: records written from here on lie behind `end`, and all groups that have
+        // written before are in `slots`.
         let end = self.log.last_lsn().next();
         let slots: Vec<_> = lock(&self.groups).values().cloned().collect();
         let first_needed = slots.iter().filter_map(|slot| lock(&slot.state).first_needed()).min();
         let front = first_needed.unwrap_or(end).min(end);
         let start = self.log.start_lsn();
-        // What took the records before it out of force must not be lost when they are.
+        // The records that took the dropped ones out of force must be durable first.
         self.log.sync()?;
         if front > start && self.log.bytes_between(start, front)? > self.options.slack / 4 {
             self.drop_before(front)?;
@@ -122,7 +76,8 @@ impl Shared {
         Ok(bytes > live.saturating_mul(self.options.factor).max(live.saturating_add(self.options.slack)))
     }
 
-    /// Walks the log from its front, and writes again what is in force; at most once through what is there now.
+    /// Walks the log from its front, and copies the records in force to the end. At most one pass
+    /// over the records that are there now.
     fn rewrite(&self, done: &mut Compaction) -> Result<()> {
         let lap = self.log.durable_lsn();
         let mut front = self.log.start_lsn();
@@ -137,7 +92,7 @@ impl Shared {
             {
                 seen += record.data.len() as u64;
                 match self.keep(record.lsn, record.data, &mut copies) {
-                    // On a full disk, what has come to the end so far makes room.
+                    // On a full disk, dropping what was copied so far frees space.
                     Err(Error::Log(foreword::Error::NoSpace { .. })) => break,
                     bytes => moved += bytes?,
                 }
@@ -145,18 +100,21 @@ impl Shared {
             }
             done.moved_bytes += moved;
             self.moved.fetch_add(moved, Ordering::Relaxed);
-            // The copies, and what took the others out of force, are durable before those are dropped (the mark that drops them stands behind them in the log
-            // in any case), and before the cache lets go of the copies: until then they are read from there.
+            // The copies, and the records that took the others out of force, are durable before the
+            // front is dropped, and before the copies leave the cache, from which they are read
+            // until then. (The mark that drops the front stands behind them in the log in any
+            // case.)
             self.log.sync()?;
             self.cache.remove(&copies);
             if front == begin || !self.drop_before(front)? {
-                break; // There is no room for a copy, or somebody holds the front.
+                break; // There is no space for a copy, or the front is held.
             }
         }
         Ok(())
     }
 
-    /// Drops the front of the log, as far as nobody holds it: whether nobody does. On a full disk that works if it frees a segment; if not, a later step may.
+    /// Drops the front of the log as far as no hold keeps it. Returns whether all of it was
+    /// dropped. On a full disk that works if it frees a segment; if it does not, a later step may.
     fn drop_before(&self, front: Lsn) -> Result<bool> {
         match self.log.truncate_front(front) {
             Err(foreword::Error::NoSpace { .. }) => Ok(true),
@@ -164,7 +122,7 @@ impl Shared {
         }
     }
 
-    /// Writes a record again, if it is in force: the bytes of the copy.
+    /// Copies a record to the end if it is in force. Returns the bytes of the copy.
     fn keep(&self, lsn: Lsn, bytes: &[u8], copies: &mut Vec<Lsn>) -> Result<u64> {
         let record = Record::decode(lsn, bytes)?;
         let Some(slot) = lock(&self.groups).get(&record.group).cloned() else { return Ok(0) };

@@ -1,4 +1,4 @@
-//! One error type; each variant prescribes what the caller does.
+//! The error type: each variant prescribes what the caller does.
 
 use std::fmt;
 use std::io;
@@ -10,24 +10,28 @@ use foreword::Lsn;
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation failed, and so what to do about it. Cheap to clone.
+/// Why an operation failed, and what to do about it. Cheap to clone.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The log said so. [`NoSpace`](foreword::Error::NoSpace) and [`TooLarge`](foreword::Error::TooLarge): nothing was written; free some space, or split the
-    /// entries, and go on. [`Poisoned`](foreword::Error::Poisoned) and [`Closed`](foreword::Error::Closed) are final: open the logs anew.
+    /// An error of the log. [`NoSpace`](foreword::Error::NoSpace) and
+    /// [`TooLarge`](foreword::Error::TooLarge): nothing was written; free space, or split the
+    /// entries, and go on. [`Poisoned`](foreword::Error::Poisoned) and
+    /// [`Closed`](foreword::Error::Closed) are final: open the logs anew.
     Log(foreword::Error),
-    /// The index of an entry does not follow the one before it. Nothing was written: begin at `expected`, after a truncation if need be.
+    /// The index of an entry does not follow the previous one. Nothing was written. Begin at
+    /// `expected`, after a truncation if necessary.
     #[non_exhaustive]
     NotNext {
         /// The group.
         group: u64,
         /// The index given.
         index: u64,
-        /// The one that follows the last. (A group without entries begins with 0 or 1.)
+        /// The index that follows the last. (A group without entries begins with 0 or 1.)
         expected: u64,
     },
-    /// Entries up to `purged` are gone for good: read a snapshot instead. To truncate there would cut what the state machine has applied; nothing was written.
+    /// The entries up to `purged` are gone for good: read a snapshot instead. A truncation there
+    /// would remove what the state machine has applied. Nothing was written.
     #[non_exhaustive]
     Purged {
         /// The group.
@@ -37,28 +41,34 @@ pub enum Error {
         /// Up to which index the group was purged.
         purged: u64,
     },
-    /// The group was removed after this handle to it was taken. To begin it anew, take another handle.
+    /// The group was removed after this handle was taken. To begin the group anew, take another
+    /// handle.
     #[non_exhaustive]
     Removed {
         /// The group.
         group: u64,
     },
-    /// A part of the log was given up in a salvage, and with it records of groups, or there are holes in groups. Restore a copy, or have the other members of the groups
-    /// bring them back: [open the logs all the same](crate::Options::open_damaged), [remove](crate::GroupLogs::remove) the groups named, and let them join anew.
+    /// A salvage gave up a part of the log, and records of groups with it, or entries are missing
+    /// in groups. Restore a copy, or rebuild the groups from their other members: [open the logs
+    /// nevertheless](crate::Options::open_damaged), [remove](crate::GroupLogs::remove) the named
+    /// groups, and let this node join them anew.
     Damaged(Arc<Damage>),
-    /// This group may have lost votes or entries, so that it must neither vote nor lead. [Remove](crate::GroupLogs::remove) it, and let it join anew as another member.
+    /// This group may have lost votes or entries, so its node must neither vote nor lead.
+    /// [Remove](crate::GroupLogs::remove) the group, and let the node join it anew as another
+    /// member.
     GroupDamaged(DamagedGroup),
-    /// A record of a later version of this library, or of something else. Use a newer one.
+    /// The record is of a later version of this library, or of another program. Use a newer
+    /// version.
     #[non_exhaustive]
     UnknownRecord {
         /// Its LSN.
         lsn: Lsn,
-        /// The version that it has.
+        /// The record's version.
         version: u8,
-        /// What kind it is.
+        /// The record's kind.
         kind: u8,
     },
-    /// A record is whole, but makes no sense here: something else wrote to this log. Restore a copy.
+    /// A record is whole, but cannot stand here: another program wrote to this log. Restore a copy.
     #[non_exhaustive]
     BadRecord {
         /// Its LSN.
@@ -66,14 +76,15 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A thread could not be started. Raise the limit of threads, or go without ([`Options::background`](crate::Options::background)).
+    /// A thread could not be started. Raise the limit of threads, or open without background
+    /// threads ([`Options::background`](crate::Options::background)).
     Thread(Arc<io::Error>),
-    /// An option or argument has a value that cannot be. Nothing was written.
+    /// An option or argument has a value that is not allowed. Nothing was written.
     #[non_exhaustive]
     Invalid {
         /// Which.
         what: &'static str,
-        /// What is wrong with it, and what would be right.
+        /// What is wrong with the value, and what is allowed.
         why: String,
     },
 }
@@ -82,9 +93,11 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
-    /// The LSNs that were given up, first and last of each stretch. Groups that are not in the log at all may have been there only.
+    /// The LSNs that were given up: the first and last of each range. A group that is not in the
+    /// log at all may have had all its records there.
     pub lost: Vec<(Lsn, Lsn)>,
-    /// The groups hit, or not proven to be whole, by id. All others in the log are whole.
+    /// The groups that lost records, or are not proven to be whole, by id. All other groups in the
+    /// log are whole.
     pub groups: Vec<DamagedGroup>,
 }
 
@@ -94,9 +107,11 @@ pub struct Damage {
 pub struct DamagedGroup {
     /// Its id.
     pub group: u64,
-    /// The indices of entries that are known to be missing. There may be more behind the last that is there, and votes, truncations, purges.
+    /// The indices of entries that are known to be missing. Entries behind the last one that is
+    /// there, votes, truncations and purges may be missing, too.
     pub missing: Vec<RangeInclusive<u64>>,
-    /// Whether it is known to have lost a record. If not, it may have: it wrote nothing after what was lost that would say that nothing of it was.
+    /// Whether the group is known to have lost a record. If not, it may have lost one: the log has
+    /// no later record of the group that would prove otherwise.
     pub proven: bool,
 }
 
@@ -172,7 +187,8 @@ impl std::error::Error for Error {
 }
 
 impl From<Error> for io::Error {
-    /// For callers whose errors are these, as Raft libraries' are: of a [kind](io::Error::kind) that fits, with the error itself as its source.
+    /// For Raft libraries whose errors are `io::Error`. The [kind](io::Error::kind) fits, and the
+    /// source is this error.
     fn from(error: Error) -> io::Error {
         use io::ErrorKind;
         let kind = match &error {

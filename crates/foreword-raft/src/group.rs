@@ -1,37 +1,33 @@
-//! A group's log: what a Raft node writes and reads.
+//! A handle to a group: what a Raft node writes and reads.
 
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use foreword::Lsn;
 
-use crate::logs::Shared;
 use crate::record::{Body, Previous, Record};
+use crate::shared::{Shared, Slot};
 use crate::state::GroupState;
-use crate::waiters::{Callback, lock};
+use crate::sync::lock;
+use crate::waiters::Callback;
 use crate::{Error, Result};
 
-/// How often a read begins again because compaction, or a purge, dropped what it was about to read. Each time means a whole step of compaction.
+/// How often a read begins again because compaction or a purge dropped what it was about to read.
+/// Each attempt takes a whole step of compaction to fail.
 const READ_AGAIN: usize = 100;
 
-/// A group as all handles to it share it.
-#[derive(Default)]
-pub(crate) struct Slot {
-    pub(crate) state: Mutex<GroupState>,
-}
-
-/// An entry that was read.
+/// An entry, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
-    /// Its index.
+    /// The entry's index.
     pub index: u64,
     /// The caller's bytes.
     pub data: Vec<u8>,
 }
 
-/// An index with bytes of the caller's: the term that belongs to it, or a whole log id.
+/// An index with a note of the caller's: its term, or a whole log id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Noted {
@@ -41,11 +37,14 @@ pub struct Noted {
     pub note: Vec<u8>,
 }
 
-/// A handle to the log of one group. Clones are handles to the same; any thread may use any.
+/// A handle to the log of one group. Clones are handles to the same group. Any thread may use a
+/// handle.
 ///
-/// A call that writes holds the group's lock while it puts its records into memory, in the log's order. It waits for the disk only where the log's buffers are
-/// full or no segment is ready, as [`foreword::Log::append`] does. If it returns an error, nothing was written: only after [`Poisoned`](foreword::Error::Poisoned)
-/// it is not known. What calls write becomes durable in the order of the calls, over all groups: what is durable after a crash is a prefix of it.
+/// A call that writes holds the group's lock while it puts its records into the log's buffers. The
+/// call waits for the disk only if the buffers are full or no segment is ready, as
+/// [`foreword::Log::append`] does. If a call returns an error, nothing was written; only after
+/// [`Poisoned`](foreword::Error::Poisoned) this is not known. Records become durable in the order
+/// of the calls, over all groups: a crash leaves a prefix.
 #[derive(Clone)]
 pub struct Group {
     pub(crate) id: u64,
@@ -66,18 +65,21 @@ impl Group {
         self.id
     }
 
-    /// Saves the vote (with the term: whatever the caller's bytes say). Durable when it returns, and so is all that the group has written before. Blocks for a flush,
-    /// which concurrent calls share.
+    /// Saves the vote: any bytes of the caller's, such as a term and a node. The vote, and all that
+    /// the group wrote before, are durable when the call returns. Blocks for a flush, which
+    /// concurrent calls share.
     ///
     /// # Errors
-    /// [`Error::Removed`], [`Error::GroupDamaged`]; [`Error::Log`]. If the flush fails, it is not known whether the vote is there after the logs are opened anew.
+    /// [`Error::Removed`], [`Error::GroupDamaged`]; [`Error::Log`]. If the flush fails, the vote
+    /// may or may not be there after the logs are opened anew.
     pub fn save_vote(&self, vote: impl AsRef<[u8]>) -> Result<()> {
         let vote = vote.as_ref();
         let lsn = self.change(|_| Ok(Some(Body::Vote(vote))))?;
         self.wait(lsn)
     }
 
-    /// The newest vote, which may be one that is being saved. `None` if there is none. Does not wait for the disk.
+    /// The newest vote, which may not be durable yet. `None` if there is none. Does not wait for
+    /// the disk.
     ///
     /// # Errors
     /// [`Error::Removed`], [`Error::GroupDamaged`].
@@ -85,25 +87,32 @@ impl Group {
         self.look(|state| state.vote.as_ref().map(|vote| vote.value.to_vec()))
     }
 
-    /// Appends entries with their indices, one after the other from the one that follows the [last](Group::last) on; in a group without any, from 0 or 1 on. They can be
-    /// read when it returns, and are not durable then: `done` is called when they are, or with the error by which they may not be.
+    /// Appends entries with consecutive indices, beginning behind the [last](Group::last) index; in
+    /// a new group, with 0 or 1. When the call returns, the entries can be read, but are not
+    /// durable. `done` is called when they are durable, or with the error because of which they may
+    /// not be.
     ///
-    /// `done` is called exactly once if this returns `Ok`, and never if it returns an error. The callbacks of a group are called in the order of its appends, on one
-    /// thread for all groups, under no lock; so be quick, or hand over. A callback may use the logs; one that panics harms nobody. Without
-    /// [background](crate::Options::background), the calls that make records durable call them. Without entries it is called when all is durable that
-    /// the group has written so far.
+    /// `done` is called exactly once if this call returns `Ok`, and never if it returns an error.
+    /// One thread calls the callbacks of all groups, without a lock, and those of a group in the
+    /// order of its appends. So a callback should be quick, or hand its work over. A callback may
+    /// use the logs, and a panic in one affects no other. Without [background
+    /// threads](crate::Options::background), the calls that make records durable call the
+    /// callbacks. If there are no entries, `done` is called when everything that the group has
+    /// written so far is durable.
     ///
-    /// All entries of a call are one batch: after a crash all are there or none.
+    /// The entries of a call are one batch: after a crash, all are there or none is.
     ///
     /// # Errors
-    /// Nothing was written: [`Error::NotNext`]; [`Error::Invalid`] for the index `u64::MAX`; [`Error::Removed`], [`Error::GroupDamaged`]; [`Error::Log`], with
-    /// [`TooLarge`](foreword::Error::TooLarge) if the entries are more than [`record_bytes_max`](foreword::Options::record_bytes_max), 64 MiB by default.
+    /// Nothing was written: [`Error::NotNext`]; [`Error::Invalid`] for the index `u64::MAX`;
+    /// [`Error::Removed`], [`Error::GroupDamaged`]; [`Error::Log`], with
+    /// [`TooLarge`](foreword::Error::TooLarge) if the entries have more bytes than
+    /// [`record_bytes_max`](foreword::Options::record_bytes_max), 64 MiB by default.
     pub fn append<D: AsRef<[u8]>>(
         &self,
         entries: impl IntoIterator<Item = (u64, D)>,
         done: impl FnOnce(Result<()>) + Send + 'static,
     ) -> Result<()> {
-        // What the iterator does, it does under no lock.
+        // The caller's iterator runs under no lock.
         let entries: Vec<(u64, Arc<[u8]>)> = entries.into_iter().map(|(index, data)| (index, data.as_ref().into())).collect();
         let mut state = lock(&self.slot.state);
         state.check(self.id)?;
@@ -142,13 +151,17 @@ impl Group {
         Ok(())
     }
 
-    /// Forgets the entries behind an index; with `None`, all. What is appended next follows it. Nothing is written if there are none.
+    /// Removes the entries behind an index; with `None`, all entries. The next entry follows that
+    /// index. Nothing is written if there are no such entries.
     ///
-    /// It holds for reads and appends when it returns, and is durable when anything that is written after it is: an append's callback, a vote,
-    /// [`sync`](Group::sync). After a crash before that, the entries may be back, for nothing that relies on it was acknowledged.
+    /// Reads and appends see the truncation when the call returns. The truncation is durable when
+    /// anything written after it is: an append's callback was called, a vote was saved, or
+    /// [`sync`](Group::sync) returned. After a crash before that, the entries may be back, since
+    /// nothing that relies on the truncation was acknowledged.
     ///
     /// # Errors
-    /// Nothing was written: [`Error::Purged`] if that would cut into what was purged; [`Error::Removed`], [`Error::GroupDamaged`], [`Error::Log`].
+    /// Nothing was written: [`Error::Purged`] if the index lies in what was purged;
+    /// [`Error::Removed`], [`Error::GroupDamaged`], [`Error::Log`].
     pub fn truncate_after(&self, index: impl Into<Option<u64>>) -> Result<()> {
         let index = index.into();
         self.change(|state| {
@@ -163,14 +176,18 @@ impl Group {
         .map(drop)
     }
 
-    /// Forgets the entries up to an index, which a snapshot stands for. It may lie beyond the last, as after the snapshot of a leader was installed: then there are
-    /// none left, and the next entry follows the index. The note is for the caller: the term of the entry, or its whole id. Nothing is written if the
-    /// group was purged up to there already.
+    /// Removes the entries up to an index, because a snapshot has them. The index may lie beyond
+    /// the last entry, as after a leader's snapshot was installed; then no entries are left, and
+    /// the next entry follows the index. The note is for the caller: the entry's term, or its whole
+    /// log id. Nothing is written if the group was purged up to there already.
     ///
-    /// It holds when it returns, and is durable as [`truncate_after`](Group::truncate_after) is. Space comes back with [compaction](crate::GroupLogs::compact).
+    /// The purge is in force when the call returns, and becomes durable as
+    /// [`truncate_after`](Group::truncate_after) does. [Compaction](crate::GroupLogs::compact)
+    /// frees the space.
     ///
     /// # Errors
-    /// Nothing was written: [`Error::Invalid`] for the index `u64::MAX`; [`Error::Removed`], [`Error::GroupDamaged`], [`Error::Log`].
+    /// Nothing was written: [`Error::Invalid`] for the index `u64::MAX`; [`Error::Removed`],
+    /// [`Error::GroupDamaged`], [`Error::Log`].
     pub fn purge(&self, index: u64, note: impl AsRef<[u8]>) -> Result<()> {
         let note = note.as_ref();
         self.change(|state| match state.purged_to() {
@@ -181,7 +198,7 @@ impl Group {
         .map(drop)
     }
 
-    /// Up to where the group was purged, and the note of that. `None` if it never was.
+    /// The index up to which the group was purged, and its note. `None` if the group never was.
     ///
     /// # Errors
     /// [`Error::Removed`], [`Error::GroupDamaged`].
@@ -189,8 +206,9 @@ impl Group {
         self.look(|state| state.purged.as_ref().map(|purged| noted(&purged.value)))
     }
 
-    /// Saves up to which index entries are committed, with a note. It is not compared with anything: it is a hint by which a restart applies entries sooner. Durable
-    /// as [`truncate_after`](Group::truncate_after) is.
+    /// Saves the index up to which entries are committed, with a note. The index is not checked: it
+    /// is a hint, with which a restarted node applies entries sooner. Becomes durable as
+    /// [`truncate_after`](Group::truncate_after) does.
     ///
     /// # Errors
     /// Nothing was written: as [`purge`](Group::purge).
@@ -200,7 +218,7 @@ impl Group {
         self.change(|_| body).map(drop)
     }
 
-    /// What was last saved as committed. `None` if nothing was.
+    /// The committed index that was saved last, with its note. `None` if there is none.
     ///
     /// # Errors
     /// [`Error::Removed`], [`Error::GroupDamaged`].
@@ -208,7 +226,7 @@ impl Group {
         self.look(|state| state.committed.as_ref().map(|committed| noted(&committed.value)))
     }
 
-    /// The index of the first entry that is there. `None` if there is none.
+    /// The index of the first entry. `None` if there are no entries.
     ///
     /// # Errors
     /// [`Error::Removed`], [`Error::GroupDamaged`].
@@ -216,7 +234,8 @@ impl Group {
         self.look(|state| state.entries.first())
     }
 
-    /// The last index: of the last entry, or, without entries, that up to which the group was purged. `None` if it is new.
+    /// The last index: that of the last entry, or without entries, that up to which the group was
+    /// purged. `None` if the group is new.
     ///
     /// # Errors
     /// [`Error::Removed`], [`Error::GroupDamaged`].
@@ -224,7 +243,7 @@ impl Group {
         self.look(GroupState::last)
     }
 
-    /// The entry at an index; `None` if it lies behind the last. As [`entries`](Group::entries).
+    /// The entry at an index; `None` behind the last. Otherwise as [`entries`](Group::entries).
     ///
     /// # Errors
     /// As [`entries`](Group::entries).
@@ -232,15 +251,19 @@ impl Group {
         Ok(self.entries(index..=index, 0)?.pop().map(|entry| entry.data))
     }
 
-    /// The entries with indices in a range, as far as they are there: from its beginning on, until their records are more than `bytes_max` bytes, but at least one.
-    /// (A record has up to 32 bytes more than the entry.) Entries that are not durable yet are read, too.
+    /// The entries with indices in a range, as far as they exist. Returns as many, from the
+    /// beginning of the range on, as have records of at most `bytes_max` bytes in all, but at least
+    /// one. (A record has up to 32 bytes more than its entry.) Entries that are not durable yet are
+    /// read, too.
     ///
-    /// The newest come from memory, others from the files. Blocks for reading them; no lock is held meanwhile. What is returned was in the log at one time:
-    /// a truncation that comes meanwhile does not mix what was there before and after.
+    /// The newest entries come from memory, others from the files, for which the call blocks. No
+    /// lock is held meanwhile. All returned entries were in the log at the same time: a concurrent
+    /// truncation does not mix old and new ones.
     ///
     /// # Errors
-    /// [`Error::Purged`] if the range begins in what was purged; [`Error::Removed`], [`Error::GroupDamaged`]; [`Error::Log`] with
-    /// [`Corruption`](foreword::Error::Corruption) or [`Io`](foreword::Error::Io) of what cannot be read.
+    /// [`Error::Purged`] if the range begins in what was purged; [`Error::Removed`],
+    /// [`Error::GroupDamaged`]; [`Error::Log`] with [`Corruption`](foreword::Error::Corruption) or
+    /// [`Io`](foreword::Error::Io) if an entry cannot be read.
     pub fn entries(&self, range: impl RangeBounds<u64>, bytes_max: u64) -> Result<Vec<Entry>> {
         let from = match range.start_bound() {
             Bound::Included(&from) => Some(from),
@@ -255,7 +278,7 @@ impl Group {
         let mut attempts = 0;
         loop {
             match self.read(&self.places(from, behind, bytes_max)?) {
-                // Compaction moved it meanwhile, or it was purged.
+                // Compaction moved the entry meanwhile, or it was purged.
                 Err(Error::Log(foreword::Error::Dropped { .. })) if attempts < READ_AGAIN => attempts += 1,
                 read => return read,
             }
@@ -308,7 +331,8 @@ impl Group {
         Ok(entries)
     }
 
-    /// Makes all durable that the group has written so far. Blocks for a flush, unless it is.
+    /// Makes everything durable that the group has written so far. Blocks for a flush, unless all
+    /// is durable already.
     ///
     /// # Errors
     /// [`Error::Removed`], [`Error::GroupDamaged`], [`Error::Log`].
@@ -329,7 +353,7 @@ impl Group {
         Ok(look(&state))
     }
 
-    /// Writes what a rule says, unless it says that there is nothing to do.
+    /// Writes the record that a rule returns, if any.
     fn change<'a>(&self, rule: impl FnOnce(&GroupState) -> Result<Option<Body<'a>>>) -> Result<Option<Lsn>> {
         let mut state = lock(&self.slot.state);
         state.check(self.id)?;

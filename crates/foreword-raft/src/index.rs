@@ -1,4 +1,5 @@
-//! Where the entries of a group stand in the log: for each index the LSN and the bytes of its record. **No I/O.**
+//! Where the entries of a group are in the log: for each index, the LSN and the length of its
+//! record. **No I/O.**
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -7,11 +8,11 @@ use foreword::Lsn;
 
 const CHUNK: u64 = 128;
 
-/// Where an entry stands.
+/// Where an entry is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) lsn: Lsn,
-    /// Of its record; never 0.
+    /// The length of its record; never 0.
     pub(crate) bytes: u32,
 }
 
@@ -32,14 +33,15 @@ impl Packed {
     }
 }
 
-/// The entries with indices from `CHUNK * number + skip` on. The first and the last are there.
+/// The entries with indices from `CHUNK * number + skip` on. The first and the last are not
+/// missing.
 struct Chunk {
     skip: usize,
     places: Vec<Packed>,
 }
 
-/// The places of a group's entries. In a group that is whole they have no hole; while a log is replayed they may, because what compaction moved stands behind
-/// what followed it.
+/// The places of a group's entries. In a whole group none is missing between others. While a log is
+/// replayed some may be, because compaction moves entries behind those that followed them.
 #[derive(Default)]
 pub(crate) struct Index {
     chunks: BTreeMap<u64, Chunk>,
@@ -68,7 +70,7 @@ impl Index {
         self.bytes = self.bytes + u64::from(place.bytes) - u64::from(before.0[2]);
     }
 
-    /// Forgets the entries from an index on.
+    /// Removes the entries from an index on.
     pub(crate) fn cut_from(&mut self, index: u64) {
         let behind = self.chunks.split_off(&(index / CHUNK));
         for (number, mut chunk) in behind {
@@ -79,7 +81,7 @@ impl Index {
         }
     }
 
-    /// Forgets the entries up to an index.
+    /// Removes the entries up to an index.
     pub(crate) fn cut_to(&mut self, index: u64) {
         while let Some(mut first) = self.chunks.first_entry()
             && *first.key() * CHUNK <= index
@@ -101,7 +103,7 @@ impl Index {
         self.bytes -= gone.iter().map(|place| u64::from(place.0[2])).sum::<u64>();
     }
 
-    /// What is left of a chunk, if anything is.
+    /// Puts back what is left of a chunk. Returns whether anything is.
     fn put_back(&mut self, number: u64, mut chunk: Chunk) -> bool {
         let missing = |place: &&Packed| place.place().is_none();
         let (front, back) =
@@ -130,7 +132,7 @@ impl Index {
         self.bytes
     }
 
-    /// The smallest LSN. Looks at each entry, about a nanosecond each.
+    /// The smallest LSN. Reads all entries, about a nanosecond each.
     pub(crate) fn first_lsn(&self) -> Option<Lsn> {
         self.places().map(|(_, place)| place.lsn).min()
     }
@@ -142,7 +144,7 @@ impl Index {
         })
     }
 
-    /// The stretches of indices, from one on, that are missing before the last.
+    /// The ranges of indices, from an index on, that are missing before the last entry.
     pub(crate) fn holes(&self, from: u64) -> Vec<RangeInclusive<u64>> {
         let mut holes = Vec::new();
         let mut next = from;

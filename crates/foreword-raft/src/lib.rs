@@ -1,7 +1,9 @@
 //! The logs of many Raft groups in one write-ahead log [foreword].
 //!
-//! A node of a Raft system has many groups, and each needs a durable vote and a log of entries that is appended to, cut at the back and purged at the front. Here all
-//! of them are records of one [`foreword::Log`], so that the groups share its flushes, and votes and entries cannot overtake each other on the disk.
+//! A node of a Raft system has many groups. Each group needs a durable vote, and a log of entries
+//! that is appended to, truncated at the back and purged at the front. This crate writes all of
+//! them as records of one [`foreword::Log`]. So the groups share its flushes, and votes and entries
+//! cannot overtake each other on the disk.
 //!
 //! ```
 //! # fn main() -> Result<(), foreword_raft::Error> {
@@ -25,8 +27,9 @@
 //! # }
 //! ```
 //!
-//! This is the core, for adapters to Raft libraries: it knows indices, and neither terms nor the types of any library. **The adapters are not there yet.** Votes, entries and the
-//! notes with purged and committed indices are bytes of the caller's.
+//! This is the core, for adapters to Raft libraries. It knows indices, but neither terms nor the
+//! types of any library. **The adapters are not there yet.** Votes, entries, and the notes with
+//! purged and committed indices are the caller's bytes.
 //!
 //! # What is durable when
 //!
@@ -37,37 +40,51 @@
 //! | [`Group::truncate_after`], [`Group::purge`], [`Group::save_committed`], [`GroupLogs::remove`] | in force; durable with whatever is written and made durable after it, or by [`foreword::Options::sync`], by default within 100 ms |
 //! | [`Group::sync`], [`GroupLogs::sync`], [`GroupLogs::close`] | durable, with all before |
 //!
-//! All calls on all groups have one order, that of the records in the log. What is there after a crash is a prefix of it, with all that was acknowledged. So no entry that was truncated
-//! comes back behind a later one that was acknowledged, no vote is older than one that was saved, and no entry is missing between others. This holds for a crash at any point,
-//! also in compaction and in opening.
+//! The calls on all groups have one order: that of their records in the log. A crash leaves a
+//! prefix of that order, with everything that was acknowledged. So no truncated entry comes back
+//! behind a later acknowledged one, no vote is older than one that was saved, and no entry is
+//! missing between others. This holds for a crash at any point, also during compaction and opening.
 //!
-//! Callbacks are called on one thread for all groups, which makes durable what they wait for: while it flushes, more gather, and share the next flush. A log that fails
-//! calls all that wait with its error; so does one that is closed, unless they are durable by then, as they are if [`GroupLogs::close`] succeeds.
+//! One thread calls the callbacks of all groups, and makes their records durable. Callbacks that
+//! arrive during a flush share the next flush. If the log fails, all waiting callbacks get its
+//! error. If the log is closed, callbacks whose records are not durable get an error; after a
+//! successful [`GroupLogs::close`] there are none.
 //!
 //! # Space
 //!
-//! A record is *in force* if its group's state needs it. The front of the log goes up to the first that is. A group that is idle would so keep all that others write behind it:
-//! where the log has more than [so many times](Options::compact_factor) the bytes in force, and more than [a slack](Options::compact_slack) beside them, those at the front are written again
-//! at the end, the oldest first, and the front is dropped when the copies are durable. With a factor of *f*, the copies are at most 1/(*f* - 1) of what the groups write, and one
-//! lap through the log. [`GroupLogs::stats`] says how many bytes it was.
+//! A record is *in force* if its group's state needs it. The log is dropped up to the first record
+//! in force. An idle group would therefore keep everything that other groups write behind its
+//! records. Compaction prevents that. It runs when the log has more than [a
+//! factor](Options::compact_factor) times the bytes in force, and more than [a
+//! slack](Options::compact_slack) beside them. It writes the oldest records in force again at the
+//! end, and drops the front when the copies are durable. With a factor of *f*, the copies are at
+//! most 1/(*f* - 1) of what the groups write, plus one pass through the log. [`GroupLogs::stats`]
+//! has the number of copied bytes.
 //!
-//! On a full disk, writes are [`NoSpace`](foreword::Error::NoSpace), and nothing is changed by them. [`Group::purge`] and [`GroupLogs::remove`] work, from the room that the log keeps for
-//! itself, and so does compaction as far as the front has become unneeded; copies need room.
+//! On a full disk, writes fail with [`NoSpace`](foreword::Error::NoSpace) and change nothing.
+//! [`Group::purge`] and [`GroupLogs::remove`] still work, in the space that the log reserves.
+//! Compaction drops what no group needs; to copy records, it needs space.
 //!
 //! # Memory
 //!
-//! About 13 bytes for each entry, wherever its bytes are; under 1 KiB for a group with few of them, and its vote and notes; the entries that are not durable; and
-//! [a cache](Options::cache_bytes) of the newest, for all groups together. While the logs are opened, the same, and one record.
+//! The logs use about 13 bytes of memory for each entry, wherever its bytes are; under 1 KiB for a
+//! group with few entries, plus its vote and notes; the entries that are not durable yet; and [a
+//! cache](Options::cache_bytes) of the newest entries of all groups. Opening uses the same, and one
+//! record.
 //!
 //! # Damage
 //!
-//! Damage in the log is [`Corruption`](foreword::Error::Corruption), and nothing is opened. If what is damaged is given up ([`Options::salvage`], or `foreword repair`), records of groups are
-//! missing, and a Raft node that lost a vote or an entry may break what its group has promised. So opening is [`Error::Damaged`], which names the groups and the indices. Each record names the one of
-//! its group before it: a group is whole if a record behind the gap says that none of its own is in it. A group that says nothing behind the gap may have been hit, and counts as damaged.
-//! [`Options::open_damaged`] opens the logs all the same, and refuses these groups alone.
+//! If the log is damaged, opening fails with [`Corruption`](foreword::Error::Corruption). If the
+//! damaged part is given up ([`Options::salvage`], or `foreword repair`), records of groups are
+//! missing, and a Raft node that lost a vote or an entry may break its group's promises. So opening
+//! then fails with [`Error::Damaged`], which names the groups and the indices. Each record names
+//! the previous record of its group. A group is whole if its first record behind the gap names a
+//! record before the gap. A group without a record behind the gap may have lost some, and counts as
+//! damaged. [`Options::open_damaged`] opens the logs nevertheless, and refuses only these groups.
 //!
-//! What the log itself does not detect is not detected here: an older copy of the whole directory ([`foreword::Options::expect_lsn`]), or a log that was repaired by
-//! cutting it off at the damage.
+//! This crate does not detect what the log itself does not: an older copy of the whole directory
+//! (see [`foreword::Options::expect_lsn`]), or a log that was repaired by truncating it at the
+//! damage.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -78,16 +95,21 @@ struct Readme;
 
 mod cache;
 mod compact;
+mod compactor;
 mod error;
 mod group;
 mod index;
 mod logs;
+mod options;
 mod record;
 mod recover;
+mod shared;
 mod state;
+mod sync;
 mod waiters;
 
 pub use compact::Compaction;
 pub use error::{Damage, DamagedGroup, Error, Result};
 pub use group::{Entry, Group, Noted};
-pub use logs::{GroupLogs, Options, Stats};
+pub use logs::{GroupLogs, Stats};
+pub use options::Options;

@@ -4,8 +4,9 @@
 //! version  u8      1
 //! kind     u8      which; the high bit says that it is a copy which compaction made
 //! group    varint
-//! previous varint  0: the group begins with this record; 1: the record of the group before this is the one directly before it in the log; else its LSN + 1
-//! index    varint  Append, Purge, Committed: the index; TruncateAfter: the index + 1, or 0 for "all"
+//! previous varint  0: the group begins with this record; 1: the group's previous record is the one
+//!                  directly before this one in the log; otherwise the previous record's LSN + 1
+//! index    varint  Append, Purge, Committed: the index; TruncateAfter: the index + 1, 0 for "all"
 //! data             the rest: the caller's bytes
 //! ```
 //!
@@ -37,12 +38,13 @@ pub(crate) enum Body<'a> {
     Removed,
 }
 
-/// The record of the same group before this one. What a salvage gave up, it shows: who names a lost record has lost it.
+/// The previous record of the same group. With it, a gap that a salvage left is attributed to
+/// groups: a group whose record names a lost record has lost that record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Previous {
-    /// There is none: whatever stands before in the log under this id was removed.
+    /// There is none: earlier records under this id belong to a group that was removed.
     None,
-    /// The one directly before, in the same batch.
+    /// The record directly before, in the same batch.
     Adjacent,
     At(Lsn),
 }
@@ -57,7 +59,7 @@ impl Previous {
 pub(crate) struct Record<'a> {
     pub(crate) group: u64,
     pub(crate) previous: Previous,
-    /// A copy of an older record, made by compaction. It means the same.
+    /// The record is a copy of an older one, made by compaction. A copy has the same meaning.
     pub(crate) moved: bool,
     pub(crate) body: Body<'a>,
 }
@@ -91,7 +93,8 @@ impl<'a> Record<'a> {
     }
 
     /// # Errors
-    /// [`Error::UnknownRecord`], [`Error::BadRecord`]: neither a panic nor an allocation, whatever the bytes.
+    /// [`Error::UnknownRecord`], [`Error::BadRecord`]: neither a panic nor an allocation, whatever
+    /// the bytes.
     pub(crate) fn decode(lsn: Lsn, bytes: &'a [u8]) -> Result<Record<'a>> {
         let bad = |why| Error::BadRecord { lsn, why };
         let [version, kind, rest @ ..] = bytes else { return Err(bad("it is shorter than any record of this library")) };

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use foreword::{Log, Lsn};
 
 use crate::error::{Damage, DamagedGroup};
-use crate::group::Slot;
 use crate::record::{Body, Previous, Record};
+use crate::shared::Slot;
 use crate::state::GroupState;
 use crate::{Error, Result};
 
@@ -22,12 +22,13 @@ pub(crate) struct Recovered {
 #[derive(Default)]
 struct Replayed {
     state: GroupState,
-    /// A record names one before it that was given up.
+    /// A record of the group names a previous one that was given up.
     hit: bool,
 }
 
-/// What was given up, and what that means for each group: it is whole if its next record behind a gap names one before the gap as the one that it follows.
-/// A group without such a record may have been hit. (So may a group that is not there at all.)
+/// The gaps that a salvage left, and what they mean for each group. A group is whole if its first
+/// record behind a gap names a record before the gap as the previous one. A group without such a
+/// record may have lost records. (So may a group that is not there at all.)
 pub(crate) fn replay(log: &Log) -> Result<Recovered> {
     let start = log.start_lsn();
     let mut gaps: Vec<(Lsn, Lsn)> = Vec::new();
@@ -48,7 +49,8 @@ pub(crate) fn replay(log: &Log) -> Result<Recovered> {
         gaps.push((next, log.last_lsn()));
     }
     let (mut live, mut damaged) = (0, Vec::new());
-    // In a log with gaps, a group that was removed behind the last is known to be free to be begun anew; else its absence says so.
+    // In a log with gaps, only a removal behind the last gap proves that the group's id is free.
+    // Without gaps, absence does.
     let known_free = |group: &Replayed| gaps.last().is_some_and(|gap| group.state.last_record > gap.1);
     let free: Vec<u64> = groups.iter().filter(|(_, g)| g.state.removed && known_free(g)).map(|(&id, _)| id).collect();
     groups.retain(|_, group| !group.state.removed);
@@ -70,11 +72,11 @@ pub(crate) fn replay(log: &Log) -> Result<Recovered> {
     Ok(Recovered { groups: slots, live, damage })
 }
 
-/// Checks that a record follows the one of its group that was replayed before.
+/// Checks that a record follows the last replayed record of its group.
 fn follow(group: &mut Replayed, lsn: Lsn, previous: Previous, start: Lsn, gaps: &[(Lsn, Lsn)]) -> Result<()> {
     let previous = match previous {
         Previous::None => {
-            *group = Replayed::default(); // What stands before belonged to one that was removed.
+            *group = Replayed::default(); // Earlier records belonged to a group that was removed.
             return Ok(());
         }
         Previous::Adjacent => lsn.prev(),

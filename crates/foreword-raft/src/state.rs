@@ -1,4 +1,5 @@
-//! What a group is, as its records in the log make it. **No I/O.** The same rules hold for a record that is written and for one that is replayed: one home for both.
+//! The state of a group, as its records in the log make it. **No I/O.** The same code applies
+//! records that are written and records that are replayed.
 
 use foreword::Lsn;
 
@@ -7,13 +8,13 @@ use crate::index::{Index, Place};
 use crate::record::{Body, Record};
 use crate::{Error, Result};
 
-/// A value of which only the newest counts, and where its record stands.
+/// A value of which only the newest counts, and the place of its record.
 pub(crate) struct Latest<T> {
     pub(crate) value: T,
     place: Place,
 }
 
-/// An index with bytes of the caller's.
+/// An index with the caller's note.
 pub(crate) type Noted = (u64, Box<[u8]>);
 
 #[derive(Default)]
@@ -22,17 +23,18 @@ pub(crate) struct GroupState {
     pub(crate) purged: Option<Latest<Noted>>,
     pub(crate) committed: Option<Latest<Noted>>,
     pub(crate) entries: Index,
-    /// The LSN of the group's newest record; zero if it has none, and so is not there.
+    /// The LSN of the group's newest record; zero if the group has none.
     pub(crate) last_record: Lsn,
     pub(crate) removed: bool,
     pub(crate) damaged: Option<Box<DamagedGroup>>,
 }
 
 impl GroupState {
-    /// What a record changes.
+    /// Applies a record.
     ///
-    /// A record that takes others out of force (a newer vote, a truncation, a purge, a removal, a copy) stands behind them in the log. So whatever is dropped
-    /// at the front, what is left makes the same state, as long as no record in force was dropped.
+    /// A record that takes others out of force (a newer vote, a truncation, a purge, a removal, a
+    /// copy) stands behind them in the log. So the rest of the log makes the same state, whatever
+    /// is dropped at the front, as long as no record in force is dropped.
     pub(crate) fn apply(&mut self, lsn: Lsn, bytes: usize, record: &Record<'_>) {
         let place = Place { lsn, bytes: bytes as u32 }; // A record has less than 1 GiB.
         match record.body {
@@ -49,7 +51,7 @@ impl GroupState {
         self.last_record = lsn;
     }
 
-    /// Whether a record is in force: the state needs it.
+    /// Whether a record is in force, which means that the state needs it.
     pub(crate) fn needs(&self, lsn: Lsn, record: &Record<'_>) -> bool {
         let place = match record.body {
             Body::Vote(_) => self.vote.as_ref().map(|vote| vote.place),
@@ -61,7 +63,7 @@ impl GroupState {
         place.is_some_and(|place| place.lsn == lsn)
     }
 
-    /// The records in force beside the entries.
+    /// The places of records in force that are no entries.
     fn others(&self) -> impl Iterator<Item = Place> {
         let places = [
             self.vote.as_ref().map(|vote| vote.place),
@@ -76,7 +78,7 @@ impl GroupState {
         self.others().map(|place| place.lsn).chain(self.entries.first_lsn()).min()
     }
 
-    /// Whether there is anything of it to keep. (Damage may be all that is known of it.)
+    /// Whether the group has anything to keep. (Damage may be all that is known of it.)
     pub(crate) fn is_there(&self) -> bool {
         self.live_bytes() > 0 || self.damaged.is_some()
     }
@@ -96,7 +98,7 @@ impl GroupState {
         self.entries.last().or(self.purged_to())
     }
 
-    /// The stretches of entries that are missing.
+    /// The ranges of missing entries.
     pub(crate) fn holes(&self) -> Vec<std::ops::RangeInclusive<u64>> {
         let first = self.entries.first().unwrap_or(0);
         let from = self.purged_to().map_or(first.min(1), |purged| purged + 1);

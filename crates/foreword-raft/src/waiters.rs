@@ -1,27 +1,23 @@
-//! Callbacks that wait for their records to become durable. They run under no lock, one at a time, in the order of their LSNs.
+//! Callbacks that wait for their records to become durable. They run under no lock, one at a time,
+//! in the order of their LSNs.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use foreword::{Log, Lsn};
 
 use crate::Result;
 use crate::cache::Cache;
-
-/// Locks a mutex whose contents no panic leaves half changed: no stranger's code runs under one.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::sync::{lock, run};
 
 pub(crate) type Callback = Box<dyn FnOnce(Result<()>) + Send>;
 
 #[derive(Default)]
 struct Queue {
-    /// Several may wait for one record: appends without entries.
+    /// By LSN, and by arrival: several callbacks may wait for one record (appends without entries).
     waiting: BTreeMap<(Lsn, u64), Callback>,
     arrivals: u64,
-    /// A thread calls them; it goes on until none is due.
+    /// A thread is calling callbacks, and continues until none is due.
     calling: bool,
     stop: bool,
 }
@@ -33,7 +29,8 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    /// Called under the lock of the group, so that the callbacks of a group come in the order of its records.
+    /// Called under the lock of the group, so that the callbacks of a group come in the order of
+    /// its records.
     pub(crate) fn add(&self, lsn: Lsn, callback: Callback) {
         let mut queue = lock(&self.queue);
         queue.arrivals += 1;
@@ -46,7 +43,8 @@ impl Waiters {
         lock(&self.queue).waiting.len()
     }
 
-    /// Calls those whose records are durable; once the log has failed or was closed, the others with its error. If another thread is at it, it does this, too.
+    /// Calls the callbacks whose records are durable; once the log has failed or was closed, the
+    /// others with its error. If another thread is calling callbacks, that thread calls these, too.
     pub(crate) fn settle(&self, log: &Log) {
         let mut queue = lock(&self.queue);
         while !queue.calling {
@@ -57,9 +55,10 @@ impl Waiters {
                 Ok(())
             } else {
                 match log.failure() {
-                    // It may have become durable meanwhile.
+                    // The record may have become durable meanwhile.
                     Some(_) if lsn <= log.durable_lsn() => Ok(()),
-                    // Its last flush may be under way: what becomes of this is known when it is closed.
+                    // The log's last flush may be under way: whether the record is durable is known
+                    // when the log is closed.
                     Some(foreword::Error::Closed) if !ended => return,
                     Some(failure) => Err(failure.into()),
                     None => return,
@@ -74,7 +73,8 @@ impl Waiters {
         }
     }
 
-    /// The owner of the callbacks: makes durable what is waited for, all that has gathered with one flush.
+    /// The work of the callback thread: makes records durable that callbacks wait for, all that
+    /// have gathered with one flush.
     pub(crate) fn serve(&self, log: &Log, cache: &Cache) {
         loop {
             let mut queue = lock(&self.queue);
@@ -87,21 +87,16 @@ impl Waiters {
             self.settle(log);
             cache.trim(log.durable_lsn());
             if synced.is_err() {
-                std::thread::sleep(std::time::Duration::from_millis(1)); // Not to turn in circles while the log is being closed.
+                // Do not spin while the log is being closed.
+                std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
     }
 
-    /// Called when the log is closed, or could not be: what is not durable now fails. Ends `serve`, once nobody waits.
+    /// To be called when the log is closed, also if that failed: callbacks whose records are not
+    /// durable now get an error. `serve` ends once no callback waits.
     pub(crate) fn stop(&self) {
         lock(&self.queue).stop = true;
         self.arrived.notify_all();
-    }
-}
-
-/// Runs code that is not ours: a panic in it, or in dropping what it threw, ends here.
-pub(crate) fn run(work: impl FnOnce()) {
-    if let Err(thrown) = catch_unwind(AssertUnwindSafe(work)) {
-        _ = catch_unwind(AssertUnwindSafe(|| drop(thrown))).map_err(std::mem::forget);
     }
 }

@@ -14,7 +14,7 @@ fn small() -> Options {
     Options::new().log(foreword::Options::new().segment_bytes(64 << 10).on_error(|_| ()))
 }
 
-/// Each call that is refused, with what it says; and nothing of it is written.
+/// Each refused call, with its error; nothing of it is written.
 #[test]
 fn bad_input_is_an_error_and_nothing_is_written() {
     let disk = SimDisk::new(1);
@@ -37,7 +37,7 @@ fn bad_input_is_an_error_and_nothing_is_written() {
     let large = vec![0; (64 << 20) + 1];
     assert!(matches!(group.append([(4, &large)], |_| ()), Err(Error::Log(foreword::Error::TooLarge { .. }))));
     assert!(matches!(group.save_vote(&large), Err(Error::Log(foreword::Error::TooLarge { .. }))));
-    // What changes nothing writes nothing.
+    // Calls that change nothing write nothing.
     group.purge(1, "again").unwrap();
     group.truncate_after(3).unwrap();
     group.truncate_after(u64::MAX).unwrap();
@@ -73,12 +73,12 @@ fn ranges_are_read_as_far_as_they_are_there() {
         assert_eq!(read(8..20, 250), [8, 9]);
         assert_eq!(group.entries(.., u64::MAX).unwrap().len(), 16);
         assert_eq!(group.get(21).unwrap(), None);
-        logs.sync().unwrap(); // Then from the files: the cache is small.
+        logs.sync().unwrap(); // The reads below then come from the files: the cache is small.
     }
     assert!(logs.stats().cached_bytes <= 1000);
 }
 
-/// From many threads, with groups on the way to each other in the log.
+/// From many threads, so that the records of the groups alternate in the log.
 #[test]
 fn callbacks_come_once_in_order_and_when_it_is_durable() {
     let dir = tempfile::tempdir().unwrap();
@@ -137,7 +137,7 @@ fn a_callback_may_use_the_logs_and_close_them() {
     assert_eq!(logs.group(1).last().unwrap(), Some(2));
 }
 
-/// Without entries it waits for what the group has written.
+/// Without entries, the callback waits for the records that the group has written.
 #[test]
 fn an_append_without_entries_waits_for_those_before() {
     let disk = SimDisk::new(1);
@@ -154,7 +154,7 @@ fn an_append_without_entries_waits_for_those_before() {
     assert_eq!((called.load(Ordering::SeqCst), logs.stats().waiting), (2, 0));
 }
 
-/// A log that fails tells all that wait; one that is closed, too.
+/// A log that fails calls all waiting callbacks with its error; so does one that is closed.
 #[test]
 fn a_failed_log_fails_all_that_wait() {
     for background in [false, true] {
@@ -179,7 +179,7 @@ fn a_failed_log_fails_all_that_wait() {
     }
 }
 
-/// The background compacts by itself, while threads write and read.
+/// The background thread compacts by itself, while other threads write and read.
 #[test]
 fn compaction_in_the_background_disturbs_nobody() {
     let dir = tempfile::tempdir().unwrap();
@@ -216,7 +216,7 @@ fn compaction_in_the_background_disturbs_nobody() {
     assert_eq!(read(&small().open(dir.path()).unwrap()), model);
 }
 
-/// What others wrote into the directory is not taken for a group's log.
+/// Records that another program wrote are not taken for those of a group.
 #[test]
 fn a_log_of_something_else_is_refused() {
     for (record, unknown) in [(&[1, 99, 1, 0][..], true), (&[2, 1, 1, 0], true), (b"", false), (&[1, 1, 1, 9], false)] {
@@ -226,7 +226,7 @@ fn a_log_of_something_else_is_refused() {
         log.commit(record).unwrap();
         log.close().unwrap();
         let error = options(&disk).open("/log").unwrap_err();
-        // (The last names a record behind it as the one before.)
+        // (The last one names a later record as its previous one.)
         assert_eq!(matches!(error, Error::UnknownRecord { lsn: foreword::Lsn(2), .. }), unknown, "{error}");
         assert_eq!(matches!(error, Error::BadRecord { lsn: foreword::Lsn(2), .. }), !unknown, "{error}");
     }

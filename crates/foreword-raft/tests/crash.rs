@@ -1,4 +1,5 @@
-//! Power failures, kills, failing flushes and full disks, against a model: what is found is a state that the logs were in, none older than what was acknowledged.
+//! Power failures, kills, failing flushes and full disks, against a model: each opening finds a
+//! state that the logs were in, and none older than what was acknowledged.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -7,7 +8,7 @@ use common::{Model, Op, Random, Run, options, read};
 use foreword_raft::Error;
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
-/// `FOREWORD_RAFT_SEEDS`, or as many as take a few seconds.
+/// How many seeds to run: `FOREWORD_RAFT_SEEDS`, or as many as take a few seconds.
 fn seeds(default: u64) -> u64 {
     std::env::var("FOREWORD_RAFT_SEEDS").map_or(default, |seeds| seeds.parse().unwrap())
 }
@@ -25,7 +26,8 @@ fn run(disk: &SimDisk, ops: &[Op]) -> Run {
     run
 }
 
-/// The logs open on what is left, in a state that was; they work there; and what they do then is there after they are closed.
+/// The logs open on what is left, in a state that they were in; they work there; and what they do
+/// then is found again after a close.
 fn check(run: &Run, disk: &SimDisk, what: &dyn std::fmt::Debug) -> Model {
     let logs = options(disk).open("/log").unwrap_or_else(|error| panic!("{what:?}: {error}"));
     let found = read(&logs);
@@ -40,7 +42,8 @@ fn check(run: &Run, disk: &SimDisk, what: &dyn std::fmt::Debug) -> Model {
     found
 }
 
-/// A group that is idle, one that is overwritten, one that is purged, one that is removed; compaction has to move, and to drop.
+/// A group that is idle, one that is overwritten, one that is purged, one that is removed:
+/// compaction has to copy and to drop.
 fn small() -> Vec<Vec<Op>> {
     use Op::*;
     let garbage = |group| [Append(group, 9, 100), Purge(group, 0), Compact];
@@ -116,7 +119,8 @@ fn random_work() {
     assert!(moved > 1000 && refused > 10);
 }
 
-/// The log stays within its bound, and so does what compaction writes: docs of `Options::compact_factor`.
+/// The log's size and compaction's writes stay within the bounds that `Options::compact_factor`
+/// documents.
 #[test]
 fn an_idle_group_keeps_no_space_and_moves_are_bounded() {
     for factor in [2, 4] {
@@ -143,7 +147,7 @@ fn an_idle_group_keeps_no_space_and_moves_are_bounded() {
             assert!(log * 8 < (stats.live_bytes * factor).max(stats.live_bytes + slack) + 8 * step, "{log} records");
         }
         let moved = logs.stats().moved_bytes;
-        // A share of what was written, and at most one lap through the log that is under way.
+        // A share of what was written, and at most one unfinished pass through the log.
         let bound = written / (factor - 1) + live_most * factor / (factor - 1) + step;
         println!("factor {factor}: {written} bytes written, {moved} moved, {live_most} in force at most");
         assert!(moved > live_most && moved <= bound, "{moved} of {bound}");
@@ -153,7 +157,7 @@ fn an_idle_group_keeps_no_space_and_moves_are_bounded() {
     }
 }
 
-/// On a full disk, what frees space works.
+/// On a full disk, the calls that free space work.
 #[test]
 fn a_full_disk_is_purged() {
     let disk = SimDisk::new(1);

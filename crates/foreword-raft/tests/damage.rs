@@ -1,4 +1,4 @@
-//! A log of which a part was given up: which groups are refused, and which work.
+//! A log with a part that was given up: which groups are refused, and which work.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -8,8 +8,9 @@ use foreword::Lsn;
 use foreword_raft::{Damage, Error, GroupLogs};
 use foreword_sim::SimDisk;
 
-/// Group 1 has entries in what is lost, and before and behind it. Group 2 its vote. Group 3 was idle before; group 4 was idle, too, and wrote behind it.
-/// Group 5 began behind it, group 6 in it; group 7 was removed in it, and is begun anew behind it.
+/// Group 1 has entries before the gap, in it and behind it. Group 2 has its vote in the gap. Group
+/// 3 wrote only before the gap. Group 4 wrote before it and behind it. Group 5 began behind it,
+/// group 6 in it; group 7 was removed in it, and is begun anew behind it.
 fn damaged() -> (SimDisk, Damage) {
     let disk = SimDisk::new(1);
     let logs = options(&disk).open("/log").unwrap();
@@ -19,7 +20,7 @@ fn damaged() -> (SimDisk, Damage) {
     for id in [2, 3, 4, 7] {
         vote(id, 1);
     }
-    // Each sync ends a frame; so the next has what is lost, and no more.
+    // Each sync ends a frame; so the next frame has exactly the records to lose.
     logs.sync().unwrap();
     let first = logs.stats().log.appended_lsn.next();
     append(1, 5, 8);
@@ -39,7 +40,7 @@ fn damaged() -> (SimDisk, Damage) {
         .into_iter()
         .find_map(|(path, len)| {
             let bytes = disk.peek(&path, 0, len as usize)?;
-            // (Each sector has a tag, which may stand between its letters.)
+            // (Each sector has a tag, which may lie within the text.)
             let is_of_it = |window: &[u8]| hit.windows(8).any(|of_it| of_it == window);
             Some((path, bytes.windows(8).position(is_of_it)?))
         })
@@ -80,12 +81,12 @@ fn groups_with_a_hole_are_named_and_refused() {
         "{text}"
     );
 
-    // Not only after the salvage: as often as it is opened.
+    // Not only after the salvage, but each time the logs are opened.
     for _ in 0..2 {
         assert!(matches!(options(&disk).open("/log"), Err(Error::Damaged(_))));
         let logs = options(&disk).open_damaged(true).open("/log").unwrap();
         assert_eq!(logs.damage().unwrap().groups.len(), 3);
-        // 6 was only in what is lost; of 8 nobody knows.
+        // Group 6 was only in the gap; group 8 never existed, but that cannot be known.
         for id in [1, 2, 3, 6, 8] {
             assert!(is_refused(&logs, id), "{id}");
         }
@@ -93,7 +94,7 @@ fn groups_with_a_hole_are_named_and_refused() {
         assert_eq!(logs.group(5).last().unwrap(), Some(2));
         assert_eq!(logs.group(7).vote().unwrap().unwrap(), [2]);
         logs.group(4).save_vote([2]).unwrap();
-        // What is known is kept.
+        // The evidence of the damage is kept.
         let start = logs.stats().log.start_lsn;
         logs.compact().unwrap();
         assert_eq!((start, logs.stats().log.start_lsn), (Lsn(1), Lsn(1)));

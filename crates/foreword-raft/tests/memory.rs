@@ -1,4 +1,4 @@
-//! What an entry takes in memory, and what an idle group does.
+//! The memory that an entry and an idle group take.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::alloc::System;
@@ -14,13 +14,13 @@ fn allocated() -> usize {
     stats.bytes_allocated - stats.bytes_deallocated
 }
 
-/// One test, for nothing else may allocate meanwhile.
+/// One test, because nothing else may allocate meanwhile.
 #[test]
 fn entries_take_13_bytes_and_idle_groups_less_than_a_kilobyte() {
     let dir = tempfile::tempdir().unwrap();
     let log = foreword::Options::new().segment_bytes(4 << 20).background(false);
     let logs = Options::new().log(log).background(false).cache_bytes(0).compact_slack(u64::MAX).open(dir.path()).unwrap();
-    // The log keeps its newest frames in memory, and a buffer: as much of that as there may be.
+    // The log keeps its newest frames and a buffer in memory: fill both.
     for n in 0..20 {
         logs.group(0).append((1 + n * 20..=20 + n * 20).map(|index| (index, [0; 10_000])), |_| ()).unwrap();
     }

@@ -1,5 +1,5 @@
 //! A model of the logs, work on both, and the comparison.
-#![allow(dead_code)] // Not each test uses all of it.
+#![allow(dead_code)] // Not each test program uses all of this.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) struct Group {
     pub(crate) entries: BTreeMap<u64, Vec<u8>>,
 }
 
-/// Of the entries their bytes in short.
+/// Of each entry, its first byte and its length.
 impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "vote {:?} purged {:?} committed {:?} entries", self.vote, self.purged, self.committed)?;
@@ -39,11 +39,11 @@ pub(crate) type Model = BTreeMap<u64, Group>;
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Vote(u64, u8),
-    /// So many entries of so many bytes.
+    /// The number of entries, and the bytes of each.
     Append(u64, u64, usize),
-    /// So many from the last.
+    /// How many of the last entries to remove.
     Truncate(u64, u64),
-    /// Up to so many before the last, or behind it.
+    /// Up to this many entries before the last, or behind it.
     Purge(u64, i64),
     Committed(u64, u64),
     Remove(u64),
@@ -89,7 +89,7 @@ pub(crate) fn options(disk: &SimDisk) -> Options {
     Options::new().log(log).background(false).cache_bytes(1000).compact_factor(2).compact_slack(100).compact_step(150)
 }
 
-/// Everything that can be read.
+/// Reads everything that can be read.
 pub(crate) fn read(logs: &GroupLogs) -> Model {
     let mut model = Model::new();
     for id in logs.groups() {
@@ -114,7 +114,7 @@ pub(crate) fn read(logs: &GroupLogs) -> Model {
     model
 }
 
-/// Logs at work, and what they must be: the states after each step.
+/// Logs at work, and the states that they must have after each step.
 pub(crate) struct Run {
     pub(crate) logs: Option<GroupLogs>,
     pub(crate) states: Vec<Model>,
@@ -133,7 +133,7 @@ impl Run {
         self.states.last().unwrap()
     }
 
-    /// Whether the logs go on.
+    /// Whether the logs continue to work.
     pub(crate) fn step(&mut self, op: &Op, disk: &SimDisk) -> bool {
         let step = self.states.len();
         let mut next = self.now().clone();
@@ -236,7 +236,8 @@ impl Run {
         }
     }
 
-    /// What is found after a crash must be the state after a step, none before what was acknowledged.
+    /// The state found after a crash must be that after a step, and none before what was
+    /// acknowledged.
     pub(crate) fn check_found(&self, found: &Model, what: &dyn std::fmt::Debug) {
         let acknowledged = self.acknowledged.load(Ordering::SeqCst);
         if !self.states[acknowledged..].contains(found) {
