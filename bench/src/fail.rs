@@ -153,7 +153,7 @@ impl Part {
         (1..=BEFORE).try_for_each(|number| writer.commit(record(number)))?;
         let mut out = OpenOptions::new().append(true).open(&self.out)?;
         out.write_all(b"ready\n")?;
-        ensure!(within(Duration::from_secs(60), || Ok(go(&self.out).exists()))?, "nobody lets it go on");
+        ensure!(within(Duration::from_secs(60), || Ok(go(&self.out).exists()))?, "it was not told to continue");
         for number in BEFORE + 1..=COMMITS {
             let line = match writer.commit(record(number)) {
                 Ok(()) => "ok\n".to_owned(),

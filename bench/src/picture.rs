@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use foreword_measure::report::Unit;
+use foreword_measure::report::{Axis, Span, Unit};
 
 /// Draws the pictures of docs/PERFORMANCE.md from the tables in a document, and writes them beside
 /// it.
@@ -104,16 +104,14 @@ fn commits(table: &Table, what: &str) -> Result<String> {
     let threads = |head: &str| head.strip_prefix("T=").and_then(|n| n.parse().ok()).context("a column T=n");
     let x: Vec<f64> = table.head.iter().map(|head| threads(head)).collect::<Result<_>>()?;
     let lines = COMMITTERS.iter().map(|&(name, class)| Line::new(name, class, &x, table.row(name)?)).collect::<Result<_>>()?;
-    let ticks = x.iter().map(|&x| (x, Unit::Count.text(x))).collect();
     let plot = Plot {
         title: "Durable commits a second",
         about: format!("by threads, {what}, on logarithmic scales"),
-        below: "threads, each waiting for its own commit",
-        log: true,
-        ticks,
+        across: Axis::log("threads, each waiting for its own commit", Unit::Count).discrete(),
+        up: Axis::log("", Unit::Count),
         lines,
     };
-    Ok(plot.svg())
+    plot.svg()
 }
 
 fn bandwidth(table: &Table) -> Result<String> {
@@ -123,16 +121,14 @@ fn bandwidth(table: &Table) -> Result<String> {
         Line::new(name, class, &x, &bytes)
     };
     let lines = APPENDERS.iter().map(line).collect::<Result<_>>()?;
-    let ticks = x.iter().map(|&x| (x, Unit::Bytes.text(x))).collect();
     let plot = Plot {
         title: "Appended until durable",
         about: "MB/s of records, from one thread, with one sync at the end".to_owned(),
-        below: "size of a record",
-        log: false,
-        ticks,
+        across: Axis::log("size of a record", Unit::Bytes).discrete(),
+        up: Axis::linear("", Unit::Count),
         lines,
     };
-    Ok(plot.svg())
+    plot.svg()
 }
 
 // The size of a picture. GitHub shows it 358 wide on a phone that is 390 wide: text of 16.5 is 11.3
@@ -214,41 +210,34 @@ impl Line {
 struct Plot {
     title: &'static str,
     about: String,
-    /// What the x axis, which is logarithmic, shows.
-    below: &'static str,
-    /// Whether the y axis is logarithmic. Otherwise it begins at zero.
-    log: bool,
-    ticks: Vec<(f64, String)>,
+    across: Axis,
+    up: Axis,
     lines: Vec<Line>,
 }
 
 impl Plot {
-    fn svg(&self) -> String {
-        let all = || self.lines.iter().flat_map(|line| line.points.iter().map(|p| p.1));
-        let (least, most) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
-        let steps = if self.log { decades(least, most) } else { even(most) };
-        let low = steps[0];
-        let high = if self.log { most * 1.1 } else { steps[steps.len() - 1] };
-        let left = 16.0 + widest(steps.iter().map(|&y| Unit::Count.text(y)));
+    fn svg(&self) -> Result<String> {
+        let points = || self.lines.iter().flat_map(|line| &line.points);
+        let across = Span::of(&self.across, points().map(|p| p.0)).context("no figures")?;
+        let up = Span::of(&self.up, points().map(|p| p.1)).context("no figures")?;
+        let left = 16.0 + widest(up.ticks().iter().map(|&y| self.up.unit.text(y)));
         let right = WIDTH - 20.0 - widest(self.lines.iter().map(Line::label));
         let (top, bottom) = (74.0, HEIGHT - 62.0);
-        let across = part(true, self.ticks[0].0, self.ticks[self.ticks.len() - 1].0);
-        let up = part(self.log, low, high);
-        let place = |(x, y): (f64, f64)| (left + (right - left) * across(x), bottom - (bottom - top) * up(y));
+        let x = |value: f64| left + (right - left) * across.place(value).unwrap_or(0.0);
+        let y = |value: f64| bottom - (bottom - top) * up.place(value).unwrap_or(0.0);
+        let place = |(a, b): (f64, f64)| (x(a), y(b));
         let mut canvas = Canvas::default();
-        for &step in &steps {
-            let (x, y) = place((self.ticks[0].0, step));
-            canvas.path("grid", &format!("M{x:.1} {y:.1}H{right:.1}"));
-            canvas.text("end", x - 6.0, y, &Unit::Count.text(step));
+        for &tick in up.ticks() {
+            canvas.path("grid", &format!("M{left:.1} {:.1}H{right:.1}", y(tick)));
+            canvas.text("end", left - 6.0, y(tick), &self.up.unit.text(tick));
         }
-        for (tick, text) in &self.ticks {
-            let (x, y) = place((*tick, low));
-            canvas.path("grid", &format!("M{x:.1} {y:.1}V{top}"));
-            canvas.text("middle", x, y + 16.5, text);
+        for &tick in across.ticks() {
+            canvas.path("grid", &format!("M{:.1} {bottom:.1}V{top}", x(tick)));
+            canvas.text("middle", x(tick), bottom + 16.5, &self.across.unit.text(tick));
         }
-        canvas.text("middle", (left + right) / 2.0, HEIGHT - 19.5, self.below);
-        // Labels stand at the lines' ends, pushed apart where they would touch. The first line is drawn
-        // last, over the others.
+        canvas.text("middle", (left + right) / 2.0, HEIGHT - 19.5, &self.across.label);
+        // Labels stand at the lines' ends, pushed apart where they would touch. The first line is
+        // drawn last, over the others.
         let ends: Vec<f64> = self.lines.iter().map(|line| place(line.last).1).collect();
         for (line, y) in self.lines.iter().zip(apart(&ends, 20.0, bottom)).rev() {
             let points: Vec<_> = line.points.iter().map(|&point| place(point)).collect();
@@ -259,7 +248,7 @@ impl Plot {
             }
             canvas.text(&format!("name {}", line.class), right + 10.0, y, &line.label());
         }
-        canvas.svg(self.title, &self.about, HEIGHT)
+        Ok(canvas.svg(self.title, &self.about, HEIGHT))
     }
 }
 
@@ -269,16 +258,14 @@ fn opening_times(table: &Table, size: &str) -> Result<String> {
     let rows = table.rows.iter().filter_map(|(name, values)| Some((name.as_str(), values[column]?)));
     let mut rows: Vec<(&str, f64)> = rows.collect();
     rows.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let (first, last) = (rows.first().context("no figures")?.1, rows[rows.len() - 1].1);
-    let steps = decades(first, last);
+    let span = Span::of(&Axis::log("", Unit::Seconds), rows.iter().map(|row| row.1)).context("no figures")?;
     let (left, right, top, row) = (24.0 + widest(rows.iter().map(|(name, _)| name)), WIDTH - 96.0, 70.0, 25.0);
-    let across = part(true, steps[0], last);
-    let x = |value: f64| left + (right - left) * across(value);
+    let x = |value: f64| left + (right - left) * span.place(value).unwrap_or(0.0);
     let bottom = top + rows.len() as f64 * row;
     let mut canvas = Canvas::default();
-    for &step in &steps {
-        canvas.path("grid", &format!("M{:.1} {bottom}V{top}", x(step)));
-        canvas.text("middle", x(step), bottom + 14.5, &Unit::Seconds.text(step));
+    for &tick in span.ticks() {
+        canvas.path("grid", &format!("M{:.1} {bottom}V{top}", x(tick)));
+        canvas.text("middle", x(tick), bottom + 14.5, &Unit::Seconds.text(tick));
     }
     for (i, &(name, seconds)) in rows.iter().enumerate() {
         let (class, y) = (if name == "foreword" { "ours" } else { "floor" }, top + (i as f64 + 0.5) * row);
@@ -288,30 +275,6 @@ fn opening_times(table: &Table, size: &str) -> Result<String> {
     }
     let about = format!("of {size}, in the page cache, on a logarithmic scale");
     Ok(canvas.svg("Opening a log after a clean close", &about, bottom + 34.0))
-}
-
-/// Where a value is between two others, from 0 to 1.
-fn part(log: bool, low: f64, high: f64) -> impl Fn(f64) -> f64 {
-    let bend = move |value: f64| if log { value.log10() } else { value };
-    move |value| (bend(value) - bend(low)) / (bend(high) - bend(low))
-}
-
-/// The powers of ten from the one below the least on.
-fn decades(least: f64, most: f64) -> Vec<f64> {
-    (least.log10().floor() as i32..=most.log10().floor() as i32).map(|n| 10_f64.powi(n)).collect()
-}
-
-/// Round steps from zero to the most or a little beyond it: three to six.
-fn even(most: f64) -> Vec<f64> {
-    let power = 10_f64.powf(most.log10().floor());
-    let step = if most / power >= 5.0 {
-        2.0 * power
-    } else if most / power >= 2.0 {
-        power
-    } else {
-        power / 2.0
-    };
-    (0..).map(|i| f64::from(i) * step).take_while(|&at| at < most + step).collect()
 }
 
 /// Heights in the same order, at least `gap` apart and none below `bottom`.

@@ -47,7 +47,8 @@ pub struct Args {
     /// `commit/8x,append,writeahead`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Measure these workloads instead of the usual ones, by name: `commit/32x4096,append/64,recover/64MiBx128`.
+    /// Measure these workloads instead of the usual ones, by name:
+    /// `commit/32x4096,append/64,recover/64MiBx128`.
     #[arg(long, value_delimiter = ',', conflicts_with = "short")]
     workload: Vec<Workload>,
     /// How often to measure each; the median counts. [default: 6; short: 1]

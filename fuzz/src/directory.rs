@@ -1,10 +1,12 @@
-//! Target `directory`: a whole directory, by a [recipe]: read, opened with or without repair, worked with, and opened again.
+//! Target `directory`: a whole directory, by a [recipe]: read, opened with or without repair,
+//! worked with, and opened again.
 
 use foreword::OnDamage;
 
 use crate::{oracle, recipe};
 
-/// Tries one input: a byte that says what is done about damage and what work follows, and the recipe.
+/// Tries one input: a byte that says what is done about damage and what work follows, and the
+/// recipe.
 pub fn run(data: &[u8]) {
     let Some((&plan, data)) = data.split_first() else { return };
     let Some(files) = recipe::directory(data) else { return };

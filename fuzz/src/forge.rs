@@ -1,4 +1,5 @@
-//! The checksums of the format, from `docs/FORMAT.md`: to seal what was changed, as a program that errs would, and to tell what is sealed.
+//! The checksums of the format, from `docs/FORMAT.md`: to seal what was changed, as a program that
+//! errs would, and to tell what is sealed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -53,7 +54,8 @@ pub struct Frame {
     pub first_lsn: u64,
     /// What continues a record, and the records.
     pub head: Vec<u8>,
-    /// The records that begin in it: how long each says it is, and its bytes as far as they are here.
+    /// The records that begin in it: how long each says it is, and its bytes as far as they are
+    /// here.
     pub records: Vec<(usize, Vec<u8>)>,
 }
 
@@ -79,7 +81,8 @@ impl Binding {
         tag
     }
 
-    /// Makes what stands at a block a frame whose tags and checksums hold, whatever its fields say: of the length that they ask for, as far as the file goes.
+    /// Makes what stands at a block a frame whose tags and checksums hold, whatever its fields say:
+    /// of the length that they ask for, as far as the file goes.
     pub fn seal(&self, segment: &mut [u8], block: usize) {
         let at = block * BLOCK;
         let Some(rest) = segment.get_mut(at..).filter(|rest| rest.len() >= BLOCK) else { return };

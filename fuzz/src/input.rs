@@ -1,4 +1,5 @@
-//! Target `input`: what people give to the command: records in every encoding, in pieces of any size, and sizes and times among the arguments.
+//! Target `input`: what people give to the command: records in every encoding, in pieces of any
+//! size, and sizes and times among the arguments.
 
 use std::time::SystemTime;
 
@@ -9,7 +10,8 @@ use crate::decode::{Decoder, InputFormat};
 use crate::encode::OutputFormat;
 use crate::units;
 
-/// Tries one input: the format, the longest record, the size of the pieces, and the bytes that come in.
+/// Tries one input: the format, the longest record, the size of the pieces, and the bytes that come
+/// in.
 pub fn run(data: &[u8]) {
     let Some((&[format, max, piece], input)) = data.split_first_chunk() else { return };
     let formats = InputFormat::value_variants();

@@ -1,8 +1,10 @@
-//! Fuzz targets: each a function that takes any bytes, and panics if the log or its command does with them what it must not.
+//! Fuzz targets: each a function that takes any bytes, and panics if the log or its command does
+//! with them what it must not.
 //!
-//! The log's checksums would keep a fuzzer out. So [`recipe`] makes a directory of the bytes in which frames are sealed again after they were changed, by
-//! [`forge`], which was written from `docs/FORMAT.md`; what lies behind the checksums then meets every value there is. [`oracle`] asks everything that
-//! can be asked of such a directory.
+//! The log's checksums would keep a fuzzer out. So [`recipe`] makes a directory of the bytes in
+//! which frames are sealed again after they were changed, by [`forge`], which was written from
+//! `docs/FORMAT.md`; what lies behind the checksums then meets every value there is. [`oracle`]
+//! asks everything that can be asked of such a directory.
 
 pub mod directory;
 pub mod forge;
@@ -19,31 +21,16 @@ mod decode;
 #[path = "../../crates/foreword-cli/src/encode.rs"]
 #[allow(dead_code)]
 mod encode;
+mod exit;
+mod targets;
 #[path = "../../crates/foreword-cli/src/units.rs"]
 #[allow(dead_code)]
 mod units;
-mod exit {
-    #[derive(Debug)]
-    pub(crate) enum Failure {
-        Wrong(String),
-    }
 
-    impl std::fmt::Display for Failure {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            let Failure::Wrong(why) = self;
-            f.write_str(why)
-        }
-    }
-}
+pub use targets::{TARGETS, Target};
 
-/// A target: its name, and what it does with an input.
-pub type Target = (&'static str, fn(&[u8]));
-
-/// All targets, by the names of `fuzz_targets/` and `corpus/`.
-pub const TARGETS: [Target; 4] =
-    [("segment", segment::run), ("directory", directory::run), ("options", options::run), ("input", input::run)];
-
-/// The program of a target: libFuzzer under `--cfg fuzzing`; else it tries the files that it is given.
+/// The program of a target: libFuzzer under `--cfg fuzzing`; else it tries the files that it is
+/// given.
 #[macro_export]
 macro_rules! target {
     ($name:ident) => {

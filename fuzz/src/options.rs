@@ -1,4 +1,5 @@
-//! Target `options`: a log opened with any options, absurd ones too, on a small disk: either an error that the documentation foretells, or a log that works.
+//! Target `options`: a log opened with any options, absurd ones too, on a small disk: either an
+//! error that the documentation foretells, or a log that works.
 
 use std::time::Duration;
 

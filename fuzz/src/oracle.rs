@@ -1,4 +1,5 @@
-//! Everything that can be asked of a directory, and what must hold of the answers, whatever lies there.
+//! Everything that can be asked of a directory, and what must hold of the answers, whatever lies
+//! there.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -95,7 +96,8 @@ impl Seen {
 /// Reads in every way there is; `None` if there is no log.
 ///
 /// # Panics
-/// If one way says other things than another or than the same way before, anything is written, or a record is returned that no checksum seals.
+/// If one way says other things than another or than the same way before, anything is written, or a
+/// record is returned that no checksum seals.
 pub fn look(disk: &SimDisk, files: &Files) -> Option<Seen> {
     let changes = disk.changes();
     inspect_all(disk);
@@ -170,7 +172,8 @@ fn inspect_all(disk: &SimDisk) {
     }
 }
 
-/// Each record, or what of it lies in the frame in which it begins, stands in a frame whose checksums hold, at that LSN; and so does what continues it.
+/// Each record, or what of it lies in the frame in which it begins, stands in a frame whose
+/// checksums hold, at that LSN; and so does what continues it.
 fn check_sealed(files: &Files, records: &[Record]) {
     let segments = files.iter().filter_map(|(name, bytes)| Some((Binding::of(bytes, epoch_of(name)?), bytes)));
     let frames: Vec<Frame> = segments.flat_map(|(binding, bytes)| binding.frames(bytes)).collect();
@@ -207,11 +210,12 @@ fn options(disk: &SimDisk) -> Options {
     Options::new().segment_bytes(64 << 10).background(false).sync(SyncPolicy::manual()).on_error(|_| ()).disk(disk.handle())
 }
 
-/// Opens the log for writing, works with it, and opens it again, after a crash or without. The bits of `work`: 1 crash, 2 a hold and a large record,
-/// 4 truncation of the front, 8 of the back.
+/// Opens the log for writing, works with it, and opens it again, after a crash or without. The bits
+/// of `work`: 1 crash, 2 a hold and a large record, 4 truncation of the front, 8 of the back.
 ///
 /// # Panics
-/// If it does not open though it is sound, has not what was read before, does not do what was planned, or loses what is committed now.
+/// If it does not open though it is sound, has not what was read before, does not do what was
+/// planned, or loses what is committed now.
 pub fn write(disk: &SimDisk, files: &Files, seen: Option<&Seen>, action: OnDamage, work: u8) {
     let plan = foreword::repair_plan_on(disk.handle(), DIR, action);
     let log = match options(disk).on_damage(action).open(DIR) {
@@ -254,7 +258,8 @@ fn may_refuse(error: &Error, files: &Files, seen: Option<&Seen>, action: OnDamag
     match (error, seen) {
         (error, None) => is_no_log(error),
         (Error::Corruption(_), Some(seen)) => !seen.is_sound() && action == OnDamage::Refuse,
-        // An LSN from which no log goes on; more damages than a salvage can write down, or it would have to go on above such an LSN.
+        // An LSN from which no log goes on; more damages than a salvage can write down, or it would
+        // have to go on above such an LSN.
         (Error::Invalid { .. }, Some(seen)) => {
             seen.report.last_lsn.0 >= 1 << 62 || (!seen.is_sound() && action == OnDamage::Salvage)
         }
@@ -283,7 +288,8 @@ fn work_with(log: &Log, work: u8, model: &mut Vec<Record>) -> Result<()> {
         commit(model, &[vec![3; 100_000]])?;
     }
     if work & 8 != 0 {
-        // In the middle, so that there is something to find and to write again, beside what was repaired.
+        // In the middle, so that there is something to find and to write again, beside what was
+        // repaired.
         let kept = model.len() / 2;
         log.truncate_back(model[kept].lsn)?;
         model.truncate(kept);

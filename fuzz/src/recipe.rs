@@ -1,6 +1,8 @@
-//! A directory as bytes that a fuzzer can change: whatever they are, they say how a directory is made.
+//! A directory as bytes that a fuzzer can change: whatever they are, they say how a directory is
+//! made.
 //!
-//! An input is a row of steps, each a byte that says which, and its arguments. They are about the segment begun last.
+//! An input is a row of steps, each a byte that says which, and its arguments. They are about the
+//! segment begun last.
 //!
 //! | | step | arguments | what |
 //! |---|---|---|---|

@@ -1,9 +1,12 @@
-//! The instructions of the hot paths, each held below a limit: a regression fails however noisy the machine is. `scripts/instructions.sh` runs it.
+//! The instructions of the hot paths, each held below a limit: a regression fails however noisy the
+//! machine is. `scripts/instructions.sh` runs it.
 //!
-//! Each path runs in a process of its own under callgrind, which counts what the calling thread does within [`counted`], the kernel left out: placing,
-//! copying, checksums, encoding, the lock. There is no other thread.
+//! Each path runs in a process of its own under callgrind, which counts what the calling thread
+//! does within [`counted`], the kernel left out: placing, copying, checksums, encoding, the lock.
+//! There is no other thread.
 //!
-//! The limits are some 4 to 8 % above what was counted with Rust 1.95 on x86-64: a change of the compiler may ask for others.
+//! The limits are some 4 to 8 % above what was counted with Rust 1.95 on x86-64: a change of the
+//! compiler may ask for others.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::env;
@@ -59,8 +62,8 @@ impl HotPath {
     fn run(&self) {
         let dir = tempfile::tempdir().unwrap();
         let log = Options::new().background(false).sync(SyncPolicy::manual()).open(dir.path()).unwrap();
-        // What is allocated once is allocated now. Behind the records that are read lie more frames than are kept in memory: a copy out of those is
-        // counted, and one by the kernel is not.
+        // What is allocated once is allocated now. Behind the records that are read lie more frames
+        // than are kept in memory: a copy out of those is counted, and one by the kernel is not.
         append_all(&log, self.record_bytes);
         (0..40).for_each(|_| _ = log.commit(b"behind").unwrap());
         append_all(&log, self.record_bytes);

@@ -1,4 +1,5 @@
-//! Throughput: durable transactions a second, each of two changes of eight bytes to two of 10,000 rows, and nothing else.
+//! Throughput: durable transactions a second, each of two changes of eight bytes to two of 10,000
+//! rows, and nothing else.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -12,15 +13,16 @@ use foreword_pages::{Options, PageId, Store};
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use crate::rng::Rng;
-use crate::told;
+use crate::text::told;
 
 const ROWS: u64 = 10_000;
 const PER_PAGE: u64 = 100;
 
 /// Durable transactions a second from 1, 8 and 64 threads.
 ///
-/// Each changes eight bytes in two of 10,000 rows. SQLite is in WAL mode with synchronous=FULL and has a connection for each thread;
-/// the threads take turns at one lock, which is faster than SQLite's own waiting.
+/// Each changes eight bytes in two of 10,000 rows. SQLite is in WAL mode with synchronous=FULL and
+/// has a connection for each thread; the threads take turns at one lock, which is faster than
+/// SQLite's own waiting.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A directory on the disk that is to be measured.
@@ -98,7 +100,8 @@ impl Bank {
 /// The same rows in a table.
 struct SqliteBank {
     path: PathBuf,
-    /// SQLite has one writer at a time. Who waits for this lock is woken; who waits for SQLite sleeps and asks again.
+    /// SQLite has one writer at a time. Who waits for this lock is woken; who waits for SQLite
+    /// sleeps and asks again.
     turn: Mutex<()>,
 }
 

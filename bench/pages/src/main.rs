@@ -1,15 +1,16 @@
-//! Measures foreword-pages beside SQLite on the same disk in the same run. `foreword-pages-bench help` says what and how.
+//! Measures foreword-pages beside SQLite on the same disk in the same run. `foreword-pages-bench
+//! help` says what and how.
 
 mod bank;
 mod recovery;
 mod rng;
+mod text;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use foreword_measure::idle::Idle;
 use foreword_measure::machine::Machine;
-use foreword_measure::sample::Spread;
 
 /// Measures foreword-pages beside SQLite, on the same disk, in turn, round by round.
 ///
@@ -38,9 +39,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// A median with what it lies between.
-fn told(spread: Option<Spread>, digits: usize) -> String {
-    spread.map_or("nothing".into(), |s| format!("{:.digits$} [{:.digits$} to {:.digits$}]", s.median, s.min, s.max))
 }

@@ -1,4 +1,5 @@
-//! Recovery: many changes of many pages, redone from the log; and SQLite recovering a WAL with as many bytes of change in as many pages.
+//! Recovery: many changes of many pages, redone from the log; and SQLite recovering a WAL with as
+//! many bytes of change in as many pages.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,16 +15,20 @@ use rusqlite::{Connection, params};
 
 use crate::bank::connect;
 use crate::rng::Rng;
-use crate::told;
+use crate::text::told;
 
-/// Redo of 5 million changes of 100,000 pages, with one thread and with more, beside SQLite recovering the equivalent WAL.
+/// Redo of 5 million changes of 100,000 pages, with one thread and with more, beside SQLite
+/// recovering the equivalent WAL.
 ///
-/// The pages have 8 KiB, all of them full of bytes that do not compress. Each change is of eight bytes anywhere in any page, a hundred of them a transaction,
-/// all after the last checkpoint. SQLite gets the same number of bytes in each page, in one change for each, for it logs whole
-/// pages, a hundred a transaction. Its recovery only indexes the WAL, and reads the pages from there from then on; so the time is given as well after which
-/// the pages are home (a checkpoint), as it is for foreword-pages.
+/// The pages have 8 KiB, all of them full of bytes that do not compress. Each change is of eight
+/// bytes anywhere in any page, a hundred of them a transaction, all after the last checkpoint.
+/// SQLite gets the same number of bytes in each page, in one change for each, for it logs whole
+/// pages, a hundred a transaction. Its recovery only indexes the WAL, and reads the pages from
+/// there from then on; so the time is given as well after which the pages are home (a checkpoint),
+/// as it is for foreword-pages.
 ///
-/// Each recovery is of a fresh copy of the same files, which is synced before the clock starts, and in memory.
+/// Each recovery is of a fresh copy of the same files, which is synced before the clock starts, and
+/// in memory.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A directory on the disk that is to be measured.

@@ -3,7 +3,7 @@
 
 use anyhow::bail;
 
-use super::{Feature, Peer};
+use super::peer::{Feature, Peer};
 
 /// Past the page cache.
 pub const DIRECT: Peer = Peer {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use foreword::{Lsn, Options, SyncPolicy};
 
-use super::{Log, Need, Peer, Records, Sink, Writer};
+use super::peer::{Log, Need, Peer, Records, Sink, Writer};
 use crate::ablation;
 use crate::window::Window;
 

@@ -9,111 +9,14 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::window::Window;
-
 pub mod floor;
 mod foreword;
 #[cfg(feature = "peers")]
 mod others;
+mod peer;
 
-/// What a contestant can be asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feature {
-    /// A record that is synced when the call returns.
-    Commit,
-    /// The same for a batch, as one.
-    Batch,
-    /// Commits in flight from one thread.
-    Async,
-    /// Records appended without waiting, and one sync at the end.
-    Append,
-    /// Reopening and reading everything.
-    Read,
-}
-
-/// One contestant.
-pub struct Peer {
-    /// Its name in tables and on the command line.
-    pub name: &'static str,
-    /// Its package, by which its version is found in `Cargo.lock`.
-    pub package: &'static str,
-    /// How it is configured, and why.
-    pub setting: &'static str,
-    /// What it lacks, and why.
-    pub lacks: &'static [(Feature, &'static str)],
-    /// Opens it for writing.
-    pub open: fn(&Path, Need) -> Result<Box<dyn Log>>,
-    /// Opens it and reads every record, with every checksum that it has verified. Order is its own.
-    pub read: fn(&Path, Sink) -> Result<()>,
-}
-
-/// What a measurement will ask of a log, for those that prepare for it.
-#[derive(Clone, Copy, Debug)]
-pub struct Need {
-    /// About how many bytes of records will be written at most.
-    pub bytes: u64,
-}
-
-/// An open log, shared by the threads of a measurement.
-pub trait Log: Send + Sync {
-    /// What one of so many threads writes through.
-    fn writer(&self, thread: usize) -> Result<Box<dyn Writer + Send + '_>>;
-
-    /// Flushes so far, if it counts them.
-    fn flushes(&self) -> Option<u64> {
-        None
-    }
-
-    /// Closes it in order.
-    fn close(self: Box<Self>) -> Result<()>;
-}
-
-/// One thread's side of a log.
-pub trait Writer {
-    /// Returns when the record is synced.
-    fn commit(&mut self, _record: &[u8]) -> Result<()> {
-        bail!("it never syncs")
-    }
-
-    /// Returns when the records are synced, all or none of which survive a crash.
-    fn commit_batch(&mut self, _records: &[&[u8]]) -> Result<()> {
-        bail!("no batches")
-    }
-
-    /// Appends what it is given until there is no more, and then syncs once.
-    fn append_all(&mut self, _next: Records<'_>) -> Result<()> {
-        bail!("no append without a sync")
-    }
-
-    /// Keeps a window of commits in flight from this thread.
-    fn commit_window(&mut self, _window: &mut Window) -> Result<()> {
-        bail!("no asynchronous commit")
-    }
-}
-
-/// Gives one record after the other.
-pub type Records<'a> = &'a mut dyn FnMut() -> Option<&'static [u8]>;
-
-/// Takes one record after the other. (It owns what it borrows, because some hand it to threads and
-/// managers of their own.)
-pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
-
-impl Peer {
-    /// Why it lacks a feature, if it does.
-    pub fn lacks(&self, feature: Feature) -> Option<&'static str> {
-        self.lacks.iter().find(|(f, _)| *f == feature).map(|(_, why)| *why)
-    }
-
-    /// Whether it is no log but the disk.
-    pub fn is_floor(&self) -> bool {
-        self.package.is_empty()
-    }
-
-    /// Its version in this build.
-    pub fn version(&self) -> &'static str {
-        version(self.package).unwrap_or("")
-    }
-}
+use peer::WALRUS_DIR;
+pub use peer::{Feature, Log, Need, Peer, Writer};
 
 /// All of them: the floor, Foreword, and the others by name.
 #[cfg(feature = "peers")]
@@ -123,9 +26,6 @@ pub use others::PEERS;
 /// measured with.
 #[cfg(not(feature = "peers"))]
 pub const PEERS: &[&Peer] = &[&floor::DIRECT, &floor::FDATASYNC, &foreword::PEER, &foreword::GROWING];
-
-/// By this variable alone walrus knows its directory: one for a whole process.
-const WALRUS_DIR: &str = "WALRUS_DATA_DIR";
 
 /// Says to a process that is to be started where walrus has its log, and that it is not to print a
 /// line for each write.
@@ -153,20 +53,12 @@ pub fn names() -> Vec<&'static str> {
     PEERS.iter().map(|peer| peer.name).collect()
 }
 
-/// The version of a package in this build. (Several of one name: the highest, which is the one that
-/// is asked for here.)
-fn version(package: &str) -> Option<&'static str> {
-    let name = format!("name = \"{package}\"\nversion = \"");
-    let lock = include_str!("../../Cargo.lock");
-    let at = lock.rfind(&name)? + name.len();
-    lock[at..].split('"').next()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
     use super::*;
+    use crate::window::Window;
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, Mutex};

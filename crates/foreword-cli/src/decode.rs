@@ -1,4 +1,5 @@
-//! Input to records: bytes that arrive in pieces of any size become records. Never holds more than one record.
+//! Input to records: bytes that arrive in pieces of any size become records. Never holds more than
+//! one record.
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -13,7 +14,8 @@ pub(crate) enum InputFormat {
     Lines,
     /// A record is its length (4 bytes, little-endian) and then its bytes
     LengthPrefixed,
-    /// A record is a line: a JSON string, or an object with the text as "data" or the bytes as "hex"
+    /// A record is a line: a JSON string, or an object with the text as "data" or the bytes as
+    /// "hex"
     Json,
     /// A record is a line of two hex digits per byte
     Hex,

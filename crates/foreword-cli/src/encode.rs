@@ -14,8 +14,9 @@ pub(crate) enum OutputFormat {
     /// The record's bytes as they are, then a newline
     #[value(alias = "lines")]
     Text,
-    /// One line per record: {"lsn": 7, "time": "2026-11-29T08:30:00.123456Z", "data": "text"}, with "hex": "00ff" for "data" if it
-    /// is not UTF-8, and with "unproven": true if the log does not show that the record was acknowledged
+    /// One line per record: {"lsn": 7, "time": "2026-11-29T08:30:00.123456Z", "data": "text"}, with
+    /// "hex": "00ff" for "data" if it is not UTF-8, and with "unproven": true if the log does not
+    /// show that the record was acknowledged
     Json,
     /// One line per record, two hex digits per byte
     Hex,

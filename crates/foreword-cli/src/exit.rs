@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use foreword::Error;
+use foreword::{Error, Verdict};
 
 /// The exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,10 +14,21 @@ pub(crate) enum Status {
     /// Of `verify` only: nothing acknowledged is missing.
     TornTail = 2,
     Corruption = 3,
-    /// Of `append` only: a signal ended the input, and everything that was read is in the log. The status is that of a process ended by
-    /// the signal, as shells report it.
+    /// Of `append` only: a signal ended the input, and everything that was read is in the log. The
+    /// status is that of a process ended by the signal, as shells report it.
     Interrupted = 130,
     Terminated = 143,
+}
+
+impl Status {
+    /// The exit status for a verdict.
+    pub(crate) fn of(verdict: Option<&Verdict>) -> Status {
+        match verdict {
+            Some(Verdict::TornTail) => Status::TornTail,
+            Some(Verdict::Corruption(_)) => Status::Corruption,
+            _ => Status::Fine,
+        }
+    }
 }
 
 /// Why a subcommand ended early.

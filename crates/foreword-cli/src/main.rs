@@ -5,6 +5,7 @@ mod decode;
 mod encode;
 mod exit;
 mod noise;
+mod options;
 mod output;
 mod plain;
 #[cfg(unix)]
@@ -16,9 +17,9 @@ mod victim;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::exit::{Failure, Status};
+use crate::exit::Failure;
 use crate::output::Tone;
 use crate::plain::plain;
 
@@ -98,8 +99,8 @@ fn main() -> ExitCode {
         Command::DemoWorker(args) => cmd::demo::worker::run(&args),
         Command::Chaos(args) => cmd::chaos::run(&args),
         Command::ChaosWorker(args) => cmd::chaos::worker::run(&args),
-        Command::Completions(args) => cmd::manual::completions(&args),
-        Command::Man(args) => cmd::manual::man(&args),
+        Command::Completions(args) => cmd::manual::completions(&args, Cli::command()),
+        Command::Man(args) => cmd::manual::man(&args, Cli::command()),
     };
     let status = done.unwrap_or_else(|failure| {
         if !matches!(failure, Failure::OutputClosed) {
@@ -110,24 +111,9 @@ fn main() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// The same message, made from arguments that can be shown on a terminal: a shell puts file names among them.
+/// The same message, made from arguments that can be shown on a terminal: a shell puts file names
+/// among them.
 fn in_plain(told: clap::Error) -> clap::Error {
     let args = std::env::args_os().map(|arg| plain(arg.to_string_lossy()));
     Cli::try_parse_from(args).err().unwrap_or(told)
-}
-
-/// Prints a message that is not a result to standard error. If standard error is closed, nothing happens.
-fn note(text: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "foreword: {}", plain(text));
-}
-
-impl Status {
-    /// The exit status for a verdict.
-    fn of(verdict: Option<&foreword::Verdict>) -> Status {
-        match verdict {
-            Some(foreword::Verdict::TornTail) => Status::TornTail,
-            Some(foreword::Verdict::Corruption(_)) => Status::Corruption,
-            _ => Status::Fine,
-        }
-    }
 }

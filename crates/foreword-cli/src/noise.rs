@@ -1,4 +1,5 @@
-//! Numbers that look random, from a seed: the same seed gives the same records and the same moments.
+//! Numbers that look random, from a seed: the same seed gives the same records and the same
+//! moments.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -25,7 +26,7 @@ impl Noise {
         self.next() % n
     }
 
-    /// So many bytes, and up to 7 more.
+    /// At least this many bytes, and up to 7 more.
     pub(crate) fn bytes(&mut self, len: usize) -> impl Iterator<Item = u8> {
         (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes())
     }

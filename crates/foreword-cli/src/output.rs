@@ -1,7 +1,7 @@
 //! Standard output: buffered, in lines, fields, tables and JSON.
 
 use std::fmt;
-use std::io::{BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, StdoutLock, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
@@ -33,7 +33,7 @@ impl Column {
     }
 }
 
-/// What a text is, to a reader who only skims.
+/// How a text is marked, for readers who skim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
     /// A name, a heading.
@@ -55,6 +55,12 @@ impl Tone {
             Tone::Plain => Style::new(),
         }
     }
+}
+
+/// Prints a message that is not a result to standard error. If standard error is closed, nothing
+/// happens.
+pub(crate) fn note(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "foreword: {}", plain(text));
 }
 
 pub(crate) struct Output {
@@ -87,7 +93,8 @@ impl Output {
         self.hanging(&format!("{shown}  "), name.chars().count().max(10) + 2, tone, value)
     }
 
-    /// A text behind a beginning that has so many columns; its further lines, if the terminal is too narrow for one, are below the first.
+    /// A text behind `begin`, which is `indent` columns wide. If the terminal is too narrow for one
+    /// line, the others are indented below the first.
     fn hanging(&mut self, begin: &str, indent: usize, tone: Tone, text: impl fmt::Display) -> Result<(), Failure> {
         let text = plain(text);
         let lines = match self.columns {
@@ -162,7 +169,8 @@ fn columns() -> Option<usize> {
     None
 }
 
-/// The text in lines of at most so many characters, broken at blanks. A word that is longer has a line of its own.
+/// Breaks the text at blanks into lines of at most `columns` characters. A longer word gets a line
+/// of its own.
 fn broken(text: &str, columns: usize) -> Vec<&str> {
     let (mut lines, mut rest) = (Vec::new(), text);
     while rest.chars().count() > columns {

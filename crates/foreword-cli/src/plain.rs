@@ -1,9 +1,10 @@
-//! Text that others chose (names, paths, what a file or the system says), made safe to print on a terminal.
+//! Text that others chose (names, paths, what a file or the system says), made safe to print on a
+//! terminal.
 
 use std::fmt::{self, Display, Write};
 
-/// A text in which what would move the cursor, colour, hide or reorder is written as Rust writes it: `\n`, `\u{1b}`. All else, a backslash
-/// too, stays: done twice, it is as done once.
+/// A text in which what would move the cursor, colour, hide or reorder is written as Rust writes
+/// it: `\n`, `\u{1b}`. All else, a backslash too, stays: done twice, it is as done once.
 pub(crate) fn plain(text: impl Display) -> String {
     let mut out = String::new();
     // Writing to a string fails only if the text itself does.

@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM for a command that reads standard input: the first signal ends the input, and the command ends as at the end of
-//! the input. The second signal ends the process at once.
+//! SIGINT and SIGTERM for a command that reads standard input: the first signal ends the input, and
+//! the command ends as at the end of the input. The second signal ends the process at once.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -113,6 +113,11 @@ pub(crate) fn megabytes_per_second(bytes: u64, time: Duration) -> f64 {
     bytes as f64 / 1e6 / time.as_secs_f64().max(1e-9)
 }
 
+/// An LSN among the arguments.
+pub(crate) fn lsn(text: &str) -> Result<foreword::Lsn, String> {
+    text.parse().ok().filter(|&lsn| lsn > 0).map(foreword::Lsn).ok_or_else(|| "an LSN is a number from 1 on".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -80,7 +80,7 @@ pub(crate) fn damage_json(damage: &Damage) -> Value {
     })
 }
 
-/// The damage that a verdict tells of.
+/// The damage in a verdict.
 pub(crate) fn damage(verdict: Option<&Verdict>) -> Option<&Damage> {
     match verdict {
         Some(Verdict::Corruption(damage)) => Some(damage),
@@ -102,7 +102,7 @@ pub(crate) fn range(first: Lsn, last: Lsn) -> String {
     records((last.0 + 1).saturating_sub(first.0), first, last)
 }
 
-/// So many records with LSNs from the first to the last, in words.
+/// A range of records in words: how many, and the first and last LSN.
 pub(crate) fn records(count: u64, first: Lsn, last: Lsn) -> String {
     match count {
         0 => format!("none; the next is LSN {first}"),

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use crate::exit::Failure;
 
-/// What a victim is told to do
+/// What a worker process is to do
 #[derive(clap::Args)]
 pub(crate) struct Args {
     pub(crate) dir: PathBuf,
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     pub(crate) leave: Option<PathBuf>,
 }
 
-/// It is killed when this goes, if not before.
+/// A worker process. Dropping this kills it.
 pub(crate) struct Victim<T> {
     child: Child,
     /// Hears all that it says, until it is dead.
@@ -30,7 +30,8 @@ pub(crate) struct Victim<T> {
 }
 
 impl<T: Send + 'static> Victim<T> {
-    /// Starts this program as one of its workers. What the process says comes to `listen`, in a thread of its own.
+    /// Starts this program as one of its workers. What the process says comes to `listen`, in a
+    /// thread of its own.
     pub(crate) fn start(
         worker: &str,
         args: &Args,
@@ -71,7 +72,7 @@ impl<T: Send + 'static> Victim<T> {
 
 impl<T> Drop for Victim<T> {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

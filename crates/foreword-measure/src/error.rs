@@ -19,7 +19,8 @@ pub struct Error {
 }
 
 impl Error {
-    /// Whether this cannot be had here at all (a strategy that this system or file system does not know), which is an answer rather than a failure.
+    /// Whether this cannot be had here at all (a strategy that this system or file system does not
+    /// know), which is an answer rather than a failure.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         self.source.kind() == io::ErrorKind::Unsupported

@@ -1,8 +1,10 @@
 //! The raw durable write: no log on this disk can be faster.
 //!
-//! A [`Probe`] is a file in one [`FileState`] that is written block behind block, each made durable by one [`Method`] before the next (or with a few in
-//! flight). It is measured in short [bursts](Probe::burst), so that several can be interleaved. [`Floor`] is the best of them for a log: one thread, a zero-filled
-//! file, the method that is fastest on this disk. [`Bandwidth`] is the rate of large writes.
+//! A [`Probe`] is a file in one [`FileState`] that is written block behind block, each made durable
+//! by one [`Method`] before the next (or with a few in flight). It is measured in short
+//! [bursts](Probe::burst), so that several can be interleaved. [`Floor`] is the best of them for a
+//! log: one thread, a zero-filled file, the method that is fastest on this disk. [`Bandwidth`] is
+//! the rate of large writes.
 
 use std::fmt;
 use std::fs::File;
@@ -32,11 +34,12 @@ const FILL_BYTES: usize = 1 << 20;
 pub enum FileState {
     /// The file ends there: each write makes it longer, which is a change of metadata, too.
     Growing,
-    /// Space is reserved (`fallocate`), but was never written: the first write to it is a change of metadata, too.
+    /// Space is reserved (`fallocate`), but was never written: the first write to it is a change of
+    /// metadata, too.
     Allocated,
-    /// It holds zeros that were written.
+    /// The file contains zeros that were written.
     Zeroed,
-    /// It holds old data, as in a segment used again.
+    /// The file contains old data, as a recycled segment does.
     Recycled,
 }
 
@@ -68,11 +71,13 @@ pub enum Method {
     Dsync,
     /// The same past the page cache (`O_DIRECT`). Linux.
     DirectDsync,
-    /// A write, and `sync_file_range` that waits. Linux. Seldom honest: see [`Strategy::dishonest`].
+    /// A write, and `sync_file_range` that waits. Linux. Seldom honest: see
+    /// [`Strategy::dishonest`].
     RangeSync,
     /// No flush at all: the page cache has it. Not durable; to compare with.
     Cached,
-    /// `O_DIRECT` without a flush: the device has it, perhaps in a cache that loses it. Not durable; to compare with. Linux.
+    /// `O_DIRECT` without a flush: the device has it, perhaps in a cache that loses it. Not
+    /// durable; to compare with. Linux.
     DirectOnly,
 }
 
@@ -117,9 +122,10 @@ impl Strategy {
         FileState::ALL.iter().flat_map(|&state| Method::ALL.map(|method| Strategy { state, method })).collect()
     }
 
-    /// Why a completed write would not be durable by this method in this place, if so. `sync_file_range` neither writes metadata nor empties the device's cache: it is
-    /// honest only where blocks that were written before are written again in place, on a device without a volatile cache. What cannot be known
-    /// counts as dishonest.
+    /// Why a completed write would not be durable by this method in this place, if so.
+    /// `sync_file_range` neither writes metadata nor empties the device's cache: it is honest only
+    /// where blocks that were written before are written again in place, on a device without a
+    /// volatile cache. What cannot be known counts as dishonest.
     #[must_use]
     pub fn dishonest(self, place: &Place) -> Option<&'static str> {
         if self.method != Method::RangeSync {
@@ -189,7 +195,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Makes a file of so many bytes (some 64 MiB; it is used again when it is full) in a directory, in the strategy's state. That takes as long as writing it.
+    /// Makes a file of `bytes` bytes (some 64 MiB; it is used again when it is full) in a
+    /// directory, in the strategy's state. That takes as long as writing it.
     ///
     /// # Errors
     /// If it cannot be made; [`Error::is_unsupported`] if the strategy cannot be had here.
@@ -211,8 +218,8 @@ impl Probe {
         self.strategy
     }
 
-    /// Writes durably for a time (or to the end of the file, if that comes first), at least once from each thread. Bringing the file into its state again, if need be, is not
-    /// measured.
+    /// Writes durably for a time (or to the end of the file, if that comes first), at least once
+    /// from each thread. Bringing the file into its state again, if need be, is not measured.
     ///
     /// # Errors
     /// If a write or flush fails.
@@ -240,8 +247,10 @@ impl Probe {
         Ok(Burst { latencies, seconds, bytes })
     }
 
-    /// What a group commit comes to if there is nothing in it: so many threads, of which the last to come writes one block durably for all and wakes them (by one call).
-    /// A latency is one thread's: its wait for the others, the write, and its waking. For a time, or to the end of the file, at least once.
+    /// The rate of an empty group commit: a number of threads, of which the last
+    /// to come writes one block durably for all and wakes them (by one call). A latency is one
+    /// thread's: its wait for the others, the write, and its waking. For a time, or to the end of
+    /// the file, at least once.
     ///
     /// # Errors
     /// If a write or flush fails.
@@ -359,8 +368,9 @@ impl Drop for Probe {
     }
 }
 
-/// The best single-threaded durable write into a zero-filled file: what a log's latency and throughput are compared with. Measure it in bursts between
-/// those of the log, on the same file system, in the same run.
+/// The best single-threaded durable write into a zero-filled file: what a log's latency and
+/// throughput are compared with. Measure it in bursts between those of the log, on the same file
+/// system, in the same run.
 #[derive(Debug)]
 pub struct Floor {
     probe: Probe,
@@ -368,8 +378,9 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Tries each method in turns, for so long in all, on files of so many bytes, and keeps the fastest (by the median of its medians). A block is
-    /// `bytes`, rounded up to 4 KiB: less is not written by any disk.
+    /// Tries each method in turns, for so long in all, on files of so many bytes, and keeps the
+    /// fastest (by the median of its medians). A block is `bytes`, rounded up to 4 KiB: less is not
+    /// written by any disk.
     ///
     /// # Errors
     /// If not even `fdatasync` works, or the disk is full.
@@ -420,7 +431,8 @@ impl Floor {
     }
 }
 
-/// What large writes and reads get through: a file written in order, in pieces of a megabyte, past the page cache where that can be had.
+/// What large writes and reads get through: a file written in order, in pieces of a megabyte, past
+/// the page cache where that can be had.
 #[derive(Debug)]
 pub struct Bandwidth {
     path: PathBuf,
@@ -431,7 +443,7 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
-    /// Makes a file of so many bytes, zero-filled.
+    /// Makes a zero-filled file.
     ///
     /// # Errors
     /// If it cannot be made.
@@ -462,7 +474,8 @@ impl Bandwidth {
         Ok(self.bytes as f64 / started.elapsed().as_secs_f64())
     }
 
-    /// Bytes a second of reading all of it, two pieces at a time; `None` where that would only read the page cache.
+    /// Bytes a second of reading all of it, two pieces at a time; `None` where that would only read
+    /// the page cache.
     ///
     /// # Errors
     /// If a read fails.
@@ -638,7 +651,8 @@ fn allocate(_file: &File, _bytes: u64) -> io::Result<()> {
 fn sync_range(file: &File, at: u64, len: usize) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    // SAFETY: the descriptor is open as long as `file` is borrowed; the call takes numbers and touches no memory of ours.
+    // SAFETY: the descriptor is open as long as `file` is borrowed; the call takes numbers and
+    // touches no memory of ours.
     #[allow(unsafe_code)]
     let done = unsafe { libc::sync_file_range(file.as_raw_fd(), at as i64, len as i64, flags) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

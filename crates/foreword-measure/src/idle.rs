@@ -6,7 +6,8 @@ use serde::Serialize;
 
 /// If other programs use more of all processors than this, times cannot be trusted.
 const BUSY_MAX: f64 = 0.10;
-/// If the hypervisor gives more of all processors' time than this to other guests, times cannot be trusted.
+/// If the hypervisor gives more of all processors' time than this to other guests, times cannot be
+/// trusted.
 pub const STEAL_MAX: f64 = 0.05;
 
 /// Where the processors' time went, since the machine started or between two readings.
@@ -38,7 +39,8 @@ impl CpuTimes {
         Some(CpuTimes { busy, steal, iowait, total: busy + steal + idle + iowait })
     }
 
-    /// Where it went since an earlier reading, as fractions of all processors' time (so `total` is 1).
+    /// Where it went since an earlier reading, as fractions of all processors' time (so `total` is
+    /// 1).
     #[must_use]
     pub fn since(&self, before: &CpuTimes) -> CpuTimes {
         let total = (self.total - before.total).max(1e-9);
@@ -59,14 +61,16 @@ pub struct Idle {
     pub seconds: f64,
     /// Processors.
     pub cpus: usize,
-    /// Fractions of all processors' time in that interval; `None` where the operating system does not say.
+    /// Fractions of all processors' time in that interval; `None` where the operating system does
+    /// not say.
     pub cpu: Option<CpuTimes>,
     /// The load average of the last minute, if there is one.
     pub load: Option<f64>,
 }
 
 impl Idle {
-    /// Sleeps for an interval (a second says much, 100 ms a little) and returns what other programs did meanwhile.
+    /// Sleeps for an interval (a second says much, 100 ms a little) and returns what other programs
+    /// did meanwhile.
     #[must_use]
     pub fn look(interval: Duration) -> Idle {
         let before = CpuTimes::now();
@@ -77,8 +81,9 @@ impl Idle {
         Idle { seconds: interval.as_secs_f64(), cpus, cpu, load }
     }
 
-    /// Why the machine is not idle enough for measurements of time; empty if it is. The interval decides. A load average above the number of
-    /// processors counts as well, because the load may come back.
+    /// Why the machine is not idle enough for measurements of time; empty if it is. The interval
+    /// decides. A load average above the number of processors counts as well, because the load may
+    /// come back.
     #[must_use]
     pub fn objections(&self) -> Vec<String> {
         let mut why = Vec::new();

@@ -2,12 +2,15 @@
 //!
 //! - [`idle`]: is the machine idle? On a busy machine a measurement measures the other programs.
 //! - [`machine`]: the machine, file system and device, for the report.
-//! - [`floor`]: the raw durable write, by the state of the file and the method of flushing: no log can be faster.
-//! - [`load`]: threads that repeat an operation, as fast as possible or at a given rate, and how long each took.
+//! - [`floor`]: the raw durable write, by the state of the file and the method of flushing: no log
+//!   can be faster.
+//! - [`load`]: threads that repeat an operation, as fast as possible or at a given rate, and how
+//!   long each took.
 //! - [`sample`]: latencies, medians, spread, ratios of interleaved repetitions.
 //! - [`report`]: plots and tables as one self-contained HTML page, and as JSON.
 //!
-//! Alternatives are measured interleaved, in rounds (`A B C A B C ..`), so that a change in the disk's speed affects all of them:
+//! Alternatives are measured interleaved, in rounds (`A B C A B C ..`), so that a change in the
+//! disk's speed affects all of them:
 //!
 //! ```
 //! use foreword_measure::floor::{FileState, Method, Probe, Shape, Strategy};

@@ -1,8 +1,9 @@
 //! Threads that repeat an operation, and how long each operation took.
 //!
 //! [`closed`]: each thread starts the next operation as soon as the last is done, which measures throughput. [`open`]: operations start at given times, whether
-//! or not the last is done, as requests arrive in practice, which measures the wait at that load. There a latency counts from the intended start, so that a
-//! stall counts for all operations that were due meanwhile (no coordinated omission).
+//! or not the last is done, as requests arrive in practice, which measures the wait at that load.
+//! There a latency counts from the intended start, so that a stall counts for all operations that
+//! were due meanwhile (no coordinated omission).
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,8 +36,8 @@ impl Outcome {
     }
 }
 
-/// This many threads, for a time, each as fast as possible. `worker` makes the operation that a thread (numbered from 0) repeats, before the clock starts; the first
-/// error ends the run for all.
+/// This many threads, for a time, each as fast as possible. `worker` makes the operation that a
+/// thread (numbered from 0) repeats, before the clock starts; the first error ends the run for all.
 ///
 /// # Errors
 /// The first that a worker returns.
@@ -62,9 +63,10 @@ where
     })
 }
 
-/// Starts operations at a rate per second (random gaps, as requests of independent clients arrive), for a time, by this many threads: a free thread takes the next
-/// operation. If no thread is free, the operation starts late, and that counts. Otherwise as [`closed`]. When the time is over, overdue operations are still done,
-/// for at most the same time again.
+/// Starts operations at a rate per second (random gaps, as requests of independent clients arrive),
+/// for a time, by this many threads: a free thread takes the next operation. If no thread is free,
+/// the operation starts late, and that counts. Otherwise as [`closed`]. When the time is over,
+/// overdue operations are still done, for at most the same time again.
 ///
 /// # Errors
 /// The first that a worker returns.

@@ -65,7 +65,7 @@ pub struct Place {
     pub device: Option<Device>,
 }
 
-/// A block device, as sysfs tells of it.
+/// A block device, as sysfs describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Device {
     /// The disk's name: `vda`, `nvme0n1`.
@@ -76,8 +76,8 @@ pub struct Device {
     pub parts: Vec<String>,
     /// Whether it has, or emulates, moving parts. Virtual disks often say so and have none.
     pub rotational: Option<bool>,
-    /// Whether the kernel takes its write cache to be volatile (`write back`), so that it sends flushes; else (`write through`) a
-    /// completed write is taken to be durable.
+    /// Whether the kernel takes its write cache to be volatile (`write back`), so that it sends
+    /// flushes; else (`write through`) a completed write is taken to be durable.
     pub volatile_cache: Option<bool>,
     /// Whether it can make a single write durable by itself (FUA), without a flush.
     pub fua: Option<bool>,
@@ -126,14 +126,16 @@ impl Place {
         })
     }
 
-    /// Whether the file system is one that keeps files in memory alone, so that nothing on it is ever durable.
+    /// Whether the file system is one that keeps files in memory alone, so that nothing on it is
+    /// ever durable.
     #[must_use]
     pub fn is_memory(&self) -> bool {
         self.file_system.as_deref().is_some_and(|kind| matches!(kind, "tmpfs" | "ramfs" | "devtmpfs"))
     }
 }
 
-/// Bytes that this user may still write to the file system of a directory, if the operating system says.
+/// Bytes that this user may still write to the file system of a directory, if the operating system
+/// says.
 #[must_use]
 pub fn free_bytes(dir: &Path) -> Option<u64> {
     #[cfg(unix)]
@@ -170,7 +172,8 @@ impl Mount {
         Some(Mount { device: device.to_owned(), point, options, kind: kind.to_owned(), source: unescaped(source) })
     }
 
-    /// The whole disk below. File systems of several devices (btrfs) have a number that is no device's: there the source's name helps.
+    /// The whole disk below. File systems of several devices (btrfs) have a number that is no
+    /// device's: there the source's name helps.
     fn device(&self) -> Option<Device> {
         let by_number = Path::new("/sys/dev/block").join(&self.device).canonicalize();
         let by_name = || Path::new("/sys/class/block").join(Path::new(&self.source).file_name()?).canonicalize().ok();
@@ -202,7 +205,8 @@ impl Device {
         }
     }
 
-    /// Bytes written to it since the machine started, by any program; `None` where the operating system does not say.
+    /// Bytes written to it since the machine started, by any program; `None` where the operating
+    /// system does not say.
     #[must_use]
     pub fn written_bytes(&self) -> Option<u64> {
         // Fields of stat: reads, merged, sectors, ms; writes, merged, sectors (of 512 bytes).

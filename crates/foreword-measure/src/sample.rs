@@ -24,7 +24,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// The spread of some values; `None` if there are none. Values that are no finite number are left out.
+    /// The spread of some values; `None` if there are none. Values that are no finite number are
+    /// left out.
     ///
     /// ```
     /// use foreword_measure::sample::Spread;
@@ -53,8 +54,9 @@ impl Spread {
     }
 }
 
-/// The ratio a / b of interleaved repetitions: each `a` to the `b` of its own round, so that what changed both drops out. Rounds that have only one
-/// of the two are left out; `None` if no round is left.
+/// The ratio a / b of interleaved repetitions: each `a` to the `b` of its own round, so that what
+/// changed both drops out. Rounds that have only one of the two are left out; `None` if no round is
+/// left.
 ///
 /// ```
 /// // The disk was twice as slow in the second round: the ratio does not care.
@@ -70,7 +72,8 @@ pub fn ratio(a: &[f64], b: &[f64]) -> Option<Spread> {
 /// Beyond an hour a latency is an hour.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// How long things took: an HDR histogram of nanoseconds, to three digits. As JSON: its count, mean and percentiles, in nanoseconds.
+/// How long things took: an HDR histogram of nanoseconds, to three digits. As JSON: its count, mean
+/// and percentiles, in nanoseconds.
 #[derive(Clone)]
 pub struct Latencies(Histogram<u64>);
 
@@ -88,14 +91,15 @@ impl Latencies {
         Latencies::default()
     }
 
-    /// One more.
+    /// Adds a latency.
     pub fn record(&mut self, took: Duration) {
         self.0.saturating_record(took.as_nanos().min(u128::from(LONGEST)) as u64);
     }
 
-    /// Those of another, too.
+    /// Adds the latencies of another.
     pub fn merge(&mut self, other: &Latencies) {
-        // Both have the same bounds, so it cannot fail; if it did, nothing would be lost but figures.
+        // Both have the same bounds, so it cannot fail; if it did, nothing would be lost but
+        // figures.
         let _ = self.0.add(&other.0);
     }
 
@@ -123,8 +127,8 @@ impl Latencies {
         Duration::from_nanos(self.0.max())
     }
 
-    /// Points for a plot of the distribution: fraction, and the latency that it does not exceed, as far out as there are values to
-    /// tell (p99.9 needs a thousand).
+    /// Points for a plot of the distribution: fraction, and the latency that it does not exceed, as
+    /// far out as there are values to tell (p99.9 needs a thousand).
     #[must_use]
     pub fn distribution(&self) -> Vec<(f64, Duration)> {
         const FRACTIONS: [f64; 15] =

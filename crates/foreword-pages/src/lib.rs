@@ -84,7 +84,7 @@ pub mod _docs {
 }
 
 // Invariant: a module imports only modules of its own group and of the groups above, and never in a
-// circle (tests/layers.rs).
+// circle (the core's tests/it/layers.rs, which has these groups).
 
 // Values and bytes: no I/O.
 mod error;

@@ -1,4 +1,5 @@
-//! A recording of real work on each file system, and a check of many disks that power failures could have left.
+//! A recording of real work on each file system, and a check of many disks that power failures
+//! could have left.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,12 +30,16 @@ const JUST_BEHIND: usize = 20;
 
 /// Real file systems under a log, on a disk whose power fails: record, rebuild, mount, check
 ///
-/// Needs root, /dev/fuse and loop devices. A file in user space under a loop device records each write and flush that a file system sends to its disk while
-/// processes use a log there (threads, batches, rotations, truncations, both durable writes) and are killed. The disk is then rebuilt as a power failure could have
-/// left it: all that was flushed, and any of the 512-byte sectors that were not (any of the 4 KiB blocks, where the file system does not mount otherwise); mounted, with the kernel's own journal replay; the log is opened and every
-/// record compared, appended to, and opened again. Every fourth state is crashed once more in its recovery.
+/// Needs root, /dev/fuse and loop devices. A file in user space under a loop device records each
+/// write and flush that a file system sends to its disk while processes use a log there (threads,
+/// batches, rotations, truncations, both durable writes) and are killed. The disk is then rebuilt
+/// as a power failure could have left it: all that was flushed, and any of the 512-byte sectors
+/// that were not (any of the 4 KiB blocks, where the file system does not mount otherwise);
+/// mounted, with the kernel's own journal replay; the log is opened and every record compared,
+/// appended to, and opened again. Every fourth state is crashed once more in its recovery.
 ///
-/// Exit status: 0 if all holds, 1 if anything acknowledged is lost, anything is there that nobody wrote, or a log does not open; 2 if it cannot run here.
+/// Exit status: 0 if all holds, 1 if anything acknowledged is lost, anything is there that nobody
+/// wrote, or a log does not open; 2 if it cannot run here.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The file systems
@@ -46,7 +51,8 @@ pub(crate) struct Args {
     /// Lives of the workload's process to record
     #[arg(long, value_name = "N", default_value_t = 40)]
     lives: u16,
-    /// Decides the workload, the moments and what is lost (threads and the kernel have their own mind)
+    /// Decides the workload, the moments and what is lost (threads and the kernel have their own
+    /// mind)
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// A lying disk: up to so many of the last flushes did nothing. The check must report losses
@@ -227,8 +233,8 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Points at which something is pending, ascending; the same ones again if they are few. Half of them lie just behind something rare that must last: an
-/// opening, a truncation.
+/// Points at which something is pending, ascending; the same ones again if they are few. Half of
+/// them lie just behind something rare that must last: an opening, a truncation.
 fn points(pending: &[usize], notes: &[(usize, Note)], count: usize, rng: &mut Rng) -> Vec<usize> {
     let is_pending = |point: &usize| pending.get(*point).is_some_and(|sectors| *sectors > 0);
     let anywhere: Vec<usize> = (0..pending.len()).filter(is_pending).collect();
@@ -249,7 +255,8 @@ fn draw(candidates: &[usize], count: usize, rng: &mut Rng) -> Vec<usize> {
     drawn
 }
 
-/// Opens the log, compares every record, goes on with it, and opens it again: the verdict of the first opening.
+/// Opens the log, compares every record, goes on with it, and opens it again: the verdict of the
+/// first opening.
 fn check_log(
     dir: &Path,
     disk: &Remote,

@@ -1,10 +1,14 @@
-//! A disk as a file in user space, which records what is asked of it; and how the campaign speaks with it.
+//! A disk as a file in user space, which records what is asked of it; and how the campaign speaks
+//! with it.
 //!
-//! A process of its own serves a directory with three files: `disk`, which a loop device turns into a disk; `notes`, where users of the disk
-//! write what they know, in the same order as their writes; `control`, by which recordings are begun, kept, and turned into the disk after a power failure.
+//! A process of its own serves a directory with three files: `disk`, which a loop device turns into
+//! a disk; `notes`, where users of the disk write what they know, in the same order as their
+//! writes; `control`, by which recordings are begun, kept, and turned into the disk after a power
+//! failure.
 //!
-//! The disk answers writes late, in any order, and several at once; a flush covers what had been answered when it was asked for, as the
-//! block layer's contract says. A loop device has no FUA: the kernel turns it into a write and a flush.
+//! The disk answers writes late, in any order, and several at once; a flush covers what had been
+//! answered when it was asked for, as the block layer's contract says. A loop device has no FUA:
+//! the kernel turns it into a write and a flush.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write as _};
@@ -353,7 +357,8 @@ impl Remote {
         answer.lines().map(parse).collect()
     }
 
-    /// The power fails at a point of a kept recording: the disk is now what that could have left, and is recorded anew. How many sectors were pending.
+    /// The power fails at a point of a kept recording: the disk is now what that could have left,
+    /// and is recorded anew. How many sectors were pending.
     pub(crate) fn fail(&self, shelf: usize, failure: &Failure) -> Result<usize> {
         let Failure { point, lies, torn, seed } = failure;
         self.ask(&format!("fail {shelf} {point} {lies} {torn} {seed}"))?.parse().context("how many sectors were pending")

@@ -1,4 +1,5 @@
-//! What a log's users know of it, as they noted it down among the disk's writes; and whether what is found after a power failure agrees with it.
+//! What a log's users know of it, as they noted it down among the disk's writes; and whether what
+//! is found after a power failure agrees with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,7 +7,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 
-/// Which record of the workload it is; the record's bytes begin with this, and follow from it and the seed.
+/// Which record of the workload it is; the record's bytes begin with this, and follow from it and
+/// the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Id {
     pub(crate) life: u16,
@@ -74,12 +76,14 @@ impl FromStr for Id {
     }
 }
 
-/// What a user notes down. Before it asks for something that changes what must be found, and after it was told that it is done.
+/// What a user notes down. Before it asks for something that changes what must be found, and after
+/// it was told that it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Note {
     /// The log is being opened, and this record is in it.
     Found(u64, Id),
-    /// The log is open: all that was found in it, from the start to the last, is durable. This life of the workload begins.
+    /// The log is open: all that was found in it, from the start to the last, is durable. This life
+    /// of the workload begins.
     Opened {
         life: u16,
         start: u64,
@@ -259,7 +263,8 @@ impl History {
         Known { branch: self.branches.len() - 1, floor: from - 1, cut_from: None, ..known.clone() }
     }
 
-    /// The log was opened again, perhaps after its process was killed: what was appended just before that nobody noted.
+    /// The log was opened again, perhaps after its process was killed: what was appended just
+    /// before that nobody noted.
     fn reopened(&mut self, known: &Known, found: &Found) -> Result<Known, Violation> {
         for &(lsn, id) in &found.records {
             let elsewhere = self.branches.iter().any(|branch| branch.records.get(&lsn) == Some(&id));

@@ -51,7 +51,8 @@ impl Image {
     }
 }
 
-/// A stretch cut at the page boundaries: for each piece its page, where it begins there, and its range within the stretch.
+/// A stretch cut at the page boundaries: for each piece its page, where it begins there, and its
+/// range within the stretch.
 fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {

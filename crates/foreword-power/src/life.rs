@@ -1,4 +1,5 @@
-//! The workload: lives of a process that uses a log, each until it ends or is killed, and notes down what it knows.
+//! The workload: lives of a process that uses a log, each until it ends or is killed, and notes
+//! down what it knows.
 
 use std::fs::File;
 use std::io::Write;
@@ -19,7 +20,8 @@ const NOTES_BYTES: usize = 64 << 10;
 /// So many records stay in the log, roughly.
 const RECORDS_KEPT: u64 = 300;
 
-/// Where notes are written; each call returns when they lie behind all that the disk was asked before.
+/// Where notes are written; each call returns when they lie behind all that the disk was asked
+/// before.
 pub(crate) struct Notes(File);
 
 impl Notes {
@@ -55,7 +57,7 @@ pub(crate) fn read(log: &Log, seed: u64) -> Result<Found, Violation> {
         let record = record.map_err(|error| Violation::Unopened(error.to_string()))?;
         match Id::of_record(&record.data, seed) {
             Some(id) => records.push((record.lsn.0, id)),
-            None => return Err(Violation::Phantom(format!("record {} has bytes that nobody wrote", record.lsn))),
+            None => return Err(Violation::Phantom(format!("record {} has bytes that were never written", record.lsn))),
         }
     }
     Ok(Found { start: log.start_lsn().0, last: log.durable_lsn().0, records })

@@ -1,7 +1,9 @@
-//! Power failures at the block level: what ext4, XFS and Btrfs send to a disk under a log, and what the log is after any of it that was not flushed is lost.
+//! Power failures at the block level: what ext4, XFS and Btrfs send to a disk under a log, and what
+//! the log is after any of it that was not flushed is lost.
 
 //!
-//! The disk is a file in user space: the feature `fuse`, off by default, since nothing else here needs what that brings with it.
+//! The disk is a file in user space: the feature `fuse`, off by default, since nothing else here
+//! needs what that brings with it.
 
 #[cfg(not(all(target_os = "linux", feature = "fuse")))]
 fn main() {

@@ -58,11 +58,13 @@ impl Write {
 }
 
 enum Event {
-    /// A write was asked for. From here on it may be on the disk, any of its sectors without the others.
+    /// A write was asked for. From here on it may be on the disk, any of its sectors without the
+    /// others.
     Write(Write),
     /// A write was answered. It may still be only in the disk's cache.
     Answered,
-    /// A flush was answered that was asked when there were so many events: what was answered before them is on the disk.
+    /// A flush was answered that was asked when there were so many events: what was answered before
+    /// them is on the disk.
     Flush { asked: usize },
     /// Something that the disk's user said.
     Note(String),
@@ -88,11 +90,13 @@ pub(crate) struct State {
     pub(crate) pending: usize,
 }
 
-/// Everything that was asked of a disk. The power may have failed after any number of its events: at any *point*.
+/// Everything that was asked of a disk. The power may have failed after any number of its events:
+/// at any *point*.
 pub(crate) struct Recording {
     base: Image,
     events: Vec<Event>,
-    /// The base with the writes among so many first events, all of them flushed: where the next state starts from.
+    /// The base with the writes among so many first events, all of them flushed: where the next
+    /// state starts from.
     settled: (usize, Image),
 }
 
@@ -101,7 +105,8 @@ impl Recording {
         Recording { settled: (0, base.clone()), base, events: Vec::new() }
     }
 
-    /// A write is asked for: the event's number, by which it is to be [answered](Recording::answer).
+    /// A write is asked for: the event's number, by which it is to be
+    /// [answered](Recording::answer).
     pub(crate) fn write(&mut self, offset: u64, data: Data) -> usize {
         self.events.push(Event::Write(Write { offset, data, answered: None }));
         self.events.len() - 1
@@ -159,7 +164,8 @@ impl Recording {
         by_point
     }
 
-    /// A disk as a power failure at a point could have left it: all that was flushed, and what chance keeps of the rest. Points in ascending order are fastest.
+    /// A disk as a power failure at a point could have left it: all that was flushed, and what
+    /// chance keeps of the rest. Points in ascending order are fastest.
     pub(crate) fn state(&mut self, failure: &Failure) -> State {
         let &Failure { point, lies, torn, seed } = failure;
         let events = &self.events[..point.min(self.events.len())];
@@ -183,7 +189,8 @@ impl Recording {
         let pending: Vec<&Write> = writes().map(|(_, write)| write).filter(|write| !covered(write, flushed)).collect();
         let mut keeps = draw(pending.len(), Rng::with_seed(seed));
         let mut state = State { image: self.settled.1.clone(), pending: 0 };
-        // In the order in which they were asked for: of several writes of a sector, the last that is kept is what is there.
+        // In the order in which they were asked for: of several writes of a sector, the last that
+        // is kept is what is there.
         let mut number = 0;
         for (_, write) in writes().filter(|(i, _)| *i >= first_pending) {
             if covered(write, flushed) {
@@ -211,8 +218,8 @@ fn covered(write: &Write, asked: usize) -> bool {
     write.answered.is_some_and(|answered| answered < asked)
 }
 
-/// What is kept of so many writes, by one of several ways in which disks lose things: says of each sector of a write (they are asked one after the other)
-/// whether it is.
+/// What is kept of so many writes, by one of several ways in which disks lose things: says of each
+/// sector of a write (they are asked one after the other) whether it is.
 fn draw(writes: usize, mut rng: Rng) -> Box<dyn FnMut(usize) -> bool> {
     let likely = [0.1, 0.5, 0.9][rng.usize(..3)];
     match rng.u32(..10) {

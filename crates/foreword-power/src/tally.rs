@@ -9,7 +9,8 @@ use crate::history::Violation;
 
 /// What became of a state.
 pub(crate) enum Outcome {
-    /// All held; the verdict with which the log opened. What mounting said of a block that was torn, if the state was made with whole ones then.
+    /// All held; the verdict with which the log opened. What mounting said of a block that was
+    /// torn, if the state was made with whole ones then.
     Held {
         verdict: &'static str,
         torn_block: Option<String>,
@@ -95,7 +96,8 @@ impl Tally {
         }
     }
 
-    /// Whether the log did all it must. A file system that does not mount is not the log's doing; but then this disk does what none may.
+    /// Whether the log did all it must. A file system that does not mount is not the log's doing;
+    /// but then this disk does what none may.
     pub(crate) fn held(&self) -> bool {
         self.wrong == 0 && self.unmountable == 0
     }

@@ -99,7 +99,7 @@ impl SimDisk {
     }
 
     /// The disks that a power failure now can leave: all of them, if they are at most `limit`; else
-    /// so many drawn by the seed, among them the disk with nothing and the disk with everything.
+    /// this many chosen by the seed, among them the disk with nothing and the disk with everything.
     pub fn crash_states(&self, limit: usize, seed: u64) -> impl Iterator<Item = SimDisk> + use<> {
         let state = self.lock().clone();
         let units = state.undecided();
@@ -153,7 +153,7 @@ impl SimDisk {
         self.lock().used()
     }
 
-    /// Sets the limit so that so many bytes are free.
+    /// Sets the limit so that this many bytes are free.
     pub fn set_free(&self, bytes: u64) {
         let mut state = self.lock();
         state.capacity = Some(state.used() + bytes);

@@ -69,7 +69,7 @@ pub enum Effect {
     /// A write that succeeds and never reaches the disk, whatever is synced. The page cache shows
     /// it.
     Lost,
-    /// A write that reaches the disk so many sectors away. The page cache shows it in the right
+    /// A write that reaches the disk this many sectors away. The page cache shows it in the right
     /// place.
     Misdirected(i32),
     /// One bit is wrong: in a write, on the disk; in a read, in the caller's buffer.
@@ -109,14 +109,14 @@ impl Fault {
         Fault { op, effect, skip: 0, times: 1, path: None }
     }
 
-    /// Lets so many operations pass first.
+    /// Lets this many operations pass first.
     #[must_use]
     pub fn skip(mut self, operations: u64) -> Fault {
         self.skip = operations;
         self
     }
 
-    /// Strikes so many operations in a row.
+    /// Strikes this many operations in a row.
     #[must_use]
     pub fn times(mut self, operations: u64) -> Fault {
         self.times = operations;

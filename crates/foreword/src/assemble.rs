@@ -1,20 +1,23 @@
 //! Turns units (records, batches) into frames with a place in a segment. **No I/O**: what is placed
 //! here is written by a flush.
 
+pub(crate) mod copying;
 mod large;
+pub(crate) mod payload;
+pub(crate) mod placed;
+pub(crate) mod room;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::assemble::copying::Copier;
+use crate::assemble::payload::Payload;
+use crate::assemble::placed::{Placed, seal};
+use crate::assemble::room::{FRAME_BLOCKS, FRAME_BYTES, Urgency, fresh_room};
 use crate::bug::bug;
 use crate::files::segment::Segment;
 use crate::files::time::now_micros;
-use crate::format::{self, BLOCK, CLOSED, Control, Count, FrameBuf, FrameHeader, HEADER, Kind, Link, Position, Promise};
-use crate::recovery::Entry;
-use crate::write::copying::Copier;
-use crate::write::payload::{self, Payload};
-use crate::write::placed::{Placed, seal};
-use crate::write::room::{FRAME_BLOCKS, FRAME_BYTES, Urgency, fresh_room};
+use crate::format::{self, BLOCK, CLOSED, Control, Count, Entry, FrameBuf, FrameHeader, HEADER, Kind, Link, Position, Promise};
 use crate::{Lsn, Result};
 
 /// In microseconds.

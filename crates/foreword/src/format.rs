@@ -7,6 +7,7 @@
 //! durable when it was made.
 
 mod buffer;
+mod chain;
 mod control;
 mod frame;
 mod header;
@@ -14,7 +15,8 @@ mod id;
 mod position;
 
 pub(crate) use buffer::FrameBuf;
-pub(crate) use control::{Control, Cut, HOLD_NAME_MAX, HOLDS_MAX, Link, WAIVERS_MAX, Waiver, is_later};
+pub(crate) use chain::{Chain, Cuts, Entry, way_in};
+pub(crate) use control::{Control, Cut, Link, WAIVERS_MAX, Waiver, is_later};
 pub(crate) use frame::{Binding, Body, CLOSED, CONTINUED, CONTINUES, FrameHeader, Head, Kind, Sector, payload, payload_max};
 pub(crate) use header::SegmentHeader;
 pub use id::{LogId, ParseLogIdError};
@@ -26,12 +28,17 @@ pub(crate) const BLOCK: usize = 4096;
 pub(crate) const SECTOR: usize = 512;
 /// The length of a frame's header.
 pub(crate) const HEADER: usize = 80;
+/// The same of block 0, which has the same layout in every version.
+const BLOCK_0_HEADER: usize = 64;
 pub(crate) const FRAME_BLOCKS_MAX: u32 = 64;
 pub(crate) const FRAME_MAX: usize = FRAME_BLOCKS_MAX as usize * BLOCK;
 pub(crate) const VERSION: u32 = 2;
 /// A record's length has so many bits. The two above are for what a later feature says of a record,
 /// and zero until then.
 pub(crate) const LENGTH_BITS: u32 = 30;
+pub(crate) const SEGMENT_BLOCKS_MIN: u32 = 16;
+/// 4 GiB: far below where a block number would overflow.
+pub(crate) const SEGMENT_BLOCKS_MAX: u32 = 1 << 20;
 /// The LINK's place in every segment.
 pub(crate) const LINK_BLOCK: u32 = 1;
 /// Beyond what the records of any log have; so bytes can be counted up without a thought of

@@ -30,12 +30,13 @@ use crate::files::lock::{UNKNOWN_HOLDER, holder_text};
 use crate::files::names::segment_name;
 use crate::files::segment::{Found, Segment};
 use crate::format::{
-    self, BLOCK, Binding, CLOSED, CONTINUES, Control, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position, SegmentHeader,
+    self, BLOCK, Binding, CLOSED, CONTINUES, Control, Entry, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position,
+    SegmentHeader,
 };
 use crate::limit::Hold;
 use crate::observe::publish::{self, Published};
 use crate::read::record::time_of;
-use crate::recovery::{self, Entry};
+use crate::recovery;
 use crate::{Error, Lsn, Result};
 
 /// A segment file.
@@ -257,7 +258,8 @@ pub enum Content {
         follows: Option<(u64, u64)>,
         /// The LSN of the first record that begins in the segment.
         first_lsn: Lsn,
-        /// If the log was cut: the first LSN that may stand for another record than before, and the generation since which that is so.
+        /// If the log was cut: the first LSN that may stand for another record than before, and the
+        /// generation since which that is so.
         cut: Option<(Lsn, u32)>,
         /// The log's state.
         state: ControlInfo,

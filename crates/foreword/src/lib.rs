@@ -223,6 +223,7 @@ pub mod _docs {
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod assemble;
 #[cfg(not(foreword_bug))]
 mod bug;
 #[cfg(foreword_bug)]

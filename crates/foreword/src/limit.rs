@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::Lsn;
+use crate::{Error, Lsn, Result};
 
 /// What a hold's limit in bytes is counted in.
 const UNIT: u64 = 4096;
+/// With so many, and names of so many bytes, the control part of a frame fits into a block.
+pub(crate) const HOLDS_MAX: usize = 32;
+pub(crate) const HOLD_NAME_MAX: usize = 64;
 
 /// How much of the log's end is kept: its grain is the segment, so up to a segment more is. Where
 /// bytes and an age are given, each is enough to let a record go.
@@ -105,3 +108,25 @@ impl Hold {
 }
 
 pub(crate) type Holds = BTreeMap<String, Hold>;
+
+/// The hold that is to have a name, where a log starts and these are there.
+pub(crate) fn place(name: &str, lsn: Lsn, limit: Option<Limit>, start: Lsn, holds: &Holds) -> Result<Hold> {
+    let lsn = if lsn == Lsn::ZERO { start } else { lsn };
+    let before = holds.get(name);
+    let gone = before.filter(|hold| hold.is_lost(start)).map(|hold| hold.lsn).or((lsn < start).then_some(lsn));
+    if let Some(lsn) = gone {
+        return Err(Error::Dropped { lsn, start });
+    }
+    if before.is_none() && holds.len() >= HOLDS_MAX {
+        return Err(Error::Invalid { what: "holds", why: format!("there are {HOLDS_MAX} already: release one") });
+    }
+    let limit = limit.or(before.map(|hold| hold.limit)).unwrap_or_default();
+    Ok(Hold { lsn, limit: limit.as_stored() })
+}
+
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if (1..=HOLD_NAME_MAX).contains(&name.len()) {
+        return Ok(());
+    }
+    Err(Error::Invalid { what: "the hold's name", why: format!("1 to {HOLD_NAME_MAX} bytes, not {}", name.len()) })
+}

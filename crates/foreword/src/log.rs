@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::format::LogId;
 use crate::observe::stats::{RecoveryReport, Stats};
 use crate::open;
-use crate::read::chain::Source;
+use crate::read::source::Source;
 use crate::write::background::Background;
 use crate::write::inner::LogInner;
 use crate::{Error, Lsn, Options, Result};
@@ -70,6 +70,27 @@ impl fmt::Debug for Log {
     }
 }
 
+impl Options {
+    /// Opens the log in a directory for writing, recovering it if need be. Blocks: recovery reads
+    /// at most what is not known to be durable, and one segment. Makes the directory and its
+    /// parents, if it may make a log.
+    ///
+    /// When it returns, every record in the log is durable.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotALog`],
+    /// [`Error::UnsupportedVersion`], [`Error::Corruption`], [`Error::RolledBack`],
+    /// [`Error::NoSpace`], [`Error::Invalid`], [`Error::Io`].
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Log> {
+        self.check()?;
+        let (dir, opened) = open::open(self, dir.as_ref())?;
+        let report = opened.report.clone();
+        let inner = Arc::new(LogInner::new(dir, self.clone(), opened));
+        let background = if self.background { Some(Background::start(&inner)?) } else { None };
+        Ok(Log { inner, background, report })
+    }
+}
+
 impl Log {
     /// Opens the log in a directory with the default [`Options`], making it if there is none, with
     /// the directory and those above it. Blocks.
@@ -84,14 +105,6 @@ impl Log {
     #[must_use]
     pub fn options() -> Options {
         Options::new()
-    }
-
-    pub(crate) fn open_with(options: Options, dir: &Path) -> Result<Log> {
-        let (dir, opened) = open::open(&options, dir)?;
-        let report = opened.report.clone();
-        let inner = Arc::new(LogInner::new(dir, options, opened));
-        let background = if inner.options.background { Some(Background::start(&inner)?) } else { None };
-        Ok(Log { inner, background, report })
     }
 
     /// The log's identity.

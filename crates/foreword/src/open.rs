@@ -11,6 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::assemble::Assembler;
+use crate::assemble::placed::Placed;
+use crate::assemble::room::copy_room;
 use crate::bug::bug;
 use crate::error::{DamageKind, Doing};
 use crate::files::dir::Dir;
@@ -21,7 +24,8 @@ use crate::files::outside::Outside;
 use crate::files::prepare::Stuff;
 use crate::files::segment::Found;
 use crate::format::{
-    BLOCK, Control, Count, Cut, FRAME_MAX, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR,
+    BLOCK, Chain, Control, Count, Cut, Entry, FRAME_MAX, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise,
+    SECTOR,
 };
 use crate::observe::stats::RecoveryReport;
 use crate::open::fork::{Branch, Place};
@@ -29,11 +33,8 @@ use crate::open::fresh::{Fresh, fresh_segment, fresh_segments, tidy_up};
 use crate::open::opened::Opened;
 use crate::open::repair::{Repair, plan};
 use crate::options::{Existence, OnDamage};
-use crate::read::chain::{Chain, Snapshot};
-use crate::recovery::{self, Depth, Entry, Survey, Verdict};
-use crate::write::assemble::Assembler;
-use crate::write::placed::Placed;
-use crate::write::room::copy_room;
+use crate::read::snapshot::Snapshot;
+use crate::recovery::{self, Depth, Survey, Verdict};
 use crate::{Error, Lsn, Options, Result};
 
 /// The directory, which is made if a log may be made in it.

@@ -1,19 +1,19 @@
 //! How a log is opened.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(doc)]
+use crate::Log;
 use crate::files::disk::{Disk, OsDisk};
-use crate::format::{BLOCK, LogId};
+use crate::format::{BLOCK, LogId, SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
 use crate::limit::Limit;
 use crate::write::runtime::Runtime;
-use crate::{Error, Log, Lsn, Result};
+use crate::{Error, Lsn, Result};
 
-pub(crate) const SEGMENT_BLOCKS_MIN: u32 = 16;
-/// 4 GiB: far below where a block number would overflow.
-pub(crate) const SEGMENT_BLOCKS_MAX: u32 = 1 << 20;
+/// Recycled segments kept ready, unless more are asked for.
+const SPARES_KEPT: usize = 2;
 const RECORD_MAX_LIMIT: u64 = (1 << crate::format::LENGTH_BITS) - 1;
 
 /// When records become durable that no caller waits for.
@@ -311,8 +311,8 @@ impl Options {
     /// are as many bytes as the limit says, or when theirs are older. By default ([`Limit::NONE`])
     /// it drops nothing. It stops at [holds](Log::hold), as [`Log::truncate_front`] does, which it
     /// calls in effect, in the background: when a segment is full, and when the oldest has become
-    /// too old, down to no record at all. Where a hold is in the way, it looks at it again every half second. Nothing without
-    /// [`background`](Options::background).
+    /// too old, down to no record at all. Where a hold is in the way, it looks at it again every
+    /// half second. Nothing without [`background`](Options::background).
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -488,26 +488,16 @@ impl Options {
         self
     }
 
-    /// Opens the log in a directory for writing, recovering it if need be. Blocks: recovery reads
-    /// at most what is not known to be durable, and one segment. Makes the directory and its
-    /// parents, if it may make a log.
-    ///
-    /// When it returns, every record in the log is durable.
-    ///
-    /// # Errors
-    /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotALog`],
-    /// [`Error::UnsupportedVersion`], [`Error::Corruption`], [`Error::RolledBack`],
-    /// [`Error::NoSpace`], [`Error::Invalid`], [`Error::Io`].
-    pub fn open(&self, dir: impl AsRef<Path>) -> Result<Log> {
-        self.check()?;
-        Log::open_with(self.clone(), dir.as_ref())
-    }
-
     pub(crate) fn segment_blocks(&self) -> u32 {
         self.segment_bytes.div_ceil(BLOCK as u64) as u32
     }
 
-    fn check(&self) -> Result<()> {
+    /// How many recycled segments are kept ready; others are removed.
+    pub(crate) fn spares_kept(&self) -> usize {
+        SPARES_KEPT.max(self.spare_segments)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
         let within = |what, value: u64, min: u64, max: u64| {
             if (min..=max).contains(&value) {
                 return Ok(());

@@ -1,11 +1,12 @@
 //! Reading: what readers read from, in every direction, in the writer's process and in others.
 
-pub(crate) mod chain;
 pub(crate) mod find;
 pub(crate) mod iter;
 pub(crate) mod reader;
 pub(crate) mod recent;
 pub(crate) mod record;
+pub(crate) mod snapshot;
+pub(crate) mod source;
 pub(crate) mod span;
 #[cfg(feature = "stream")]
 pub(crate) mod stream;

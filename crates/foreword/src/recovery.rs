@@ -8,8 +8,7 @@
 use crate::bug::bug;
 use crate::files::dir::Dir;
 use crate::files::names::{Names, within_reach};
-use crate::format::{Control, LogId, Position, Promise, Waiver};
-use crate::read::chain::Cuts;
+use crate::format::{Control, Cuts, Entry, LogId, Position, Promise, Waiver};
 use crate::{Lsn, Result};
 
 mod behind;
@@ -22,25 +21,13 @@ mod scan;
 mod seals;
 mod verdict;
 
-pub(crate) use chain::Entry;
+pub(crate) use scan::{Depth, Progress};
 pub use verdict::Verdict;
 
 use behind::Behind;
 use evidence::{Evidence, Front, Place};
 use files::Segments;
 use scan::Scan;
-
-/// How thoroughly to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Depth {
-    /// From the last promise on; a clean close is trusted. What lies before is checked when it is
-    /// read.
-    Tail,
-    /// Everything.
-    All,
-    /// The same, but for `LOG`, which a repair writes anew.
-    AllButIdentity,
-}
 
 /// The log in a directory.
 #[derive(Clone, Debug)]
@@ -82,9 +69,6 @@ pub(crate) struct Survey {
     /// Bytes of frames that were read and checked.
     pub(crate) scanned: u64,
 }
-
-/// Told how far a survey is: bytes done, bytes in all.
-pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// Looks at a log, in a directory with these names. `Ok(None)`: there is none (no segment was ever
 /// active). `extra` waivers are honoured besides the log's own.

@@ -1,6 +1,6 @@
-//! Runs code that is not ours: wakers, the hook for errors, subscribers of events, recorders of
-//! metrics, the disk. It runs under no lock, for it may use the log, or take its time. A panic in
-//! it ends here: in the disk's code it is an error, in any other it does no harm.
+//! Runs foreign code: wakers, hooks, subscribers of events, recorders of metrics, the disk. Foreign
+//! code runs under no lock, because it may use the log or take long. A panic in foreign code ends
+//! here: in the disk's code it is an error, in any other code it has no effect.
 
 use std::cell::Cell;
 use std::io;

@@ -1,23 +1,18 @@
 //! Writing: how records get to the disk, and what is kept of them.
 
 pub(crate) mod append;
-pub(crate) mod assemble;
 pub(crate) mod background;
 pub(crate) mod clock;
 pub(crate) mod close;
 pub(crate) mod commit;
 pub(crate) mod committers;
-pub(crate) mod copying;
 pub(crate) mod flush;
 pub(crate) mod hold;
 pub(crate) mod inner;
 pub(crate) mod pace;
-pub(crate) mod payload;
-pub(crate) mod placed;
 pub(crate) mod readable;
 pub(crate) mod remove;
 pub(crate) mod retain;
-pub(crate) mod room;
 pub(crate) mod rotate;
 pub(crate) mod runtime;
 pub(crate) mod source;

@@ -1,4 +1,5 @@
-//! Makes inputs to begin with, in `fuzz/found`: of the golden logs, and of a log whose records span segments.
+//! Makes inputs to begin with, in `fuzz/found`: of the golden logs, and of a log whose records span
+//! segments.
 
 use std::fs;
 use std::io;

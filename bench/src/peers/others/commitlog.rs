@@ -8,7 +8,8 @@ use anyhow::{Result, anyhow};
 use commitlog::message::MessageSet;
 use commitlog::{CommitLog, LogOptions, ReadLimit};
 
-use super::{Feature, Log, Peer, Records, Writer, files};
+use super::super::peer::{Feature, Log, Peer, Records, Writer};
+use super::files;
 
 pub const PEER: Peer = Peer {
     name: "commitlog",

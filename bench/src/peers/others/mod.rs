@@ -1,12 +1,12 @@
 //! The peers, a module each.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use super::{Feature, Log, Need, Peer, Records, Sink, WALRUS_DIR, Writer, floor, foreword};
+use super::peer::Peer;
+use super::{floor, foreword};
 
 mod commitlog;
 mod files;
 mod fjall;
+mod keys;
 mod mrecordlog;
 mod okaywal;
 mod raft_engine;
@@ -41,14 +41,3 @@ pub const PEERS: &[&Peer] = &[
     &walrus::PEER,
     &writeahead::PEER,
 ];
-
-/// Keys for those that are not logs but stores: a counter that all threads share, big-endian, so
-/// that order of keys is order of insertion.
-#[derive(Default)]
-struct Keys(AtomicU64);
-
-impl Keys {
-    fn next(&self) -> [u8; 8] {
-        self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes()
-    }
-}

@@ -9,7 +9,8 @@ use anyhow::{Result, anyhow};
 use mrecordlog::{MultiRecordLog, SyncPolicy};
 use tokio::runtime::Runtime;
 
-use super::{Feature, Log, Peer, Records, Writer, files};
+use super::super::peer::{Feature, Log, Peer, Records, Writer};
+use super::files;
 
 pub const PEER: Peer = Peer {
     name: "mrecordlog",

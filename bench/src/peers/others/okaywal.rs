@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 use okaywal::{Configuration, Entry, EntryId, LogManager, LogVoid, ReadChunkResult, SegmentReader, WriteAheadLog};
 
-use super::{Feature, Log, Need, Peer, Records, Sink, Writer};
+use super::super::peer::{Feature, Log, Need, Peer, Records, Sink, Writer};
 
 pub const PEER: Peer = Peer {
     name: "okaywal",

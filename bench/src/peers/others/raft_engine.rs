@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use protobuf::well_known_types::BytesValue;
 use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize};
 
-use super::{Feature, Log, Need, Peer, Records, Writer};
+use super::super::peer::{Feature, Log, Need, Peer, Records, Writer};
 
 pub const PEER: Peer = Peer {
     name: "raft-engine",

@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{Feature, Keys, Log, Peer, Records, Writer};
+use super::super::peer::{Feature, Log, Peer, Records, Writer};
+use super::keys::Keys;
 
 pub const PEER: Peer = Peer {
     name: "redb",

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use sharded_log::{Config, ShardedLog};
 
-use super::{Feature, Log, Peer, Records, Writer};
+use super::super::peer::{Feature, Log, Peer, Records, Writer};
 
 pub const PEER: Peer = Peer {
     name: "sharded-log",

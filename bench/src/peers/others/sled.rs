@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 use sled::{Batch, Config, Db, Mode};
 
-use super::{Feature, Keys, Log, Peer, Records, Writer};
+use super::super::peer::{Feature, Log, Peer, Records, Writer};
+use super::keys::Keys;
 
 pub const PEER: Peer = Peer {
     name: "sled",

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use rusqlite::Connection;
 
-use super::{Feature, Log, Peer, Records, Writer};
+use super::super::peer::{Feature, Log, Peer, Records, Writer};
 
 pub const PEER: Peer = Peer {
     name: "sqlite",

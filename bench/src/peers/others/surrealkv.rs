@@ -7,7 +7,8 @@ use futures::FutureExt;
 use surrealkv::{Durability, LSMIterator, Mode, Options, Transaction, Tree, TreeBuilder};
 use tokio::runtime::Runtime;
 
-use super::{Keys, Log, Peer, Records, Writer};
+use super::super::peer::{Log, Peer, Records, Writer};
+use super::keys::Keys;
 use crate::window::Window;
 
 pub const PEER: Peer = Peer {

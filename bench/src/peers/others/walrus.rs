@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 
-use super::{Feature, Log, Peer, WALRUS_DIR, Writer};
+use super::super::peer::{Feature, Log, Peer, WALRUS_DIR, Writer};
 
 pub const PEER: Peer = Peer {
     name: "walrus",

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use writeahead::{SimpleFile, WriteAhead, WriteAheadOptions, WriteHandle};
 
-use super::{Feature, Log, Peer, Writer};
+use super::super::peer::{Feature, Log, Peer, Writer};
 use crate::window::Window;
 
 pub const PEER: Peer = Peer {

@@ -1,7 +1,9 @@
-//! `foreword append`: records from standard input, each acknowledged as soon as it is as durable as was asked.
+//! `foreword append`: records from standard input, each acknowledged as soon as it is as durable as
+//! was asked.
 //!
-//! Two threads overlap: one reads and appends, the other makes appended records durable and prints their LSNs. So input
-//! is flushed as it arrives, input that arrives during a flush is the next group, and no flush waits for more input.
+//! Two threads overlap: one reads and appends, the other makes appended records durable and prints
+//! their LSNs. So input is flushed as it arrives, input that arrives during a flush is the next
+//! group, and no flush waits for more input.
 
 use std::io::{Read as _, StdinLock};
 use std::path::PathBuf;
@@ -17,19 +19,20 @@ use crate::exit::{Failure, Status};
 use crate::output::Output;
 #[cfg(unix)]
 use crate::signals::Signals;
-use crate::{units, verdict};
+use crate::{options, units, verdict};
 
 /// Read at once: more than a pipe holds, so that all that is there comes in one piece.
 const READ: usize = 256 << 10;
 
 /// Append records from standard input
 ///
-/// Prints the LSN of each record, in order, as soon as the record is durable. All input that is available forms one group,
-/// which is made durable without waiting for more. The log is created if there is none. If standard output is closed,
-/// appending goes on without printing.
+/// Prints the LSN of each record, in order, as soon as the record is durable. All input that is
+/// available forms one group, which is made durable without waiting for more. The log is created if
+/// there is none. If standard output is closed, appending continues without printing.
 ///
-/// SIGINT and SIGTERM end the input: complete records that were read are made durable and acknowledged, the log is closed,
-/// and the exit status is 130 or 143. A second signal ends the process at once.
+/// SIGINT and SIGTERM end the input: complete records that were read are made durable and
+/// acknowledged, the log is closed, and the exit status is 130 or 143. A second signal ends the
+/// process at once.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   dmesg | foreword append mylog
@@ -39,8 +42,9 @@ const READ: usize = 256 << 10;
 pub(crate) struct Args {
     /// The log's directory
     dir: PathBuf,
-    /// When to flush: `always` (at once), `interval[=TIME]` (in the background, every 100ms by default), `none` (at the end of
-    /// the input only: until then a printed record survives a crash of this process, but not of the machine)
+    /// When to flush: `always` (at once), `interval[=TIME]` (in the background, every 100ms by
+    /// default), `none` (at the end of the input only: until then a printed record survives a crash
+    /// of this process, but not of the machine)
     #[arg(long, value_name = "WHEN", default_value = "always", value_parser = sync)]
     sync: Sync,
     /// Size of new segments, 64K to 4G [default: as in the log; 64M for a new log]
@@ -52,7 +56,8 @@ pub(crate) struct Args {
     /// How records are encoded in the input
     #[arg(long, value_enum, default_value = "lines")]
     format: InputFormat,
-    /// Print no LSNs, but a summary at the end, to standard error (on a terminal, with a progress bar)
+    /// Print no LSNs, but a summary at the end, to standard error (on a terminal, with a progress
+    /// bar)
     #[arg(long, short)]
     quiet: bool,
     /// Print no LSNs, but the summary as JSON, to standard output
@@ -111,14 +116,15 @@ struct Input {
 /// What came of a read.
 enum Read {
     Bytes(usize),
-    /// It has ended.
+    /// The input has ended.
     End,
     /// A signal ended it: a record that is incomplete stays so.
     Interrupted,
 }
 
 impl Input {
-    /// Waits for input, and reads what is there. (The read is larger than the standard library's buffer, so none of it is kept there.)
+    /// Waits for input, and reads what is there. (The read is larger than the standard library's
+    /// buffer, so none of it is kept there.)
     fn read(&self, stdin: &mut StdinLock<'_>, buf: &mut [u8]) -> std::io::Result<Read> {
         #[cfg(unix)]
         if !self.signals.wait_for(stdin)? {
@@ -145,7 +151,7 @@ fn open(args: &Args) -> Result<Log, Failure> {
         Sync::Interval(time) => SyncPolicy::interval(time),
         Sync::Always | Sync::None => SyncPolicy::manual(),
     };
-    let mut options = super::options_for(&args.dir).record_bytes_max(args.max_record).sync(policy);
+    let mut options = options::for_log(&args.dir).record_bytes_max(args.max_record).sync(policy);
     if let Some(bytes) = args.segment_size {
         options = options.segment_bytes(bytes);
     }
@@ -155,7 +161,8 @@ fn open(args: &Args) -> Result<Log, Failure> {
     })
 }
 
-/// Reads all input and appends its records. Whatever ends it, what came before is appended and acknowledged.
+/// Reads all input and appends its records. Whatever ends it, what came before is appended and
+/// acknowledged.
 fn take_in(
     input: &Input,
     log: &Log,
@@ -213,7 +220,7 @@ fn acknowledge(log: &Log, intake: &Intake, args: &Args, before: Lsn) -> Result<(
             Sync::None => log.write()?,
         };
         match print(out.as_mut(), done, reached) {
-            // Standard output is closed; the records are appended all the same.
+            // Standard output is closed; the records are still appended.
             Err(Failure::OutputClosed) => out = None,
             printed => printed?,
         }
@@ -311,7 +318,7 @@ fn summarize(args: &Args, stats: &Stats, before: Lsn, took: Duration) -> Result<
         return out.flush();
     }
     if args.quiet {
-        crate::note(format_args!(
+        crate::output::note(format_args!(
             "appended {} (records {}) in {:.2} s: {rate:.1} MB/s, {} flushes",
             units::human(stats.record_bytes),
             verdict::range(first, last),

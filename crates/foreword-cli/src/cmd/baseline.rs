@@ -42,7 +42,7 @@ pub(super) struct Baseline {
     report: Value,
 }
 
-/// What the new report says beside the baseline.
+/// The new report compared with the baseline.
 #[derive(Debug, Serialize)]
 pub(super) struct Comparison {
     file: PathBuf,

@@ -12,10 +12,10 @@ use crate::units;
 
 /// Write records to standard output
 ///
-/// Changes nothing. While a writer has the log open, cat shows the durable records. Otherwise it shows the records that
-/// opening the log would return, and reports the LSN from which on the log does not show whether they were acknowledged:
-/// opening keeps them either way. The records before any damage are written first, then the error is reported (exit
-/// status 3).
+/// Changes nothing. While a writer has the log open, cat shows the durable records. Otherwise it
+/// shows the records that opening the log would return, and reports the LSN from which on the log
+/// does not show whether they were acknowledged: opening keeps them either way. The records before
+/// any damage are written first, then the error is reported (exit status 3).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword cat mylog
@@ -27,13 +27,13 @@ pub(crate) struct Args {
     /// The log's directory
     dir: PathBuf,
     /// The first record [default: the first of the log]
-    #[arg(long, value_name = "LSN", value_parser = super::lsn)]
+    #[arg(long, value_name = "LSN", value_parser = units::lsn)]
     from: Option<Lsn>,
     /// The last record [default: the last of the log]
-    #[arg(long, value_name = "LSN", value_parser = super::lsn)]
+    #[arg(long, value_name = "LSN", value_parser = units::lsn)]
     to: Option<Lsn>,
-    /// Begin with the first record written at this time or later, by the clock of the machine that wrote it:
-    /// 2026-11-29T08:30:00Z, or how long ago, as in 10m or 2h 30m
+    /// Begin with the first record written at this time or later, by the clock of the machine that
+    /// wrote it: 2026-11-29T08:30:00Z, or how long ago, as in 10m or 2h 30m
     #[arg(long, value_name = "TIME", value_parser = units::moment, conflicts_with = "from")]
     since: Option<SystemTime>,
     /// End before the first record written at this time or later
@@ -85,13 +85,13 @@ fn copy(args: &Args, proves: &View, out: &mut Output) -> Result<(), Failure> {
         let record = match read {
             Ok(Some(record)) => record,
             Ok(None) if args.follow => {
-                // The log was closed: another writer may go on with it.
+                // The log was closed: another writer may open and continue it.
                 std::thread::sleep(AGAIN);
                 continue;
             }
             Ok(None) => break,
             Err(Error::Cut { at, .. }) if args.follow => {
-                crate::note(format_args!(
+                crate::output::note(format_args!(
                     "the log was cut at LSN {at}: that record and all after it are gone, and their LSNs may be used again"
                 ));
                 expected = at;
@@ -104,7 +104,7 @@ fn copy(args: &Args, proves: &View, out: &mut Output) -> Result<(), Failure> {
         }
         if record.lsn > expected {
             let gap = crate::verdict::stretches(&[(expected, record.lsn.prev())]);
-            crate::note(format_args!("LSN {gap}: given up in a repair"));
+            crate::output::note(format_args!("LSN {gap}: given up in a repair"));
         }
         if record.lsn > proven {
             proven = proves.last_lsn()?;
@@ -112,7 +112,7 @@ fn copy(args: &Args, proves: &View, out: &mut Output) -> Result<(), Failure> {
         let unproven = record.lsn > proven && !proves.has_writer();
         if unproven && !std::mem::replace(&mut told, true) {
             let damaged = crate::verdict::damage(proves.verdict().as_ref()).is_some();
-            crate::note(format_args!("{}", crate::verdict::unproven_from(record.lsn, damaged)));
+            crate::output::note(format_args!("{}", crate::verdict::unproven_from(record.lsn, damaged)));
         }
         expected = record.lsn.next();
         args.format.write((record.lsn, record.time()), record.data, unproven, out.writer()).map_err(Failure::output)?;

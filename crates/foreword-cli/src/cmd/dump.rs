@@ -12,8 +12,8 @@ use crate::{units, verdict};
 
 /// Show each structure in the log's files, with its offset
 ///
-/// Dumps one segment or all of them. Torn and damaged places are shown as such, and the dump goes on behind them. Of a
-/// frame's records the first 16 lengths are shown, and how many are left out.
+/// Dumps one segment or all of them. Torn and damaged places are shown as such, and the dump goes
+/// on behind them. Of a frame's records the first 16 lengths are shown, and how many are left out.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword dump mylog

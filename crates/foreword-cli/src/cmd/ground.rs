@@ -1,4 +1,5 @@
-//! What `doctor` and `bench` share: a directory of their own on the disk, an idle machine, a progress bar, and the report's facts.
+//! What `doctor` and `bench` share: a directory of their own on the disk, an idle machine, a
+//! progress bar, and the report's facts.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ use crate::units;
 #[derive(clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
-    /// A directory on the disk to measure. Files are created in a new directory there and removed; nothing else is touched
+    /// A directory on the disk to measure. Files are created in a new directory there and removed;
+    /// nothing else is touched
     #[arg(default_value = ".")]
     dir: PathBuf,
     /// Measure even if the machine is busy; the report then says so
@@ -103,7 +105,7 @@ impl Ground {
             )));
         }
         for doubt in &doubts {
-            crate::note(format_args!("the machine is busy: {doubt}"));
+            crate::output::note(format_args!("the machine is busy: {doubt}"));
         }
         let setting = Setting {
             started: units::timestamp_seconds(SystemTime::now()),
@@ -146,7 +148,7 @@ impl Ground {
         self.check()
     }
 
-    /// Whether to go on.
+    /// Whether to continue.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         match self.interrupted.load(Ordering::Relaxed) {
             true => Err(Failure::Wrong("interrupted; the files are removed".to_owned())),
@@ -178,7 +180,8 @@ fn host() -> Option<String> {
     Some(name).filter(|name| !name.is_empty())
 }
 
-/// The arguments as a line that a shell takes for the same. The program is named without its directory.
+/// The arguments as a line that a shell takes for the same. The program is named without its
+/// directory.
 fn command_line(args: impl Iterator<Item = OsString>) -> String {
     let mut words: Vec<String> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
     if let Some(program) = words.first_mut() {
@@ -195,7 +198,8 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// A log's directory holds nothing but the log: what is measured beside it is the same disk.
+/// A log's directory contains nothing but the log, so the measurement uses a directory next to it,
+/// on the same disk.
 fn beside_a_log(dir: &Path) -> Result<PathBuf, Failure> {
     if !dir.join("LOG").is_file() {
         return Ok(dir.to_owned());
@@ -227,7 +231,7 @@ fn check_page(page: &Path) -> Result<(), Failure> {
 pub(crate) fn write_page(args: &Args, report: impl FnOnce() -> Report) -> Result<(), Failure> {
     let Some(page) = &args.html else { return Ok(()) };
     std::fs::write(page, report().to_html()).map_err(Failure::io("write the report"))?;
-    crate::note(format_args!("the report is {}", page.display()));
+    crate::output::note(format_args!("the report is {}", page.display()));
     Ok(())
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// The hold's name
     name: String,
     /// The first record to keep [default: the first of the log, for a new hold]
-    #[arg(long, value_name = "LSN", value_parser = super::lsn)]
+    #[arg(long, value_name = "LSN", value_parser = units::lsn)]
     from: Option<Lsn>,
     /// Keep at most this many bytes of records
     #[arg(long, value_name = "SIZE", value_parser = units::size)]

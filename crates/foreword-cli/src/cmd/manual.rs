@@ -1,13 +1,13 @@
-//! `foreword completions` and `foreword man`: completions for shells and manual pages, made from the arguments.
+//! `foreword completions` and `foreword man`: completions for shells and manual pages, made from
+//! the arguments.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::Cli;
 use crate::exit::{Failure, Status};
 use crate::output::Output;
 
@@ -35,18 +35,18 @@ pub(crate) struct ManArgs {
     dir: PathBuf,
 }
 
-pub(crate) fn completions(args: &CompletionsArgs) -> Result<Status, Failure> {
+pub(crate) fn completions(args: &CompletionsArgs, command: Command) -> Result<Status, Failure> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut visible(), "foreword", &mut text);
+    clap_complete::generate(args.shell, &mut visible(command), "foreword", &mut text);
     let mut out = Output::new();
     out.bytes(&text)?;
     out.flush()?;
     Ok(Status::Fine)
 }
 
-pub(crate) fn man(args: &ManArgs) -> Result<Status, Failure> {
+pub(crate) fn man(args: &ManArgs, command: Command) -> Result<Status, Failure> {
     std::fs::create_dir_all(&args.dir).map_err(Failure::io("make the directory"))?;
-    let mut command = visible().disable_help_subcommand(true);
+    let mut command = visible(command).disable_help_subcommand(true);
     command.build();
     for command in std::iter::once(&command).chain(command.get_subcommands()) {
         let man = Man::new(command.clone().override_usage(usage(command)));
@@ -56,8 +56,8 @@ pub(crate) fn man(args: &ManArgs) -> Result<Status, Failure> {
     Ok(Status::Fine)
 }
 
-/// A page as clap_mangen renders it, except for the text after the options: that becomes sections with their own names, and
-/// examples that can be copied.
+/// A page as clap_mangen renders it, except for the text after the options: that becomes sections
+/// with their own names, and examples that can be copied.
 fn page(man: &Man, command: &Command) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     man.render_title(&mut page)?;
@@ -122,8 +122,7 @@ fn roff(line: &str) -> String {
 }
 
 /// The command without the hidden subcommands, which it runs for itself.
-fn visible() -> Command {
-    let all = Cli::command();
+fn visible(all: Command) -> Command {
     let shown: Vec<Command> = all.get_subcommands().filter(|c| !c.is_hide_set()).cloned().collect();
     let mut command = Command::new("foreword").version(env!("CARGO_PKG_VERSION"));
     if let Some(about) = all.get_about() {
@@ -137,12 +136,15 @@ fn visible() -> Command {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::Cli;
 
     #[test]
     fn the_arguments_make_sense_and_every_subcommand_shows_an_example() {
         Cli::command().debug_assert();
-        let command = visible();
+        let command = visible(Cli::command());
         assert!(command.get_subcommands().count() >= 13);
         for subcommand in command.get_subcommands() {
             let name = subcommand.get_name();

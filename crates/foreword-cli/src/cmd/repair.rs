@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
 use crate::output::{Output, Tone};
-use crate::verdict;
+use crate::{options, verdict};
 
 /// Show what repairing a damaged log would give up; repair it with --apply
 ///
-/// Without --apply nothing is changed, and without --stop and --salvage both are shown. Damaged files are moved to the
-/// directory `damaged` in the log's directory, never deleted. A torn tail is not damage: nothing acknowledged is missing,
-/// and opening the log repairs it, as --apply does. Exit status 3: the damage is still there.
+/// Without --apply nothing is changed, and without --stop and --salvage both are shown. Damaged
+/// files are moved to the directory `damaged` in the log's directory, never deleted. A torn tail is
+/// not damage: nothing acknowledged is missing, and opening the log repairs it, as --apply does.
+/// Exit status 3: the damage is still there.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword repair mylog
@@ -24,7 +25,8 @@ pub(crate) struct Args {
     /// End the log at the damage: the records behind it are given up, and their LSNs are used again
     #[arg(long)]
     stop: bool,
-    /// Keep the readable records behind the damage, with their LSNs; the LSNs between are given up for good
+    /// Keep the readable records behind the damage, with their LSNs; the LSNs between are given up
+    /// for good
     #[arg(long, conflicts_with = "stop")]
     salvage: bool,
     /// Carry out the repair
@@ -90,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
 
 /// Opening the log is the repair: of a torn tail, too.
 fn apply(args: &Args, action: OnDamage) -> Result<Told, Failure> {
-    let log = super::options_for(&args.dir).create(false).on_damage(action).open(&args.dir)?;
+    let log = options::for_log(&args.dir).create(false).on_damage(action).open(&args.dir)?;
     let report = log.recovery().clone();
     log.close()?;
     let RecoveryReport { given_up, unknown_from, put_aside, last_lsn, .. } = report;

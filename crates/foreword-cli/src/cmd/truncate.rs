@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::exit::{Failure, Status};
 use crate::output::Output;
-use crate::verdict;
+use crate::{options, units, verdict};
 
 /// Drop records from the front of a log, or cut them off at its back
 ///
@@ -31,21 +31,21 @@ pub(crate) struct Args {
 #[group(required = true, multiple = false)]
 struct Cut {
     /// Drop the records before this one, except those that a hold keeps
-    #[arg(long, value_name = "LSN", value_parser = super::lsn)]
+    #[arg(long, value_name = "LSN", value_parser = units::lsn)]
     before: Option<Lsn>,
     /// Cut off this record and all after it
-    #[arg(long, value_name = "LSN", value_parser = super::lsn)]
+    #[arg(long, value_name = "LSN", value_parser = units::lsn)]
     from: Option<Lsn>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
-    let log = super::options_for(&args.dir).create(false).open(&args.dir)?;
+    let log = options::for_log(&args.dir).create(false).open(&args.dir)?;
     if let Some(before) = args.cut.before {
         let start = log.truncate_front(before)?;
         if start < before {
             let (name, _) =
                 log.holds().into_iter().filter(|(_, hold)| !hold.is_lost(start)).min_by_key(|(_, hold)| hold.lsn).unzip();
-            crate::note(format_args!("the hold `{}` keeps LSN {start} and later", name.unwrap_or_default()));
+            crate::output::note(format_args!("the hold `{}` keeps LSN {start} and later", name.unwrap_or_default()));
         }
     }
     if let Some(from) = args.cut.from {

@@ -12,9 +12,9 @@ use crate::{units, verdict};
 
 /// Read and check the whole log
 ///
-/// Prints the verdict with its row in the table of docs/FORMAT.md, the evidence, and which records are readable. Changes
-/// nothing. Exit status 2: the tail is torn, nothing acknowledged is missing, and opening the log for writing repairs it.
-/// Exit status 3: corruption.
+/// Prints the verdict with its row in the table of docs/FORMAT.md, the evidence, and which records
+/// are readable. Changes nothing. Exit status 2: the tail is torn, nothing acknowledged is missing,
+/// and opening the log for writing repairs it. Exit status 3: corruption.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword verify mylog
@@ -49,10 +49,12 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     Ok(Status::of(report.verdict.as_ref()))
 }
 
-/// What a repair would give up: by its name, stretches of LSNs, and whatever there was from another on.
+/// What a repair would give up: by its name, stretches of LSNs, and whatever there was from another
+/// on.
 type Losses = Vec<(&'static str, Vec<(Lsn, Lsn)>, Option<Lsn>)>;
 
-/// Both ways to repair a damaged log. (Neither may work, or the log may have a writer: `repair` says why.)
+/// Both ways to repair a damaged log. (Neither may work, or the log may have a writer: `repair`
+/// says why.)
 fn losses(args: &Args, report: &VerifyReport) -> Losses {
     let ways = [("stop", OnDamage::StopAtDamage), ("salvage", OnDamage::Salvage)];
     let damaged = verdict::damage(report.verdict.as_ref()).is_some();

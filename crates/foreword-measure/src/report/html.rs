@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::escape::escaped;
-use super::{Item, Report, Section, Table, plot};
+use super::parts::{Item, Report, Section, Table};
+use super::plot;
 
 const CSS: &str = include_str!("page.css");
 

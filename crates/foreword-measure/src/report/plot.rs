@@ -1,12 +1,13 @@
 //! A plot as SVG, in two widths, and its figures as a table.
 //!
-//! Colours and fonts are the page's (`page.css`): a mark has the class of its series, `c0` to `c7`, and a shape of its own, so that colour is never all that tells.
+//! Colours and fonts are the page's (`page.css`): a mark has the class of its series, `c0` to `c7`,
+//! and a shape of its own, so that colour is never all that tells.
 
 use std::fmt::Write;
 
 use super::escape::escaped;
+use super::parts::{Axis, Bar, Body, Group, Plot, Point, Role, Series, Table};
 use super::scale::{Span, on_axis};
-use super::{Axis, Bar, Body, Group, Plot, Point, Role, Series, Table};
 
 /// Width and, of lines, height: text has the same size in both.
 const WIDE: (f64, f64) = (760.0, 400.0);
@@ -142,7 +143,7 @@ struct Area {
     right: f64,
     top: f64,
     bottom: f64,
-    /// Room at its left and right edge, so that marks do not touch what is beside.
+    /// Margin at its left and right edge, so that marks do not touch the axes.
     edge: f64,
 }
 
@@ -171,8 +172,8 @@ fn lines(plot: &Plot, x: &Axis, y: &Axis, series: &[Series], (width, height): (f
         ticks.iter().map(|&tick| on_axis(axis, tick).chars().count()).max().unwrap_or(0) as f64 * CHAR
     };
     // The last tick below may stand at the very edge, and its text beyond it.
-    let right = width - (longest(x, &across.ticks) / 2.0).max(10.0);
-    let area = Area { left: longest(y, &up.ticks) + 10.0, right, top: 30.0, bottom: height - 46.0, edge: 9.0 };
+    let right = width - (longest(x, across.ticks()) / 2.0).max(10.0);
+    let area = Area { left: longest(y, up.ticks()) + 10.0, right, top: 30.0, bottom: height - 46.0, edge: 9.0 };
     let mut out = String::new();
     up_axis(&mut out, y, &up, &area);
     across_axis(&mut out, x, &across, &area, true);
@@ -200,7 +201,7 @@ fn lines(plot: &Plot, x: &Axis, y: &Axis, series: &[Series], (width, height): (f
 
 fn up_axis(out: &mut String, axis: &Axis, span: &Span, area: &Area) {
     let _ = writeln!(out, "<text class=\"label\" x=\"2\" y=\"14\">{}</text>", escaped(&axis.label));
-    for &tick in &span.ticks {
+    for &tick in span.ticks() {
         let Some(y) = span.place(tick).map(|part| area.y(part)) else { continue };
         let _ = write!(out, "<path class=\"grid\" d=\"M{:.1} {y:.1}H{:.1}\"/>", area.left, area.right);
         let _ = writeln!(
@@ -213,10 +214,10 @@ fn up_axis(out: &mut String, axis: &Axis, span: &Span, area: &Area) {
     }
 }
 
-/// Ticks whose text would touch that of the one before keep their line alone.
+/// Ticks whose text would touch the previous tick's text get a line without a text.
 fn across_axis(out: &mut String, axis: &Axis, span: &Span, area: &Area, named: bool) {
     let mut free = f64::MIN;
-    for &tick in &span.ticks {
+    for &tick in span.ticks() {
         let Some(x) = span.place(tick).map(|part| area.x(part)) else { continue };
         let _ = write!(out, "<path class=\"grid\" d=\"M{x:.1} {:.1}V{:.1}\"/>", area.top, area.bottom);
         let text = on_axis(axis, tick);
@@ -249,11 +250,12 @@ fn bars(plot: &Plot, axis: &Axis, names: &[String], groups: &[Group], (width, _)
     let longest = groups.iter().map(|g| g.name.chars().count()).max().unwrap_or(0) as f64 * CHAR;
     let beside = longest + 12.0 < width * 0.4;
     // The text of the first tick is centered on the bars' beginning.
-    let first = span.ticks.first().map_or(0, |&tick| on_axis(axis, tick).chars().count()) as f64 * CHAR / 2.0;
+    let first = span.ticks().first().map_or(0, |&tick| on_axis(axis, tick).chars().count()) as f64 * CHAR / 2.0;
     let (left, above) = if beside { (longest + 12.0, 0.0) } else { (first.max(4.0), 20.0) };
     let count = |group: &Group| group.bars.iter().flatten().count() as f64;
     let high = |group: &Group| above + count(group).max(1.0) * (THICK + 3.0) + 9.0;
-    // The values stand in a column of their own at the right edge: a text behind a whisker would seem to be the whisker's.
+    // The values stand in a column of their own at the right edge: a text behind a whisker would
+    // seem to be the whisker's.
     let spread = values().any(|b| b.spread.is_some());
     let top = if spread { 22.0 } else { 6.0 };
     let bottom = top + groups.iter().map(high).sum::<f64>();

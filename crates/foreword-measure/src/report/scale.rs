@@ -1,49 +1,6 @@
-//! Numbers as text, and as places on an axis.
+//! Values as text beside an axis, and as places on it.
 
-use super::{Axis, Scale, Unit};
-
-/// A number as text for people: three digits say enough.
-pub(super) fn text(unit: Unit, value: f64) -> String {
-    if !value.is_finite() {
-        return "–".to_owned();
-    }
-    match unit {
-        Unit::Count => stepped(value, 1000.0, &["", "k", "M", "G"], ""),
-        Unit::Seconds if value == 0.0 => "0".to_owned(),
-        Unit::Seconds => {
-            let (times, name) = [(1e9, " ns"), (1e6, " µs"), (1e3, " ms")]
-                .into_iter()
-                .find(|(times, _)| (value * times).abs() < 999.5)
-                .unwrap_or((1.0, " s"));
-            format!("{}{name}", three_digits(value * times))
-        }
-        Unit::Bytes => stepped(value, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"], " "),
-        Unit::BytesPerSecond => stepped(value, 1000.0, &["B/s", "kB/s", "MB/s", "GB/s"], " "),
-        Unit::Fraction => format!("{} %", three_digits(value * 100.0)),
-    }
-}
-
-fn stepped(mut value: f64, step: f64, names: &[&str], space: &str) -> String {
-    let mut names = names.iter();
-    let mut name = names.next().copied().unwrap_or_default();
-    for next in names {
-        if value.abs() < step - 0.5 {
-            break;
-        }
-        (value, name) = (value / step, next);
-    }
-    format!("{}{space}{name}", three_digits(value))
-}
-
-/// `0.0123`, `1.23`, `12.3`, `123`, `1234`: without zeros that say nothing.
-fn three_digits(value: f64) -> String {
-    if value == 0.0 {
-        return "0".to_owned();
-    }
-    let decimals = (2 - value.abs().log10().floor() as i32).clamp(0, 6) as usize;
-    let text = format!("{value:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
-}
+use super::parts::{Axis, Scale};
 
 /// `p99.9`.
 fn percentile(fraction: f64) -> String {
@@ -53,22 +10,30 @@ fn percentile(fraction: f64) -> String {
 
 /// A value on an axis as text.
 pub(super) fn on_axis(axis: &Axis, value: f64) -> String {
-    if axis.scale == Scale::Nines { percentile(value) } else { text(axis.unit, value) }
+    if axis.scale == Scale::Nines { percentile(value) } else { axis.unit.text(value) }
 }
 
-/// An axis that spans the values: from 0 to 1.
+/// An axis that spans given values: where each is on it, from 0 to 1.
+///
+/// ```
+/// use foreword_measure::report::{Axis, Span, Unit};
+/// let span = Span::of(&Axis::log("commits/s", Unit::Count), [130.0, 870.0].into_iter()).unwrap();
+/// assert_eq!(span.ticks(), [100.0, 200.0, 500.0, 1000.0]);
+/// assert_eq!((span.place(100.0), span.place(1000.0), span.place(0.0)), (Some(0.0), Some(1.0), None));
+/// ```
 #[derive(Clone, Debug)]
-pub(super) struct Span {
+pub struct Span {
     scale: Scale,
     /// Of what the scale makes of the values.
     low: f64,
     high: f64,
-    pub(super) ticks: Vec<f64>,
+    ticks: Vec<f64>,
 }
 
 impl Span {
-    /// `None` if no value has a place on this scale.
-    pub(super) fn of(axis: &Axis, values: impl Iterator<Item = f64>) -> Option<Span> {
+    /// The axis that all values fit on. `None` if none of them has a place on the axis's scale.
+    #[must_use]
+    pub fn of(axis: &Axis, values: impl Iterator<Item = f64>) -> Option<Span> {
         let values: Vec<f64> = values.filter(|&v| bend(axis.scale, v).is_some()).collect();
         let bent: Vec<f64> = values.iter().filter_map(|&v| bend(axis.scale, v)).collect();
         let (low, high) = (bent.iter().copied().reduce(f64::min)?, bent.iter().copied().reduce(f64::max)?);
@@ -97,8 +62,15 @@ impl Span {
         Some(span)
     }
 
-    /// Where a value is, from 0 to 1; `None` if it has no place.
-    pub(super) fn place(&self, value: f64) -> Option<f64> {
+    /// The values to mark, in ascending order: round ones, or all values of a discrete axis.
+    #[must_use]
+    pub fn ticks(&self) -> &[f64] {
+        &self.ticks
+    }
+
+    /// The place of a value, from 0 to 1; `None` if it has none on this scale.
+    #[must_use]
+    pub fn place(&self, value: f64) -> Option<f64> {
         Some((bend(self.scale, value)? - self.low) / (self.high - self.low))
     }
 }
@@ -123,7 +95,8 @@ fn linear_ticks(high: f64) -> (f64, f64, Vec<f64>) {
     (0.0, steps * step, (0..=steps as u32).map(|i| f64::from(i) * step).collect())
 }
 
-/// From one of 1, 2, 5, 10 .. to another; all of them are ticks if they are few, else the powers of ten.
+/// From one of 1, 2, 5, 10 .. to another; all of them are ticks if they are few, else the powers of
+/// ten.
 fn log_ticks(low: f64, high: f64) -> (f64, f64, Vec<f64>) {
     let round: Vec<f64> = (low.floor() as i32 - 1..=high.ceil() as i32 + 1)
         .flat_map(|decade| [1.0, 2.0, 5.0].map(|m: f64| m * 10_f64.powi(decade)))
@@ -145,32 +118,11 @@ fn nines() -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::unit::Unit;
     use super::*;
 
     #[test]
-    fn numbers_are_short_and_right() {
-        let cases = [
-            (Unit::Count, 0.0, "0"),
-            (Unit::Count, 999.0, "999"),
-            (Unit::Count, 999.7, "1k"),
-            (Unit::Count, 1_234_567.0, "1.23M"),
-            (Unit::Count, 0.0456, "0.0456"),
-            (Unit::Seconds, 0.0, "0"),
-            (Unit::Seconds, 5e-9, "5 ns"),
-            (Unit::Seconds, 98.27e-6, "98.3 µs"),
-            (Unit::Seconds, 0.9997e-3, "1 ms"),
-            (Unit::Seconds, 2.5, "2.5 s"),
-            (Unit::Seconds, 3600.0, "3600 s"),
-            (Unit::Bytes, 128.0, "128 B"),
-            (Unit::Bytes, 1024.0, "1 KiB"),
-            (Unit::Bytes, 65536.0, "64 KiB"),
-            (Unit::BytesPerSecond, 1.234e9, "1.23 GB/s"),
-            (Unit::Fraction, 1.0, "100 %"),
-            (Unit::Fraction, f64::NAN, "–"),
-        ];
-        for (unit, value, text) in cases {
-            assert_eq!(unit.text(value), text, "{value}");
-        }
+    fn percentiles_have_as_many_nines_as_they_need() {
         assert_eq!((percentile(0.5), percentile(0.999), percentile(0.99999)), ("p50".into(), "p99.9".into(), "p99.999".into()));
     }
 

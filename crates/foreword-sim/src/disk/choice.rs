@@ -66,7 +66,7 @@ pub(super) fn draw(units: &[CrashUnit], rng: &mut Rng) -> Vec<bool> {
     }
 }
 
-/// Keeps each write as a whole or not at all: so many of 1000.
+/// Keeps each write as a whole or not at all: this many of 1000.
 fn whole_writes(units: &[CrashUnit], rng: &mut Rng, likely: u64) -> Vec<bool> {
     let seed = rng.next();
     let kept = |unit: &CrashUnit| mix(&[seed, unit.group().0, unit.group().1 as u64]) % 1000 < likely;

@@ -96,7 +96,7 @@ impl SimFile {
             }
             Outcome::Done | Outcome::Struck(..) => inode.write(offset, &data),
         }
-        // A durable write that goes wrong is synced all the same, as far as it was written at all.
+        // A durable write that goes wrong still syncs what it has written.
         if durable && !matches!(outcome, Outcome::Struck(_, Effect::Lie)) {
             inode.sync();
         }

@@ -182,7 +182,7 @@ impl Subject {
         Ok(())
     }
 
-    /// Opens a damaged log all the same, and checks that its records are right and that it can go
+    /// Opens a damaged log nevertheless, and checks that its records are right and that it can go
     /// on. `false`: the salvage was refused.
     fn check_repair(&self, disk: &SimDisk, action: OnDamage) -> Checked<bool> {
         match self.repair(disk, action)? {

@@ -20,8 +20,8 @@ pub struct Bounds {
     pub steps: usize,
     /// The most steps of a workload on a log with a past: segments, a cut, dropped records.
     pub steps_aged: usize,
-    /// States of each crash point of a workload of one step: all, if they are at most so many; else
-    /// so many, drawn by the seed. Each further step quarters that number.
+    /// States of each crash point of a workload of one step: all, if there are at most this many;
+    /// otherwise this many, chosen by the seed. Each further step quarters that number.
     pub states: usize,
     /// Crashes in the recovery of each state.
     pub recovery_points: usize,
@@ -133,7 +133,7 @@ impl Past {
     }
 }
 
-/// All workloads of one step to so many.
+/// All workloads of one step to this many.
 fn workloads(steps: usize) -> Vec<Vec<Step>> {
     let mut all = Vec::new();
     let mut longest = vec![Vec::new()];

@@ -95,7 +95,7 @@ impl Follower {
         self.current && self.generation == model.generation()
     }
 
-    /// Drops what a cut may have taken away, whose outcome no caller knows.
+    /// Drops the records that a cut with an unknown outcome may have removed.
     pub(crate) fn forget_from(&mut self, lsn: u64) {
         drop(self.knows.split_off(&lsn));
     }

@@ -28,7 +28,7 @@ enum Call {
     Commit,
     /// Appends, a write, and a sync of all.
     Sync,
-    /// Commits until the log goes on in another segment.
+    /// Commits until the log rotates.
     NextSegment,
     TruncateFront,
     TruncateBack,

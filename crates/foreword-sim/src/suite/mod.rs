@@ -7,7 +7,7 @@
 //!   those bytes; batches are whole; LSNs are dense;
 //! - a view shows what recovery then returns, and `verify` returns the same verdict;
 //! - recovery is idempotent, also when another crash cuts it short; when opening returns,
-//!   everything is durable; the log can go on.
+//!   everything is durable; the log can continue.
 //!
 //! Of a log that is open: nothing is acknowledged after a failed flush, and a poisoned log stays
 //! poisoned. Of damage: it is reported, or harmless.

@@ -59,7 +59,7 @@ pub(crate) struct Model {
     generation: u64,
     /// Records that a cut took away: how often the log had been cut before, the LSN, the bytes.
     cut_off: Vec<(u64, u64, Arc<[u8]>)>,
-    /// LSNs behind which their batch goes on.
+    /// LSNs of records that are not the last of their batch.
     within_batch: BTreeSet<u64>,
     /// The last LSN that the log returned as durable.
     pub(crate) durable: u64,
@@ -69,7 +69,7 @@ pub(crate) struct Model {
     pub(crate) promised: u64,
     start: u64,
     holds: BTreeMap<String, Lsn>,
-    /// Operations whose outcome no caller knows: a new start, a cut, holds.
+    /// Operations with an unknown outcome: a new start, a cut, holds.
     doubt_start: Option<u64>,
     doubt_cut: Option<u64>,
     doubt_holds: Option<BTreeMap<String, Lsn>>,
@@ -178,7 +178,7 @@ impl Model {
         self.generation
     }
 
-    /// The first LSN of a cut whose outcome no caller knows.
+    /// The first LSN of a cut with an unknown outcome.
     pub(crate) fn cut_in_doubt(&self) -> Option<u64> {
         self.doubt_cut
     }

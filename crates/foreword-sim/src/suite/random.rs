@@ -16,9 +16,9 @@ use crate::{Choice, Effect, Fault, OpKind, SimDisk};
 pub enum Event {
     /// A call of the log.
     Step(Step),
-    /// The power fails after so many changes; the seed decides what is left.
+    /// The power fails after this many changes; the seed decides what is left.
     PowerFailure(u64, u64),
-    /// The process is killed after so many changes; the seed decides whether the page cache is
+    /// The process is killed after this many changes; the seed decides whether the page cache is
     /// dropped before the log is opened again.
     Kill(u64, u64),
     /// A fault that must lose nothing acknowledged: an error, a short write, an interruption.
@@ -26,7 +26,7 @@ pub enum Event {
     /// A fault that the disk hides: a write that is lost, misdirected or garbled, or syncs that
     /// lie. The power fails at the end of the case.
     Betrayal(Fault),
-    /// So many bytes are free on the disk.
+    /// This many bytes are free on the disk.
     Room(u64),
     /// There is room again, and the faults are gone.
     Relief,
@@ -341,7 +341,7 @@ impl Run<'_> {
     }
 }
 
-/// Fills a disk. The log returns an error, goes on with what needs no room, and with everything
+/// Fills a disk. The log returns an error, continues with what needs no space, and with everything
 /// once there is room.
 ///
 /// # Errors

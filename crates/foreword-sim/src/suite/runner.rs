@@ -11,11 +11,11 @@ use crate::SimDisk;
 /// What a caller asks of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Appends a record of so many bytes.
+    /// Appends a record of this many bytes.
     Append(u32),
     /// Appends and waits for the disk.
     Commit(u32),
-    /// Appends a batch of so many records of so many bytes. `true`: waits for the disk.
+    /// Appends a batch: the number of records, and the bytes of each. `true`: waits for the disk.
     Batch(u8, u32, bool),
     /// Gives everything to the operating system.
     Write,
@@ -23,13 +23,13 @@ pub enum Step {
     Sync,
     /// Commits until the log has begun another segment.
     Rotate,
-    /// Drops so many thousandths of the records at the front.
+    /// Drops this many thousandths of the records at the front.
     TruncateFront(u16),
-    /// Cuts off so many thousandths of the records at the back.
+    /// Cuts off this many thousandths of the records at the back.
     TruncateBack(u16),
     /// Commits a small record that the log reserves room for.
     Checkpoint,
-    /// Holds records from so many thousandths of the log on.
+    /// Holds records from this many thousandths of the log on.
     Hold(u8, u16),
     /// Releases a hold.
     Release(u8),
@@ -54,7 +54,7 @@ impl Runner {
         Runner { disk, model: Model::new(), log: None, shape, poisoned: false, followers: Vec::new() }
     }
 
-    /// A runner that goes on with a recovered log.
+    /// A runner that continues a recovered log.
     pub(crate) fn resume(disk: SimDisk, model: Model, log: Log, shape: Shape) -> Runner {
         Runner { log: Some(log), model, ..Runner::new(disk, shape) }
     }
@@ -313,7 +313,7 @@ impl Runner {
                 if self.followers.is_empty() {
                     return Ok(());
                 }
-                self.followers.remove(0); // The closed log's reader. The views go on.
+                self.followers.remove(0); // The closed log's reader. The views continue.
                 self.watch()
             }
             Err(_) => Ok(()), // A fault struck the reading. Recovery checks the log.
@@ -341,7 +341,7 @@ impl Runner {
         }
     }
 
-    /// Recovers the log on the disk that a crash left, checks it, and goes on with it.
+    /// Recovers the log on the disk that a crash left, checks it, and continues it.
     pub(crate) fn go_on(&mut self, disk: SimDisk, floor: u64, seed: u64) -> Checked {
         let floor = floor.max(self.shown());
         self.disk.power_off();

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use crate::assemble::payload::{self, Payload};
+use crate::assemble::room::FRAME_BYTES;
 use crate::bug::bug;
 use crate::format::{FrameBuf, HEADER};
 use crate::sync::{Event, Mutex, MutexGuard, PoisonError};
-use crate::write::payload::{self, Payload};
-use crate::write::room::FRAME_BYTES;
 
 /// What is copied. Flushes take it in the order of the frames.
 #[derive(Debug, Default)]
@@ -110,13 +110,13 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::assemble::room::Urgency;
+    use crate::assemble::{Assembler, NeedSegments, Placement};
     use crate::files::dir::Dir;
     use crate::files::disk::OsDisk;
     use crate::files::fill::at_once;
     use crate::files::prepare::Stuff;
     use crate::format::{Control, Count, LINK_BLOCK, LogId};
-    use crate::write::assemble::{Assembler, NeedSegments, Placement};
-    use crate::write::room::Urgency;
     use crate::{Lsn, Result};
 
     fn assembler(dir: &tempfile::TempDir) -> Result<Assembler> {

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Assembler, NeedSegments, Placement};
+use crate::assemble::copying::Copier;
+use crate::assemble::payload;
+use crate::assemble::room::{FRAME_BLOCKS, Urgency, fresh_room};
 use crate::files::segment::Segment;
 use crate::format::{self, CONTINUED, CONTINUES, Control, Kind};
-use crate::write::copying::Copier;
-use crate::write::payload;
-use crate::write::room::{FRAME_BLOCKS, Urgency, fresh_room};
 
 impl Assembler {
     /// Lays a unit out that spans frames, which hold nothing else.

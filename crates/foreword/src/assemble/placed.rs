@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 
 use crate::Result;
+use crate::assemble::copying::Copying;
 use crate::error::Doing;
 use crate::files::segment::Segment;
 use crate::files::time::now_micros;
 use crate::format::{Count, FrameBuf, FrameHeader, HEADER, Kind, Position, Promise};
-use crate::write::copying::Copying;
 
 /// A frame that has its place, and everything but its promise and checksums.
 #[derive(Debug)]

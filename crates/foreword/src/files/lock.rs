@@ -42,9 +42,9 @@ pub(crate) fn holder_text(process: u32) -> String {
     format!("process {process}")
 }
 
-/// What a writer puts into `LOCK`: who it is, for people, and since when, so that no two openings
-/// write the same. Always as long: it goes over what the last one wrote, and to cut a file takes
-/// longer.
+/// What a writer writes into `LOCK`: its process, for people, and the time, so that no two openings
+/// write the same. The length is always the same: the text overwrites the last writer's, and
+/// truncating a file takes longer.
 fn lock_text(process: u32) -> String {
     format!("{:20}\nsince {:020}\n", holder_text(process), since_1970().as_nanos())
 }

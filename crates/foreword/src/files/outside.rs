@@ -98,7 +98,8 @@ impl Outside {
         self.write()
     }
 
-    /// Moves what is asked for behind a cut there, durably, as the log does with its own holds: before the cut counts, so that none is found as it was.
+    /// Moves what is asked for behind a cut there, durably, as the log does with its own holds:
+    /// before the cut counts, so that none is found as it was.
     pub(crate) fn cut(&mut self, at: Lsn) -> Result<()> {
         let behind: Vec<_> = self.wishes.values_mut().flatten().filter(|hold| hold.lsn > at).collect();
         if behind.is_empty() {

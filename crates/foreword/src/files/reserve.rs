@@ -12,8 +12,7 @@ use crate::files::fill::at_once;
 use crate::files::names::{RESERVES, TMP, segment_name};
 use crate::files::prepare::Stuff;
 use crate::files::segment::Segment;
-use crate::format::{BLOCK, LogId};
-use crate::options::SEGMENT_BLOCKS_MIN;
+use crate::format::{BLOCK, LogId, SEGMENT_BLOCKS_MIN};
 use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::{Error, Result};
 

@@ -9,8 +9,10 @@ use crate::files::dir::Dir;
 use crate::files::disk::{self, Access, DiskFile};
 use crate::files::fill::{at_once, fill};
 use crate::files::names::segment_name;
-use crate::format::{self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SegmentHeader};
-use crate::options::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
+use crate::format::{
+    self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN,
+    SegmentHeader,
+};
 use crate::{Error, Lsn, Result};
 
 /// An open segment file.

@@ -6,8 +6,6 @@ use crate::format::position::Position;
 use crate::format::{LINK_BLOCK, u16_at, u32_at, u64_at};
 use crate::limit::{Hold, Holds, Limit};
 
-pub(crate) const HOLDS_MAX: usize = 32;
-pub(crate) const HOLD_NAME_MAX: usize = 64;
 pub(crate) const WAIVERS_MAX: usize = 32;
 /// A field behind the control part: the limits of holds.
 const HOLD_LIMITS: u16 = 1;
@@ -202,6 +200,7 @@ mod tests {
 
     use super::*;
     use crate::format::{LSN_MAX, payload_max};
+    use crate::limit::{HOLD_NAME_MAX, HOLDS_MAX};
 
     #[test]
     fn control_and_link_come_back_and_nothing_else_panics() {

@@ -2,10 +2,9 @@
 
 use crate::Lsn;
 use crate::bug::bug;
-use crate::format::header::BLOCK_0_HEADER;
 use crate::format::id::LogId;
 use crate::format::position::{Count, Position, Promise};
-use crate::format::{BLOCK, BYTES_MAX, FRAME_BLOCKS_MAX, HEADER, LSN_MAX, SECTOR, u32_at, u64_at};
+use crate::format::{BLOCK, BLOCK_0_HEADER, BYTES_MAX, FRAME_BLOCKS_MAX, HEADER, LSN_MAX, SECTOR, u32_at, u64_at};
 
 const MAGIC: [u8; 4] = *b"FWRD";
 const TAG_AT: usize = SECTOR - 8;

@@ -4,9 +4,7 @@ use crate::Lsn;
 use crate::format::frame::{Binding, FrameHeader, Head, Kind, payload};
 use crate::format::id::LogId;
 use crate::format::position::Count;
-use crate::format::{BLOCK, SECTOR, u32_at, u64_at};
-
-pub(super) const BLOCK_0_HEADER: usize = 64;
+use crate::format::{BLOCK, BLOCK_0_HEADER, SECTOR, u32_at, u64_at};
 
 /// The contents of block 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::{Durability, Log};
 #[cfg(doc)]
 use crate::Options;
+use crate::assemble::payload::Payload;
+use crate::assemble::room::{CHECKPOINT_BLOCKS, Urgency};
 use crate::format;
-use crate::write::payload::Payload;
-use crate::write::room::{CHECKPOINT_BLOCKS, Urgency};
 use crate::write::ticket::Commit;
 use crate::{Error, Lsn, Result};
 

@@ -33,9 +33,9 @@ impl Log {
     /// [hold](Log::hold) behind the cut moves to it, so a consumer that was away finds its hold
     /// lower than it left it, and reads on from there. A cut behind the last record does nothing.
     ///
-    /// Durable when it returns: everything before the cut is, too. Other calls wait meanwhile. Commits that were waiting for
-    /// records that are cut succeed: they were durable. If the record is one that a salvage gave
-    /// up, all that were given up with it are cut off.
+    /// Durable when it returns: everything before the cut is, too. Other calls wait meanwhile.
+    /// Commits that were waiting for records that are cut succeed: they were durable. If the record
+    /// is one that a salvage gave up, all that were given up with it are cut off.
     ///
     /// # Errors
     /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`],
@@ -94,7 +94,7 @@ impl Log {
     /// let log = Options::new().segment_bytes(64 << 10).open(dir.path())?;
     /// log.hold_up_to("an archiver", Lsn::FIRST, Limit::bytes(100_000))?;
     /// for _ in 0..20 {
-    ///     log.commit([0; 10_000])?; //    nobody archives them
+    ///     log.commit([0; 10_000])?; //    the archiver is away
     /// }
     /// let start = log.truncate_front(log.last_lsn())?;
     /// assert!(log.bytes_between(start, log.last_lsn().next())? >= 100_000);

@@ -37,8 +37,10 @@ mod on {
         ("foreword_waiting_records", Unit::Count, "Records appended and not durable yet", |s| {
             behind(s.appended_lsn, s.durable_lsn)
         }),
-        ("foreword_flushes_under_way", Unit::Count, "Groups on their way to the disk", |s| s.flights as f64),
-        ("foreword_oldest_flush_seconds", Unit::Seconds, "How long the oldest of them has been", |s| s.flight_nanos as f64 / 1e9),
+        ("foreword_flushes_under_way", Unit::Count, "Groups on their way to the disk", |s| s.flushes_under_way as f64),
+        ("foreword_oldest_flush_seconds", Unit::Seconds, "How long the oldest of them has been", |s| {
+            s.oldest_flush_nanos as f64 / 1e9
+        }),
         ("foreword_readers", Unit::Count, "Readers that follow the tail", |s| s.readers as f64),
         ("foreword_reader_lag_records", Unit::Count, "Records that the slowest of them has not read", |s| {
             if s.readers == 0 { 0.0 } else { behind(s.durable_lsn, s.slowest_reader_lsn) }

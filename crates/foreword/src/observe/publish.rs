@@ -15,7 +15,7 @@ use crate::files::names::STATS;
 use crate::files::text::{checked, push_checksum, push_escaped, unescaped};
 use crate::files::time::since_1970;
 use crate::observe::stats::{Histogram, Stats};
-use crate::read::chain::Source;
+use crate::read::source::Source;
 use crate::write::inner::LogInner;
 use crate::write::runtime::Next;
 use crate::{Error, Lsn};
@@ -62,8 +62,8 @@ impl LogInner {
             appended_lsn: state.last_lsn(),
             written_lsn: state.flushes.written(),
             durable_lsn: state.flushes.durable().lsn,
-            flights: state.flushes.running().count() as u64,
-            flight_nanos: state.flushes.running().map(|started| started.elapsed().as_nanos() as u64).max().unwrap_or(0),
+            flushes_under_way: state.flushes.running().count() as u64,
+            oldest_flush_nanos: state.flushes.running().map(|started| started.elapsed().as_nanos() as u64).max().unwrap_or(0),
             readers,
             slowest_reader_lsn,
             holds: state.change.control.holds.len() as u64,
@@ -92,8 +92,8 @@ fn numbers(stats: &mut Stats) -> [(&'static str, &mut u64); 21] {
         ("appended_lsn", &mut stats.appended_lsn.0),
         ("written_lsn", &mut stats.written_lsn.0),
         ("durable_lsn", &mut stats.durable_lsn.0),
-        ("flights", &mut stats.flights),
-        ("flight_nanos", &mut stats.flight_nanos),
+        ("flushes_under_way", &mut stats.flushes_under_way),
+        ("oldest_flush_nanos", &mut stats.oldest_flush_nanos),
         ("readers", &mut stats.readers),
         ("slowest_reader_lsn", &mut stats.slowest_reader_lsn.0),
         ("holds", &mut stats.holds),

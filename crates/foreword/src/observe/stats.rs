@@ -1,10 +1,7 @@
-//! Counters and histograms: what an operator reads.
+//! What an operator reads: statistics, and what opening found.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::observe::meters::Meters;
 use crate::{Lsn, Verdict};
 
 /// A histogram with a bucket for each power of two.
@@ -76,30 +73,6 @@ impl Histogram {
     }
 }
 
-#[derive(Debug)]
-struct AtomicHistogram {
-    buckets: [AtomicU64; 64],
-    sum: AtomicU64,
-}
-
-impl Default for AtomicHistogram {
-    fn default() -> Self {
-        AtomicHistogram { buckets: [const { AtomicU64::new(0) }; 64], sum: AtomicU64::new(0) }
-    }
-}
-
-impl AtomicHistogram {
-    fn record(&self, value: u64) {
-        self.buckets[value.max(1).ilog2() as usize].fetch_add(1, Relaxed);
-        self.sum.fetch_add(value, Relaxed);
-    }
-
-    fn read(&self) -> Histogram {
-        let buckets = std::array::from_fn(|i| self.buckets[i].load(Relaxed));
-        Histogram { buckets, sum: self.sum.load(Relaxed) }
-    }
-}
-
 /// What a log did since it was opened, and where it stands. Units are in the names; see
 /// [`Log::stats`](crate::Log::stats).
 #[derive(Clone, Debug, Default)]
@@ -143,10 +116,10 @@ pub struct Stats {
     /// The last LSN that survives the machine.
     pub durable_lsn: Lsn,
     /// Groups on their way to the disk now.
-    pub flights: u64,
+    pub flushes_under_way: u64,
     /// How long the oldest of them has been on its way, in nanoseconds; 0 if there is none. That of
     /// a disk that stalls grows.
-    pub flight_nanos: u64,
+    pub oldest_flush_nanos: u64,
     /// Readers of this process that follow the tail: that have waited for a record at least once.
     pub readers: u64,
     /// The last LSN that the slowest of them has read; the durable LSN minus this is its lag.
@@ -159,65 +132,6 @@ pub struct Stats {
     pub first_held_lsn: Lsn,
     /// The log failed, and accepts nothing more ([`Error::Poisoned`](crate::Error::Poisoned)).
     pub failed: bool,
-}
-
-#[derive(Debug)]
-pub(crate) struct Counters {
-    pub(crate) written_bytes: AtomicU64,
-    flushes: AtomicU64,
-    flush_nanos: AtomicHistogram,
-    group_records: AtomicHistogram,
-    pub(crate) rotations: AtomicU64,
-    rotation_wait_nanos: AtomicHistogram,
-    pub(crate) created: AtomicU64,
-    pub(crate) recycled: AtomicU64,
-    pub(crate) removed: AtomicU64,
-    pub(crate) meters: Meters,
-}
-
-impl Counters {
-    pub(crate) fn new(dir: &Path) -> Counters {
-        Counters {
-            written_bytes: AtomicU64::default(),
-            flushes: AtomicU64::default(),
-            flush_nanos: AtomicHistogram::default(),
-            group_records: AtomicHistogram::default(),
-            rotations: AtomicU64::default(),
-            rotation_wait_nanos: AtomicHistogram::default(),
-            created: AtomicU64::default(),
-            recycled: AtomicU64::default(),
-            removed: AtomicU64::default(),
-            meters: Meters::new(dir),
-        }
-    }
-
-    pub(crate) fn flushed(&self, took: Duration, records: u64) {
-        self.flushes.fetch_add(1, Relaxed);
-        self.flush_nanos.record(took.as_nanos() as u64);
-        self.group_records.record(records);
-        self.meters.flushed(took, records);
-    }
-
-    pub(crate) fn waited_for_segment(&self, took: Duration) {
-        self.rotation_wait_nanos.record(took.as_nanos() as u64);
-        self.meters.waited_for_segment(took);
-    }
-
-    /// The part of the stats that is counted.
-    pub(crate) fn read(&self) -> Stats {
-        Stats {
-            written_bytes: self.written_bytes.load(Relaxed),
-            flushes: self.flushes.load(Relaxed),
-            flush_nanos: self.flush_nanos.read(),
-            group_records: self.group_records.read(),
-            rotations: self.rotations.load(Relaxed),
-            rotation_wait_nanos: self.rotation_wait_nanos.read(),
-            segments_created: self.created.load(Relaxed),
-            segments_recycled: self.recycled.load(Relaxed),
-            segments_removed: self.removed.load(Relaxed),
-            ..Stats::default()
-        }
-    }
 }
 
 /// What opening found and did.
@@ -238,8 +152,8 @@ pub struct RecoveryReport {
     /// LSNs that were given up, by [`Options::on_damage`](crate::Options::on_damage): first and
     /// last of each stretch.
     pub given_up: Vec<(Lsn, Lsn)>,
-    /// Records from this LSN on may be lost besides: nothing could be read behind the damage, so nothing says how many there were. These LSNs are given to
-    /// new records.
+    /// Records from this LSN on may be lost besides: nothing could be read behind the damage, so
+    /// nothing says how many there were. These LSNs are given to new records.
     pub unknown_from: Option<Lsn>,
     /// Names of the files put aside in `damaged/`.
     pub put_aside: Vec<String>,

@@ -8,6 +8,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::assemble::payload::Payload;
+use crate::assemble::placed::{self, Placed};
+use crate::assemble::room::{Urgency, copy_room, fresh_room};
+use crate::assemble::{Assembler, NeedSegments, Placement};
 use crate::bug::bug;
 use crate::error::Doing;
 use crate::files::dir::Dir;
@@ -18,13 +22,8 @@ use crate::files::prepare::Stuff;
 use crate::files::reserve;
 use crate::files::segment::{Found, Segment};
 use crate::files::time::now_micros;
-use crate::format::{self, CONTINUED, Control, Count, Cut, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
+use crate::format::{self, CONTINUED, Control, Count, Cut, Entry, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
 use crate::read::reader::Reader;
-use crate::recovery::Entry;
-use crate::write::assemble::{Assembler, NeedSegments, Placement};
-use crate::write::payload::Payload;
-use crate::write::placed::{self, Placed};
-use crate::write::room::{Urgency, copy_room, fresh_room};
 use crate::{Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.

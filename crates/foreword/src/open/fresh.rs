@@ -13,7 +13,6 @@ use crate::files::segment::Segment;
 use crate::open::fork;
 use crate::open::opened::Opened;
 use crate::recovery::Survey;
-use crate::write::rotate::SPARES_KEPT;
 use crate::{Error, Options, Result};
 
 /// The segment in which a fork goes on, and those that are prepared behind it.
@@ -122,7 +121,7 @@ fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
 /// as there are to be spares) as the next segment. The others go, and spares beyond what a log
 /// keeps. None of this can fail the opening: the log has gone on.
 pub(super) fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: &Names) {
-    opened.spares.truncate(SPARES_KEPT.max(options.spare_segments));
+    opened.spares.truncate(options.spares_kept());
     let of_log = |opened: &Opened, epoch: u64| {
         opened.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok() || opened.spares.iter().any(|s| s.epoch() == epoch)
     };

@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::assemble::Assembler;
 use crate::files::segment::Segment;
-use crate::format::{Control, LogId, Promise};
+use crate::format::{Control, Entry, LogId, Promise};
 use crate::observe::stats::RecoveryReport;
-use crate::recovery::Entry;
-use crate::write::assemble::Assembler;
 
 /// A log, ready for its first append.
 pub(crate) struct Opened {

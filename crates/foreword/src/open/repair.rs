@@ -8,9 +8,9 @@ use crate::files::dir::Dir;
 use crate::files::disk::{Access, Disk, OsDisk};
 use crate::files::names::{IDENTITY, segment_name, within_reach};
 use crate::files::segment::Found;
-use crate::format::{BLOCK, HEADER, Kind, LINK_BLOCK, Link, Position, WAIVERS_MAX, Waiver};
+use crate::format::{BLOCK, Entry, HEADER, Kind, LINK_BLOCK, Link, Position, WAIVERS_MAX, Waiver};
 use crate::options::OnDamage;
-use crate::recovery::{self, Depth, Entry, Survey, Verdict};
+use crate::recovery::{self, Depth, Survey, Verdict};
 use crate::{Error, Lsn, Result};
 
 /// What is given up, and what is done with the files, when a damaged log is opened all the same.

@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bug::bug;
 use crate::error::DamageKind;
-use crate::format::LINK_BLOCK;
-use crate::read::chain::{Chain, End, Source};
+use crate::format::{Chain, LINK_BLOCK};
 use crate::read::find::frame_between;
 use crate::read::record::RecordRef;
+use crate::read::source::{End, Source};
 use crate::read::span::{Span, offsets, record_end};
 use crate::read::tails::Tail;
 use crate::read::walk::Walker;

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use crate::Lsn;
+use crate::assemble::placed::Placed;
 use crate::files::segment::Segment;
-use crate::format::{BLOCK, FrameHeader, Position};
-use crate::read::chain::Chain;
+use crate::format::{BLOCK, Chain, FrameHeader, Position};
 use crate::sync::lock;
-use crate::write::placed::Placed;
 
 /// So many of the last frames are kept: at most 2 MiB.
 const RECENT_MAX: usize = 32;

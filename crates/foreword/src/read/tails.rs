@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 
-use crate::read::chain::{End, Source};
+use crate::read::source::{End, Source};
 use crate::sync::lock;
 use crate::{Lsn, Result};
 

@@ -13,18 +13,17 @@ use crate::error::Damage;
 use crate::files::dir::Dir;
 use crate::files::disk::{Disk, OsDisk};
 use crate::files::outside::Outside;
-use crate::format::LogId;
-use crate::limit::{Hold, Holds, Limit};
-use crate::read::chain::{Chain, End, Source};
+use crate::format::{Chain, LogId};
+use crate::limit::{self, Hold, Holds, Limit};
 use crate::read::iter::Iter;
 use crate::read::reader::Reader;
 use crate::read::recent::Places;
 use crate::read::record::Record;
+use crate::read::source::{End, Source};
 use crate::read::tails::Wakers;
 use crate::read::watch::{Seen, Watch};
 use crate::recovery::Verdict;
 use crate::sync::lock;
-use crate::write::hold;
 use crate::{Error, Lsn, Result, strangers};
 
 /// How often a reader that waits looks whether there is more: a commit is to show within 10 ms of
@@ -240,9 +239,9 @@ impl View {
     }
 
     fn place_hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
-        hold::check_name(name)?;
+        limit::check_name(name)?;
         let (mut outside, holds) = self.outside()?;
-        let hold = hold::place(name, lsn, limit, self.start_lsn(), &holds)?;
+        let hold = limit::place(name, lsn, limit, self.start_lsn(), &holds)?;
         if holds.get(name) == Some(&hold) { Ok(()) } else { outside.place(name, hold) }
     }
 

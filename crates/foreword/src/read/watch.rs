@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::files::dir::{Dir, Writers};
 use crate::files::disk::Access;
 use crate::files::segment::{Found, Segment};
-use crate::format::{self, Control, FRAME_BLOCKS_MAX, Head, Kind, LINK_BLOCK, Link, Position};
-use crate::read::chain::{Chain, End};
-use crate::recovery::{self, Depth, Entry, Outline, Survey, Verdict};
+use crate::format::{self, Chain, Control, Entry, FRAME_BLOCKS_MAX, Head, Kind, LINK_BLOCK, Link, Position};
+use crate::read::source::End;
+use crate::recovery::{self, Depth, Outline, Survey, Verdict};
 use crate::{Error, Lsn, Result};
 
 /// What readers of a view go by.

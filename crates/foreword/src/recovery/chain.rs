@@ -5,32 +5,7 @@ use super::evidence::{Front, LinkFound, Unusable};
 use super::files::{LinkState, Segments};
 use crate::Lsn;
 use crate::error::Damage;
-use crate::format::{Control, Cut, FrameHeader, Position, Waiver, is_later};
-use crate::read::chain::Cuts;
-
-/// A segment of the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) epoch: u64,
-    pub(crate) first_lsn: Lsn,
-    /// What its LINK says: the bytes of all records before, and when it was begun.
-    pub(crate) bytes: u64,
-    pub(crate) time: u64,
-    /// Where the log leaves it, if it does.
-    pub(crate) end: Option<u32>,
-}
-
-impl Entry {
-    /// The segment that a LINK begins.
-    pub(crate) fn new(epoch: u64, link: &FrameHeader) -> Entry {
-        Entry { epoch, first_lsn: link.first.lsn, bytes: link.first.bytes, time: link.time, end: None }
-    }
-}
-
-/// The waiver that leads from elsewhere into a segment.
-pub(super) fn way_in(epoch: u64, control: &Control) -> Option<&Waiver> {
-    control.waivers.iter().find(|w| w.to.epoch == epoch && w.from.epoch < epoch)
-}
+use crate::format::{Control, Cut, Cuts, Entry, Position, is_later, way_in};
 
 impl Segments<'_> {
     /// The cuts of which a chain's LINKs tell.

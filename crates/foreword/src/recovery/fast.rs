@@ -1,12 +1,12 @@
 //! The fast path: what the tip's last frame says of all that lies before it, so that it need not be
 //! read.
 
-use super::chain::{Entry, way_in};
 use super::files::Segments;
-use super::scan::{Scan, adopt};
 use crate::Result;
 use crate::files::segment::{Found, Segment};
-use crate::format::{self, BLOCK, CLOSED, Control, Head, Kind, LINK_BLOCK, Position, Promise, SECTOR, Sector};
+use crate::format::{
+    self, BLOCK, CLOSED, Control, Entry, FrameHeader, Head, Kind, LINK_BLOCK, Position, Promise, SECTOR, Sector, way_in,
+};
 
 /// Read at once behind the end of a closed log: little, for memory that is new to the process takes
 /// longer than the reading.
@@ -27,31 +27,33 @@ pub(super) fn last_written(segment: &Segment) -> Result<Option<u32>> {
     Ok(Some(written))
 }
 
+/// The CLOSED mark at which a log ends.
+pub(super) struct Closed {
+    /// Behind the mark.
+    pub(super) end: Position,
+    pub(super) mark: FrameHeader,
+    pub(super) control: Control,
+}
+
 /// Row 1 without a scan: the last written block of the tip is that of a CLOSED mark, which promises
-/// all before it. Whether it is; the scan is then at its end.
-pub(super) fn is_closed(
-    segments: &Segments<'_>,
-    segment: &Segment,
-    written: u32,
-    scan: &mut Scan,
-    control: &mut Control,
-) -> Result<bool> {
+/// all before it. `None` if that is not so.
+pub(super) fn closed_at(segments: &Segments<'_>, segment: &Segment, written: u32, control: &Control) -> Result<Option<Closed>> {
     let epoch = segment.epoch();
-    let Some(found) = segments.found.get(&epoch).filter(|found| found.short.is_none()) else { return Ok(false) };
+    let Some(found) = segments.found.get(&epoch).filter(|found| found.short.is_none()) else { return Ok(None) };
     // Sealed, there is more behind it, or should be. Without the seal, the next file shows whether
     // there was.
     if segment.head(found.blocks - 1)? != Head::Unwritten || segments.was_begun(epoch + 1)? {
-        return Ok(false);
+        return Ok(None);
     }
     let mut buf = Vec::new();
-    let Found::Frame(header) = segment.frame(written, segment.data_end(), &mut buf)? else { return Ok(false) };
+    let Found::Frame(mark) = segment.frame(written, segment.data_end(), &mut buf)? else { return Ok(None) };
     let at = Position::new(epoch, written);
-    if header.kind != Kind::Mark || !header.has(CLOSED) || header.promise.position != at || header.blocks() != 1 {
-        return Ok(false);
+    if mark.kind != Kind::Mark || !mark.has(CLOSED) || mark.promise.position != at || mark.blocks() != 1 {
+        return Ok(None);
     }
-    let Some(new) = Control::decode(format::payload(&header, &buf)) else { return Ok(false) };
-    if header.first_lsn() < control.start.max(new.start) || !header.adds_up() {
-        return Ok(false);
+    let Some(new) = Control::decode(format::payload(&mark, &buf)) else { return Ok(None) };
+    if mark.first_lsn() < control.start.max(new.start) || !mark.adds_up() {
+        return Ok(None);
     }
     // Bisection sees few blocks, and of them only the first sectors: nothing may stand right behind
     // what it found.
@@ -62,12 +64,10 @@ pub(super) fn is_closed(
         let read = segment.read(block, &mut buf)?;
         let mut sectors = buf.chunks_exact(SECTOR).zip(u64::from(block) * (BLOCK / SECTOR) as u64..);
         if read < buf.len() || sectors.any(|(s, i)| segment.binding.classify(i, s) != Sector::Unwritten) {
-            return Ok(false);
+            return Ok(None);
         }
     }
-    adopt(control, new);
-    scan.end_closed(Position::new(epoch, written + 1), &header);
-    Ok(true)
+    Ok(Some(Closed { end: Position::new(epoch, written + 1), mark, control: new }))
 }
 
 /// A promise that covers the tip's LINK, made by a frame about where the tip's last written block

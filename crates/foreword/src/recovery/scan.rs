@@ -1,17 +1,31 @@
 //! The scan: along the chain to X, the first place where no valid frame is.
 
-use super::chain::{Entry, way_in};
 use super::evidence::{Last, Place};
 use super::fast;
 use super::files::Segments;
-use super::{Depth, Progress};
 use crate::bug::bug;
 use crate::files::segment::Found;
 use crate::format::{
-    self, CLOSED, CONTINUED, CONTINUES, Control, FrameHeader, Kind, LINK_BLOCK, Link, Position, Promise, Waiver, is_later,
+    self, CLOSED, CONTINUED, CONTINUES, Control, Entry, FrameHeader, Kind, LINK_BLOCK, Link, Position, Promise, Waiver, is_later,
+    way_in,
 };
 use crate::read::walk::Walker;
 use crate::{Lsn, Result};
+
+/// How thoroughly to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// From the last promise on; a clean close is trusted. What lies before is checked when it is
+    /// read.
+    Tail,
+    /// Everything.
+    All,
+    /// The same, but for `LOG`, which a repair writes anew.
+    AllButIdentity,
+}
+
+/// Told how far a survey is: bytes done, bytes in all.
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// A scan along the chain.
 #[derive(Debug)]
@@ -95,7 +109,7 @@ impl Scan {
 
     /// Is at the end of a closed log, by the CLOSED mark before that: it proves all before it, the
     /// LINK of its segment included.
-    pub(super) fn end_closed(&mut self, at: Position, mark: &FrameHeader) {
+    fn end_closed(&mut self, at: Position, mark: &FrameHeader) {
         self.promising_link = None;
         (self.closed, self.by_fast_path) = (true, true);
         self.begin(at, mark.first_lsn(), mark.promise);
@@ -224,8 +238,10 @@ impl Scan {
         let segment = segments.open(tip.epoch)?;
         let written = fast::last_written(&segment)?;
         if let Some(written) = written
-            && fast::is_closed(segments, &segment, written, self, control)?
+            && let Some(closed) = fast::closed_at(segments, &segment, written, control)?
         {
+            adopt(control, closed.control);
+            self.end_closed(closed.end, &closed.mark);
             return Ok(true);
         }
         let link = Position::new(tip.epoch, LINK_BLOCK);

@@ -1,12 +1,12 @@
 //! Appending: how units get their place, and what an append waits for.
 
+use crate::assemble::copying::Copier;
+use crate::assemble::payload::Payload;
+use crate::assemble::room::Urgency;
+use crate::assemble::{NeedSegments, Placement};
 use crate::strangers::AtWork;
 use crate::sync::thread;
-use crate::write::assemble::{NeedSegments, Placement};
-use crate::write::copying::Copier;
 use crate::write::inner::LogInner;
-use crate::write::payload::Payload;
-use crate::write::room::Urgency;
 use crate::write::runtime::Lane;
 use crate::write::state::{Guard, LogState, Unit};
 use crate::{Error, Result};

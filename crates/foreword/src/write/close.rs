@@ -1,10 +1,10 @@
 //! How a log ends: once, whichever threads ask for it.
 
+use crate::assemble::room::Urgency;
 use crate::bug::bug;
 use crate::sync::thread;
 use crate::write::background::Background;
 use crate::write::inner::LogInner;
-use crate::write::room::Urgency;
 use crate::write::runtime::Tasks;
 use crate::write::state::life::Ending;
 use crate::write::state::{Guard, LogState};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::assemble::placed::Placed;
 use crate::bug::bug;
 use crate::files::segment::Segment;
 use crate::files::time::now_micros;
@@ -20,7 +21,6 @@ use crate::sync::WaitWord;
 use crate::sync::atomic::Ordering;
 use crate::write::committers::Slots;
 use crate::write::inner::LogInner;
-use crate::write::placed::Placed;
 use crate::write::runtime::Lane;
 use crate::write::state::flushes::Gathering;
 use crate::write::state::{Guard, LogState};

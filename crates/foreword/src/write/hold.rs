@@ -1,11 +1,10 @@
 //! Holds: what is kept for an owner, by name, here or in another process.
 
+use crate::assemble::room::Urgency;
 use crate::files::outside::Outside;
-use crate::format::{HOLD_NAME_MAX, HOLDS_MAX};
-use crate::limit::{Hold, Holds, Limit};
+use crate::limit::{Holds, Limit, check_name, place};
 use crate::write::inner::LogInner;
-use crate::write::room::Urgency;
-use crate::{Error, Lsn, Result};
+use crate::{Lsn, Result};
 
 impl LogInner {
     pub(crate) fn hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
@@ -62,26 +61,4 @@ impl LogInner {
         let look = || Ok(self.dir.with_outside(self.id, own));
         self.attempt("look at the holds of other processes", &self.dir.path, look).unwrap_or_else(|_| own())
     }
-}
-
-/// The hold that is to have a name, where a log starts and these are there.
-pub(crate) fn place(name: &str, lsn: Lsn, limit: Option<Limit>, start: Lsn, holds: &Holds) -> Result<Hold> {
-    let lsn = if lsn == Lsn::ZERO { start } else { lsn };
-    let before = holds.get(name);
-    let gone = before.filter(|hold| hold.is_lost(start)).map(|hold| hold.lsn).or((lsn < start).then_some(lsn));
-    if let Some(lsn) = gone {
-        return Err(Error::Dropped { lsn, start });
-    }
-    if before.is_none() && holds.len() >= HOLDS_MAX {
-        return Err(Error::Invalid { what: "holds", why: format!("there are {HOLDS_MAX} already: release one") });
-    }
-    let limit = limit.or(before.map(|hold| hold.limit)).unwrap_or_default();
-    Ok(Hold { lsn, limit: limit.as_stored() })
-}
-
-pub(crate) fn check_name(name: &str) -> Result<()> {
-    if (1..=HOLD_NAME_MAX).contains(&name.len()) {
-        return Ok(());
-    }
-    Err(Error::Invalid { what: "the hold's name", why: format!("1 to {HOLD_NAME_MAX} bytes, not {}", name.len()) })
 }

@@ -7,10 +7,9 @@ use std::time::Instant;
 
 use crate::files::dir::Dir;
 use crate::files::reserve::Keeping;
-use crate::format::LogId;
-use crate::observe::stats::Counters;
+use crate::format::{Chain, LogId};
+use crate::observe::counters::Counters;
 use crate::open::opened::Opened;
-use crate::read::chain::Chain;
 use crate::strangers::{self, AtWork};
 use crate::sync::atomic::AtomicU32;
 use crate::sync::{Event, Mutex, PoisonError, TryLockError};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::Lsn;
-use crate::read::chain::Chain;
+use crate::format::Chain;
 use crate::read::recent::{Places, Recent};
 use crate::read::tails::Tails;
 use crate::sync::atomic::{AtomicU64, Ordering};

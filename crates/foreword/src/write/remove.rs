@@ -6,10 +6,9 @@ use std::time::Instant;
 use crate::bug::bug;
 use crate::error::Doing;
 use crate::files::names::segment_name;
-use crate::read::chain::Source;
+use crate::read::source::Source;
 use crate::sync::atomic::Ordering;
 use crate::write::inner::LogInner;
-use crate::write::rotate::SPARES_KEPT;
 use crate::write::runtime::Lane;
 use crate::write::state::Guard;
 use crate::write::state::segments::RETRY_AFTER;
@@ -46,7 +45,7 @@ impl LogInner {
         }
         let mut prepares = !state.spares.preparing;
         bug!(PrepareAtOnce, prepares = true);
-        if state.spares.ready.len() < self.spares_kept() && prepares && state.removals.has_recyclable() {
+        if state.spares.ready.len() < self.options.spares_kept() && prepares && state.removals.has_recyclable() {
             return self.unlock_and_prepare_next(state).0;
         }
         let epochs = state.removals.begin(by, BATCH);
@@ -108,10 +107,5 @@ impl LogInner {
             done
         });
         left
-    }
-
-    /// How many prepared segments are kept of those that come back.
-    pub(crate) fn spares_kept(&self) -> usize {
-        SPARES_KEPT.max(self.options.spare_segments)
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::format::Entry;
 use crate::limit::{Hold, Holds, Limit};
-use crate::read::chain::Source;
-use crate::recovery::Entry;
+use crate::read::source::Source;
 use crate::write::inner::LogInner;
 use crate::write::state::segments::RETRY_AFTER;
 use crate::write::state::{Guard, LogState};

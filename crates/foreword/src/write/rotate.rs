@@ -3,13 +3,14 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::assemble::room::Urgency;
 use crate::error::Doing;
 use crate::files::fill::Fill;
 use crate::files::prepare::Stuff;
-use crate::read::chain::{Chain, Source};
+use crate::format::Chain;
+use crate::read::source::Source;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::write::inner::LogInner;
-use crate::write::room::Urgency;
 use crate::write::runtime::Lane;
 use crate::write::state::{Guard, LogState};
 use crate::{Error, Result};
@@ -21,8 +22,6 @@ const BULK: u64 = 256 << 10;
 const FILL_NAP: Duration = Duration::from_millis(1);
 /// Whether so many can be open is asked before they are prepared.
 const MANY_SEGMENTS: usize = 64;
-/// Recycled segments kept ready, unless the options ask for more; others are removed.
-pub(crate) const SPARES_KEPT: usize = 2;
 
 /// While this lives, a thread waits for a segment: a thread that fills one with zeros stops, and
 /// leaves it at that.
@@ -130,7 +129,7 @@ impl LogInner {
     /// When a unit is refused: what was prepared for it, and is more than is kept, is removed. The
     /// error again.
     fn give_back<'a>(&'a self, mut state: Guard<'a>, error: Error) -> Error {
-        let kept = self.spares_kept();
+        let kept = self.options.spares_kept();
         while state.spares.ready.len() > kept && state.spares.preparing {
             state = self.wait_changed(state);
         }

@@ -1,7 +1,7 @@
 //! The log's state: all that its lock guards, one struct for each owner. **No I/O, no waiting.**
 //!
 //! Every field is read and changed under the lock; a field's *owner* is the only thread that may
-//! change it. Each struct says who that is. Questions that concern several owners are methods here.
+//! change it. Each struct names its owner. Questions that concern several owners are methods here.
 
 pub(crate) mod flushes;
 pub(crate) mod life;
@@ -9,12 +9,12 @@ pub(crate) mod requests;
 pub(crate) mod segments;
 pub(crate) mod waiting;
 
+use crate::assemble::Assembler;
 use crate::bug::bug;
 use crate::format::Position;
 use crate::open::opened::Opened;
-use crate::read::chain::End;
+use crate::read::source::End;
 use crate::sync::MutexGuard;
-use crate::write::assemble::Assembler;
 use crate::write::state::flushes::Flushes;
 use crate::write::state::life::{Change, Life};
 use crate::write::state::requests::{Appended, Requests};

@@ -1,5 +1,6 @@
-//! The tests of the library, in one program: the parts that they share are compiled once, and those that wait run beside those that compute. Beside it, in programs of
-//! their own, are tests that look at or change the whole process, and those that need a feature or all processors.
+//! The tests of the library, in one program: the parts that they share are compiled once, and tests
+//! that wait run beside tests that compute. Tests that look at or change the whole process, and
+//! those that need a feature or all processors, are programs of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../common/mod.rs"]
@@ -17,6 +18,7 @@ mod growth;
 mod hazards;
 mod holds;
 mod inspect;
+mod layers;
 mod publish;
 mod regressions;
 mod repair;

@@ -1,4 +1,4 @@
-//! What a log says of itself to other processes: true, soon, and at nobody's cost.
+//! What a log publishes for other processes: correct, soon, and without slowing any call.
 
 use std::io;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ fn what_another_process_left_is_not_believed_and_goes() {
     let file = dir.path().join("STATS");
     let text = std::fs::read_to_string(&file).unwrap();
     log.close().unwrap();
-    // Nobody has it open: nobody says anything, whatever lies there.
+    // No process has the log open: nothing is published, whatever the file contains.
     std::fs::write(&file, &text).unwrap();
     assert!(inspect::writer(dir.path()).unwrap().is_none());
     let log = options().publish(false).open(dir.path()).unwrap();
@@ -150,20 +150,20 @@ fn a_disk_that_stalls_or_fails_is_told_of() {
     let (dir, (mood, disk)) = (tempfile::tempdir().unwrap(), moody());
     let log = options().disk(disk).open(dir.path()).unwrap();
     log.commit(b"one").unwrap();
-    assert_eq!(published(&log, |p| p.stats.flights == 0).stats.flight_nanos, 0);
+    assert_eq!(published(&log, |p| p.stats.flushes_under_way == 0).stats.oldest_flush_nanos, 0);
     mood.store(STALL, SeqCst);
     std::thread::scope(|scope| {
         let stalled = scope.spawn(|| log.commit(b"two"));
-        let said = published(&log, |p| p.stats.flight_nanos > 500_000_000);
-        assert_eq!((said.stats.flights, said.stats.appended_lsn, said.stats.durable_lsn), (1, Lsn(2), Lsn(1)));
-        // It is told again and again, for it goes on.
-        published(&log, |p| p.stats.flight_nanos > said.stats.flight_nanos);
+        let said = published(&log, |p| p.stats.oldest_flush_nanos > 500_000_000);
+        assert_eq!((said.stats.flushes_under_way, said.stats.appended_lsn, said.stats.durable_lsn), (1, Lsn(2), Lsn(1)));
+        // The figures are published repeatedly, since the stall continues.
+        published(&log, |p| p.stats.oldest_flush_nanos > said.stats.oldest_flush_nanos);
         mood.store(FAIL, SeqCst);
         assert!(matches!(stalled.join().unwrap(), Err(Error::Poisoned(_))));
     });
     let said = published(&log, |p| p.failure.is_some());
     assert!(said.failure.as_ref().unwrap().contains("the disk\nis gone"), "{said:?}");
-    assert!(said.stats.failed && said.stats.flights == 0 && log.stats().failed, "{said:?}");
+    assert!(said.stats.failed && said.stats.flushes_under_way == 0 && log.stats().failed, "{said:?}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The physical limits, measured between the log's own measurements: what no log could do better here.
+//! The physical limits, measured between the log's own measurements: what no log could do better
+//! here.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -137,7 +138,8 @@ impl Gauge {
         Ok(())
     }
 
-    /// Before and after each measurement of the log: the median of a few durable writes, in seconds.
+    /// Before and after each measurement of the log: the median of a few durable writes, in
+    /// seconds.
     pub(super) fn measure_flush(&mut self, time: Duration) -> Result<f64, Failure> {
         let burst = self.floor.burst(time)?;
         let flush = burst.latencies.quantile(0.5).as_secs_f64();
@@ -146,7 +148,7 @@ impl Gauge {
         Ok(flush)
     }
 
-    /// The limits of this round, with the flush as it was beside a measurement.
+    /// The limits of this round, with the flush time measured next to a measurement.
     pub(super) fn now(&self, flush: f64) -> Now {
         let last = |values: &[f64]| values.last().copied().unwrap_or(f64::NAN);
         Now { flush, bandwidth: last(&self.bandwidth), framed_bytes: self.framed_bytes, append: last(&self.append) }

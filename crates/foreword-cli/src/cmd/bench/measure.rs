@@ -1,4 +1,5 @@
-//! The measurement: every combination in turns, round by round, on one log whose front is dropped as it grows.
+//! The measurement: every combination in turns, round by round, on one log whose front is dropped
+//! as it grows.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,8 @@ use super::strategy::Strategy;
 use crate::cmd::ground::Ground;
 use crate::exit::Failure;
 
-/// The log is kept below so many segments: their files are used again, as in a database that drops what a checkpoint made unneeded.
+/// The log is kept below this many segments: their files are used again, as in a database that
+/// drops what a checkpoint made unneeded.
 pub(super) const SEGMENTS_MAX: u64 = 4;
 
 /// What is to be measured.
@@ -48,7 +50,7 @@ pub(super) struct Results {
     pub(super) open_loop: Vec<OpenCell>,
 }
 
-/// A strategy, with so many threads, with records of one size.
+/// A strategy, with a number of threads and a size of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Key {
     pub(super) strategy: Strategy,
@@ -76,11 +78,12 @@ pub(super) struct Cell {
     pub(super) groups: Vec<GroupSize>,
     /// What the log counts as written, to what was given to it.
     pub(super) log_bytes_per_byte: f64,
-    /// What the device counts (the file system's metadata, segments filled with zeros and other programs included).
+    /// What the device counts (the file system's metadata, segments filled with zeros and other
+    /// programs included).
     pub(super) device_bytes_per_byte: Option<f64>,
 }
 
-/// How many flushes made so many records durable.
+/// The number of flushes that made a number of records durable.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct GroupSize {
     pub(super) from: u64,
@@ -103,7 +106,7 @@ pub(super) struct OpenCell {
 /// How records come.
 enum Pace {
     Closed,
-    /// So many a second.
+    /// The given rates per second.
     Open(f64),
 }
 

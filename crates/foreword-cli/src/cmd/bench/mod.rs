@@ -1,4 +1,5 @@
-//! `foreword bench`: the sync strategies compared on a disk, beside the most that the disk could do.
+//! `foreword bench`: the sync strategies compared on a disk, beside the most that the disk could
+//! do.
 
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ mod measure;
 mod page;
 mod strategy;
 
-/// Compare sync strategies on a disk: throughput, latency and group sizes, beside the most that the disk could do
+/// Compare sync strategies on a disk: throughput, latency and group sizes, beside the most that the
+/// disk could do
 ///
 /// Threads write records to a log as fast as they can, with each strategy:
 ///
@@ -29,9 +31,9 @@ mod strategy;
 ///   interval[=T]   no call waits; a sync in the background every T (100ms)
 ///   buffered       no call waits; one sync at the end
 ///
-/// With `each` and `group` a record is durable when the call returns. The calls of the others promise
-/// less, and their rates and latencies are not those of a commit. All combinations take turns, round by
-/// round; the medians count.
+/// With `each` and `group` a record is durable when the call returns. The calls of the others
+/// promise less, and their rates and latencies are not those of a commit. All combinations take
+/// turns, round by round; the medians count.
 ///
 /// The physical limits are measured before and after each:
 ///
@@ -39,9 +41,9 @@ mod strategy;
 ///   W   the bandwidth of large writes
 ///   c   the processor time of an append
 ///
-/// `ceiling` is min(n / F, W / r, 1 / c), where n records share a flush and a record takes r bytes on
-/// disk; `eta` is the part of it that was reached. The front of the log is dropped as the log grows, as
-/// after checkpoints, so that its files are used again.
+/// `ceiling` is min(n / F, W / r, 1 / c), where n records share a flush and a record takes r bytes
+/// on disk; `eta` is the part of it that was reached. The front of the log is dropped as the log
+/// grows, as after checkpoints, so that its files are used again.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -73,9 +75,9 @@ pub(crate) struct Args {
     /// The strategies to compare
     #[arg(long, value_name = "NAME,..", default_value = "each,every=100,group,interval=100ms,buffered", value_delimiter = ',')]
     strategies: Vec<Strategy>,
-    /// Afterwards, let records arrive at these rates per second, at random moments, with the most threads; `auto`: at 10 to
-    /// 90 % of the rate that was reached. A latency then counts from the arrival, whether or not a thread was free (no
-    /// coordinated omission)
+    /// Afterwards, let records arrive at these rates per second, at random moments, with the most
+    /// threads; `auto`: at 10 to 90 % of the rate that was reached. A latency then counts from the
+    /// arrival, whether or not a thread was free (no coordinated omission)
     #[arg(long, value_name = "RATE,..", value_parser = loads)]
     open_loop: Option<Loads>,
     /// Size of the log's segments
@@ -126,7 +128,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         comparison.iter().try_for_each(|comparison| comparison.print(&mut out))?;
     }
     out.flush()?;
-    ground::write_page(&args.ground, || page::page(args, &setting, &results, comparison.as_ref()))?;
+    ground::write_page(&args.ground, || page::page(&plan, &setting, &results, comparison.as_ref()))?;
     Ok(Status::Fine)
 }
 
@@ -147,7 +149,8 @@ fn plan(args: &Args) -> Result<Plan, Failure> {
     })
 }
 
-/// What a report says that a later one is compared with: the disk first, so that its own changes are seen.
+/// What a report says that a later one is compared with: the disk first, so that its own changes
+/// are seen.
 fn quantities(report: &Value) -> Vec<Quantity> {
     let each = |list: &str| report[list].as_array().into_iter().flatten().cloned().collect::<Vec<_>>();
     let bytes = |of: &Value| Unit::Bytes.text(of["record_bytes"].as_f64().unwrap_or(f64::NAN));
@@ -164,7 +167,7 @@ fn quantities(report: &Value) -> Vec<Quantity> {
     limits.chain(each("closed").into_iter().filter_map(rate)).collect()
 }
 
-/// What is said twice is measured once.
+/// Removes duplicates, so that nothing is measured twice.
 fn distinct<T: Copy + PartialEq>(all: &[T]) -> Vec<T> {
     let mut some: Vec<T> = Vec::new();
     for &one in all {

@@ -3,22 +3,21 @@
 use foreword_measure::report::{Axis, Bar, Group, Plot, Report, Section, Series, Table, Unit};
 use foreword_measure::sample::Spread;
 
-use super::Args;
 use super::limits::Limits;
-use super::measure::{Cell, Results};
+use super::measure::{Cell, Plan, Results};
 use super::strategy::Strategy;
 use crate::cmd::baseline::Comparison;
 use crate::cmd::ground::Setting;
 
-pub(super) fn page(args: &Args, setting: &Setting, results: &Results, comparison: Option<&Comparison>) -> Report {
+pub(super) fn page(plan: &Plan, setting: &Setting, results: &Results, comparison: Option<&Comparison>) -> Report {
     let mut report = Report::new(format!("Sync strategies on {}", setting.place.dir.display())).text(format!(
         "Threads write records to a log, {} for each combination, in {} interleaved rounds. A point or bar is the median of the rounds; its whisker goes from the least to the most.",
-        Unit::Seconds.text(args.time.as_secs_f64()),
-        args.rounds
+        Unit::Seconds.text(plan.time.as_secs_f64()),
+        plan.rounds
     ));
     report.warnings.clone_from(&setting.doubts);
     report.facts = setting.facts();
-    report.facts.push(("segments".to_owned(), Unit::Bytes.text(args.segment_size as f64)));
+    report.facts.push(("segments".to_owned(), Unit::Bytes.text(plan.segment_bytes as f64)));
     report.sections.extend(comparison.map(Comparison::section));
     report = report.section(strategies(results));
     for limits in &results.limits {

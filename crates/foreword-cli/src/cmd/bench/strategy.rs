@@ -52,7 +52,8 @@ impl Strategy {
         }
     }
 
-    /// How many records at most are covered by one flush that is waited for; `None` if none is waited for.
+    /// How many records at most are covered by one flush that is waited for; `None` if none is
+    /// waited for.
     pub(super) fn records_a_flush(self, threads: usize) -> Option<u64> {
         match self {
             Strategy::Each => Some(1),

@@ -10,7 +10,7 @@ use super::words::Word;
 /// All that need be remembered: a few numbers for each kill.
 #[derive(Clone, Debug)]
 pub(super) struct Ledger {
-    /// Who wrote what.
+    /// The writers, and what each wrote.
     pub(super) eras: Eras,
     /// The last generation that is spoken of.
     generation: u64,
@@ -25,11 +25,12 @@ pub(super) struct Ledger {
     /// The log may start here at the latest, and must start here at the earliest.
     cutting: Lsn,
     cut: Lsn,
-    /// A cut at the back that is under way: it may be done or not. The record at which it is, and the generation that follows.
+    /// A cut at the back that is under way: it may be done or not. The record at which it is, and
+    /// the generation that follows.
     cutting_back: Option<(Lsn, u64)>,
     /// Cuts at the front, and at the back.
     pub(super) cuts: (u64, u64),
-    /// What was said that cannot be right.
+    /// Contradictory messages of the process.
     wrong: Vec<String>,
 }
 
@@ -124,7 +125,8 @@ impl Ledger {
             }
             Word::Uncut => self.cutting_back = None,
             Word::Ready(start, last) => {
-                // Of the start, all that is between is right: a cut that was under way may have been done or not.
+                // Of the start, all that is between is right: a cut that was under way may have
+                // been done or not.
                 if last != self.end() || !(self.cut..=self.cutting).contains(&start) {
                     let (was, end) = (self.cut, self.end());
                     self.wrong
@@ -194,7 +196,8 @@ impl Ledger {
         }
     }
 
-    /// The records of the last generation end where a batch does, or a cut. (Those of earlier ones were looked at then, or end with a cut.)
+    /// The records of the last generation end where a batch does, or a cut. (Those of earlier ones
+    /// were looked at then, or end with a cut.)
     fn check_units(&self, found: &mut Found) {
         let (mut first, _) = self.eras.last();
         while first <= found.last && !self.was_cut_at(found.last.next()) {
@@ -208,8 +211,9 @@ impl Ledger {
     }
 }
 
-/// Reads along while the log grows, until it is told to stop; `who` reads. What a reader shows is durable: so it counts as acknowledged. (Where it stands says
-/// nothing: that may be beyond what is durable.) `judge` knows the generation of each record, as [`Eras::judge`] does.
+/// Reads along while the log grows, until it is told to stop; `who` reads. What a reader shows is
+/// durable: so it counts as acknowledged. (Where it stands says nothing: that may be beyond what is
+/// durable.) `judge` knows the generation of each record, as [`Eras::judge`] does.
 pub(super) fn follow<E: From<Error>>(
     who: &str,
     mut reader: Reader,
@@ -220,7 +224,8 @@ pub(super) fn follow<E: From<Error>>(
     const OFTEN: u64 = 32;
     const A_WHILE: Duration = Duration::from_millis(20);
     const PAUSE: Duration = Duration::from_millis(2);
-    // The last record that it showed and that can be told, with its generation; and up to where that was said.
+    // The last record that it showed and that can be told, with its generation; and up to where
+    // that was said.
     let (mut seen, mut said) = ((Lsn::ZERO, 0), Lsn::ZERO);
     // The generation of the record that it showed just before.
     let mut before = None;
@@ -305,7 +310,8 @@ mod tests {
         Options::new().segment_bytes(1 << 20).open(dir).unwrap()
     }
 
-    /// What one writer writes: whole units, until there are so many records at least. All are acknowledged.
+    /// What one writer writes: whole units, until it has at least this many records. All are
+    /// acknowledged.
     fn write(log: &Log, ledger: &mut Ledger, records: u64) {
         let first = log.last_lsn().next();
         while log.last_lsn().0 < first.0 + records {
@@ -327,7 +333,8 @@ mod tests {
         ledger.check(view.start_lsn(), view.reader_at(Lsn::ZERO))
     }
 
-    /// The log of two writers, after something was done to a copy of it; what a check of the copy finds.
+    /// The log of two writers, after something was done to a copy of it; what a check of the copy
+    /// finds.
     fn found(harm: impl Fn(&Log, &mut Ledger)) -> Found {
         let dir = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::new(SEED);

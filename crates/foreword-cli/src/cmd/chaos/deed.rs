@@ -1,4 +1,5 @@
-//! What is done to the log and its directory while the writer runs: nothing that people and their tools do not do.
+//! What is done to the log and its directory while the writer runs: nothing that people and their
+//! tools do not do.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,8 @@ pub(super) enum Deed {
 }
 
 impl Deed {
-    /// Those that this system lets one do. (On Windows a directory in which a file is open cannot be renamed, nor LOCK be removed.)
+    /// Those that this system lets one do. (On Windows a directory in which a file is open cannot
+    /// be renamed, nor LOCK be removed.)
     pub(super) const ALL: &[Deed] =
         if cfg!(unix) { &[Deed::SecondWriter, Deed::Rename, Deed::RemoveLock, Deed::Replace] } else { &[Deed::SecondWriter] };
 
@@ -81,8 +83,8 @@ impl Moved<'_> {
         Ok(())
     }
 
-    /// Gives the log its name back; what is wrong with the other, which goes. If anything is, both stay as they are, and the log's own name is the
-    /// first of the two.
+    /// Gives the log its name back; what is wrong with the other, which goes. If anything is, both
+    /// stay as they are, and the log's own name is the first of the two.
     pub(super) fn undo(self) -> Result<Vec<String>, Failure> {
         let Moved { log, other } = self;
         if let Some((other, ledger)) = other {
@@ -101,7 +103,8 @@ impl Moved<'_> {
     }
 }
 
-/// Whether anything is where the writer went when the log was open, and where a log of this name would be.
+/// Whether anything is where the writer went when the log was open, and where a log of this name
+/// would be.
 pub(super) fn litter(elsewhere: &Path) -> Option<PathBuf> {
     let mut entries = std::fs::read_dir(elsewhere).into_iter().flatten().flatten();
     entries.find_map(|entry| {

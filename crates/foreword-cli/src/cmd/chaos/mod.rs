@@ -1,5 +1,5 @@
-//! `foreword chaos`: a log on the user's own disk, under load, killed again and again at random moments, and checked against what it had
-//! acknowledged.
+//! `foreword chaos`: a log on the user's own disk, under load, killed again and again at random
+//! moments, and checked against what it had acknowledged.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -39,31 +39,35 @@ const OTHER_READER: &str = "a reader in another process than the writer's";
 /// Kills that are to hit the opening of the log come within this time.
 const OPENING: Duration = Duration::from_millis(20);
 
-/// Kill a writer again and again on this disk, and check each time that it lost nothing acknowledged
+/// Kill a writer again and again on this disk, and check each time that it lost nothing
+/// acknowledged
 ///
-/// A child process writes from several threads in every way that the log offers: records of 0 bytes to
-/// 700 KB, batches, commits, writes, futures, small segments, truncation at both ends. It reports each
-/// acknowledgement at once. It is killed (SIGKILL) at random moments, also during recovery.
+/// A child process writes from several threads in every way that the log offers: records of 0 bytes
+/// to 700 KB, batches, commits, writes, futures, small segments, truncation at both ends. It
+/// reports each acknowledgement at once. It is killed (SIGKILL) at random moments, also during
+/// recovery.
 ///
-/// Ordinary operations are tried as well: the process opens the log by a relative path and changes its
-/// working directory; while it writes, the log's directory is renamed, another log is created under its
-/// name, a second writer tries to open it, and its file LOCK is removed, which must stop it.
+/// Ordinary operations are tried as well: the process opens the log by a relative path and changes
+/// its working directory; while it writes, the log's directory is renamed, another log is created
+/// under its name, a second writer tries to open it, and its file LOCK is removed, which must stop
+/// it.
 ///
 /// After each kill the whole log is read; every other time it is opened for writing and read again.
-/// Every acknowledged record that was not cut off must be there. Every record must have been appended at
-/// its LSN with its bytes (they follow from the seed, the LSN, and how often the LSN was used). LSNs must
-/// be dense, batches whole, and the log must start and end where it was cut. Recovery, killed or not,
-/// must end in the same records. A record that a reader in another process saw must stay, or the reader
-/// must have been told. One writer writes at a time, and two logs do not mix.
+/// Every acknowledged record that was not cut off must be there. Every record must have been
+/// appended at its LSN with its bytes (they follow from the seed, the LSN, and how often the LSN
+/// was used). LSNs must be dense, batches whole, and the log must start and end where it was cut.
+/// Recovery, killed or not, must end in the same records. A record that a reader in another process
+/// saw must stay, or the reader must have been told. One writer writes at a time, and two logs do
+/// not mix.
 ///
-/// Chaos cannot show what the disk does when the power fails: a kill leaves the operating system's memory
-/// as it is.
+/// Chaos cannot show what the disk does when the power fails: a kill leaves the operating system's
+/// memory as it is.
 ///
-/// Everything happens in a new directory in DIR, which is removed at the end. If a check fails it is
-/// kept, with a copy of the log as the kill left it.
+/// Everything happens in a new directory in DIR, which is removed at the end. If a check fails it
+/// is kept, with a copy of the log as the kill left it.
 ///
-/// Exit status: 0 nothing was lost; 3 something was lost or should not be there; 1 it could not run, or
-/// was interrupted.
+/// Exit status: 0 nothing was lost; 3 something was lost or should not be there; 1 it could not
+/// run, or was interrupted.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -89,8 +93,9 @@ pub(crate) struct Args {
     /// Threads that write
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1000))]
     threads: u64,
-    /// Mount a file system of 32 MiB (a file in DIR) and keep it full most of the time: each refused append must leave the
-    /// log as it was, and the log must go on when there is room. Needs Linux and root
+    /// Mount a file system of 32 MiB (a file in DIR) and keep it full most of the time: each
+    /// refused append must leave the log as it was, and the log must continue when there is space.
+    /// Needs Linux and root
     #[arg(long)]
     full_disk: bool,
     /// Determines the records and the moments of the kills [default: random]
@@ -117,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let Campaign { tally, .. } = campaign;
     if ended.is_err() || !tally.is_sound() {
         place.keep();
-        crate::note(format_args!("everything is kept in {}", place.dir().display()));
+        crate::output::note(format_args!("everything is kept in {}", place.dir().display()));
     }
     tally.print(&mut out, args, seed, &place)?;
     out.flush()?;
@@ -172,7 +177,7 @@ fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
 /// One kill, and what was there then.
 struct Kill {
     lived: Duration,
-    /// It was killed before the log was open.
+    /// The process was killed before the log was open.
     opening: bool,
     acknowledged: u64,
     full: u64,
@@ -278,7 +283,8 @@ impl<'a> Campaign<'a> {
         Ok(Kill { lived, opening: !heard.ready, acknowledged, full: heard.full, deeds, found, verdict, recovery })
     }
 
-    /// Runs the writer until it is killed, with a reader in this process at its heels: what was done meanwhile.
+    /// Runs the writer until it is killed, with a reader in this process at its heels: what was
+    /// done meanwhile.
     fn live_and_die(&mut self, life: Duration, deed: Option<Deed>, leaves: bool) -> Result<Option<Deed>, Failure> {
         let reading = AtomicBool::new(true);
         let (log, heard) = (self.log.clone(), self.heard.clone());
@@ -371,7 +377,8 @@ impl<'a> Campaign<'a> {
         Ok(false)
     }
 
-    /// Removes LOCK, and opens the log as soon as that is possible: when the writer has stopped, and not before. How it ended.
+    /// Removes LOCK, and opens the log as soon as that is possible: when the writer has stopped,
+    /// and not before. How it ended.
     fn remove_lock(&mut self, victim: &mut Victim<()>) -> Result<Option<ExitStatus>, Failure> {
         if let Some(ballast) = &mut self.ballast {
             ballast.free(u64::MAX)?;
@@ -381,7 +388,7 @@ impl<'a> Campaign<'a> {
         while started.elapsed() < PATIENCE && !self.is_stopped() {
             if !deed::is_locked(&self.log)? {
                 let ended = victim.ended()?;
-                // It has let go of the log when it ends, which is to be seen a moment later.
+                // A process that ends releases the log a moment before its end can be observed.
                 if ended.is_some() || self.ends_soon(victim)? {
                     return victim.ended();
                 }
@@ -439,7 +446,7 @@ impl<'a> Campaign<'a> {
     fn look(&mut self) -> Result<(Found, &'static str), Failure> {
         let ledger = &lock(&self.heard).ledger;
         let view = match View::open(&self.log).and_then(|view| view.recoverable()) {
-            // It was killed before there was one.
+            // The process was killed before there was a log.
             Err(Error::NotFound { .. }) => return Ok((ledger.check_none(), "none")),
             view => view?,
         };
@@ -456,7 +463,8 @@ impl<'a> Campaign<'a> {
         Ok((found, verdict::name(report.verdict.as_ref())))
     }
 
-    /// Opens the log for writing: recovery gives the same, and can be closed. (Every other time the next writer does this, and may be killed in it.)
+    /// Opens the log for writing: recovery gives the same, and can be closed. (Every other time the
+    /// next writer does this, and may be killed in it.)
     fn reopen(&mut self, found: &mut Found) -> Result<Duration, Failure> {
         let log = self.open()?;
         let again = lock(&self.heard).ledger.check(log.start_lsn(), log.reader());

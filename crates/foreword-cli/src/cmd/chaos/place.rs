@@ -1,4 +1,5 @@
-//! Where it happens: a new directory, and in it, if asked for, a file system of its own that is nearly full. Nothing else is touched.
+//! Where it happens: a new directory, and in it, if asked for, a file system of its own that is
+//! nearly full. Nothing else is touched.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -40,7 +41,8 @@ impl Place {
         self.disk.as_ref().unwrap_or(&self.dir).join("log")
     }
 
-    /// Where the writer goes that has opened the log by a relative path: a directory in which there is an empty one of the log's name.
+    /// Where the writer goes that has opened the log by a relative path: a directory in which there
+    /// is an empty one of the log's name.
     pub(super) fn elsewhere(&self) -> Result<PathBuf, Failure> {
         let elsewhere = self.dir.join("elsewhere");
         let made = std::fs::create_dir_all(elsewhere.join("log")).and_then(|()| elsewhere.canonicalize());
@@ -81,13 +83,13 @@ impl Drop for Place {
         if let Some(disk) = self.disk.take()
             && let Err(failure) = tool("umount", &[&disk])
         {
-            crate::note(format_args!("{} is still mounted: {failure}", disk.display()));
+            crate::output::note(format_args!("{} is still mounted: {failure}", disk.display()));
             return;
         }
         if !self.kept
             && let Err(e) = std::fs::remove_dir_all(&self.dir)
         {
-            crate::note(format_args!("cannot remove {}: {e}", self.dir.display()));
+            crate::output::note(format_args!("cannot remove {}: {e}", self.dir.display()));
         }
     }
 }
@@ -164,7 +166,7 @@ impl Ballast {
         Ok(())
     }
 
-    /// Makes so much room.
+    /// Frees this much space.
     pub(super) fn free(&mut self, bytes: u64) -> Result<(), Failure> {
         let file = match File::options().write(true).open(&self.path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),

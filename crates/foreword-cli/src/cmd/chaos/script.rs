@@ -1,4 +1,5 @@
-//! What is written where: decided by the seed, the generation and the LSN, so that a check needs no memory of what was written.
+//! What is written where: decided by the seed, the generation and the LSN, so that a check needs no
+//! memory of what was written.
 
 use foreword::Lsn;
 
@@ -10,8 +11,8 @@ pub(super) const CHECKPOINT_BYTES: usize = 7000;
 /// Shorter records of two generations may be the same.
 const TELLING_BYTES: usize = 8;
 
-/// What is written in one generation. Each writer begins one, and so does each cut at the back: what a crash or a cut took away is written
-/// anew with other bytes.
+/// What is written in one generation. Each writer begins one, and so does each cut at the back:
+/// what a crash or a cut took away is written anew with other bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Script {
     pub(super) seed: u64,
@@ -56,7 +57,7 @@ impl Script {
 #[derive(Clone, Debug)]
 pub(super) struct Eras {
     seed: u64,
-    /// Those that have any: from which LSN on, up to the next. Both numbers rise.
+    /// The generations that have LSNs, each with its first. Both numbers rise.
     standing: Vec<(Lsn, u64)>,
     /// All that have begun, in order. A reader may still show what was cut off.
     begun: Vec<(Lsn, u64)>,
@@ -101,7 +102,8 @@ impl Eras {
         cut.map_or(lsn, |&(from, _)| lsn.min(from.prev()))
     }
 
-    /// The generation of a record that a reader shows, if it is long enough to tell; `before` is that of the record that it showed before this.
+    /// The generation of a record that a reader shows, if it is long enough to tell; `before` is
+    /// that of the record that it showed before this.
     pub(super) fn judge(&self, lsn: Lsn, data: &[u8], before: Option<u64>) -> Result<Option<u64>, Misread> {
         let script = |generation| Script { seed: self.seed, generation };
         let mut of = self.begun.iter().rev().filter(|(from, _)| *from <= lsn).map(|&(_, generation)| generation);

@@ -8,18 +8,19 @@ use foreword::Lsn;
 pub(super) enum Word {
     /// The log is open, with the records from one LSN to another.
     Ready(Lsn, Lsn),
-    /// This record, of this generation, was acknowledged, and so all before it: they survive a kill. By what: a call of the log, or a reader that
-    /// showed it.
+    /// This record, of this generation, was acknowledged, and so were all before it: they survive a
+    /// kill. The text names what acknowledged it: a call of the log, or a reader that returned it.
     Acknowledged(Lsn, u64, String),
     /// The records before this one will be dropped.
     Cutting(Lsn),
-    /// They are.
+    /// The records before this one were dropped.
     Cut(Lsn),
-    /// This record and all after it will be cut off; what is appended in their place will be of this generation.
+    /// This record and all after it will be cut off; what is appended in their place will be of
+    /// this generation.
     CuttingBack(Lsn, u64),
-    /// They are.
+    /// The announced records were cut off.
     CutBack,
-    /// They are not, after all.
+    /// The announced records were not cut off, after all.
     Uncut,
     /// The file LOCK was removed, and the log has stopped because of it.
     LockLost,

@@ -1,4 +1,5 @@
-//! The process that is killed: it writes in every way there is, cuts off both ends, reads along, and says what it was promised.
+//! The process that is killed: it writes in every way there is, cuts off both ends, reads along,
+//! and says what it was promised.
 
 use std::io::Stdout;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,13 +18,14 @@ use crate::victim::{self, Args};
 /// How long a full disk is left alone before it is tried again.
 const FULL: Duration = Duration::from_millis(3);
 
-/// Small segments, so that the log goes from one to the next all the time, and a background that has work.
+/// Small segments, so that the log goes from one to the next all the time, and a background that
+/// has work.
 pub(super) fn options() -> Options {
     let options = Options::new().publish(true).segment_bytes(256 << 10).sync(SyncPolicy::interval(Duration::from_millis(5)));
     // The process that removed LOCK says so.
     options.on_error(|error| {
         if !is_lock_lost(error) {
-            crate::note(format_args!("{error}"));
+            crate::output::note(format_args!("{error}"));
         }
     })
 }
@@ -74,7 +76,7 @@ fn or_exit(done: Result<(), Failure>, out: &Stdout) {
             // Only the process that removed LOCK expects this.
             Failure::Log(error) if is_lock_lost(error) => drop(victim::say(out, Word::LockLost)),
             Failure::OutputClosed => {}
-            _ => crate::note(format_args!("the writing process: {failure}")),
+            _ => crate::output::note(format_args!("the writing process: {failure}")),
         }
         std::process::exit(failure.status() as i32);
     }
@@ -139,7 +141,7 @@ impl Writer<'_> {
                 Ok(None) => {}
                 Err(Error::NoSpace { .. }) => {
                     victim::say(self.out, Word::Full)?;
-                    // Somebody may have asked already.
+                    // Another thread may have asked already.
                     let _ = self.kick.try_send(());
                     std::thread::sleep(FULL);
                 }
@@ -148,7 +150,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Appends the next unit: the LSN up to which the log has answered for all records, the unit's generation, and by which call.
+    /// Appends the next unit: the LSN up to which the log has answered for all records, the unit's
+    /// generation, and by which call.
     fn append(&self, how: How) -> foreword::Result<Option<(Lsn, u64, &'static str)>> {
         let mut next = lock(self.next);
         let Next { lsn: first, generation } = *next;
@@ -177,7 +180,7 @@ impl Writer<'_> {
             }
             (Appended::InMemory, How::Write) => Some((self.log.write()?, "write")),
             (Appended::InMemory, How::Sync) => match self.log.sync_to(last) {
-                // It was cut off meanwhile.
+                // The record was cut off meanwhile.
                 Err(Error::NotAppended { .. }) if lock(self.next).generation > generation => None,
                 synced => synced.map(|()| Some((last, "sync_to")))?,
             },
@@ -186,10 +189,11 @@ impl Writer<'_> {
         Ok(answered.map(|(lsn, by)| (lsn, generation, by)))
     }
 
-    /// Drops old records now and then, and when the disk is full; and cuts the newest off now and then.
+    /// Drops old records now and then, and when the disk is full; and cuts the newest off now and
+    /// then.
     fn cut(&self, mut noise: Noise, kicked: &Receiver<()>) -> Result<(), Failure> {
         loop {
-            // It is kicked, or its time has come.
+            // Until the thread is kicked, or its time is over.
             let _ = kicked.recv_timeout(Duration::from_millis(noise.below(50)));
             self.cut_front(&mut noise)?;
             if noise.below(3) == 0 {
@@ -208,7 +212,7 @@ impl Writer<'_> {
         victim::say(self.out, Word::Cutting(before))?;
         match self.log.truncate_front(before) {
             Ok(start) => victim::say(self.out, Word::Cut(start)),
-            // It may be refused if it frees no segment.
+            // The truncation may be refused if it frees no segment.
             Err(Error::NoSpace { .. }) => victim::say(self.out, Word::Full),
             Err(error) => Err(error.into()),
         }

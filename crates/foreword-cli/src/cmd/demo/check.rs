@@ -46,8 +46,8 @@ impl Found {
     }
 }
 
-/// Reads the whole log. Each thread commits one record after the other, so of each thread there must be: all that were acknowledged, in order,
-/// with no gap, and at most one more.
+/// Reads the whole log. Each thread commits one record after the other, so of each thread there
+/// must be: all that were acknowledged, in order, with no gap, and at most one more.
 pub(super) fn check(log: &Log, acknowledged: &Acknowledged, seed: u64, round: u64) -> Result<Found, Failure> {
     let mut found = Found::default();
     let mut seen: BTreeMap<(u64, u64), u64> = BTreeMap::new();

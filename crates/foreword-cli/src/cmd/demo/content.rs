@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::noise::Noise;
 
-/// Who wrote a record: the how manyth of which thread, in which round.
+/// The writer of a record: the round, the thread, and the record's number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Id {
     pub(crate) round: u64,
@@ -19,7 +19,8 @@ impl fmt::Display for Id {
 }
 
 impl Id {
-    /// The one record that has this id: its id in words, then noise; 50 bytes to 700, and now and then up to 300,000.
+    /// The one record that has this id: its id in words, then noise; 50 bytes to 700, and now and
+    /// then up to 300,000.
     pub(crate) fn content(self, seed: u64) -> Vec<u8> {
         let mut noise = Noise(seed ^ (self.round << 56) ^ (self.thread << 40) ^ self.counter);
         let len = match noise.next() % 1000 {
@@ -32,7 +33,7 @@ impl Id {
         bytes
     }
 
-    /// Who says to have written a record.
+    /// The writer that a record names.
     pub(crate) fn of(record: &[u8]) -> Option<Id> {
         let end = record.iter().take(100).position(|&b| b == b'\n')?;
         let words: Vec<&str> = std::str::from_utf8(&record[..end]).ok()?.split(' ').collect();

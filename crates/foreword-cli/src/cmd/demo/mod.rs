@@ -1,5 +1,5 @@
-//! `foreword demo`: shows the log's main job. A process commits from many threads and is killed at random moments, again and again; the
-//! records that it had acknowledged must be there.
+//! `foreword demo`: shows the log's main job. A process commits from many threads and is killed at
+//! random moments, again and again; the records that it had acknowledged must be there.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -24,9 +24,10 @@ pub(crate) mod worker;
 
 /// Show that acknowledged records survive: commit from many threads, kill, recover, check
 ///
-/// A child process commits from many threads and reports each acknowledged record. It is killed (SIGKILL) at a random
-/// moment, the log is recovered, and every record that was ever acknowledged is compared byte for byte. Exit status 3 if
-/// a record is missing, or if there is one that was never written.
+/// A child process commits from many threads and reports each acknowledged record. It is killed
+/// (SIGKILL) at a random moment, the log is recovered, and every record that was ever acknowledged
+/// is compared byte for byte. Exit status 3 if a record is missing, or if there is one that was
+/// never written.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword demo
@@ -95,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     out.flush()?;
     match temporary {
         Some(temporary) if sound => std::fs::remove_dir_all(temporary).map_err(Failure::io("remove the temporary directory"))?,
-        Some(_) => crate::note(format_args!("the log is kept in {}", dir.display())),
+        Some(_) => crate::output::note(format_args!("the log is kept in {}", dir.display())),
         None => {}
     }
     Ok(if sound { Status::Fine } else { Status::Corruption })

@@ -1,4 +1,5 @@
-//! The process that is killed: commits from many threads, and says of each record that it was acknowledged, once it was.
+//! The process that is killed: commits from many threads, and says of each record that it was
+//! acknowledged, once it was.
 
 use std::io::Stdout;
 
@@ -10,7 +11,7 @@ use crate::victim::{Args, say};
 
 /// What the worker says when it begins to commit.
 pub(super) const READY: &str = "ready";
-/// Small, so that the log goes on from segment to segment now and then.
+/// Small, so that the log rotates now and then.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
 
 pub(crate) fn run(args: &Args) -> Result<Status, Failure> {

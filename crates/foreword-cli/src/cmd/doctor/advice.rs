@@ -231,8 +231,9 @@ fn overlap_words(findings: &Findings) -> Option<String> {
     })
 }
 
-/// Large enough that going on in another segment (some three flushes) costs less than a hundredth at full bandwidth; small enough to be read in half a
-/// second when the log is opened after a crash; and the disk has room for many.
+/// Large enough that going on in another segment (some three flushes) costs less than a hundredth
+/// at full bandwidth; small enough to be read in half a second when the log is opened after a
+/// crash; and the disk has room for many.
 fn segment_bytes(setting: &Setting, findings: &Findings) -> u64 {
     let flush = median(findings.best()).unwrap_or(1e-3);
     let write = findings.write_bandwidth.median;
@@ -341,7 +342,8 @@ mod tests {
         }
     }
 
-    /// Of a disk with such a durable write, in microseconds, a write without a flush to the device, and one to the page cache.
+    /// Of a disk with such a durable write, in microseconds, a write without a flush to the device,
+    /// and one to the page cache.
     fn findings(durable: f64, device_only: f64, cached: f64) -> Findings {
         use FileState::{Growing, Zeroed};
         let of = |state, method, micros| measured(state, method, micros, durable * 1.1, 1, 1e6 / micros);

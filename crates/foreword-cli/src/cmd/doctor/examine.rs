@@ -31,7 +31,8 @@ pub(super) struct Findings {
     pub(super) unavailable: Vec<Unavailable>,
     /// The same without a flush: not durable.
     pub(super) unflushed: Vec<Measured>,
-    /// The best method for a zero-filled file, and fdatasync: by size, and by how many are in flight.
+    /// The best method for a zero-filled file, and fdatasync: by size, and by how many are in
+    /// flight.
     pub(super) shapes: Vec<Measured>,
     /// Bytes a second.
     pub(super) write_bandwidth: Spread,
@@ -73,7 +74,7 @@ impl Unavailable {
         format!("{}, {}", self.method.name(), states.join(" or "))
     }
 
-    /// What has the same reason is said once.
+    /// Equal reasons are printed once.
     fn add(all: &mut Vec<Unavailable>, Strategy { state, method }: Strategy, why: &str) {
         match all.iter_mut().find(|u| u.method == method && u.why == why) {
             Some(same) => same.states.push(state),

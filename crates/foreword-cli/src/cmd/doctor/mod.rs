@@ -18,17 +18,20 @@ mod advice;
 mod examine;
 mod page;
 
-/// Examine a disk: what a durable write costs by strategy, whether flushes work, and which options fit
+/// Examine a disk: what a durable write costs by strategy, whether flushes work, and which options
+/// fit
 ///
-/// A durable write survives a power failure. Doctor times durable writes of 4 KiB into files that grow, are fallocated,
-/// zero-filled or recycled, flushed by fdatasync, fsync, RWF_DSYNC or O_DIRECT + RWF_DSYNC (and by sync_file_range where
-/// that is honest). Then it times zero-filled files by size of the write and with 1 to 8 writes in flight, and sequential
-/// bandwidth. All strategies take turns, round by round; the medians of the rounds count.
+/// A durable write survives a power failure. Doctor times durable writes of 4 KiB into files that
+/// grow, are fallocated, zero-filled or recycled, flushed by fdatasync, fsync, RWF_DSYNC or
+/// O_DIRECT + RWF_DSYNC (and by sync_file_range where that is honest). Then it times zero-filled
+/// files by size of the write and with 1 to 8 writes in flight, and sequential bandwidth. All
+/// strategies take turns, round by round; the medians of the rounds count.
 ///
-/// It prints what the system says of the mount and the write cache, whether a flush takes as long as the medium needs, and a
-/// recommendation, in words and as options.
+/// It prints what the system says of the mount and the write cache, whether a flush takes as long
+/// as the medium needs, and a recommendation, in words and as options.
 ///
-/// The time of a 4 KiB write is the least that a commit on this disk can take; commits of many threads share it.
+/// The time of a 4 KiB write is the least that a commit on this disk can take; commits of many
+/// threads share it.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword doctor                              the disk of this directory
@@ -145,7 +148,8 @@ fn strategy_row(measured: &Measured) -> Vec<String> {
     vec![measured.state.name().to_owned(), measured.method.name().to_owned(), median, p99, ratio]
 }
 
-/// The median is that of the rounds' medians, as in the recommendation and the page; p99 is that of all writes.
+/// The median is that of the rounds' medians, as in the recommendation and the page; p99 is that of
+/// all writes.
 fn median_and_p99(measured: &Measured) -> [String; 2] {
     [measured.median_seconds.median, measured.latency.quantile(0.99).as_secs_f64()].map(|seconds| Unit::Seconds.text(seconds))
 }

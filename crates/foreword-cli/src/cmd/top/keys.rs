@@ -1,6 +1,7 @@
 //! Keys that end `top`, where it has a terminal.
 
-/// The terminal hands over each key at once, and does not show it, until this goes. Signals are as ever.
+/// The terminal hands over each key at once, and does not show it, until this goes. Signals are as
+/// ever.
 pub(super) struct Keys {
     #[cfg(unix)]
     before: Option<rustix::termios::Termios>,
@@ -25,8 +26,9 @@ impl Keys {
         }
     }
 
-    /// Has the terminal hand over what was typed, without waiting. Called each time, for a shell that stops and continues the process
-    /// restores the terminal's modes. In the background the terminal belongs to another process.
+    /// Has the terminal hand over what was typed, without waiting. Called each time, for a shell
+    /// that stops and continues the process restores the terminal's modes. In the background the
+    /// terminal belongs to another process.
     fn listen(&self) -> Option<()> {
         use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcgetpgrp, tcsetattr};
         self.before.as_ref()?;

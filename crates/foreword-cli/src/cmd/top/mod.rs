@@ -34,13 +34,15 @@ const NAP: Duration = Duration::from_millis(50);
 
 /// Live view of a log that another process is writing
 ///
-/// Shows rates, group sizes, flush latencies, segments, holds and the lag of readers, until it is interrupted; on a
-/// terminal, `q` and Esc end it too. The writing process publishes its figures once a second in the file STATS; if it
-/// does not (`Options::publish`), top shows what the log's files say. Top does not disturb the writer: it writes nothing,
-/// and takes no lock that the writer takes. Quantiles are upper bounds: the next power of two.
+/// Shows rates, group sizes, flush latencies, segments, holds and the lag of readers, until it is
+/// interrupted; on a terminal, `q` and Esc end it too. The writing process publishes its figures
+/// once a second in the file STATS; if it does not (`Options::publish`), top shows what the log's
+/// files say. Top does not disturb the writer: it writes nothing, and takes no lock that the writer
+/// takes. Quantiles are upper bounds: the next power of two.
 ///
-/// States: running; idle; closed (no process has the log open); stalled (a flush takes more than a second); silent (the
-/// process should have published meanwhile, so it is stopped or has no processor); failed (the log accepts nothing more).
+/// States: running; idle; closed (no process has the log open); stalled (a flush takes more than a
+/// second); silent (the process should have published meanwhile, so it is stopped or has no
+/// processor); failed (the log accepts nothing more).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword top mylog
@@ -82,7 +84,8 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let mut sleep = |time| sleep(time, &interrupted, &mut keys);
     while sleep(args.interval) {
         let mut look = watch.look()?;
-        // The log may not have said anything in an interval of less than a second; and whether it is at rest takes some more to see.
+        // The log may not have said anything in an interval of less than a second; and whether it
+        // is at rest takes some more to see.
         while args.once && look.activity.is_none() && sleep(NAP) {
             look = watch.look()?;
         }
@@ -94,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     Ok(Status::Fine)
 }
 
-/// Whether to go on after the time.
+/// Whether to continue after this time.
 fn sleep(time: Duration, interrupted: &AtomicBool, keys: &mut Keys) -> bool {
     let started = Instant::now();
     while !interrupted.load(Ordering::Relaxed) && !keys.end() {
@@ -143,10 +146,10 @@ fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure>
     out.field("records", verdict::range(look.start, look.durable))?;
     if let Some(Published { stats, .. }) = look.published() {
         let waiting = stats.appended_lsn.0.saturating_sub(stats.durable_lsn.0);
-        let flushes = match stats.flights {
+        let flushes = match stats.flushes_under_way {
             0 => "no flush under way".to_owned(),
-            1 => format!("a flush under way for {}", nanos(stats.flight_nanos)),
-            n => format!("{n} flushes under way, the oldest for {}", nanos(stats.flight_nanos)),
+            1 => format!("a flush under way for {}", nanos(stats.oldest_flush_nanos)),
+            n => format!("{n} flushes under way, the oldest for {}", nanos(stats.oldest_flush_nanos)),
         };
         out.field("waiting", format_args!("{waiting} records are not durable yet; {flushes}"))?;
     }
@@ -286,8 +289,8 @@ fn look_json(args: &Args, look: &Look) -> Value {
             "clocks_apart_seconds": look.clocks.apart.map(|apart| apart.as_secs_f64()),
             "failure": failure,
             "appended_lsn": stats.appended_lsn.0,
-            "flushes_under_way": stats.flights,
-            "oldest_flush_seconds": stats.flight_nanos as f64 / 1e9,
+            "flushes_under_way": stats.flushes_under_way,
+            "oldest_flush_seconds": stats.oldest_flush_nanos as f64 / 1e9,
             "segments": stats.segments,
             "segments_prepared": stats.segments_prepared,
             "segments_dropped": stats.segments_dropped,

@@ -1,4 +1,5 @@
-//! A log, looked at repeatedly from outside. While its writer publishes figures, nothing else of the log is read.
+//! A log, looked at repeatedly from outside. While its writer publishes figures, nothing else of
+//! the log is read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ pub(super) struct Watch {
     seen: Option<(Lsn, Instant)>,
 }
 
-/// What the writer said last.
+/// The figures that the writer published last.
 struct Heard {
     published: Published,
     /// When it was seen first, by a clock that does not jump.
@@ -40,9 +41,11 @@ struct Heard {
 /// What was seen on one look.
 pub(super) struct Look {
     pub(super) writer: Option<Writer>,
-    /// There is a writer, and the file LOCK that it has locked was removed or replaced: it stops before it acknowledges anything more.
+    /// There is a writer, and the file LOCK that it has locked was removed or replaced: it stops
+    /// before it acknowledges anything more.
     pub(super) lock_gone: bool,
-    /// What the log did between the last two times that it said anything; nothing is known on the first look.
+    /// What the log did between the last two times that it said anything; nothing is known on the
+    /// first look.
     pub(super) activity: Option<Activity>,
     pub(super) start: Lsn,
     /// The last durable LSN; as far as files say, the last that is known to be.
@@ -53,14 +56,14 @@ pub(super) struct Look {
     /// Of all files in the directory.
     pub(super) disk_bytes: u64,
     pub(super) segment_files: u64,
-    /// For how long the writer has said nothing new, as was watched.
+    /// For how long the writer was observed to publish nothing new.
     pub(super) age: Duration,
     /// For how long by its clock and ours, and whether they may be believed.
     pub(super) clocks: Clocks,
 }
 
-/// What the writer's clock and ours say of when it spoke. They may be of two machines, and either may have been set meanwhile: shown, and
-/// nothing is decided by it once anything was watched.
+/// What the writer's clock and ours say of when it spoke. They may be of two machines, and either
+/// may have been set meanwhile: shown, and nothing is decided by it once anything was watched.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Clocks {
     /// How long ago that was; `None` if it cannot be so.
@@ -127,7 +130,8 @@ impl Activity {
         Activity::in_time(&Stats::default(), &published.stats, published.open_for)
     }
 
-    /// Between two times that the log said what it had done: in the time between two looks, or, if the log did not rest as long, between the two.
+    /// Between two times that the log said what it had done: in the time between two looks, or, if
+    /// the log did not rest as long, between the two.
     fn between(before: &Published, after: &Published, looks: Duration) -> Activity {
         let all = after.open_for.saturating_sub(before.open_for);
         let active = all.saturating_sub(after.quiet_for.saturating_sub(before.quiet_for));
@@ -165,9 +169,9 @@ impl Look {
         if failure.is_some() {
             return Health::Failed;
         }
-        match (stats.flights > 0, self.age > SILENT_AFTER) {
+        match (stats.flushes_under_way > 0, self.age > SILENT_AFTER) {
             (true, true) => Health::Silent,
-            (true, false) if stats.flight_nanos > STALLED_AFTER.as_nanos() as u64 => Health::Stalled,
+            (true, false) if stats.oldest_flush_nanos > STALLED_AFTER.as_nanos() as u64 => Health::Stalled,
             (false, true) => Health::Idle,
             _ if busy => Health::Running,
             // Nothing was watched yet: what clocks say is all that there is.
@@ -225,12 +229,12 @@ impl Watch {
         })
     }
 
-    /// A writer writes into LOCK before it publishes anything. A process that finds no LOCK creates an empty one, and is refused. (Where
-    /// LOCK cannot be read, it cannot be removed, either.)
+    /// A writer writes into LOCK before it publishes anything. A process that finds no LOCK creates
+    /// an empty one, and is refused. (Where LOCK cannot be read, it cannot be removed, either.)
     fn is_lock_gone(&self, writer: &Writer) -> bool {
         match std::fs::metadata(self.dir.join("LOCK")) {
             Ok(lock) => lock.len() == 0 && writer.published.is_some(),
-            // It may have closed the log meanwhile, but LOCK stays then.
+            // The writer may have closed the log meanwhile, but then LOCK stays.
             Err(e) => e.kind() == std::io::ErrorKind::NotFound,
         }
     }
@@ -249,7 +253,8 @@ impl Watch {
                     Heard { published, since: now, clocks, activity }
                 }
             }
-            // The first time; or another process has the log open, or the same has opened it again: its counters began anew.
+            // The first time; or another process has the log open, or the same has opened it again:
+            // its counters began anew.
             _ => {
                 // Its process is running: it was started with this machine or later.
                 let since_boot = uptime().map(|up| up.saturating_sub(published.open_for));
@@ -291,7 +296,8 @@ impl Watch {
         })
     }
 
-    /// The bytes of all files in the directory, and how many of them are segments. A file may go while they are counted.
+    /// The bytes of all files in the directory, and how many of them are segments. A file may go
+    /// while they are counted.
     fn sizes(&self) -> Result<(u64, u64), Failure> {
         let (mut bytes, mut segments) = (0, 0);
         let entries = match std::fs::read_dir(&self.dir) {

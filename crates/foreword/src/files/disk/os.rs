@@ -150,10 +150,10 @@ const DIRECT_ALIGN: usize = 4096;
 
 #[cfg(target_os = "linux")]
 impl OsFile {
-    /// The file for direct I/O, if it can take these buffers. The kernel keeps the page cache true
-    /// to direct writes (readers use it), as long as nobody maps the file; no block is ever written
-    /// both ways at once: its zeros, its frame, and what opening writes again come one after the
-    /// other.
+    /// The file for direct I/O, if it can take these buffers. The kernel keeps the page cache,
+    /// which readers use, consistent with direct writes as long as the file is not mapped. No block
+    /// is ever written both ways at once: its zeros, its frame, and the rewrite by an opening come
+    /// one after the other.
     fn direct(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> Option<&File> {
         use std::os::fd::AsRawFd;
         use std::os::unix::fs::OpenOptionsExt;

@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::Lsn;
+use crate::assemble::placed::Placed;
 use crate::files::segment::Segment;
 use crate::format::{Position, Promise};
 use crate::write::pace::Pace;
-use crate::write::placed::Placed;
 
 /// A group of frames on its way to the disk.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What was appended, and what the background is asked to do about it.
 
+use crate::assemble::payload::Payload;
 use crate::options::SyncPolicy;
-use crate::write::payload::Payload;
 
 /// What was appended since the log was opened. Owned by the appending thread; the leader of a flush
 /// with a sync notes how much it was then.

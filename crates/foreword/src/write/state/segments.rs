@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::files::segment::Segment;
-use crate::recovery::Entry;
+use crate::format::Entry;
 
 /// After a segment could not be prepared or removed, or retention could not drop one, the
 /// background tries again so much later, however often it is kicked. (An append that needs a
