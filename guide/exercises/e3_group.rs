@@ -1,9 +1,11 @@
 //! Exercise 3: group commit (chapter 5).
 //!
-//! Threads commit records, and wait until theirs is durable. One flush at a time is under way; who arrives meanwhile waits, and all that wait
-//! when it lands fly together with the next. No thread is there for the flushing: one of the committers leads, the others follow.
+//! Threads commit records, and wait until theirs is durable. One flush at a time is under way.
+//! Threads that arrive meanwhile wait, and share the next flush. No thread exists only to flush:
+//! one of the committers leads, the others follow.
 //!
-//! A failed flush is final: whoever waits gets an error, and so does every later commit. The device is not asked again.
+//! A failed flush is final: all waiting threads get an error, and so does every later commit. The
+//! device is not asked again.
 
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +24,7 @@ pub trait Device: Send + Sync {
 pub struct GroupCommit<D> {
     device: D,
     state: Mutex<State>,
-    landed: Condvar,
+    flushed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -33,14 +35,14 @@ struct State {
     last: u64,
     /// and the last that is durable.
     durable: u64,
-    flying: bool,
+    flushing: bool,
     failed: bool,
 }
 
 impl<D: Device> GroupCommit<D> {
     /// An empty log on a device.
     pub fn new(device: D) -> GroupCommit<D> {
-        GroupCommit { device, state: Mutex::default(), landed: Condvar::new() }
+        GroupCommit { device, state: Mutex::default(), flushed: Condvar::new() }
     }
 
     /// The device, to look at.
@@ -58,7 +60,8 @@ impl<D: Device> GroupCommit<D> {
     /// # Errors
     /// If the device has failed, now or before.
     pub fn commit(&self, record: &[u8]) -> io::Result<u64> {
-        // Until the record is durable: if a flush is under way, wait; else lead one, without the lock.
+        // Until the record is durable: if a flush is under way, wait; else lead one, without the
+        // lock.
         todo!("exercise 3")
     }
 

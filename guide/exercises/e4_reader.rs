@@ -1,10 +1,12 @@
 //! Exercise 4: a reader that finds the torn tail (chapter 6).
 //!
-//! A log is frames, back to back: `length u32, crc u32, lsn u64, bytes`, little-endian. The crc is CRC-32C of the length, the LSN and the bytes. LSNs count from 1. Behind the
-//! last frame the file may have zeros, which were never written, or end.
+//! A log is frames, back to back: `length u32, crc u32, lsn u64, bytes`, little-endian. The crc is
+//! CRC-32C of the length, the LSN and the bytes. LSNs count from 1. Behind the last frame the file
+//! may have zeros, which were never written, or end.
 //!
-//! The reader returns the records up to the first place where there is no whole frame with the LSN that is due. It believes no length before the
-//! checksum has said so, and makes no room for what is not there.
+//! The reader returns the records up to the first place where there is no whole frame with the LSN
+//! that is due. It believes no length before the checksum has said so, and makes no room for what
+//! is not there.
 
 /// What a reader found.
 #[derive(Clone, Debug, PartialEq, Eq)]

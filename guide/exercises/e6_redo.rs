@@ -1,10 +1,12 @@
 //! Exercise 6: redo with page LSNs (chapter 8).
 //!
-//! Accounts on pages. A change is a record in the log, `account u32, delta i64`, and then a change of the account's page in memory; the page remembers
-//! the record's LSN. Pages are written to the page file whenever somebody likes. Two rules make it safe:
+//! Accounts on pages. A change is a record in the log, `account u32, delta i64`, and then a change
+//! of the account's page in memory; the page remembers the record's LSN. Pages are written to the
+//! page file at any time. Two rules make it safe:
 //!
 //! - **Log before page**: before a page is written, the log is durable up to the page's LSN.
-//! - **Redo**: opening applies each record in the log to its page, unless the page's LSN says that it has it already.
+//! - **Redo**: opening applies each record in the log to its page, unless the page's LSN says that
+//!   it has it already.
 
 use std::collections::BTreeMap;
 

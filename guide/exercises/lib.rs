@@ -1,10 +1,12 @@
-//! The exercises of the guide. Each module says what is to be written, and has a test file in `guide/tests` that is red until it is:
+//! The exercises of the guide. Each module says what is to be written, and has a test file in
+//! `guide/tests` that is red until it is:
 //!
 //! ```sh
 //! cargo test -p foreword-guide --test e1_writer -- --ignored
 //! ```
 //!
-//! Solutions are in `guide/solutions`; `--features solutions` puts them in the place of the exercises.
+//! Solutions are in `guide/solutions`; `--features solutions` puts them in the place of the
+//! exercises.
 
 // What is to be written stands as `todo!()`; what only it will use is not used yet.
 #![cfg_attr(not(feature = "solutions"), allow(clippy::todo, dead_code, unused_variables, unused_mut, unused_imports))]

@@ -1,16 +1,18 @@
 //! Exercise 1: a writer that buffers (chapter 2).
 //!
-//! Records are appended to a buffer in memory, each as `length u32, lsn u64, bytes`, little-endian. When the buffer has `capacity` bytes or more, or when asked,
-//! all of it goes to the medium. `sync` makes everything that was appended durable, so it must write first.
+//! Records are appended to a buffer in memory, each as `length u32, lsn u64, bytes`, little-endian.
+//! When the buffer has `capacity` bytes or more, or when asked, all of it goes to the medium.
+//! `sync` makes everything that was appended durable, so it must write first.
 //!
-//! A write may be cut short: the medium takes some bytes and says how many. And a medium that has failed once is not to be trusted: from then on every
-//! call is an error.
+//! A write may be cut short: the medium takes some bytes and says how many. And a medium that has
+//! failed once is not to be trusted: from then on every call is an error.
 
 use std::io;
 
 /// What a file is to a writer.
 pub trait Medium {
-    /// Takes some of the bytes, at the end of what it has: how many. Taking none of some is a failure.
+    /// Takes some of the bytes, at the end of what it has: how many. Taking none of some is a
+    /// failure.
     ///
     /// # Errors
     /// Nothing is known of what was taken.

@@ -1,8 +1,9 @@
 //! Exercise 2: a sync in the background, and a graceful stop (chapter 4).
 //!
-//! A thread calls `sync` once in each interval. `stop` ends it at once, not after what is left of the interval; then, when the thread is done, it
-//! syncs a last time. The first error ends the thread, and `stop` returns it: nothing is synced after that. A `Syncer` that is dropped stops the same way, but for the
-//! error, which nobody gets.
+//! A thread calls `sync` once in each interval. `stop` ends it at once, not after what is left of
+//! the interval; then, when the thread is done, it syncs a last time. The first error ends the
+//! thread, and `stop` returns it: nothing is synced after that. A `Syncer` that is dropped stops
+//! the same way, but the error is lost.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -70,7 +71,8 @@ impl Signal {
         self.changed.notify_all();
     }
 
-    /// Waits for so long, or until it is to stop: whether to go on. A wake-up may come for no reason, so the time is looked at again.
+    /// Waits for so long, or until it is to stop: whether to go on. A wake-up may come for no
+    /// reason, so the time is looked at again.
     fn pause(&self, interval: Duration) -> bool {
         let started = Instant::now();
         let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);

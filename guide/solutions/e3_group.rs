@@ -1,9 +1,11 @@
 //! Exercise 3: group commit (chapter 5).
 //!
-//! Threads commit records, and wait until theirs is durable. One flush at a time is under way; who arrives meanwhile waits, and all that wait
-//! when it lands fly together with the next. No thread is there for the flushing: one of the committers leads, the others follow.
+//! Threads commit records, and wait until theirs is durable. One flush at a time is under way.
+//! Threads that arrive meanwhile wait, and share the next flush. No thread exists only to flush:
+//! one of the committers leads, the others follow.
 //!
-//! A failed flush is final: whoever waits gets an error, and so does every later commit. The device is not asked again.
+//! A failed flush is final: all waiting threads get an error, and so does every later commit. The
+//! device is not asked again.
 
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +24,7 @@ pub trait Device: Send + Sync {
 pub struct GroupCommit<D> {
     device: D,
     state: Mutex<State>,
-    landed: Condvar,
+    flushed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -33,14 +35,14 @@ struct State {
     last: u64,
     /// and the last that is durable.
     durable: u64,
-    flying: bool,
+    flushing: bool,
     failed: bool,
 }
 
 impl<D: Device> GroupCommit<D> {
     /// An empty log on a device.
     pub fn new(device: D) -> GroupCommit<D> {
-        GroupCommit { device, state: Mutex::default(), landed: Condvar::new() }
+        GroupCommit { device, state: Mutex::default(), flushed: Condvar::new() }
     }
 
     /// The device, to look at.
@@ -69,24 +71,26 @@ impl<D: Device> GroupCommit<D> {
             if state.failed {
                 return Err(failed());
             }
-            state = if state.flying { self.landed.wait(state).unwrap_or_else(PoisonError::into_inner) } else { self.fly(state) };
+            state =
+                if state.flushing { self.flushed.wait(state).unwrap_or_else(PoisonError::into_inner) } else { self.flush(state) };
         }
         Ok(lsn)
     }
 
-    /// Takes all that wait to the device; without the lock, so that others can gather for the next flight.
-    fn fly<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    /// Flushes the records of all waiting threads; without the lock, so that others can gather for
+    /// the next flush.
+    fn flush<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let (group, last) = (std::mem::take(&mut state.waiting), state.last);
-        state.flying = true;
+        state.flushing = true;
         drop(state);
         let result = self.device.flush(&group);
         let mut state = self.lock();
-        state.flying = false;
+        state.flushing = false;
         match result {
             Ok(()) => state.durable = last,
             Err(_) => state.failed = true,
         }
-        self.landed.notify_all();
+        self.flushed.notify_all();
         state
     }
 

@@ -1,10 +1,12 @@
 //! Exercise 5: evidence (chapter 7).
 //!
-//! A log is places, one block each. A reader has looked at all of them, and says what it found; this judges. A frame's header says what was durable when
-//! the frame was made: its *promise*, the number of places from the first on.
+//! A log is places, one block each. A reader has looked at all of them, and says what it found;
+//! this judges. A frame's header says what was durable when the frame was made: its *promise*, the
+//! number of places from the first on.
 //!
-//! Assumed of the disk: what a completed flush covered stays; of what was not flushed, each sector is there or not, whatever becomes of the others. So a crash leaves
-//! places unwritten or torn, never damaged, and never one below a promise.
+//! Assumed of the disk: what a completed flush covered stays; of what was not flushed, each sector
+//! is there or not, whatever becomes of the others. So a crash leaves places unwritten or torn,
+//! never damaged, and never one below a promise.
 
 /// What stands in a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

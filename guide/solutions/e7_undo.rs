@@ -1,14 +1,19 @@
 //! Exercise 7: undo with compensation records (chapter 9).
 //!
-//! Cells, changed by transactions. Each change is an update record: what was there before and what is there after, and which update of the same transaction came
-//! before it. Cells may be written at any time (steal), so after a crash there may be changes of transactions that never committed: of losers. Recovery
+//! Cells, changed by transactions. Each change is an update record: what was there before and what
+//! is there after, and which update of the same transaction came before it. Cells may be written at
+//! any time (steal), so after a crash there may be changes of transactions that never committed: of
+//! losers. Recovery
 //!
-//! 1. **repeats history**: applies all changes that the cells do not have, those of losers and of compensations as well, and learns who has neither committed nor ended;
-//! 2. **undoes the losers**, the latest change of all first. Each change undone is logged as a compensation, which says which update is to be
-//!    undone next, and is applied like any other change. A loser of which nothing is left gets an end record;
+//! 1. **repeats history**: applies all changes that the cells do not have, those of losers and of
+//!    compensations as well, and finds the transactions that neither committed nor ended;
+//! 2. **undoes the losers**, the latest change of all first. Each change undone is logged as a
+//!    compensation, which says which update is to be undone next, and is applied like any other
+//!    change. A loser of which nothing is left gets an end record;
 //! 3. makes the log durable.
 //!
-//! A crash in the middle loses nothing: the next recovery repeats the compensations that are in the log, and goes on where they end.
+//! A crash in the middle loses nothing: the next recovery repeats the compensations that are in the
+//! log, and goes on where they end.
 
 use std::collections::BTreeMap;
 
@@ -101,7 +106,8 @@ impl Record {
     }
 }
 
-/// Brings the cells to where the log says they were, without the transactions that did not commit: how many changes were undone.
+/// Brings the cells to where the log says they were, without the transactions that did not commit:
+/// how many changes were undone.
 ///
 /// # Errors
 /// Those of the log. Then recovery is to be begun anew, on the cells as they are or as they were.
@@ -126,7 +132,8 @@ pub fn recover(log: &Log, cells: &mut Cells) -> Result<u64> {
     Ok(undone)
 }
 
-/// Repeats history: who has neither committed nor ended, and which of its updates is to be undone next.
+/// Repeats history: the transactions that neither committed nor ended, and which update of each is
+/// to be undone next.
 fn redo(log: &Log, cells: &mut Cells) -> Result<BTreeMap<u32, Lsn>> {
     let mut live = BTreeMap::new();
     for record in log.iter(Lsn::ZERO) {

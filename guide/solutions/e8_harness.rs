@@ -1,8 +1,9 @@
 //! Exercise 8: a crash harness (chapter 10).
 //!
-//! A program works on a disk, and tells its user what is done. The harness lets the power fail at each change that the program makes to the disk, looks at states
-//! in which that can leave it, lets the program recover on each, and asks whether what it had told is true there. That recovery is interrupted as well, at each
-//! of its changes. The first lie is returned.
+//! A program works on a disk, and tells its user what is done. The harness lets the power fail at
+//! each change that the program makes to the disk, looks at states in which that can leave it, lets
+//! the program recover on each, and asks whether what it had told is true there. That recovery is
+//! interrupted as well, at each of its changes. The first lie is returned.
 
 use foreword_sim::SimDisk;
 
@@ -14,7 +15,8 @@ pub trait Program {
     /// Works on an empty disk, until it is done or the disk fails.
     fn run(&self, disk: &SimDisk) -> Self::Told;
 
-    /// Recovers after a crash and checks what it finds. When the power fails in it, what it returns is worth nothing.
+    /// Recovers after a crash and checks what it finds. When the power fails in it, what it returns
+    /// is worth nothing.
     ///
     /// # Errors
     /// What is not as it was told, in words.
@@ -32,7 +34,8 @@ pub struct Failure {
     pub why: String,
 }
 
-/// Tests a program: how many states of the disk were looked at. Of each moment at most `limit` states (two at least: with nothing of what was not synced, and with all).
+/// Tests a program: how many states of the disk were looked at. Of each moment at most `limit`
+/// states (two at least: with nothing of what was not synced, and with all).
 ///
 /// # Errors
 /// The first failure.

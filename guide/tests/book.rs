@@ -1,4 +1,5 @@
-//! The chapters: everything that they include, link to, name or show is there, and is what they say.
+//! The chapters: everything that they include, link to, name or show is there, and is what they
+//! say.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeSet;
@@ -140,7 +141,8 @@ fn every_path_that_is_named_exists() {
     assert!(paths >= 5, "{paths}");
 }
 
-/// Programs whose output is the same each time, and the file of it that a chapter shows. `FOREWORD_GUIDE_BLESS=1` writes them anew.
+/// Programs whose output is the same each time, and the file of it that a chapter shows.
+/// `FOREWORD_GUIDE_BLESS=1` writes them anew.
 const SHOWN: [(&str, &str); 6] = [
     ("foreword", "06_redo"),
     ("foreword", "07_evidence"),
@@ -150,7 +152,8 @@ const SHOWN: [(&str, &str); 6] = [
     ("foreword-pages", "aries"),
 ];
 
-/// An example's program. `cargo test --workspace` has built it; whoever asks for this test alone has perhaps not.
+/// An example's program. `cargo test --workspace` has built it; whoever asks for this test alone
+/// has perhaps not.
 fn program(package: &str, example: &str, anew: bool) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let target = test.parent().and_then(Path::parent).unwrap();

@@ -1,4 +1,5 @@
-//! The repository's documents: their links lead somewhere, and the front page's commands do what it says.
+//! The repository's documents: their links lead somewhere, and the front page's commands do what it
+//! says.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::read_to_string;
@@ -69,7 +70,8 @@ fn command() -> PathBuf {
     command
 }
 
-/// The front page's commands on `mylog` that end by themselves, one after the other, as a shell runs them.
+/// The front page's commands on `mylog` that end by themselves, one after the other, as a shell
+/// runs them.
 #[test]
 #[cfg(unix)]
 fn the_commands_on_the_front_page_do_what_it_says() {

@@ -68,7 +68,7 @@ fn wait_for(what: impl Fn() -> bool) {
 
 type Committer = std::thread::JoinHandle<io::Result<u64>>;
 
-/// One that flies, and is held at the gate, and 99 that came after it.
+/// One committer whose flush is held at the gate, and 99 that arrive after it.
 fn hundred(log: &Arc<GroupCommit<Gate>>) -> Vec<Committer> {
     let commit = |i: u32| {
         let log = log.clone();

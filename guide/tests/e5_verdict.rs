@@ -31,7 +31,7 @@ fn the_rows_of_the_table() {
         (&[frame(0), torn(1), frame(2)], proven(1)),
         (&[frame(0), Unwritten, Unwritten, torn(3)], proven(1)),
         (&[frame(0), Damaged, frame(2)], proven(1)),
-        // No crash does that; whether it was acknowledged, nobody says.
+        // No crash does that; nothing says whether it was acknowledged.
         (&[frame(0), frame(1), Damaged], possible(2)),
         (&[frame(0), Damaged, frame(1)], possible(1)),
         (&[Damaged, Unwritten], possible(0)),
@@ -40,14 +40,16 @@ fn the_rows_of_the_table() {
     }
 }
 
-/// The flights of a run: how many frames each writes. Between two flights is a flush, and its acknowledgement.
+/// The groups of a run: how many frames each has. After each group is a flush, and its
+/// acknowledgement.
 const RUNS: [&[usize]; 5] = [&[1, 1, 1], &[2, 1], &[1, 3], &[3, 2], &[1, 1, 1, 2]];
 
-/// What is on the disk if the power fails in the last flight of these: the durable places, and how many frames are on their way.
-fn before_the_failure(flights: &[usize]) -> (Vec<Place>, usize) {
+/// What is on the disk if the power fails in the last group of these: the durable places, and how
+/// many frames are on their way.
+fn before_the_failure(groups: &[usize]) -> (Vec<Place>, usize) {
     let mut places: Vec<Place> = Vec::new();
-    let (last, landed) = flights.split_last().unwrap_or((&0, &[]));
-    for frames in landed {
+    let (last, flushed) = groups.split_last().unwrap_or((&0, &[]));
+    for frames in flushed {
         places.extend(vec![frame(places.len()); *frames]);
     }
     (places, *last)
@@ -57,12 +59,12 @@ fn before_the_failure(flights: &[usize]) -> (Vec<Place>, usize) {
 #[cfg_attr(not(feature = "solutions"), ignore = "exercise 5: evidence")]
 fn no_crash_is_taken_for_corruption_and_no_acknowledged_frame_is_cut() {
     for run in RUNS {
-        for flights in 1..=run.len() {
-            let (durable, flying) = before_the_failure(&run[..flights]);
+        for groups in 1..=run.len() {
+            let (durable, unflushed) = before_the_failure(&run[..groups]);
             // Of each frame under way: nothing, some sectors, or all.
-            for state in 0..3usize.pow(flying as u32) {
+            for state in 0..3usize.pow(unflushed as u32) {
                 let mut places = durable.clone();
-                for i in 0..flying {
+                for i in 0..unflushed {
                     places.push(match state / 3usize.pow(i as u32) % 3 {
                         0 => Unwritten,
                         1 => torn(durable.len()),
@@ -80,7 +82,7 @@ fn no_crash_is_taken_for_corruption_and_no_acknowledged_frame_is_cut() {
 
 #[test]
 #[cfg_attr(not(feature = "solutions"), ignore = "exercise 5: evidence")]
-fn what_a_later_flight_has_promised_cannot_go_unnoticed() {
+fn what_a_later_flush_has_promised_cannot_go_unnoticed() {
     for run in RUNS.into_iter().filter(|run| run.len() > 1) {
         let (mut places, last) = before_the_failure(run);
         let promised = places.len();

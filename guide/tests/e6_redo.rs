@@ -9,7 +9,8 @@ use foreword::{Log, Options, SyncPolicy};
 use foreword_guide::e6_redo::{Accounts, Page, PageFile};
 use foreword_sim::{Choice, SimDisk};
 
-/// Pages that survive the accounts. Knows the disk of the log, and looks at each write whether the log is as far.
+/// Pages that survive the accounts. Knows the disk of the log, and looks at each write whether the
+/// log is as far.
 #[derive(Clone, Debug)]
 struct Shelf {
     pages: Rc<RefCell<BTreeMap<u32, Page>>>,

@@ -38,8 +38,8 @@ fn values(cells: &Cells) -> Vec<(u32, i64)> {
     cells.iter().map(|(cell, content)| (*cell, content.value)).filter(|(_, value)| *value != 0).collect()
 }
 
-/// Three transactions, of which the second commits; changes of the others come before and after. All of it is in the log. The cells with everything in them, too: as
-/// if all had been stolen.
+/// Three transactions, of which the second commits; changes of the others come before and after.
+/// All of it is in the log. The cells with everything in them, too: as if all had been stolen.
 fn story(disk: &SimDisk) -> Cells {
     let mut work = Work::new(disk);
     work.set(1, 10, 5);
@@ -128,7 +128,8 @@ fn cut_short_anywhere_it_goes_on_where_the_compensations_end() {
         log.last_lsn()
     };
     for cut in 10..=last.0 {
-        // A recovery whose log was durable only up to here when the power failed. Cells may have been written at any time.
+        // A recovery whose log was durable only up to here when the power failed. Cells may have
+        // been written at any time.
         let disk = crashed.copy();
         let log = open(&disk);
         let mut cells = stolen.clone();

@@ -107,7 +107,8 @@ impl Program for Nameless {
     }
 }
 
-/// Adds what is in the log to a number in a file, and then drops the log: if it is cut short between, it adds twice.
+/// Adds what is in the log to a number in a file, and then drops the log: if it is cut short
+/// between, it adds twice.
 struct Twice;
 
 impl Twice {

@@ -1,7 +1,9 @@
-//! What it costs to hand on a record: to this process's memory, to the operating system, to the disk. Only the standard library.
+//! What it costs to hand on a record: to this process's memory, to the operating system, to the
+//! disk. Only the standard library.
 //!
-//! The figures are those of the machine and of the file system that holds the temporary directory; run it in release mode. On a file system in memory (`tmpfs`)
-//! the last one says nothing: there is no disk to wait for. (`TMPDIR=. cargo run ...` measures where you are.)
+//! The figures are those of the machine and of the file system that holds the temporary directory;
+//! run it in release mode. On a file system in memory (`tmpfs`) the last one says nothing: there is
+//! no disk to wait for. (`TMPDIR=. cargo run ...` measures where you are.)
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

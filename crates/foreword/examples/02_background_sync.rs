@@ -1,7 +1,9 @@
-//! Background sync with a graceful stop: a timer makes durable what nobody waits for, and nothing is left behind at the end.
+//! Background sync with a graceful stop: a timer makes records durable that no caller waits for,
+//! and nothing is left behind at the end.
 //!
-//! The application only appends, at memory speed, and accepts that a crash may cost it the last few milliseconds. What it must
-//! not accept is to lose them in an orderly shutdown, or never to hear that the disk has failed.
+//! The application only appends, at memory speed, and accepts that a crash may cost it the last few
+//! milliseconds. What it must not accept is to lose them in an orderly shutdown, or never to hear
+//! that the disk has failed.
 
 use std::time::{Duration, Instant};
 
@@ -29,8 +31,8 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{appended} appends, {} background flushes, {behind} records not durable yet", log.stats().flushes);
     // ANCHOR_END: work
 
-    // ANCHOR: close
-    // Close stops the background thread (waiting for the flush it may be in), syncs the rest, and only then returns.
+    // ANCHOR: close Close stops the background thread (waiting for the flush it may be in), syncs
+    // the rest, and only then returns.
     log.close()?;
 
     let log = Log::open(dir.path())?;

@@ -1,4 +1,5 @@
-//! Reading with recovery: a tail that a crash has torn is cut and nothing acknowledged is lost; a flipped bit is not taken for a tear.
+//! Reading with recovery: a tail that a crash has torn is cut and nothing acknowledged is lost; a
+//! flipped bit does not count as a torn write.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -32,8 +33,8 @@ fn crashed_log(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
 
 /// Runs the example.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // ANCHOR: torn
-    // The power failed while the last frame was being written: one of its sectors never reached the disk.
+    // ANCHOR: torn The power failed while the last frame was being written: one of its sectors
+    // never reached the disk.
     let torn = tempfile::tempdir()?;
     crashed_log(torn.path())?;
     edit(torn.path(), 8192 + 2 * 8192 + 4096, |sector| sector.fill(0))?;
@@ -45,8 +46,8 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("recovered: {:?}", log.iter(Lsn::ZERO).map(|r| r.map(|r| r.data.len())).collect::<Result<Vec<_>, _>>()?);
     // ANCHOR_END: torn
 
-    // ANCHOR: rotten
-    // The same place, but a flipped bit: no crash does that, and the next frame says that this one was durable.
+    // ANCHOR: rotten The same place, but a flipped bit: no crash does that, and the next frame says
+    // that this one was durable.
     let rotten = tempfile::tempdir()?;
     crashed_log(rotten.path())?;
     edit(rotten.path(), 8192 + 8192 + 4096, |sector| sector[100] ^= 1)?;

@@ -1,7 +1,9 @@
-//! Three sync strategies compared on this disk: a flush for each record, one for each hundred, and one at the end.
+//! Three sync strategies compared on this disk: a flush for each record, one for each hundred, and
+//! one at the end.
 //!
-//! What each may lose in a power failure: nothing; up to 99 records; everything since the start. The figures depend on the disk: run it on yours,
-//! in release mode. (`foreword bench` does this properly: interleaved, with latencies.)
+//! What each may lose in a power failure: nothing; up to 99 records; everything since the start.
+//! The figures depend on the disk: run it on yours, in release mode. (`foreword bench` does this
+//! properly: interleaved, with latencies.)
 
 use std::time::Instant;
 

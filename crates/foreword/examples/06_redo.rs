@@ -1,5 +1,6 @@
-//! Idempotent redo: replaying the log onto pages twice gives what replaying it once does, for each page remembers the LSN of the last
-//! record that was applied to it. So a crash in the middle of recovery harms nothing: recovery starts again.
+//! Idempotent redo: replaying the log onto pages twice gives what replaying it once does, for each
+//! page remembers the LSN of the last record that was applied to it. So a crash in the middle of
+//! recovery harms nothing: recovery starts again.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,8 @@ fn decode(record: &[u8]) -> Option<(u32, i64)> {
 }
 
 // ANCHOR: redo
-/// Replays the log; how many records were applied, and how many skipped. Stops after `crash_after` records, as a crash might.
+/// Replays the log; how many records were applied, and how many skipped. Stops after `crash_after`
+/// records, as a crash might.
 fn redo(log: &Log, pages: &mut BTreeMap<u32, Page>, crash_after: usize) -> Result<(u32, u32), Box<dyn std::error::Error>> {
     let (mut applied, mut skipped) = (0, 0);
     for record in log.iter(Lsn::ZERO).take(crash_after) {

@@ -1,4 +1,5 @@
-//! Evidence: the same small log after seven different misfortunes, and what opening it would say of each.
+//! Evidence: the same small log after seven different misfortunes, and what opening it would say of
+//! each.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,7 +11,8 @@ use foreword::{Log, Verdict, View};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 // ANCHOR: crashed
-/// A log of three commits, as a power failure leaves it: not closed. Each is a frame of one block, 4 KiB.
+/// A log of three commits, as a power failure leaves it: not closed. Each is a frame of one block,
+/// 4 KiB.
 fn crashed_log(dir: &Path) -> Result<()> {
     let living = tempfile::tempdir()?;
     let log = Log::options().segment_bytes(64 << 10).background(false).open(living.path())?;

@@ -1,5 +1,6 @@
-//! A log's metrics for Prometheus: `cargo run --release --example 08_metrics --features metrics`, then `curl localhost:9900/metrics`. Any other
-//! recorder of the `metrics` facade does as well; it is to be installed before the log is opened.
+//! A log's metrics for Prometheus: `cargo run --release --example 08_metrics --features metrics`,
+//! then `curl localhost:9900/metrics`. Any other recorder of the `metrics` facade does as well; it
+//! is to be installed before the log is opened.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -9,7 +10,8 @@ use foreword::{Log, Lsn};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Buckets, so that quantiles can be taken over many logs and any time: from 16 µs to 8 s, and from 1 record to 64k.
+    // Buckets, so that quantiles can be taken over many logs and any time: from 16 µs to 8 s, and
+    // from 1 record to 64k.
     let powers = |first: f64, n: i32| (0..n).map(|i| first * 2f64.powi(i)).collect::<Vec<f64>>();
     let prometheus = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &powers(16e-6, 20))?
@@ -18,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let dir = tempfile::tempdir()?;
     let log = Log::open(dir.path())?;
-    // For so many seconds; as a service, for ever.
+    // Runs for this many seconds; a service would run forever.
     let seconds: u64 = std::env::args().nth(1).map_or(Ok(60), |text| text.parse())?;
     let until = Instant::now() + Duration::from_secs(seconds);
     std::thread::scope(|scope| {

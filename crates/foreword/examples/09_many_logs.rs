@@ -1,6 +1,8 @@
-//! Many logs in one process, as a store of many shards has them: they share the threads of one `Runtime`.
+//! Many logs in one process, as a store of many shards has them: they share the threads of one
+//! `Runtime`.
 //!
-//! Says what they cost: threads, open files, memory, and how often a thread wakes while all of them are idle. `cargo run --release --example 09_many_logs 1000`
+//! Says what they cost: threads, open files, memory, and how often a thread wakes while all of them
+//! are idle. `cargo run --release --example 09_many_logs 1000`
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let logs = (0..count).map(|n| options.open(dir.path().join(format!("shard-{n}")))).collect::<Result<Vec<_>, _>>()?;
     println!("{count} logs opened in {:.1?}", start.elapsed());
 
-    // Nobody waits for these: the runtime syncs each log within 100 ms.
+    // No caller waits for these: the runtime syncs each log within 100 ms.
     let start = Instant::now();
     for log in &logs {
         log.append("a record of this shard")?;

@@ -1,4 +1,5 @@
-//! In steady state nothing is allocated: neither by an append nor by a commit, of a record, of one in parts, or of a batch from an iterator.
+//! In steady state nothing is allocated: neither by an append nor by a commit, of a record, of one
+//! in parts, or of a batch from an iterator.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::alloc::System;

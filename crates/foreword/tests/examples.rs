@@ -1,4 +1,5 @@
-//! The examples run to their end: their assertions are part of the tests. The key-value store is killed, too.
+//! The examples run to their end: their assertions are part of the tests. The key-value store is
+//! killed, too.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{BufRead, BufReader};
@@ -54,7 +55,8 @@ fn highest(store: &kv::Store, setter: usize) -> u64 {
     highest
 }
 
-/// Sets ever higher numbers, says on its standard output which of them were set, and takes snapshots, until it is killed.
+/// Sets ever higher numbers, says on its standard output which of them were set, and takes
+/// snapshots, until it is killed.
 fn set_until_killed(dir: &Path) {
     let store = &kv::Store::open(dir).unwrap();
     thread::scope(|scope| {

@@ -1,10 +1,12 @@
-//! Every single bit of a small log flipped, and every file of it cut at every single byte: never a panic, never a wrong record, and
-//! the verdict that the table in `docs/FORMAT.md` asks for, which is computed here from the document and the log's layout.
+//! Every single bit of a small log flipped, and every file of it cut at every single byte: never a
+//! panic, never a wrong record, and the verdict that the table in `docs/FORMAT.md` asks for, which
+//! is computed here from the document and the log's layout.
 //!
-//! By default `verify` is asked about every bit of every sector that was written and about every cut, and a `View` that reads all records about
-//! each 13th of them. Sampled, each 61st, are: bits of sectors that were never written, and the segments of the closed log that are
-//! those of the killed one. The strides are prime to 8, so that all bits of a byte have their turn. `FOREWORD_FLIPS=full` takes
-//! every bit and every cut for both.
+//! By default `verify` is asked about every bit of every sector that was written and about every
+//! cut, and a `View` that reads all records about each 13th of them. Sampled, each 61st, are: bits
+//! of sectors that were never written, and the segments of the closed log that are those of the
+//! killed one. The strides are prime to 8, so that all bits of a byte have their turn.
+//! `FOREWORD_FLIPS=full` takes every bit and every cut for both.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -35,12 +37,14 @@ struct Expect {
     garbled: u64,
 }
 
-/// Four segments: one with most of a record, one with its end that a recovery left in its middle (with superseded frames, and a seal), one with a MARK and with most of a batch
-/// that spans segments, and the newest, with the rest of the batch and a record.
+/// Four segments: one with most of a record, one with its end that a recovery left in its middle
+/// (with superseded frames, and a seal), one with a MARK and with most of a batch that spans
+/// segments, and the newest, with the rest of the batch and a record.
 fn sample(closed: bool) -> Sample {
     let batch: Vec<Vec<u8>> = (4..8).map(|i| vec![i as u8; 7_500]).collect();
     let crashed = Files::crashed(|log| {
-        // (It goes on in the second segment, which so begins within a record, and is not written again by recovery.)
+        // (It goes on in the second segment, which so begins within a record, and is not written
+        // again by recovery.)
         log.commit(&[1; 28_800]).unwrap();
         log.append_with(&[2; 500], Durability::Written).unwrap();
     });
@@ -87,8 +91,8 @@ impl Sample {
     fn last_before(&self, epoch: u64, block: usize) -> u64 {
         let mut last = 0;
         for &(segment, end) in &self.chain {
-            // Without its successor's LINK, nobody knows where the log left a segment: it is read to its last frame (here, those of which a
-            // recovery made copies).
+            // Without its successor's LINK, nothing says where the log left a segment: it is read
+            // to its last frame (here, those of which a recovery made copies).
             let end = if block == LINK_BLOCK && segment + 1 == epoch { usize::MAX } else { end };
             for f in self.frames.iter().filter(|f| f.epoch == segment && (1..end).contains(&f.block)) {
                 if f.kind == SEAL || (f.epoch, f.block) >= (epoch, block) {
@@ -182,7 +186,8 @@ impl Sample {
         assert_eq!(report.last_lsn, Lsn(expect.last_lsn), "{what}");
     }
 
-    /// A reader gets the records that it must, each as it was written, and then the reason why there are no more.
+    /// A reader gets the records that it must, each as it was written, and then the reason why
+    /// there are no more.
     fn check_view(&self, disk: &MemDisk, expect: &Expect, what: &str) {
         let (records, error) = collect(disk.view().iter(Lsn::ZERO));
         assert_eq!(records.len() as u64, expect.last_lsn, "{what}: {error:?}");

@@ -22,7 +22,8 @@ use foreword::{Error, Log, Lsn, OnDamage, Options, Verdict, View};
 const PATIENCE: Duration = Duration::from_secs(60);
 const ALONE: &str = "FOREWORD_TEST_ALONE";
 
-/// Runs a test's work in a process of its own; as nobody, if this is root and it is asked.
+/// Runs a test's work in a process of its own; as the user `nobody`, if this is root and the test
+/// asks for that.
 fn alone_as(name: &str, nobody: bool, work: impl FnOnce()) {
     if std::env::var_os(ALONE).is_some_and(|alone| alone == name) {
         return work();
@@ -60,7 +61,7 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Small segments, so that each few records go on in another file.
+/// Small segments, so that the log rotates after a few records.
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10).on_error(|_| ())
 }
@@ -243,7 +244,8 @@ fn use_in_child(log: Log, calls: u64) -> Result<(), String> {
 
 /// Forks; the child works and ends, and must do so in time.
 fn in_a_fork(log: &mut Option<Log>, calls: u64) {
-    // SAFETY: what the child goes on with is the allocator, which the C library makes usable in it, and the log, which is what is tested.
+    // SAFETY: what the child goes on with is the allocator, which the C library makes usable in it,
+    // and the log, which is what is tested.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", std::io::Error::last_os_error()),
         0 => {
@@ -280,7 +282,7 @@ fn a_forked_process_neither_writes_nor_hangs() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Some(options().open(dir.path()).unwrap());
         commit_more(log.as_ref().unwrap(), 10);
-        // Quiet, and with so many appends that it would write.
+        // Without a sync, and with so many appends that the log would write.
         for calls in [0, 1, 200, 201] {
             in_a_fork(&mut log, calls);
         }
@@ -298,7 +300,8 @@ fn a_forked_process_neither_writes_nor_hangs() {
                 });
             }
             for calls in 0..60 {
-                // SAFETY: the copy is only used in the child, which is left by `_exit` or by `forget`ting it here.
+                // SAFETY: the copy is only used in the child, which is left by `_exit` or by
+                // `forget`ting it here.
                 let mut copy = Some(unsafe { std::ptr::read(&raw const log) });
                 in_a_fork(&mut copy, calls % 5);
                 std::mem::forget(copy);
@@ -331,7 +334,8 @@ fn a_forked_process_does_not_keep_the_log_locked() {
         log.close().unwrap();
         options().open(dir.path()).unwrap();
         let mut status = 0;
-        // SAFETY: the child is not waited for yet, so the number is its own; `status` outlives the call.
+        // SAFETY: the child is not waited for yet, so the number is its own; `status` outlives the
+        // call.
         unsafe { (libc::kill(child, libc::SIGKILL), libc::waitpid(child, &raw mut status, 0)) };
     });
 }
@@ -503,7 +507,8 @@ fn a_runtime_is_of_no_use_in_a_forked_process() {
     alone("a_runtime_is_of_no_use_in_a_forked_process", || {
         let (dir, runtime) = (tempfile::tempdir().unwrap(), foreword::Runtime::new(1).unwrap());
         let open = || options().runtime(&runtime).open(dir.path());
-        // SAFETY: what the child goes on with is the allocator, which the C library makes usable in it, and the log, which is what is tested.
+        // SAFETY: what the child goes on with is the allocator, which the C library makes usable in
+        // it, and the log, which is what is tested.
         let child = unsafe { libc::fork() };
         if child == 0 {
             let refused = matches!(open(), Err(Error::Invalid { what: "runtime", .. }));
@@ -518,7 +523,7 @@ fn a_runtime_is_of_no_use_in_a_forked_process() {
     });
 }
 
-/// So many files may be open in this process.
+/// Sets how many files may be open in this process.
 #[cfg(target_os = "linux")]
 fn limit_open_files(files: u64) {
     let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
@@ -526,7 +531,8 @@ fn limit_open_files(files: u64) {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 
-/// Each segment of a record that is not written has a handle. Bug: after seconds of preparing segments, an error that did not say what to do.
+/// Each segment of a record that is not written has a handle. Bug: after seconds of preparing
+/// segments, an error that did not say what to do.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_record_with_more_segments_than_files_may_be_open_is_refused_and_leaves_nothing() {

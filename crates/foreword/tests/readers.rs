@@ -1,4 +1,4 @@
-//! What readers see, are told of, and cost.
+//! What readers return, and what they cost.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -140,7 +140,8 @@ fn an_lsn_that_was_dropped_is_an_error_wherever_a_reader_comes_by_it() {
     assert_eq!(late.iter(Lsn::ZERO).next().unwrap().unwrap().lsn, Lsn(30));
 }
 
-/// Bug: a view showed what only the page cache held, and other records had those LSNs after a power failure.
+/// Bug: a view showed what only the page cache held, and other records had those LSNs after a power
+/// failure.
 #[test]
 fn a_view_without_a_writer_shows_what_is_proven_and_by_another_name_the_rest() {
     let dir = tempfile::tempdir().unwrap();
@@ -158,7 +159,8 @@ fn a_view_without_a_writer_shows_what_is_proven_and_by_another_name_the_rest() {
     assert_eq!(lsns(&mut view.recoverable().unwrap().reader_at(Lsn::ZERO)), [1, 2, 3, 4, 5]);
     let report = verify(killed.path(), &mut |_, _| {}).unwrap();
     assert_eq!((report.proven_lsn, report.last_lsn, report.records), (Lsn(3), Lsn(5), 5));
-    // Recovery writes it again: from then on it is proven, and no cut. The log says so when it has fallen idle.
+    // Recovery writes it again: from then on it is proven, and no cut. The log says so when it has
+    // fallen idle.
     let (mut proven, mut unproven) = (view.reader_at(Lsn(4)), view.recoverable().unwrap().reader_at(Lsn(6)));
     let log = lively(killed.path());
     until(|| (view.last_lsn().unwrap() == Lsn(5)).then_some(()));
@@ -169,7 +171,8 @@ fn a_view_without_a_writer_shows_what_is_proven_and_by_another_name_the_rest() {
     assert_eq!((lsns(&mut proven), lsns(&mut unproven)), (vec![6], vec![6]));
 }
 
-/// What a reader says that has come to `reached` when the log is cut at `at`; then it reads the new records from there on.
+/// What a reader returns that has read up to `reached` when the log is cut at `at`; then it reads
+/// the new records from there on.
 fn told(read: Result<Option<foreword::RecordRef<'_>>, Error>, at: u64, reached: u64) {
     let cut = match read {
         Err(Error::Cut { at, reached, .. }) => Some((at.0, reached.0)),
@@ -178,7 +181,8 @@ fn told(read: Result<Option<foreword::RecordRef<'_>>, Error>, at: u64, reached: 
     assert_eq!(cut, Some((at, reached)), "{read:?}");
 }
 
-/// Bug: a reader that stood behind a cut went on from where it stood, and so from old records to new ones.
+/// Bug: a reader that stood behind a cut went on from where it stood, and so from old records to
+/// new ones.
 #[test]
 fn a_reader_is_told_of_a_cut_that_took_what_it_has_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -244,7 +248,7 @@ fn a_reader_that_waits_behind_a_cut_is_told() {
         thread::spawn(move || tell.send((who, reader.wait_next(Some(PATIENCE)).map(drop))));
         thread::spawn(move || again.send((who, block_on(other.next_async()).map(drop))));
     }
-    // Who stands before the cut waits on.
+    // A reader that stands before the cut continues to wait.
     let (mut before, tell) = (log.reader_at(Lsn(5)), tell);
     for _ in 5..11 {
         before.next().unwrap();
@@ -301,7 +305,7 @@ fn a_view_is_told_of_cuts_by_whoever_made_them_and_of_nothing_else() {
     }
     shows(40);
     assert_eq!(lsns(&mut before), (15..41).collect::<Vec<_>>());
-    // It knows of the cut by the frame that it went through.
+    // The reader knows of the cut from the frame through which it went.
     let Err(Error::Cut { at, reached: Lsn(25), .. }) = behind.next() else { panic!("not told") };
     assert!((Lsn(1)..=Lsn(20)).contains(&at), "{at}");
     assert_eq!(lsns(&mut behind), (at.0..41).collect::<Vec<_>>());
@@ -316,7 +320,8 @@ fn a_view_is_told_of_cuts_by_whoever_made_them_and_of_nothing_else() {
     log.commit(&record(42)).unwrap();
     until(|| (view.last_lsn().unwrap() == Lsn(42)).then_some(()));
     assert_eq!(lsns(&mut reader), [42]);
-    // A cut while nobody looked, and so much behind it that the LINK which tells of it is gone.
+    // A cut while no reader looked, and so many records behind it that the LINK with the cut is
+    // gone.
     log.truncate_back(Lsn(10)).unwrap();
     commit(&log, 10..60);
     log.truncate_front(Lsn(50)).unwrap();
@@ -415,7 +420,7 @@ fn a_views_reader_says_when_the_log_was_closed_and_goes_on_with_another_writer()
     assert!(started.elapsed() < PATIENCE);
     assert_eq!(reader.position(), Lsn(5), "all of it was read first");
     assert_eq!(block_on(reader.next_async()).unwrap(), None);
-    // Another writer: the reader goes on.
+    // Another writer: the reader continues.
     let log = lively(dir.path());
     log.commit(&record(5)).unwrap();
     assert_eq!(until(|| reader.wait_next(Some(Duration::MAX)).unwrap().map(|r| r.lsn)), Lsn(5));
@@ -427,7 +432,8 @@ fn a_views_reader_says_when_the_log_was_closed_and_goes_on_with_another_writer()
     assert!(started.elapsed() >= Duration::from_millis(100));
 }
 
-/// Bug: a follower said "corruption, restore a copy" when another sound log was put in the place of the one that it read.
+/// Bug: a follower said "corruption, restore a copy" when another sound log was put in the place of
+/// the one that it read.
 #[test]
 fn a_view_says_that_another_log_is_there_now() {
     let [dir, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
@@ -452,7 +458,8 @@ fn a_view_says_that_another_log_is_there_now() {
     }
 }
 
-/// Bug: `View::next_async` started a thread for each poll, and the waker of a cancelled `Log::next_async` stayed for good.
+/// Bug: `View::next_async` started a thread for each poll, and the waker of a cancelled
+/// `Log::next_async` stayed for good.
 #[test]
 fn of_futures_that_are_given_up_nothing_is_left() {
     let dir = tempfile::tempdir().unwrap();
@@ -524,7 +531,8 @@ fn what_was_written_last_is_read_without_the_device_whoever_asks() {
     let log = small().background(false).disk(disk).open(dir.path()).unwrap();
     for lsn in 1..200 {
         log.commit(&record(lsn)).unwrap();
-        // Each is a frame, and with some of them the log goes on in another segment, which has two frames more.
+        // Each is a frame, and with some of them the log goes on in another segment, which has two
+        // frames more.
         let before = read.load(Ordering::Relaxed);
         for back in 0..lsn.min(20) {
             assert_eq!(log.get(Lsn(lsn - back)).unwrap(), record(lsn - back));

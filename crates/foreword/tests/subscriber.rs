@@ -1,4 +1,5 @@
-//! A subscriber of events that panics: it harms nobody, nothing hangs, and no lock stays held.
+//! A subscriber of events that panics: no caller is affected, nothing hangs, and no lock stays
+//! held.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -63,7 +64,8 @@ impl Subscriber for Panics {
     fn exit(&self, _: &Id) {}
 }
 
-/// Opens, rotates, truncates at both ends, closes, opens again, and fails: all that there are events of.
+/// Opens, rotates, truncates at both ends, closes, opens again, and fails: all that there are
+/// events of.
 #[test]
 fn a_subscriber_that_panics_harms_nobody() {
     let _alone = subscribe();
@@ -112,7 +114,8 @@ fn a_subscriber_that_panics_harms_nobody() {
     }
 }
 
-/// What holds, truncates, commits and appends: it does, or is told that it would wait.
+/// Calls that hold, truncate, commit and append: each works, or fails because it would have to
+/// wait.
 fn use_log(log: &Log) {
     let last = log.last_lsn();
     let results = [

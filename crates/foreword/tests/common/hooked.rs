@@ -1,4 +1,5 @@
-//! A disk that tells a test of everything it is asked, before it does it: the test may delay it, let it fail, or panic.
+//! A disk that tells a test of everything it is asked, before it does it: the test may delay it,
+//! let it fail, or panic.
 
 use std::fmt;
 use std::io;
@@ -41,7 +42,8 @@ impl Op {
     }
 }
 
-/// Is told of an operation and its file's name (of a file that is open, the name it was opened by, without `.tmp`).
+/// Is told of an operation and its file's name (of a file that is open, the name it was opened by,
+/// without `.tmp`).
 pub type Hook = Arc<dyn Fn(Op, &str) -> io::Result<()> + Send + Sync>;
 
 /// A disk with a hook.
@@ -231,7 +233,7 @@ impl DiskFile for HookedFile {
     }
 }
 
-/// Holds up those who come by, as many as it was told to, until it is opened.
+/// A gate: holds up as many threads as it was told to, until it is opened.
 #[derive(Default)]
 pub struct Gate {
     /// How many it is still to hold, and how many it holds.
@@ -240,7 +242,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Holds so many, and lets those pass that come after them.
+    /// Holds up this many threads, and lets later ones pass.
     pub fn hold(&self, next: usize) {
         *self.counts.lock().unwrap() = (next, 0);
     }
@@ -263,7 +265,7 @@ impl Gate {
         }
     }
 
-    /// Waits until somebody is held up.
+    /// Waits until a thread is held up.
     pub fn wait_held(&self) {
         let counts = self.counts.lock().unwrap();
         let waited = self.changed.wait_timeout_while(counts, PATIENCE, |counts| counts.1 == 0).unwrap();

@@ -1,5 +1,5 @@
-//! What the integration tests share: a log's directory as bytes, the structures in it by `docs/FORMAT.md` alone (not by the library's own
-//! code), and a disk in memory.
+//! What the integration tests share: a log's directory as bytes, the structures in it by
+//! `docs/FORMAT.md` alone (not by the library's own code), and a disk in memory.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +39,8 @@ pub fn commit(log: &Log, lsns: Range<u64>) {
     }
 }
 
-/// Commits single records until the log is about to go on in another segment with the next; the LSN of the next.
+/// Commits single records until the next one would begin another segment. Returns the LSN of the
+/// next.
 pub fn fill_segment(log: &Log, from: u64) -> u64 {
     // Blocks 2 to 8 of 16 are for ordinary frames, and each commit takes one.
     commit(log, from..from + 7);
@@ -50,7 +51,7 @@ pub fn segment_name(epoch: u64) -> String {
     format!("{epoch:020}.seg")
 }
 
-/// The files of a log's directory (without the text in `LOCK`, which says only who wrote last).
+/// The files of a log's directory (without the text in `LOCK`, which only names the last writer).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files(pub BTreeMap<String, Vec<u8>>);
 
@@ -95,7 +96,8 @@ impl Files {
         dir
     }
 
-    /// A log made by `work` and left as a crash of the process leaves it: what was written is there.
+    /// A log made by `work` and left as a crash of the process leaves it: what was written is
+    /// there.
     pub fn crashed(work: impl FnOnce(&Log)) -> Files {
         let dir = tempfile::tempdir().unwrap();
         let log = small().open(dir.path()).unwrap();
@@ -178,7 +180,8 @@ impl Files {
         (0..blocks).filter_map(|block| self.frame(epoch, block)).collect()
     }
 
-    /// Changes a frame of one block and makes its checksums right again: what a program that errs would write, not a disk that rots.
+    /// Changes a frame of one block and makes its checksums right again: what a program that errs
+    /// would write, not a disk that rots.
     pub fn forge(&mut self, epoch: u64, block: usize, change: impl FnOnce(&mut [u8])) {
         let seed = self.seed(epoch);
         let frame = &mut self.segment(epoch)[block * BLOCK..(block + 1) * BLOCK];
@@ -196,7 +199,7 @@ pub fn header_len(kind: u8) -> usize {
     if kind == HEADER { 64 } else { 80 }
 }
 
-/// How many blocks a frame has whose header and payload have so many bytes.
+/// The number of blocks of a frame whose header and payload have `content` bytes.
 fn blocks_of(content: usize) -> usize {
     let table = content.next_multiple_of(8);
     let mut at = table;
@@ -222,7 +225,8 @@ pub fn check_dir(dir: &Path) -> VerifyReport {
     verify(dir, &mut |_, _| {}).unwrap()
 }
 
-/// Runs the independent reader on directories: its records, verdict name and row for each. `None` (and a loud word) without Python.
+/// Runs the independent reader on directories: its records, verdict name and row for each. `None`
+/// (and a loud word) without Python.
 pub fn ask_reader(dirs: &[PathBuf]) -> Option<Vec<ReaderSays>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader.py");
     let required = std::env::var_os("FOREWORD_REQUIRE_PYTHON").is_some_and(|v| v == "1");
@@ -252,7 +256,8 @@ pub fn ask_reader(dirs: &[PathBuf]) -> Option<Vec<ReaderSays>> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReaderSays {
     pub records: Vec<(u64, Vec<u8>)>,
-    /// Of each record its time, in microseconds since 1970, and how many bytes those before it have.
+    /// Of each record its time, in microseconds since 1970, and how many bytes those before it
+    /// have.
     pub counts: Vec<(u64, u64)>,
     pub verdict: String,
     pub row: u8,

@@ -139,7 +139,8 @@ fn large_records_and_batches_span_segments() {
     );
 }
 
-/// The bytes are where the caller has them: in a frame, in one that is nearly full, and over many frames and segments.
+/// The bytes are where the caller has them: in a frame, in one that is nearly full, and over many
+/// frames and segments.
 #[test]
 fn a_record_in_parts_is_the_record() {
     let dir = tempfile::tempdir().unwrap();
@@ -338,7 +339,8 @@ fn the_next_segment_is_not_prepared_while_commits_flush_the_rotation() {
 
 #[test]
 fn the_next_segment_is_prepared_for_appends_that_nobody_waits_for() {
-    // A frame is full, which is enough for the next segment to begin; but nothing is written yet, so that no flush that ends sees to it.
+    // A frame is full, which is enough for the next segment to begin; but nothing is written yet,
+    // so that no flush that ends sees to it.
     let dir = tempfile::tempdir().unwrap();
     let log = Options::new().segment_bytes(1 << 20).sync(SyncPolicy::manual()).open(dir.path()).unwrap();
     let append = || _ = log.append(&[7; 10_000]).unwrap();

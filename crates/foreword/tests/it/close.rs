@@ -1,4 +1,4 @@
-//! A log that is shared is closed by any of those who share it: once, whole, and from wherever.
+//! Any thread that shares a log may close it: the log is closed once and completely.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -163,7 +163,8 @@ impl Closes {
     }
 }
 
-/// On whatever thread it wakes: of a committer, of the log, or of a call that changes the log, and in the midst of that.
+/// On whatever thread it wakes: of a committer, of the log, or of a call that changes the log, and
+/// in the midst of that.
 #[test]
 fn a_waker_may_close_the_log() {
     type Call = fn(&Log) -> foreword::Result<()>;
@@ -178,7 +179,7 @@ fn a_waker_may_close_the_log() {
     for (i, call) in calls.into_iter().enumerate() {
         for background in [true, false] {
             if !background && i == 5 {
-                continue; // Nobody would flush.
+                continue; // No thread would flush.
             }
             let disk = MemDisk::default();
             let shared = disk.clone();

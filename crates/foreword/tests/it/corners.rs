@@ -1,4 +1,5 @@
-//! Where several rules meet: segments that are used again, the reserve, cuts, and a closed log that goes on, on full disks and through crashes.
+//! Where several rules meet: segments that are used again, the reserve, cuts, and a closed log that
+//! goes on, on full disks and through crashes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ fn mib(disk: &SimDisk) -> Options {
     on(disk).segment_bytes(MIB)
 }
 
-/// Commits so many records of so many bytes.
+/// Commits a number of records of the given size.
 fn commit_each(log: &Log, times: u32, len: usize) {
     (0..times).for_each(|_| _ = log.commit(&vec![7; len]).unwrap());
 }
@@ -42,7 +43,7 @@ fn kill(disk: &SimDisk, log: Log) -> SimDisk {
     killed
 }
 
-/// A log that goes on in a segment which a cut at the back had left, and which was dropped.
+/// A log that continues in a segment that a cut at the back had left, and that was dropped.
 fn recycling(disk: &SimDisk) -> Log {
     let log = mib(disk).open("/log").unwrap();
     commit_each(&log, 10, 60 << 10);
@@ -86,7 +87,8 @@ fn recycled_segment_has_its_space_after_a_cut() {
     assert!(matches!(error, Error::NoSpace { .. }), "{n}: {error:?}");
 }
 
-/// Opening on a full disk, however often: also when a small segment has become too full to be written again.
+/// Opening on a full disk, however often: also when a small segment has become too full to be
+/// written again.
 #[test]
 fn opens_however_often() {
     let mut disk = full_and_killed();
@@ -118,7 +120,8 @@ fn a_view_shows_after_a_recovery_what_it_showed_before() {
     assert_eq!((before, before), (beside.0, after), "{beside:?}");
 }
 
-/// A hold beside the first append to a log that was closed: its MARK does not reach the disk before CLOSED and the MARK behind it.
+/// A hold beside the first append to a log that was closed: its MARK does not reach the disk before
+/// CLOSED and the MARK behind it.
 #[test]
 fn nothing_overtakes_the_reopening() {
     let disk = SimDisk::new(1);
@@ -157,7 +160,8 @@ fn nothing_overtakes_the_reopening() {
     assert_eq!(verdict, Verdict::Clean);
 }
 
-/// A reader that has read nothing that was cut is not told of a cut. One in another process may be, of records that were written again with it.
+/// A reader that has read none of the cut records is not told of the cut. One in another process
+/// may be, of records that were written again with it.
 #[test]
 fn no_cut_is_told_of_what_was_not_cut() {
     let disk = SimDisk::new(1);
@@ -258,7 +262,7 @@ fn no_append_overtakes_the_reopening() {
     assert!(found.iter().all(|f| f.0 == "clean"), "nothing is written before CLOSED and its MARK are durable: {found:?}");
 }
 
-/// A small segment made of the reserve is not taken for a whole one.
+/// A small segment made of the reserve does not count as a whole one.
 #[test]
 fn a_large_record_does_not_take_the_reserve() {
     for round in 0..12 {
@@ -289,7 +293,8 @@ fn a_large_record_does_not_take_the_reserve() {
     }
 }
 
-/// Three power failures: in a workload with cuts, in the recovery from it, and in the recovery from that.
+/// Three power failures: in a workload with cuts, in the recovery from it, and in the recovery from
+/// that.
 #[test]
 fn three_crashes() {
     let options = |disk: &SimDisk, spares: usize| on(disk).spare_segments(spares);

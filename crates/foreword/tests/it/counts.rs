@@ -1,4 +1,5 @@
-//! What frames say beside their records: when they were written, and how many bytes came before; and where the log was cut.
+//! What frames say beside their records: when they were written, and how many bytes came before;
+//! and where the log was cut.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -18,7 +19,8 @@ fn commit_slowly(log: &Log, lsns: std::ops::Range<u64>) {
     }
 }
 
-/// A log of several segments, with batches, records that span frames and segments, and records of no bytes.
+/// A log of several segments, with batches, records that span frames and segments, and records of
+/// no bytes.
 fn long(log: &Log) {
     for i in 0..60u64 {
         match i % 6 {
@@ -109,7 +111,8 @@ fn a_place_is_found_by_its_time() {
     assert_eq!((log.lsn_at(first).unwrap(), start), (Lsn(70), Lsn(70)));
 }
 
-/// One of the places at which the log passes a time; never an error, and never a place outside of the log.
+/// One of the places at which the log passes a time; never an error, and never a place outside of
+/// the log.
 #[test]
 fn a_clock_that_was_set_back_makes_times_repeat() {
     let mut files = Files::crashed(|log| commit(log, 1..200));
@@ -183,7 +186,8 @@ fn bytes_behind_what_was_given_up() {
     assert_eq!(log.bytes_between(Lsn(1), Lsn(30)).unwrap(), bytes(1, 30));
 }
 
-/// A fork may write again much that lies before the cut; its LINK says where that was, and those who read along from elsewhere are told just that.
+/// A fork may write again much that lies before the cut; its LINK says where that was, and those
+/// that follow from another process are told exactly that.
 #[test]
 fn a_cut_is_told_where_it_was() {
     let disk = MemDisk::default();
@@ -204,7 +208,8 @@ fn a_cut_is_told_where_it_was() {
     assert_eq!(told(&mut readers[0]), Lsn(3));
     log.hold("a promise", Lsn(2)).unwrap();
     while readers[0].next().unwrap().is_some() {}
-    // A second cut, behind the first and in the same stretch: its fork supersedes the other's. Whoever knows of neither is told of the earlier one.
+    // A second cut, behind the first and in the same stretch: its fork supersedes the other's.
+    // A reader that knows of neither is told of the earlier one.
     log.truncate_back(Lsn(4)).unwrap();
     commit(&log, 4..6);
     assert_eq!(told(&mut readers[1]), Lsn(3));

@@ -1,4 +1,5 @@
-//! What a cut at the back leaves when the disk fails in any of its calls: a log that goes on as it was, until the fork may be part of it.
+//! What a cut at the back leaves when the disk fails in any of its calls: a log that goes on as it
+//! was, until the fork may be part of it.
 
 use std::path::Path;
 
@@ -59,7 +60,7 @@ impl Case {
     fn open(&self, disk: &SimDisk, goes_on: bool) -> Log {
         let log = on(disk).spare_segments(self.spares).open("/log").unwrap();
         if goes_on {
-            log.hold("nothing", Lsn(1)).unwrap(); // A closed log goes on with its first flush.
+            log.hold("nothing", Lsn(1)).unwrap(); // A closed log is continued by its first flush.
         }
         log
     }
@@ -98,8 +99,9 @@ fn is_tip(op: &Op, tip: &Path) -> bool {
     op.kind == OpKind::DurableWrite && *op.path == *tip
 }
 
-/// Each call of a cut fails, once. Until the SEAL of the log's newest segment is on its way nothing of the log was changed, and it goes on. From
-/// there to the last frame that belongs to the fork it is not known what the disk has. Behind that it is cut.
+/// Each call of a cut fails, once. Until the SEAL of the log's newest segment is on its way nothing
+/// of the log was changed, and it goes on. From there to the last frame that belongs to the fork it
+/// is not known what the disk has. Behind that it is cut.
 #[test]
 fn an_error_in_a_cut_leaves_the_log_as_it_was_until_the_fork_may_count() {
     let (mut went_on, mut poisoned) = (0, 0);
@@ -116,7 +118,7 @@ fn an_error_in_a_cut_leaves_the_log_as_it_was_until_the_fork_may_count() {
             let seal = ops.iter().rposition(|op| is_tip(op, &tip)).unwrap();
             let link = ops.iter().rposition(|op| op.kind == OpKind::DurableWrite).unwrap();
             assert!(seal < link, "{}: {ops:#?}", case.what);
-            // A closed log goes on first of all, with a flush.
+            // A closed log is first continued, with a flush.
             let reopens = ops.iter().position(|op| is_tip(op, &tip)).filter(|&at| at < seal);
             for n in 0..ops.len() {
                 for kind in [OpKind::Any, OpKind::Sync] {

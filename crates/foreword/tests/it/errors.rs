@@ -1,4 +1,5 @@
-//! Every refusal is a typed error, with what one needs to act on it, and a message that says what to do; and it changes nothing.
+//! Every refusal is a typed error, with what one needs to act on it, and a message that says what
+//! to do; and it changes nothing.
 
 use std::path::Path;
 use std::time::Duration;
@@ -173,7 +174,8 @@ fn another_format() {
         &["features", "0x5", "use a newer"],
         &|error, segment| matches!(error, Error::UnsupportedFeatures { path, features: 5, .. } if **path == *segment),
     );
-    // What need not be known is passed over, and so is what later features may put behind a MARK's fields.
+    // What need not be known is passed over, and so is what later features may put behind a MARK's
+    // fields.
     let mut files = with(64 + 44, 1);
     let closed = files.frames(2).into_iter().rfind(|frame| frame.kind == MARK).unwrap();
     files.forge(2, closed.block, |mark| {
@@ -185,7 +187,8 @@ fn another_format() {
     assert_eq!(small().open(dir.path()).unwrap().last_lsn(), Lsn(9));
 }
 
-/// What the first version, which was never released, left: its header ends at byte 64, and `LOG` says so.
+/// What the first version, which was never released, left: its header ends at byte 64, and `LOG`
+/// says so.
 #[test]
 fn a_log_of_the_first_version() {
     let root = tempfile::tempdir().unwrap();
@@ -318,7 +321,7 @@ fn a_log_that_is_closed() {
     commit(&log, 1..3);
     let mut reader = log.reader();
     log.close().unwrap();
-    // Readers go on to the end, and are told that there is no more.
+    // Readers continue to the end, and are told that there is no more.
     assert_eq!(reader.next().unwrap().unwrap().lsn, Lsn(1));
     assert_eq!(reader.wait_next(None).unwrap().unwrap().lsn, Lsn(2));
     assert_eq!(reader.wait_next(None).unwrap(), None);

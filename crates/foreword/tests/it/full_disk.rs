@@ -1,4 +1,5 @@
-//! A full disk, and a program that crashes again and again, end in a running log: nothing gets stuck, and nothing grows without records.
+//! A full disk, and a program that crashes again and again, end in a running log: nothing gets
+//! stuck, and nothing grows without records.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -30,7 +31,8 @@ fn taken(disk: &SimDisk) -> (u64, usize) {
     (disk.used(), disk.files().len())
 }
 
-/// A log with records from 1 on, whose disk is full behind it and stays so; closed or not. Its newest segment has `left` blocks for records.
+/// A log with records from 1 on, whose disk is full behind it and stays so; closed or not. Its
+/// newest segment has `left` blocks for records.
 fn full(left: u64) -> (SimDisk, Log, u64) {
     let disk = SimDisk::new(1);
     let log = open(&disk);
@@ -204,7 +206,8 @@ fn a_spare_of_which_a_crash_kept_anything_is_not_used_as_it_is() {
     let options = |disk: &SimDisk| on(disk).spare_segments(2);
     for block in [1, 2, 9, 15] {
         for spare in [2, 3] {
-            // As left by a flush that did not become durable: a valid sector of the segment's own epoch, and nothing before it.
+            // As left by a flush that did not become durable: a valid sector of the segment's own
+            // epoch, and nothing before it.
             let disk = SimDisk::new(1);
             let log = options(&disk).open("/log").unwrap();
             commit(&log, 1..3);
@@ -231,7 +234,8 @@ fn unclose(disk: &SimDisk) {
     disk.overwrite(&path, (closed * BLOCK) as u64, &[0; BLOCK]);
 }
 
-/// A block as segment `epoch` would have it: the record of another log's frame with this log's tags.
+/// A block as segment `epoch` would have it: the record of another log's frame with this log's
+/// tags.
 fn stale_block(disk: &SimDisk, epoch: u64, block: usize) -> Vec<u8> {
     let mut files = Files::default();
     files.insert(1, disk.peek(format!("/log/{}", segment_name(1)), 0, 16 * BLOCK).unwrap());
@@ -269,7 +273,7 @@ fn an_opening_that_appends_nothing_writes_nothing() {
             ops.iter().filter(|op| op.kind.changes() && op.kind != OpKind::SyncDir && !op.path.ends_with("LOCK")).collect();
         assert!(written.is_empty(), "{written:?}");
     }
-    // And it goes on, whatever the power failure leaves of the first flush.
+    // And the log continues, whatever the power failure leaves of the first flush.
     let log = open(&disk);
     commit(&log, 4..6);
     log.close().unwrap();
@@ -364,7 +368,8 @@ fn the_reserve_grows_with_the_segments_when_there_is_room() {
         }
         assert_eq!(reserve(&disk), [LARGE, LARGE]);
     }
-    // One that is small still serves, and is put right by the first removal behind which there is room.
+    // One that is small still serves, and is put right by the first removal behind which there is
+    // room.
     let log = mib(&disk).open("/log").unwrap();
     log.truncate_back(Lsn(2)).unwrap();
     assert_eq!(lsns(&log), [1]);
@@ -498,7 +503,7 @@ fn a_file_of_the_users_is_not_removed() {
         assert!(matches!(small().open(dir.path()), Err(Error::NotALog { .. })), "{name}: a log needs a directory of its own");
         assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), b"mine");
     }
-    // One that comes into a log's directory later is in nobody's way.
+    // A file that is put into a log's directory later does no harm.
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
     commit(&log, 1..2);
@@ -511,8 +516,9 @@ fn a_file_of_the_users_is_not_removed() {
     assert_eq!(std::fs::read(dir.path().join("y.tmp")).unwrap(), b"mine");
 }
 
-/// Full disk, at every point: the power fails, or the process is killed, in each operation of a workload on a full disk, then in each operation
-/// of the opening from it; in the end the log has all that was acknowledged, makes room, and commits again.
+/// Full disk, at every point: the power fails, or the process is killed, in each operation of a
+/// workload on a full disk, then in each operation of the opening from it; in the end the log has
+/// all that was acknowledged, makes room, and commits again.
 #[test]
 fn a_full_disk_and_a_crash_at_every_point_end_in_a_log_that_commits() {
     let work = |disk: &SimDisk, acknowledged: &mut u64| -> Result<(), Error> {

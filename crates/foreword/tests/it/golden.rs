@@ -1,8 +1,11 @@
-//! Logs on disk, as version 2 of the format has them: the library must read them as it did when they were made, and the independent reader
-//! (`reader.py`, written from `docs/FORMAT.md` alone) must agree with it, on them and on what is left of them after mutations.
+//! Logs on disk, as version 2 of the format has them: the library must read them as it did when
+//! they were made, and the independent reader (`reader.py`, written from `docs/FORMAT.md` alone)
+//! must agree with it, on them and on what is left of them after mutations.
 //!
-//! A golden directory `tests/golden/NAME` has beside it `NAME.txt`: the verdict and its row, then each record: its LSN, its time in microseconds,
-//! how many bytes those before it have from the first on, and its own in hex. `cargo test --test it make_golden_logs -- --ignored` makes those that are not there.
+//! A golden directory `tests/golden/NAME` has beside it `NAME.txt`: the verdict and its row, then
+//! each record: its LSN, its time in microseconds, how many bytes those before it have from the
+//! first on, and its own in hex. `cargo test --test it make_golden_logs -- --ignored` makes those
+//! that are not there.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -32,7 +35,8 @@ fn library_says(disk: &MemDisk) -> ReaderSays {
     let mut reader = view.reader_at(Lsn::ZERO);
     let error: Option<Error> = loop {
         match reader.next() {
-            // (Of a batch that is damaged in its middle, a view may show the beginning before it comes to the damage.)
+            // (Of a batch that is damaged in its middle, a view may show the beginning before it
+            // comes to the damage.)
             Ok(Some(record)) if record.lsn > report.last_lsn => {}
             Ok(Some(record)) => {
                 times.push(record.time().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64);
@@ -110,7 +114,8 @@ fn the_independent_reader_agrees_on_the_golden_logs() {
         let expected = ReaderSays::parse(&std::fs::read_to_string(golden().join(format!("{name}.txt"))).unwrap());
         agree(&said, &expected, name);
         agree_on_counts(&said, &expected, name);
-        // Counted by the records themselves, from the log's beginning: what a frame says of the bytes before it is exact.
+        // Counted by the records themselves, from the log's beginning: what a frame says of the
+        // bytes before it is exact.
         let all_there = said.records.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
         let mut before = said.counts.first().map_or(0, |count| count.1);
         assert!(said.records.first().is_none_or(|record| record.0 > 1) || before == 0, "{name}");
@@ -125,7 +130,8 @@ fn the_independent_reader_agrees_on_the_golden_logs() {
     }
 }
 
-/// What a later writer may put into a log of this version, and what it may not: frames that are whole, and say more than this version knows.
+/// What a later writer may put into a log of this version, and what it may not: frames that are
+/// whole, and say more than this version knows.
 #[test]
 fn the_independent_reader_agrees_on_what_is_not_known() {
     let golden = Files::read(&golden().join("segments"));
@@ -399,7 +405,8 @@ fn golden_logs_made_now_have_the_verdicts_of_those_made_then() {
         assert_eq!(said.row, expected.row, "{name}");
         agree(&said, &expected, name);
     }
-    // What the others have by accident, if at all: gaps in the times, and a cut that a LINK tells of, in several segments.
+    // What the others have by accident, if at all: gaps in the times, and a cut that a LINK tells
+    // of, in several segments.
     let mut files = Files::read(&golden().join("times"));
     let said = library_says(&MemDisk::new(&files));
     let gaps = said.counts.windows(2).filter(|pair| pair[1].0 - pair[0].0 >= GAP.as_micros() as u64).count();
@@ -428,7 +435,8 @@ fn golden_logs_made_now_have_the_verdicts_of_those_made_then() {
     assert!(matches!(says.verdict, Some(Verdict::Corruption(damage)) if damage.kind == DamageKind::Missing));
 }
 
-/// A log of this version whose `LOG` is damaged behind its first line, and none of whose segments can be read, is damaged: it is of no other version.
+/// A log of this version whose `LOG` is damaged behind its first line, and none of whose segments
+/// can be read, is damaged: it is of no other version.
 #[test]
 fn a_damaged_identity_that_names_this_version_is_damage() {
     let mut files = Files::read(&golden().join("closed"));

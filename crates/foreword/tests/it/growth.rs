@@ -1,5 +1,6 @@
-//! What a log's directory takes of its disk at every instant, whatever was killed before: the directories to which kills can lead are found and
-//! tried, one after the other, until there is none of another kind (or, where there are too many, so many of them).
+//! What a log's directory takes of its disk at every instant, whatever was killed before: the
+//! directories to which kills can lead are found and tried, one after the other, until there is
+//! none of another kind (or, if there are too many, up to a limit).
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -12,11 +13,12 @@ use foreword_sim::{Choice, SimDisk};
 
 const MIB: u64 = 1 << 20;
 
-/// A file of a kind of directory: by its name, in which the epoch is counted back from the newest, its length, and the frames that it has.
+/// A file of a kind of directory: by its name, in which the epoch is counted back from the newest,
+/// its length, and the frames that it has.
 type Kind = Vec<(String, u64, Vec<(usize, [u8; 2], [u64; 5])>)>;
 
-/// What an opening finds, but for the numbers that rise with each. What is only in the page cache is there like all else: to a process that is
-/// killed that makes no difference.
+/// What an opening finds, but for the numbers that rise with each. What is only in the page cache
+/// is there like all else: to a process that is killed that makes no difference.
 fn kind(disk: &SimDisk) -> (Kind, u64) {
     let files = disk.files();
     let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -47,14 +49,15 @@ fn kind(disk: &SimDisk) -> (Kind, u64) {
     (kind, disk.used())
 }
 
-/// All kinds of directories that come about when one of `works` is done on a disk and killed in any operation, again and again.
+/// All kinds of directories that come about when one of `works` is done on a disk and killed in any
+/// operation, again and again.
 struct Search<'a> {
     works: &'a [&'a dyn Fn(Options) -> Result<(), Error>],
     /// What may be taken at any instant, and in how many files.
     bound: (u64, usize),
     /// Not only kills, but power failures, too.
     power: bool,
-    /// So many kinds of directories are tried at most, those first to which the fewest kills lead.
+    /// The most kinds of directories to try, those first that the fewest kills lead to.
     limit: usize,
 }
 

@@ -1,6 +1,8 @@
-//! Accidents that have cost real logs their data, one test for each that this log could have: torn and stale tails, recycled files, failed flushes, full disks,
-//! clocks, backups, readers. The unit tests of `format/frame.rs` and the schedules of foreword-sim's `shuttle.rs` hold some of them, too. Three have no test:
-//! the log does not read by mmap, syncs no ranges, and one file (`disk/os.rs`) has all syncs.
+//! Accidents that have cost real logs their data, one test for each that this log could have: torn
+//! and stale tails, recycled files, failed flushes, full disks, clocks, backups, readers. The unit
+//! tests of `format/frame.rs` and the schedules of foreword-sim's `shuttle.rs` hold some of them,
+//! too. Three have no test: the log does not read by mmap, syncs no ranges, and one file
+//! (`disk/os.rs`) has all syncs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -80,7 +82,7 @@ fn a_length_that_is_not_what_was_written() {
         // A program that errs: the checksum holds, and it is still not believed.
         let mut forged = Files::crashed(|log| commit(log, 1..5));
         forged.forge(1, 3, |frame| frame[at..at + 4].fill(0xff));
-        // The same in a frame that says it goes on.
+        // The same in a frame with CONTINUES.
         let mut going_on = Files::crashed(|log| commit(log, 1..5));
         going_on.forge(1, 3, |frame| {
             frame[at..at + 4].fill(0xff);
@@ -161,7 +163,7 @@ fn the_newest_segment_replaced_by_an_older_copy() {
     commit(&log, 4..6);
     log.close().unwrap();
     old.write(dir.path());
-    // There is no evidence inside the directory; who knows of an LSN can say so.
+    // There is no evidence inside the directory; a caller that knows of an LSN can name it.
     assert_eq!(check_dir(dir.path()).verdict, Some(Verdict::Unclosed));
     match small().expect_lsn(Lsn(5)).open(dir.path()) {
         Err(Error::RolledBack { expected: Lsn(5), found: Lsn(3), .. }) => {}
@@ -177,7 +179,7 @@ fn a_failed_fsync_is_final() {
     commit(&log, 1..3);
     disk.fault(Fault::new(OpKind::Sync, Effect::Eio).on(".seg"));
     assert!(matches!(log.commit(&record(3)), Err(Error::Poisoned(_))));
-    // The disk is well again, and would say that all is synced: nobody asks it.
+    // The disk works again, and would say that all is synced; the log does not ask it.
     let asked = disk.ops().len();
     for _ in 0..3 {
         assert!(matches!(log.commit(&record(3)), Err(Error::Poisoned(_))));
@@ -217,7 +219,8 @@ fn an_error_after_the_bytes_reached_the_disk() {
     commit(&log, 1..3);
     disk.fault(Fault::new(OpKind::Sync, Effect::Eio).on(".seg"));
     log.commit(&record(3)).unwrap_err();
-    // Two outcomes, and no other: it is there, or it is not. What was acknowledged is there in both.
+    // Two outcomes, and no other: it is there, or it is not. What was acknowledged is there in
+    // both.
     let seen: BTreeSet<usize> = disk.crash_states(100, 1).map(|after| lsns(&on(&after).open("/log").unwrap()).len()).collect();
     assert!(seen.iter().all(|n| (2..=3).contains(n)), "{seen:?}");
 }
@@ -263,7 +266,8 @@ fn names_are_synced_before_anything_stands_on_them() {
                 named.insert(op.path.clone());
             }
             OpKind::SyncDir => unsynced = 0,
-            // (A file is known here by the path under which it was opened: that before it got its name.)
+            // (A file is known here by the path under which it was opened: that before it got its
+            // name.)
             OpKind::DurableWrite if named.contains(&op.path) => {
                 assert_eq!(unsynced, 0, "{op:?} follows a rename that no sync of the directory follows");
             }
@@ -291,7 +295,8 @@ fn no_space() {
     };
     assert!(matches!(error, Error::NoSpace { .. }), "{error:?}");
     assert_eq!(last, 14, "one segment more had room");
-    // Nothing is half done: reading works, a checkpoint finds room, the front can be dropped, and the log goes on.
+    // Nothing is half done: reading works, a checkpoint finds room, the front can be dropped, and
+    // the log goes on.
     assert_eq!(lsns(&log).len(), 14);
     assert_eq!(log.last_lsn(), Lsn(14));
     assert!(matches!(log.commit_batch(&[vec![1; 90_000]]), Err(Error::NoSpace { .. })));
@@ -346,7 +351,8 @@ fn no_space_and_the_front_is_dropped_whatever_was_done_before() {
 
 #[test]
 fn no_space_while_opening() {
-    // However little room there is: it is said that there is too little, and with more the log opens.
+    // However little room there is: it is said that there is too little, and with more the log
+    // opens.
     for pages in 0..40 {
         let disk = SimDisk::new(17);
         disk.set_free(pages * 4096);
@@ -585,8 +591,9 @@ fn a_reader_after_an_error_in_mid_record() {
     assert_eq!(reader.prev().unwrap().unwrap().data, large);
 }
 
-/// `LOCK` and `LOG` are removed under a writer, one of whose flushes is under way for so long that a second one repairs the log, works, drops what the first
-/// had written and uses its files again. Wherever the first was in its segments, what it writes then meets nothing of the second's.
+/// `LOCK` and `LOG` are removed under a writer, one of whose flushes is under way for so long that
+/// a second one repairs the log, works, drops what the first had written and uses its files again.
+/// Wherever the first was in its segments, what it writes then meets nothing of the second's.
 #[test]
 fn a_write_of_a_writer_whose_locks_were_removed_meets_nothing_of_the_next() {
     for before in 0..20 {

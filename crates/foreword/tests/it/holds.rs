@@ -55,7 +55,8 @@ fn a_cut_moves_the_holds_behind_it_to_itself() {
     commit(&log, 99);
     log.hold("before", Lsn(7)).unwrap();
     log.hold("behind", Lsn(80)).unwrap();
-    // Those of other processes, of which the log has not taken notice yet: one has a hold of the log's moved, and one is new.
+    // Those of other processes, of which the log has not taken notice yet: one has a hold of the
+    // log's moved, and one is new.
     let view = View::open(dir.path()).unwrap();
     view.hold("a follower", Lsn(100)).unwrap();
     log.truncate_back(Lsn(51)).unwrap();

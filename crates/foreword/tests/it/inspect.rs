@@ -1,4 +1,5 @@
-//! What stands in a log's files, told as it is: every byte of a segment has its place, and nothing is changed by asking.
+//! What stands in a log's files, told as it is: every byte of a segment has its place, and nothing
+//! is changed by asking.
 use std::fs;
 use std::path::Path;
 

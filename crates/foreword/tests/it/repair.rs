@@ -3,8 +3,8 @@ use std::fs;
 
 use foreword::{Error, Lsn, OnDamage, Options, Verdict};
 
-/// The damage lies far before the end of a log that was closed well: opening it, which reads only the tail, does not come upon it,
-/// but who asks for a repair means all of the log.
+/// The damage lies far before the end of a log that was closed well: opening it, which reads only
+/// the tail, does not see it, but a repair is for the whole log.
 #[test]
 fn a_repair_finds_damage_before_the_tail_of_a_closed_log() {
     for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {

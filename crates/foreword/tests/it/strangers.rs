@@ -1,4 +1,5 @@
-//! Code that is not ours, which a log runs: wakers, the hook for errors, `AsRef`, the disk. Whatever it does, no call hangs, and no record is lost.
+//! Code that is not ours, which a log runs: wakers, the hook for errors, `AsRef`, the disk.
+//! Whatever it does, no call hangs, and no record is lost.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -103,7 +104,8 @@ fn a_waker_that_panics_on_the_thread_of_a_committer_harms_neither_it_nor_others(
     log.close().unwrap();
 }
 
-/// In the place of another, and with what waited for it: a commit, and a reader here and in another process.
+/// In the place of another, and with what waited for it: a commit, and a reader here and in another
+/// process.
 #[test]
 fn a_waker_that_panics_when_it_is_dropped_harms_nobody() {
     let disk = Arc::new(MemDisk::default());
@@ -166,7 +168,7 @@ fn the_last_handle_may_be_dropped_by_a_waker() {
         return; // The policy was faster; that it is so each time is excluded by the other tests.
     }
     until("the log is dropped", || dropped.load(SeqCst));
-    // It is closed, and another may open it.
+    // The log is closed, and another process may open it.
     let log = options().disk(Arc::new(disk)).open(MEM).unwrap();
     assert_eq!((log.recovery().verdict.name(), log.last_lsn()), ("clean", Lsn(1)));
 }
@@ -353,7 +355,7 @@ fn a_hook_may_use_the_log_and_may_panic() {
     }
 }
 
-/// It runs on the log's own thread, which nobody who commits needs.
+/// The hook runs on the log's own thread, which no commit needs.
 #[test]
 fn a_hook_that_takes_its_time_holds_up_no_call() {
     let gate = Arc::new(Gate::default());
@@ -448,7 +450,8 @@ fn a_disk_that_panics_while_it_writes_poisons_the_log() {
     }
 }
 
-/// A disk that asks the log each time it is asked something: if that is under a lock, nothing goes on.
+/// A disk that asks the log each time it is asked something: if that is under a lock, nothing goes
+/// on.
 #[test]
 fn the_disk_is_asked_under_no_lock() {
     for background in [true, false] {
@@ -514,7 +517,8 @@ fn standard_error_may_be_full() {
     assert_eq!(status.code(), Some(42), "the drop panicked");
 }
 
-/// What waits for the log, from where the log waits for what calls it: each says that it is busy, and the last may append.
+/// What waits for the log, from where the log waits for what calls it: each says that it is busy,
+/// and the last may append.
 fn calls_that_wait(log: &Log) -> Vec<foreword::Result<()>> {
     let last = log.last_lsn();
     vec![

@@ -1,5 +1,5 @@
-//! One test for each row of the verdict table in `docs/FORMAT.md`: the case is made of real files, and the library is asked for its verdict, what
-//! can be read, and what going on does.
+//! One test for each row of the verdict table in `docs/FORMAT.md`: the case is made of real files,
+//! and the library is asked for its verdict, what can be read, and what going on does.
 
 use std::path::Path;
 
@@ -28,7 +28,8 @@ fn damage(verdict: Option<Verdict>) -> Damage {
     }
 }
 
-/// A log without damage: every way to look at it gives the same verdict and the same records (1 to `last`), and it goes on from there.
+/// A log without damage: every way to look at it gives the same verdict and the same records (1 to
+/// `last`), and it goes on from there.
 fn sound(files: &Files, verdict: Verdict, last: u64) {
     let dir = files.dir();
     let report = check_dir(dir.path());
@@ -107,7 +108,7 @@ impl Says {
     }
 }
 
-/// What is there when a damaged log was opened all the same.
+/// What is there after a damaged log was opened nevertheless.
 struct After {
     lsns: Vec<u64>,
     given_up: Vec<(u64, u64)>,
@@ -120,7 +121,8 @@ fn after(lsns: impl IntoIterator<Item = u64>, given_up: &[(u64, u64)], aside: &[
     After { lsns: lsns.into_iter().collect(), given_up: given_up.to_vec(), aside: aside.to_vec(), next }
 }
 
-/// A damaged log: `verify`, `open` and `View` agree on the damage, and change nothing; going on does what it should.
+/// A damaged log: `verify`, `open` and `View` agree on the damage, and change nothing; going on
+/// does what it should.
 fn damaged(files: &Files, says: &Says, stop: &After, salvage: &After) {
     let dir = files.dir();
     let dir = dir.path();
@@ -188,7 +190,8 @@ fn segments(closed: bool) -> Files {
     files
 }
 
-/// Seven records and a clean close behind which the segment has no room, so that the log went on in the next with two more; then it was killed.
+/// Seven records and a clean close behind which the segment has no room, so that the log went on in
+/// the next with two more; then it was killed.
 fn on_behind_a_clean_close() -> Files {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
@@ -268,7 +271,8 @@ fn row_4_hole() {
     assert_eq!(files.frame(2, 1).unwrap().promise, (1, 8));
     files.unwrite(1, 8..9);
     sound(&files, Verdict::TornTail, 6);
-    // A closed log goes on: its CLOSED frame is written again, with a MARK behind it. Of the two, the MARK alone got to the disk.
+    // A closed log goes on: its CLOSED frame is written again, with a MARK behind it. Of the two,
+    // the MARK alone got to the disk.
     let dir = Files::closed(|log| commit(log, 1..5)).dir();
     let log = small().open(dir.path()).unwrap();
     log.append_with(&record(5), Durability::Written).unwrap();
@@ -381,7 +385,8 @@ fn row_6_stale_sectors_of_a_recycled_file() {
 
 #[test]
 fn row_6_lost_mark_behind_a_clean_close() {
-    // Nothing follows a CLOSED frame but a durable MARK; if that is lost, the log looks closed, and is not.
+    // Nothing follows a CLOSED frame but a durable MARK; if that is lost, the log looks closed, and
+    // is not.
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();
     commit(&log, 1..3);
@@ -400,7 +405,7 @@ fn row_6_lost_mark_behind_a_clean_close() {
 
 #[test]
 fn row_6_all_that_says_that_a_closed_log_went_on() {
-    // Its SEAL is gone, and so is the next LINK. What follows that is promised all the same.
+    // Its SEAL is gone, and so is the next LINK. The part behind that is still promised.
     let mut files = on_behind_a_clean_close();
     files.unwrite(1, 15..16);
     let says =
@@ -454,22 +459,22 @@ fn row_7_flipped_bit_in_the_link() {
     );
 }
 
+/// The frame of the second of four records is damaged: cutting loses all from it on, a salvage that
+/// record alone.
+#[track_caller]
+fn second_is_damaged(files: &Files, kind: DamageKind, row: u8) {
+    let says = Says { kind, row, proven: true, file: segment_name(1), offset: 3 * BLOCK, lsns: (2, Some(3)) };
+    let aside = [segment_name(1)];
+    damaged(files, &says, &after([1], &[(2, 4)], &aside, 2), &after([1, 3, 4], &[(2, 2)], &aside, 5));
+}
+
 #[test]
 fn row_7_flipped_bit_in_acknowledged_data() {
     for (byte, what) in [(5, "header"), (30, "promise"), (70, "payload"), (507, "tag"), (4000, "padding"), (4092, "last tag")] {
         println!("{what}");
         let mut files = four();
         files.flip(1, 3 * BLOCK + byte, 3);
-        let says = Says {
-            kind: DamageKind::Garbled,
-            row: 7,
-            proven: true,
-            file: segment_name(1),
-            offset: 3 * BLOCK,
-            lsns: (2, Some(3)),
-        };
-        let aside = [segment_name(1)];
-        damaged(&files, &says, &after([1], &[(2, 4)], &aside, 2), &after([1, 3, 4], &[(2, 2)], &aside, 5));
+        second_is_damaged(&files, DamageKind::Garbled, 7);
     }
 }
 
@@ -489,7 +494,8 @@ fn row_7_in_a_segment_that_others_follow() {
 
 #[test]
 fn row_7_in_a_segment_before_the_last_promise() {
-    // Opening reads from the last promise on; what lies before is checked when it is read, and by `verify`.
+    // Opening reads from the last promise on; what lies before is checked when it is read, and by
+    // `verify`.
     for closed in [false, true] {
         let mut files = segments(closed);
         files.flip(2, 4 * BLOCK + 70, 0);
@@ -541,7 +547,8 @@ fn row_8_with_a_frame_behind_that_no_promise_covers() {
 
 #[test]
 fn row_8_garbled_link_behind_a_clean_close() {
-    // Nothing behind that LINK promises anything, and by its tags no sector of it is written: but the log had left the segment in which it was closed.
+    // Nothing behind that LINK promises anything, and by its tags no sector of it is written: but
+    // the log had left the segment in which it was closed.
     let mut files = on_behind_a_clean_close();
     files.unwrite(2, 2..16);
     for sector in 0..8 {
@@ -669,7 +676,8 @@ fn row_16_older_copy_of_a_sealed_segment() {
     let damage = damage(check_dir(files.dir().path()).verdict);
     assert_eq!((damage.kind.row(damage.proven), damage.offset), (6, 5 * BLOCK as u64));
     assert_eq!((damage.first_lsn, damage.last_lsn), (Lsn(4), Some(Lsn(9))));
-    // While the LINK of the newest says what is durable, opening trusts what is before, and reading tells.
+    // While the LINK of the newest says what is durable, opening trusts what is before, and reading
+    // tells.
     let dir = files.dir();
     let view = View::open(dir.path()).unwrap().recoverable().unwrap();
     let (records, error) = collect(view.iter(Lsn::ZERO));
@@ -728,7 +736,8 @@ fn row_18_garbled_sectors_behind_the_end() {
         garbled.segment(1)[11 * BLOCK + 3 * SECTOR] = 1;
         assert_eq!(check_dir(garbled.dir().path()).garbled_sectors, 2);
         if verdict == Verdict::Clean {
-            // Opening trusts a clean close as soon as it sees one: but not with something standing right behind it.
+            // Opening trusts a clean close as soon as it sees one: but not with something standing
+            // right behind it.
             let dir = garbled.dir();
             let log = small().open(dir.path()).unwrap();
             same(&collect(log.iter(Lsn::ZERO)).0, &numbered(1..=last));
@@ -849,7 +858,8 @@ fn row_21_damaged_identity() {
         Err(Error::Corruption(refused)) => assert_eq!((refused.kind, &*refused), (DamageKind::Identity, &verified)),
         other => panic!("{other:?}"),
     }
-    // That it is missing is what a crash in creation leaves, and no damage: the segments say what it said.
+    // That it is missing is what a crash in creation leaves, and no damage: the segments say what
+    // it said.
     let mut files = good.clone();
     files.0.remove("LOG");
     let dir = files.dir();
@@ -876,16 +886,7 @@ fn row_22_wrong_structure() {
         println!("{what}");
         let mut files = four();
         files.forge(1, 3, change);
-        let says = Says {
-            kind: DamageKind::Structure,
-            row: 22,
-            proven: true,
-            file: segment_name(1),
-            offset: 3 * BLOCK,
-            lsns: (2, Some(3)),
-        };
-        let aside = [segment_name(1)];
-        damaged(&files, &says, &after([1], &[(2, 4)], &aside, 2), &after([1, 3, 4], &[(2, 2)], &aside, 5));
+        second_is_damaged(&files, DamageKind::Structure, 22);
     }
 }
 

@@ -18,7 +18,8 @@ fn wait_durable_waits_for_the_policy_and_asks_for_nothing() {
     assert!(log.durable_lsn() >= lsn);
 }
 
-/// An idle log says what is durable even where its segment has no room for the mark: the next segment's LINK says it then.
+/// An idle log says what is durable even where its segment has no room for the mark: the next
+/// segment's LINK says it then.
 #[test]
 fn a_view_soon_sees_every_durable_record_wherever_in_its_segment_it_lies() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! No call waits for what it does not need: not for zero-filling, not for removals, not for another's copy.
+//! No call waits for what it does not need: not for zero-filling, not for removals, not for
+//! another's copy.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -30,7 +31,7 @@ fn gated(gated: Op) -> (Arc<Gate>, MemDisk, Arc<Hooked<MemDisk>>) {
     (gate, disk, hooked)
 }
 
-/// Commits records of 10 kB until the log has so many segments.
+/// Commits records of 10 kB until the log has this many segments.
 fn fill_segments(log: &Log, segments: u64) {
     while log.stats().segments < segments {
         // (What is appended in bulk, without a flush for each, is not worth zeros.)
@@ -84,7 +85,7 @@ fn nothing_waits_for_removals() {
     until("what was dropped is removed", || disk.files().epochs().len() <= 3);
 }
 
-/// A disk with room for so many segments.
+/// A disk with space for this many segments.
 fn small_disk(segments: usize, also: impl Fn(Op) -> io::Result<()> + Send + Sync + 'static) -> (MemDisk, Arc<Hooked<MemDisk>>) {
     let disk = MemDisk::default();
     let files = disk.clone();
@@ -200,7 +201,8 @@ fn closing_finishes_the_removals_and_not_the_filling() {
     assert!(disk.files().epochs().len() <= 3, "{:?}", disk.files().epochs());
 }
 
-/// What an appender waits for is not filled: neither what it prepares itself, nor what another does.
+/// What an appender waits for is not filled: neither what it prepares itself, nor what another
+/// does.
 #[test]
 fn whoever_waits_for_a_segment_gets_it_unfilled() {
     let (gate, zeros) = (Arc::new(Gate::default()), Arc::new(AtomicUsize::new(0)));
@@ -261,7 +263,8 @@ fn who_waits_for_a_record_that_is_cut_hears_of_it() {
     }
 }
 
-/// A record that comes while a sync is under way is as old as that when the sync ends: it is not given the interval once more.
+/// A record that comes while a sync is under way is as old as that when the sync ends: it is not
+/// given the interval once more.
 #[test]
 fn the_interval_counts_from_the_append_while_a_sync_is_under_way() {
     const INTERVAL: Duration = Duration::from_millis(200);
@@ -285,7 +288,8 @@ fn the_interval_counts_from_the_append_while_a_sync_is_under_way() {
     slow.store(false, SeqCst);
     let syncs = syncs.lock().unwrap();
     let pauses: Vec<_> = syncs.windows(2).map(|pair| pair[1].0 - pair[0].1).collect();
-    // Their records had waited for the interval when the sync before ended. (One of them may have been late on a busy machine.)
+    // Their records had waited for the interval when the sync before ended. (One of them may have
+    // been late on a busy machine.)
     assert!(pauses.iter().filter(|&&pause| pause < INTERVAL / 2).count() >= 3, "{pauses:?}");
 }
 
