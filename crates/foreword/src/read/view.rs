@@ -13,6 +13,7 @@ use crate::error::Damage;
 use crate::files::dir::Dir;
 use crate::files::disk::{Disk, OsDisk};
 use crate::files::outside::Outside;
+use crate::files::time::Ticks;
 use crate::format::{Chain, LogId};
 use crate::limit::{self, Hold, Holds, Limit};
 use crate::read::iter::Iter;
@@ -75,10 +76,10 @@ struct ViewInner {
     last: Mutex<LastLook>,
     /// Rises with each change of the chain.
     version: AtomicU64,
-    /// When the next look is due, in microseconds since the view was opened. Then the next step of
-    /// any reader takes one: so a reader hears of a cut although all that it reads is at hand.
+    /// When the next look is due, by the clock beside it. Then the next step of any reader takes one:
+    /// so a reader hears of a cut although all that it reads is at hand.
     due: AtomicU64,
-    opened: Instant,
+    ticks: Ticks,
     waiting: Mutex<Waiting>,
     places: Places,
 }
@@ -127,8 +128,9 @@ impl View {
         let (watch, seen) = Watch::begin(&dir)?;
         let last = Mutex::new(LastLook { seen, at: Some(Instant::now()) });
         let (watch, version, waiting, places) = (Mutex::new(watch), AtomicU64::new(0), Mutex::default(), Places::default());
-        let (due, opened) = (AtomicU64::new(POLL.as_micros() as u64), Instant::now());
-        let inner = ViewInner { disk, dir, unproven, watch, last, version, due, opened, waiting, places };
+        let ticks = Ticks::behind_at_most(POLL);
+        let due = AtomicU64::new(ticks.now() + POLL.as_nanos() as u64);
+        let inner = ViewInner { disk, dir, unproven, watch, last, version, due, ticks, waiting, places };
         Ok(View { inner: Arc::new(inner) })
     }
 
@@ -359,7 +361,7 @@ impl ViewInner {
         // Not all the time, where a look takes long; and one that fails is not repeated at each
         // step, either.
         let pause = POLL.max(begun.elapsed());
-        self.due.store((self.opened.elapsed() + pause).as_micros() as u64, Ordering::Relaxed);
+        self.due.store(self.ticks.now() + pause.as_nanos() as u64, Ordering::Relaxed);
         let news = looked.map_err(|error| {
             lock(&self.last).at = None;
             self.judge(error)
@@ -432,7 +434,7 @@ impl Source for ViewInner {
     }
 
     fn version(&self) -> u64 {
-        if self.opened.elapsed().as_micros() as u64 >= self.due.load(Ordering::Relaxed) {
+        if self.ticks.now() >= self.due.load(Ordering::Relaxed) {
             let _ = self.look(false); // A reader that needs more than is known gets the error.
         }
         self.version.load(Ordering::Acquire)
