@@ -1,5 +1,6 @@
 //! Opening for writing: what the survey found, and what follows from it.
 
+mod branch;
 pub(crate) mod fork;
 mod fresh;
 pub(crate) mod opened;
@@ -13,27 +14,21 @@ use std::time::Instant;
 
 use crate::assemble::Assembler;
 use crate::assemble::placed::Placed;
-use crate::assemble::room::copy_room;
 use crate::bug::bug;
-use crate::error::{DamageKind, Doing};
+use crate::error::Doing;
 use crate::files::dir::Dir;
 use crate::files::disk::Access;
 use crate::files::fill::at_once;
 use crate::files::names::{IDENTITY, Names, STATS, segment_name};
-use crate::files::outside::Outside;
 use crate::files::prepare::Stuff;
 use crate::files::segment::Found;
-use crate::format::{
-    BLOCK, Chain, Control, Count, Cut, Entry, FRAME_MAX, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise,
-    SECTOR,
-};
+use crate::format::{BLOCK, Control, Count, Entry, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR};
 use crate::observe::stats::RecoveryReport;
-use crate::open::fork::{Branch, Place};
-use crate::open::fresh::{Fresh, fresh_segment, fresh_segments, tidy_up};
+use crate::open::branch::branch;
+use crate::open::fresh::tidy_up;
 use crate::open::opened::Opened;
 use crate::open::repair::{Repair, plan};
 use crate::options::{Existence, OnDamage};
-use crate::read::snapshot::Snapshot;
 use crate::recovery::{self, Depth, Survey, Verdict};
 use crate::{Error, Lsn, Options, Result};
 
@@ -288,169 +283,6 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
     let (entries, control) = (survey.chain.clone(), survey.control.clone());
     let durable = Promise { position: survey.promise.position, lsn: survey.last_lsn() };
     Ok(Opened { log: survey.log, assembler, spares, entries, control, durable, report })
-}
-
-/// After anything else: it goes on in a fresh segment.
-fn branch(
-    options: &Options,
-    dir: &Dir,
-    survey: &Survey,
-    repair: &Repair,
-    mut outside: Option<&mut Outside>,
-    mut report: RecoveryReport,
-) -> Result<Opened> {
-    let damaged = matches!(report.verdict, Verdict::Corruption(_));
-    // What no promise covers may be only in the page cache.
-    let unproven = unproven_from(survey);
-    let end = Place { at: survey.end, next_lsn: repair.next_lsn.unwrap_or(survey.next_lsn) };
-    let lost = matches!(&report.verdict, Verdict::Corruption(damage) if damage.kind == DamageKind::LostNewest);
-    let epoch = if damaged { survey.highest + 1 + u64::from(lost) } else { survey.newest + 1 };
-    let mut control = survey.control.clone();
-    for waiver in &repair.waivers {
-        if !control.waivers.contains(waiver) {
-            control.waivers.push(*waiver);
-        }
-    }
-    if damaged {
-        // LSNs that were acknowledged may be given to other records, even where nothing says which.
-        control.cut(end.next_lsn);
-        outside.iter_mut().try_for_each(|outside| outside.cut(end.next_lsn))?;
-    }
-    for waiver in &mut control.waivers {
-        if waiver.to.epoch == u64::MAX {
-            waiver.to = Position::new(epoch, LINK_BLOCK);
-        }
-    }
-    let fresh = fresh_segments(options, dir, survey, epoch, damaged)?;
-    // Copies would close the gaps that a salvage leaves in the LSNs.
-    let from = unproven.unwrap_or(end);
-    let (from, absorbed_cut) = if !control.waivers.is_empty() || damaged {
-        (from, None)
-    } else {
-        fork::absorb(dir, survey.log, &survey.chain, options.segment_blocks(), from)?
-    };
-    let bytes_before = |lsn| {
-        let chain = Chain::new(survey.log, survey.chain.clone(), &survey.control);
-        Snapshot::reader(dir, &chain, Lsn::FIRST, survey.last_lsn()).bytes_before(lsn)
-    };
-    let copied = fork::blocks_behind(&survey.chain, from.at, survey.end);
-    let has_room = fresh.segment.blocks >= options.segment_blocks() || copied <= u64::from(copy_room(fresh.segment.blocks));
-    let mut unsealed: Vec<u64> = survey.unsealed.iter().copied().filter(|&e| !repair.moved.contains(&segment_name(e))).collect();
-    let mut seals = !damaged;
-    bug!(SealLate, seals = false);
-    if seals {
-        // Before anything else: what shows that the log went on behind a clean close may be only in
-        // the page cache, and without it the log would be closed, whatever the fork has begun to
-        // write. The fresh segment is there, as a SEAL says.
-        fork::seal_off(dir, survey.log, survey.newest, from, bytes_before(from.next_lsn))?;
-        unsealed.retain(|&epoch| epoch != survey.newest);
-    }
-    let go_on = |from: Place, Fresh { segment, spares }: Fresh| {
-        let mut control = control.clone();
-        let front = survey.chain.iter().find(|e| e.epoch <= from.at.epoch).map_or(u64::MAX, |e| e.epoch);
-        control.waivers.retain(|w| w.to.epoch >= front || damaged);
-        let own = damaged.then_some(Cut { since: survey.control.generation, at: from.next_lsn });
-        let cut = own.or(absorbed_cut.filter(|_| from != end));
-        let branch = Branch {
-            log: survey.log,
-            from,
-            bytes: bytes_before(from.next_lsn),
-            cut,
-            segment_blocks: options.segment_blocks(),
-            fresh: segment,
-            spares,
-            unsealed: unsealed.clone(),
-            control: control.clone(),
-        };
-        let chain = Chain { start: Lsn::FIRST, ..Chain::new(survey.log, survey.chain.clone(), &control) };
-        let copies = (from != end).then(|| Snapshot::reader(dir, &chain, from.next_lsn, survey.last_lsn()));
-        fork::fork(dir, branch, copies)?.join().map(|branched| (from, control, branched))
-    };
-    // What no promise covers is written again: there, or, where copies cannot be or have no room,
-    // in place.
-    let in_place = |fresh| {
-        if let Some(unproven) = unproven {
-            write_again(dir, survey, unproven.at)?;
-        }
-        go_on(end, fresh)
-    };
-    let (from, control, mut branched) = if !repair.waivers.is_empty() || !has_room {
-        in_place(fresh)?
-    } else {
-        match go_on(from, fresh) {
-            Err(error) if error.is_no_space() && from != end => {
-                let begun = dir.names()?.epochs.into_iter().filter(|&e| e > epoch);
-                fork::clear_away(dir, begun.map(segment_name));
-                in_place(Fresh { segment: fresh_segment(options, dir, survey, epoch, damaged)?, spares: VecDeque::new() })?
-            }
-            gone_on => gone_on?,
-        }
-    };
-    if let Some(written_to) = survey.written_to.filter(|w| w.epoch == from.at.epoch && !damaged) {
-        give_back_rest(dir, survey.log, written_to)?;
-    }
-    if from.next_lsn <= survey.promise.lsn {
-        branched.prove(&control)?;
-    }
-    report.rewritten_records = branched.copied;
-    let mut entries = fork::up_to(&survey.chain, from.at);
-    entries.extend(&branched.entries);
-    let (assembler, spares, durable) = (branched.assembler, branched.spares, branched.durable);
-    Ok(Opened { log: survey.log, assembler, spares, entries, control, durable, report })
-}
-
-/// Where the log holds what no promise covers; `None` if there is nothing. (A promise beyond the
-/// end proves all before it.)
-fn unproven_from(survey: &Survey) -> Option<Place> {
-    let proven = survey.promise.position.min(survey.end);
-    bug!(TrustCache, return None);
-    if proven == survey.end {
-        return None;
-    }
-    if survey.chain.iter().any(|e| e.epoch == survey.promise.position.epoch) {
-        return Some(Place { at: proven, next_lsn: survey.promise.lsn.next() });
-    }
-    // Nothing was promised yet, or only what is dropped by now. The first segment that is left, at
-    // least, was begun durably: before the log had its identity, or before what preceded it was
-    // dropped.
-    let first = survey.chain.first();
-    Some(Place {
-        at: first.map_or(Position::default(), |e| Position::new(e.epoch, LINK_BLOCK + 1)),
-        next_lsn: first.map_or(survey.next_lsn, |e| e.first_lsn),
-    })
-}
-
-/// Gives back the space behind what was ever written to the segment in which the log left its
-/// branch.
-fn give_back_rest(dir: &Dir, log: LogId, written_to: Position) -> Result<()> {
-    if let Ok((segment, None)) = dir.open_segment(Some(log), written_to.epoch, Access::Write)? {
-        segment.give_back(written_to.block);
-    }
-    Ok(())
-}
-
-/// Writes what lies between a position and the end of the log once more, byte by byte the same,
-/// durably.
-fn write_again(dir: &Dir, survey: &Survey, from: Position) -> Result<()> {
-    let mut buf = vec![0; FRAME_MAX];
-    for entry in survey.chain.iter().filter(|e| e.epoch >= from.epoch) {
-        let segment = match dir.open_segment(Some(survey.log), entry.epoch, Access::Write)? {
-            Ok((segment, _)) => segment,
-            Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
-        };
-        let end = entry.end.unwrap_or(survey.end.block);
-        let mut block = if entry.epoch == from.epoch { from.block } else { LINK_BLOCK };
-        while block < end {
-            let want = buf.len().min((end - block) as usize * BLOCK);
-            let read = segment.read(block, &mut buf[..want])?;
-            segment.write(block, &mut [io::IoSlice::new(&buf[..read])], true)?;
-            if read < want {
-                break;
-            }
-            block += (want / BLOCK) as u32;
-        }
-    }
-    Ok(())
 }
 
 impl RecoveryReport {

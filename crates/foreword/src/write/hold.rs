@@ -6,6 +6,13 @@ use crate::limit::{Holds, Limit, check_name, place};
 use crate::write::inner::LogInner;
 use crate::{Lsn, Result};
 
+/// Whether what other processes ask for is all in the log by now, durably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Stays,
+    IsInTheLog,
+}
+
 impl LogInner {
     pub(crate) fn hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
         check_name(name)?;
@@ -24,7 +31,7 @@ impl LogInner {
     /// makes a difference. What the change says.
     fn change_holds<T>(&self, change: impl FnOnce(Lsn, &mut Holds) -> Result<T>) -> Result<T> {
         let _changing = self.one_at_a_time()?;
-        let mut outside = self.outside()?;
+        let outside = self.outside()?;
         let mut state = self.open_state()?;
         let start = state.change.control.start;
         let before = state.change.control.holds.clone();
@@ -40,7 +47,7 @@ impl LogInner {
         } else {
             self.mark(state, Urgency::Mark).inspect_err(|_| self.lock().change.control.holds = before)?;
         }
-        outside.iter_mut().try_for_each(Outside::clear)?;
+        self.let_go(outside, Asked::IsInTheLog)?;
         changed
     }
 
@@ -52,7 +59,16 @@ impl LogInner {
         self.attempt("look at the holds of other processes", &self.dir.path, take)
     }
 
-    /// The holds, with those that others have placed; without those where the disk asks.
+    /// Lets go of what other processes ask for.
+    pub(crate) fn let_go(&self, outside: Option<Outside>, asked: Asked) -> Result<()> {
+        self.attempt("clear the holds of other processes", &self.dir.path, move || match (outside, asked) {
+            (Some(mut outside), Asked::IsInTheLog) => outside.clear(),
+            _ => Ok(()),
+        })
+    }
+
+    /// The holds, with those that others have placed; without those where the disk asks, or does
+    /// not say.
     pub(crate) fn holds(&self) -> Holds {
         let own = || self.peek().map(|state| state.change.control.holds.clone()).unwrap_or_default();
         if self.may_wait().is_err() {

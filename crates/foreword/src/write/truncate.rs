@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::assemble::Assembler;
 use crate::assemble::room::{Urgency, copy_room};
 use crate::bug::bug;
 use crate::files::disk::Access;
@@ -18,6 +19,7 @@ use crate::read::snapshot::Snapshot;
 use crate::read::source::Source;
 use crate::sync::thread;
 use crate::write::committers::Slots;
+use crate::write::hold::Asked;
 use crate::write::inner::LogInner;
 use crate::write::rotate::Starving;
 use crate::write::runtime::Lane;
@@ -73,6 +75,8 @@ struct CutBack {
     wakers: BTreeMap<(Lsn, u64), Waker>,
     /// The holds of other processes, still locked, which the log has now.
     outside: Option<Outside>,
+    /// What built frames of the segment that was cut.
+    left: Option<Assembler>,
 }
 
 impl LogInner {
@@ -165,7 +169,7 @@ impl LogInner {
 
     /// Moves the start, durably; what is not needed any more is left to be removed.
     pub(crate) fn drop_front(&self, before: Lsn, _changing: Changing<'_>) -> Result<Lsn> {
-        let mut outside = self.outside()?;
+        let outside = self.outside()?;
         let mut state = self.open_state()?;
         let last = state.last_lsn();
         if before > last.next() {
@@ -174,7 +178,7 @@ impl LogInner {
         let before_it = (state.change.control.start, state.change.control.holds.clone());
         outside.iter().for_each(|outside| outside.apply(&mut state.change.control.holds));
         let start = self.start_for(&state, before);
-        let mut cleared = Ok(());
+        let mut asked = Asked::Stays;
         if start > state.change.control.start || state.change.control.holds != before_it.1 {
             state.change.control.start = start;
             // A truncation that may free a segment finds room, whatever others have marked before.
@@ -187,7 +191,7 @@ impl LogInner {
                 let control = &mut self.lock().change.control;
                 (control.start, control.holds) = before_it;
             })?;
-            cleared = outside.iter_mut().try_for_each(Outside::clear);
+            asked = Asked::IsInTheLog;
             state = self.open_state()?;
         }
         // Readers that ask for less are told so from here on.
@@ -205,8 +209,9 @@ impl LogInner {
         state.change.control.waivers.retain(|w| w.to.epoch >= front);
         self.readable.set_chain(chain);
         self.kick(Lane::Prepare);
+        drop(state);
         // (The start has moved for all that.)
-        cleared.map(|()| start)
+        self.let_go(outside, asked).map(|()| start)
     }
 
     pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {
@@ -220,22 +225,58 @@ impl LogInner {
         drop(cutting);
         self.kick_all();
         self.readable.tails.wake(); // Readers that waited behind the cut are told.
-        let CutBack { wakers, outside } = cut?;
-        if let Some(mut outside) = outside {
-            // The log has these holds now. If they stay there as well, they are what the log has.
-            let cleared = self.attempt("clear the holds of other processes", &self.dir.path, move || outside.clear());
-            cleared.unwrap_or_else(|error| self.report(&error));
-        }
-        strangers::wake(wakers.into_values());
-        if !self.options.background {
-            self.remove_all();
-        }
+        self.clean_up(cut?);
         Ok(())
     }
 
     /// Makes all durable that was appended, then goes on in a fork. The segments that it supersedes
     /// are left to be removed.
-    fn cut_back<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<CutBack> {
+    fn cut_back<'a>(&'a self, state: Guard<'a>, from: Lsn) -> Result<CutBack> {
+        let mut state = self.come_to_rest(state, from)?;
+        if from >= state.assembler.next_lsn() {
+            return Ok(CutBack::default());
+        }
+        let mut tip =
+            Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares.ready), fork: Begun::Not };
+        let mut control = state.change.control.clone();
+        state.spares.preparing = true;
+        drop(state);
+        let (chain, mut outside) = (self.chain(), None);
+        let made = self.outside().and_then(|taken| {
+            outside = taken;
+            self.attempt("cut the log", &self.dir.path, || self.make_cut(&chain, from, &mut tip, &mut control, outside.as_mut()))
+        });
+        // Until the fork joins the log, nothing of it has changed. When it has begun to, an error
+        // leaves open whether its LINK is there.
+        let joined = match made {
+            Ok((place, fork)) => self
+                .attempt("cut the log", &self.dir.path, || self.join(fork, place, from, tip.end, &control))
+                .map(|branched| (place, branched))
+                .map_err(|error| (error, true)),
+            Err(error) => {
+                let undone = self.attempt("undo a cut", &self.dir.path, || self.undo_fork(&mut tip));
+                Err((error, undone.is_err()))
+            }
+        };
+        let mut state = self.lock();
+        state.spares.preparing = false;
+        match joined {
+            Ok((place, branched)) => Ok(CutBack { outside, ..self.go_on_in(state, &chain, from, place, branched, control) }),
+            Err((error, poisons)) => {
+                state.spares.ready = tip.spares;
+                if poisons {
+                    self.poison(state, error.clone());
+                } else {
+                    drop(state);
+                }
+                let _ = self.let_go(outside, Asked::Stays);
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until all that was appended is durable, and no segment is being prepared.
+    fn come_to_rest<'a>(&'a self, mut state: Guard<'a>, from: Lsn) -> Result<Guard<'a>> {
         if state.assembler.is_closed() && from < state.assembler.next_lsn() {
             // First of all the log says that it goes on: else what the fork writes would lie behind
             // a log that is closed.
@@ -252,51 +293,38 @@ impl LogInner {
             };
             state.life.usable()?;
         }
-        if from >= state.assembler.next_lsn() {
-            return Ok(CutBack::default());
-        }
-        let mut tip =
-            Tip { end: state.assembler.end().position, spares: std::mem::take(&mut state.spares.ready), fork: Begun::Not };
-        let mut control = state.change.control.clone();
-        state.spares.preparing = true;
-        drop(state);
-        let chain = self.chain();
-        // Until the fork joins the log, nothing of it has changed. When it has begun to, an error
-        // leaves open whether its LINK is there.
-        let mut outside = None;
-        let attempt = self.outside().and_then(|taken| {
-            outside = taken;
-            self.attempt("cut the log", &self.dir.path, || {
-                outside.iter().for_each(|outside| outside.apply(&mut control.holds));
-                control.cut(from);
-                let forked = self.fork_back(&chain, from, &mut tip, &mut control)?;
-                outside.iter_mut().try_for_each(|outside| outside.cut(from))?;
-                Ok(forked)
-            })
-        });
+        Ok(state)
+    }
+
+    /// Makes the fork, with the holds that other processes have asked for; those that stand behind
+    /// the cut are moved, durably, before it counts.
+    fn make_cut(
+        &self,
+        chain: &Chain,
+        from: Lsn,
+        tip: &mut Tip,
+        control: &mut Control,
+        mut outside: Option<&mut Outside>,
+    ) -> Result<(Place, Fork)> {
+        outside.iter().for_each(|outside| outside.apply(&mut control.holds));
+        control.cut(from);
+        let forked = self.fork_back(chain, from, tip, control)?;
+        outside.iter_mut().try_for_each(|outside| outside.cut(from))?;
+        Ok(forked)
+    }
+
+    /// The log goes on in what has joined it. All that waited for records have what they waited
+    /// for: the records were durable before they were cut.
+    fn go_on_in(
+        &self,
+        mut state: Guard<'_>,
+        chain: &Chain,
+        from: Lsn,
+        place: Place,
+        branched: Branched,
+        control: Control,
+    ) -> CutBack {
         let generation = control.generation;
-        let forked = match attempt {
-            Ok((place, fork)) => self
-                .attempt("cut the log", &self.dir.path, || self.join(fork, place, from, tip.end, &control))
-                .map(|branched| (place, branched))
-                .map_err(|error| (error, true)),
-            Err(error) => {
-                let undone = self.attempt("undo a cut", &self.dir.path, || self.undo_fork(&mut tip));
-                Err((error, undone.is_err()))
-            }
-        };
-        let mut state = self.lock();
-        state.spares.preparing = false;
-        let (place, branched) = match forked {
-            Ok(forked) => forked,
-            Err((error, poisons)) => {
-                state.spares.ready = tip.spares;
-                if poisons {
-                    self.poison(state, error.clone());
-                }
-                return Err(error);
-            }
-        };
         let superseded = chain.entries.iter().filter(|e| e.epoch > place.at.epoch).map(Dropped::from);
         state.change.control = control;
         let mut entries = fork::up_to(&chain.entries, place.at);
@@ -312,20 +340,28 @@ impl LogInner {
         self.readable.set_durable(branched.durable.lsn);
         let mut cuts = chain.cuts.clone();
         cuts.note(generation, from);
-        self.readable.set_chain(Chain {
-            entries,
-            generation,
-            cuts,
-            waivers: state.change.control.waivers.clone(),
-            ..Chain::clone(&chain)
-        });
-        // All that waited for records have what they waited for: the records were durable before
-        // they were cut.
+        let waivers = state.change.control.waivers.clone();
+        self.readable.set_chain(Chain { entries, generation, cuts, waivers, ..chain.clone() });
         let wakers = state.wakers.take_all();
         self.committers.wake(self.committers.release(Slots::ALL));
-        drop(state);
-        drop(left); // It may close a file: not under the lock.
-        Ok(CutBack { wakers, outside })
+        CutBack { wakers, outside: None, left: Some(left) }
+    }
+
+    /// What a cut leaves to be done when it was made. It is made for all that: what fails here is
+    /// reported.
+    fn clean_up(&self, CutBack { wakers, outside, left }: CutBack) {
+        // (It may close a file.)
+        let closed = self.attempt("close the segment that was cut", &self.dir.path, move || {
+            drop(left);
+            Ok(())
+        });
+        // The log has these holds now. If they stay there as well, they are what the log has.
+        let cleared = self.let_go(outside, Asked::IsInTheLog);
+        closed.and(cleared).unwrap_or_else(|error| self.report(&error));
+        strangers::wake(wakers.into_values());
+        if !self.options.background {
+            self.remove_all();
+        }
     }
 
     /// Makes the fork of a cut at a record, beside the log. Nothing else uses the log's tip or

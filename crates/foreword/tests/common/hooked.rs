@@ -32,7 +32,11 @@ pub enum Op {
     Write,
     WriteDurable,
     Sync,
+    Punch,
     Close,
+    List,
+    /// Which file it is, or has a name.
+    Id,
 }
 
 impl Op {
@@ -114,6 +118,7 @@ impl fmt::Debug for HookedDir {
 
 impl DiskDir for HookedDir {
     fn list(&self) -> io::Result<Vec<String>> {
+        self.told.of(Op::List, "")?;
         self.dir.list()
     }
 
@@ -153,7 +158,8 @@ impl DiskDir for HookedDir {
 
     fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         self.told.of(Op::Lock, name)?;
-        self.dir.lock(name)
+        let file = self.dir.lock(name)?;
+        Ok(Box::new(HookedFile { file, name: in_the_end(name), told: self.told.clone() }))
     }
 
     fn is_locked(&self, name: &str) -> io::Result<bool> {
@@ -166,6 +172,7 @@ impl DiskDir for HookedDir {
     }
 
     fn id_of(&self, name: &str) -> io::Result<FileId> {
+        self.told.of(Op::Id, name)?;
         self.dir.id_of(name)
     }
 }
@@ -215,6 +222,7 @@ impl DiskFile for HookedFile {
     }
 
     fn id(&self) -> io::Result<FileId> {
+        self.told.of(Op::Id, &self.name)?;
         self.file.id()
     }
 
@@ -225,6 +233,11 @@ impl DiskFile for HookedFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.told.of(Op::SetLen, &self.name)?;
         self.file.set_len(len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<bool> {
+        self.told.of(Op::Punch, &self.name)?;
+        self.file.punch(offset, len)
     }
 
     fn allocate(&self, len: u64) -> io::Result<bool> {

@@ -2,9 +2,11 @@
 //! was, until the fork may be part of it.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::common::*;
-use foreword::{Error, Log, Lsn, Options};
+use foreword::{Error, Log, Lsn, Options, View};
 use foreword_sim::{Choice, Effect, Fault, Op, OpKind, SimDisk};
 
 fn on(disk: &SimDisk) -> Options {
@@ -173,4 +175,95 @@ fn disk_epochs(disk: &SimDisk) -> Vec<u64> {
         files.iter().filter_map(|(path, _)| path.file_name()?.to_str()?.strip_suffix(".seg")?.parse().ok()).collect();
     epochs.sort_unstable();
     epochs
+}
+
+/// A log on a disk that fails or panics in one call, once it is told to; with a hold of another process that stands behind the cut.
+struct Harmed {
+    disk: MemDisk,
+    /// The next calls: how many there were, and which is struck.
+    calls: Arc<AtomicUsize>,
+    strikes: Arc<AtomicUsize>,
+    asked: Arc<Mutex<Vec<(hooked::Op, String)>>>,
+    log: Arc<Log>,
+}
+
+impl Harmed {
+    fn new(panics: bool) -> Harmed {
+        let disk = MemDisk::default();
+        let (calls, strikes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (counts, strike, tells) = (calls.clone(), strikes.clone(), asked.clone());
+        let harms = hooked::hooked(disk.clone(), move |op, name| {
+            tells.lock().unwrap_or_else(PoisonError::into_inner).push((op, name.to_owned()));
+            match counts.fetch_add(1, SeqCst) == strike.load(SeqCst) {
+                true if panics => panic!("the disk panics"),
+                true => Err(std::io::Error::other("the disk fails")),
+                false => Ok(()),
+            }
+        });
+        let options = small().background(false).spare_segments(1).on_error(|_| ()).disk(harms);
+        let log = Arc::new(options.open(MEM).unwrap());
+        commit_long(&log, 12);
+        View::open_on(Arc::new(disk.clone()), MEM).unwrap().hold("outside", Lsn(11)).unwrap();
+        Harmed { disk, calls, strikes, asked, log }
+    }
+
+    /// Cuts while the call with a number is struck.
+    fn cut(&self, strikes: usize) -> foreword::Result<()> {
+        self.asked.lock().unwrap().clear();
+        self.strikes.store(strikes, SeqCst);
+        self.calls.store(0, SeqCst);
+        let log = self.log.clone();
+        let cut = hooked::within(move || log.truncate_back(Lsn(CUT)));
+        self.strikes.store(usize::MAX, SeqCst);
+        cut
+    }
+}
+
+const CUT: u64 = 5;
+
+/// Whichever call of a cut fails or panics, the caller is told what is so, and nothing hangs: from the last frame on that makes it count, the cut
+/// is made, and what is left to be done is no reason to say otherwise.
+#[test]
+fn a_disk_that_fails_or_panics_in_a_cut_or_behind_it_gets_the_caller_the_truth() {
+    for panics in [false, true] {
+        let harmed = Harmed::new(panics);
+        harmed.cut(usize::MAX).unwrap();
+        let asked = harmed.asked.lock().unwrap().clone();
+        drop(harmed);
+        let clears = asked.iter().rposition(|(op, name)| *op == hooked::Op::Write && name == "HOLDS").unwrap();
+        assert!(asked[clears..].iter().any(|(op, _)| *op == hooked::Op::Remove || *op == hooked::Op::Rename), "{asked:#?}");
+        let (mut made, mut poisoned) = (0, 0);
+        for (n, call) in asked.iter().enumerate() {
+            let what = format!("panics: {panics}, call {n}: {call:?}");
+            let harmed = Harmed::new(panics);
+            let cut = harmed.cut(n);
+            let log = harmed.log.clone();
+            let next = hooked::within(move || log.commit(&long(log.last_lsn().0 + 1)));
+            let expected = match (&cut, &next) {
+                (Ok(()), _) => CUT,
+                (Err(_), Err(Error::Poisoned(_))) => 0,
+                (Err(_), _) => 13,
+            };
+            made += u64::from(cut.is_ok());
+            assert!(cut.is_ok() || n < clears, "{what}: {cut:?}");
+            if expected > 0 {
+                assert_eq!(*next.as_ref().unwrap_or_else(|e| panic!("{what}: {cut:?}, then {e}")), Lsn(expected), "{what}");
+                assert_eq!(check(&harmed.log), expected, "{what}");
+                // (Where it was moved, and the cut did not come about, it stays lower.)
+                let held = harmed.log.holds()["outside"].lsn;
+                assert!(held == Lsn(CUT) || (cut.is_err() && held == Lsn(11)), "{what}: {held}");
+            } else {
+                poisoned += 1;
+            }
+            let Harmed { disk, log, .. } = harmed;
+            hooked::within(move || drop(log));
+            let found = small().disk(Arc::new(disk)).open(MEM).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let last = check(&found);
+            assert!(if expected > 0 { last == expected } else { [CUT - 1, 12].contains(&last) }, "{what}: {last}");
+            let held = found.holds()["outside"].lsn;
+            assert!(held <= Lsn(last + 1), "{what}: {held} in a log up to {last}");
+        }
+        assert!(made > 3 && poisoned > 3, "{made} were made, {poisoned} poisoned, of {}", asked.len());
+    }
 }
