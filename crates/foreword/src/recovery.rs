@@ -21,7 +21,7 @@ mod scan;
 mod seals;
 mod verdict;
 
-pub(crate) use scan::{Depth, Progress};
+pub(crate) use scan::{Depth, Mended, Progress};
 pub use verdict::Verdict;
 
 use behind::Behind;
@@ -73,7 +73,7 @@ pub(crate) struct Survey {
 /// Looks at a log, in a directory with these names. `Ok(None)`: there is none (no segment was ever
 /// active). `extra` waivers are honoured besides the log's own.
 pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: Progress<'_>) -> Result<Option<Survey>> {
-    let mut segments = Segments::new(dir);
+    let mut segments = Segments { without_surplus: depth.leaves_out().surplus, ..Segments::new(dir) };
     let identity = identity::identify(&mut segments, &names)?;
     let log = identity.log.unwrap_or(LogId([0; 16]));
     let no_segment = names.epochs.is_empty();
@@ -84,7 +84,7 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
     // judged before `LOG`. Without the shortcuts, opening and `verify` give one verdict.
     let depth = if identity.damage.is_some() && depth == Depth::Tail { Depth::All } else { depth };
     let nothing_wrong = Evidence::of_nothing_wrong(dir.path.clone());
-    let judged = identity.damage.filter(|_| depth != Depth::AllButIdentity);
+    let judged = identity.damage.filter(|_| !depth.leaves_out().identity);
     let mut evidence = Evidence { no_segment, identity: judged, ..nothing_wrong };
     if no_segment {
         return Ok(Some(Survey::nothing(log, names, evidence.verdict())));

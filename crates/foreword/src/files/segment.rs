@@ -51,6 +51,12 @@ impl Segment {
         self.blocks - 1
     }
 
+    /// Whether its file is longer: by the damage that says that it has not its length. All of the
+    /// segment is there then.
+    pub(crate) fn ends_before(&self, length: &Damage) -> bool {
+        length.kind == DamageKind::Size && length.offset > self.at(self.blocks).byte()
+    }
+
     /// Reads at a block: how many bytes there were.
     pub(crate) fn read(&self, block: u32, buf: &mut [u8]) -> Result<usize> {
         self.file.read_full_at(buf, self.at(block).byte()).doing("read the segment", &self.path)
@@ -205,8 +211,10 @@ impl Dir {
             return Ok(Err(damage(DamageKind::Structure, 0, evidence)));
         }
         let bytes = u64::from(header.segment_blocks) * BLOCK as u64;
-        let short =
-            (len != bytes).then(|| damage(DamageKind::Size, len, format!("the file has {len} bytes, its header says {bytes}")));
+        let short = (len != bytes).then(|| {
+            let more = if len > bytes { ": what is behind is not the log's" } else { "" };
+            damage(DamageKind::Size, len, format!("the file has {len} bytes, its header says {bytes}{more}"))
+        });
         let binding = Binding::new(header.log, epoch);
         Ok(Ok((Segment { file, path, blocks: header.segment_blocks, binding }, short)))
     }

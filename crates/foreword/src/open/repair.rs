@@ -10,7 +10,7 @@ use crate::files::names::{IDENTITY, segment_name, within_reach};
 use crate::files::segment::Found;
 use crate::format::{BLOCK, Entry, HEADER, Kind, LINK_BLOCK, Link, Position, WAIVERS_MAX, Waiver};
 use crate::options::OnDamage;
-use crate::recovery::{self, Depth, Survey, Verdict};
+use crate::recovery::{self, Depth, Mended, Survey, Verdict};
 use crate::{Error, Lsn, Result};
 
 /// What is given up, and what is done with the files, when a damaged log is opened all the same.
@@ -44,7 +44,7 @@ fn survey_all(dir: &Dir, depth: Depth, waivers: &[Waiver]) -> Result<Survey> {
 
 /// What going on with a damaged log would mean, from what was found when all of it was read.
 pub(super) fn plan(dir: &Dir, action: OnDamage, found: Survey) -> Result<(Survey, Repair)> {
-    let (mut repair, mut depth, mut survey) = (Repair::default(), Depth::All, found);
+    let (mut repair, mut mended, mut survey) = (Repair::default(), Mended::default(), found);
     loop {
         let Verdict::Corruption(damage) = &survey.verdict else {
             repair.move_what_is_off(&survey.chain);
@@ -56,9 +56,19 @@ pub(super) fn plan(dir: &Dir, action: OnDamage, found: Survey) -> Result<(Survey
         }
         if damage.kind == DamageKind::Identity {
             // It is written anew, and says nothing of the records: they are judged without it.
-            depth = Depth::AllButIdentity;
-            survey = survey_all(dir, depth, &repair.waivers)?;
+            mended.identity = true;
+            survey = survey_all(dir, Depth::AllBut(mended), &repair.waivers)?;
             continue;
+        }
+        if damage.kind == DamageKind::Size && !mended.surplus {
+            // Nothing of the log is behind a segment's last block: it is judged without that, too.
+            let too_long = too_long(dir, &survey)?;
+            if too_long.contains(&name) {
+                repair.copied.extend(too_long);
+                mended.surplus = true;
+                survey = survey_all(dir, Depth::AllBut(mended), &repair.waivers)?;
+                continue;
+            }
         }
         if survey.names.epochs.iter().any(|&e| segment_name(e) == name) && !repair.copied.contains(&name) {
             repair.copied.push(name);
@@ -108,8 +118,23 @@ pub(super) fn plan(dir: &Dir, action: OnDamage, found: Survey) -> Result<(Survey
             return Err(Error::Invalid { what: "salvage", why });
         }
         repair.waivers.push(waiver);
-        survey = survey_all(dir, depth, &repair.waivers)?;
+        survey = survey_all(dir, Depth::AllBut(mended), &repair.waivers)?;
     }
+}
+
+/// Files that are longer than their segments, but for those that the log has left.
+fn too_long(dir: &Dir, survey: &Survey) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for &epoch in
+        survey.names.epochs.iter().filter(|&&e| !survey.chain.iter().any(|entry| entry.epoch == e && entry.end.is_some()))
+    {
+        if let Ok((segment, Some(damage))) = dir.open_segment(Some(survey.log), epoch, Access::Read)?
+            && segment.ends_before(&damage)
+        {
+            names.push(segment_name(epoch));
+        }
+    }
+    Ok(names)
 }
 
 /// The next place behind the damage where a unit begins, and its LSN.

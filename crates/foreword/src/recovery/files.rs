@@ -42,7 +42,7 @@ const LOOKS_MIN: usize = 32;
 /// By epoch, what a segment looks like; or why not even its header can be used.
 type Looked = Vec<(u64, std::result::Result<FoundSegment, Damage>)>;
 
-fn look_at(dir: &Dir, log: Option<LogId>, epochs: impl Iterator<Item = u64>) -> Result<Looked> {
+fn look_at(dir: &Dir, log: Option<LogId>, without_surplus: bool, epochs: impl Iterator<Item = u64>) -> Result<Looked> {
     let (mut beginning, mut buf) = ([0; (LINK_BLOCK as usize + 1) * BLOCK], Vec::new());
     let look = |epoch| {
         let (segment, short) = match dir.open_segment_reading(log, epoch, Access::Read, &mut beginning)? {
@@ -62,7 +62,7 @@ fn look_at(dir: &Dir, log: Option<LogId>, epochs: impl Iterator<Item = u64>) -> 
             Found::Unwritten | Found::Torn => LinkState::Unwritten,
             Found::Damaged(why) => LinkState::Damaged(why),
         };
-        let looked = match short {
+        let looked = match short.filter(|damage| !(without_surplus && segment.ends_before(damage))) {
             Some(damage) if !matches!(link, LinkState::Active { .. }) => Err(damage),
             short => Ok(FoundSegment { blocks: segment.blocks, link, short }),
         };
@@ -77,12 +77,14 @@ pub(super) struct Segments<'a> {
     pub(super) found: BTreeMap<u64, FoundSegment>,
     /// Files of which not even the header can be used, and why.
     pub(super) unusable: BTreeMap<u64, Damage>,
+    /// A file may be longer than its segment.
+    pub(super) without_surplus: bool,
 }
 
 impl<'a> Segments<'a> {
     /// None yet.
     pub(super) fn new(dir: &'a Dir) -> Segments<'a> {
-        Segments { dir, found: BTreeMap::new(), unusable: BTreeMap::new() }
+        Segments { dir, found: BTreeMap::new(), unusable: BTreeMap::new(), without_surplus: false }
     }
 
     /// Without `LOG`, the newest segment with a sound header says which log this is.
@@ -102,9 +104,9 @@ impl<'a> Segments<'a> {
     pub(super) fn look_at_all(&mut self, log: Option<LogId>, names: &Names) -> Result<()> {
         self.found.clear();
         self.unusable.clear();
-        let (dir, taken) = (self.dir, AtomicUsize::new(0));
+        let (dir, without_surplus, taken) = (self.dir, self.without_surplus, AtomicUsize::new(0));
         let untaken = || names.epochs.get(taken.fetch_add(1, Ordering::Relaxed)).copied();
-        let look = || look_at(dir, log, std::iter::from_fn(untaken));
+        let look = || look_at(dir, log, without_surplus, std::iter::from_fn(untaken));
         let others = (names.epochs.len() / LOOKS_MIN).min(LOOKERS - 1);
         let looked: Vec<_> = thread::scope(|scope| {
             let others: Vec<_> = (0..others).map_while(|_| thread::Builder::new().spawn_scoped(scope, look).ok()).collect();

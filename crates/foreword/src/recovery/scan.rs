@@ -20,8 +20,26 @@ pub(crate) enum Depth {
     Tail,
     /// Everything.
     All,
-    /// The same, but for `LOG`, which a repair writes anew.
-    AllButIdentity,
+    /// The same, but for what a repair mends without a loss.
+    AllBut(Mended),
+}
+
+/// What a survey does not judge: a repair mends it, and no record is lost for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mended {
+    /// `LOG`, which is written anew.
+    pub(crate) identity: bool,
+    /// What is in a file behind its segment's last block.
+    pub(crate) surplus: bool,
+}
+
+impl Depth {
+    pub(super) fn leaves_out(self) -> Mended {
+        match self {
+            Depth::Tail | Depth::All => Mended::default(),
+            Depth::AllBut(mended) => mended,
+        }
+    }
 }
 
 /// Told how far a survey is: bytes done, bytes in all.

@@ -2,6 +2,7 @@
 //! and the library is asked for its verdict, what can be read, and what going on does.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::common::*;
 use foreword::{Damage, DamageKind, Durability, Error, Lsn, OnDamage, Verdict, View};
@@ -694,6 +695,27 @@ fn row_17_truncated_or_longer_file() {
         let says = Says { kind: DamageKind::Size, row: 17, proven: true, file: segment_name(1), offset: len, lsns: (5, None) };
         let aside = [segment_name(1)];
         damaged(&files, &says, &after(1..=4, &[], &aside, 5), &after(1..=4, &[], &aside, 5));
+    }
+    // Nothing of the log is behind its last block: nothing is unknown for it. Of what was cut off nobody knows.
+    let unknown =
+        |files: &Files, action| foreword::repair_plan_on(Arc::new(MemDisk::new(files)), MEM, action).unwrap().unknown_from;
+    for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
+        for (len, expected) in
+            [(16 * BLOCK + 1, None), (20 * BLOCK, None), (16 * BLOCK - 1, Some(Lsn(5))), (6 * BLOCK, Some(Lsn(5)))]
+        {
+            let mut files = four();
+            files.segment(1).resize(len, 0);
+            assert_eq!(unknown(&files, action), expected, "{action:?}, {len}");
+        }
+        // What else is damaged in it is planned for.
+        let mut files = four();
+        files.flip(1, 3 * BLOCK + 100, 1);
+        let plan = |files: &Files| foreword::repair_plan_on(Arc::new(MemDisk::new(files)), MEM, action).unwrap();
+        let expected = plan(&files);
+        files.segment(1).push(0);
+        let found = plan(&files);
+        assert_eq!((found.given_up, found.unknown_from), (expected.given_up, expected.unknown_from), "{action:?}");
+        assert_eq!((found.last_lsn, found.put_aside), (expected.last_lsn, expected.put_aside), "{action:?}");
     }
     // Within its records.
     let mut files = four();
