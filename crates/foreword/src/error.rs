@@ -114,7 +114,7 @@ pub enum Error {
         dir: PathBuf,
         /// The LSN that the caller knows to have been durable.
         expected: Lsn,
-        /// The last LSN that is there.
+        /// The last LSN that is there; [`Lsn::ZERO`]: there is no record, or no log.
         found: Lsn,
     },
     /// Another log stands where a [`View`](crate::View) had opened one: open that anew, or find
@@ -318,6 +318,11 @@ impl fmt::Display for Error {
                 "{}: {damage}; restore a copy, or see `foreword verify` and `foreword repair`",
                 if damage.proven { "corruption" } else { "corruption, perhaps of acknowledged data" }
             ),
+            Error::RolledBack { dir, expected, found: Lsn::ZERO } => write!(
+                f,
+                "there is no record in {}, but LSN {expected} was durable: check the path, or restore the log that was there",
+                dir.display()
+            ),
             Error::RolledBack { dir, expected, found } => write!(
                 f,
                 "{} ends at LSN {found}, but {expected} was durable: an older copy stands in its place; restore the newer one",
@@ -353,6 +358,9 @@ fn remedy(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(code) if too_many.contains(&code) => {
             "; raise the limit of open files (ulimit -n), or open the log with larger segments"
+        }
+        _ if source.kind() == io::ErrorKind::PermissionDenied => {
+            "; do this as the user whose log it is, or change the permissions"
         }
         _ => "",
     }
@@ -397,12 +405,16 @@ impl From<Error> for io::Error {
             Error::Busy => ErrorKind::WouldBlock,
             Error::Closed => ErrorKind::BrokenPipe,
             Error::AlreadyExists { .. } => ErrorKind::AlreadyExists,
-            Error::NotFound { .. } | Error::Dropped { .. } | Error::Lost { .. } | Error::NotAppended { .. } => {
-                ErrorKind::NotFound
-            }
-            Error::NotALog { .. } | Error::Corruption(_) | Error::RolledBack { .. } | Error::Replaced { .. } => {
-                ErrorKind::InvalidData
-            }
+            Error::NotFound { .. }
+            | Error::Dropped { .. }
+            | Error::HoldLost { .. }
+            | Error::Lost { .. }
+            | Error::NotAppended { .. } => ErrorKind::NotFound,
+            Error::NotALog { .. }
+            | Error::Corruption(_)
+            | Error::RolledBack { .. }
+            | Error::Replaced { .. }
+            | Error::HoldsDamaged { .. } => ErrorKind::InvalidData,
             Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. } => ErrorKind::Unsupported,
             Error::TooLarge { .. } | Error::Invalid { .. } => ErrorKind::InvalidInput,
             Error::LockLost { .. } | Error::Poisoned(_) | Error::Cut { .. } => ErrorKind::Other,

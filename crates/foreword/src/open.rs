@@ -36,6 +36,7 @@ use crate::{Error, Lsn, Options, Result};
 fn open_dir(options: &Options, path: &Path) -> Result<Dir> {
     match Dir::open(&*options.disk, path) {
         Err(Error::NotFound { dir: path }) if options.existence != Existence::MustExist => {
+            expect_nothing(options, &path)?;
             let made = options.disk.create_dir(&path).doing("create the directory", &path);
             Ok(Dir::new(made?, path))
         }
@@ -51,8 +52,8 @@ pub(crate) fn open(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
 fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
     let started = Instant::now();
     let mut dir = open_dir(options, path)?;
-    // (Where there is an identity there is a log, and no need to list its many names twice.)
-    if options.existence == Existence::MustNotExist || dir.handle.open(IDENTITY, Access::Read).is_err() {
+    // (Where there is a whole identity there is a log, and no need to list its many names twice.)
+    if options.existence == Existence::MustNotExist || !matches!(dir.read_identity(), Ok(Ok(_))) {
         look_before(options, &dir)?;
     }
     dir.lock()?;
@@ -127,13 +128,22 @@ fn look_before(options: &Options, dir: &Dir) -> Result<Names> {
         let why = format!("it holds other files ({other}), and no log: give it a directory of its own");
         return Err(Error::NotALog { dir: dir.path.clone(), why });
     }
+    if !exists {
+        expect_nothing(options, &dir.path)?;
+    }
     Ok(names)
 }
 
-fn create(options: &Options, dir: &Dir) -> Result<Opened> {
-    if options.expect_lsn > Lsn::ZERO {
-        return Err(Error::RolledBack { dir: dir.path.clone(), expected: options.expect_lsn, found: Lsn::ZERO });
+/// Refuses to make a log where the caller knows of records.
+fn expect_nothing(options: &Options, dir: &Path) -> Result<()> {
+    match options.expect_lsn {
+        Lsn::ZERO => Ok(()),
+        expected => Err(Error::RolledBack { dir: dir.to_owned(), expected, found: Lsn::ZERO }),
     }
+}
+
+fn create(options: &Options, dir: &Dir) -> Result<Opened> {
+    expect_nothing(options, &dir.path)?;
     // The process that made the directory may not have made its name durable.
     dir.handle.sync_name().doing("sync the name of the directory", &dir.path)?;
     // What an earlier attempt left: nothing in it was ever active.

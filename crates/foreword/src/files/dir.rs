@@ -9,7 +9,7 @@ use crate::bug::bug;
 use crate::error::Doing;
 use crate::files::disk::{Access, Disk, DiskDir, DiskFile};
 use crate::files::names::{
-    DAMAGED, HOLDS, IDENTITY, LOCK, Names, RESERVES, STATS, TMP, is_made_by_rename, parse_segment_name, segment_name,
+    DAMAGED, HOLDS, HOLDS_TMP, IDENTITY, LOCK, Names, RESERVES, STATS, TMP, is_made_by_rename, parse_segment_name, segment_name,
 };
 use crate::files::writer::Writer;
 use crate::format::{self, LogId};
@@ -52,7 +52,9 @@ impl Dir {
             Ok(handle) => Ok(Dir::new(handle, path)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::NotFound { dir: path }),
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-                Err(Error::NotALog { dir: path, why: "it is a file, not a directory".into() })
+                // (A disk may know more than that.)
+                let why = if e.get_ref().is_some() { e.to_string() } else { "it is a file, not a directory".into() };
+                Err(Error::NotALog { dir: path, why })
             }
             Err(e) => Err(e).doing("open the directory", &path),
         }
@@ -80,6 +82,8 @@ impl Dir {
         self.handle.sync()
     }
 
+    /// The names in the directory. [`Error::NotALog`] if it has a file `LOG` that is another's: then
+    /// nothing else of it is looked at.
     pub(crate) fn names(&self) -> Result<Names> {
         let mut names = Names::default();
         let listed = match self.handle.list() {
@@ -92,12 +96,42 @@ impl Dir {
                 None if name == IDENTITY => names.identity = true,
                 // Stats that are there when a log is opened are of a process that was killed.
                 None if name == STATS || name.strip_suffix(TMP).is_some_and(is_made_by_rename) => names.temporary.push(name),
-                None if name == LOCK || name == HOLDS || name == DAMAGED || RESERVES.contains(&name.as_str()) => {}
+                None if [LOCK, HOLDS, HOLDS_TMP, DAMAGED].contains(&&*name) || RESERVES.contains(&&*name) => {}
                 None => names.others.push(name),
             }
         }
         names.epochs.sort_unstable();
+        if names.identity && names.epochs.is_empty() && !self.identity_is_a_logs()? {
+            let why = format!(
+                "its `{IDENTITY}` is not a log's, and no segment is beside it; nothing was touched: check the path, or give the log \
+                 a directory of its own"
+            );
+            return Err(Error::NotALog { dir: self.path.clone(), why });
+        }
         Ok(names)
+    }
+
+    /// Whether `LOG` is a log's, perhaps damaged, where no segment says that there is a log: it has
+    /// the right length, or one of its lines is right.
+    fn identity_is_a_logs(&self) -> Result<bool> {
+        match self.identity_bytes() {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let is_right = |line: &str| line.starts_with(IDENTITY_BEGINS) || parse_uuid(line).is_some();
+                Ok(bytes.len() == identity_text(LogId([0; 16])).len() || text.lines().any(is_right))
+            }
+            // A directory, a link, or the like.
+            Err(e) if matches!(e.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput) => Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true), // It has gone since: what follows says so.
+            Err(e) => Err(e).doing("read the file", &self.file(IDENTITY)),
+        }
+    }
+
+    fn identity_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; 128];
+        let n = self.handle.open(IDENTITY, Access::Read)?.read_full_at(&mut bytes, 0)?;
+        bytes.truncate(n);
+        Ok(bytes)
     }
 
     /// Which writer has the log open, or had it last. The text is read first: a writer that takes
@@ -159,12 +193,9 @@ impl Dir {
 
     /// The identity, if the file is there; `Err(text)` inside if it is not as it was written.
     pub(crate) fn read_identity(&self) -> Result<std::result::Result<LogId, String>> {
-        let path = self.file(IDENTITY);
-        let file = self.handle.open(IDENTITY, Access::Read).doing("open the file", &path)?;
-        let mut text = [0; 128];
-        let n = file.read_full_at(&mut text, 0).doing("read the file", &path)?;
-        let text = String::from_utf8_lossy(&text[..n]).into_owned();
-        let id = text.lines().nth(1).and_then(|line| line.strip_prefix("uuid ")?.parse().ok());
+        let bytes = self.identity_bytes().doing("read the file", &self.file(IDENTITY))?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let id = text.lines().nth(1).and_then(parse_uuid);
         Ok(id.filter(|&id| identity_text(id) == text).ok_or(text))
     }
 }
@@ -173,6 +204,10 @@ const IDENTITY_BEGINS: &str = "foreword log format ";
 
 fn identity_text(log: LogId) -> String {
     format!("{IDENTITY_BEGINS}{}\nuuid {log}\n", format::VERSION)
+}
+
+fn parse_uuid(line: &str) -> Option<LogId> {
+    line.strip_prefix("uuid ")?.parse().ok()
 }
 
 /// The version of the format that the text of `LOG` names.

@@ -180,6 +180,8 @@ impl Dir {
     /// Whether a writer has the log open: one that lost `LOCK` still has `LOG`.
     pub(crate) fn has_writer(&self) -> Result<bool> {
         let locked = |name| self.handle.is_locked(name).doing("ask for the writer's lock", &self.file(name));
-        Ok(locked(LOCK)? || locked(IDENTITY)?)
+        let asked = locked(LOCK).and_then(|here| Ok(here || locked(IDENTITY)?));
+        // What cannot be asked may be no log's.
+        asked.or_else(|error| self.names().and(Err(error)))
     }
 }

@@ -4,6 +4,8 @@ pub(crate) const IDENTITY: &str = "LOG";
 pub(crate) const DAMAGED: &str = "damaged";
 pub(crate) const LOCK: &str = "LOCK";
 pub(crate) const HOLDS: &str = "HOLDS";
+/// [`HOLDS`], while it is being made: whoever has it locked finishes it.
+pub(crate) const HOLDS_TMP: &str = "HOLDS.tmp";
 /// The files of the [reserve](super::reserve).
 pub(crate) const RESERVES: [&str; 2] = ["RESERVE-1", "RESERVE-2"];
 pub(crate) const STATS: &str = "STATS";

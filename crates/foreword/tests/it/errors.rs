@@ -92,6 +92,137 @@ fn a_file_where_the_directory_should_be() {
     assert_eq!(std::fs::read(&file).unwrap(), b"x");
 }
 
+/// What is in a directory: names, and what they are.
+fn contents(dir: &Path) -> Vec<(String, String)> {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let what = |path: &Path| match (path.read_link(), std::fs::read(path)) {
+        (Ok(to), _) => format!("to {}", to.display()),
+        (_, Ok(bytes)) => format!("{bytes:?}"),
+        _ => "no file".to_owned(),
+    };
+    let mut all: Vec<_> = entries.map(|e| (e.file_name().into_string().unwrap(), what(&e.path()))).collect();
+    all.sort();
+    all
+}
+
+/// Every way to ask for the log in a directory.
+fn asked(dir: &Path) -> Vec<Error> {
+    vec![
+        small().open(dir).unwrap_err(),
+        small().create(false).open(dir).unwrap_err(),
+        small().create_new().open(dir).unwrap_err(),
+        small().on_damage(OnDamage::Salvage).open(dir).unwrap_err(),
+        View::open(dir).unwrap_err(),
+        verify_error(dir),
+        repair_plan(dir, OnDamage::StopAtDamage).unwrap_err(),
+        foreword::inspect::segments(dir).unwrap_err(),
+        foreword::inspect::frames(dir, 1).unwrap_err(),
+    ]
+}
+
+#[test]
+fn a_file_called_log_that_is_not_a_logs_is_told_so_and_nothing_is_touched() {
+    type Make = fn(&Path);
+    let makes: &[(&str, Make)] = &[
+        ("a text", |log| std::fs::write(log, "2026-11-29 08:00 started\n2026-11-29 08:01 stopped\n").unwrap()),
+        ("nothing", |log| std::fs::write(log, "").unwrap()),
+        ("bytes", |log| std::fs::write(log, [0xff; 5000]).unwrap()),
+        ("a directory", |log| std::fs::create_dir(log).unwrap()),
+        #[cfg(unix)]
+        ("a link", |log| std::os::unix::fs::symlink("letter.txt", log).unwrap()),
+        #[cfg(unix)]
+        ("a link that leads nowhere", |log| std::os::unix::fs::symlink("nowhere", log).unwrap()),
+    ];
+    for (what, make) in makes {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("letter.txt"), "dear").unwrap();
+        make(&dir.path().join("LOG"));
+        let before = contents(dir.path());
+        for error in asked(dir.path()) {
+            assert!(matches!(&error, Error::NotALog { dir: said, .. } if said == dir.path()), "{what}: {error:?}");
+            says(&error, &["not a log's", "nothing was touched", "a directory of its own"]);
+        }
+        assert!(matches!(foreword::inspect::writer(dir.path()), Ok(None) | Err(Error::NotALog { .. })), "{what}");
+        assert_eq!(contents(dir.path()), before, "{what}");
+    }
+}
+
+#[test]
+fn what_is_left_of_a_log_is_damage_though_its_file_log_is_damaged() {
+    let whole = Files::closed(|log| commit(log, 1..10));
+    let text = whole.0["LOG"].clone();
+    let flipped = |at: usize| {
+        let mut text = text.clone();
+        text[at] ^= 1;
+        text
+    };
+    let damaged = [text[..30].to_vec(), flipped(3), flipped(50), vec![0; text.len()], [&text[..], b"more"].concat()];
+    for log in damaged {
+        let mut files = whole.clone();
+        files.0.insert("LOG".into(), log.clone());
+        let mut alone = files.clone();
+        alone.0.retain(|name, _| name == "LOG");
+        for (files, kind) in [(files, DamageKind::Identity), (alone, DamageKind::LostAll)] {
+            let dir = files.dir();
+            let verdict = verify(dir.path(), &mut |_, _| {}).unwrap().verdict;
+            assert!(matches!(verdict, Some(Verdict::Corruption(damage)) if damage.kind == kind), "{log:?}, {kind:?}");
+            assert!(matches!(small().open(dir.path()), Err(Error::Corruption(damage)) if damage.kind == kind), "{log:?}");
+            assert_eq!(Files::read(dir.path()), files);
+        }
+    }
+    // With a segment beside it, whatever it is.
+    for log in [&b""[..], b"a text"] {
+        let mut files = whole.clone();
+        files.0.insert("LOG".into(), log.to_vec());
+        let dir = files.dir();
+        assert!(matches!(small().open(dir.path()), Err(Error::Corruption(damage)) if damage.kind == DamageKind::Identity));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_in_place_of_the_directory_or_above_it() {
+    let root = tempfile::tempdir().unwrap();
+    let link = root.path().join("link");
+    std::os::unix::fs::symlink(root.path().join("gone"), &link).unwrap();
+    for error in asked(&link) {
+        assert!(matches!(&error, Error::NotALog { dir, .. } if *dir == link), "{error:?}");
+        says(&error, &["symbolic link", "gone`, which is not there", "correct the link"]);
+    }
+    let error = small().open(link.join("below")).unwrap_err();
+    says(&error, &["`", "/link` is a symbolic link", "which is not there"]);
+    std::fs::write(root.path().join("file"), "x").unwrap();
+    for error in asked(&root.path().join("file/below")) {
+        says(&error, &["/file` is a file, not a directory"]);
+    }
+    assert!(!root.path().join("gone").exists());
+    // One that leads to a directory is followed.
+    std::fs::create_dir(root.path().join("gone")).unwrap();
+    small().open(&link).unwrap().close().unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_in_place_of_a_logs_file() {
+    for name in ["LOG", "LOCK", &segment_name(1)] {
+        let files = Files::closed(|log| commit(log, 1..3));
+        let dir = files.dir();
+        let path = dir.path().join(name);
+        let elsewhere = dir.path().join("elsewhere");
+        let _ = std::fs::rename(&path, &elsewhere); // (`LOCK` is not there.)
+        std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        for gone in [false, true] {
+            if gone {
+                let _ = std::fs::remove_file(&elsewhere);
+            }
+            for error in [small().open(dir.path()).unwrap_err(), View::open(dir.path()).unwrap_err(), verify_error(dir.path())] {
+                assert!(matches!(&error, Error::Io { path: said, .. } if *said == path), "{error:?}");
+                says(&error, &["a symbolic link", "put the file itself there"]);
+            }
+        }
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_directory_that_may_not_be_written() {
@@ -108,7 +239,7 @@ fn a_directory_that_may_not_be_written() {
     }
     let error = small().open(dir.path()).unwrap_err();
     assert!(matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied), "{error:?}");
-    says(&error, &["cannot ", &dir.path().display().to_string()]);
+    says(&error, &["cannot ", &dir.path().display().to_string(), "as the user whose log it is"]);
     // Reading needs no right to write.
     assert_eq!(View::open(dir.path()).unwrap().last_lsn().unwrap(), Lsn(3));
     assert_eq!(check_dir(dir.path()).verdict, Some(Verdict::Unclosed));
@@ -247,12 +378,18 @@ fn a_log_that_ends_before_what_was_known() {
         let last = if files == Files::default() { Lsn(0) } else { Lsn(2) };
         let error = small().expect_lsn(Lsn(3)).open(dir.path()).unwrap_err();
         assert!(matches!(&error, Error::RolledBack { expected: Lsn(3), found, .. } if *found == last), "{error:?}");
-        says(&error, &["an older copy", "restore"]);
+        says(&error, if last > Lsn(0) { &["an older copy", "restore"] } else { &["no record", "LSN 3 was durable", "restore"] });
         assert_eq!(Files::read(dir.path()), files);
         if last > Lsn(0) {
             small().expect_lsn(last).open(dir.path()).unwrap();
         }
     }
+    // No directory is made where records should be.
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("log");
+    let error = small().expect_lsn(Lsn(3)).open(&dir).unwrap_err();
+    assert!(matches!(&error, Error::RolledBack { expected: Lsn(3), found: Lsn::ZERO, .. }), "{error:?}");
+    assert!(!dir.exists());
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl OsDisk {
 
 impl Disk for OsDisk {
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn DiskDir>> {
-        let mut dir = OsDir::open(path)?;
+        let mut dir = OsDir::open(path).map_err(|error| in_the_way(path, error))?;
         dir.buffered = self.buffered;
         Ok(Arc::new(dir))
     }
@@ -69,12 +69,33 @@ impl Disk for OsDisk {
         for dir in missing.iter().rev() {
             match std::fs::create_dir(dir) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
-                made => made?,
+                made => made.map_err(|error| in_the_way(dir, error))?,
             }
             OsDir::open(dir)?.sync_name()?;
         }
         self.open_dir(path)
     }
+}
+
+/// Says what stands in a directory's place, or above it: a file, or a link that leads nowhere. If
+/// nothing does, it is the error as it was.
+fn in_the_way(path: &Path, error: io::Error) -> io::Error {
+    if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists) {
+        return error;
+    }
+    // The nearest that is there, itself or above it.
+    let there = path.ancestors().find(|part| !part.as_os_str().is_empty() && part.symlink_metadata().is_ok());
+    let Some(part) = there else { return error };
+    let name = if part == path { "it".to_owned() } else { format!("`{}`", part.display()) };
+    let why = match (part.metadata(), part.read_link()) {
+        (Ok(there), _) if !there.is_dir() => format!("{name} is a file, not a directory"),
+        (Err(_), Ok(to)) => {
+            let to = to.display();
+            format!("{name} is a symbolic link to `{to}`, which is not there: make that directory, or correct the link")
+        }
+        _ => return error,
+    };
+    io::Error::new(io::ErrorKind::NotADirectory, why)
 }
 
 /// Takes the lock on an open file.

@@ -52,17 +52,22 @@ impl OsDir {
     }
 
     fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
-        let not_plain = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file");
+        let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        let not_plain = "it is not a plain file, as all of a log are: move it away";
+        let directory =
+            || Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory, where a log has a file: move it away"));
         let file = match rustix::fs::openat(&self.file, name, flags | PLAIN, NEW_FILE) {
-            // A link, and a socket or a FIFO that cannot be opened.
-            Err(Errno::LOOP | Errno::NXIO) => return Err(not_plain()),
+            Err(Errno::LOOP) => return invalid("it is a symbolic link, which a log does not follow: put the file itself there"),
+            // A socket or a FIFO that cannot be opened.
+            Err(Errno::NXIO) => return invalid(not_plain),
+            Err(Errno::ISDIR) => return directory(),
             opened => File::from(opened?),
         };
         let kind = file.metadata()?.file_type();
         if kind.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
+            return directory();
         }
-        if kind.is_file() { Ok(file) } else { Err(not_plain()) }
+        if kind.is_file() { Ok(file) } else { invalid(not_plain) }
     }
 
     /// Gives a file that was just made the owner and the permissions of another, or the directory's
