@@ -180,7 +180,7 @@ impl Args {
             timed(taken, "View: get", || view.get(last))?;
             timed(taken, "View: start_lsn", || anyhow::Ok(view.start_lsn()))?;
             timed(taken, "View: has_writer", || anyhow::Ok(view.has_writer()))?;
-            timed(taken, "View: holds", || anyhow::Ok(view.holds()))?;
+            timed(taken, "View: holds", || anyhow::Ok(view.holds()?))?;
             for _ in 0..20 {
                 timed(taken, "View: next", || reader.next().map(drop))?;
             }

@@ -1,6 +1,6 @@
 //! Verdicts and damage, in words and as JSON.
 
-use foreword::{Damage, DamageKind, Lsn, Verdict};
+use foreword::{Damage, DamageKind, Error, Lsn, Verdict};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -86,6 +86,11 @@ pub(crate) fn damage(verdict: Option<&Verdict>) -> Option<&Damage> {
         Some(Verdict::Corruption(damage)) => Some(damage),
         _ => None,
     }
+}
+
+/// That nobody knows what other processes ask to be kept, if that is so, and what to do.
+pub(crate) fn holds_unknown(out: &mut Output, why: Option<&Error>) -> Result<(), Failure> {
+    why.map_or(Ok(()), |why| out.toned("holds", Tone::Bad, format_args!("unknown: {why}")))
 }
 
 /// Records that no promise covers: nothing in the log shows a flush that made them durable.

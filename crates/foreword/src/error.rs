@@ -158,6 +158,28 @@ pub enum Error {
         /// The first that is there.
         start: Lsn,
     },
+    /// The hold had reached its [limit](crate::Limit), and what it was to keep was dropped. Its owner
+    /// begins anew, from a copy of what the log's records made: release the hold, and place it
+    /// again.
+    #[non_exhaustive]
+    HoldLost {
+        /// The hold's name.
+        name: String,
+        /// The first LSN that it was to keep.
+        lsn: Lsn,
+        /// The first that is there.
+        start: Lsn,
+    },
+    /// The file `HOLDS` is damaged: nobody knows what other processes ask to be kept. The log goes
+    /// on, but nothing of it is dropped or cut off. Remove the file, and have the holds placed
+    /// again.
+    #[non_exhaustive]
+    HoldsDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Records were cut off at the back that the reader had read, or behind which it stood. Said
     /// once: it stands before `at` now, and reads on from there. What it read from `at` on counts
     /// for nothing any more; to go on elsewhere, [`seek`](crate::Reader::seek).
@@ -338,6 +360,16 @@ impl fmt::Display for Error {
             }
             Error::Closed => f.write_str("the log is closed"),
             Error::Dropped { lsn, start } => write!(f, "record {lsn} was dropped: the log starts at {start}"),
+            Error::HoldLost { name, lsn, start } => write!(
+                f,
+                "the hold `{name}` is lost: it was to keep LSN {lsn} and later, reached its limit, and the log starts at {start} now; \
+                 release it, and let its owner start over"
+            ),
+            Error::HoldsDamaged { path, why } => write!(
+                f,
+                "{} is damaged ({why}): nothing is dropped until you remove it; then have the holds of other processes placed again",
+                path.display()
+            ),
             Error::Cut { at, reached } => write!(
                 f,
                 "the log was cut off at LSN {at}, and this reader had come to {reached}: what it read from {at} on is gone; it reads on \

@@ -113,8 +113,10 @@ pub(crate) type Holds = BTreeMap<String, Hold>;
 pub(crate) fn place(name: &str, lsn: Lsn, limit: Option<Limit>, start: Lsn, holds: &Holds) -> Result<Hold> {
     let lsn = if lsn == Lsn::ZERO { start } else { lsn };
     let before = holds.get(name);
-    let gone = before.filter(|hold| hold.is_lost(start)).map(|hold| hold.lsn).or((lsn < start).then_some(lsn));
-    if let Some(lsn) = gone {
+    if let Some(lost) = before.filter(|hold| hold.is_lost(start)) {
+        return Err(Error::HoldLost { name: name.to_owned(), lsn: lost.lsn, start });
+    }
+    if lsn < start {
         return Err(Error::Dropped { lsn, start });
     }
     if before.is_none() && holds.len() >= HOLDS_MAX {

@@ -50,18 +50,13 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
             return Err(Failure::Wrong(format!("there is no hold `{name}`: `foreword stat` lists the holds")));
         }
     } else {
-        let there = view.holds().get(name).copied();
-        if there.is_some_and(|hold| hold.is_lost(view.start_lsn())) {
-            let why =
-                format!("the hold `{name}` is lost, because it reached its limit: --release it, and let its owner start over");
-            return Err(Failure::Wrong(why));
-        }
+        let there = view.holds()?.get(name).copied();
         let from = args.from.or(there.map(|hold| hold.lsn)).unwrap_or(Lsn::ZERO);
         let mut limit = Limit::NONE;
         (limit.bytes, limit.age) = (args.max_bytes, args.max_age);
         if limit == Limit::NONE { view.hold(name, from)? } else { view.hold_up_to(name, from, limit)? }
     }
-    let hold = view.holds().get(name).copied().filter(|_| !args.release);
+    let hold = view.holds()?.get(name).copied().filter(|_| !args.release);
     let mut out = Output::new();
     if args.json {
         out.json(&json!({

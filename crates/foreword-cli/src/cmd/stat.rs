@@ -76,12 +76,14 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         out.field("unproven", verdict::range(last.next(), recoverable))?;
     }
     out.field("size", format_args!("{} in {} segments", units::human(total(segments)), segments.len()))?;
-    for (name, hold) in view.holds() {
+    let holds = view.holds();
+    for (name, hold) in holds.iter().flatten() {
         let (lsn, limit) = (hold.lsn, units::limit(&hold.limit));
         let keeps = if hold.is_lost(view.start_lsn()) { "was to keep" } else { "keeps" };
         let lost = if keeps == "keeps" { "" } else { ": lost, for it had reached that limit" };
         out.field("hold", format_args!("`{name}` {keeps} LSN {lsn} and later{limit}{lost}"))?;
     }
+    verdict::holds_unknown(out, holds.as_ref().err())?;
     if !view.lost().is_empty() {
         out.field("given up", format_args!("LSN {}, in earlier repairs", verdict::stretches(&view.lost())))?;
     }
@@ -91,12 +93,8 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
     out.table(&[&numbers[..], &[Column::left("state")]].concat(), &rows)
 }
 
-/// How many there are, without those that repairs gave up.
 fn records(view: &View, last: Lsn) -> u64 {
-    let start = view.start_lsn();
-    let count = |first: Lsn, last: Lsn| (last.0 + 1).saturating_sub(first.0);
-    let lost: u64 = view.lost().iter().map(|&(first, to)| count(first.max(start), to.min(last))).sum();
-    count(start, last).saturating_sub(lost)
+    view.records_between(view.start_lsn(), last.next())
 }
 
 fn row(out: &Output, segment: &SegmentInfo) -> Vec<String> {
@@ -119,6 +117,7 @@ fn row(out: &Output, segment: &SegmentInfo) -> Vec<String> {
 
 fn print_json(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]) -> Result<(), Failure> {
     let found = view.verdict();
+    let holds = view.holds();
     out.json(&json!({
         "id": view.id().to_string(),
         "writer": view.has_writer(),
@@ -132,8 +131,9 @@ fn print_json(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         "recoverable_lsn": view.recoverable_lsn()?.0,
         "looked_at": "tail",
         "bytes": total(segments),
-        "holds": view.holds().into_iter().map(|(name, hold)| (name, Value::from(hold.lsn.0))).collect::<Value>(),
-        "hold_limits": view.holds().into_iter().map(|(name, hold)| (name, limit_json(&hold))).collect::<Value>(),
+        "holds": holds.as_ref().ok().map(|all| all.iter().map(|(name, hold)| (name.clone(), Value::from(hold.lsn.0))).collect::<Value>()),
+        "hold_limits": holds.as_ref().ok().map(|all| all.iter().map(|(name, hold)| (name.clone(), limit_json(hold))).collect::<Value>()),
+        "holds_unknown": holds.as_ref().err().map(ToString::to_string),
         "lost": verdict::stretches_json(&view.lost()),
         "segments": segments.iter().map(segment_json).collect::<Value>(),
     }))

@@ -91,6 +91,7 @@ fn print_text(out: &mut Output, args: &Args, report: &VerifyReport, losses: &Los
     if report.garbled_sectors > 0 {
         out.field("garbled", format_args!("{} blocks behind the end, where nothing was acknowledged", report.garbled_sectors))?;
     }
+    verdict::holds_unknown(out, report.holds_unknown.as_ref())?;
     out.field("checked", format_args!("{} in {} segments", units::human(report.checked_bytes), report.segments))?;
     out.field("log", report.id)
 }
@@ -114,5 +115,6 @@ fn print_json(out: &mut Output, args: &Args, report: &VerifyReport, losses: &Los
         "checked_bytes": report.checked_bytes,
         "garbled_sectors": report.garbled_sectors,
         "lost": verdict::stretches_json(&report.lost),
+        "holds_unknown": report.holds_unknown.as_ref().map(ToString::to_string),
     }))
 }

@@ -47,7 +47,7 @@ pub(crate) fn read_log(log: &Log) -> Result<Found, Error> {
 pub(crate) fn view(disk: &SimDisk) -> Result<(Option<Verdict>, Found), Error> {
     let view = View::open_on(disk.handle(), DIR)?.recoverable()?;
     let records = view.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>()?;
-    let found = Found { start: view.start_lsn().0, last: view.last_lsn()?.0, records, holds: lsns(view.holds()) };
+    let found = Found { start: view.start_lsn().0, last: view.last_lsn()?.0, records, holds: lsns(view.holds()?) };
     Ok((view.verdict(), found))
 }
 

@@ -7,7 +7,8 @@
 //! for another to wake up.
 //!
 //! The file has two places for a text, so that one is whole at any time: what is written goes into
-//! the place of the older.
+//! the place of the older. It is whole when it gets its name. So one that is not is damaged, and not
+//! taken for one in which nothing is asked for.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use crate::error::Doing;
 use crate::files::dir::Dir;
 use crate::files::disk::{Access, DiskFile};
-use crate::files::names::{HOLDS, IDENTITY};
+use crate::files::names::{HOLDS, HOLDS_TMP, IDENTITY};
 use crate::files::text::{checked, push_checksum, push_escaped, unescaped};
 use crate::format::LogId;
 use crate::limit::{Hold, Holds, Limit};
@@ -26,9 +27,11 @@ use crate::{Error, Lsn, Result};
 const TITLE: &str = "foreword holds 1";
 /// More than any text has: 64 names of 64 bytes, if all of them are escaped, and numbers.
 const PLACE: u64 = 16 << 10;
+/// How often the file is looked at anew, where others make, write or remove it meanwhile.
+const TRIES: u32 = 5;
 
 /// What other processes ask for: a hold of that name, or none any more.
-type Wishes = BTreeMap<String, Option<Hold>>;
+pub(crate) type Wishes = BTreeMap<String, Option<Hold>>;
 
 /// The file, while it is locked.
 pub(crate) struct Outside {
@@ -40,16 +43,76 @@ pub(crate) struct Outside {
 }
 
 impl Dir {
-    /// Takes the lock. [`Error::Busy`] if another has it for longer than a moment.
+    /// Takes the lock; makes the file, if it is not there. [`Error::Busy`] if another has it for
+    /// longer than a moment.
     pub(crate) fn outside(&self, log: LogId) -> Result<Outside> {
-        let path = self.file(HOLDS);
-        if self.handle.id_of(HOLDS).is_err() {
-            // For the users that the log is for. (If another is faster, it does that.)
-            let _ = self.handle.create_like(HOLDS, IDENTITY);
+        let file = self.take_holds(log)?;
+        let (number, wishes) = self.read_holds(&*file, log)?;
+        Ok(Outside { file, path: self.file(HOLDS), log, number, wishes })
+    }
+
+    fn take_holds(&self, log: LogId) -> Result<Box<dyn DiskFile>> {
+        for patience in (0..TRIES).rev() {
+            // (Where a file is never told as the same twice, there is no more to be known.)
+            let if_named = |file: Box<dyn DiskFile>, name: &str| {
+                let is_it = patience == 0 || self.is_named(&*file, name)?;
+                Ok(is_it.then_some(file))
+            };
+            let taken = if self.has_no_outside() {
+                match if_named(self.begin_holds()?, HOLDS_TMP)? {
+                    Some(begun) => self.finish_holds(log, begun)?,
+                    None => None, // Who had the lock before has finished it.
+                }
+            } else {
+                if_named(self.take(HOLDS)?.ok_or(Error::Busy)?, HOLDS)?
+            };
+            if let Some(file) = taken {
+                return Ok(file);
+            }
         }
-        let file = self.take(HOLDS)?.ok_or(Error::Busy)?;
-        let (number, wishes) = read(&*file, log).doing("read the holds of other processes", &path)?;
-        Ok(Outside { file, path, log, number, wishes })
+        Err(Error::Busy)
+    }
+
+    /// Begins the file under another name, so that it is locked before it has its own.
+    fn begin_holds(&self) -> Result<Box<dyn DiskFile>> {
+        if self.handle.id_of(HOLDS_TMP).is_err() {
+            // For the users that the log is for. (If another is faster, it does that.)
+            let _ = self.handle.create_like(HOLDS_TMP, IDENTITY);
+        }
+        self.take(HOLDS_TMP)?.ok_or(Error::Busy)
+    }
+
+    /// Writes it whole, with no requests in it, and gives it its name. `None` if another was faster.
+    fn finish_holds(&self, log: LogId, file: Box<dyn DiskFile>) -> Result<Option<Box<dyn DiskFile>>> {
+        let mut begun = Outside { file, path: self.file(HOLDS_TMP), log, number: 0, wishes: Wishes::new() };
+        // The space of both places, so that what is taken into the log can be cleared on a full disk.
+        let room = begun.file.allocate(2 * PLACE).doing("make room for the holds of other processes", &begun.path);
+        let named = room.and_then(|_| begun.write()).and_then(|()| match self.handle.rename(HOLDS_TMP, HOLDS) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            named => named.map(|()| true).doing("rename the file", &begun.path),
+        });
+        if !matches!(named, Ok(true)) {
+            let _ = self.handle.remove(HOLDS_TMP);
+            return named.map(|_| None);
+        }
+        self.sync()?;
+        Ok(Some(begun.file))
+    }
+
+    /// Whether a name leads to a file that was opened by it.
+    fn is_named(&self, file: &dyn DiskFile, name: &str) -> Result<bool> {
+        let path = self.file(name);
+        let id = file.id().doing("look at the file", &path)?;
+        match self.handle.id_of(name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            named => Ok(named.doing("look at the file", &path)? == id),
+        }
+    }
+
+    fn read_holds(&self, file: &dyn DiskFile, log: LogId) -> Result<(u64, Wishes)> {
+        let path = self.file(HOLDS);
+        let read = read(file, log).doing("read the holds of other processes", &path)?;
+        read.map_err(|why| Error::HoldsDamaged { path, why })
     }
 
     /// The same; none where there is no file, and none can be made (on a full disk): then other
@@ -68,11 +131,27 @@ impl Dir {
     /// The holds of a log and those that other processes have placed since, as far as that can be
     /// told without the lock.
     /// (The log's own are asked for after that: what goes from here is there before.)
-    pub(crate) fn with_outside(&self, log: LogId, holds: impl FnOnce() -> Holds) -> Holds {
-        let there = self.handle.open(HOLDS, Access::Read).and_then(|file| read(&*file, log));
+    pub(crate) fn with_outside(&self, log: LogId, holds: impl FnOnce() -> Holds) -> Result<Holds> {
+        let wishes = self.wishes(log)?;
         let mut holds = holds();
-        apply(&there.unwrap_or_default().1, &mut holds);
-        holds
+        apply(&wishes, &mut holds);
+        Ok(holds)
+    }
+
+    /// What other processes ask for, without the lock.
+    pub(crate) fn wishes(&self, log: LogId) -> Result<Wishes> {
+        let mut left = TRIES;
+        loop {
+            let file = match self.handle.open(HOLDS, Access::Read) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Wishes::new()),
+                opened => opened.doing("open the holds of other processes", &self.file(HOLDS))?,
+            };
+            match self.read_holds(&*file, log) {
+                // Both places may have been written while they were read.
+                Err(Error::HoldsDamaged { .. }) if left > 0 => left -= 1,
+                read => return Ok(read?.1),
+            }
+        }
     }
 }
 
@@ -122,10 +201,6 @@ impl Outside {
         self.number += 1;
         let text = encode(self.log, self.number, &self.wishes);
         let at = self.number % 2 * PLACE;
-        if self.number == 1 {
-            // So that what is taken into the log can be cleared on a full disk.
-            self.file.allocate(2 * PLACE).doing("make room for the holds of other processes", &self.path)?;
-        }
         self.file.write_all_at(text.as_bytes(), at).doing("write the holds of other processes", &self.path)?;
         self.file.sync().doing("sync the holds of other processes", &self.path)
     }
@@ -140,18 +215,18 @@ fn apply(wishes: &Wishes, holds: &mut Holds) {
     }
 }
 
-/// The newer text, and its number.
-fn read(file: &dyn DiskFile, log: LogId) -> io::Result<(u64, Wishes)> {
+/// The newer text, and its number; or what is wrong with the file.
+fn read(file: &dyn DiskFile, log: LogId) -> io::Result<std::result::Result<(u64, Wishes), String>> {
     let mut bytes = vec![0; 2 * PLACE as usize];
     let len = file.read_full_at(&mut bytes, 0)?;
-    let places = bytes[..len].chunks(PLACE as usize);
-    let newest = places.clone().filter_map(decode).max_by_key(|&(_, number, _)| number);
-    match newest {
-        Some((of, number, wishes)) => Ok((number, if of == log { wishes } else { Wishes::new() })),
-        // Nothing was ever written whole.
-        None if len <= PLACE as usize || places.clone().any(|place| place[0] == 0) => Ok((0, Wishes::new())),
-        None => Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged: remove it, and have them placed again")),
+    if len < bytes.len() {
+        return Ok(Err(format!("it has {len} bytes, not {}", bytes.len())));
     }
+    let newest = bytes.chunks(PLACE as usize).filter_map(decode).max_by_key(|&(_, number, _)| number);
+    Ok(match newest {
+        Some((of, number, wishes)) => Ok((number, if of == log { wishes } else { Wishes::new() })),
+        None => Err("neither of its two texts is whole".into()),
+    })
 }
 
 fn encode(log: LogId, number: u64, wishes: &Wishes) -> String {

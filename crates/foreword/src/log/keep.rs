@@ -73,10 +73,11 @@ impl Log {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the LSN is gone, or the hold of that name is [lost](Hold::is_lost):
-    /// release it, and begin anew. [`Error::Busy`]: another process has had the file `HOLDS` for a
-    /// tenth of a second; try again. [`Error::Invalid`] for a name that is empty or longer than 64
-    /// bytes, or a 33rd hold; [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
+    /// [`Error::Dropped`] if the LSN is gone; [`Error::HoldLost`] if the hold of that name is
+    /// [lost](Hold::is_lost): release it, and begin anew. [`Error::Busy`]: another process has had
+    /// the file `HOLDS` for a tenth of a second; try again. [`Error::HoldsDamaged`].
+    /// [`Error::Invalid`] for a name that is empty or longer than 64 bytes, or a 33rd hold;
+    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
         self.inner.hold(name, lsn, None)
     }
@@ -85,7 +86,7 @@ impl Log {
     /// [`retention`](Options::retain) stop at the hold only until what it keeps is more than that,
     /// so a consumer that is gone does not fill the disk. What is beyond the limit is dropped with
     /// the next truncation, not by itself. Then the hold is [lost](Hold::is_lost), and to move it
-    /// is [`Error::Dropped`].
+    /// is [`Error::HoldLost`].
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -99,7 +100,7 @@ impl Log {
     /// let start = log.truncate_front(log.last_lsn())?;
     /// assert!(log.bytes_between(start, log.last_lsn().next())? >= 100_000);
     /// assert!(log.holds()["an archiver"].is_lost(start));
-    /// assert!(matches!(log.hold("an archiver", Lsn(2)), Err(Error::Dropped { .. })));
+    /// assert!(matches!(log.hold("an archiver", Lsn(20)), Err(Error::HoldLost { .. })));
     /// # log.close() }
     /// ```
     ///
@@ -118,7 +119,8 @@ impl Log {
     }
 
     /// The holds, by name, with those that other processes have placed
-    /// ([`View::hold`](crate::View::hold)): it reads the small file that those are in.
+    /// ([`View::hold`](crate::View::hold)): it reads the small file that those are in. Where that
+    /// cannot be read, the log's own; [`View::holds`](crate::View::holds) says so.
     #[must_use]
     pub fn holds(&self) -> BTreeMap<String, Hold> {
         self.inner.holds()

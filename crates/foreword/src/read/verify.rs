@@ -8,6 +8,7 @@ use crate::error::Damage;
 use crate::files::dir::Dir;
 use crate::files::disk::{Disk, OsDisk};
 use crate::format::LogId;
+use crate::read::view::records_between;
 use crate::recovery::{self, Depth, Verdict};
 use crate::{Error, Lsn, Result, View};
 
@@ -37,6 +38,10 @@ pub struct VerifyReport {
     pub garbled_sectors: u64,
     /// LSNs that were given up in earlier repairs.
     pub lost: Vec<(Lsn, Lsn)>,
+    /// Why nobody knows what other processes ask to be kept, if that is so
+    /// ([`Error::HoldsDamaged`], [`Error::Io`]): then nothing is dropped. The log itself is sound or
+    /// not for all that.
+    pub holds_unknown: Option<Error>,
 }
 
 /// Reads and checks the whole log in a directory; changes nothing. `progress` is told how many
@@ -85,11 +90,12 @@ fn verify_at_rest(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<Verif
         start_lsn,
         last_lsn,
         proven_lsn: survey.proven_lsn(),
-        records: readable(start_lsn, last_lsn, &lost),
+        records: records_between(start_lsn, last_lsn.next(), &lost),
         segments: survey.chain.len(),
         checked_bytes: survey.scanned,
         garbled_sectors: survey.garbled_behind,
         lost,
+        holds_unknown: dir.wishes(survey.log).err(),
         verdict: Some(survey.verdict),
     })
 }
@@ -118,7 +124,6 @@ fn verify_beside_writer(disk: Arc<dyn Disk>, dir: &Dir, progress: &mut dyn FnMut
             progress(at.0.saturating_sub(start_lsn.0), records);
         }
     }
-    let lost = view.lost();
     // Before the damage.
     let last_lsn = if verdict.is_some() { reader.position().prev() } else { last_lsn };
     Ok(VerifyReport {
@@ -127,17 +132,11 @@ fn verify_beside_writer(disk: Arc<dyn Disk>, dir: &Dir, progress: &mut dyn FnMut
         start_lsn,
         last_lsn,
         proven_lsn: last_lsn,
-        records: readable(start_lsn, last_lsn, &lost),
+        records: view.records_between(start_lsn, last_lsn.next()),
         segments: view.segments(),
         checked_bytes,
         garbled_sectors: 0,
-        lost,
+        lost: view.lost(),
+        holds_unknown: view.holds().err(),
     })
-}
-
-/// How many records there are from one LSN to another.
-fn readable(first: Lsn, last: Lsn, lost: &[(Lsn, Lsn)]) -> u64 {
-    let count = |first: Lsn, last: Lsn| last.next().0.saturating_sub(first.0);
-    let gone: u64 = lost.iter().map(|&(from, to)| count(from.max(first), to.min(last))).sum();
-    count(first, last).saturating_sub(gone)
 }

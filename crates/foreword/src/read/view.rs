@@ -192,8 +192,10 @@ impl View {
     }
 
     /// The holds, by name, with those that the writer has not taken into the log yet.
-    #[must_use]
-    pub fn holds(&self) -> BTreeMap<String, Hold> {
+    ///
+    /// # Errors
+    /// [`Error::HoldsDamaged`], [`Error::Io`]: these cannot be read.
+    pub fn holds(&self) -> Result<BTreeMap<String, Hold>> {
         self.inner.dir.with_outside(self.id(), || {
             let _ = self.inner.look(true); // What cannot be looked at stays as it was seen last.
             self.inner.seen(|seen| seen.control.holds.clone())
@@ -224,8 +226,8 @@ impl View {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the LSN is gone, or the hold is [lost](Hold::is_lost).
-    /// [`Error::Busy`]: the writer, or another consumer, has the file for long. [`Error::Invalid`]
+    /// [`Error::Dropped`] if the LSN is gone; [`Error::HoldLost`] if the hold is
+    /// [lost](Hold::is_lost): release it, and begin anew. [`Error::HoldsDamaged`]. [`Error::Busy`]: the writer, or another consumer, has the file for long. [`Error::Invalid`]
     /// as `Log::hold`.
     /// [`Error::Io`]: it may be placed or not. [`Error::Replaced`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
@@ -277,6 +279,14 @@ impl View {
         self.inner.seen(|seen| seen.control.lost())
     }
 
+    /// How many records there are from one LSN up to another: without those that were dropped, those
+    /// that repairs gave up, and those beyond the last that can be read.
+    #[must_use]
+    pub fn records_between(&self, from: Lsn, to: Lsn) -> u64 {
+        let last = self.inner.seen(|seen| seen.limit(self.inner.unproven));
+        records_between(from.max(self.start_lsn()), to.min(last.next()), &self.lost())
+    }
+
     /// A reader that stands before a record; see [`Log::reader_at`](crate::Log::reader_at).
     #[must_use]
     pub fn reader_at(&self, lsn: Lsn) -> Reader {
@@ -326,6 +336,13 @@ impl View {
     pub fn get(&self, lsn: Lsn) -> Result<Vec<u8>> {
         Ok(self.reader_at(lsn).get(lsn)?.data.to_vec())
     }
+}
+
+/// How many records there are from one LSN up to another, where some stretches were given up.
+pub(super) fn records_between(from: Lsn, to: Lsn, lost: &[(Lsn, Lsn)]) -> u64 {
+    let count = |from: Lsn, to: Lsn| to.0.saturating_sub(from.0);
+    let gone: u64 = lost.iter().map(|&(first, last)| count(first.max(from), last.next().min(to))).sum();
+    count(from, to).saturating_sub(gone)
 }
 
 impl IntoIterator for &View {

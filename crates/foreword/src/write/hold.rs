@@ -74,7 +74,7 @@ impl LogInner {
         if self.may_wait().is_err() {
             return own();
         }
-        let look = || Ok(self.dir.with_outside(self.id, own));
+        let look = || self.dir.with_outside(self.id, own);
         self.attempt("look at the holds of other processes", &self.dir.path, look).unwrap_or_else(|_| own())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use crate::common::*;
-use foreword::{Error, Iter, Log, Lsn, OnDamage, Reader};
+use foreword::{Error, Iter, Log, Lsn, OnDamage, Reader, View};
 
 fn times(iter: Iter) -> BTreeMap<Lsn, SystemTime> {
     iter.map(|record| record.map(|r| (r.lsn, r.time)).unwrap()).collect()
@@ -223,4 +223,27 @@ fn a_cut_is_told_where_it_was() {
     drop(recovered.open(OnDamage::Refuse).unwrap());
     assert_eq!(recovered.view().get(Lsn(4)).unwrap(), record(4));
     assert!(recovered.view().get(Lsn(5)).is_err());
+}
+
+#[test]
+fn records_are_counted_without_those_that_are_gone() {
+    let mut files = Files::closed(|log| commit(log, 1..40));
+    files.flip(2, 4 * BLOCK + 100, 1);
+    let dir = files.dir();
+    let log = small().on_damage(OnDamage::Salvage).open(dir.path()).unwrap();
+    let lost = log.recovery().given_up.clone();
+    assert!(!lost.is_empty());
+    log.truncate_front(Lsn(3)).unwrap();
+    log.close().unwrap();
+    let view = View::open(dir.path()).unwrap();
+    let lsns: Vec<u64> = view.iter(Lsn::ZERO).map(|record| record.unwrap().lsn.0).collect();
+    assert!(lsns.first() == Some(&3) && !lsns.contains(&lost[0].0.0), "{lsns:?}");
+    for from in 0..45 {
+        for to in 0..45 {
+            let expected = lsns.iter().filter(|lsn| (from..to).contains(*lsn)).count() as u64;
+            assert_eq!(view.records_between(Lsn(from), Lsn(to)), expected, "{from} to {to}");
+        }
+    }
+    assert_eq!(view.records_between(Lsn::ZERO, Lsn::MAX), lsns.len() as u64);
+    assert_eq!(check_dir(dir.path()).records, lsns.len() as u64);
 }

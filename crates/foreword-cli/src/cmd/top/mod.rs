@@ -158,6 +158,7 @@ fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure>
         let kept = (look.durable.0 + 1).saturating_sub(lsn.0.max(look.start.0));
         out.field("hold", format_args!("`{name}` keeps LSN {lsn} and later: {kept} records"))?;
     }
+    verdict::holds_unknown(out, look.holds_unknown.as_ref())?;
     match look.published().map(|p| (p.stats.readers, reader_lag(p))) {
         None | Some((0, _)) => Ok(()),
         Some((n, lag)) => {
@@ -274,6 +275,7 @@ fn look_json(args: &Args, look: &Look) -> Value {
         "start_lsn": look.start.0,
         "durable_lsn": look.durable.0,
         "holds": look.holds.iter().map(|(name, lsn)| (name.clone(), Value::from(lsn.0))).collect::<Value>(),
+        "holds_unknown": look.holds_unknown.as_ref().map(ToString::to_string),
         "disk_bytes": look.disk_bytes,
         "segment_files": look.segment_files,
         "now": look.activity.as_ref().map(activity_json),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use foreword::inspect::{self, Writer};
-use foreword::{Histogram, Lsn, Published, Stats, Verdict, View};
+use foreword::{Error, Histogram, Lsn, Published, Stats, Verdict, View};
 
 use crate::exit::Failure;
 
@@ -51,6 +51,8 @@ pub(super) struct Look {
     /// The last durable LSN; as far as files say, the last that is known to be.
     pub(super) durable: Lsn,
     pub(super) holds: BTreeMap<String, Lsn>,
+    /// Why nobody knows what other processes ask to be kept, if that is so.
+    pub(super) holds_unknown: Option<Error>,
     /// Without a writer.
     pub(super) verdict: Option<Verdict>,
     /// Of all files in the directory.
@@ -219,6 +221,7 @@ impl Watch {
             start: published.stats.start_lsn,
             durable: published.stats.durable_lsn,
             holds: published.holds.clone(),
+            holds_unknown: None,
             verdict: None,
             disk_bytes,
             segment_files,
@@ -280,7 +283,10 @@ impl Watch {
         self.seen = Some((durable, now));
         let verdict = view.verdict();
         let start = view.start_lsn();
-        let holds = view.holds().into_iter().map(|(name, hold)| (name, hold.lsn)).collect();
+        let (holds, holds_unknown) = match view.holds() {
+            Ok(holds) => (holds.into_iter().map(|(name, hold)| (name, hold.lsn)).collect(), None),
+            Err(error) => (BTreeMap::new(), Some(error)),
+        };
         Ok(Look {
             writer,
             lock_gone: false,
@@ -288,6 +294,7 @@ impl Watch {
             start,
             durable,
             holds,
+            holds_unknown,
             verdict,
             disk_bytes,
             segment_files,
