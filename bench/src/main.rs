@@ -1,5 +1,21 @@
 //! Foreword beside its peers and the raw disk, in one run. `foreword-bench help` says how.
 
+/// As the standard one, which panics where nobody reads standard output any more (`| head`).
+macro_rules! print {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// Likewise.
+macro_rules! println {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod ablation;
 mod calls;
 mod cell;

@@ -14,6 +14,14 @@ use std::process::{Command, ExitCode};
 
 use foreword::{Log, Lsn, Options, SyncPolicy};
 
+/// As the standard one, which panics where nobody reads standard output any more (`| head`).
+macro_rules! println {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 const RECORDS: u64 = 20_000;
 const COMMITS: u64 = 1_000;
 

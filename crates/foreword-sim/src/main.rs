@@ -7,6 +7,22 @@ use std::time::Instant;
 
 use foreword_sim::suite::{Bounds, Case, Summary, damages, exhaustive, matrix};
 
+/// As the standard one, which panics where nobody reads standard output any more (`| head`).
+macro_rules! print {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// Likewise.
+macro_rules! println {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 const USAGE: &str = "\
 Tests the log on a simulated disk.
 
