@@ -13,7 +13,7 @@ use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
-use foreword::{Limit, Log, Lsn, Options, Runtime, SyncPolicy};
+use foreword::{Durability, Limit, Log, Lsn, Options, Runtime, SyncPolicy};
 
 use common::hooked::until;
 
@@ -89,6 +89,24 @@ fn many_logs_have_the_threads_of_one_and_an_idle_one_wakes_none() {
     drop(options);
     drop(runtime);
     assert_eq!(threads().0, 0);
+}
+
+/// The directory, `LOCK`, `LOG`, and the segment: for writing past the page cache and through it.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_quiet_log_has_four_files_open() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new(1).unwrap();
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    let logs = open_all(dir.path(), 20, &options(&runtime).segment_bytes(1 << 20));
+    for log in &logs {
+        log.commit("durable").unwrap();
+        log.append_with("written", Durability::Written).unwrap();
+        log.commit("durable").unwrap();
+    }
+    until("each has four", || open() <= before + 20 * 4);
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::write::state::{Guard, LogState};
 use crate::{Lsn, Result};
 
 /// When more segments than this are written and not synced, the next flush syncs them, whatever the
-/// policy: each keeps a handle or two until then.
+/// policy: each keeps a handle until then.
 const DIRTY_MAX: usize = 16;
 /// So many frames are written in one call.
 const BUFS_MAX: usize = 64;

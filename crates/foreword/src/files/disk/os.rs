@@ -14,6 +14,9 @@ mod dir;
 #[path = "windows.rs"]
 mod dir;
 use dir::OsDir;
+#[cfg(target_os = "linux")]
+#[path = "direct.rs"]
+mod direct;
 
 /// The operating system's file system.
 ///
@@ -131,16 +134,12 @@ struct OsFile {
     file: File,
     /// The process that locked it.
     locked_by: Option<u32>,
-    /// It is never written past the page cache.
     #[cfg(target_os = "linux")]
-    buffered: bool,
-    /// The same file past the page cache, for durable writes; `None` inside where the file system
-    /// has no such thing.
-    #[cfg(target_os = "linux")]
-    direct: std::sync::OnceLock<Option<File>>,
+    way: direct::Way,
 }
 
 impl OsFile {
+    /// `buffered`: it is never written past the page cache.
     fn new(file: File, buffered: bool) -> OsFile {
         #[cfg(not(target_os = "linux"))]
         let _ = buffered;
@@ -148,10 +147,17 @@ impl OsFile {
             file,
             locked_by: None,
             #[cfg(target_os = "linux")]
-            buffered,
-            #[cfg(target_os = "linux")]
-            direct: std::sync::OnceLock::new(),
+            way: direct::Way::new(buffered),
         }
+    }
+
+    /// Does something through the page cache.
+    #[cfg(unix)]
+    fn cached<T>(&self, io: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        #[cfg(target_os = "linux")]
+        return self.way.cached(&self.file, io);
+        #[cfg(not(target_os = "linux"))]
+        return { io }();
     }
 }
 
@@ -162,33 +168,6 @@ impl Drop for OsFile {
         if self.locked_by == Some(std::process::id()) {
             let _ = self.file.unlock();
         }
-    }
-}
-
-/// What direct I/O wants of memory, offsets and lengths, on any disk of today.
-#[cfg(target_os = "linux")]
-const DIRECT_ALIGN: usize = 4096;
-
-#[cfg(target_os = "linux")]
-impl OsFile {
-    /// The file for direct I/O, if it can take these buffers. The kernel keeps the page cache,
-    /// which readers use, consistent with direct writes as long as the file is not mapped. No block
-    /// is ever written both ways at once: its zeros, its frame, and the rewrite by an opening come
-    /// one after the other.
-    fn direct(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> Option<&File> {
-        use std::os::fd::AsRawFd;
-        use std::os::unix::fs::OpenOptionsExt;
-        let aligned =
-            |b: &io::IoSlice<'_>| (b.as_ptr() as usize).is_multiple_of(DIRECT_ALIGN) && b.len().is_multiple_of(DIRECT_ALIGN);
-        if self.buffered || !offset.is_multiple_of(DIRECT_ALIGN as u64) || !bufs.iter().all(aligned) {
-            return None;
-        }
-        let open = || {
-            let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
-            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            std::fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
-        };
-        self.direct.get_or_init(open).as_ref()
     }
 }
 
@@ -216,12 +195,12 @@ fn write_in_place(file: &File) {
 #[cfg(unix)]
 impl DiskFile for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        std::os::unix::fs::FileExt::read_at(&self.file, buf, offset)
+        self.cached(|| std::os::unix::fs::FileExt::read_at(&self.file, buf, offset))
     }
 
     fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
         #[cfg(not(target_os = "macos"))]
-        return Ok(rustix::io::pwritev(&self.file, bufs, offset)?);
+        return self.cached(|| Ok(rustix::io::pwritev(&self.file, bufs, offset)?));
         #[cfg(target_os = "macos")]
         return std::os::unix::fs::FileExt::write_at(&self.file, first(bufs), offset);
     }
@@ -230,12 +209,15 @@ impl DiskFile for OsFile {
         #[cfg(target_os = "linux")]
         {
             use rustix::io::{Errno, ReadWriteFlags, pwritev2};
-            let file = self.direct(bufs, offset).unwrap_or(&self.file);
-            match pwritev2(file, bufs, offset, ReadWriteFlags::DSYNC) {
+            let write = || Ok(pwritev2(&self.file, bufs, offset, ReadWriteFlags::DSYNC)?);
+            let direct = self.way.go_direct(&self.file, bufs, offset);
+            let wrote = if direct { write() } else { self.cached(write) };
+            match wrote.as_ref().map_err(|e| Errno::from_io_error(e)) {
                 // An old kernel, or a file system without the flag or with its own idea of
                 // alignment: the same in two calls. Nothing was written.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
-                wrote => return Ok(wrote?),
+                Err(Some(Errno::OPNOTSUPP | Errno::NOSYS)) => {}
+                Err(Some(Errno::INVAL)) => self.way.give_up(&self.file),
+                _ => return wrote,
             }
         }
         let wrote = self.write_at(bufs, offset)?;
@@ -245,9 +227,9 @@ impl DiskFile for OsFile {
 
     fn write_through_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
         #[cfg(target_os = "linux")]
-        if let Some(file) = self.direct(bufs, offset) {
-            match rustix::io::pwritev(file, bufs, offset) {
-                Err(rustix::io::Errno::INVAL) => {} // A file system with its own idea of alignment.
+        if self.way.go_direct(&self.file, bufs, offset) {
+            match rustix::io::pwritev(&self.file, bufs, offset) {
+                Err(rustix::io::Errno::INVAL) => self.way.give_up(&self.file),
                 wrote => return Ok(wrote?),
             }
         }

@@ -1,0 +1,149 @@
+//! One handle for both ways to the disk: past the page cache for durable writes, through it for all
+//! else.
+//!
+//! The handle's `O_DIRECT` is set and cleared as calls need it. A call that another thread's switch
+//! overtakes goes the other way, or is refused for its buffers, with nothing done: then it is made
+//! again. So a switch decides how fast a write is, and never whether it is durable. (A second handle
+//! for each segment is what this saves.)
+
+use std::fs::File;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+use crate::sync;
+
+/// What direct I/O wants of memory, offsets and lengths, on any disk of today.
+const ALIGN: usize = 4096;
+
+const CACHED: u32 = 0;
+const DIRECT: u32 = 1;
+/// Cached, for good.
+const NEVER: u32 = 2;
+/// One switch more.
+const SWITCH: u32 = 4;
+
+/// Which way a file's handle goes.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// The way, and how often it was switched: so a call can tell whether another thread did
+    /// meanwhile.
+    now: AtomicU32,
+    /// Taken to switch, and never over I/O.
+    switching: Mutex<()>,
+}
+
+impl Way {
+    pub(super) fn new(buffered: bool) -> Way {
+        Way { now: AtomicU32::new(if buffered { NEVER } else { CACHED }), switching: Mutex::default() }
+    }
+
+    fn now(&self) -> u32 {
+        self.now.load(Ordering::Acquire)
+    }
+
+    fn is(&self, way: u32) -> bool {
+        self.now() % SWITCH == way
+    }
+
+    fn switch(&self, file: &File, to: u32) {
+        let _switching = sync::lock(&self.switching);
+        if self.is(to) || self.is(NEVER) {
+            return;
+        }
+        let flags = |flags: OFlags| if to == DIRECT { flags | OFlags::DIRECT } else { flags - OFlags::DIRECT };
+        let switched = fcntl_getfl(file).and_then(|now| fcntl_setfl(file, flags(now)));
+        let to = match switched {
+            Ok(()) => to,
+            Err(_) if to == DIRECT => NEVER, // The file system has no such thing.
+            Err(_) => return,
+        };
+        let now = self.now();
+        self.now.store((now - now % SWITCH + to).wrapping_add(SWITCH), Ordering::Release);
+    }
+
+    /// Has the file written past the page cache, if it can be, and these buffers can.
+    ///
+    /// The kernel keeps the page cache true to direct writes (readers use it), as long as nobody
+    /// maps the file; no block is ever written both ways at once: its zeros, its frame, and what
+    /// opening writes again come one after the other.
+    pub(super) fn go_direct(&self, file: &File, bufs: &[io::IoSlice<'_>], offset: u64) -> bool {
+        let aligned = |b: &io::IoSlice<'_>| (b.as_ptr() as usize).is_multiple_of(ALIGN) && b.len().is_multiple_of(ALIGN);
+        if self.is(NEVER) || !offset.is_multiple_of(ALIGN as u64) || !bufs.iter().all(aligned) {
+            return false;
+        }
+        if !self.is(DIRECT) {
+            self.switch(file, DIRECT);
+        }
+        self.is(DIRECT)
+    }
+
+    /// The file system has its own idea of alignment: its files are not written past the page cache
+    /// any more.
+    pub(super) fn give_up(&self, file: &File) {
+        self.switch(file, NEVER);
+    }
+
+    /// Does something through the page cache.
+    pub(super) fn cached<T>(&self, file: &File, mut io: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            let way = self.now();
+            if way % SWITCH == DIRECT {
+                self.switch(file, CACHED);
+                continue;
+            }
+            match io() {
+                Err(e) if Errno::from_io_error(&e) == Some(Errno::INVAL) && self.now() != way => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use crate::files::disk::{Access, Disk, OsDisk};
+    use crate::format::FrameBuf;
+
+    fn handles(dir: &std::path::Path) -> usize {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+        open.filter(|file| file.starts_with(dir)).count()
+    }
+
+    #[test]
+    fn calls_that_want_the_handle_in_different_ways_do_not_harm_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = OsDisk::new().open_dir(dir.path()).unwrap().open("file", Access::New).unwrap();
+        file.allocate(64 * 4096).unwrap();
+        let file = &*file;
+        let block = |n: u8| {
+            let mut block = FrameBuf::zeroed(4096);
+            block.fill(n);
+            block
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                scope.spawn(move || {
+                    for n in 1..100u8 {
+                        let (at, block) = (thread * 4096, block(n));
+                        match thread {
+                            0 => assert_eq!(file.write_durable_at(&[IoSlice::new(&block)], at).unwrap(), 4096),
+                            1 => assert_eq!(file.write_through_at(&[IoSlice::new(&block)], at).unwrap(), 4096),
+                            // Neither the memory, nor the length, nor the place is aligned.
+                            _ => assert_eq!(file.write_at(&[IoSlice::new(&block[1..778])], at + 5).unwrap(), 777),
+                        }
+                        let mut read = [0; 778];
+                        assert_eq!(file.read_at(&mut read[1..], at + 5).unwrap(), 777);
+                        assert!(read[1..].iter().all(|&byte| byte == n), "thread {thread}");
+                    }
+                });
+            }
+        });
+        assert_eq!(handles(dir.path()), 1);
+    }
+}
