@@ -140,7 +140,8 @@ pub enum Error {
     /// The call would have had to wait, and was told not to
     /// ([`Log::try_append`](crate::Log::try_append)), or might have waited for itself: it comes
     /// from a waker, a hook, a subscriber of events, a recorder of metrics or a
-    /// [`Disk`](crate::files::disk::Disk) that a call of this log runs, and which that waits for.
+    /// [`Disk`](crate::files::disk::Disk) that a call of this log runs, and which that waits for,
+    /// at once or through the hooks of other logs.
     /// Nothing was appended or changed. Try again later, or from another thread.
     Busy,
     /// An earlier write or flush failed, so that nothing is known of what it covered; the log

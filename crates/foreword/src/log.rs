@@ -187,8 +187,9 @@ impl Log {
     /// readers that wait for more are told that there is none. To close a log
     /// again waits for the thread that closes it, and returns what that call returned.
     ///
-    /// A waker or hook may close the log, too. Where another thread is closing it already, and may
-    /// be waiting for this very code, that is [`Error::Busy`].
+    /// A waker or hook may close the log, too, and logs whose hooks close each other are all closed.
+    /// Where another thread is closing the log already, and may be waiting for this very code, that
+    /// is [`Error::Busy`].
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {

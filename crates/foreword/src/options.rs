@@ -437,8 +437,8 @@ impl Options {
     /// do, so be quick, or hand over to a thread of your own. What came meanwhile is one call.
     /// (What is told last when the log is closed, is told by the call that closes it; without
     /// [`background`](Options::background) all is told by the calls that flush.) It may use the
-    /// log; a panic in it does no harm. It must not wait for another log whose hook may wait for
-    /// this one: two that close each other never return.
+    /// log, and close it or another: logs whose hooks close each other are all closed, and none
+    /// waits for ever. A panic in it does no harm.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod append;
 pub(crate) mod background;
+pub(crate) mod circle;
 pub(crate) mod clock;
 pub(crate) mod close;
 pub(crate) mod commit;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
-use foreword::{Durability, Limit, Log, Lsn, Options, Runtime, SyncPolicy};
+use foreword::{Durability, Error, Limit, Log, Lsn, Options, Runtime, SyncPolicy};
 
 use common::hooked::until;
 
@@ -248,6 +248,118 @@ fn a_hook_closes_its_log_and_others_and_drops_the_runtime() {
     let lsn = log.append("a record").unwrap();
     drop(log);
     assert_eq!(tells.recv_timeout(Duration::from_secs(20)).unwrap(), lsn);
+}
+
+/// Logs each of which has a hook that closes the next, when all of them are called; what each got.
+fn close_in_a_circle(dir: &Path, options: &[Options]) -> Vec<foreword::Result<()>> {
+    let all = Arc::new(Barrier::new(options.len()));
+    let (told, tells) = mpsc::channel();
+    let next: Vec<_> = options.iter().map(|_| Arc::new(Mutex::new(None::<Arc<Log>>))).collect();
+    let logs: Vec<Arc<Log>> = (options.iter().zip(&next).enumerate())
+        .map(|(n, (options, next))| {
+            let (next, all, told) = (next.clone(), all.clone(), told.clone());
+            let hook = move |_| {
+                let Some(next) = next.lock().unwrap().take() else { return };
+                all.wait();
+                next.append("before it was closed").unwrap();
+                told.send(next.close()).unwrap();
+            };
+            Arc::new(options.clone().on_durable(hook).open(dir.join(n.to_string())).unwrap())
+        })
+        .collect();
+    for (next, log) in next.iter().zip(logs.iter().cycle().skip(1)) {
+        *next.lock().unwrap() = Some(log.clone());
+    }
+    logs.iter().for_each(|log| _ = log.append("one").unwrap());
+    let closed = logs.iter().map(|_| tells.recv_timeout(Duration::from_secs(20)).expect("a hook never returns")).collect();
+    assert!(logs.iter().all(|log| log.durable_lsn() == Lsn(2)));
+    closed
+}
+
+#[test]
+fn hooks_that_close_each_others_logs_return() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    for count in [2, 3] {
+        let runtime = Runtime::new(count).unwrap();
+        let own = Options::new().segment_bytes(64 << 10);
+        for (n, options) in [vec![own; count], vec![options(&runtime); count]].iter().enumerate() {
+            let closed = close_in_a_circle(&dir.path().join(format!("{count} {n}")), options);
+            assert!(closed.iter().all(Result::is_ok), "{closed:?}");
+        }
+    }
+}
+
+#[test]
+fn a_hook_that_closes_a_log_that_waits_for_it_through_another_returns() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().segment_bytes(64 << 10);
+    let begin = Arc::new(Barrier::new(3));
+    let (told, tells) = mpsc::channel();
+    let log = |name: &str, other: &Arc<Mutex<Option<Arc<Log>>>>, waits: bool| {
+        let (begin, told, other) = (begin.clone(), told.clone(), other.clone());
+        let hook = move |_| {
+            let Some(other) = other.lock().unwrap().take() else { return };
+            begin.wait();
+            if waits {
+                until("the other is being closed", || other.failure().is_some());
+            }
+            told.send(other.close()).unwrap();
+        };
+        Arc::new(options.clone().on_durable(hook).open(dir.path().join(name)).unwrap())
+    };
+    let (first, second) = (Arc::default(), Arc::default());
+    let (a, b) = (log("a", &first, true), log("b", &second, false));
+    (*first.lock().unwrap(), *second.lock().unwrap()) = (Some(b.clone()), Some(a.clone()));
+    [&a, &b].iter().for_each(|log| _ = log.append("one").unwrap());
+    begin.wait();
+    // The hook of `b` closes `a`, whose hook closes `b`, which this closes, and waits for its hook.
+    let closing = std::thread::spawn(move || b.close());
+    for _ in 0..2 {
+        let got = tells.recv_timeout(Duration::from_secs(20)).expect("a hook never returns");
+        assert!(matches!(got, Ok(()) | Err(Error::Busy)), "{got:?}");
+    }
+    closing.join().unwrap().unwrap();
+    a.close().unwrap();
+}
+
+#[test]
+fn a_hook_that_changes_a_log_whose_change_waits_for_it_returns() {
+    struct Closing(Arc<Barrier>, Mutex<Option<Log>>, mpsc::Sender<foreword::Result<()>>);
+    impl Wake for Closing {
+        fn wake(self: Arc<Self>) {
+            self.0.wait();
+            let other = self.1.lock().unwrap().take().unwrap();
+            self.2.send(other.close()).unwrap();
+        }
+    }
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (told, tells) = mpsc::channel();
+    let begin = Arc::new(Barrier::new(2));
+    let options = Options::new().segment_bytes(64 << 10);
+    // Without background work, the change flushes itself, and runs the waker.
+    let log = Arc::new(options.clone().background(false).open(dir.path().join("log")).unwrap());
+    let (held, begins, tell) = (log.clone(), begin.clone(), told.clone());
+    let hook = move |_| {
+        begins.wait();
+        tell.send(held.hold("another", Lsn(1))).unwrap();
+    };
+    let other = options.on_durable(hook).open(dir.path().join("other")).unwrap();
+    other.append("one").unwrap();
+    let waker = Arc::new(Closing(begin, Mutex::new(Some(other)), told)).into();
+    let mut commit = pin!(log.commit_async("one").unwrap());
+    assert!(commit.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let changing = {
+        let log = log.clone();
+        std::thread::spawn(move || log.hold("one", Lsn(1)))
+    };
+    for _ in 0..2 {
+        let got = tells.recv_timeout(Duration::from_secs(20)).expect("it never returns");
+        assert!(matches!(got, Ok(()) | Err(Error::Busy)), "{got:?}");
+    }
+    changing.join().unwrap().unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::assemble::room::Urgency;
 use crate::bug::bug;
 use crate::sync::thread;
 use crate::write::background::Background;
+use crate::write::circle::{Wait, let_go};
 use crate::write::inner::LogInner;
 use crate::write::runtime::Tasks;
 use crate::write::state::life::Ending;
@@ -15,7 +16,8 @@ impl LogInner {
     ///
     /// The thread that closes waits for changes and for the background work. So those never wait
     /// for it: a waker or hook that runs on their thread gets [`Error::Busy`] where another thread
-    /// is closing, and closes the log itself where none is.
+    /// is closing, and closes the log itself where none is. So does one that they wait for, in
+    /// another log's hook.
     pub(crate) fn end(&self, background: Option<&Background>) -> Result<()> {
         self.dir.check_process()?;
         self.may_wait()?;
@@ -23,14 +25,17 @@ impl LogInner {
         let mut state = self.lock();
         loop {
             let changes = state.change.by == Some(this);
-            match state.life.ending {
-                Ending::Ended => return state.life.ended(),
-                Ending::By(by) if by == this || changes || self.tasks.get().is_some_and(Tasks::are_on_this_thread) => {
+            let (other, thing) = match (state.life.ending, state.change.by) {
+                (Ending::Ended, _) => return state.life.ended(),
+                (Ending::By(_), _) if changes || self.tasks.get().is_some_and(Tasks::are_on_this_thread) => {
                     return Err(Error::Busy);
                 }
-                Ending::NotYet if changes || state.change.by.is_none() => break,
-                _ => state = self.wait_changed(state),
-            }
+                (Ending::By(by), _) => (by, self.ending()),
+                (Ending::NotYet, Some(by)) if !changes => (by, self.change()),
+                (Ending::NotYet, _) => break,
+            };
+            let _wait = Wait::on(other, thing).ok_or(Error::Busy)?;
+            state = self.wait_changed(state);
         }
         (state.life.ending, state.life.stop) = (Ending::By(this), true);
         state.life.closed = true;
@@ -44,7 +49,10 @@ impl LogInner {
         drop(state);
         strangers::run(|| self.readable.recent.retain(|_| false));
         self.dir.unlock();
-        self.lock().life.ending = Ending::Ended;
+        let mut state = self.lock();
+        state.life.ending = Ending::Ended;
+        let_go(self.ending());
+        drop(state);
         self.changed.notify_all();
         if cfg!(feature = "metrics") {
             self.counters.meters.tell(&self.stats());

@@ -13,6 +13,7 @@ use crate::open::opened::Opened;
 use crate::strangers::{self, AtWork};
 use crate::sync::atomic::AtomicU32;
 use crate::sync::{Event, Mutex, PoisonError, TryLockError};
+use crate::write::circle::Thing;
 use crate::write::clock::Clock;
 use crate::write::committers::{Committers, Slots};
 use crate::write::readable::Readable;
@@ -110,6 +111,16 @@ impl LogInner {
             Some(left) => Some(self.changed.wait_timeout(state, left)),
             None => Some(self.wait_changed(state)),
         }
+    }
+
+    /// What a thread waits for that waits for the one that closes the log.
+    pub(super) fn ending(&self) -> Thing {
+        Thing::of(&self.changed)
+    }
+
+    /// The same for the one that changes it.
+    pub(super) fn change(&self) -> Thing {
+        Thing::of(&self.state)
     }
 
     /// Has a background task look at what has changed.

@@ -10,10 +10,14 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Instant;
 
-use crate::{strangers, sync};
+use crate::strangers;
+use crate::sync::{
+    self, ThreadId,
+    thread::{self, JoinHandle},
+};
+use crate::write::circle::{Thing, Wait, let_go};
 
 /// What must not wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,11 +150,12 @@ impl Drop for Threads {
             self.pool.lock(lane).stop = true;
             self.pool.lane(lane).work.notify_all();
         }
-        let this = thread::current().id();
-        // A waker or a hook may have dropped the last handle on one of them: that one ends by
-        // itself.
-        for thread in handles.into_iter().filter(|thread| thread.thread().id() != this) {
-            let _ = thread.join();
+        for thread in handles {
+            // A waker or a hook may have dropped the last handle on one of them, or one of them may
+            // wait for this one: that one ends by itself.
+            if let Some(_wait) = Wait::on(thread.thread().id(), Thing::of(self)) {
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -299,7 +304,7 @@ impl Queue {
     /// After it ran. The step again if it was ended meanwhile.
     fn put_back(&mut self, id: u64, step: Step, next: Next) -> Option<Step> {
         let Some(entry) = self.tasks.get_mut(&id).filter(|entry| !entry.ended) else {
-            self.tasks.remove(&id);
+            self.tasks.remove(&id).iter().for_each(|entry| let_go(Thing::of(&*entry.kicked)));
             return Some(step);
         };
         entry.step = Some(step);
@@ -348,23 +353,21 @@ impl Task {
         !self.pool.lock(self.lane).ready.is_empty()
     }
 
-    /// It is not called again. Waits until it has run to its end, unless this thread runs it.
+    /// It is not called again. Waits until it has run to its end, unless this thread runs it, or one
+    /// that waits for this thread.
     pub(crate) fn end(&self) {
-        let this = Some(thread::current().id());
         let mut queue = self.pool.lock(self.lane);
         while let Some(entry) = queue.tasks.get_mut(&self.id) {
             entry.ended = true;
-            if entry.runs_on.is_none() {
+            let Some(other) = entry.runs_on else {
                 let entry = queue.tasks.remove(&self.id);
                 if let Some(at) = entry.as_ref().and_then(|entry| entry.at) {
                     queue.timers.remove(&(at, self.id));
                 }
                 drop(queue);
                 return drop(entry); // With what it owns: not under the lock.
-            }
-            if entry.runs_on == this {
-                return;
-            }
+            };
+            let Some(_wait) = Wait::on(other, Thing::of(&*self.kicked)) else { return };
             queue = self.pool.lane(self.lane).ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -394,7 +397,8 @@ impl Tasks {
         self.0[lane as usize].as_ref().is_some_and(Task::is_in_the_way)
     }
 
-    /// They are not called again. Waits until each has run to its end, unless this thread runs it.
+    /// They are not called again. Waits until each has run to its end, unless this thread runs it, or
+    /// one that waits for this thread.
     pub(crate) fn end(&self) {
         self.0.iter().flatten().for_each(Task::end);
     }

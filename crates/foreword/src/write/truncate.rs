@@ -18,6 +18,7 @@ use crate::read::find::frame_at;
 use crate::read::snapshot::Snapshot;
 use crate::read::source::Source;
 use crate::sync::thread;
+use crate::write::circle::{Wait, let_go};
 use crate::write::committers::Slots;
 use crate::write::hold::Asked;
 use crate::write::inner::LogInner;
@@ -51,7 +52,10 @@ pub(crate) struct Changing<'a>(Option<&'a LogInner>);
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
         if let Some(shared) = self.0 {
-            shared.lock().change.by = None;
+            let mut state = shared.lock();
+            state.change.by = None;
+            let_go(shared.change());
+            drop(state);
             shared.changed.notify_all();
             shared.kick(Lane::Prepare); // Retention does not wait for it.
         }
@@ -137,17 +141,14 @@ impl LogInner {
 
     /// Waits for the right to change the state that is not records. One thread has it at a time, so
     /// each change is durable before the next builds on it. No lock is held meanwhile, for a change
-    /// runs wakers: a change that a waker asks for is [`Error::Busy`].
+    /// runs wakers: a change that a waker asks for, or whom that waits for, is [`Error::Busy`].
     pub(crate) fn one_at_a_time(&self) -> Result<Changing<'_>> {
         self.dir.check_process()?;
         self.may_wait()?;
         bug!(ChangeAtOnce, return Ok(Changing(None)));
-        let this = thread::current().id();
         let mut state = self.lock();
         while let Some(by) = state.change.by {
-            if by == this {
-                return Err(Error::Busy);
-            }
+            let _wait = Wait::on(by, self.change()).ok_or(Error::Busy)?;
             state = self.wait_changed(state);
         }
         Ok(self.begin_change(&mut state))
