@@ -101,11 +101,35 @@ bugs! {
     ShowUnproven,
     /// two threads prepare a segment at once
     PrepareAtOnce,
+    /// truncation and retention drop what holds keep
+    ForgetHolds,
+    /// a truncation does not look at the holds of other processes
+    IgnoreOutside,
+    /// a truncation gives the lock of other processes' holds up before it is durable
+    UnlockOutside,
+    /// a hold has no limit any more when the log is opened again
+    ForgetLimit,
+    /// hooks are told of records that are not durable
+    TellEarly,
+    /// a task is forgotten if it is called while another waits for the lane's threads
+    ForgetTask,
 }
 
 impl Bug {
-    /// Those that a test of their own shows, and no simulated workload: they need two processes, a flush that is held up, or much room.
-    pub const OF_TESTS: &[Bug] = &[Bug::WriteInFork, Bug::NeverAbsorb, Bug::SealLate, Bug::OvertakeReopening];
+    /// Those that a test of their own shows, and no simulated workload: they need two processes, holds, hooks, many logs, a flush that is held
+    /// up, or much room.
+    pub const OF_TESTS: &[Bug] = &[
+        Bug::WriteInFork,
+        Bug::NeverAbsorb,
+        Bug::SealLate,
+        Bug::OvertakeReopening,
+        Bug::ForgetHolds,
+        Bug::IgnoreOutside,
+        Bug::UnlockOutside,
+        Bug::ForgetLimit,
+        Bug::TellEarly,
+        Bug::ForgetTask,
+    ];
     /// Those that a single thread cannot show.
     pub const OF_THREADS: &[Bug] = &[
         Bug::TellAtOnce,

@@ -128,6 +128,7 @@ impl Control {
     }
 
     fn limit_holds(&mut self, limits: &[u8]) {
+        bug!(ForgetLimit, return);
         for limit in limits.chunks_exact(LIMIT_BYTES) {
             if let Some(hold) = self.holds.values_mut().nth(limit[0].into()) {
                 hold.limit = Limit::from_units(u32_at(limit, 1), u32_at(limit, 5));

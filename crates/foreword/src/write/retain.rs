@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::bug::bug;
 use crate::format::Entry;
 use crate::limit::{Hold, Holds, Limit};
 use crate::read::source::Source;
@@ -50,6 +51,7 @@ impl Horizon<'_> {
 
     /// Where a log starts whose owner drops what comes before an LSN, as far as the holds let it.
     fn start(&self, before: Lsn, holds: &Holds) -> Lsn {
+        bug!(ForgetHolds, return before);
         let keeps = |hold: &Hold| if hold.limit.is_none() { hold.lsn } else { hold.lsn.max(self.keeps_from(&hold.limit)) };
         holds.values().map(keeps).fold(before, Lsn::min)
     }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::bug::bug;
 use crate::strangers;
 use crate::sync::{
     self, ThreadId,
@@ -279,6 +280,12 @@ impl Queue {
     /// Whether it was asleep: then it is ready now.
     fn wake(&mut self, id: u64) -> bool {
         let Some(entry) = self.tasks.get_mut(&id).filter(|entry| entry.step.is_some() && !entry.ready) else { return false };
+        bug!(
+            ForgetTask,
+            if !self.ready.is_empty() {
+                return false;
+            }
+        );
         entry.ready = true;
         if let Some(at) = entry.at.take() {
             self.timers.remove(&(at, id));

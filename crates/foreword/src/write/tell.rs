@@ -7,6 +7,7 @@
 
 use crate::Lsn;
 use crate::bug::bug;
+use crate::format::Promise;
 use crate::strangers;
 use crate::write::inner::LogInner;
 use crate::write::state::waiting::News;
@@ -25,7 +26,7 @@ impl LogInner {
     /// Whether there is something to tell, and no thread tells it. Asked with every flush.
     #[inline]
     pub(crate) fn has_news(&self, state: &LogState) -> bool {
-        let (hooks, durable) = (&state.hooks, state.flushes.durable());
+        let (hooks, durable) = (&state.hooks, told_up_to(state));
         let mut free = !hooks.telling;
         bug!(TellAtOnce, free = true);
         let tells_durable = self.options.on_durable.is_some();
@@ -38,7 +39,7 @@ impl LogInner {
     /// there is no more.
     pub(crate) fn unlock_and_tell<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
         while self.has_news(&state) {
-            let durable = state.flushes.durable();
+            let durable = told_up_to(&state);
             let news = state.hooks.take(durable);
             state.hooks.telling = true;
             drop(state);
@@ -52,4 +53,10 @@ impl LogInner {
         }
         state
     }
+}
+
+#[inline]
+fn told_up_to(state: &LogState) -> Promise {
+    bug!(TellEarly, return state.assembler.end());
+    state.flushes.durable()
 }

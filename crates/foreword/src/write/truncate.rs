@@ -170,7 +170,8 @@ impl LogInner {
 
     /// Moves the start, durably; what is not needed any more is left to be removed.
     pub(crate) fn drop_front(&self, before: Lsn, _changing: Changing<'_>) -> Result<Lsn> {
-        let outside = self.outside()?;
+        let mut outside = self.outside()?;
+        bug!(IgnoreOutside, outside = None);
         let mut state = self.open_state()?;
         let last = state.last_lsn();
         if before > last.next() {
@@ -178,6 +179,7 @@ impl LogInner {
         }
         let before_it = (state.change.control.start, state.change.control.holds.clone());
         outside.iter().for_each(|outside| outside.apply(&mut state.change.control.holds));
+        bug!(UnlockOutside, outside = None);
         let start = self.start_for(&state, before);
         let mut asked = Asked::Stays;
         if start > state.change.control.start || state.change.control.holds != before_it.1 {

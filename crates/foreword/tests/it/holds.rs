@@ -1,11 +1,13 @@
 //! What is kept: holds, their limits, and retention.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use foreword::disk::OsDisk;
 use foreword::{Error, Limit, Log, Lsn, Options, View};
 
-use crate::common::hooked::until;
+use crate::common::hooked::{Op, hooked, until};
 
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10)
@@ -270,6 +272,28 @@ fn a_hold_that_is_placed_keeps_what_it_says_whatever_is_dropped_meanwhile() {
         }
         assert!(placed > 10, "{placed} were placed, {late} came too late");
     });
+}
+
+#[test]
+fn no_hold_is_placed_while_what_it_keeps_is_being_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(options().open(dir.path()).unwrap());
+    let view = View::open(dir.path()).unwrap();
+    let (armed, got) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+    let (shot, gets) = (armed.clone(), got.clone());
+    let disk = hooked(OsDisk::new(), move |op, _| {
+        // The truncation has looked for holds, and is not durable yet.
+        if op == Op::WriteDurable && shot.swap(false, Ordering::SeqCst) {
+            *gets.lock().unwrap() = Some(view.hold("late", Lsn(1)));
+        }
+        Ok(())
+    });
+    let log = options().background(false).disk(disk).open(dir.path()).unwrap();
+    commit(&log, 30);
+    armed.store(true, Ordering::SeqCst);
+    assert_eq!(log.truncate_front(Lsn(20)).unwrap(), Lsn(20));
+    let got = got.lock().unwrap().take();
+    assert!(matches!(got, Some(Err(Error::Busy))), "{got:?}");
 }
 
 #[test]
