@@ -1,39 +1,17 @@
 //! An outbox: what a service commits is shipped elsewhere, each record at least once, in order. A hold keeps what was not shipped, and says where to go
 //! on after a restart.
 
-use std::time::Duration;
+use foreword::{Log, Lsn, Record};
 
-use foreword::{Error, Log, Lsn, Record};
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The hold's name. It lives in the log, not in the process.
 const OUTBOX: &str = "outbox";
 
-/// What can go wrong: here, and there.
-#[derive(Debug)]
-pub enum Failed {
-    /// The log.
-    Log(Error),
-    /// The other end has not said that it has them.
-    Send(String),
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Failed {
-        Failed::Log(error)
-    }
-}
-
-/// Before anything is committed or dropped: from here on, what was not shipped stays.
-pub fn prepare(log: &Log) -> Result<(), Error> {
-    if !log.holds().contains_key(OUTBOX) {
-        log.hold(OUTBOX, log.start_lsn())?;
-    }
-    Ok(())
-}
-
 /// Ships what was not shipped, and what comes, until the log is closed or something fails; then it is called again. Blocks: it has a thread of its own.
-pub fn ship(log: &Log, mut send: impl FnMut(&[Record]) -> Result<(), String>) -> Result<(), Failed> {
-    let from = log.holds().get(OUTBOX).map_or(Lsn::ZERO, |hold| hold.lsn);
+pub fn ship(log: &Log, mut send: impl FnMut(&[Record]) -> Result<()>) -> Result<()> {
+    let from = log.holds().get(OUTBOX).map_or(log.start_lsn(), |hold| hold.lsn);
+    log.hold(OUTBOX, from)?; // What was not shipped stays.
     let mut reader = log.reader_at(from);
     // Only what is durable: what a crash here takes back was never sent.
     while let Some(first) = reader.wait_next(None)? {
@@ -43,68 +21,41 @@ pub fn ship(log: &Log, mut send: impl FnMut(&[Record]) -> Result<(), String>) ->
         {
             records.push(record.into());
         }
-        send(&records).map_err(Failed::Send)?;
+        send(&records)?;
         // It flushes, so it is done once for many records. A crash before it sends them again: the other end tells by the LSN.
-        let next = reader.position();
-        log.hold(OUTBOX, next)?;
-        log.truncate_front(next)?; // As far as no other hold needs them.
+        log.hold(OUTBOX, reader.position())?;
+        log.truncate_front(reader.position())?; // As far as no other hold needs them.
     }
     Ok(())
 }
 
-/// The other end: it keeps each record once.
-#[derive(Debug, Default)]
-pub struct Receiver {
-    has: Vec<Record>,
-}
-
-impl Receiver {
-    /// Takes records; those that it has already count once.
-    pub fn receive(&mut self, records: &[Record]) {
-        let last = self.has.last().map_or(Lsn::ZERO, |record| record.lsn);
-        self.has.extend(records.iter().filter(|record| record.lsn > last).cloned());
-    }
-}
-
 /// Runs the example.
-pub fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub fn main() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let options = Log::options().segment_bytes(1 << 20);
-    let mut receiver = Receiver::default();
-    let (mut sent, mut failures) = (0, Vec::new());
+    let (mut sent, mut failed, mut received) = (0, 0, Vec::<Record>::new());
+    // The other end keeps each record once. Its answer is lost, now and then.
+    let mut send = |records: &[Record]| {
+        let last = received.last().map_or(Lsn::ZERO, |record| record.lsn);
+        received.extend(records.iter().filter(|record| record.lsn > last).cloned());
+        sent += records.len();
+        if sent % 7 == 0 { Err("no answer".into()) } else { Ok(()) }
+    };
     for run in 0..2 {
-        let log = options.open(dir.path())?;
-        prepare(&log)?;
+        let log = Log::options().segment_bytes(1 << 20).open(dir.path())?;
         std::thread::scope(|scope| {
-            let shipper = scope.spawn(|| {
-                let mut send = |records: &[Record]| {
-                    sent += records.len();
-                    receiver.receive(records);
-                    // The answer is lost, now and then.
-                    if sent % 7 == 0 { Err("no answer".to_owned()) } else { Ok(()) }
-                };
-                loop {
-                    match ship(&log, &mut send) {
-                        Err(Failed::Send(why)) => failures.push(why),
-                        Ok(()) | Err(Failed::Log(Error::Closed)) => return Ok(()),
-                        Err(Failed::Log(error)) => return Err(error),
-                    }
+            scope.spawn(|| {
+                while log.failure().is_none() {
+                    failed += u32::from(ship(&log, &mut send).is_err());
                 }
             });
-            for n in 0..1000 {
-                log.commit(format!("run {run}, event {n}"))?;
-            }
-            std::thread::sleep(Duration::from_millis(1)); // Closed in mid-flight: the rest is shipped by the next run.
-            log.close()?;
-            shipper.join().map_err(|_| "the shipper panicked")??;
-            Ok::<_, Box<dyn std::error::Error>>(())
+            (0..1000).try_for_each(|n| log.commit(format!("run {run}, event {n}")).map(drop))?;
+            log.close() // In mid-flight: the rest is shipped by the next run.
         })?;
     }
-    println!(
-        "2000 records, sent {sent} times, of which the other end has {}; it failed {} times",
-        receiver.has.len(),
-        failures.len()
+    println!("2000 records, sent {sent} times, of which the other end has {}; it failed {failed} times", received.len());
+    assert!(
+        !received.is_empty() && received.iter().zip(1..).all(|(record, n)| record.lsn == Lsn(n)),
+        "none is missing in between"
     );
-    assert!(receiver.has.iter().zip(1..).all(|(record, n)| record.lsn == Lsn(n)), "none is missing in between");
     Ok(())
 }
