@@ -60,3 +60,26 @@ impl Iterator for Iter {
 }
 
 impl FusedIterator for Iter {}
+
+/// The records from here on, up to the end of what is durable, each copied out of the reader.
+///
+/// ```
+/// # fn main() -> Result<(), foreword::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+/// log.append("one")?;
+/// log.commit("two")?;
+/// let mut reader = log.reader();
+/// reader.next()?;
+/// let rest = reader.into_iter().collect::<foreword::Result<Vec<_>>>()?;
+/// assert!(rest.len() == 1 && rest[0].data == b"two");
+/// # Ok(()) }
+/// ```
+impl IntoIterator for Reader {
+    type Item = Result<Record>;
+    type IntoIter = Iter;
+
+    fn into_iter(self) -> Iter {
+        Iter::forward(self)
+    }
+}
