@@ -8,12 +8,14 @@
 #
 # Versions of Rust list one and the same API differently. With another than docs/api was written with, comparing is left out.
 source "$(dirname "$0")/common.sh"
-crates=(foreword foreword-sim foreword-pages)
+crates=(foreword foreword-sim foreword-pages foreword-raft)
 target=$(realpath -m "$target")/api
+# With all features; foreword-raft without its adapters, whose API is that of other crates.
+features() { [ "$1" = foreword-raft ] || echo --all-features; }
 
 list() { # CRATE: rustdoc describes it as JSON, which it does not promise yet to do in the same way in each version
-    RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS="" cargo rustdoc --quiet --locked -p "$1" --lib --all-features --target-dir "$target" -- -Z unstable-options --output-format json
-    echo "# cargo rustdoc -p $1 --all-features, $rust"
+    RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS="" cargo rustdoc --quiet --locked -p "$1" --lib $(features "$1") --target-dir "$target" -- -Z unstable-options --output-format json
+    echo "# cargo rustdoc -p $1$(features "$1" | sed 's/^/ /'), $rust"
     # (What is only there for reading is no API.)
     "$target/debug/api" "$target/doc/${1//-/_}.json" | grep -v '::_docs'
 }
@@ -24,7 +26,11 @@ case ${1-} in
     --update) update=1 ;;
     --semver)
         [ $# = 2 ] || usage "--semver needs a revision"
-        exec cargo semver-checks check-release --baseline-rev "$2" --all-features "${crates[@]/#/--package=}"
+        for crate in "${crates[@]}"; do
+            all=$(features "$crate")
+            cargo semver-checks check-release --baseline-rev "$2" "${all:---default-features}" --package "$crate"
+        done
+        exit
         ;;
     *) usage "unknown argument $1" ;;
 esac
