@@ -35,7 +35,7 @@
 //!
 //! | call | when it returns |
 //! |---|---|
-//! | [`Group::save_vote`] | durable, with all that the group wrote before |
+//! | [`Group::save_vote`], [`Group::commit`] | durable, with all that the group wrote before |
 //! | [`Group::append`] | readable; durable when the callback is called with `Ok` |
 //! | [`Group::truncate_after`], [`Group::purge`], [`Group::save_committed`], [`GroupLogs::remove`] | in force; durable with whatever is written and made durable after it, or by [`foreword::Options::sync`], by default within 100 ms |
 //! | [`Group::sync`], [`GroupLogs::sync`], [`GroupLogs::close`] | durable, with all before |

@@ -39,7 +39,7 @@ pub(crate) type Model = BTreeMap<u64, Group>;
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Vote(u64, u8),
-    /// The number of entries, and the bytes of each.
+    /// The number of entries (4 are committed), and the bytes of each.
     Append(u64, u64, usize),
     /// How many of the last entries to remove.
     Truncate(u64, u64),
@@ -155,11 +155,15 @@ impl Run {
                 if count > 0 {
                     next.insert(id, group);
                 }
-                logs.group(id).append(entries, move |result| {
-                    if result.is_ok() && count > 0 {
-                        acknowledge();
-                    }
-                })
+                if count == 4 {
+                    logs.group(id).commit(entries).inspect(|()| acknowledge())
+                } else {
+                    logs.group(id).append(entries, move |result| {
+                        if result.is_ok() && count > 0 {
+                            acknowledge();
+                        }
+                    })
+                }
             }
             Op::Truncate(id, back) => {
                 let group = next.get(&id).cloned().unwrap_or_default();
