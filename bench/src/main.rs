@@ -25,6 +25,7 @@ mod fail;
 mod files;
 mod floor;
 mod gauge;
+mod groups;
 mod honest;
 mod marked;
 mod outcome;
@@ -48,7 +49,8 @@ use clap::Parser;
 /// `run` measures, and `honest` checks that each acknowledgement is covered by a flush. `doc`
 /// writes the tables of a run into docs/performance/tables.md, and `pictures` draws what
 /// docs/PERFORMANCE.md shows from them. `damage` and `fail` test failures: what comes back of a
-/// damaged log, and what a failed flush does. `calls` measures how long each call takes at worst.
+/// damaged log, and what a failed flush does. `calls` measures how long each call takes at worst,
+/// and `groups` the logs of many Raft groups beside other stores for them.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 enum Command {
@@ -63,6 +65,7 @@ enum Command {
     Damage(damage::Args),
     Fail(fail::Args),
     Calls(calls::Args),
+    Groups(groups::Args),
     Doc(doc::Args),
     Pictures(picture::Args),
     /// Prints tables of the results so far, and writes the page and the summary anew.
@@ -79,6 +82,9 @@ enum Command {
     /// One part of `damage`.
     #[command(hide = true)]
     DamagePart(damage::Part),
+    /// One measurement of `groups`.
+    #[command(hide = true)]
+    GroupsPart(groups::Part),
     /// The process of `fail` whose flush fails.
     #[command(hide = true)]
     FailPart(fail::Part),
@@ -92,6 +98,7 @@ fn main() -> ExitCode {
         Command::Damage(args) => args.run(),
         Command::Fail(args) => args.run(),
         Command::Calls(args) => args.run(),
+        Command::Groups(args) => args.run(),
         Command::Doc(args) => args.run(),
         Command::Pictures(args) => args.run(),
         Command::Show { run } => show(&run),
@@ -101,6 +108,7 @@ fn main() -> ExitCode {
         }
         Command::Cell(job) => job.run(),
         Command::DamagePart(part) => part.run(),
+        Command::GroupsPart(part) => part.run(),
         Command::FailPart(part) => part.run(),
     };
     match done {

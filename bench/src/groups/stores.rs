@@ -1,0 +1,80 @@
+//! The contestants of `groups`: each log store for many Raft groups behind one small interface, in
+//! its best honest configuration. Honest: an append is durable when [`Pending::wait`] returns.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::mpsc::Receiver;
+
+use anyhow::{Context, Result, bail};
+
+/// A store of many Raft groups' logs, shared by the threads of a measurement.
+pub trait Store: Send + Sync {
+    /// Appends entries to a group from an index on, and forgets those up to another, which is less.
+    /// Calls for one group come one after the other, in the order of their indices.
+    fn append(&self, group: u64, first: u64, entries: &[&[u8]], purge: Option<u64>) -> Result<Pending>;
+
+    /// Whether several appends of one group can be on their way at the same time. Otherwise the
+    /// entries of threads that wait for a group gather in one append.
+    fn pipelines(&self) -> bool {
+        false
+    }
+
+    /// Writes many entries of 1 KiB to each of these groups, without waiting for each.
+    fn fill(&self, groups: Range<u64>, entries: u64) -> Result<()>;
+
+    /// Gives space back, if the store does not do so by itself. Called four times a second.
+    fn tidy(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Closes it in order.
+    fn close(self: Box<Self>) -> Result<()>;
+}
+
+/// What an append left to be waited for.
+pub enum Pending {
+    /// Nothing: it is durable.
+    Done,
+    /// The store's own thread answers when it is.
+    Answer(Receiver<std::io::Result<()>>),
+}
+
+impl Pending {
+    /// Returns when what was appended is durable.
+    pub fn wait(self) -> Result<()> {
+        match self {
+            Pending::Done => Ok(()),
+            Pending::Answer(answer) => Ok(answer.recv().context("it gave no answer")??),
+        }
+    }
+}
+
+/// One contestant.
+pub struct Contestant {
+    pub name: &'static str,
+    /// How it is configured, and why.
+    pub setting: &'static str,
+    /// With more groups than this it takes no part.
+    pub groups_max: u64,
+    pub open: fn(&Path) -> Result<Box<dyn Store>>,
+}
+
+/// So much is written before space is given back, by all of them.
+pub const SLACK: u64 = 128 << 20;
+
+/// All of them, Foreword first.
+pub const STORES: &[&Contestant] = &[
+    &super::foreword::STORE,
+    #[cfg(feature = "groups")]
+    &super::raft_engine::STORE,
+    #[cfg(feature = "groups")]
+    &super::raft_log::STORE,
+];
+
+/// The contestant of that name.
+pub fn find(name: &str) -> Result<&'static Contestant> {
+    match STORES.iter().find(|store| store.name == name) {
+        Some(store) => Ok(store),
+        None => bail!("there is no contestant {name:?}"),
+    }
+}
