@@ -1,5 +1,4 @@
 //! The table in `docs/GUARANTEES.md` is what the faults do.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[test]
 fn the_document_says_what_the_faults_do() {

@@ -1,11 +1,10 @@
-//! `foreword repair`: every cut of a segment's file can be mended, and the log goes on in segments of its size.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-mod common;
+//! `foreword repair`: every cut of a segment's file can be repaired, and the log continues in
+//! segments of its size.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{dir, run, run_with};
+use crate::common::{dir, run, run_with};
 
 /// Not the least that there is, and more than each of the cuts.
 const SEGMENT: u64 = 128 << 10;
@@ -97,7 +96,8 @@ fn what_nothing_is_left_of_is_not_said_to_be_nothing() {
     let done = run(&["repair", copied.to_str().unwrap(), "--salvage", "--apply"]).status(0);
     assert!(done.text().contains(&unknown), "{done:?}");
 
-    // Where something can be read behind the damage, it says how many there were; and what was given up is not counted.
+    // Where something can be read behind the damage, it says how many there were; and what was
+    // given up is not counted.
     let whole = place.path().join("whole");
     let whole = whole.to_str().unwrap();
     run_with(&["append", whole, "--quiet", "--segment-size", "128K"], text.as_bytes()).status(0);

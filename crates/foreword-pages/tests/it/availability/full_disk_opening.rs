@@ -2,9 +2,9 @@
 
 use foreword_sim::{Choice, SimDisk};
 
-use super::common::full::FullDisk;
-use super::common::{DIR, options};
 use super::{fill, holds, put};
+use crate::common::full::FullDisk;
+use crate::common::{DIR, options};
 
 /// The log is full of records that no page needs, and transactions are to be undone. Opening makes
 /// the room for that.

@@ -1,5 +1,4 @@
 //! Random workloads: a fixed number of seeds; or, as a campaign, all processors for a given time.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,14 +1,12 @@
 //! `foreword top`: what it shows is so, and the log that it shows does not notice.
-#![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use common::{Dir, dir, foreword, lsns, on_terminal, run, run_with, start, unprivileged};
+use crate::common;
+use crate::common::{Dir, dir, foreword, lsns, on_terminal, run, run_with, start, unprivileged};
 use foreword::{Log, Lsn, Options};
 use serde_json::Value;
 
@@ -187,7 +185,7 @@ fn it_ends_as_one_expects() {
         assert!(lines.all(|line| !line.unwrap().contains('\x1b')));
         assert_eq!(top.0.wait().unwrap().code(), Some(0), "{signal}");
     }
-    // Who reads it has seen enough.
+    // The reader of the output closes it.
     let mut top = start(&["top", dir.str(), "--interval", "100ms"]);
     let mut first = String::new();
     BufReader::new(top.0.stdout.take().unwrap()).read_line(&mut first).unwrap();
@@ -267,7 +265,11 @@ fn a_log_in_trouble_says_so() {
     let (look, text) = std::thread::scope(|scope| {
         scope.spawn(|| {
             for second in 1.. {
-                write(second * 1_000_000_000, now, "flights 2\nflight_nanos 1500000000\nappended_lsn 9\ndurable_lsn 4\n");
+                write(
+                    second * 1_000_000_000,
+                    now,
+                    "flushes_under_way 2\noldest_flush_nanos 1500000000\nappended_lsn 9\ndurable_lsn 4\n",
+                );
                 if stop.load(SeqCst) {
                     break;
                 }
@@ -283,7 +285,7 @@ fn a_log_in_trouble_says_so() {
     {
         assert!(text.contains(part), "{text}");
     }
-    let (look, text) = says(now - 60_000, "flights 1\nflight_nanos 1000\n");
+    let (look, text) = says(now - 60_000, "flushes_under_way 1\noldest_flush_nanos 1000\n");
     assert_eq!(look["state"], "silent");
     assert!(text.contains("SILENT: no figures for 1 min") && text.contains("by its clock"), "{text}");
     assert!(!text.contains("differ"), "{text}");
@@ -305,12 +307,12 @@ fn clocks_that_disagree_are_told_of_and_decide_nothing() {
     let looks = || (once(&dir), run(&["top", dir.str(), "--once"]).status(0).text().to_owned());
     let apart = |look: &Value| look["clocks_apart_seconds"].as_f64().unwrap_or_else(|| panic!("{look}"));
     // At rest: nothing tells for how long, but it was not before the machine was started.
-    say(&dir, 9, now_millis() - YEARS, "flights 0\n");
+    say(&dir, 9, now_millis() - YEARS, "flushes_under_way 0\n");
     let (look, text) = looks();
     assert_eq!(look["state"], "idle", "{look}");
     assert!(look["age_seconds"].as_f64().unwrap() < 60.0 && apart(&look) > 8e7, "{look}");
     assert!(!text.contains("idle for 109") && text.contains("differ by 109") && text.contains("idle for 2."), "{text}");
-    say(&dir, 9, now_millis() + YEARS, "flights 0\n");
+    say(&dir, 9, now_millis() + YEARS, "flushes_under_way 0\n");
     let (look, text) = looks();
     assert_eq!(look["state"], "idle", "{look}");
     assert!(apart(&look) > 9e7 && text.contains("differ by 1094 days 23 h"), "{text}");
@@ -321,7 +323,12 @@ fn clocks_that_disagree_are_told_of_and_decide_nothing() {
             scope.spawn(|| {
                 for tick in 1.. {
                     let millis = (now_millis() as i128 + wrong) as u128;
-                    say(&dir, tick * 300_000_000, millis, &format!("records {tick}\nflights 1\nflight_nanos 1000\n"));
+                    say(
+                        &dir,
+                        tick * 300_000_000,
+                        millis,
+                        &format!("records {tick}\nflushes_under_way 1\noldest_flush_nanos 1000\n"),
+                    );
                     if stop.load(SeqCst) {
                         break;
                     }
@@ -414,7 +421,7 @@ fn a_writer_whose_lock_is_gone_is_shown() {
     assert_ne!(shows(true)["state"], "failed");
     let text = run(&["top", dir.str(), "--once"]).status(0);
     assert!(text.text().contains("LOCK        was removed or replaced under the writer"), "{text:?}");
-    // Who tries to be the second writer makes another LOCK.
+    // A process that tries to be the second writer makes another LOCK.
     assert!(matches!(options().open(dir.path()), Err(foreword::Error::Locked { .. })));
     shows(true);
     assert!(log.commit(b"two").is_err());

@@ -2,7 +2,7 @@
 //! of its own.)
 
 #[allow(unreachable_pub)]
-#[path = "../examples/aries.rs"]
+#[path = "../../examples/aries.rs"]
 mod aries;
 
 #[test]

@@ -1,5 +1,4 @@
 //! Damage of every kind, in every sector of several logs.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use foreword_sim::suite::damages;
 

@@ -1,11 +1,10 @@
 //! Records go in and come out: every format, byte for byte, with the right exit status.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 
-use common::{dir, lsns, run, run_with, soon, start};
+use crate::common;
+use crate::common::{dir, lsns, run, run_with, soon, start};
 
 /// Lines of all lengths, with bytes that are no UTF-8, empty ones, and one longer than a frame.
 fn lines(n: u64) -> Vec<u8> {
@@ -112,7 +111,8 @@ fn lsns_come_as_soon_as_they_are_durable_while_the_input_stays_open() {
             assert_eq!(printed.next().unwrap().unwrap(), i.to_string(), "{sync}");
         }
         if sync != "none" {
-            // What was acknowledged is seen by a reader, while the writer has the log open. (It is told a moment later what is durable.)
+            // What was acknowledged is seen by a reader, while the writer has the log open. (It is
+            // told a moment later what is durable.)
             soon("the record", || run(&["cat", dir.str()]).status(0).text().lines().count() == 20);
         }
         drop(input);
@@ -342,7 +342,7 @@ fn memory_is_bounded_whatever_the_input() {
     assert_eq!(run(&["stat", dir.str(), "--json"]).json()["last_lsn"], 400_004);
 }
 
-/// Waiting at the end of a log that nobody writes costs next to nothing, closed or killed.
+/// Waiting at the end of a log without a writer costs next to nothing, closed or killed.
 #[cfg(target_os = "linux")]
 #[test]
 fn following_a_quiet_log_does_not_spin() {

@@ -1,12 +1,11 @@
 //! What docs/OPERATIONS.md says one may do with a log's files.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-mod common;
 
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use common::{dir, run, run_with};
+use crate::common;
+use crate::common::{dir, run, run_with};
 use foreword::{Lsn, Options};
 
 fn options() -> Options {
@@ -29,8 +28,10 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Copies of a log beside its writer, which rotates and truncates. Other evidence than a crash leaves may be in such a copy: later blocks without
-/// earlier ones. But what was acknowledged before it began is in it, from the hold on. The hold moves on with each copy, so that the log stays small.
+/// Copies of a log beside its writer, which rotates and truncates. Other evidence than a crash
+/// leaves may be in such a copy: later blocks without earlier ones. But what was acknowledged
+/// before it began is in it, from the hold on. The hold moves on with each copy, so that the log
+/// stays small.
 #[test]
 fn a_copy_of_a_live_log_has_all_that_was_acknowledged_before() {
     let (live, place) = (dir(), tempfile::tempdir().unwrap());
@@ -54,7 +55,7 @@ fn a_copy_of_a_live_log_has_all_that_was_acknowledged_before() {
         });
         let rounds = || {
             for round in 0..30 {
-                // However long the disk takes for so many flushes, as long as it goes on.
+                // However long the disk takes for these flushes, as long as it makes progress.
                 while acknowledged.load(SeqCst) <= 200 * (round + 1) {
                     let before = acknowledged.load(SeqCst);
                     common::soon("another record", || acknowledged.load(SeqCst) > before);
@@ -127,7 +128,8 @@ fn a_closed_log_is_its_directory() {
     assert_eq!(run_with(&["append", there], b"four\n").status(0).text(), "4\n");
 }
 
-/// A restored backup that is older than what the owner knows of is refused by `Options::expect_lsn`.
+/// A restored backup that is older than what the owner knows of is refused by
+/// `Options::expect_lsn`.
 #[test]
 fn an_older_copy_is_found_out_by_who_knows_more() {
     let (log, place) = (dir(), tempfile::tempdir().unwrap());

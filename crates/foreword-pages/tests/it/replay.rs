@@ -1,12 +1,11 @@
 //! Pure redo: the caller's pages, and the caller's records.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
 
 use foreword::{Lsn, Options};
 use foreword_pages::{PageId, Pages, replay};
 
-/// Pages that records append bytes to. They stop after so many changes, as a crash would.
+/// Pages that records append bytes to. They stop after a number of changes, as a crash would.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Texts {
     pages: BTreeMap<PageId, (Lsn, Vec<u8>)>,

@@ -7,8 +7,8 @@ use foreword::disk::Access;
 use foreword_pages::Error;
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
-use super::common::{DIR, Hooked, options};
 use super::{fill, holds, put};
+use crate::common::{DIR, Hooked, options};
 
 /// The room of a page is taken when the page is allocated. So the page can be written, whatever
 /// fills the disk afterwards.

@@ -1,8 +1,6 @@
-//! A program that is killed on a full disk, again and again, leaves a log that truncation alone brings back; and one that is killed as soon
-//! as it has started does not fill a disk. On real file systems of their own: without root, those tests are passed over.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-mod common;
+//! A program that is killed on a full disk, again and again, leaves a log that truncation alone
+//! brings back; and one that is killed as soon as it has started does not fill a disk. On real file
+//! systems of their own: without root, those tests are passed over.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Said, run, run_with, start};
+use crate::common;
+use crate::common::{Said, run, run_with, start};
 
 const SEGMENT: &str = "1M";
 /// Room for a few segments, and soon filled.
@@ -43,7 +42,7 @@ impl Mounted {
         mounted.then_some(Mounted { at, _place: place })
     }
 
-    /// Something else that takes all room, but so much.
+    /// Another file that takes all space but this much.
     fn fill(&self, but: u64) {
         let mut file = fs::File::options().create(true).append(true).open(self.at.join("ballast")).unwrap();
         for size in [1 << 20, 4096] {
@@ -81,7 +80,8 @@ fn record(i: u64) -> String {
     format!("record {i} {}\n", "x".repeat((i * 37 % 900) as usize))
 }
 
-/// Appends numbered records from one on until it is killed, after a time: the last LSN that it acknowledged, and whether the disk was full before.
+/// Appends numbered records from one on until it is killed, after a time: the last LSN that it
+/// acknowledged, and whether the disk was full before.
 fn append_until_killed(log: &str, from: u64, after: Duration) -> (u64, bool) {
     let mut append = start(&["append", log, "--segment-size", SEGMENT]);
     let (mut input, output) = (append.0.stdin.take().unwrap(), append.0.stdout.take().unwrap());
@@ -165,7 +165,8 @@ fn killed_on_a_full(kind: &str) {
             run(&["truncate", log, "--from", &last.to_string()]).status(0);
             assert_eq!(check(log, last - 1).1, last - 1, "round {round}");
         }
-        // With all records gone there is room, whatever else is full: unless the log's only segment is full, and others took all that it gave back.
+        // With all records gone there is room, whatever else is full: unless the log's only segment
+        // is full, and others took all that it gave back.
         (_, last) = last_lsn(log);
         run(&["truncate", log, "--before", &(last + 1).to_string()]).status(0);
         last += 1;
@@ -215,7 +216,7 @@ fn current_bytes(log: &str) -> u64 {
     segments.iter().find(|s| s["state"] == "current").unwrap()["file_bytes"].as_u64().unwrap()
 }
 
-/// What it is kept in for want of room is no size that anybody asked for.
+/// The size of a segment made of the reserve is not the size that was asked for.
 #[test]
 fn a_log_that_went_on_in_its_reserve_returns_to_its_own_segments() {
     let Some(disk) = Mounted::new("tmpfs") else { return };
@@ -232,7 +233,8 @@ fn a_log_that_went_on_in_its_reserve_returns_to_its_own_segments() {
     assert_eq!(current_bytes(log), 1 << 20);
 }
 
-/// As a kill leaves it that comes while an opening makes a segment of the reserve, when the other half of it is in the log already.
+/// As a kill leaves it that comes while an opening makes a segment of the reserve, when the other
+/// half of it is in the log already.
 #[test]
 fn a_reserve_that_a_kill_left_unfinished_is_still_one() {
     let Some(disk) = Mounted::new("tmpfs") else { return };
@@ -243,7 +245,7 @@ fn a_reserve_that_a_kill_left_unfinished_is_still_one() {
     let (_, last) = last_lsn(log);
     run(&["truncate", log, "--from", &(last - 20).to_string()]).status(0);
     disk.fill(0);
-    // Nothing proves the record, so the next opening goes on elsewhere.
+    // Nothing proves the record, so the next opening continues in another segment.
     start_and_kill(log, 1, last - 20, Duration::ZERO);
     let names: Vec<PathBuf> = fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()).collect();
     let newest = names.iter().filter_map(|path| path.file_stem()?.to_str()?.parse::<u64>().ok()).max().unwrap();
@@ -264,7 +266,7 @@ fn taken(dir: &Path) -> (u64, usize) {
     (files.iter().map(|file| file.blocks() * 512).sum(), files.len())
 }
 
-/// Starts the command, has so many records acknowledged, and kills it a moment later.
+/// Starts the command, waits until this many records are acknowledged, and kills it a moment later.
 fn start_and_kill(log: &str, records: u64, first: u64, moment: Duration) {
     let mut append = start(&["append", log, "--segment-size", SEGMENT]);
     let (mut input, output) = (append.0.stdin.take().unwrap(), append.0.stdout.take().unwrap());
@@ -286,7 +288,8 @@ fn killed_starts(records: u64) {
         start_and_kill(dir.str(), records, round * records + 1, Duration::from_millis(noise(&mut seed) % 40));
         let (bytes, files) = taken(dir.path());
         (most, most_files) = (most.max(bytes), most_files.max(files));
-        // The segment that the log is in, four segments' worth besides, and the records, none of which takes more than a kilobyte.
+        // The segment that the log is in, four segments' worth besides, and the records, none of
+        // which takes more than a kilobyte.
         let fits = bytes <= (5 << 20) + (round + 1) * records * 1024 && files <= 10 + (rounds * records / 1024) as usize;
         assert!(fits, "round {round}: {bytes} bytes, {files} files\n{}", listing(dir.str()));
     }

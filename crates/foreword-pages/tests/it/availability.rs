@@ -1,17 +1,10 @@
 //! Availability: a full disk, a file that is lost or another's, waiting threads and a panicking
 //! disk do no harm, and the caller gets an error.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-#[path = "availability/files.rs"]
 mod files;
-#[path = "availability/full_disk.rs"]
 mod full_disk;
-#[path = "availability/full_disk_opening.rs"]
 mod full_disk_opening;
-#[path = "availability/panics.rs"]
 mod panics;
-#[path = "availability/threads.rs"]
 mod threads;
 
 use std::path::Path;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use foreword_pages::Error;
 use foreword_sim::SimDisk;
 
-use super::common::{DIR, Hooked, options};
 use super::{fill, holds, put, within};
+use crate::common::{DIR, Hooked, options};
 
 /// A disk panics once, in any operation on the page file. (Panics in the log's files are the log's
 /// own matter.)

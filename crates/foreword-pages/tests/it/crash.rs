@@ -1,14 +1,11 @@
 //! The crash suite: whatever a power failure or a kill at any I/O leaves, in work and in recovery,
 //! the store comes back with what was committed.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::{Bank, DIR, Hooked, Rng, World, crashes_wanted, options};
+use crate::common::{Bank, DIR, Hooked, Rng, World, crashes_wanted, options};
 use foreword::{Durability, SyncPolicy};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 

@@ -1,13 +1,13 @@
-//! `foreword chaos`: it kills, finds nothing lost, says how it went, and leaves nothing behind. (That it would find a loss, the tests of its check show.)
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-mod common;
+//! `foreword chaos`: it kills, finds nothing lost, says how it went, and leaves nothing behind.
+//! (That it would find a loss, the tests of its check show.)
 
 use std::path::Path;
 
-use common::{Said, foreword, run, soon};
+use crate::common;
+use crate::common::{Said, foreword, run, soon};
 use serde_json::Value;
 
-/// A place with a file of somebody else's.
+/// A directory with a file that is not the log's.
 fn place() -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("letter.txt"), "dear").unwrap();

@@ -1,5 +1,4 @@
 //! The command, as people run it.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::process::{Command, Output};
 

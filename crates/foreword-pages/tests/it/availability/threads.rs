@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use foreword_pages::{Error, PageId, Store};
 use foreword_sim::{OpKind, SimDisk};
 
-use super::common::{DIR, Hooked, options};
 use super::{fill, holds, put, small, within};
+use crate::common::{DIR, Hooked, options};
 
 #[test]
 fn a_thread_that_would_wait_for_itself_is_told() {

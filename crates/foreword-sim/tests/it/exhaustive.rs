@@ -1,5 +1,4 @@
 //! Every crash state of every small workload.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use foreword_sim::suite::{Bounds, exhaustive};
 

@@ -14,7 +14,7 @@ macro_rules! examples {
 }
 
 examples! {
-    transfer = "../examples/transfer.rs",
-    failed_flush = "../examples/failed_flush.rs",
-    store = "../examples/store.rs",
+    transfer = "../../examples/transfer.rs",
+    failed_flush = "../../examples/failed_flush.rs",
+    store = "../../examples/store.rs",
 }

@@ -1,8 +1,8 @@
 //! The example: a graph that is loaded, killed and recovered has every edge, once.
-#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub)]
 
-#[path = "../examples/graph/graph.rs"]
-mod graph;
+#[path = "../../examples/graph/graph.rs"]
+mod program;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use foreword_pages::Options;
-use graph::{Direction, Graph};
+use program::{Direction, Graph};
 
-const EXCERPT: &str = include_str!("../examples/graph/excerpt.tsv");
+const EXCERPT: &str = include_str!("../../examples/graph/excerpt.tsv");
 
 /// The edges of the excerpt, as the command prints them.
 fn expected() -> BTreeSet<String> {

@@ -5,8 +5,8 @@ use std::path::Path;
 use foreword_pages::{Error, PageId, Store};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
-use super::common::{DIR, options};
 use super::{fill, holds, make, put, small};
+use crate::common::{DIR, options};
 
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> =

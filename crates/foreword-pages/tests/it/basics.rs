@@ -1,11 +1,7 @@
 //! The store's main job, as a user would have it do it.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "basics/checkpoints.rs"]
 mod checkpoints;
-#[path = "basics/recovery.rs"]
 mod recovery;
-#[path = "basics/transactions.rs"]
 mod transactions;
 
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -1,12 +1,11 @@
 //! What looks at a log and mends it: each verdict has its exit status, and looking changes nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{Dir, dir, lsns, run, run_with};
+use crate::common;
+use crate::common::{Dir, dir, lsns, run, run_with};
 use serde_json::Value;
 
 /// A closed log of several segments: the numbers from 1 on.
@@ -104,7 +103,8 @@ fn a_flipped_byte_is_status_3_until_it_is_repaired() {
 #[test]
 fn a_torn_tail_is_status_2_and_repair_or_opening_mends_it() {
     let dir = log_of(100);
-    // As a crash in mid-write leaves it: not closed, and of the last frame some sectors were never written.
+    // As a crash in mid-write leaves it: not closed, and of the last frame some sectors were never
+    // written.
     let dump = run(&["dump", dir.str(), "--json"]);
     let frames: Vec<Value> = dump.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = frames.iter().rfind(|f| f["kind"] == "DATA").unwrap();
@@ -176,7 +176,7 @@ fn dump_tells_every_record_with_its_length() {
     let text = run(&["dump", dir.str(), "1"]).status(0);
     assert!(text.text().starts_with("segment 1\n") && !text.text().contains("segment 2\n"), "{text:?}");
     assert!(run(&["dump", dir.str(), "99"]).status(1).err.contains("00000000000000000099.seg"));
-    // Damage is named where it is, and the dump goes on.
+    // Damage is named where it is, and the dump continues.
     dir.flip(1, 8192 + 700);
     let text = run(&["dump", dir.str(), "1"]).status(0);
     let damaged: Vec<&str> = text.text().lines().filter(|line| line.contains("DAMAGED")).collect();
@@ -203,7 +203,7 @@ fn truncate_drops_the_front_and_cuts_the_back() {
     );
     assert!(run(&["truncate", dir.str(), "--from", "7"]).status(1).err.contains("dropped"));
     run(&["truncate", dir.str(), "--from", "700", "--before", "600"]).status(1);
-    // Everything may go; the LSNs go on.
+    // All records may be dropped; the LSNs continue.
     run(&["truncate", dir.str(), "--before", "1502"]).status(0);
     assert_eq!(run(&["cat", dir.str()]).status(0).text(), "");
     assert_eq!(run_with(&["append", dir.str()], b"a\nb\n").status(0).text(), lsns(1502..=1503));

@@ -1,6 +1,5 @@
 //! Bugs that the suite found in the library, each at its smallest: what happened, and what must
 //! happen.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use foreword::{Log, Lsn, Options, SyncPolicy, Verdict, View};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
@@ -46,7 +45,7 @@ fn a_link_that_only_the_page_cache_has() {
     }
 }
 
-/// A fork's LINK promises itself. When it was torn, its header alone was taken for proof of damage.
+/// A fork's LINK promises itself. When it was torn, its header alone counted as proof of damage.
 #[test]
 fn a_torn_link() {
     let base = SimDisk::new(1);
@@ -160,7 +159,7 @@ fn a_fork_behind_a_log_that_the_disk_has_as_closed() {
     let log = open(&disk).unwrap();
     log.commit(&[1; 20_000]).unwrap();
     log.close().unwrap();
-    // The process is killed in the flush with which the log goes on.
+    // The process is killed in the flush that continues the log.
     let go_on = |disk: &SimDisk| drop(open(disk).map(|log| log.commit(b"more")));
     let is_unwritten = |bytes: Option<&[u8]>| bytes.is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0));
     let mut closed = 0;

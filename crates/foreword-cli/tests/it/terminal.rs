@@ -1,12 +1,11 @@
-//! What people see: colours where a terminal wants them and nowhere else, columns below one another, completions, manual pages.
-#![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-mod common;
+//! What people see: colours where a terminal wants them and nowhere else, columns below one
+//! another, completions, manual pages.
 
 use std::fs;
 use std::process::Command;
 
-use common::{Dir, Said, dir, foreword, lsns, on_terminal, run, run_with};
+use crate::common;
+use crate::common::{Dir, Said, dir, foreword, lsns, on_terminal, run, run_with};
 use foreword::{Lsn, Options};
 
 fn log() -> Dir {
@@ -22,7 +21,8 @@ fn shown(args: &[&str], vars: &[(&str, &str)]) -> String {
 }
 
 fn shown_by(mut command: Command, vars: &[(&str, &str)]) -> String {
-    // What a terminal and its user would have, whatever the tests run in (`CI` makes even a dumb terminal coloured).
+    // What a terminal and its user would have, whatever the tests run in (`CI` makes even a dumb
+    // terminal coloured).
     for var in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         command.env_remove(var);
     }
@@ -75,7 +75,8 @@ fn records_go_to_a_terminal_as_they_are() {
     assert_eq!(shown(&["cat", dir.str()], &[("NO_COLOR", "1")]), "\x1b[31mred\x1b[0m\n");
 }
 
-/// Moves the cursor, begins a line, turns the rest of the line around, hides, and clears the screen (C1).
+/// Moves the cursor, begins a line, turns the rest of the line around, hides, and clears the screen
+/// (C1).
 const HOSTILE: &str = "a\x1b[31m\r\nfake line\u{202e}b\u{200b}c\u{9b}2Jd\u{7f}\u{2066}é";
 const HARMLESS: &str = r"a\u{1b}[31m\r\nfake line\u{202e}b\u{200b}c\u{9b}2Jd\u{7f}\u{2066}é";
 
@@ -143,7 +144,7 @@ fn paths_and_what_strangers_wrote_do_nothing_to_a_terminal() {
     let many = lsns(1..=20_000);
     run_with(&["append", log, "--quiet", "--segment-size", "64K"], many.as_bytes()).status(0);
     assert!(text(&["top", log, "--once"], 0).contains(HARMLESS));
-    // Who has it open, as a file says that anybody may write.
+    // The process that has the log open, as a file says that any user may write.
     let opened = Options::new().segment_bytes(64 << 10).open(&path).unwrap();
     fs::write(path.join("LOCK"), format!("process {HOSTILE}")).unwrap();
     assert!(text(&["truncate", log, "--before", "2"], 1).contains(HARMLESS));

@@ -1,5 +1,4 @@
 //! Several threads commit while the power fails. Every acknowledged record is there afterwards.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Mutex;
 
@@ -67,7 +66,7 @@ fn what_threads_were_told_survives() {
         for record in log.iter(Lsn::ZERO) {
             let data = record.unwrap().data;
             let number = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
-            assert_eq!(data, crate::record(number(0), number(8)), "seed {seed}, {how}");
+            assert_eq!(data, self::record(number(0), number(8)), "seed {seed}, {how}");
         }
     }
 }
