@@ -1,6 +1,8 @@
-//! Draws the curve of group commit: `curve BENCH.json CURVE.svg CURVE.md` makes a picture and a table of what `foreword bench --json` measured.
+//! Draws the curve of group commit: `curve BENCH.json CURVE.svg CURVE.md` makes a picture and a
+//! table of what `foreword bench --json` measured.
 //!
-//! The picture stands in a page of the book, in whatever colours that has: it is drawn in the colour of the text.
+//! The picture stands in a page of the book, in whatever colours that has: it is drawn in the
+//! colour of the text.
 
 use std::error::Error;
 use std::fmt::Write;

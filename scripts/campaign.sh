@@ -76,15 +76,15 @@ campaigns() {
         $sim --exhaustive --steps "$(full 3 2)" --states "$(full 1024 64)" --recovery-points "$(full 3 1)" --seed "$seed"
     campaign damage "damage in every sector, by another seed" $sim --damage --seed "$seed"
     campaign seeds "random workloads with faults on the simulated disk" \
-        with "FOREWORD_SIM_SECONDS=$((tenth * 2))" "FOREWORD_SIM_SEED=$seed" $test -p foreword-sim --test random -- --nocapture
-    campaign matrix "what each fault does, as docs/GUARANTEES.md has it" $test -p foreword-sim --test matrix
+        with "FOREWORD_SIM_SECONDS=$((tenth * 2))" "FOREWORD_SIM_SEED=$seed" $test -p foreword-sim --test it random:: -- --nocapture
+    campaign matrix "what each fault does, as docs/GUARANTEES.md has it" $test -p foreword-sim --test it matrix::
     campaign bugs "each deliberate bug, and what catches it" scripts/bugs.sh
     campaign shuttle "thread schedules of the commit path" scripts/shuttle.sh $((tenth * 50))
     for it in segment directory options input; do
         campaign "fuzz-$it" "fuzzing of the target $it" scripts/fuzz.sh "$tenth" "$it"
     done
     campaign page-crashes "crashes of random work on pages" \
-        with "FOREWORD_CRASHES=$((tenth * 30))" $test -p foreword-pages --test crash
+        with "FOREWORD_CRASHES=$((tenth * 30))" $test -p foreword-pages --test it crash::
     campaign page-bugs "each deliberate bug of the page store" \
         $test -p foreword-pages --features sabotage --test sabotage -- --nocapture
     campaign graph-kills "Debian's package graph, loaded through kills" graph "$((seed % 32768))"

@@ -9,7 +9,8 @@ use std::time::Duration;
 use cap::Cap;
 use foreword_fuzz::{TARGETS, recipe};
 
-/// No input is larger than some kilobytes, no file of a case than a few megabytes: who asks for more than this believed a length.
+/// No input is larger than some kilobytes, no file of a case than a few megabytes: who asks for
+/// more than this believed a length.
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, 256 << 20);
 

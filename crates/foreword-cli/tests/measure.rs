@@ -1,4 +1,5 @@
-//! `doctor` and `bench`: what they print, what they refuse, and that they leave nothing behind. Short runs: no figure is judged here.
+//! `doctor` and `bench`: what they print, what they refuse, and that they leave nothing behind.
+//! Short runs: no figure is judged here.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 mod common;
 
@@ -106,7 +107,7 @@ fn doctor_prints_tables_for_people_also_of_a_log() {
     for part in ["date ", "host ", "command ", "directory ", "zero-filled  fdatasync", "in flight", "Recommendation\n- "] {
         assert!(said.text().contains(part), "{part}: {}", said.text());
     }
-    // Beside the log, not in it.
+    // Next to the log, not in it.
     let after: Vec<_> = fs::read_dir(&log).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!((before, disk.names()), (after, vec!["log".to_owned(), "mine".to_owned()]));
 }
@@ -237,7 +238,8 @@ fn bench_compares_the_strategies_with_the_limits() {
     assert_eq!(open.len(), 2 * 2);
     assert!(open.iter().all(|cell| cell["threads"] == 4 && number(&cell["latency"]["count"]) > 0.0), "{open:?}");
     let (text, data) = page(&html);
-    // What does not wait for the disk says so, wherever it stands beside what does.
+    // Figures of calls that do not wait for the disk are marked wherever they stand next to those
+    // that do.
     assert!(text.contains("buffered (not durable)") && !data.to_string().contains(r#""name":"buffered""#), "{data}");
     let titles = plots(&data);
     for title in [

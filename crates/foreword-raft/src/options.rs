@@ -1,5 +1,8 @@
 //! How the logs are opened.
 
+#[cfg(doc)]
+use crate::{Error, GroupLogs};
+
 /// Options for opening the logs. The defaults suit most callers.
 ///
 /// ```

@@ -29,7 +29,8 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!((log.written_lsn(), log.durable_lsn()), (Lsn(2), Lsn(2)));
     // ANCHOR_END: steps
 
-    // ANCHOR: commit `commit` is all three. So is `commit_batch`, for records that must be there
+    // ANCHOR: commit
+    // `commit` is all three. So is `commit_batch`, for records that must be there
     // together or not at all.
     log.commit(b"commit")?;
     log.commit_batch(&["begin", "debit", "credit", "end"])?;

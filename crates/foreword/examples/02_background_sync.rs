@@ -31,7 +31,8 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{appended} appends, {} background flushes, {behind} records not durable yet", log.stats().flushes);
     // ANCHOR_END: work
 
-    // ANCHOR: close Close stops the background thread (waiting for the flush it may be in), syncs
+    // ANCHOR: close
+    // Close stops the background thread (waiting for the flush it may be in), syncs
     // the rest, and only then returns.
     log.close()?;
 

@@ -33,7 +33,8 @@ fn crashed_log(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
 
 /// Runs the example.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // ANCHOR: torn The power failed while the last frame was being written: one of its sectors
+    // ANCHOR: torn
+    // The power failed while the last frame was being written: one of its sectors
     // never reached the disk.
     let torn = tempfile::tempdir()?;
     crashed_log(torn.path())?;
@@ -46,7 +47,8 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("recovered: {:?}", log.iter(Lsn::ZERO).map(|r| r.map(|r| r.data.len())).collect::<Result<Vec<_>, _>>()?);
     // ANCHOR_END: torn
 
-    // ANCHOR: rotten The same place, but a flipped bit: no crash does that, and the next frame says
+    // ANCHOR: rotten
+    // The same place, but a flipped bit: no crash does that, and the next frame says
     // that this one was durable.
     let rotten = tempfile::tempdir()?;
     crashed_log(rotten.path())?;

@@ -77,13 +77,15 @@ pub(crate) fn start(args: &[&str]) -> Running {
     Running(foreword().args(args).stdin(Stdio::piped()).spawn().unwrap())
 }
 
-/// The command, to be run without the right to write, even where the tests run as root. It is copied to a place that anyone can reach.
+/// The command, to be run without the right to write, even where the tests run as root. It is
+/// copied to a place that anyone can reach.
 #[cfg(unix)]
 pub(crate) fn unprivileged(place: &Path) -> Command {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::os::unix::process::CommandExt;
     let program = place.join("foreword");
-    // By another process: were it open for writing in this one, another test's child could have inherited it, and it would be busy.
+    // By another process: were it open for writing in this one, another test's child could have
+    // inherited it, and it would be busy.
     let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_foreword")).arg(&program).status();
     assert!(copied.unwrap().success());
     for path in [place, &program] {
@@ -97,7 +99,8 @@ pub(crate) fn unprivileged(place: &Path) -> Command {
     command
 }
 
-/// What the command writes to a terminal, on standard output, until it ends or there is enough of it; then it is killed.
+/// What the command writes to a terminal, on standard output, until it ends or there is enough of
+/// it; then it is killed.
 #[cfg(unix)]
 pub(crate) fn on_terminal(command: Command, enough: impl Fn(&str) -> bool) -> String {
     on_terminal_of(0, command, enough)

@@ -94,7 +94,7 @@ impl Done {
             txn.update(page, 0, &vec![n as u8; store.page_len()])?;
             txn.update(ROOT, 0, &n.to_le_bytes())
         });
-        // A commit that fails after this may be there all the same, if the process is killed.
+        // A commit that fails after this may still be there, if the process is killed.
         let committed =
             changed.and_then(|()| if rng.chance(20) { txn.abort().map(|()| false) } else { txn.commit().map(|_| true) });
         match committed {

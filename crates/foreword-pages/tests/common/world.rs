@@ -68,7 +68,7 @@ impl World {
         options.full_page_images(images)
     }
 
-    /// Opens the store, with up to so many crashes in recovery, and checks it against the model.
+    /// Opens the store, with up to this many crashes in recovery, and checks it against the model.
     pub fn reopen(&mut self, mut crashes: u32) -> Checked<Store> {
         let threads = 1 + self.rng.below(3) as usize;
         loop {
@@ -134,7 +134,7 @@ impl World {
         Ok(())
     }
 
-    /// Works until the power fails, or so many steps are done. Unless the power failed, the store
+    /// Works until the power fails, or this many steps are done. Unless the power failed, the store
     /// is closed or dropped then.
     pub fn live(&mut self, store: Store, steps: u32) -> Checked {
         let World { disk, model, rng, .. } = self;

@@ -1,0 +1,170 @@
+//! Files that are lost, cut, damaged, or those of another store.
+
+use std::path::Path;
+
+use foreword_pages::{Error, PageId, Store};
+use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
+
+use super::{fill, holds, make, put, small};
+use crate::common::{DIR, options};
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn rotten(opened: foreword_pages::Result<Store>) -> PageId {
+    match opened {
+        Err(Error::Rotten { page, .. }) => page,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_page_file_that_was_cut_is_damage() {
+    for len in [4096, 8192, 20 * 4096] {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), 50);
+        let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("PAGES")).unwrap();
+        file.set_len(len).unwrap();
+        assert_eq!(rotten(small().open(dir.path())), PageId(len / 4096), "cut to {len}");
+    }
+}
+
+#[test]
+fn a_map_that_is_blank_is_damage_though_the_file_has_its_length() {
+    for images in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let pages = make(dir.path(), 50);
+        let path = dir.path().join("PAGES");
+        let bytes = std::fs::read(&path).unwrap();
+        let older = {
+            let store = small().full_page_images(images).open(dir.path()).unwrap();
+            let mut txn = store.begin();
+            txn.free(pages[3]).unwrap();
+            txn.commit().unwrap();
+            store.close().unwrap();
+            bytes[4096..8192].to_vec()
+        };
+        let newer = std::fs::read(&path).unwrap();
+        // All zeros; an older copy; garbage.
+        for map in [vec![0; 4096], older, vec![0xa5; 4096]] {
+            let mut bytes = newer.clone();
+            bytes[4096..8192].copy_from_slice(&map);
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(rotten(small().full_page_images(images).open(dir.path())), PageId(1));
+        }
+        std::fs::write(&path, &newer).unwrap();
+        assert_eq!(small().open(dir.path()).unwrap().stats().pages_used, 49);
+    }
+}
+
+/// A map is no damage if the log rebuilds it.
+#[test]
+fn a_map_that_the_log_rebuilds_may_be_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = make(dir.path(), 50);
+    let store = small().open(dir.path()).unwrap();
+    let mut txn = store.begin();
+    txn.free(pages[3]).unwrap();
+    txn.commit().unwrap();
+    drop(store);
+    let path = dir.path().join("PAGES");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4096..8192].fill(0);
+    std::fs::write(&path, &bytes).unwrap();
+    let store = small().open(dir.path()).unwrap();
+    assert_eq!(store.stats().pages_used, 49);
+}
+
+/// A disk that loses the write of a map is found out when the map is read again.
+#[test]
+fn a_map_whose_write_was_lost_is_damage() {
+    for images in [true, false] {
+        let disk = SimDisk::new(9);
+        let options = |disk: &SimDisk| options(disk, 1).full_page_images(images);
+        let store = options(&disk).open(DIR).unwrap();
+        let pages = fill(&store, 40, 1).unwrap();
+        store.checkpoint_all().unwrap();
+        disk.fault(Fault::new(OpKind::Write, Effect::Lost).on("PAGES"));
+        let mut txn = store.begin();
+        txn.free(pages[0]).unwrap();
+        txn.commit().unwrap();
+        // The map is the first page that the checkpoint writes.
+        store.checkpoint_all().unwrap();
+        disk.drop_caches();
+        drop(store);
+        assert_eq!(rotten(options(&disk.crash(&Choice::All)).open(DIR)), PageId(1), "images: {images}");
+    }
+}
+
+#[test]
+fn the_log_is_not_dropped_when_the_page_file_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, aside) = (dir.path().join("PAGES"), dir.path().join("aside"));
+    let store = small().open(dir.path()).unwrap();
+    let pages = fill(&store, 50, 1).unwrap();
+    store.checkpoint_all().unwrap();
+    std::fs::copy(&path, dir.path().join("copy")).unwrap();
+    std::fs::rename(&path, &aside).unwrap();
+    let start = store.stats().log.start_lsn;
+    let displaced = |done: foreword_pages::Result<_>| assert!(matches!(done, Err(Error::Displaced { .. })), "{done:?}");
+    for round in 0..50 {
+        put(&store, pages[round % 50], 2).unwrap();
+    }
+    displaced(store.checkpoint_all());
+    displaced(store.checkpoint());
+    // Another file in its place, though it is a whole copy.
+    std::fs::rename(dir.path().join("copy"), &path).unwrap();
+    displaced(store.checkpoint_all());
+    std::fs::write(&path, b"none at all").unwrap();
+    displaced(store.checkpoint_all());
+    assert_eq!(store.stats().log.start_lsn, start, "it was dropped");
+    // The file is put back, and all is well.
+    std::fs::rename(&aside, &path).unwrap();
+    let done = store.checkpoint_all().unwrap();
+    assert!(done.log_start > start);
+    put(&store, pages[7], 3).unwrap();
+    std::fs::rename(&path, &aside).unwrap();
+    displaced(store.close().map(|()| done));
+    std::fs::rename(&aside, &path).unwrap();
+    let store = small().open(dir.path()).unwrap();
+    assert!(holds(&store, pages[7], 3) && holds(&store, pages[8], 2));
+}
+
+#[test]
+fn a_page_file_that_is_cut_under_an_open_store_is_found_out_before_the_log_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().open(dir.path()).unwrap();
+    let pages = fill(&store, 50, 1).unwrap();
+    store.checkpoint_all().unwrap();
+    put(&store, pages[0], 2).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(dir.path().join("PAGES")).unwrap();
+    file.set_len(8 * 4096).unwrap();
+    let start = store.stats().log.start_lsn;
+    assert!(matches!(store.checkpoint_all(), Err(Error::Rotten { page: PageId(8), .. })));
+    assert_eq!(store.stats().log.start_lsn, start);
+    assert!(matches!(put(&store, pages[0], 3), Err(Error::Poisoned(_))));
+}
+
+#[test]
+fn a_store_whose_log_is_gone_is_refused_and_nothing_is_made_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path(), 5);
+    let log = dir.path().join("log");
+    std::fs::rename(&log, dir.path().join("kept")).unwrap();
+    let refused = || match small().open(dir.path()) {
+        Err(Error::NotAStore { path, .. }) => assert_eq!(path, log),
+        other => panic!("{other:?}"),
+    };
+    refused();
+    assert_eq!(names(dir.path()), ["PAGES", "kept"]);
+    std::fs::create_dir(&log).unwrap();
+    refused();
+    assert_eq!(names(&log), [""; 0]);
+    std::fs::remove_dir(&log).unwrap();
+    std::fs::rename(dir.path().join("kept"), &log).unwrap();
+    assert_eq!(small().open(dir.path()).unwrap().stats().pages_used, 5);
+}

@@ -1,0 +1,11 @@
+//! The example `aries` runs to its end: its assertions are part of the tests. (The graph has a test
+//! of its own.)
+
+#[allow(unreachable_pub)]
+#[path = "../../examples/aries.rs"]
+mod aries;
+
+#[test]
+fn aries() -> Result<(), Box<dyn std::error::Error>> {
+    aries::main()
+}
