@@ -107,6 +107,7 @@ impl Way {
 mod tests {
     use std::io::IoSlice;
 
+    use super::*;
     use crate::files::disk::{Access, Disk, OsDisk};
     use crate::format::FrameBuf;
 
@@ -145,5 +146,35 @@ mod tests {
             }
         });
         assert_eq!(handles(dir.path()), 1);
+    }
+
+    #[test]
+    fn what_a_switch_makes_the_kernel_refuse_is_done_again_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::options().read(true).write(true).create_new(true).open(dir.path().join("file")).unwrap();
+        for back in [false, true] {
+            let (way, mut calls) = (Way::new(false), 0);
+            let done = way.cached(&file, || {
+                calls += 1;
+                if calls > 1 {
+                    return Ok(());
+                }
+                way.switch(&file, DIRECT);
+                let refused = way.is(DIRECT);
+                if back {
+                    way.switch(&file, CACHED);
+                }
+                if refused { Err(Errno::INVAL.into()) } else { Ok(()) }
+            });
+            assert!(done.is_ok(), "{done:?}");
+            assert_eq!(calls, if way.is(NEVER) { 1 } else { 2 });
+            assert!(!way.is(DIRECT));
+            calls = 0;
+            let refused: io::Result<()> = way.cached(&file, || {
+                calls += 1;
+                Err(Errno::INVAL.into())
+            });
+            assert!(refused.is_err() && calls == 1);
+        }
     }
 }
