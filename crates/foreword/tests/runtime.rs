@@ -1,6 +1,6 @@
 //! Logs that share the threads of a runtime.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 

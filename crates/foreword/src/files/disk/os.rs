@@ -212,7 +212,7 @@ impl DiskFile for OsFile {
             let write = || Ok(pwritev2(&self.file, bufs, offset, ReadWriteFlags::DSYNC)?);
             let direct = self.way.go_direct(&self.file, bufs, offset);
             let wrote = if direct { write() } else { self.cached(write) };
-            match wrote.as_ref().map_err(|e| Errno::from_io_error(e)) {
+            match wrote.as_ref().map_err(Errno::from_io_error) {
                 // An old kernel, or a file system without the flag or with its own idea of
                 // alignment: the same in two calls. Nothing was written.
                 Err(Some(Errno::OPNOTSUPP | Errno::NOSYS)) => {}
