@@ -86,14 +86,15 @@ impl Dir {
     fn finish_holds(&self, log: LogId, file: Box<dyn DiskFile>) -> Result<Option<Box<dyn DiskFile>>> {
         let mut begun = Outside { file, path: self.file(HOLDS_TMP), log, number: 0, wishes: Wishes::new() };
         // The space of both places, so that what is taken into the log can be cleared on a full disk.
-        let room = begun.file.allocate(2 * PLACE).doing("make room for the holds of other processes", &begun.path);
-        let named = room.and_then(|_| begun.write()).and_then(|()| match self.handle.rename(HOLDS_TMP, HOLDS) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            named => named.map(|()| true).doing("rename the file", &begun.path),
-        });
-        if !matches!(named, Ok(true)) {
-            let _ = self.handle.remove(HOLDS_TMP);
-            return named.map(|_| None);
+        begun.file.allocate(2 * PLACE).doing("make room for the holds of other processes", &begun.path)?;
+        begun.write()?;
+        // (After an error the next attempt goes on with what there is of it.)
+        match self.handle.rename(HOLDS_TMP, HOLDS) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let _ = self.handle.remove(HOLDS_TMP);
+                return Ok(None);
+            }
+            named => named.doing("rename the file", &begun.path)?,
         }
         self.sync()?;
         Ok(Some(begun.file))
