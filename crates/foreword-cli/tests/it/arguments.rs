@@ -135,7 +135,7 @@ fn each_subcommand_says_that_it_may_not_read_a_directory() {
     permit(Path::new(&log), 0o000);
     permit(place.0.path(), 0o755);
     let bin = tempfile::tempdir().unwrap();
-    let command = || common::unprivileged(bin.path());
+    let command = || crate::common::unprivileged(bin.path());
     place.all_say(
         "log",
         &["Permission denied", "as the user whose log it is, or change the permissions"],
