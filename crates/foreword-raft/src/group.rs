@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use foreword::Lsn;
 
-use crate::record::{Body, Previous, Record};
+use crate::batch::Batch;
+use crate::record::{Body, Record};
 use crate::shared::{Shared, Slot};
 use crate::state::GroupState;
 use crate::sync::lock;
@@ -111,13 +112,7 @@ impl Group {
         entries: impl IntoIterator<Item = (u64, D)>,
         done: impl FnOnce(Result<()>) + Send + 'static,
     ) -> Result<()> {
-        let entries = owned(entries);
-        let mut state = lock(&self.slot.state);
-        let last = self.place(&mut state, &entries)?;
-        self.shared.waiters.add(last, Box::new(done));
-        drop(state);
-        self.shared.after_write();
-        Ok(())
+        self.submit(&Batch { entries: owned(entries), ..Batch::default() }, done)
     }
 
     /// Appends entries as [`append`](Group::append) does, and returns when they are durable, and so
@@ -127,46 +122,13 @@ impl Group {
     ///
     /// # Errors
     /// Those of [`append`](Group::append), after which nothing was written. If the flush fails
-    /// ([`Error::Log`]), it is not known whether the entries are there after the logs are opened anew.
+    /// ([`Error::Log`]), it is not known whether the entries are there after the logs are opened
+    /// anew.
     pub fn commit<D: AsRef<[u8]>>(&self, entries: impl IntoIterator<Item = (u64, D)>) -> Result<()> {
-        let entries = owned(entries);
-        let last = self.place(&mut lock(&self.slot.state), &entries)?;
+        let batch = Batch { entries: owned(entries), ..Batch::default() };
+        let last = self.place(&mut lock(&self.slot.state), &batch)?;
         self.shared.after_write();
         self.wait((last > Lsn::ZERO).then_some(last))
-    }
-
-    /// Writes entries. Returns the LSN of the group's newest record.
-    fn place(&self, state: &mut GroupState, entries: &[(u64, Arc<[u8]>)]) -> Result<Lsn> {
-        state.check(self.id)?;
-        let mut expected = match (state.last(), entries.first()) {
-            (Some(last), _) => last + 1,
-            (None, Some((0, _))) => 0,
-            (None, _) => 1,
-        };
-        let mut previous = Previous::after(state.last_record);
-        let mut records = Vec::with_capacity(entries.len());
-        for (index, data) in entries {
-            if *index == u64::MAX {
-                return Err(too_large_an_index());
-            }
-            if *index != expected {
-                return Err(Error::NotNext { group: self.id, index: *index, expected });
-            }
-            records.push(Record { group: self.id, previous, moved: false, body: Body::Append(*index, data) });
-            (previous, expected) = (Previous::Adjacent, index + 1);
-        }
-        let bytes: Vec<Vec<u8>> = records.iter().map(Record::encode).collect();
-        let mut last = state.last_record;
-        if !records.is_empty() {
-            let first = self.shared.log.append_batch(&bytes)?;
-            let durable = self.shared.log.durable_lsn();
-            for (n, (record, (_, data))) in (0..).zip(records.iter().zip(entries)) {
-                last = Lsn(first.0 + n);
-                self.shared.apply(state, last, bytes[n as usize].len(), record);
-                self.shared.cache.put(last, data.clone(), durable);
-            }
-        }
-        Ok(last)
     }
 
     /// Removes the entries behind an index; with `None`, all entries. The next entry follows that
@@ -197,7 +159,8 @@ impl Group {
     /// Removes the entries up to an index, because a snapshot has them. The index may lie beyond
     /// the last entry, as after a leader's snapshot was installed; then no entries are left, and
     /// the next entry follows the index. The note is for the caller: the entry's term, or its whole
-    /// log id. Nothing is written if the group was purged up to there already.
+    /// log id. Nothing is written if the group was purged up to there already (but a note
+    /// is, if that was without one).
     ///
     /// The purge is in force when the call returns, and becomes durable as
     /// [`truncate_after`](Group::truncate_after) does. [Compaction](crate::GroupLogs::compact)
@@ -210,7 +173,7 @@ impl Group {
         let note = note.as_ref();
         self.change(|state| match state.purged_to() {
             _ if index == u64::MAX => Err(too_large_an_index()),
-            Some(purged) if index <= purged => Ok(None),
+            Some(purged) if index < purged || index == purged && (note.is_empty() || state.has_purge_note()) => Ok(None),
             _ => Ok(Some(Body::Purge(index, note))),
         })
         .map(drop)
@@ -303,6 +266,20 @@ impl Group {
         }
     }
 
+    /// The same, if none of them has to be read from the files. Does not wait for the disk.
+    #[cfg(any(feature = "openraft", feature = "openraft-09"))]
+    pub(crate) fn entries_from_memory(&self, from: u64, behind: u64, bytes_max: u64) -> Result<Option<Vec<Entry>>> {
+        let places = self.places(Some(from), behind, bytes_max)?;
+        let entry = |&(index, lsn)| self.shared.cache.get(lsn).map(|data| Entry { index, data: data.to_vec() });
+        Ok(places.iter().map(entry).collect())
+    }
+
+    /// Whether a thread calls the callbacks. If none does, they are called by who makes records durable.
+    #[cfg(any(feature = "openraft", feature = "openraft-09"))]
+    pub(crate) fn has_callback_thread(&self) -> bool {
+        !self.shared.ended.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     fn places(&self, from: Option<u64>, behind: u64, bytes_max: u64) -> Result<Vec<(u64, Lsn)>> {
         let state = lock(&self.slot.state);
         state.check(self.id)?;
@@ -387,7 +364,7 @@ fn noted((index, note): &(u64, Box<[u8]>)) -> Noted {
     Noted { index: *index, note: note.to_vec() }
 }
 
-fn too_large_an_index() -> Error {
+pub(crate) fn too_large_an_index() -> Error {
     Error::Invalid { what: "index", why: "u64::MAX is not one: no entry could follow it".to_owned() }
 }
 

@@ -27,9 +27,9 @@
 //! # }
 //! ```
 //!
-//! This is the core, for adapters to Raft libraries. It knows indices, but neither terms nor the
-//! types of any library. **The adapters are not there yet.** Votes, entries, and the notes with
-//! purged and committed indices are the caller's bytes.
+//! This is the core. It knows indices, but neither terms nor the types of any library: votes,
+//! entries, and the notes with purged and committed indices are the caller's bytes.
+//! [Adapters](#adapters) make storages for Raft libraries of it.
 //!
 //! # What is durable when
 //!
@@ -86,6 +86,16 @@
 //! (see [`foreword::Options::expect_lsn`]), or a log that was repaired by truncating it at the
 //! damage.
 
+//! # Adapters
+//!
+//! Each is a feature of its own, and none is on by default.
+//!
+//! | feature | library | what it has |
+//! |---|---|---|
+//! | `openraft` | openraft 0.10.0-alpha.37, exactly | `adapter::openraft::LogStore`: `RaftLogStorage`, `RaftLogReader` |
+//! | `openraft-09` | openraft 0.9 | `adapter::openraft_09::LogStore`: the same of 0.9, with its feature `storage-v2` |
+//! | `raft-rs` | raft 0.7, with its default codec | `adapter::raft_rs::LogStore`: `Storage`, and what persists a `Ready` |
+
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 /// What the package's page shows, as a test.
@@ -93,6 +103,9 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(any(feature = "openraft", feature = "openraft-09", feature = "raft-rs"))]
+pub mod adapter;
+mod batch;
 mod cache;
 mod compact;
 mod compactor;

@@ -93,6 +93,11 @@ impl GroupState {
         self.purged.as_ref().map(|purged| purged.value.0)
     }
 
+    /// Whether the caller said more of that than the index.
+    pub(crate) fn has_purge_note(&self) -> bool {
+        self.purged.as_ref().is_some_and(|purged| !purged.value.1.is_empty())
+    }
+
     /// The last index, of an entry or of what was purged.
     pub(crate) fn last(&self) -> Option<u64> {
         self.entries.last().or(self.purged_to())
