@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn a_table_is_found_by_its_section_and_title() {
         let of = |section: &str, row: &str| format!("\n## {section}\n\nRate:\n\n|  | T=1 |\n|---|---:|\n| {row} |\n");
-        let text = of("A", "**foreword** | 1,000") + &of("B", "x | –");
+        let text = [of("A", "**foreword** | 1,000"), of("B", "x | –")].concat();
         let found = table(&text, "A", "Rate").unwrap();
         assert_eq!((found.head, found.rows), (vec!["T=1".to_owned()], vec![("foreword".to_owned(), vec![Some(1000.0)])]));
         assert_eq!(table(&text, "B", "Rate").unwrap().row("x").unwrap(), [None]);

@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use foreword_measure::load;
 use serde::{Deserialize, Serialize};
 
-use super::stores::{self, Store};
+use super::contestants;
+use super::stores::Store;
 use crate::files::sync_file_system;
 use crate::gauge::{self, Gauge};
 use crate::outcome::WARM_UP;
@@ -81,7 +82,7 @@ const LAGGING: u64 = 1_000;
 
 impl Part {
     pub fn run(&self) -> Result<()> {
-        let store = stores::find(&self.store)?;
+        let store = contestants::find(&self.store)?;
         let (before, _) = gauge::memory();
         let started = Instant::now();
         let open = (store.open)(&self.dir)?;

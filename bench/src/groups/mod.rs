@@ -1,6 +1,7 @@
 //! Stores for the logs of many Raft groups, side by side.
 
 mod cell;
+mod contestants;
 mod foreword;
 #[cfg(feature = "groups")]
 mod raft_engine;
@@ -19,7 +20,8 @@ use foreword_measure::report::Unit;
 
 pub use cell::Part;
 use cell::{Measured, Task};
-use stores::{Contestant, STORES};
+use contestants::STORES;
+use stores::Contestant;
 
 use crate::gauge::Disk;
 use crate::wait;

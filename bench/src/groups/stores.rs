@@ -1,11 +1,12 @@
-//! The contestants of `groups`: each log store for many Raft groups behind one small interface, in
-//! its best honest configuration. Honest: an append is durable when [`Pending::wait`] returns.
+//! Stores of many Raft groups' logs behind one small interface, each in its best honest
+//! configuration. Honest: an append is durable when [`Pending::wait`] returns.
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::mpsc::Receiver;
 
-use anyhow::{Context, Result, bail};
+#[cfg(feature = "groups")]
+use anyhow::Context;
+use anyhow::Result;
 
 /// A store of many Raft groups' logs, shared by the threads of a measurement.
 pub trait Store: Send + Sync {
@@ -36,7 +37,8 @@ pub enum Pending {
     /// Nothing: it is durable.
     Done,
     /// The store's own thread answers when it is.
-    Answer(Receiver<std::io::Result<()>>),
+    #[cfg(feature = "groups")]
+    Answer(std::sync::mpsc::Receiver<std::io::Result<()>>),
 }
 
 impl Pending {
@@ -44,6 +46,7 @@ impl Pending {
     pub fn wait(self) -> Result<()> {
         match self {
             Pending::Done => Ok(()),
+            #[cfg(feature = "groups")]
             Pending::Answer(answer) => Ok(answer.recv().context("it gave no answer")??),
         }
     }
@@ -61,20 +64,3 @@ pub struct Contestant {
 
 /// So much is written before space is given back, by all of them.
 pub const SLACK: u64 = 128 << 20;
-
-/// All of them, Foreword first.
-pub const STORES: &[&Contestant] = &[
-    &super::foreword::STORE,
-    #[cfg(feature = "groups")]
-    &super::raft_engine::STORE,
-    #[cfg(feature = "groups")]
-    &super::raft_log::STORE,
-];
-
-/// The contestant of that name.
-pub fn find(name: &str) -> Result<&'static Contestant> {
-    match STORES.iter().find(|store| store.name == name) {
-        Some(store) => Ok(store),
-        None => bail!("there is no contestant {name:?}"),
-    }
-}
