@@ -27,9 +27,9 @@ use serde::{Deserialize, Serialize};
 
 /// What is proposed: that a key has a value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Set {
-    pub key: String,
-    pub value: String,
+pub(crate) struct Set {
+    pub(crate) key: String,
+    pub(crate) value: String,
 }
 
 impl fmt::Display for Set {
@@ -40,15 +40,15 @@ impl fmt::Display for Set {
 
 openraft::declare_raft_types!(
     /// The answer to a proposal is the value before.
-    pub Types: D = Set, R = Option<String>
+    pub(crate) Types: D = Set, R = Option<String>
 );
 
 /// The state of a group, in memory. Clones are handles to the same.
 #[derive(Clone, Default)]
-pub struct Map(Arc<Mutex<State>>);
+pub(crate) struct Map(Arc<Mutex<State>>);
 
 #[derive(Clone, Default)]
-pub struct State {
+pub(crate) struct State {
     applied: Option<LogIdOf<Types>>,
     membership: StoredMembershipOf<Types>,
     values: BTreeMap<String, String>,
@@ -56,7 +56,7 @@ pub struct State {
 }
 
 impl Map {
-    pub fn get(&self, key: &str) -> Option<String> {
+    pub(crate) fn get(&self, key: &str) -> Option<String> {
         self.with(|state| state.values.get(key).cloned())
     }
 
@@ -128,7 +128,7 @@ impl RaftSnapshotBuilder<Types> for Map {
 }
 
 /// The way to other nodes. There are none.
-pub struct NoNetwork;
+pub(crate) struct NoNetwork;
 
 fn nobody() -> Unreachable<Types> {
     Unreachable::from_string("there is one node")
@@ -180,7 +180,7 @@ async fn start(logs: &GroupLogs, group: u64) -> Result<(Raft<Types, Map>, Map), 
     Ok((raft, map))
 }
 
-pub async fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
     let options = Options::new().log(foreword::Options::new().segment_bytes(1 << 20));
     let logs = options.open(dir)?;
     let (red, _) = start(&logs, 1).await?;
@@ -215,7 +215,7 @@ pub async fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 #[tokio::main]
-pub async fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
     let temporary = tempfile::tempdir()?;
     let dir = std::env::args_os().nth(1);
     run(dir.as_ref().map_or(temporary.path(), Path::new)).await

@@ -1,5 +1,8 @@
 //! What a call writes as one batch: after a crash all of it is there, or nothing.
 
+// Without an adapter, it is entries.
+#![cfg_attr(not(any(feature = "openraft", feature = "openraft-09", feature = "raft-rs")), allow(dead_code))]
+
 use std::sync::Arc;
 
 use foreword::Lsn;

@@ -192,7 +192,7 @@ mod tests {
                 }
                 assert_eq!(index.first(), model.keys().next().copied());
                 assert_eq!(index.last(), model.keys().next_back().copied());
-                assert_eq!(index.bytes(), model.values().map(|p| u64::from(p.bytes)).sum());
+                assert_eq!(index.bytes(), model.values().map(|p| u64::from(p.bytes)).sum::<u64>());
                 assert_eq!(index.first_lsn(), model.values().map(|p| p.lsn).min());
                 assert!(index.places().eq(model.iter().map(|(&i, &p)| (i, p))));
                 let holes: Vec<u64> = index.holes(from).into_iter().flatten().collect();

@@ -1,6 +1,6 @@
 //! The examples run to their end: their assertions are part of the tests.
 
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code)]
 #[path = "../examples/openraft.rs"]
 mod openraft_example;
 

@@ -9,6 +9,7 @@ use std::ops::RangeBounds;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+use ::openraft as openraft_10;
 use foreword_raft::GroupLogs;
 use foreword_raft::adapter::openraft_09::LogStore;
 use foreword_sim::SimDisk;
@@ -221,4 +222,41 @@ fn the_suite() {
 #[test]
 fn the_suite_through_openings_and_power_failures_behind_every_call() {
     Machines::all(|machines| Suite::test_all(Proxies(machines)).unwrap());
+}
+
+mod new {
+    super::openraft_10::declare_raft_types!(
+        pub(crate) Types: D = u64, R = ()
+    );
+}
+
+/// A log that was written with 0.9 goes on with 0.10.
+#[tokio::test]
+async fn what_is_written_is_read_by_the_adapter_to_0_10() {
+    use openraft_10::storage::{RaftLogReader as _, RaftLogStorage as _};
+
+    let logs = Disk::Sim(SimDisk::new(1)).open();
+    let mut old = LogStore::<Types>::new(logs.group(1));
+    let log_id = |index| LogId::new(openraft::CommittedLeaderId::new(300, 2), index);
+    let membership = openraft::Membership::new(vec![[1, 2].into()], [3].into_iter().collect::<std::collections::BTreeSet<u64>>());
+    let payloads = [EntryPayload::Blank, EntryPayload::Normal(77), EntryPayload::Membership(membership), EntryPayload::Normal(1)];
+    let entries =
+        payloads.into_iter().enumerate().map(|(index, payload)| Entry::<Types> { log_id: log_id(index as u64), payload });
+    let entries: Vec<_> = entries.collect();
+    old.blocking_append(entries).await.unwrap();
+    old.save_vote(&Vote::new_committed(301, 1)).await.unwrap();
+    old.save_committed(Some(log_id(2))).await.unwrap();
+    old.purge(log_id(1)).await.unwrap();
+
+    let mut new = foreword_raft::adapter::openraft::LogStore::<new::Types>::new(logs.group(1));
+    assert_eq!(new.read_vote().await.unwrap(), Some(openraft_10::Vote::new_committed(301, 1)));
+    let leader = openraft_10::impls::leader_id_adv::LeaderId { term: 300, node_id: 2 };
+    let log_id = |index| Some(openraft_10::LogId::new(leader, index));
+    assert_eq!(new.read_committed().await.unwrap(), log_id(2));
+    let state = new.get_log_state().await.unwrap();
+    assert_eq!((state.last_purged_log_id, state.last_log_id), (log_id(1), log_id(3)));
+    let mut entries = new.try_get_log_entries(..).await.unwrap();
+    assert!(matches!(entries[1].payload, openraft_10::EntryPayload::Normal(1)));
+    let openraft_10::EntryPayload::Membership(members) = entries.remove(0).payload else { panic!("no members") };
+    assert_eq!((members.voter_ids().collect::<Vec<_>>(), members.learner_ids().collect::<Vec<_>>()), (vec![1, 2], vec![3]));
 }

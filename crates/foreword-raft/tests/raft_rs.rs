@@ -249,7 +249,7 @@ impl Node {
 #[test]
 fn three_nodes_and_power_failures() {
     let (mut failures, mut snapshots, mut committed) = (0, 0, 0);
-    for seed in 0..12 {
+    for seed in 0..40 {
         let mut random = random_numbers(seed);
         let mut network = Vec::new();
         let mut history = BTreeMap::new();
@@ -269,7 +269,7 @@ fn three_nodes_and_power_failures() {
                     proposed += 1;
                     _ = node.raft.propose(vec![], vec![proposed as u8, (proposed >> 8) as u8]);
                 }
-                10 if !calm && random(3) == 0 => {
+                10 if !calm => {
                     let mut node = nodes.remove(&id).unwrap();
                     failures += 1;
                     network.retain(|_| random(2) == 0);

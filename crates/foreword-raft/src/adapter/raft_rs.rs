@@ -1,4 +1,60 @@
-//! Storage for [raft](::raft) 0.7, the library of TiKV (feature `raft-rs`).
+//! Storage for [raft](::raft) 0.7, the library of TiKV (feature `raft-rs`): the log of a group as [`Storage`], and what makes a [`Ready`] durable without waiting for it.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let options = foreword_raft::Options::new().log(foreword::Options::new().segment_bytes(1 << 20));
+//! use foreword_raft::adapter::raft_rs::LogStore;
+//! use raft::{Config, RawNode, StorageError, eraftpb::ConfState};
+//!
+//! let logs = options.open(dir.path())?;
+//! let store = LogStore::new(logs.group(7), |_, _| Err(StorageError::SnapshotTemporarilyUnavailable.into()));
+//! store.save_conf_state(0, &ConfState::from((vec![1], vec![])))?; // once, when the group begins
+//! let logger = slog::Logger::root(slog::Discard, slog::o!());
+//! let mut node = RawNode::new(&Config::new(1), store, &logger)?;
+//! node.campaign()?;
+//! let (persisted, heard) = std::sync::mpsc::channel();
+//! let mut leads = false;
+//! while !leads {
+//!     while node.has_ready() {
+//!         let mut ready = node.ready();
+//!         let send_at_once = ready.take_messages(); //              a leader's
+//!         let apply = ready.take_committed_entries();
+//!         let persisted = persisted.clone();
+//!         node.store().persist(&mut ready, move |result| persisted.send(result).unwrap())?;
+//!         node.advance_append_async(ready); //                      it goes on, and may be persisted with others
+//!         # drop((send_at_once, apply));
+//!     }
+//!     let done = heard.recv()??; //                                 here, or in the loop of all groups
+//!     node.on_persist_ready(done.number);
+//!     let send_now = done.messages; //                              what had to wait for it
+//!     # drop(send_now);
+//!     leads = node.raft.state == raft::StateRole::Leader;
+//! }
+//! # drop(node);
+//! logs.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is durable when
+//!
+//! | call | when it returns |
+//! |---|---|
+//! | [`LogStore::persist`], [`LogStore::write`] | readable; durable when the callback is called, in the order of the calls. All of it, or nothing, is there after a crash |
+//! | [`LogStore::save_conf_state`] | durable, with all before. Blocks for a flush |
+//! | [`LogStore::compact`] | in force; durable with whatever is written after it |
+//!
+//! # Traps
+//!
+//! - Messages that must wait come with the callback. What else is in a [`Ready`] is the caller's, as raft says: entries to apply, the data of a snapshot, which has to be durable *before*
+//!   its `Ready` is persisted.
+//! - Behind a `Ready` with a snapshot, [`advance_apply`](::raft::RawNode::advance_apply) panics until it is persisted: wait for the callback.
+//! - Raft panics if [`Config::applied`](::raft::Config::applied) is beyond what it knows to be committed, which a power failure may make older. Give the same index to [`LogStore::applied`].
+//! - Entries, and terms, that are not [in memory](crate::Options::cache_bytes) are read from the files where raft asks for them, and block it: none is fetched asynchronously.
+//! - A `Ready` is one record batch, of up to [`record_bytes_max`](foreword::Options::record_bytes_max), 64 MiB by default: keep
+//!   [`Config::max_uncommitted_size`](::raft::Config::max_uncommitted_size) below.
+//! - The codec is raft's default, rust-protobuf. Its build brings the protobuf compiler for the usual systems along.
 
 use std::fmt;
 

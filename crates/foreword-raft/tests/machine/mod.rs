@@ -101,14 +101,19 @@ impl Machines {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Runs a suite on machines that are opened anew behind each call, and on some whose power fails there.
-    pub(crate) fn all(suite: impl Fn(Machines)) {
+    /// Runs a suite on machines that are opened anew behind each call, and on some whose power fails there. At once, for all of them wait most of the time.
+    pub(crate) fn all(suite: impl Fn(Machines) + Sync) {
         let reopened = [Machines::new(true, Then::Reopen), Machines::new(false, Then::Reopen)];
         let failures = [Then::PowerFailure, Then::PowerFailures(1 << 32), Then::PowerFailures(2 << 32)];
-        for machines in reopened.into_iter().chain(failures.map(|then| Machines::new(false, then))) {
-            suite(machines.clone());
-            println!("{:?} behind each of {} calls", machines.then, machines.calls());
-            assert!(machines.calls() > 200, "the suite writes more than in {} calls", machines.calls());
-        }
+        std::thread::scope(|scope| {
+            for machines in reopened.into_iter().chain(failures.map(|then| Machines::new(false, then))) {
+                let suite = &suite;
+                scope.spawn(move || {
+                    suite(machines.clone());
+                    println!("{:?} behind each of {} calls", machines.then, machines.calls());
+                    assert!(machines.calls() > 200, "the suite writes more than in {} calls", machines.calls());
+                });
+            }
+        });
     }
 }
