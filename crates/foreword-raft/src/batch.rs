@@ -25,7 +25,8 @@ pub(crate) enum Cut<'a> {
     Snapshot(u64, &'a [u8]),
 }
 
-/// The records of a batch, in this order: so in each prefix of it, too, a vote and a committed index stand behind the entries that they speak of.
+/// The records of a batch, in this order: so in each prefix of it, too, a vote and a committed index stand behind
+/// the entries that they speak of.
 #[derive(Default)]
 pub(crate) struct Batch<'a> {
     pub(crate) cut: Cut<'a>,

@@ -1,4 +1,5 @@
-//! openraft's own suite on the adapter to 0.10: as it is; reopened after every call; after a power failure behind every call.
+//! openraft's own suite on the adapter to 0.10: as it is; reopened after every call; after a power failure behind
+//! every call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[allow(dead_code)]
@@ -170,7 +171,8 @@ async fn append(store: &mut LogStore<Types>, entries: Vec<EntryOf<Types>>) -> io
     result.await.unwrap()
 }
 
-/// A call that was begun has its place in the order, whether anybody waits for it or not: a vote stands before the entries that come after it.
+/// A call that was begun has its place in the order, whether anybody waits for it or not: a vote stands before the
+/// entries that come after it.
 #[tokio::test]
 async fn a_vote_and_an_append_keep_their_order() {
     let disk = Disk::Sim(SimDisk::new(1));

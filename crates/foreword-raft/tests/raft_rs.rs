@@ -1,5 +1,5 @@
-//! The adapter to raft-rs: the cases of the tests of its own storage in memory (all but those of how that makes a snapshot), reopened after every write
-//! and after a power failure there; and three nodes with power failures.
+//! The adapter to raft-rs: the cases of the tests of its own storage in memory (all but those of how that makes a
+//! snapshot), reopened after every write and after a power failure there; and three nodes with power failures.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod machine;

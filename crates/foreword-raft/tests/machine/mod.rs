@@ -101,7 +101,8 @@ impl Machines {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Runs a suite on machines that are opened anew behind each call, and on some whose power fails there. At once, for all of them wait most of the time.
+    /// Runs a suite on machines that are opened anew behind each call, and on some whose power fails there. At
+    /// once, for all of them wait most of the time.
     pub(crate) fn all(suite: impl Fn(Machines) + Sync) {
         let reopened = [Machines::new(true, Then::Reopen), Machines::new(false, Then::Reopen)];
         let failures = [Then::PowerFailure, Then::PowerFailures(1 << 32), Then::PowerFailures(2 << 32)];
