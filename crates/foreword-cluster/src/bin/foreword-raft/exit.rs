@@ -1,0 +1,63 @@
+//! How the command ends: its exit status, and what it says when it failed.
+
+use std::fmt;
+use std::io;
+
+use foreword_cluster::Error;
+
+/// The exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Fine = 0,
+    /// Usage, I/O, or a refusal.
+    Failed = 1,
+    /// It may have been written.
+    Unknown = 2,
+    /// Of `demo` only.
+    Lost = 3,
+}
+
+/// Why a subcommand ended early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The reader of standard output has closed it, as `head` does: a quiet end, not an error.
+    OutputClosed,
+    Log(Error),
+    /// What was asked for, or came in, is wrong.
+    Wrong(String),
+}
+
+impl Failure {
+    pub(crate) fn output(source: io::Error) -> Failure {
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::Wrong(format!("cannot write to standard output: {source}")),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Failure::OutputClosed => Status::Fine,
+            Failure::Log(Error::Unknown { .. } | Error::SessionExpired { .. } | Error::SequenceForgotten { .. }) => {
+                Status::Unknown
+            }
+            Failure::Log(_) | Failure::Wrong(_) => Status::Failed,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Log(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::OutputClosed => f.write_str("standard output was closed"),
+            Failure::Log(error) => error.fmt(f),
+            Failure::Wrong(why) => f.write_str(why),
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! A client of a cluster: finds the leader, and goes on when it changes.
+
+use std::fmt;
+use std::ops::RangeBounds;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt, stream};
+use tokio::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::raft::{Item, Outcome};
+use crate::rpc::network::Connection;
+use crate::rpc::tls::Tls;
+use crate::rpc::{Answer, Call, Page, decode};
+use crate::{Record, Status, bounds};
+
+/// How long a node may think about a call that can be made elsewhere, too.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// Nodes that can be asked, and which of them is to be asked first.
+#[derive(Clone)]
+pub(crate) struct Router {
+    shared: Arc<Mutex<Known>>,
+    tls: Option<Tls>,
+}
+
+#[derive(Default)]
+struct Known {
+    connections: Vec<(String, Connection)>,
+    /// Which is asked first.
+    first: usize,
+    cluster: Option<u128>,
+}
+
+impl Router {
+    pub(crate) fn new(tls: Option<Tls>) -> Router {
+        Router { shared: Arc::default(), tls }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_cluster(&self, cluster: u128) {
+        self.known().cluster = Some(cluster);
+    }
+
+    /// A node at an address; one that is known is kept.
+    pub(crate) fn learn(&self, address: &str) {
+        let known = |known: &Known| known.connections.iter().any(|(at, _)| at == address);
+        if !known(&self.known())
+            && let Ok(connection) = Connection::new(address, self.tls.as_ref())
+        {
+            let mut all = self.known();
+            if !known(&all) {
+                all.connections.push((address.to_owned(), connection));
+            }
+        }
+    }
+
+    /// The node that is asked first from now on.
+    pub(crate) fn prefer(&self, address: &str) {
+        self.learn(address);
+        let mut known = self.known();
+        if let Some(at) = known.connections.iter().position(|(known, _)| known == address) {
+            known.first = at;
+        }
+    }
+
+    fn next(&self, failed: &str) -> usize {
+        let mut known = self.known();
+        let count = known.connections.len().max(1);
+        // Unless another call has found a better one meanwhile.
+        if known.connections.get(known.first % count).is_some_and(|(at, _)| at == failed) {
+            known.first = (known.first + 1) % count;
+        }
+        count
+    }
+
+    fn connection(&self) -> Result<(String, Connection)> {
+        let known = self.known();
+        let count = known.connections.len();
+        let Some((address, connection)) = (count > 0).then(|| &known.connections[known.first % count]) else {
+            return Err(Error::NotLeader { leader: None });
+        };
+        let connection = match known.cluster {
+            Some(cluster) => connection.clone().to_cluster(cluster),
+            None => connection.clone(),
+        };
+        Ok((address.clone(), connection))
+    }
+
+    /// Makes a call until a node carries it out: for `search` at most as long as none does, and for `patience` once one may be at it. What is `harmless` is made again when its answer is lost.
+    pub(crate) async fn call(
+        &self,
+        call: impl Fn() -> Call,
+        harmless: bool,
+        search: Duration,
+        patience: Duration,
+    ) -> Result<Answer> {
+        let begun = Instant::now();
+        let mut tried = 0;
+        loop {
+            let (address, connection) = self.connection()?;
+            let error = match connection.call(call(), if harmless { ATTEMPT.min(patience) } else { patience }).await {
+                Err(Error::NotLeader { leader: Some((_, leader)) }) if !leader.is_empty() && leader != address => {
+                    self.prefer(&leader);
+                    tried += 1;
+                    Error::NotLeader { leader: None }
+                }
+                Err(error) if error.is_refusal() || (harmless && matches!(error, Error::Unknown { .. })) => {
+                    let count = self.next(&address);
+                    tried += 1;
+                    if tried >= count {
+                        tokio::time::sleep(Duration::from_millis(10 * (tried as u64).min(10))).await;
+                    }
+                    error
+                }
+                answered => return answered,
+            };
+            if begun.elapsed() >= search {
+                return Err(Error::NoLeader { waited: search, last: error.to_string() });
+            }
+        }
+    }
+}
+
+/// A client of a cluster. Clones share their connections; any task may use any.
+///
+/// Each call goes to the node that leads, wherever it is: a node that does not says who does. One address is enough, as long as its node is up when the client begins; it learns the others.
+#[derive(Clone)]
+pub struct Client {
+    router: Router,
+    patience: Duration,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = self.router.known();
+        let addresses: Vec<_> = known.connections.iter().map(|(address, _)| address).collect();
+        f.debug_struct("Client").field("addresses", &addresses).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client of the cluster of these nodes, given as `host:port`. Does not connect yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for something that is no address, or certificates that are none.
+    pub fn new<A: AsRef<str>>(addresses: impl IntoIterator<Item = A>, tls: Option<Tls>) -> Result<Client> {
+        let router = Router::new(tls);
+        for address in addresses {
+            let connection = Connection::new(address.as_ref(), router.tls.as_ref())?;
+            router.known().connections.push((address.as_ref().to_owned(), connection));
+        }
+        if router.known().connections.is_empty() {
+            return Err(Error::invalid("addresses", "there are none: give at least one node as host:port"));
+        }
+        Ok(Client { router, patience: Duration::from_secs(10) })
+    }
+
+    /// How long a call waits for a leader, and for an answer: 10 s by default.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Client {
+        self.patience = patience;
+        self
+    }
+
+    async fn call(&self, call: impl Fn() -> Call, harmless: bool) -> Result<Answer> {
+        self.router.call(call, harmless, self.patience, self.patience).await
+    }
+
+    async fn propose(&self, item: Item) -> Result<Outcome> {
+        let harmless = !matches!(item, Item::Append { .. });
+        match self.call(|| Call::Propose(item.clone()), harmless).await? {
+            Answer::Proposed(outcome) => Ok(outcome),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// As [`ReplicatedLog::append`](crate::ReplicatedLog::append).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn append(&self, record: impl Into<Bytes>) -> Result<u64> {
+        self.append_batch([record]).await
+    }
+
+    /// As [`ReplicatedLog::append_batch`](crate::ReplicatedLog::append_batch).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn append_batch<R: Into<Bytes>>(&self, records: impl IntoIterator<Item = R>) -> Result<u64> {
+        appended(self.propose(Item::Append { records: checked(records)? }).await?, None)
+    }
+
+    /// As [`ReplicatedLog::append_once`](crate::ReplicatedLog::append_once).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn append_once<R: Into<Bytes>>(
+        &self,
+        client: u64,
+        sequence: u64,
+        records: impl IntoIterator<Item = R>,
+    ) -> Result<u64> {
+        let item = once(client, sequence, records)?;
+        appended(self.propose(item).await?, Some((client, sequence)))
+    }
+
+    /// As [`ReplicatedLog::open_session`](crate::ReplicatedLog::open_session), with room for 10,000 sessions.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn open_session(&self) -> Result<u64> {
+        opened(self.propose(Item::OpenSession { most: crate::SESSIONS }).await?)
+    }
+
+    /// As [`ReplicatedLog::close_session`](crate::ReplicatedLog::close_session).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn close_session(&self, client: u64) -> Result<()> {
+        self.propose(Item::CloseSession { client }).await.map(drop)
+    }
+
+    /// As [`ReplicatedLog::truncate_front`](crate::ReplicatedLog::truncate_front).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn truncate_front(&self, index: u64) -> Result<u64> {
+        truncated(self.propose(Item::TruncateFront { to: index }).await?, index)
+    }
+
+    /// As [`ReplicatedLog::read`](crate::ReplicatedLog::read), from the first node that answers.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn read(&self, range: impl RangeBounds<u64>) -> Result<Vec<Record>> {
+        let (from, behind) = bounds(&range);
+        let records = behind.saturating_sub(from);
+        let page = self.call(|| Call::Read { from, records, bytes: u64::MAX, linearizable: true }, true).await?;
+        match page {
+            Answer::Page(page) => Ok(records_of(page)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// As [`ReplicatedLog::follow`](crate::ReplicatedLog::follow). When its node goes away, the stream goes on with another; it ends with an error that no other node can help with, or
+    /// when none has answered for as long as this client is [patient](Client::patience).
+    pub fn follow(&self, from: u64) -> Follow {
+        let client = self.clone();
+        struct Following {
+            client: Client,
+            next: u64,
+            pages: Option<(String, tonic::Streaming<Bytes>)>,
+            failing: Option<Instant>,
+        }
+        let begin = Following { client, next: from, pages: None, failing: None };
+        let pages = stream::unfold(Some(begin), async |state| {
+            let mut state = state?;
+            loop {
+                let error = match &mut state.pages {
+                    None => match state.client.router.connection() {
+                        Err(error) => return Some((Err(error), None)),
+                        Ok((address, connection)) => match connection.follow(state.next).await {
+                            Ok(pages) => {
+                                state.pages = Some((address, pages));
+                                continue;
+                            }
+                            Err(error) => (address, error),
+                        },
+                    },
+                    Some((address, pages)) => {
+                        match pages.next().await.map(|page| page.and_then(|page| decode::<Result<Page>>(&page))) {
+                            Some(Ok(Ok(page))) => {
+                                state.failing = None;
+                                state.next = page.from + page.records.len() as u64;
+                                return Some((Ok(page), Some(state)));
+                            }
+                            Some(Ok(Err(error))) => (address.clone(), error),
+                            Some(Err(status)) => (address.clone(), Error::unknown(status.message())),
+                            None => (address.clone(), Error::Closed),
+                        }
+                    }
+                };
+                state.pages = None;
+                let (address, error) = error;
+                let since = *state.failing.get_or_insert_with(Instant::now);
+                // (A node that is behind another catches up.)
+                let elsewhere = error.is_refusal() || matches!(error, Error::Unknown { .. } | Error::Ahead { .. });
+                if !elsewhere || since.elapsed() > state.client.patience {
+                    return Some((Err(error), None));
+                }
+                state.client.router.next(&address);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        Follow::of(pages)
+    }
+
+    /// What a node says of itself and the cluster: the one that this client asks first.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`] if none answers.
+    pub async fn status(&self) -> Result<Status> {
+        match self.call(|| Call::Status, true).await? {
+            Answer::Status(status) => {
+                for member in &status.members {
+                    self.router.learn(&member.address);
+                }
+                Ok(*status)
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// As [`ReplicatedLog::promote`](crate::ReplicatedLog::promote).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn promote(&self, node: u64) -> Result<()> {
+        self.call(|| Call::Promote { node }, true).await.map(drop)
+    }
+
+    /// As [`ReplicatedLog::remove`](crate::ReplicatedLog::remove).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn remove(&self, node: u64) -> Result<()> {
+        self.call(|| Call::Remove { node }, true).await.map(drop)
+    }
+
+    /// As [`ReplicatedLog::transfer`](crate::ReplicatedLog::transfer).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn transfer(&self, to: Option<u64>) -> Result<u64> {
+        match self.call(|| Call::Transfer { to }, false).await? {
+            Answer::Transferred { to } => Ok(to),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+pub(crate) fn unexpected() -> Error {
+    Error::unknown("the node answered something else")
+}
+
+pub(crate) fn checked<R: Into<Bytes>>(records: impl IntoIterator<Item = R>) -> Result<Vec<Bytes>> {
+    let records: Vec<Bytes> = records.into_iter().map(Into::into).collect();
+    if records.is_empty() {
+        return Err(Error::invalid("records", "there are none to append"));
+    }
+    Ok(records)
+}
+
+pub(crate) fn once<R: Into<Bytes>>(client: u64, sequence: u64, records: impl IntoIterator<Item = R>) -> Result<Item> {
+    if sequence == 0 {
+        return Err(Error::invalid("sequence", "sequences begin with 1"));
+    }
+    Ok(Item::Once { client, sequence, records: checked(records)? })
+}
+
+/// The index, or why there is none.
+pub(crate) fn appended(outcome: Outcome, session: Option<(u64, u64)>) -> Result<u64> {
+    let (client, sequence) = session.unwrap_or_default();
+    match outcome {
+        Outcome::Appended(index) | Outcome::Before(index) => Ok(index),
+        Outcome::Expired => Err(Error::SessionExpired { client }),
+        Outcome::Old(first) => Err(Error::SequenceForgotten { client, sequence, first }),
+        _ => Err(unexpected()),
+    }
+}
+
+pub(crate) fn opened(outcome: Outcome) -> Result<u64> {
+    match outcome {
+        Outcome::Opened(client) => Ok(client),
+        _ => Err(unexpected()),
+    }
+}
+
+pub(crate) fn truncated(outcome: Outcome, index: u64) -> Result<u64> {
+    match outcome {
+        Outcome::Front(front) => Ok(front),
+        Outcome::Ahead(next) => Err(Error::Ahead { index, next }),
+        _ => Err(unexpected()),
+    }
+}
+
+pub(crate) fn records_of(page: Page) -> Vec<Record> {
+    crate::node::numbered(page).map(|(index, data)| Record { index, data }).collect()
+}
+
+/// Records as they come: a stream, as [`ReplicatedLog::follow`](crate::ReplicatedLog::follow) and [`Client::follow`] give it. Ends after an error.
+pub struct Follow(BoxStream<'static, Result<Record>>);
+
+impl Follow {
+    /// Records one by one.
+    pub(crate) fn of(pages: impl Stream<Item = Result<Page>> + Send + 'static) -> Follow {
+        let records = pages.flat_map(|page| match page {
+            Ok(page) => stream::iter(records_of(page).into_iter().map(Ok).collect::<Vec<_>>()),
+            Err(error) => stream::iter(vec![Err(error)]),
+        });
+        Follow(records.boxed())
+    }
+}
+
+impl fmt::Debug for Follow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follow").finish_non_exhaustive()
+    }
+}
+
+impl Stream for Follow {
+    type Item = Result<Record>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}

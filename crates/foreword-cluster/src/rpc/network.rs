@@ -1,0 +1,351 @@
+//! Calling a node; and how openraft does so.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::Stream;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::type_config::alias::{SnapshotOf, VoteOf};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use super::tls::Tls;
+use super::{
+    Answer, CALL, Call, FOLLOW, From, HEADER_CLUSTER, HEADER_INSTANCE, HEADER_NODE, HEADER_PROTOCOL, MESSAGE_MAX, PROTOCOL,
+    REPLICATE, Raw, Reply, WINDOW, decode, encode,
+};
+use crate::error::{Error, Result};
+use crate::raft::{Peer, Types};
+
+use bytes::Bytes;
+
+/// A connection to an address, made when it is used, and made again when it breaks.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    channel: Channel,
+    address: String,
+    headers: MetadataMap,
+}
+
+pub(crate) fn hex(id: u128) -> String {
+    format!("{id:032x}")
+}
+
+impl Connection {
+    pub(crate) fn new(address: &str, tls: Option<&Tls>) -> Result<Connection> {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let bad = |error: tonic::transport::Error| Error::invalid("address", format!("{address}: {error}; give host:port"));
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(bad)?
+            .connect_timeout(Duration::from_secs(2))
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(2))
+            .keep_alive_timeout(Duration::from_secs(2))
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW);
+        if let Some(tls) = tls {
+            endpoint = endpoint.tls_config(tls.client()).map_err(|error| Error::invalid("certificates", error_chain(&error)))?;
+        }
+        let mut headers = MetadataMap::new();
+        headers.insert(HEADER_PROTOCOL, AsciiMetadataValue::from_static(PROTOCOL));
+        Ok(Connection { channel: endpoint.connect_lazy(), address: address.to_owned(), headers })
+    }
+
+    fn header(mut self, name: &'static str, value: &str) -> Connection {
+        if let Ok(value) = value.parse() {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// To a node of this cluster only.
+    pub(crate) fn to_cluster(self, cluster: u128) -> Connection {
+        self.header(HEADER_CLUSTER, &hex(cluster))
+    }
+
+    /// To this directory under this id only.
+    pub(crate) fn to_node(self, node: u64, instance: u128) -> Connection {
+        self.header(HEADER_NODE, &node.to_string()).header(HEADER_INSTANCE, &hex(instance))
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        *request.metadata_mut() = self.headers.clone();
+        request
+    }
+
+    async fn grpc(&self) -> Result<Grpc<Channel>> {
+        let mut grpc =
+            Grpc::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX);
+        match grpc.ready().await {
+            Ok(()) => Ok(grpc),
+            Err(error) => Err(Error::Unreachable { address: self.address.clone(), why: error_chain(&error) }),
+        }
+    }
+
+    /// Asks for something, and waits for the answer so long.
+    ///
+    /// # Errors
+    /// What the node answers; [`Error::Unreachable`] if the call was not made for certain, and [`Error::Unknown`] if it may have been.
+    pub(crate) async fn call(&self, call: Call, patience: Duration) -> Result<Answer> {
+        let asked = async {
+            let call = encode(&call).map_err(|status| Error::invalid("call", status.message()))?;
+            let path = PathAndQuery::from_static(CALL);
+            let answer = self.grpc().await?.unary(self.request(call), path, Raw).await;
+            let answer = answer.map_err(|status| self.error(status))?.into_inner();
+            decode::<Reply>(&answer).map_err(Error::unknown)
+        };
+        match tokio::time::timeout(patience, asked).await {
+            Ok(answer) => answer?,
+            Err(_) => Err(Error::unknown(format!("{} has not answered within {patience:?}", self.address))),
+        }
+    }
+
+    pub(crate) async fn follow(&self, from: u64) -> Result<tonic::Streaming<Bytes>> {
+        let from = encode(&From { from }).map_err(Error::unknown)?;
+        let answer = self.grpc().await?.server_streaming(self.request(from), PathAndQuery::from_static(FOLLOW), Raw).await;
+        Ok(answer.map_err(|status| self.error(status))?.into_inner())
+    }
+
+    pub(crate) fn error(&self, status: Status) -> Error {
+        let theirs = status.metadata().get(HEADER_PROTOCOL).and_then(|version| version.to_str().ok());
+        match status.code() {
+            // A refusal before the message was read.
+            Code::FailedPrecondition | Code::Unimplemented if theirs.is_some_and(|theirs| theirs != PROTOCOL) => {
+                Error::Protocol { ours: theirs.unwrap_or_default().to_owned(), theirs: PROTOCOL.to_owned() }
+            }
+            Code::FailedPrecondition if !status.details().is_empty() => {
+                postcard::from_bytes(status.details()).unwrap_or_else(|_| Error::unknown(status.message()))
+            }
+            // hyper says so where no connection could be made.
+            Code::Unavailable if never_sent(&status) => {
+                Error::Unreachable { address: self.address.clone(), why: error_chain(&status) }
+            }
+            _ => Error::unknown(format!("{}: {}", self.address, error_chain(&status))),
+        }
+    }
+}
+
+/// Whether a connection could not be made, so that nothing was sent.
+fn never_sent(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.downcast_ref::<tonic::ConnectError>().is_some() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// An error with what it came from: transports say the useful part last.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !said.contains(&more) {
+            said = format!("{said}: {more}");
+        }
+        source = error.source();
+    }
+    said
+}
+
+/// openraft's connections to the members.
+pub(crate) struct Network {
+    pub(crate) cluster: tokio::sync::watch::Receiver<u128>,
+    pub(crate) tls: Option<Tls>,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Member;
+
+    async fn new_client(&mut self, node: u64, peer: &Peer) -> Member {
+        let connection = Connection::new(&peer.address, self.tls.as_ref());
+        Member { connection: connection.map(|connection| connection.to_node(node, peer.instance)), cluster: self.cluster.clone() }
+    }
+}
+
+/// openraft's connection to a member.
+pub(crate) struct Member {
+    connection: Result<Connection>,
+    cluster: tokio::sync::watch::Receiver<u128>,
+}
+
+impl Member {
+    fn connection(&self) -> Result<Connection, RPCError<Types>> {
+        let cluster = *self.cluster.borrow();
+        self.connection.clone().map(|connection| connection.to_cluster(cluster)).map_err(|error| unreachable(&error))
+    }
+
+    async fn ask(&self, call: Call, option: &RPCOption) -> Result<Answer, RPCError<Types>> {
+        self.connection()?.call(call, option.soft_ttl()).await.map_err(|error| match error {
+            Error::Unknown { .. } => RPCError::Network(NetworkError::new(&error)),
+            _ => unreachable(&error),
+        })
+    }
+}
+
+fn unreachable(error: &Error) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn unexpected() -> RPCError<Types> {
+    RPCError::Network(NetworkError::from_string("the node answered something else"))
+}
+
+impl RaftNetworkV2<Types> for Member {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        match self.ask(Call::Append(rpc), &option).await? {
+            Answer::Append(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Many under way at once, on a stream that keeps their order.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let connection = self.connection()?;
+            let mut grpc = connection.grpc().await.map_err(|error| unreachable(&error))?;
+            let path = PathAndQuery::from_static(REPLICATE);
+            // What cannot be encoded ends the stream: there is nothing of that kind.
+            let input = input
+                .map(|request| encode(&request))
+                .take_while(|request| std::future::ready(request.is_ok()))
+                .filter_map(|request| std::future::ready(request.ok()));
+            let answers = grpc.streaming(connection.request(input), path, Raw).await;
+            let answers = answers.map_err(|status| unreachable(&connection.error(status)))?.into_inner();
+            let answers =
+                answers.map(move |answer| match answer.and_then(|answer| decode::<Result<StreamAppendResult<Types>>>(&answer)) {
+                    Ok(Ok(answer)) => Ok(answer),
+                    Ok(Err(error)) => Err(unreachable(&error)),
+                    Err(status) => Err(RPCError::Network(NetworkError::new(&connection.error(status)))),
+                });
+            Ok(Box::pin(answers) as BoxStream<'s, _>)
+        })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.ask(Call::Vote(rpc), &option).await? {
+            Answer::Vote(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.ask(Call::PreVote(rpc), &option).await? {
+            Answer::Vote(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<Types>,
+        snapshot: SnapshotOf<Types, Bytes>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let asked = self.ask(Call::Snapshot { vote, data: snapshot.snapshot }, &option);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = asked => match answer? {
+                Answer::Snapshot(vote) => Ok(SnapshotResponse::new(vote)),
+                _ => Err(unexpected().into()),
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self.ask(Call::TakeOver(rpc), &option).await? {
+            Answer::TakeOver(answer) => Ok(answer),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::Vote;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_speaks_otherwise_or_to_another_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = crate::Options::new().listen("127.0.0.1:0").open(dir.path()).await.unwrap();
+        let call = |connection: Connection, call: Call| async move { connection.call(call, Duration::from_secs(5)).await };
+        let new = || Connection::new(log.address(), None).unwrap();
+        assert!(matches!(call(new(), Call::Status).await, Ok(Answer::Status(_))));
+        let newer = call(new().header(HEADER_PROTOCOL, "2"), Call::Status).await.unwrap_err();
+        assert_eq!(newer, Error::Protocol { ours: "1".to_owned(), theirs: "2".to_owned() });
+        let cluster = call(new().to_cluster(7), Call::Status).await.unwrap_err();
+        assert!(matches!(&cluster, Error::WrongCluster { expected, .. } if expected.ends_with("07")), "{cluster}");
+        for (node, instance) in [(1, 7), (2, 7)] {
+            let double = call(new().to_node(node, instance), Call::Status).await.unwrap_err();
+            assert!(matches!(double, Error::NodeTaken { .. }), "{double}");
+        }
+        // Whoever names nobody is no member.
+        let vote = Vote::new(9, 9);
+        let stranger = call(new(), Call::Vote(VoteRequest::new(vote, None))).await.unwrap_err();
+        assert!(matches!(stranger, Error::Invalid { .. }), "{stranger}");
+        let mut grpc = new().grpc().await.unwrap();
+        let nothing = new().request(futures_util::stream::empty());
+        let replicated = grpc.streaming(nothing, PathAndQuery::from_static(REPLICATE), Raw);
+        assert_eq!(replicated.await.unwrap_err().code(), Code::Unimplemented);
+        assert_eq!(log.append("still there").await.unwrap(), 1);
+        log.close().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_shows_no_certificate_gets_no_answer() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["node.test".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+        let tls = Tls::new(certificate.clone(), certificate.clone(), key.serialize_pem()).name("node.test");
+        let dir = tempfile::tempdir().unwrap();
+        let log = crate::Options::new().listen("127.0.0.1:0").tls(tls.clone()).open(dir.path()).await.unwrap();
+        let with = Connection::new(log.address(), Some(&tls)).unwrap();
+        assert!(matches!(with.call(Call::Status, Duration::from_secs(5)).await, Ok(Answer::Status(_))));
+        let config = tonic::transport::ClientTlsConfig::new().domain_name("node.test");
+        let config = config.ca_certificate(tonic::transport::Certificate::from_pem(certificate));
+        let endpoint = Endpoint::from_shared(format!("https://{}", log.address())).unwrap().tls_config(config).unwrap();
+        let without = Connection { channel: endpoint.connect_lazy(), ..with };
+        assert!(without.call(Call::Status, Duration::from_secs(5)).await.is_err());
+        log.halt().await.unwrap();
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error() {
+        for bytes in [&[][..], &[255], &[12, 0], &[5, 0, 1, 255, 255, 255, 255, 15]] {
+            assert!(decode::<Call>(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}
