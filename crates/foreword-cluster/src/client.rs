@@ -89,7 +89,7 @@ impl Router {
             return Err(Error::NotLeader { leader: None });
         };
         let connection = match known.cluster {
-            Some(cluster) => connection.clone().to_cluster(cluster),
+            Some(cluster) => connection.clone().only_cluster(cluster),
             None => connection.clone(),
         };
         Ok((address.clone(), connection))

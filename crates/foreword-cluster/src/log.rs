@@ -19,7 +19,7 @@ use crate::client::{Follow, Router, appended, checked, once, opened, records_of,
 use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::raft::{Item, Peer, Raft};
-use crate::rpc::network::Network;
+use crate::rpc::network::{Addresses, Network};
 use crate::rpc::server::Server;
 use crate::rpc::tls::Tls;
 use crate::rpc::{Answer, Call, WINDOW};
@@ -210,12 +210,13 @@ impl Options {
         let machine = Machine::open(own, self.checkpoint_bytes)?;
         let store = LogStore::new(group);
         let cluster = watch::Sender::new(identity.borrow().cluster);
-        let network = Network { cluster: cluster.subscribe(), tls: self.tls.clone() };
+        let addresses = Addresses::new(self.tls.clone());
+        let network = Network { cluster: cluster.subscribe(), addresses: addresses.clone() };
         let id = known.borrow().node;
         let raft = Raft::new(id, Arc::new(config), network, store.clone(), machine.clone()).await?;
         let router = Router::new(self.tls.clone());
         router.set_cluster(known.borrow().cluster);
-        let node = Arc::new(Node::new(raft, machine, store, logs, identity, router, self.patience));
+        let node = Arc::new(Node::new(raft, machine, store, logs, identity, addresses, router, self.patience));
         let (stop, stopped) = watch::channel(());
         let server = match listener {
             Some(listener) => Some(serve(node.clone(), listener, self.tls.as_ref(), stopped)?),
@@ -249,9 +250,8 @@ impl Options {
         } else if identity.founder {
             // (It may have ended after it was named, and before this.)
             let members = std::collections::BTreeMap::from([(identity.node, peer.clone())]);
-            match raft.initialize(members).await {
-                Err(openraft::errors::RaftError::Fatal(fatal)) => return Err(fatal.into()),
-                Ok(()) | Err(_) => {}
+            if let Err(openraft::errors::RaftError::Fatal(fatal)) = raft.initialize(members).await {
+                return Err(fatal.into());
             }
         } else if self.join.is_empty() {
             return Err(Error::invalid(
@@ -293,13 +293,7 @@ impl Options {
         }
         router.set_cluster(node.cluster());
         let join = || Call::Join { node: identity.node, peer: peer.clone() };
-        loop {
-            match router.call(join, true, self.patience, self.patience).await {
-                // Another change is under way.
-                Err(Error::Membership { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
-                answered => return answered.map(drop),
-            }
-        }
+        router.call(join, true, self.patience, self.patience).await.map(drop)
     }
 }
 
@@ -521,7 +515,7 @@ impl ReplicatedLog {
     /// Makes a learner a voter, once it has caught up, for which this waits.
     ///
     /// # Errors
-    /// [`Error::Membership`] if it is not there, is too far behind, or another change is under way; [`Error::NoLeader`].
+    /// [`Error::Membership`] if it is not there, is too far behind, or another change does not end; [`Error::NoLeader`].
     pub async fn promote(&self, node: u64) -> Result<()> {
         match self.inner().promote(node).await {
             Err(Error::NotLeader { .. }) => self.inner().at_leader(|| Call::Promote { node }, true).await.map(drop),
@@ -532,7 +526,7 @@ impl ReplicatedLog {
     /// Removes a node, learner or voter. A leader that removes itself hands over first. What was removed must never come back under its id.
     ///
     /// # Errors
-    /// [`Error::Membership`] for the last voter, or if another change is under way; [`Error::NoLeader`].
+    /// [`Error::Membership`] for the last voter, or if another change does not end; [`Error::NoLeader`].
     pub async fn remove(&self, node: u64) -> Result<()> {
         match self.inner().remove(node).await {
             Err(Error::NotLeader { .. }) => self.inner().at_leader(|| Call::Remove { node }, true).await.map(drop),

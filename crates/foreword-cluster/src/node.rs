@@ -18,8 +18,8 @@ use crate::Member;
 use crate::Status;
 use crate::client::Router;
 use crate::error::{Error, Result};
-use crate::raft::{Item, Outcome, Peer, Proposal, Raft, Types};
-use crate::rpc::network::hex;
+use crate::raft::{Item, LogId, Outcome, Peer, Proposal, Raft, Types};
+use crate::rpc::network::{Addresses, hex};
 use crate::rpc::{Answer, Call, MESSAGE_MAX, Page};
 use crate::store::{Identity, Machine};
 
@@ -49,6 +49,8 @@ pub(crate) struct Node {
     logs: GroupLogs,
     pub(crate) identity: watch::Sender<Identity>,
     proposals: mpsc::Sender<Waiting>,
+    /// Where the others are.
+    addresses: Addresses,
     /// Asks others.
     router: Router,
     pub(crate) patience: Duration,
@@ -63,6 +65,7 @@ impl Node {
         store: LogStore<Types>,
         logs: GroupLogs,
         identity: watch::Sender<Identity>,
+        addresses: Addresses,
         router: Router,
         patience: Duration,
     ) -> Node {
@@ -70,7 +73,7 @@ impl Node {
         tokio::spawn(gather(raft.clone(), waiting));
         let closed = watch::Sender::new(false);
         tokio::spawn(renew_snapshot(raft.clone(), machine.clone(), closed.subscribe()));
-        Node { raft, machine, store, logs, identity, proposals, router, patience, closed }
+        Node { raft, machine, store, logs, identity, proposals, addresses, router, patience, closed }
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -141,8 +144,12 @@ impl Node {
             Some(known) if known.instance != peer.instance => {
                 Err(Error::NodeTaken { node: id, why: format!("it is a member, at {}, with another directory", known.address) })
             }
-            Some(_) => self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, peer)])), true).await,
-            None => changed(self.raft.add_learner(id, peer, false).await),
+            Some(_) => {
+                // openraft goes on calling it where it was.
+                self.addresses.set(id, &peer);
+                self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, peer)])), true).await
+            }
+            None => self.change(ChangeMembers::AddNodes(BTreeMap::from([(id, peer)])), true).await,
         }
     }
 
@@ -157,28 +164,25 @@ impl Node {
         if membership.get_node(&id).is_none() {
             return Err(Error::Membership { why: format!("there is no node {id}: start it with --join first") });
         }
-        // A voter that is far behind counts for a majority, and cannot help to one.
-        let deadline = tokio::time::Instant::now() + self.patience;
-        loop {
-            let behind = self.behind(id)?;
-            if behind <= 1000 {
-                break;
-            }
-            if tokio::time::Instant::now() > deadline {
-                return Err(Error::Membership {
-                    why: format!("node {id} is {behind} entries behind: try again when it has caught up"),
-                });
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        // A voter that is far behind, or not there, counts for a majority, and cannot help to one. So it first has to have an entry that is written now.
+        let now = match self.raft.write_blank().await {
+            Ok(written) => written.log_id.index(),
+            Err(RaftError::APIError(error)) => return Err(refused(&error)),
+            Err(RaftError::Fatal(fatal)) => return Err(fatal.into()),
+        };
+        let caught_up = |metrics: &openraft::RaftMetrics<Types>| match &metrics.replication {
+            Some(replication) => matched_by(replication, id) >= now,
+            None => true, // It does not lead any more: the change is refused.
+        };
+        if self.raft.wait(Some(self.patience)).metrics(caught_up, "the learner has caught up").await.is_err() {
+            let Some(replication) = self.raft.metrics().borrow_watched().replication.clone() else {
+                return Err(self.not_leader());
+            };
+            let behind = now.saturating_sub(matched_by(&replication, id));
+            let why = format!("node {id} is not there, or {behind} entries behind: try again when it has caught up");
+            return Err(Error::Membership { why });
         }
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await
-    }
-
-    fn behind(&self, id: u64) -> Result<u64> {
-        let metrics = self.raft.metrics().borrow_watched().clone();
-        let Some(replication) = &metrics.replication else { return Err(self.not_leader()) };
-        let matched = replication.get(&id).and_then(|matched| matched.as_ref()).map(|matched| matched.index());
-        Ok(metrics.last_log_index.unwrap_or(0).saturating_sub(matched.unwrap_or(0)))
     }
 
     /// Removes a node, of whatever kind.
@@ -198,8 +202,17 @@ impl Node {
         self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await
     }
 
+    /// Changes the members, once the change before is through.
     async fn change(&self, members: ChangeMembers<u64, Peer>, retain: bool) -> Result<()> {
-        changed(self.raft.change_membership(members, retain).await)
+        let deadline = tokio::time::Instant::now() + self.patience;
+        loop {
+            match self.raft.change_membership(members.clone(), retain).await {
+                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+                ))) if tokio::time::Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(10)).await,
+                result => return changed(result),
+            }
+        }
     }
 
     /// Hands the lead to another voter, by default to the one that has the most: returns who has it.
@@ -216,7 +229,7 @@ impl Node {
             }
             Some(to) => to,
             None => *others
-                .max_by_key(|voter| replication.get(voter).and_then(|matched| matched.as_ref()).map(|matched| matched.index()))
+                .max_by_key(|voter| matched_by(replication, **voter))
                 .ok_or_else(|| Error::Membership { why: "there is no other voter".to_owned() })?,
         };
         self.raft.trigger().transfer_leader(to).await?;
@@ -425,7 +438,7 @@ impl Node {
         let index = |id: Option<&crate::raft::LogId>| id.map_or(0, |id| id.index());
         let matched = |id: &u64| match &metrics.replication {
             Some(_) if *id == metrics.id => metrics.last_log_index,
-            Some(replication) => Some(index(replication.get(id).and_then(|matched| matched.as_ref()))),
+            Some(replication) => Some(matched_by(replication, *id)),
             None => None,
         };
         Status {
@@ -475,6 +488,11 @@ struct Cursor {
     first: u64,
 }
 
+/// Up to which entry a node has the leader's log.
+fn matched_by(replication: &BTreeMap<u64, Option<LogId>>, node: u64) -> u64 {
+    replication.get(&node).and_then(|matched| matched.as_ref()).map_or(0, LogId::index)
+}
+
 fn not_leader(forward: &ForwardToLeader<Types>) -> Error {
     let leader = forward.leader_id.zip(forward.leader_node.as_ref().map(|peer| peer.address.clone()));
     Error::NotLeader { leader }
@@ -484,9 +502,7 @@ fn changed<T>(result: Result<T, RaftError<Types, ClientWriteError<Types>>>) -> R
     match result {
         Ok(_) => Ok(()),
         Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
-            let wait = matches!(error, ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_));
-            let why = if wait { format!("{error}; try again") } else { error.to_string() };
-            Err(Error::Membership { why })
+            Err(Error::Membership { why: error.to_string() })
         }
         Err(RaftError::APIError(error)) => Err(refused(&error)),
         Err(RaftError::Fatal(fatal)) => Err(Error::from(fatal)),

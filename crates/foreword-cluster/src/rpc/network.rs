@@ -1,6 +1,8 @@
 //! Calling a node; and how openraft does so.
 
+use std::collections::HashMap;
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -70,12 +72,12 @@ impl Connection {
     }
 
     /// To a node of this cluster only.
-    pub(crate) fn to_cluster(self, cluster: u128) -> Connection {
+    pub(crate) fn only_cluster(self, cluster: u128) -> Connection {
         self.header(HEADER_CLUSTER, &hex(cluster))
     }
 
     /// To this directory under this id only.
-    pub(crate) fn to_node(self, node: u64, instance: u128) -> Connection {
+    pub(crate) fn only_node(self, node: u64, instance: u128) -> Connection {
         self.header(HEADER_NODE, &node.to_string()).header(HEADER_INSTANCE, &hex(instance))
     }
 
@@ -163,31 +165,64 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     said
 }
 
+/// Where the members are, and the connections to them. Clones are handles to the same.
+#[derive(Clone)]
+pub(crate) struct Addresses {
+    known: Arc<Mutex<HashMap<u64, (Peer, Result<Connection>)>>>,
+    tls: Option<Tls>,
+}
+
+impl Addresses {
+    pub(crate) fn new(tls: Option<Tls>) -> Addresses {
+        Addresses { known: Arc::default(), tls }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<u64, (Peer, Result<Connection>)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a member is now. A connection to it that is right is kept.
+    pub(crate) fn set(&self, node: u64, peer: &Peer) {
+        if self.known().get(&node).is_none_or(|(known, _)| known != peer) {
+            let connection = Connection::new(&peer.address, self.tls.as_ref());
+            let connection = connection.map(|connection| connection.only_node(node, peer.instance));
+            self.known().insert(node, (peer.clone(), connection));
+        }
+    }
+
+    fn connection(&self, node: u64) -> Result<Connection> {
+        let known = self.known().get(&node).map(|(_, connection)| connection.clone());
+        known.unwrap_or_else(|| Err(Error::unknown("no address")))
+    }
+}
+
 /// openraft's connections to the members.
 pub(crate) struct Network {
     pub(crate) cluster: tokio::sync::watch::Receiver<u128>,
-    pub(crate) tls: Option<Tls>,
+    pub(crate) addresses: Addresses,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Member;
 
     async fn new_client(&mut self, node: u64, peer: &Peer) -> Member {
-        let connection = Connection::new(&peer.address, self.tls.as_ref());
-        Member { connection: connection.map(|connection| connection.to_node(node, peer.instance)), cluster: self.cluster.clone() }
+        self.addresses.set(node, peer);
+        Member { node, addresses: self.addresses.clone(), cluster: self.cluster.clone() }
     }
 }
 
 /// openraft's connection to a member.
 pub(crate) struct Member {
-    connection: Result<Connection>,
+    node: u64,
+    addresses: Addresses,
     cluster: tokio::sync::watch::Receiver<u128>,
 }
 
 impl Member {
     fn connection(&self) -> Result<Connection, RPCError<Types>> {
         let cluster = *self.cluster.borrow();
-        self.connection.clone().map(|connection| connection.to_cluster(cluster)).map_err(|error| unreachable(&error))
+        let connection = self.addresses.connection(self.node);
+        connection.map(|connection| connection.only_cluster(cluster)).map_err(|error| unreachable(&error))
     }
 
     async fn ask(&self, call: Call, option: &RPCOption) -> Result<Answer, RPCError<Types>> {
@@ -307,10 +342,10 @@ mod tests {
         assert!(matches!(call(new(), Call::Status).await, Ok(Answer::Status(_))));
         let newer = call(new().header(HEADER_PROTOCOL, "2"), Call::Status).await.unwrap_err();
         assert_eq!(newer, Error::Protocol { ours: "1".to_owned(), theirs: "2".to_owned() });
-        let cluster = call(new().to_cluster(7), Call::Status).await.unwrap_err();
+        let cluster = call(new().only_cluster(7), Call::Status).await.unwrap_err();
         assert!(matches!(&cluster, Error::WrongCluster { expected, .. } if expected.ends_with("07")), "{cluster}");
         for (node, instance) in [(1, 7), (2, 7)] {
-            let double = call(new().to_node(node, instance), Call::Status).await.unwrap_err();
+            let double = call(new().only_node(node, instance), Call::Status).await.unwrap_err();
             assert!(matches!(double, Error::NodeTaken { .. }), "{double}");
         }
         // Whoever names nobody is no member.

@@ -28,11 +28,14 @@ use crate::raft::{Checkpoint, Types, unseal};
 #[derive(Clone)]
 pub(crate) struct Server(pub(crate) Arc<Node>);
 
+/// How a method is answered, and whether the caller names this node.
+type Answered<T, U> = fn(Arc<Node>, T, bool) -> BoxFuture<Response<U>, Status>;
+
 /// The service of one method. (A closure would do, if the compiler saw that what tonic makes of it is `Send`.)
 struct Method<T, U> {
     node: Arc<Node>,
     addressed: bool,
-    answer: fn(Arc<Node>, T, bool) -> BoxFuture<Response<U>, Status>,
+    answer: Answered<T, U>,
 }
 
 impl<T, U> Service<Request<T>> for Method<T, U> {
