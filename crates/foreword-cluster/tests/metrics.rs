@@ -3,8 +3,9 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use common::{Cluster, run, wait_for};
+use common::{Cluster, run};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 #[test]
@@ -15,28 +16,33 @@ fn gauges_say_who_leads_and_how_far_the_members_are() {
     run(async {
         let cluster = Cluster::of(2).await;
         cluster.node(1).append_batch(["a", "b"]).await.unwrap();
-        let mut seen = BTreeMap::new();
-        wait_for(|| {
-            for (key, _, _, value) in snapshotter.snapshot().into_vec() {
-                let DebugValue::Gauge(value) = value else { continue };
-                let labels: Vec<_> = key.key().labels().map(|label| label.value().to_owned()).collect();
-                seen.insert((key.key().name().to_owned(), labels), value.into_inner());
-            }
-            let is = |name: &str, labels: &[&str], value: f64| {
-                let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-                seen.get(&(name.to_owned(), labels)) == Some(&value)
-            };
-            let all = is("foreword_raft_leads", &["1"], 1.0)
-                && is("foreword_raft_leads", &["2"], 0.0)
-                && is("foreword_raft_leader", &["2"], 1.0)
-                && is("foreword_raft_term", &["1"], 1.0)
-                && is("foreword_raft_last_record", &["2"], 2.0)
-                && is("foreword_raft_apply_lag_entries", &["1"], 0.0)
-                && is("foreword_raft_lag_entries", &["1", "2"], 0.0)
-                && !seen.contains_key(&("foreword_raft_lag_entries".to_owned(), vec!["2".to_owned(), "1".to_owned()]));
-            (all && seen.keys().any(|(name, _)| name == "foreword_raft_committed_entry")).then_some(())
-        })
-        .await;
+        // They are set once a second, and a snapshot sets them back.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let seen: BTreeMap<String, f64> = snapshotter
+            .snapshot()
+            .into_vec()
+            .into_iter()
+            .filter_map(|(key, _, _, value)| {
+                let DebugValue::Gauge(value) = value else { return None };
+                let labels: Vec<_> = key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+                let name = key.key().name().trim_start_matches("foreword_raft_");
+                Some((format!("{name} {}", labels.join(" ")), value.into_inner()))
+            })
+            .collect();
+        for (name, value) in [
+            ("leads node=1", 1.0),
+            ("leads node=2", 0.0),
+            ("leader node=2", 1.0),
+            ("term node=1", 1.0),
+            ("last_record node=1", 2.0),
+            ("last_record node=2", 2.0),
+            ("apply_lag_entries node=2", 0.0),
+            ("lag_entries node=1 member=1", 0.0),
+            ("lag_entries node=1 member=2", 0.0),
+        ] {
+            assert_eq!(seen.get(name), Some(&value), "{name} of {seen:?}");
+        }
+        assert!(seen["committed_entry node=1"] >= 3.0 && !seen.contains_key("lag_entries node=2 member=1"), "{seen:?}");
         cluster.close().await;
     });
 }
