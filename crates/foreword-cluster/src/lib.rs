@@ -34,7 +34,7 @@
 //!
 //! A [`ReplicatedLog`] is a node; a [`Client`] speaks to the nodes from elsewhere, with the same calls. The command `foreword-raft` has both.
 //!
-//! What is promised, what each error means, and what to do when nodes are lost: [replication].
+//! What is promised, what each error means, and what to do when nodes are lost: [replication](_docs::replication).
 //!
 //! # What a node keeps
 //!
@@ -54,9 +54,15 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-#[cfg(doc)]
-#[doc = include_str!("../docs/REPLICATION.md")]
-pub mod replication {}
+/// Documents that belong to this version, as they are in the repository.
+#[cfg(all(doc, not(doctest)))]
+pub mod _docs {
+    // Of two definitions of a link the first counts.
+    #[doc = "[GUARANTEES.md]: https://docs.rs/foreword/latest/foreword/_docs/guarantees"]
+    #[doc = "[TESTING.md]: https://docs.rs/crate/foreword-cluster/latest/source/README.md\n"]
+    #[doc = include_str!("../docs/REPLICATION.md")]
+    pub mod replication {}
+}
 
 mod client;
 mod error;
