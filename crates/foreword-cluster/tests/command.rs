@@ -32,7 +32,7 @@ struct Node(Child, String);
 impl Node {
     fn start(dir: &Path, args: &[&str]) -> Node {
         let dir = dir.to_str().unwrap();
-        let args = [&["serve", "--json", "--heartbeat", "50"], args, &[dir]].concat();
+        let args = [&["serve", "--json"], args, &[dir]].concat();
         let mut child = Command::new(PROGRAM).args(&args).stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

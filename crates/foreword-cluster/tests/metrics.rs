@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::{Cluster, run};
+use common::{Cluster, options, run};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 #[test]
@@ -14,7 +14,10 @@ fn gauges_say_who_leads_and_how_far_the_members_are() {
     let snapshotter = recorder.snapshotter();
     recorder.install().unwrap();
     run(async {
-        let cluster = Cluster::of(2).await;
+        let cluster = Cluster::with(2, |id| {
+            options(id).timing(Duration::from_millis(100), (Duration::from_secs(3), Duration::from_secs(6)))
+        })
+        .await;
         cluster.node(1).append_batch(["a", "b"]).await.unwrap();
         // They are set once a second, and a snapshot sets them back.
         tokio::time::sleep(Duration::from_millis(2500)).await;

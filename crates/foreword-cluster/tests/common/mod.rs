@@ -9,17 +9,11 @@ use tempfile::TempDir;
 
 pub(crate) type Log = ReplicatedLog;
 
-/// Small files and short times, so that a test takes few of either.
+/// Small files. The times are the usual ones: on a busy machine, with shorter ones leaders change that nobody stopped.
 pub(crate) fn options(id: u64) -> Options {
     let log = foreword::Options::new().segment_bytes(1 << 20);
     let storage = foreword_raft::Options::new().log(log).compact_slack(1 << 20);
-    Options::new()
-        .node(id)
-        .listen("127.0.0.1:0")
-        .storage(storage)
-        .timing(Duration::from_millis(50), (Duration::from_millis(200), Duration::from_millis(400)))
-        .checkpoint_bytes(64 << 10)
-        .patience(Duration::from_secs(15))
+    Options::new().node(id).listen("127.0.0.1:0").storage(storage).checkpoint_bytes(64 << 10).patience(Duration::from_secs(15))
 }
 
 pub(crate) struct Cluster {
