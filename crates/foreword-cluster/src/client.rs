@@ -108,23 +108,23 @@ impl Router {
         loop {
             let (address, connection) = self.connection()?;
             let error = match connection.call(call(), if harmless { ATTEMPT.min(patience) } else { patience }).await {
-                Err(Error::NotLeader { leader: Some((_, leader)) }) if !leader.is_empty() && leader != address => {
-                    self.prefer(&leader);
-                    tried += 1;
-                    Error::NotLeader { leader: None }
-                }
-                Err(error) if error.is_refusal() || (harmless && matches!(error, Error::Unknown { .. })) => {
-                    let count = self.next(&address);
-                    tried += 1;
-                    if tried >= count {
-                        tokio::time::sleep(Duration::from_millis(10 * (tried as u64).min(10))).await;
-                    }
-                    error
-                }
+                Err(error) if error.is_refusal() || (harmless && matches!(error, Error::Unknown { .. })) => error,
                 answered => return answered,
             };
             if begun.elapsed() >= search {
                 return Err(Error::NoLeader { waited: search, last: error.to_string() });
+            }
+            let nodes = match &error {
+                Error::NotLeader { leader: Some((_, leader)) } if !leader.is_empty() && *leader != address => {
+                    self.prefer(leader);
+                    2
+                }
+                _ => self.next(&address),
+            };
+            tried += 1;
+            if tried >= nodes {
+                // All were asked, or each says that the other leads: soon one of them will know.
+                tokio::time::sleep(Duration::from_millis(10 * (tried as u64).min(10))).await;
             }
         }
     }

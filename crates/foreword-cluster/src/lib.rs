@@ -44,8 +44,8 @@
 //!
 //! # Blocking
 //!
-//! All calls are asynchronous and need a runtime of tokio with several threads. Reads that do not find their entries in memory run on its threads for blocking work. [`ReplicatedLog::close`] blocks a thread of the
-//! runtime for the last flush.
+//! All calls are asynchronous and need a runtime of tokio, with its clock and its network. What waits for the disk runs on its threads for blocking work; but a node whose last handle is dropped, and was not
+//! [closed](ReplicatedLog::close), makes its last flush where that happens.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -150,7 +150,7 @@ impl Options {
         self
     }
 
-    /// Opens a node whose data are in a directory, making them if there are none. It takes part when this returns; a node that is alone leads. In a runtime of tokio with several threads.
+    /// Opens a node whose data are in a directory, making them if there are none. It takes part when this returns; a node that is alone leads. In a runtime of tokio.
     ///
     /// # Errors
     /// [`Error::Insecure`], [`Error::Invalid`]; [`Error::Storage`] if the logs cannot be opened, [`Error::Unreachable`] if the address cannot be listened at. When it joins: [`Error::NodeTaken`],
@@ -267,6 +267,8 @@ impl Options {
             voters.next() == Some(identity.node) && voters.next().is_none()
         };
         if alone(&raft.metrics().borrow_watched().clone()) {
+            // There is nobody to wait for.
+            raft.trigger().elect(false).await?;
             let applied = |metrics: &openraft::RaftMetrics<crate::raft::Types>| {
                 metrics.current_leader == Some(identity.node)
                     && metrics.last_applied.map(|id| id.index()) == metrics.last_log_index

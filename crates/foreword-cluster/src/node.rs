@@ -269,7 +269,9 @@ impl Node {
                     }
                 }
                 Err(error @ Error::NotLeader { .. }) => self.wait_for_leader(deadline, &error).await?,
-                Err(Error::Unknown { .. }) if harmless && tokio::time::Instant::now() < deadline => {}
+                Err(Error::Unknown { .. }) if harmless && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
                 answered => return answered,
             }
         }
@@ -467,14 +469,15 @@ impl Node {
     }
 
     /// Ends the protocol, and then the storage. What is under way fails.
-    pub(crate) async fn close(&self) -> Result<()> {
+    pub(crate) async fn close(self: &std::sync::Arc<Self>) -> Result<()> {
         if self.closed.send_replace(true) {
             return Ok(());
         }
         _ = self.raft.shutdown().await;
         // Closing waits for the disk.
-        tokio::task::block_in_place(|| self.logs.close())?;
-        Ok(())
+        let node = self.clone();
+        let closed = tokio::task::spawn_blocking(move || node.logs.close()).await;
+        Ok(closed.map_err(|error| Error::Storage(error.to_string()))??)
     }
 }
 
@@ -584,4 +587,23 @@ async fn renew_snapshot(raft: Raft, machine: Machine, mut closed: watch::Receive
 /// Records that were read.
 pub(crate) fn numbered(page: Page) -> impl Iterator<Item = (u64, Bytes)> {
     (page.from..).zip(page.records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_never_appended_is_a_refusal() {
+        let forward = ForwardToLeader {
+            leader_id: Some(2),
+            leader_node: Some(Peer { address: "b:1".to_owned(), instance: 2 }),
+            reason: Default::default(),
+        };
+        let refusal = refused(&ClientWriteError::ForwardToLeader(forward.clone()));
+        assert_eq!(refusal, Error::NotLeader { leader: Some((2, "b:1".to_owned())) });
+        // Another leader may have committed it.
+        let discarded = refused(&ClientWriteError::LogEntryDiscarded(forward));
+        assert!(matches!(discarded, Error::Unknown { .. }) && !discarded.is_refusal(), "{discarded}");
+    }
 }
