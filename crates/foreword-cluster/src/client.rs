@@ -104,15 +104,19 @@ impl Router {
         patience: Duration,
     ) -> Result<Answer> {
         let begun = Instant::now();
-        let mut tried = 0;
+        let (mut tried, mut lost) = (0, None);
         loop {
             let (address, connection) = self.connection()?;
             let error = match connection.call(call(), if harmless { ATTEMPT.min(patience) } else { patience }).await {
                 Err(error) if error.is_refusal() || (harmless && matches!(error, Error::Unknown { .. })) => error,
                 answered => return answered,
             };
+            if matches!(error, Error::Unknown { .. }) {
+                lost = Some(error.clone());
+            }
             if begun.elapsed() >= search {
-                return Err(Error::NoLeader { waited: search, last: error.to_string() });
+                // Whatever came last: if one answer was lost, it may have been carried out.
+                return Err(lost.unwrap_or(Error::NoLeader { waited: search, last: error.to_string() }));
             }
             let nodes = match &error {
                 Error::NotLeader { leader: Some((_, leader)) } if !leader.is_empty() && *leader != address => {

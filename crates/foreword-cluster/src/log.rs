@@ -427,7 +427,7 @@ impl ReplicatedLog {
     /// Opens a session for [`append_once`](ReplicatedLog::append_once): its id, which no other session ever has. A session is a part of the log: it survives nodes and restarts.
     ///
     /// # Errors
-    /// As [`append`](ReplicatedLog::append), but never [`Error::Unknown`]: it is tried again, and one whose answer was lost expires some day.
+    /// As [`append`](ReplicatedLog::append). It is tried again where an answer is lost, and a session that nobody knows of expires some day.
     pub async fn open_session(&self) -> Result<u64> {
         opened(self.inner().propose_anywhere(Item::OpenSession { most: self.inner.sessions }).await?)
     }

@@ -255,8 +255,9 @@ impl Node {
     pub(crate) async fn propose_anywhere(&self, item: Item) -> Result<Outcome> {
         let deadline = tokio::time::Instant::now() + self.patience;
         let harmless = !matches!(item, Item::Append { .. });
+        let mut lost = None;
         loop {
-            match self.propose(item.clone()).await {
+            let error = match self.propose(item.clone()).await {
                 Err(Error::NotLeader { leader: Some((_, address)) }) if !address.is_empty() => {
                     self.learn();
                     self.router.prefer(&address);
@@ -264,15 +265,20 @@ impl Node {
                         Ok(Answer::Proposed(outcome)) => return Ok(outcome),
                         Ok(_) => return Err(Error::unknown("the node answered something else")),
                         // Perhaps this node leads now.
-                        Err(error @ Error::NoLeader { .. }) => self.wait_for_leader(deadline, &error).await?,
-                        Err(error) => return Err(error),
+                        Err(error) => error,
                     }
                 }
-                Err(error @ Error::NotLeader { .. }) => self.wait_for_leader(deadline, &error).await?,
-                Err(Error::Unknown { .. }) if harmless && tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+                Err(error) => error,
                 answered => return answered,
+            };
+            match error {
+                Error::NotLeader { .. } | Error::NoLeader { .. } => {}
+                Error::Unknown { .. } if harmless => lost = Some(error.clone()),
+                error => return Err(error),
+            }
+            if let Err(error) = self.wait_for_leader(deadline, &error).await {
+                // Whatever came last: if one answer was lost, it may have been carried out.
+                return Err(lost.unwrap_or(error));
             }
         }
     }

@@ -308,6 +308,12 @@ fn strangers_and_doubles_are_refused_by_name() {
         // Nobody can be reached where nobody listens; nothing was written.
         let client = foreword_cluster::Client::new(["127.0.0.1:1"], None).unwrap().patience(Duration::from_millis(100));
         assert!(matches!(client.append("x").await, Err(Error::NoLeader { .. })));
+        // Whoever takes a call and says nothing may have carried it out, however the search for a leader ends.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = [silent.local_addr().unwrap().to_string(), "127.0.0.1:1".to_owned()];
+        let client = foreword_cluster::Client::new(silent, None).unwrap().patience(Duration::from_millis(300));
+        assert!(matches!(client.append("x").await, Err(Error::Unknown { .. })));
+        assert!(matches!(client.append_once(1, 1, ["x"]).await, Err(Error::Unknown { .. })));
         // In the open without certificates.
         let open = Options::new().listen("0.0.0.0:0").open(cluster.path(9)).await.unwrap_err();
         assert!(matches!(open, Error::Insecure { .. }));
