@@ -213,10 +213,10 @@ impl Options {
         let addresses = Addresses::new(self.tls.clone());
         let network = Network { cluster: cluster.subscribe(), addresses: addresses.clone() };
         let id = known.borrow().node;
-        let raft = Raft::new(id, Arc::new(config), network, store.clone(), machine.clone()).await?;
+        let raft = Raft::new(id, Arc::new(config), network, store, machine.clone()).await?;
         let router = Router::new(self.tls.clone());
         router.set_cluster(known.borrow().cluster);
-        let node = Arc::new(Node::new(raft, machine, store, logs, identity, addresses, router, self.patience));
+        let node = Arc::new(Node::new(raft, machine, logs, identity, addresses, router, self.patience));
         let (stop, stopped) = watch::channel(());
         let server = match listener {
             Some(listener) => Some(serve(node.clone(), listener, self.tls.as_ref(), stopped)?),

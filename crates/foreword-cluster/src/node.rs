@@ -62,13 +62,13 @@ impl Node {
     pub(crate) fn new(
         raft: Raft,
         machine: Machine,
-        store: LogStore<Types>,
         logs: GroupLogs,
         identity: watch::Sender<Identity>,
         addresses: Addresses,
         router: Router,
         patience: Duration,
     ) -> Node {
+        let store = LogStore::new(logs.group(0));
         let (proposals, waiting) = mpsc::channel(4 * ENTRY_ITEMS);
         tokio::spawn(gather(raft.clone(), waiting));
         let closed = watch::Sender::new(false);

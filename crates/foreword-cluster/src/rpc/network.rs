@@ -165,10 +165,13 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     said
 }
 
+/// The members, by id.
+type Members = HashMap<u64, (Peer, Result<Connection>)>;
+
 /// Where the members are, and the connections to them. Clones are handles to the same.
 #[derive(Clone)]
 pub(crate) struct Addresses {
-    known: Arc<Mutex<HashMap<u64, (Peer, Result<Connection>)>>>,
+    known: Arc<Mutex<Members>>,
     tls: Option<Tls>,
 }
 
@@ -177,7 +180,7 @@ impl Addresses {
         Addresses { known: Arc::default(), tls }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<u64, (Peer, Result<Connection>)>> {
+    fn known(&self) -> MutexGuard<'_, Members> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
