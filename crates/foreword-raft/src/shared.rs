@@ -78,8 +78,8 @@ impl Shared {
     pub(crate) fn after_sync(&self) {
         if self.ended.load(Ordering::Acquire) {
             self.waiters.settle(&self.log);
-            self.cache.trim(self.log.durable_lsn());
         }
+        self.cache.trim(self.log.durable_lsn());
     }
 
     pub(crate) fn slot(&self, id: u64) -> Arc<Slot> {

@@ -179,6 +179,16 @@ fn a_failed_log_fails_all_that_wait() {
     }
 }
 
+#[test]
+fn what_a_thread_commits_itself_is_cached_within_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = small().cache_bytes(10_000).open(dir.path()).unwrap();
+    logs.group(1).commit((1..=100).map(|i| (i, vec![i as u8; 500]))).unwrap();
+    assert!(logs.stats().cached_bytes <= 10_000, "{:?}", logs.stats());
+    let entries = logs.group(1).entries(.., u64::MAX).unwrap();
+    assert!(entries.len() == 100 && entries.iter().all(|e| e.data == [e.index as u8; 500]));
+}
+
 /// The background thread compacts by itself, while other threads write and read.
 #[test]
 fn compaction_in_the_background_disturbs_nobody() {

@@ -49,20 +49,29 @@ impl Way {
         self.now() % SWITCH == way
     }
 
-    fn switch(&self, file: &File, to: u32) {
+    /// Fails only where direct I/O is to end, and the system refuses that.
+    fn switch(&self, file: &File, to: u32) -> io::Result<()> {
         let _switching = sync::lock(&self.switching);
         if self.is(to) || self.is(NEVER) {
-            return;
+            return Ok(());
         }
         let flags = |flags: OFlags| if to == DIRECT { flags | OFlags::DIRECT } else { flags - OFlags::DIRECT };
         let switched = fcntl_getfl(file).and_then(|now| fcntl_setfl(file, flags(now)));
         let to = match switched {
             Ok(()) => to,
             Err(_) if to == DIRECT => NEVER, // The file system has no such thing.
-            Err(_) => return,
+            Err(refused) => return Err(refused.into()),
         };
         let now = self.now();
         self.now.store((now - now % SWITCH + to).wrapping_add(SWITCH), Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the way was switched since then, also if a switch is under way that a call may have
+    /// met already.
+    fn was_switched_since(&self, way: u32) -> bool {
+        let _switching = sync::lock(&self.switching);
+        self.now() != way
     }
 
     /// Has the file written past the page cache, if it can be, and these buffers can.
@@ -75,16 +84,13 @@ impl Way {
         if self.is(NEVER) || !offset.is_multiple_of(ALIGN as u64) || !bufs.iter().all(aligned) {
             return false;
         }
-        if !self.is(DIRECT) {
-            self.switch(file, DIRECT);
-        }
-        self.is(DIRECT)
+        self.is(DIRECT) || (self.switch(file, DIRECT).is_ok() && self.is(DIRECT))
     }
 
     /// The file system has its own idea of alignment: its files are not written past the page cache
     /// any more.
-    pub(super) fn give_up(&self, file: &File) {
-        self.switch(file, NEVER);
+    pub(super) fn give_up(&self, file: &File) -> io::Result<()> {
+        self.switch(file, NEVER)
     }
 
     /// Does something through the page cache.
@@ -92,11 +98,11 @@ impl Way {
         loop {
             let way = self.now();
             if way % SWITCH == DIRECT {
-                self.switch(file, CACHED);
+                self.switch(file, CACHED)?;
                 continue;
             }
             match io() {
-                Err(e) if Errno::from_io_error(&e) == Some(Errno::INVAL) && self.now() != way => {}
+                Err(e) if Errno::from_io_error(&e) == Some(Errno::INVAL) && self.was_switched_since(way) => {}
                 done => return done,
             }
         }
@@ -159,10 +165,10 @@ mod tests {
                 if calls > 1 {
                     return Ok(());
                 }
-                way.switch(&file, DIRECT);
+                way.switch(&file, DIRECT).unwrap();
                 let refused = way.is(DIRECT);
                 if back {
-                    way.switch(&file, CACHED);
+                    way.switch(&file, CACHED).unwrap();
                 }
                 if refused { Err(Errno::INVAL.into()) } else { Ok(()) }
             });

@@ -216,7 +216,7 @@ impl DiskFile for OsFile {
                 // An old kernel, or a file system without the flag or with its own idea of
                 // alignment: the same in two calls. Nothing was written.
                 Err(Some(Errno::OPNOTSUPP | Errno::NOSYS)) => {}
-                Err(Some(Errno::INVAL)) => self.way.give_up(&self.file),
+                Err(Some(Errno::INVAL)) => self.way.give_up(&self.file)?,
                 _ => return wrote,
             }
         }
@@ -229,7 +229,7 @@ impl DiskFile for OsFile {
         #[cfg(target_os = "linux")]
         if self.way.go_direct(&self.file, bufs, offset) {
             match rustix::io::pwritev(&self.file, bufs, offset) {
-                Err(rustix::io::Errno::INVAL) => self.way.give_up(&self.file),
+                Err(rustix::io::Errno::INVAL) => self.way.give_up(&self.file)?,
                 wrote => return Ok(wrote?),
             }
         }
