@@ -246,9 +246,21 @@ impl Client {
     /// # Errors
     /// The same.
     pub async fn read(&self, range: impl RangeBounds<u64>) -> Result<Vec<Record>> {
+        self.read_page(range, true).await
+    }
+
+    /// As [`ReplicatedLog::read_local`](crate::ReplicatedLog::read_local), from the first node that answers, whichever that is: also where a majority is lost.
+    ///
+    /// # Errors
+    /// The same, and [`Error::NoLeader`] if none answers.
+    pub async fn read_local(&self, range: impl RangeBounds<u64>) -> Result<Vec<Record>> {
+        self.read_page(range, false).await
+    }
+
+    async fn read_page(&self, range: impl RangeBounds<u64>, linearizable: bool) -> Result<Vec<Record>> {
         let (from, behind) = bounds(&range);
         let records = behind.saturating_sub(from);
-        let page = self.call(|| Call::Read { from, records, bytes: u64::MAX, linearizable: true }, true).await?;
+        let page = self.call(|| Call::Read { from, records, bytes: u64::MAX, linearizable }, true).await?;
         match page {
             Answer::Page(page) => Ok(records_of(page)),
             _ => Err(unexpected()),

@@ -288,6 +288,7 @@ fn the_front_is_dropped_on_all_nodes_and_a_late_one_gets_what_is_left() {
 fn strangers_and_doubles_are_refused_by_name() {
     run(async {
         let mut cluster = Cluster::of(2).await;
+        assert_eq!(cluster.node(1).append("kept").await.unwrap(), 1);
         let other = options(7).open(cluster.path(7)).await.unwrap();
         // A directory that belongs to another cluster: its node is not let in under any name.
         let id = cluster.node(1).status().cluster;
@@ -302,6 +303,10 @@ fn strangers_and_doubles_are_refused_by_name() {
         let refused = tokio::time::timeout(Duration::from_secs(1), cluster.node(1).append("one of two")).await;
         assert!(!matches!(refused, Ok(Ok(_))), "a node that has lost its log has voted for it");
         anew.halt().await.unwrap();
+        // A majority is lost: nothing is answered but what is said not to ask for one.
+        let left = foreword_cluster::Client::new([&cluster.addresses[0]], None).unwrap().patience(Duration::from_millis(500));
+        assert!(left.read(1..).await.is_err());
+        assert_eq!(left.read_local(1..).await.unwrap()[0].data, "kept");
         // The wrong id for a directory.
         other.close().await.unwrap();
         assert!(matches!(options(6).open(cluster.path(7)).await, Err(Error::Invalid { .. })));

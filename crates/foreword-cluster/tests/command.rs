@@ -54,7 +54,7 @@ fn a_cluster_from_the_shell() {
     let any = ["--listen", "127.0.0.1:0"];
     let one = Node::start(&dir.path().join("1"), &any);
     let at = one.1.clone();
-    let two = Node::start(&dir.path().join("2"), &[&any[..], &["--id", "2", "--join", &at]].concat());
+    let mut two = Node::start(&dir.path().join("2"), &[&any[..], &["--id", "2", "--join", &at]].concat());
     // A learner takes calls; the lines' indices come in order.
     let lines: String = (1..=200).map(|n| format!("line {n}\n")).collect();
     let said = text(&["append", "--at", &two.1], &lines, 0);
@@ -72,6 +72,11 @@ fn a_cluster_from_the_shell() {
     assert!(text(&["remove", "1", "--at", &at], "", 0).contains("node 1 is removed"));
     let last = json(&["append", "--at", &two.1, "--json"]);
     assert_eq!(last["records"], 0);
+    #[cfg(unix)]
+    {
+        assert!(Command::new("kill").arg(two.0.id().to_string()).status().unwrap().success());
+        assert_eq!(two.0.wait().unwrap().code(), Some(0));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{At, output};
 
 /// Write records to standard output, each on a line
 ///
-/// Linearizable: what was acknowledged to anyone before is there.
+/// Linearizable, but for --local: what was acknowledged to anyone before is there.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword-raft cat
@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Continue with new records as they are committed
     #[arg(long, short)]
     follow: bool,
+    /// Write what the node knows to be committed, without asking others: it may lag behind, and it answers also where a majority is lost
+    #[arg(long)]
+    local: bool,
     /// Write each as a JSON object: its index, and its text, in which what is no UTF-8 is replaced
     #[arg(long)]
     json: bool,
@@ -41,7 +44,10 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let client = args.at.client()?;
     let mut from = args.from;
     while from <= args.to {
-        let records = client.read(from..=args.to).await?;
+        let records = match args.local {
+            true => client.read_local(from..=args.to).await?,
+            false => client.read(from..=args.to).await?,
+        };
         let Some(last) = records.last() else { break };
         from = last.index + 1;
         show(&args, records.into_iter())?;
