@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use foreword::Lsn;
 
-use crate::batch::Batch;
-use crate::record::{Body, Record};
+use crate::batch::{Batch, too_large_an_index};
+use crate::record::{Body, Previous, Record};
 use crate::shared::{Shared, Slot};
 use crate::state::GroupState;
 use crate::sync::lock;
+use crate::waiters::Callback;
 use crate::{Error, Result};
 
 /// How often a read begins again because compaction or a purge dropped what it was about to read.
@@ -129,6 +130,45 @@ impl Group {
         let last = self.place(&mut lock(&self.slot.state), &batch)?;
         self.shared.after_write();
         self.wait((last > Lsn::ZERO).then_some(last))
+    }
+
+    /// Writes a batch, which is in force when this returns. `done` is called as
+    /// [`append`](Group::append) says, also if there is nothing to write.
+    pub(crate) fn submit(&self, batch: &Batch<'_>, done: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        let done: Callback = Box::new(done);
+        let mut state = lock(&self.slot.state);
+        let last = self.place(&mut state, batch)?;
+        self.shared.waiters.add(last, done);
+        drop(state);
+        self.shared.after_write();
+        Ok(())
+    }
+
+    /// Writes a batch. Returns the LSN of the group's newest record.
+    pub(crate) fn place(&self, state: &mut GroupState, batch: &Batch<'_>) -> Result<Lsn> {
+        state.check(self.id)?;
+        let mut previous = Previous::after(state.last_record);
+        let mut records = Vec::with_capacity(batch.entries.len() + 3);
+        for body in batch.bodies(self.id, state)? {
+            records.push(Record { group: self.id, previous, moved: false, body });
+            previous = Previous::Adjacent;
+        }
+        if !records.is_empty() {
+            let bytes: Vec<Vec<u8>> = records.iter().map(Record::encode).collect();
+            let first = self.shared.log.append_batch(&bytes)?;
+            let durable = self.shared.log.durable_lsn();
+            let mut entries = batch.entries.iter();
+            for (n, record) in (0..).zip(&records) {
+                let lsn = Lsn(first.0 + n);
+                self.shared.apply(state, lsn, bytes[n as usize].len(), record);
+                if matches!(record.body, Body::Append(..))
+                    && let Some((_, data)) = entries.next()
+                {
+                    self.shared.cache.put(lsn, data.clone(), durable);
+                }
+            }
+        }
+        Ok(state.last_record)
     }
 
     /// Removes the entries behind an index; with `None`, all entries. The next entry follows that
@@ -362,10 +402,6 @@ impl Group {
 
 fn noted((index, note): &(u64, Box<[u8]>)) -> Noted {
     Noted { index: *index, note: note.to_vec() }
-}
-
-pub(crate) fn too_large_an_index() -> Error {
-    Error::Invalid { what: "index", why: "u64::MAX is not one: no entry could follow it".to_owned() }
 }
 
 /// The entries with their bytes. The caller's iterator runs under no lock.
