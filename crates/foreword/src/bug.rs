@@ -111,6 +111,8 @@ bugs! {
     ForgetLimit,
     /// hooks are told of records that are not durable
     TellEarly,
+    /// records take space before the reserve is whole again
+    ReserveLast,
     /// a task is forgotten if it is called while another waits for the lane's threads
     ForgetTask,
 }
@@ -123,6 +125,7 @@ impl Bug {
         Bug::NeverAbsorb,
         Bug::SealLate,
         Bug::OvertakeReopening,
+        Bug::ReserveLast,
         Bug::ForgetHolds,
         Bug::IgnoreOutside,
         Bug::UnlockOutside,

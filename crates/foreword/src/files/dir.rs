@@ -13,6 +13,7 @@ use crate::files::names::{
 };
 use crate::files::writer::Writer;
 use crate::format::{self, LogId};
+use crate::sync::atomic::AtomicBool;
 use crate::{Error, Result};
 
 /// How often a reader looks again at a log that a writer changes meanwhile, and how long it waits
@@ -32,6 +33,9 @@ pub(crate) struct Dir {
     /// [`Options::reserve`](crate::Options::reserve)).
     pub(crate) zero_fill: bool,
     pub(crate) reserve: bool,
+    /// A part of the reserve was used, and there was no space yet to make it again. Clones share
+    /// this.
+    pub(super) short: Arc<AtomicBool>,
 }
 
 /// What `LOCK` says: no two openings write the same into it.
@@ -43,7 +47,7 @@ pub(crate) struct Writers {
 
 impl Dir {
     pub(crate) fn new(handle: Arc<dyn DiskDir>, path: PathBuf) -> Dir {
-        Dir { handle, path, writer: None, zero_fill: true, reserve: true }
+        Dir { handle, path, writer: None, zero_fill: true, reserve: true, short: Arc::default() }
     }
 
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Dir> {

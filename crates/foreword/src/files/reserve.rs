@@ -3,9 +3,14 @@
 //!
 //! Two, so that it does not end: a log that had to go on in one of them and is killed goes on in
 //! the other, and the first, which is superseded then, is the reserve again.
+//!
+//! So one of them is there for each opening, as long as no segment for records follows one that was
+//! made of the reserve before the reserve is whole again: space, also that of dropped segments, is
+//! first of all the reserve's.
 
 use std::sync::Arc;
 
+use crate::bug::bug;
 use crate::files::dir::Dir;
 use crate::files::disk::Access;
 use crate::files::fill::at_once;
@@ -30,6 +35,7 @@ impl Dir {
     /// the reserve is not there, there may still be space for one as small: what an unfinished step
     /// had made of the reserve was removed.
     pub(crate) fn take_reserve(&self, log: LogId, epoch: u64, segment_blocks: u32, error: Error) -> Result<Arc<Segment>> {
+        self.short.store(self.reserve, Ordering::Relaxed);
         for name in RESERVES {
             let there = self.blocks_of(name);
             if (SEGMENT_BLOCKS_MIN..=BLOCKS).contains(&there) {
@@ -37,6 +43,19 @@ impl Dir {
             }
         }
         self.prepare(log, epoch, blocks(segment_blocks), Stuff::Nothing, &at_once).map_err(|_| error)
+    }
+
+    /// Whether what there is of space belongs to the reserve.
+    pub(crate) fn reserve_is_short(&self) -> bool {
+        bug!(ReserveLast, return false);
+        self.short.load(Ordering::Relaxed)
+    }
+
+    /// The error of what has to wait until the reserve is whole again.
+    pub(crate) fn no_space_but_for_the_reserve(&self, segment_blocks: u32) -> Error {
+        let bytes = u64::from(segment_blocks) * BLOCK as u64;
+        let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        Error::NoSpace { dir: self.path.clone(), bytes: Some(bytes), source: Arc::new(source) }
     }
 
     /// Those of some segments that can be the reserve of a log, and the others.
@@ -53,15 +72,19 @@ impl Dir {
         let blocks = blocks(segment_blocks);
         let short = |name: &&str| self.blocks_of(name) < blocks;
         if !self.reserve || !RESERVES.iter().any(short) {
+            self.short.store(false, Ordering::Relaxed);
             return (superseded, true);
         }
         let left = self.fill_reserve(superseded);
+        let mut no_space = false;
         for name in RESERVES.iter().filter(|name| short(name)) {
             if let Err(error) = self.make_reserve(name, blocks) {
                 crate::trace::warn!(error = %error, "cannot keep room for a full disk");
+                no_space = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
                 break;
             }
         }
+        self.short.store(no_space, Ordering::Relaxed);
         let _ = self.sync();
         (left, !RESERVES.iter().any(short))
     }
@@ -118,6 +141,11 @@ impl Keeping {
     /// A segment was prepared: there is room again.
     pub(crate) fn found_room(&self) {
         self.room.store(true, Ordering::Relaxed);
+    }
+
+    /// A part of the reserve is used.
+    pub(crate) fn taken(&self) {
+        self.whole.store(false, Ordering::Relaxed);
     }
 
     /// Whether the reserve may have to be made, and there was room since this was asked last.

@@ -45,6 +45,7 @@ impl LogInner {
         }
         let mut prepares = !state.spares.preparing;
         bug!(PrepareAtOnce, prepares = true);
+        prepares &= !self.dir.reserve_is_short(); // Their space is first of all the reserve's.
         if state.spares.ready.len() < self.options.spares_kept() && prepares && state.removals.has_recyclable() {
             return self.unlock_and_prepare_next(state).0;
         }
@@ -91,6 +92,17 @@ impl LogInner {
         let synced: Result<()> = self.attempt("sync the directory", &self.dir.path, || self.dir.sync());
         let (failed, errors): (Vec<u64>, Vec<Error>) = failed.into_iter().unzip();
         Removed { failed, error: errors.into_iter().next().or(synced.err()) }
+    }
+
+    /// Makes the reserve whole again before a segment takes space that the reserve is waiting for.
+    pub(crate) fn reserve_first(&self) -> Result<()> {
+        if self.dir.reserve_is_short() {
+            self.keep_reserve(Vec::new());
+        }
+        if self.dir.reserve_is_short() {
+            return Err(self.dir.no_space_but_for_the_reserve(self.options.segment_blocks()));
+        }
+        Ok(())
     }
 
     /// Makes what is missing of the reserve, of superseded segments or anew: those that are left.

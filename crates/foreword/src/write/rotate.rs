@@ -86,7 +86,10 @@ impl LogInner {
         let epoch = state.assembler.next_epoch(&state.spares.ready);
         let blocks = self.options.segment_blocks();
         drop(state);
-        let taken = self.attempt("prepare a segment", &self.dir.path, || self.dir.take_reserve(self.id, epoch, blocks, error));
+        let taken = self.attempt("prepare a segment", &self.dir.path, || {
+            self.keeping.taken();
+            self.dir.take_reserve(self.id, epoch, blocks, error)
+        });
         if taken.is_err() {
             self.keep_reserve(Vec::new());
         }
@@ -168,6 +171,17 @@ impl LogInner {
         // Where flushes are few and large, what they save with zeros is less than the zeros cost.
         let bulk = (state.appended.bytes - bytes_before) / (syncs - syncs_before + 1) > BULK;
         let from = state.assembler.fill();
+        if self.dir.reserve_is_short() {
+            drop(state);
+            let first = self.reserve_first();
+            state = self.lock();
+            if let Err(error) = first {
+                state.spares.preparing = false;
+                self.changed.notify_all();
+                self.kick_all();
+                return (state, Err(error));
+            }
+        }
         let old = state.removals.take_recyclable();
         drop(state);
         let abandoned = Cell::new(false);

@@ -448,7 +448,8 @@ impl LogInner {
     /// and on a full disk it is made of the reserve, if what is to be written again has room there.
     fn segment_for_cut(&self, chain: &Chain, simple: Place, place: &mut Place, end: Position) -> Result<Arc<Segment>> {
         let (epoch, blocks) = (end.epoch + 1, self.options.segment_blocks());
-        let made = self.dir.prepare(self.id, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop);
+        let first = self.reserve_first();
+        let made = first.and_then(|()| self.dir.prepare(self.id, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop));
         let Err(error) = made else { return made };
         let room = u64::from(copy_room(crate::files::reserve::blocks(blocks)));
         // What is written again ends with the frame in which the cut lies.
@@ -460,6 +461,7 @@ impl LogInner {
         if !fits(place) {
             *place = simple;
         }
+        self.keeping.taken();
         self.dir.take_reserve(self.id, epoch, blocks, error)
     }
 

@@ -26,6 +26,49 @@ fn lsns(log: &Log) -> Vec<u64> {
     records.into_iter().map(|r| r.0).collect()
 }
 
+/// What a cut takes of the reserve comes back before records get space, also the space of dropped
+/// segments: else cuts in two segments would use it up, and a killed log would not open.
+#[test]
+fn space_is_first_of_all_the_reserves() {
+    let mut disk = SimDisk::new(1);
+    let mib = |disk: &SimDisk| on(disk).segment_bytes(MIB);
+    let mut log = mib(&disk).open("/log").unwrap();
+    // As many records as take a part of a segment, or as there is room for.
+    let append = |log: &Log, bytes: u64| {
+        let end = log.stats().record_bytes + bytes;
+        while log.stats().record_bytes < end {
+            match log.commit(&[7; 3_900]) {
+                Ok(_) => {}
+                Err(Error::NoSpace { .. }) => return,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    };
+    append(&log, 4 * MIB + MIB / 2);
+    disk.set_free(0);
+    let mut alone = 0;
+    for _ in 0..6 {
+        for _ in 0..2 {
+            // It takes a part of the reserve, unless one of its segments is written again.
+            log.truncate_back(log.last_lsn()).unwrap();
+            alone += u32::from(reserve(&disk).len() == 1);
+            // The front segment is dropped, and something else takes what is left of its space.
+            let first = disk.files()[0].0.clone();
+            while disk.files()[0].0 == first {
+                log.truncate_front(Lsn(log.start_lsn().0 + 20)).unwrap();
+            }
+            disk.set_free(0);
+            append(&log, MIB);
+        }
+        let killed = disk.kill();
+        drop(log);
+        log = mib(&killed).open("/log").unwrap();
+        disk = killed;
+        append(&log, MIB / 2);
+    }
+    assert!(alone > 0);
+}
+
 /// Bytes of disk blocks that the log's directory takes, and its number of files.
 fn taken(disk: &SimDisk) -> (u64, usize) {
     (disk.used(), disk.files().len())
