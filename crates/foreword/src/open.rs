@@ -113,23 +113,26 @@ fn prepare_spares(options: &Options, dir: &Dir, opened: &mut Opened) -> Result<(
 
 /// What is in the directory; refuses before anything is made where none should be.
 fn look_before(options: &Options, dir: &Dir) -> Result<Names> {
-    let names = dir.names()?;
+    let names = dir.names().or_else(|error| match error {
+        // (Whatever else is there, the records are not.)
+        Error::NotALog { .. } => expect_nothing(options, &dir.path).and(Err(error)),
+        error => Err(error),
+    })?;
     let exists = names.identity || !names.epochs.is_empty();
     match options.existence {
         Existence::MustExist if !exists => return Err(Error::NotFound { dir: dir.path.clone() }),
         Existence::MustNotExist if exists => return Err(Error::AlreadyExists { dir: dir.path.clone() }),
         _ => {}
     }
+    if exists {
+        return Ok(names);
+    }
+    expect_nothing(options, &dir.path)?;
     // (Where no log ever was, `STATS` is another's.)
-    let strange = names.others.iter().chain(names.temporary.iter().filter(|name| *name == STATS));
-    if let Some(other) = strange.into_iter().find(|name| *name != "lost+found")
-        && !exists
-    {
+    let mut strange = names.others.iter().chain(names.temporary.iter().filter(|name| *name == STATS));
+    if let Some(other) = strange.find(|name| *name != "lost+found") {
         let why = format!("it holds other files ({other}), and no log: give it a directory of its own");
         return Err(Error::NotALog { dir: dir.path.clone(), why });
-    }
-    if !exists {
-        expect_nothing(options, &dir.path)?;
     }
     Ok(names)
 }

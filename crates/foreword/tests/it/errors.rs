@@ -384,6 +384,13 @@ fn a_log_that_ends_before_what_was_known() {
             small().expect_lsn(last).open(dir.path()).unwrap();
         }
     }
+    // Nor is anything of it where another's files are.
+    for name in ["LOG", "letter.txt"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(name), "dear").unwrap();
+        let error = small().expect_lsn(Lsn(3)).open(dir.path()).unwrap_err();
+        assert!(matches!(&error, Error::RolledBack { expected: Lsn(3), found: Lsn::ZERO, .. }), "{name}: {error:?}");
+    }
     // No directory is made where records should be.
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("log");
