@@ -19,7 +19,7 @@ use crate::error::Doing;
 use crate::files::dir::Dir;
 use crate::files::disk::Access;
 use crate::files::fill::at_once;
-use crate::files::names::{IDENTITY, Names, STATS, segment_name};
+use crate::files::names::{HOLDS_TMP, IDENTITY, Names, STATS, segment_name};
 use crate::files::prepare::Stuff;
 use crate::files::segment::Found;
 use crate::format::{BLOCK, Control, Count, Entry, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR};
@@ -128,8 +128,9 @@ fn look_before(options: &Options, dir: &Dir) -> Result<Names> {
         return Ok(names);
     }
     expect_nothing(options, &dir.path)?;
-    // (Where no log ever was, `STATS` is another's.)
-    let mut strange = names.others.iter().chain(names.temporary.iter().filter(|name| *name == STATS));
+    // (Where no log ever was, `STATS` is another's, and so is `HOLDS.tmp`.)
+    let stats = names.temporary.iter().filter(|name| *name == STATS);
+    let mut strange = names.others.iter().chain(stats).map(String::as_str).chain(names.holds_begun.then_some(HOLDS_TMP));
     if let Some(other) = strange.find(|name| *name != "lost+found") {
         let why = format!("it holds other files ({other}), and no log: give it a directory of its own");
         return Err(Error::NotALog { dir: dir.path.clone(), why });

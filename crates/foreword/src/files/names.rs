@@ -44,6 +44,8 @@ pub(crate) struct Names {
     /// What an unfinished step of an earlier writer left: the next writer removes it.
     pub(crate) temporary: Vec<String>,
     pub(crate) identity: bool,
+    /// [`HOLDS_TMP`] is there.
+    pub(crate) holds_begun: bool,
     /// Names that a log does not use.
     pub(crate) others: Vec<String>,
 }

@@ -61,14 +61,18 @@ fn a_log_where_a_new_one_is_wanted() {
 
 #[test]
 fn a_directory_that_is_not_a_log() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("letter.txt"), "dear").unwrap();
-    let error = small().open(dir.path()).unwrap_err();
-    assert!(matches!(&error, Error::NotALog { why, .. } if why.contains("letter.txt")), "{error:?}");
-    says(&error, &["a directory of its own"]);
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
-    for error in [View::open(dir.path()).unwrap_err(), verify_error(dir.path())] {
-        assert!(matches!(error, Error::NotFound { .. } | Error::NotALog { .. }), "{error:?}");
+    // (What a log calls its own is another's where no log is.)
+    for name in ["letter.txt", "STATS", "HOLDS.tmp"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(name), "dear").unwrap();
+        let before = contents(dir.path());
+        let error = small().open(dir.path()).unwrap_err();
+        assert!(matches!(&error, Error::NotALog { why, .. } if why.contains(name)), "{error:?}");
+        says(&error, &["a directory of its own"]);
+        assert_eq!(contents(dir.path()), before, "nothing was made");
+        for error in [View::open(dir.path()).unwrap_err(), verify_error(dir.path())] {
+            assert!(matches!(error, Error::NotFound { .. } | Error::NotALog { .. }), "{error:?}");
+        }
     }
 }
 
