@@ -6,9 +6,10 @@
 //! decided yet, and will see it, or it has, and the start LSN says what is gone. No process waits
 //! for another to wake up.
 //!
-//! The file has two places for a text, so that one is whole at any time: what is written goes into
-//! the place of the older. It is whole when it gets its name. So one that is not is damaged, and not
-//! taken for one in which nothing is asked for.
+//! The file has two places, and each text goes into both, one after the other. So one place is whole
+//! at any time, and what was asked for durably is in both: damage to one of them loses nothing. It is
+//! whole when it gets its name. So a file without a whole place is damaged, and not taken for one in
+//! which nothing is asked for.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -36,38 +37,80 @@ pub(crate) type Wishes = BTreeMap<String, Option<Hold>>;
 /// The file, while it is locked.
 pub(crate) struct Outside {
     file: Box<dyn DiskFile>,
+    dir: Dir,
     path: PathBuf,
     log: LogId,
+    text: Text,
+}
+
+/// What the file says.
+struct Text {
     number: u64,
     wishes: Wishes,
+    /// Which place has it.
+    place: u64,
+    /// Whether both have: then it is durable.
+    in_both: bool,
+}
+
+impl Text {
+    fn of_nothing() -> Text {
+        Text { number: 0, wishes: Wishes::new(), place: 0, in_both: true }
+    }
+}
+
+/// What there is of the file, while it is locked.
+enum Taken {
+    Whole(Outside),
+    /// It has no name yet, and gets none: what stood in the way.
+    Begun(Outside, Error),
 }
 
 impl Dir {
     /// Takes the lock; makes the file, if it is not there. [`Error::Busy`] if another has it for
     /// longer than a moment.
     pub(crate) fn outside(&self, log: LogId) -> Result<Outside> {
-        let file = self.take_holds(log)?;
-        let (number, wishes) = self.read_holds(&*file, log)?;
-        Ok(Outside { file, path: self.file(HOLDS), log, number, wishes })
+        match self.take_holds(log)? {
+            Taken::Whole(outside) => Ok(outside),
+            Taken::Begun(_, error) => Err(error),
+        }
     }
 
-    fn take_holds(&self, log: LogId) -> Result<Box<dyn DiskFile>> {
+    /// The same, to look at what is asked for. Where the file cannot be made, this has the lock of
+    /// what there is of it: nobody else makes it meanwhile. None where there is no room even for
+    /// that: then other processes can ask for nothing, either, as long as there is none.
+    pub(crate) fn outside_if_possible(&self, log: LogId) -> Result<Option<Outside>> {
+        match self.take_holds(log) {
+            Ok(Taken::Whole(outside) | Taken::Begun(outside, _)) => Ok(Some(outside)),
+            Err(Error::Io { source, .. }) if has_no_room(&source) && self.has_no_outside() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_holds(&self, log: LogId) -> Result<Taken> {
         for patience in (0..TRIES).rev() {
             // (Where a file is never told as the same twice, there is no more to be known.)
-            let if_named = |file: Box<dyn DiskFile>, name: &str| {
-                let is_it = patience == 0 || self.is_named(&*file, name)?;
-                Ok(is_it.then_some(file))
-            };
-            let taken = if self.has_no_outside() {
-                match if_named(self.begin_holds()?, HOLDS_TMP)? {
-                    Some(begun) => self.finish_holds(log, begun)?,
-                    None => None, // Who had the lock before has finished it.
+            let is_it = |file: &dyn DiskFile, name: &str| Ok::<_, Error>(patience == 0 || self.is_named(file, name)?);
+            if !self.has_no_outside() {
+                let file = self.take(HOLDS)?.ok_or(Error::Busy)?;
+                if is_it(&*file, HOLDS)? {
+                    let text = self.read_holds(&*file, log)?;
+                    return Ok(Taken::Whole(Outside { file, dir: self.clone(), path: self.file(HOLDS), log, text }));
                 }
-            } else {
-                if_named(self.take(HOLDS)?.ok_or(Error::Busy)?, HOLDS)?
-            };
-            if let Some(file) = taken {
-                return Ok(file);
+                continue;
+            }
+            let begun = self.begin_holds()?;
+            // (Else who had the lock before has finished it.)
+            if is_it(&*begun, HOLDS_TMP)? {
+                let path = self.file(HOLDS_TMP);
+                let mut begun = Outside { file: begun, dir: self.clone(), path, log, text: Text::of_nothing() };
+                // (What is here may be that very file, under its other name.)
+                let named = if self.has_no_outside() { self.finish_holds(&mut begun) } else { Ok(false) };
+                match named {
+                    Ok(true) => return Ok(Taken::Whole(begun)),
+                    Ok(false) => _ = self.handle.remove(HOLDS_TMP), // Another was faster.
+                    Err(error) => return Ok(Taken::Begun(Outside { text: Text::of_nothing(), ..begun }, error)),
+                }
             }
         }
         Err(Error::Busy)
@@ -82,22 +125,19 @@ impl Dir {
         self.take(HOLDS_TMP)?.ok_or(Error::Busy)
     }
 
-    /// Writes it whole, with no requests in it, and gives it its name. `None` if another was faster.
-    fn finish_holds(&self, log: LogId, file: Box<dyn DiskFile>) -> Result<Option<Box<dyn DiskFile>>> {
-        let mut begun = Outside { file, path: self.file(HOLDS_TMP), log, number: 0, wishes: Wishes::new() };
+    /// Writes it whole, with no requests in it, and gives it its name; `false` if there is one by now.
+    /// The name is durable before anything is asked for ([`Outside::write`]).
+    fn finish_holds(&self, begun: &mut Outside) -> Result<bool> {
         // The space of both places, so that what is taken into the log can be cleared on a full disk.
         begun.file.allocate(2 * PLACE).doing("make room for the holds of other processes", &begun.path)?;
         begun.write()?;
         // (After an error the next attempt goes on with what there is of it.)
         match self.handle.rename(HOLDS_TMP, HOLDS) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let _ = self.handle.remove(HOLDS_TMP);
-                return Ok(None);
-            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             named => named.doing("rename the file", &begun.path)?,
         }
-        self.sync()?;
-        Ok(Some(begun.file))
+        begun.path = self.file(HOLDS);
+        Ok(true)
     }
 
     /// Whether a name leads to a file that was opened by it.
@@ -110,19 +150,10 @@ impl Dir {
         }
     }
 
-    fn read_holds(&self, file: &dyn DiskFile, log: LogId) -> Result<(u64, Wishes)> {
+    fn read_holds(&self, file: &dyn DiskFile, log: LogId) -> Result<Text> {
         let path = self.file(HOLDS);
         let read = read(file, log).doing("read the holds of other processes", &path)?;
         read.map_err(|why| Error::HoldsDamaged { path, why })
-    }
-
-    /// The same; none where there is no file, and none can be made (on a full disk): then other
-    /// processes can ask for nothing, either.
-    pub(crate) fn outside_if_possible(&self, log: LogId) -> Result<Option<Outside>> {
-        match self.outside(log) {
-            Err(Error::Io { .. } | Error::NoSpace { .. }) if self.has_no_outside() => Ok(None),
-            outside => outside.map(Some),
-        }
     }
 
     fn has_no_outside(&self) -> bool {
@@ -150,7 +181,7 @@ impl Dir {
             match self.read_holds(&*file, log) {
                 // Both places may have been written while they were read.
                 Err(Error::HoldsDamaged { .. }) if left > 0 => left -= 1,
-                read => return Ok(read?.1),
+                read => return Ok(read?.wishes),
             }
         }
     }
@@ -158,12 +189,17 @@ impl Dir {
 
 impl Outside {
     pub(crate) fn apply(&self, holds: &mut Holds) {
-        apply(&self.wishes, holds);
+        apply(&self.text.wishes, holds);
+    }
+
+    /// Makes durable what is asked for. (Who wrote it last may have been killed before it was.)
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        if self.text.in_both { Ok(()) } else { self.write() }
     }
 
     /// Asks for a hold, durably.
     pub(crate) fn place(&mut self, name: &str, hold: Hold) -> Result<()> {
-        self.wishes.insert(name.to_owned(), Some(hold));
+        self.text.wishes.insert(name.to_owned(), Some(hold));
         self.write()
     }
 
@@ -171,9 +207,9 @@ impl Outside {
     /// goes: so what is asked for always has room.
     pub(crate) fn release(&mut self, name: &str, log: &Holds) -> Result<()> {
         if log.contains_key(name) {
-            self.wishes.insert(name.to_owned(), None)
+            self.text.wishes.insert(name.to_owned(), None)
         } else {
-            self.wishes.remove(name)
+            self.text.wishes.remove(name)
         };
         self.write()
     }
@@ -181,7 +217,7 @@ impl Outside {
     /// Moves what is asked for behind a cut there, durably, as the log does with its own holds:
     /// before the cut counts, so that none is found as it was.
     pub(crate) fn cut(&mut self, at: Lsn) -> Result<()> {
-        let behind: Vec<_> = self.wishes.values_mut().flatten().filter(|hold| hold.lsn > at).collect();
+        let behind: Vec<_> = self.text.wishes.values_mut().flatten().filter(|hold| hold.lsn > at).collect();
         if behind.is_empty() {
             return Ok(());
         }
@@ -191,19 +227,31 @@ impl Outside {
 
     /// It is all in the log, durably.
     pub(crate) fn clear(&mut self) -> Result<()> {
-        if self.wishes.is_empty() {
-            return Ok(());
+        if self.text.wishes.is_empty() {
+            return self.settle();
         }
-        self.wishes.clear();
+        self.text.wishes.clear();
         self.write()
     }
 
+    /// Writes the text into both places, so that at any time one is whole: first into the one that
+    /// does not have what counts.
     fn write(&mut self) -> Result<()> {
-        self.number += 1;
-        let text = encode(self.log, self.number, &self.wishes);
-        let at = self.number % 2 * PLACE;
-        self.file.write_all_at(text.as_bytes(), at).doing("write the holds of other processes", &self.path)?;
-        self.file.sync().doing("sync the holds of other processes", &self.path)
+        // A file that says more than its first text has a name that lasts, whoever made it.
+        if self.text.number == 1 {
+            self.dir.sync()?;
+        }
+        self.text.number += 1;
+        self.text.in_both = false;
+        let text = encode(self.log, self.text.number, &self.text.wishes);
+        for _ in 0..2 {
+            let place = 1 - self.text.place;
+            self.file.write_all_at(text.as_bytes(), place * PLACE).doing("write the holds of other processes", &self.path)?;
+            self.file.sync().doing("sync the holds of other processes", &self.path)?;
+            self.text.place = place;
+        }
+        self.text.in_both = true;
+        Ok(())
     }
 }
 
@@ -216,18 +264,29 @@ fn apply(wishes: &Wishes, holds: &mut Holds) {
     }
 }
 
-/// The newer text, and its number; or what is wrong with the file.
-fn read(file: &dyn DiskFile, log: LogId) -> io::Result<std::result::Result<(u64, Wishes), String>> {
+/// What counts of a file; or what is wrong with it.
+fn read(file: &dyn DiskFile, log: LogId) -> io::Result<std::result::Result<Text, String>> {
     let mut bytes = vec![0; 2 * PLACE as usize];
     let len = file.read_full_at(&mut bytes, 0)?;
     if len < bytes.len() {
         return Ok(Err(format!("it has {len} bytes, not {}", bytes.len())));
     }
-    let newest = bytes.chunks(PLACE as usize).filter_map(decode).max_by_key(|&(_, number, _)| number);
+    let texts: Vec<_> =
+        (0..).zip(bytes.chunks(PLACE as usize)).filter_map(|(place, text)| Some((place, decode(text)?))).collect();
+    let in_both = matches!(&texts[..], [(_, one), (_, other)] if one == other);
+    let newest = texts.into_iter().max_by_key(|(_, (_, number, _))| *number);
     Ok(match newest {
-        Some((of, number, wishes)) => Ok((number, if of == log { wishes } else { Wishes::new() })),
+        Some((place, (of, number, wishes))) => {
+            Ok(Text { number, wishes: if of == log { wishes } else { Wishes::new() }, place, in_both })
+        }
         None => Err("neither of its two texts is whole".into()),
     })
+}
+
+/// Whether there is no room for even an empty file, or none is ever made.
+fn has_no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
 fn encode(log: LogId, number: u64, wishes: &Wishes) -> String {

@@ -266,7 +266,8 @@ impl View {
     /// Takes the lock on what other processes ask for, and looks at the log then: the holds that
     /// there are.
     fn outside(&self) -> Result<(Outside, Holds)> {
-        let outside = self.inner.dir.outside(self.id())?;
+        let mut outside = self.inner.dir.outside(self.id())?;
+        outside.settle()?; // What is there already is no news, and is to last.
         self.inner.look(true)?;
         let mut holds = self.inner.seen(|seen| seen.control.holds.clone());
         outside.apply(&mut holds);

@@ -51,8 +51,8 @@ impl LogInner {
         changed
     }
 
-    /// What other processes ask for. None, if there is no file, and none can be made (on a full
-    /// disk): then they can ask for nothing, either.
+    /// What other processes ask for, with the lock on that. None where there is no room for a file
+    /// ([`Dir::outside_if_possible`](crate::files::dir::Dir::outside_if_possible)).
     pub(crate) fn outside(&self) -> Result<Option<Outside>> {
         drop(self.open_state()?); // A log that has failed asks the disk for nothing.
         let take = || self.dir.outside_if_possible(self.id);

@@ -1,6 +1,6 @@
 //! What is kept: holds, their limits, and retention.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,9 @@ use crate::common::hooked::{Op, hooked, until};
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10)
 }
+
+/// How long each of the two places in `HOLDS` is.
+const PLACE: usize = 16 << 10;
 
 /// Six such records fill a segment.
 fn commit(log: &Log, records: u64) {
@@ -296,6 +299,62 @@ fn no_hold_is_placed_while_what_it_keeps_is_being_dropped() {
     assert!(matches!(got, Some(Err(Error::Busy))), "{got:?}");
 }
 
+/// The same, where the file of holds is not there yet, and cannot be made.
+#[test]
+fn no_hold_is_placed_meanwhile_where_the_file_of_holds_cannot_be_finished() {
+    for (failing, error) in [(Op::Allocate(2 * PLACE as u64), 28), (Op::Write, 5), (Op::Sync, 5), (Op::Rename, 5)] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(options().open(dir.path()).unwrap());
+        let view = View::open(dir.path()).unwrap();
+        let (step, got) = (Arc::new(AtomicU32::new(0)), Arc::new(Mutex::new(None)));
+        let (steps, gets) = (step.clone(), got.clone());
+        let disk = hooked(OsDisk::new(), move |op, name| {
+            let reach = |from, to| steps.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            if op == failing && name.starts_with("HOLDS") && reach(1, 2) {
+                return Err(std::io::Error::from_raw_os_error(error));
+            }
+            if op == Op::WriteDurable && reach(2, 3) {
+                *gets.lock().unwrap() = Some(view.hold("late", Lsn(1)));
+            }
+            Ok(())
+        });
+        let log = options().background(false).disk(disk).open(dir.path()).unwrap();
+        commit(&log, 30);
+        step.store(1, Ordering::SeqCst);
+        assert_eq!(log.truncate_front(Lsn(20)).unwrap(), Lsn(20), "{failing:?}");
+        let got = got.lock().unwrap().take();
+        assert!(matches!(got, Some(Err(Error::Busy))), "{failing:?}: {got:?}");
+        let view = View::open(dir.path()).unwrap();
+        assert!(matches!(view.hold("late", Lsn(1)), Err(Error::Dropped { .. })));
+        view.hold("in time", Lsn(25)).unwrap();
+        assert_eq!(log.truncate_front(Lsn(31)).unwrap(), Lsn(25));
+    }
+}
+
+/// Nobody could place a hold in it either, where there is no room; else that is not known.
+#[test]
+fn a_file_of_holds_that_cannot_be_begun_is_told_of_unless_it_is_for_want_of_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Arc::new(AtomicI32::new(0));
+    let says = error.clone();
+    let disk = hooked(OsDisk::new(), move |op, name| match says.load(Ordering::SeqCst) {
+        error if error != 0 && op == Op::Lock && name == "HOLDS.tmp" => Err(std::io::Error::from_raw_os_error(error)),
+        _ => Ok(()),
+    });
+    let log = options().background(false).disk(disk).open(dir.path()).unwrap();
+    commit(&log, 30);
+    for refused in [13, 5, 24] {
+        error.store(refused, Ordering::SeqCst);
+        let refused = log.truncate_front(Lsn(20)).unwrap_err();
+        assert!(matches!(&refused, Error::Io { path, .. } if path.ends_with("HOLDS.tmp")), "{refused:?}");
+        assert_eq!(log.start_lsn(), Lsn(1));
+    }
+    for (room, at) in [(28, 10), (30, 20)] {
+        error.store(room, Ordering::SeqCst);
+        assert_eq!(log.truncate_front(Lsn(at)).unwrap(), Lsn(at));
+    }
+}
+
 #[test]
 fn what_is_in_the_file_of_holds_is_whole_or_not_there_and_damage_is_no_silence() {
     let dir = tempfile::tempdir().unwrap();
@@ -306,18 +365,40 @@ fn what_is_in_the_file_of_holds_is_whole_or_not_there_and_damage_is_no_silence()
     let first = std::fs::read(&file).unwrap();
     view.hold("one", Lsn(15)).unwrap();
     let second = std::fs::read(&file).unwrap();
-    let at = (0..second.len()).find(|&i| first.get(i) != Some(&second[i])).unwrap();
-    // The second was not written whole: the first counts.
-    let mut torn = second.clone();
-    torn[at + 5] ^= 1;
-    std::fs::write(&file, &torn).unwrap();
-    assert_eq!(view.holds().unwrap()["one"].lsn, Lsn(10));
-    // Neither is whole: nothing is dropped, and the error says what to do.
-    for place in [0, 16 << 10] {
-        if let Some(byte) = torn.get_mut(place + 60) {
-            *byte ^= 1;
+    let places = |one: &[u8], other: &[u8]| [&one[..PLACE], &other[PLACE..]].concat();
+    let torn = |bytes: &[u8], place: usize| {
+        let mut torn = bytes.to_vec();
+        torn[place * PLACE + 60] ^= 1;
+        torn
+    };
+    // As a crash leaves it in the middle of the second text, whichever place it began with: torn,
+    // the first counts; whole in one place, the second does.
+    let states = [
+        (places(&torn(&second, 0), &first), 10),
+        (places(&first, &torn(&second, 1)), 10),
+        (places(&second, &first), 15),
+        (places(&first, &second), 15),
+        (places(&second, &torn(&first, 1)), 15),
+        (places(&torn(&first, 0), &second), 15),
+        // No crash, but damage: each place has what counts.
+        (torn(&second, 0), 15),
+        (torn(&second, 1), 15),
+        (torn(&first, 0), 10),
+        (torn(&first, 1), 10),
+    ];
+    for (i, (state, expected)) in states.iter().enumerate() {
+        std::fs::write(&file, state).unwrap();
+        assert_eq!(view.holds().unwrap()["one"].lsn, Lsn(*expected), "{i}");
+        // Asked for again, it is in both.
+        view.hold("one", Lsn(*expected)).unwrap();
+        let settled = std::fs::read(&file).unwrap();
+        for place in [0, 1] {
+            std::fs::write(&file, torn(&settled, place)).unwrap();
+            assert_eq!(view.holds().unwrap()["one"].lsn, Lsn(*expected), "{i}, {place}");
         }
     }
+    // Neither is whole: nothing is dropped, and the error says what to do.
+    let torn = torn(&torn(&second, 0), 1);
     std::fs::write(&file, &torn).unwrap();
     let refused = log.truncate_front(Lsn(20)).unwrap_err();
     assert!(refused.to_string().contains("HOLDS") && refused.to_string().contains("remove it"), "{refused}");
@@ -513,6 +594,40 @@ fn a_file_of_holds_is_made_whole_or_not_at_all() {
         }
     }
     assert!(refused > 5, "{refused} of {ops}");
+}
+
+/// Whatever was left in the page cache alone by the attempt that failed.
+#[test]
+fn a_hold_that_is_asked_for_again_after_an_error_is_durable() {
+    use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
+    let made = SimDisk::new(1);
+    let options = |disk: &SimDisk| options().background(false).on_error(|_| ()).disk(disk.handle());
+    let log = options(&made).open("/log").unwrap();
+    commit(&log, 5);
+    log.close().unwrap();
+    let view = |disk: &SimDisk| View::open_on(disk.handle(), "/log").unwrap();
+    let later = made.copy();
+    view(&later).hold("outside", Lsn(1)).unwrap();
+    for made in [made, later] {
+        let (whole, mut refused) = (made.copy(), 0);
+        let opened = view(&whole);
+        let before = whole.ops().len();
+        opened.hold("outside", Lsn(2)).unwrap();
+        for n in 0..(whole.ops().len() - before) as u64 {
+            let disk = made.copy();
+            let opened = view(&disk);
+            disk.fault(Fault::new(OpKind::Any, Effect::Eio).skip(n));
+            refused += u64::from(opened.hold("outside", Lsn(2)).is_err());
+            disk.heal();
+            opened.hold("outside", Lsn(2)).unwrap();
+            for choice in [Choice::None, Choice::All].into_iter().chain((0..20).map(Choice::Seed)) {
+                let holds = view(&disk.crash(&choice)).holds().unwrap();
+                let held = holds.get("outside").map(|hold| hold.lsn);
+                assert_eq!(held, Some(Lsn(2)), "call {n}, {choice:?}");
+            }
+        }
+        assert!(refused > 3, "{refused}");
+    }
 }
 
 #[test]
