@@ -68,6 +68,11 @@ pub trait DiskDir: Send + Sync + fmt::Debug {
     fn create_like(&self, name: &str, _like: &str) -> io::Result<Box<dyn DiskFile>> {
         self.open(name, Access::New)
     }
+    /// Gives a file that is there the owner and the permissions that [`create_like`](DiskDir::create_like)
+    /// gives to a new one, as far as they may be given. The default knows of no owners.
+    fn make_like(&self, _name: &str, _like: &str) -> io::Result<()> {
+        Ok(())
+    }
     /// Fails if so many files can surely not be open at once, as to open them would. The default
     /// knows of no limit.
     fn may_open(&self, _files: u64) -> io::Result<()> {

@@ -128,10 +128,13 @@ impl Dir {
     /// Writes it whole, with no requests in it, and gives it its name; `false` if there is one by now.
     /// The name is durable before anything is asked for ([`Outside::write`]).
     fn finish_holds(&self, begun: &mut Outside) -> Result<bool> {
+        // Whatever another left in it, and whoever that was. (As far as that may be changed.)
+        let _ = self.handle.make_like(HOLDS_TMP, IDENTITY);
+        begun.file.set_len(0).doing("empty the file", &begun.path)?;
         // The space of both places, so that what is taken into the log can be cleared on a full disk.
         begun.file.allocate(2 * PLACE).doing("make room for the holds of other processes", &begun.path)?;
         begun.write()?;
-        // (After an error the next attempt goes on with what there is of it.)
+        // (After an error the next attempt begins again with what there is of it.)
         match self.handle.rename(HOLDS_TMP, HOLDS) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             named => named.doing("rename the file", &begun.path)?,

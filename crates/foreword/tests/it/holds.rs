@@ -631,6 +631,40 @@ fn a_hold_that_is_asked_for_again_after_an_error_is_durable() {
 }
 
 #[test]
+fn what_was_left_under_the_name_of_a_file_of_holds_that_is_begun_counts_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    commit(&log, 30);
+    let (view, file) = (View::open(dir.path()).unwrap(), dir.path().join("HOLDS"));
+    log.hold("one", Lsn(5)).unwrap();
+    view.release("one").unwrap();
+    let old = [std::fs::read(&file).unwrap(), vec![7; 100_000]].concat();
+    std::fs::write(dir.path().join("HOLDS.tmp"), old).unwrap();
+    assert_eq!(log.truncate_front(Lsn(2)).unwrap(), Lsn(2));
+    log.hold("one", Lsn(7)).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(log.truncate_front(Lsn(20)).unwrap(), Lsn(7));
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 2 * PLACE as u64);
+}
+
+/// Another user's, who was killed when it was just made.
+#[test]
+#[cfg(unix)]
+fn a_file_of_holds_that_another_began_is_for_the_users_that_the_log_is_for() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    commit(&log, 3);
+    let set = |name: &str, mode| std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    set("LOG", 0o660);
+    std::fs::write(dir.path().join("HOLDS.tmp"), "").unwrap();
+    set("HOLDS.tmp", 0o600);
+    log.truncate_front(Lsn(2)).unwrap();
+    let mode = std::fs::metadata(dir.path().join("HOLDS")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+}
+
+#[test]
 fn many_who_place_the_first_hold_at_once_all_have_theirs() {
     for _ in 0..20 {
         let dir = tempfile::tempdir().unwrap();

@@ -70,7 +70,7 @@ impl OsDir {
         if kind.is_file() { Ok(file) } else { invalid(not_plain) }
     }
 
-    /// Gives a file that was just made the owner and the permissions of another, or the directory's
+    /// Gives a file the owner and the permissions of another, or the directory's
     /// owner.
     fn adopt(&self, file: &File, like: &str) -> io::Result<()> {
         match rustix::fs::statat(&self.file, like, AtFlags::SYMLINK_NOFOLLOW) {
@@ -127,6 +127,10 @@ impl DiskDir for OsDir {
         let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
         self.adopt(&file, like)?;
         Ok(Box::new(OsFile::new(file, self.buffered)))
+    }
+
+    fn make_like(&self, name: &str, like: &str) -> io::Result<()> {
+        self.adopt(&self.open_file(name, OFlags::RDONLY)?, like)
     }
 
     fn may_open(&self, files: u64) -> io::Result<()> {
