@@ -324,42 +324,131 @@ fn a_hook_that_closes_a_log_that_waits_for_it_through_another_returns() {
     a.close().unwrap();
 }
 
-#[test]
-fn a_hook_that_changes_a_log_whose_change_waits_for_it_returns() {
-    struct Closing(Arc<Barrier>, Mutex<Option<Log>>, mpsc::Sender<foreword::Result<()>>);
-    impl Wake for Closing {
-        fn wake(self: Arc<Self>) {
-            self.0.wait();
-            let other = self.1.lock().unwrap().take().unwrap();
-            self.2.send(other.close()).unwrap();
+/// A waker that closes a log, once, on a thread that `closes`; when all have come so far.
+struct Closing {
+    begin: Arc<Barrier>,
+    closes: fn() -> bool,
+    log: Mutex<Option<Arc<Log>>>,
+    told: mpsc::Sender<foreword::Result<()>>,
+}
+
+impl Wake for Closing {
+    fn wake(self: Arc<Self>) {
+        if (self.closes)()
+            && let Some(log) = self.log.lock().unwrap().take()
+        {
+            self.begin.wait();
+            self.told.send(log.close()).unwrap();
         }
     }
-    let _alone = alone();
+}
+
+/// A log is changed, and runs a waker, which closes another log, whose hook uses the first. What
+/// came of the closing and of that, in the order in which they returned.
+fn use_what_waits_for_the_hook(
+    change: fn(&Log) -> foreword::Result<()>,
+    used: fn(&Log) -> foreword::Result<()>,
+    first: bool,
+) -> [foreword::Result<()>; 2] {
     let dir = tempfile::tempdir().unwrap();
     let (told, tells) = mpsc::channel();
     let begin = Arc::new(Barrier::new(2));
     let options = Options::new().segment_bytes(64 << 10);
     // Without background work, the change flushes itself, and runs the waker.
     let log = Arc::new(options.clone().background(false).open(dir.path().join("log")).unwrap());
-    let (held, begins, tell) = (log.clone(), begin.clone(), told.clone());
+    let (held, begins, tell, closes) = (log.clone(), begin.clone(), told.clone(), Arc::new(Mutex::new(None::<Arc<Log>>)));
+    let other = closes.clone();
     let hook = move |_| {
+        let Some(other) = other.lock().unwrap().take() else { return };
         begins.wait();
-        tell.send(held.hold("another", Lsn(1))).unwrap();
+        if first {
+            until("the other is being closed", || other.failure().is_some());
+            std::thread::sleep(Duration::from_millis(50)); // And waits for this.
+        }
+        tell.send(used(&held)).unwrap();
     };
-    let other = options.on_durable(hook).open(dir.path().join("other")).unwrap();
+    let other = Arc::new(options.on_durable(hook).open(dir.path().join("other")).unwrap());
+    *closes.lock().unwrap() = Some(other.clone());
     other.append("one").unwrap();
-    let waker = Arc::new(Closing(begin, Mutex::new(Some(other)), told)).into();
+    let waker = Arc::new(Closing { begin, closes: || true, log: Mutex::new(Some(other)), told }).into();
     let mut commit = pin!(log.commit_async("one").unwrap());
     assert!(commit.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     let changing = {
         let log = log.clone();
-        std::thread::spawn(move || log.hold("one", Lsn(1)))
+        std::thread::spawn(move || change(&log))
     };
-    for _ in 0..2 {
-        let got = tells.recv_timeout(Duration::from_secs(20)).expect("it never returns");
-        assert!(matches!(got, Ok(()) | Err(Error::Busy)), "{got:?}");
+    let got = [(); 2].map(|()| tells.recv_timeout(Duration::from_secs(20)).expect("it never returns"));
+    let changed = changing.join().unwrap();
+    assert!(matches!(changed, Ok(()) | Err(Error::Closed)), "{changed:?}");
+    got
+}
+
+#[test]
+fn a_hook_that_changes_a_log_whose_change_waits_for_it_returns() {
+    let _alone = alone();
+    for first in [false, true] {
+        let got = use_what_waits_for_the_hook(|log| log.hold("one", Lsn(1)), |log| log.hold("another", Lsn(1)), first);
+        assert!(got.iter().all(|got| matches!(got, Ok(()) | Err(Error::Busy))), "{got:?}");
     }
-    changing.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_hook_closes_a_log_whose_change_waits_for_it() {
+    let _alone = alone();
+    for first in [false, true] {
+        for change in [|log: &Log| log.hold("one", Lsn(1)), |log: &Log| log.truncate_back(Lsn(1))] {
+            let got = use_what_waits_for_the_hook(change, Log::close, first);
+            assert!(got.iter().all(Result::is_ok), "{got:?}");
+        }
+    }
+}
+
+#[test]
+fn a_log_is_closed_that_is_dropped_in_a_hook_for_which_its_retention_waits() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (told, tells) = mpsc::channel();
+    let runtime = Runtime::new(1).unwrap();
+    // A hook keeps the thread that syncs, so that retention flushes, and runs the waker.
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, begins) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let slow = move |_| (begun.send(()).unwrap(), _ = wait.lock().unwrap().recv()).1;
+    let slow = options(&runtime).on_durable(slow).open(dir.path().join("slow")).unwrap();
+    slow.commit("one").unwrap();
+    begins.recv().unwrap();
+    let go = go; // (If this fails, the hook ends before its log does.)
+    let begin = Arc::new(Barrier::new(3));
+    let last = Arc::new(Mutex::new(None::<(Log, Arc<Log>)>));
+    let (its, begins, tell) = (last.clone(), begin.clone(), told.clone());
+    let hook = move |_| {
+        begins.wait();
+        let (log, other) = its.lock().unwrap().take().unwrap();
+        until("the other is being closed", || other.failure().is_some());
+        std::thread::sleep(Duration::from_millis(50)); // And waits for this.
+        drop(log);
+        tell.send(Ok(())).unwrap();
+    };
+    let other = Arc::new(Options::new().segment_bytes(64 << 10).on_durable(hook).open(dir.path().join("other")).unwrap());
+    other.append("one").unwrap();
+    let (said, reports) = mpsc::channel();
+    let retaining = options(&runtime).sync(SyncPolicy::manual()).retain(Limit::bytes(50_000));
+    let retaining = retaining.on_error(move |error| said.send(error.clone()).unwrap());
+    let log = retaining.open(dir.path().join("log")).unwrap();
+    let closes = || std::thread::current().name() == Some("foreword-prepare");
+    let waker = Arc::new(Closing { begin: begin.clone(), closes, log: Mutex::new(Some(other.clone())), told }).into();
+    let mut commit = pin!(log.commit_async("one").unwrap());
+    assert!(commit.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    (0..30).for_each(|_| _ = log.append([7; 10_000]).unwrap());
+    *last.lock().unwrap() = Some((log, other));
+    begin.wait();
+    for _ in 0..2 {
+        tells.recv_timeout(Duration::from_secs(20)).expect("it never returns").unwrap();
+    }
+    let again = Options::new().segment_bytes(64 << 10).open(dir.path().join("log")).unwrap();
+    assert_eq!(again.last_lsn(), Lsn(31));
+    assert!(reports.try_recv().is_err());
+    drop(go);
 }
 
 #[test]

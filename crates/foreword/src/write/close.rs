@@ -17,7 +17,7 @@ impl LogInner {
     /// The thread that closes waits for changes and for the background work. So those never wait
     /// for it: a waker or hook that runs on their thread gets [`Error::Busy`] where another thread
     /// is closing, and closes the log itself where none is. So does one that they wait for, in
-    /// another log's hook.
+    /// another log's hook: until it returns, they are as blocked as if it ran on their thread.
     pub(crate) fn end(&self, background: Option<&Background>) -> Result<()> {
         self.dir.check_process()?;
         self.may_wait()?;
@@ -25,16 +25,17 @@ impl LogInner {
         let mut state = self.lock();
         loop {
             let changes = state.change.by == Some(this);
-            let (other, thing) = match (state.life.ending, state.change.by) {
+            let _wait = match (state.life.ending, state.change.by) {
                 (Ending::Ended, _) => return state.life.ended(),
                 (Ending::By(_), _) if changes || self.tasks.get().is_some_and(Tasks::are_on_this_thread) => {
                     return Err(Error::Busy);
                 }
-                (Ending::By(by), _) => (by, self.ending()),
-                (Ending::NotYet, Some(by)) if !changes => (by, self.change()),
-                (Ending::NotYet, _) => break,
+                (Ending::By(by), _) => Wait::on(by, self.ending()).ok_or(Error::Busy)?,
+                (Ending::NotYet, by) => {
+                    let Some(wait) = by.and_then(|by| Wait::on(by, self.change())) else { break };
+                    wait
+                }
             };
-            let _wait = Wait::on(other, thing).ok_or(Error::Busy)?;
             state = self.wait_changed(state);
         }
         (state.life.ending, state.life.stop) = (Ending::By(this), true);
