@@ -393,6 +393,17 @@ fn a_hook_that_changes_a_log_whose_change_waits_for_it_returns() {
 }
 
 #[test]
+fn a_hook_that_appends_to_a_log_whose_cut_waits_for_it_returns() {
+    let _alone = alone();
+    for first in [false, true] {
+        let append = |log: &Log| log.append("from the hook").map(drop);
+        let got = use_what_waits_for_the_hook(|log| log.truncate_back(Lsn(1)), append, first);
+        assert!(got.iter().all(|got| matches!(got, Ok(()) | Err(Error::Busy))), "{got:?}");
+        assert!(!first || got.iter().any(Result::is_err), "it does not wait");
+    }
+}
+
+#[test]
 fn a_hook_closes_a_log_whose_change_waits_for_it() {
     let _alone = alone();
     for first in [false, true] {

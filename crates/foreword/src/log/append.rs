@@ -50,6 +50,8 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::TooLarge`] and [`Error::NoSpace`]: nothing was appended, and the log goes on.
+    /// [`Error::Busy`], too, which is said only to a waker, a hook or other code that a call runs: a
+    /// [cut](Log::truncate_back) of the log is under way, and waits for that code.
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub fn append(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
         self.append_one(record.as_ref())

@@ -5,7 +5,7 @@ use crate::assemble::payload::Payload;
 use crate::assemble::room::Urgency;
 use crate::assemble::{NeedSegments, Placement};
 use crate::strangers::AtWork;
-use crate::sync::thread;
+use crate::write::circle::Wait;
 use crate::write::inner::LogInner;
 use crate::write::runtime::Lane;
 use crate::write::state::{Guard, LogState, Unit};
@@ -28,9 +28,9 @@ impl LogInner {
         loop {
             while state.change.cutting {
                 self.dir.check_process()?;
-                if AtWork::is_on(self) || state.change.by == Some(thread::current().id()) {
-                    return Err(Error::Busy);
-                }
+                self.may_wait()?;
+                let wait = |by| Wait::on(by, self.change()).ok_or(Error::Busy);
+                let _wait = state.change.by.map(wait).transpose()?;
                 state = self.wait_changed(state);
                 state.life.usable()?;
             }

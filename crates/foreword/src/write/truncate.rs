@@ -67,7 +67,10 @@ struct Cutting<'a>(&'a LogInner);
 
 impl Drop for Cutting<'_> {
     fn drop(&mut self) {
-        self.0.lock().change.cutting = false;
+        let mut state = self.0.lock();
+        state.change.cutting = false;
+        let_go(self.0.change()); // (Those that wait for the right itself wake, and note it again.)
+        drop(state);
         self.0.changed.notify_all();
     }
 }
