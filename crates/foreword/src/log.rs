@@ -187,9 +187,11 @@ impl Log {
     /// readers that wait for more are told that there is none. To close a log
     /// again waits for the thread that closes it, and returns what that call returned.
     ///
-    /// A waker or hook may close the log, too, and logs whose hooks close each other are all closed.
-    /// Where another thread is closing the log already, and may be waiting for this very code, that
-    /// is [`Error::Busy`].
+    /// A waker or hook may close the log, too, and logs whose hooks close each other are all closed:
+    /// what waits for that very code is not waited for, and comes to its end later. (So a
+    /// [hook](Options::on_durable) may be told of the last records after this has returned.) Where
+    /// another thread is closing the log already, and may be waiting for this very code, that is
+    /// [`Error::Busy`].
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -206,7 +208,9 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Poisoned`] if the log had failed, or does now; [`Error::LockLost`] in a forked
-    /// process. The log is closed all the same. [`Error::Busy`]: another closes it.
+    /// process. The log is closed all the same. [`Error::Busy`], which is said only to code that a
+    /// call runs: another thread closes the log and waits for it, or it is the log's own disk, or a
+    /// subscriber or recorder that hears of that disk's work.
     pub fn close(&self) -> Result<()> {
         self.inner.end(self.background.as_ref())
     }

@@ -254,11 +254,13 @@ fn a_hook_closes_its_log_and_others_and_drops_the_runtime() {
 fn close_in_a_circle(dir: &Path, options: &[Options]) -> Vec<foreword::Result<()>> {
     let all = Arc::new(Barrier::new(options.len()));
     let (told, tells) = mpsc::channel();
+    let last = Arc::new(Mutex::new(vec![Lsn::ZERO; options.len()]));
     let next: Vec<_> = options.iter().map(|_| Arc::new(Mutex::new(None::<Arc<Log>>))).collect();
     let logs: Vec<Arc<Log>> = (options.iter().zip(&next).enumerate())
         .map(|(n, (options, next))| {
-            let (next, all, told) = (next.clone(), all.clone(), told.clone());
-            let hook = move |_| {
+            let (next, all, told, last) = (next.clone(), all.clone(), told.clone(), last.clone());
+            let hook = move |lsn| {
+                last.lock().unwrap()[n] = lsn;
                 let Some(next) = next.lock().unwrap().take() else { return };
                 all.wait();
                 next.append("before it was closed").unwrap();
@@ -273,6 +275,7 @@ fn close_in_a_circle(dir: &Path, options: &[Options]) -> Vec<foreword::Result<()
     logs.iter().for_each(|log| _ = log.append("one").unwrap());
     let closed = logs.iter().map(|_| tells.recv_timeout(Duration::from_secs(20)).expect("a hook never returns")).collect();
     assert!(logs.iter().all(|log| log.durable_lsn() == Lsn(2)));
+    until("each hook is told of all", || last.lock().unwrap().iter().all(|&lsn| lsn == Lsn(2)));
     closed
 }
 
