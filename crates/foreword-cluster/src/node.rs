@@ -372,8 +372,13 @@ impl Node {
             let entries = match store.limited_get_log_entries(cursor.entry, progress.applied + 1).await {
                 Ok(entries) if entries.first().is_some_and(|entry| entry.log_id.index() == cursor.entry) => entries,
                 Ok(_) => {
-                    // It was purged meanwhile; or this node was closed.
+                    // It was purged meanwhile; or this node was closed. What is kept may begin behind entries without a record.
                     self.check_open()?;
+                    let again = self.machine.find(cursor.from).filter(|(entry, _)| *entry > cursor.entry);
+                    if let Some((entry, first)) = again.filter(|_| cursor.from >= self.machine.progress().first) {
+                        (cursor.entry, cursor.first) = (entry, first);
+                        continue;
+                    }
                     return if page.records.is_empty() { Err(dropped(self.machine.progress().first)) } else { Ok(page) };
                 }
                 Err(error) => {

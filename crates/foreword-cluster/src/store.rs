@@ -137,9 +137,12 @@ impl Machine {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where to begin looking for a record: an entry and its first record. `None` if this node has no entry with it.
+    /// Where to begin looking for a record: an entry, not one that the snapshot stands for, and its first record. `None` if this node has no entry with it.
     pub(crate) fn find(&self, record: u64) -> Option<(u64, u64)> {
-        self.state().machine.places.find(record)
+        let state = self.state();
+        let behind_snapshot = state.saved.front().filter(|saved| state.snapshot && saved.next <= record);
+        let behind_snapshot = behind_snapshot.map(|saved| (saved.applied.index() + 1, saved.next));
+        state.machine.places.find(record).max(behind_snapshot)
     }
 
     /// Which items of an entry did not append what they hold, by their places in it.
