@@ -92,6 +92,11 @@ campaigns() {
     campaign chaos-full "the same on a disk that is full" chaos_full_disk --seconds "$tenth"
     campaign power "power failures on ext4, XFS and Btrfs" power $(full "" --short)
     campaign power-bugs "a lying disk and deliberate bugs, which that must report" power --self-check
+    campaign cluster "simulated clusters, with faults of disks, network and members" \
+        with "FOREWORD_CLUSTER_SEEDS=$((tenth * 3))" "FOREWORD_CLUSTER_SEED=$((seed % 1000000))" \
+        $test -p foreword-cluster --lib clusters_keep_their_promises -- --nocapture
+    campaign cluster-bugs "each deliberate bug of the cluster, and what catches it" \
+        with "FOREWORD_CLUSTER_SEEDS=$(full 1000 3)" $test -p foreword-cluster --lib each_deliberate_bug -- --ignored --nocapture
     campaign report "the HTML reports in a browser" report "$out/pictures"
     campaign install "installing and uninstalling the command" install
     campaign packages "the packages, each built from what is in it alone" scripts/package.sh

@@ -64,6 +64,16 @@ pub mod _docs {
     pub mod replication {}
 }
 
+/// `bug!(Name, work)` does the work if a simulation has switched that deliberate bug on. Skip these lines when you read: only tests have them.
+macro_rules! bug {
+    ($name:ident, $work:expr) => {
+        #[cfg(test)]
+        if $crate::sim::has($crate::sim::Bug::$name) {
+            $work;
+        }
+    };
+}
+
 mod client;
 mod error;
 mod log;
@@ -73,6 +83,8 @@ mod meters;
 mod node;
 mod raft;
 mod rpc;
+#[cfg(test)]
+mod sim;
 mod store;
 
 use std::ops::{Bound, RangeBounds};
@@ -140,6 +152,16 @@ pub struct Member {
     pub voter: bool,
     /// Up to which entry it has the leader's log, if the node that says this leads.
     pub matched_entry: Option<u64>,
+}
+
+/// Does what waits for the disk where that keeps no task from running.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    #[cfg(test)]
+    let work = match sim::at_once(work) {
+        Ok(done) => return Ok(done),
+        Err(work) => work,
+    };
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)
 }
 
 /// The first index of a range, and the one behind its last.

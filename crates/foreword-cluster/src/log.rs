@@ -188,8 +188,7 @@ impl Options {
         let config = config.validate().map_err(|error| Error::invalid("timing", error))?;
 
         let (storage, dir) = (self.storage.clone(), dir.as_ref().to_owned());
-        let logs =
-            tokio::task::spawn_blocking(move || storage.open(dir)).await.map_err(|error| Error::Storage(error.to_string()))??;
+        let logs = crate::blocking(move || storage.open(dir)).await??;
         let (group, own) = (logs.group(0), logs.group(1));
         let found = Identity::load(&own)?;
         let new = Identity {
@@ -213,6 +212,8 @@ impl Options {
         let addresses = Addresses::new(self.tls.clone());
         let network = Network { cluster: cluster.subscribe(), addresses: addresses.clone() };
         let id = known.borrow().node;
+        #[cfg(test)]
+        let store = crate::sim::Store::new(id, store);
         let raft = Raft::new(id, Arc::new(config), network, store, machine.clone()).await?;
         let router = Router::new(self.tls.clone());
         router.set_cluster(known.borrow().cluster);
@@ -304,6 +305,10 @@ fn millis(time: Duration) -> u64 {
 }
 
 fn random() -> Result<u128> {
+    #[cfg(test)]
+    if let Some(drawn) = crate::sim::identity() {
+        return Ok(drawn);
+    }
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| Error::Storage(format!("no random bits for an identity: {error}")))?;
     Ok(u128::from_le_bytes(bytes).max(1))
@@ -392,7 +397,7 @@ impl ReplicatedLog {
         Options::new()
     }
 
-    fn inner(&self) -> &Arc<Node> {
+    pub(crate) fn inner(&self) -> &Arc<Node> {
         &self.inner.node
     }
 

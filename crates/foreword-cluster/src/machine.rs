@@ -49,6 +49,7 @@ impl Machine {
     pub(crate) fn save(&self, checkpoint: &mut Checkpoint) {
         checkpoint.front = self.front;
         checkpoint.next = self.next;
+        bug!(ForgetSessions, return);
         checkpoint.sessions = self.sessions.iter().map(|(id, session)| (*id, session.clone())).collect();
     }
 
@@ -92,6 +93,7 @@ impl Machine {
                 let Some(session) = self.sessions.get_mut(client) else { return Outcome::Expired };
                 session.used = index;
                 let at = session.answers.partition_point(|(before, _)| before < sequence);
+                bug!(RepeatOnce, return Outcome::Appended(self.append(records.len())));
                 match session.answers.get(at) {
                     Some((same, first)) if same == sequence => return Outcome::Before(*first),
                     _ if *sequence <= session.forgotten => return Outcome::Old(session.forgotten + 1),
@@ -126,6 +128,12 @@ impl Machine {
 
     fn append(&mut self, records: usize) -> u64 {
         let first = self.next;
+        bug!(
+            ReuseIndex,
+            if first & 15 == 0 && records == 1 {
+                return first - 1;
+            }
+        );
         self.next += records as u64;
         first
     }

@@ -1,6 +1,7 @@
 //! A node: its storage, the protocol, and what it can be asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -128,6 +129,7 @@ impl Node {
     /// The entry up to which a read has to be applied that sees all that was acknowledged before; confirmed by a majority that this node leads.
     pub(crate) async fn read_index_here(&self) -> Result<u64> {
         self.check_open()?;
+        bug!(ReadStale, return Ok(self.machine.progress().applied));
         match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => Ok(linearizer.read_log_id().index()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => Err(not_leader(&forward)),
@@ -333,6 +335,7 @@ impl Node {
                 answered => break answered?,
             }
         };
+        bug!(ReadEarly, return Ok(()));
         let mut progress = self.machine.0.progress.subscribe();
         let applied = progress.wait_for(|progress| progress.applied >= index);
         match tokio::time::timeout_at(deadline, applied).await {
@@ -420,7 +423,7 @@ impl Node {
     }
 
     /// The records from an index on, those to come among them. Ends with an error.
-    pub(crate) fn pages(self: std::sync::Arc<Self>, from: u64) -> impl Stream<Item = Result<Page>> + Send {
+    pub(crate) fn pages(self: Arc<Self>, from: u64) -> impl Stream<Item = Result<Page>> + Send {
         let (progress, closed) = (self.machine.0.progress.subscribe(), self.closed.subscribe());
         let cursor = Cursor { from, ..Cursor::default() };
         stream::unfold(Some((self, progress, closed, cursor)), async |state| {
@@ -436,6 +439,7 @@ impl Node {
                 }
                 let more = progress.wait_for(|progress| progress.next > cursor.from || progress.first > cursor.from);
                 tokio::select! {
+                    biased;
                     _ = more => {},
                     _ = closed.wait_for(|closed| *closed) => return Some((Err(Error::Closed), None)),
                 }
@@ -480,15 +484,26 @@ impl Node {
     }
 
     /// Ends the protocol, and then the storage. What is under way fails.
-    pub(crate) async fn close(self: &std::sync::Arc<Self>) -> Result<()> {
+    pub(crate) async fn close(self: &Arc<Self>) -> Result<()> {
         if self.closed.send_replace(true) {
             return Ok(());
         }
         _ = self.raft.shutdown().await;
         // Closing waits for the disk.
         let node = self.clone();
-        let closed = tokio::task::spawn_blocking(move || node.logs.close()).await;
-        Ok(closed.map_err(|error| Error::Storage(error.to_string()))??)
+        Ok(crate::blocking(move || node.logs.close()).await??)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn logs(&self) -> &GroupLogs {
+        &self.logs
+    }
+
+    /// Ends the protocol and nothing else: the process is gone.
+    #[cfg(test)]
+    pub(crate) async fn abandon(&self) {
+        self.closed.send_replace(true);
+        _ = self.raft.shutdown().await;
     }
 }
 
@@ -533,7 +548,7 @@ fn refused(error: &ClientWriteError<Types>) -> Error {
 
 /// Gathers what callers propose into entries, and hands out what became of them.
 async fn gather(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
-    let room = std::sync::Arc::new(tokio::sync::Semaphore::new(ENTRIES_AT_ONCE));
+    let room = Arc::new(tokio::sync::Semaphore::new(ENTRIES_AT_ONCE));
     let mut left = None;
     loop {
         let Some(first) = (match left.take() {
@@ -586,6 +601,7 @@ async fn gather(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
 async fn renew_snapshot(raft: Raft, machine: Machine, mut closed: watch::Receiver<bool>) {
     loop {
         tokio::select! {
+            biased;
             () = machine.0.outdated.notified() => {},
             _ = closed.changed() => return, // Or its node is gone.
         }

@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Session;
 
+#[cfg(test)]
+use crate::sim::Runtime;
+#[cfg(not(test))]
+#[allow(deprecated)] // Its new name is in a crate of its own.
+use openraft::impls::TokioRuntime as Runtime;
+
 openraft::declare_raft_types!(
     /// The types of the group.
     pub(crate) Types:
@@ -14,6 +20,7 @@ openraft::declare_raft_types!(
         R = Vec<Outcome>,
         NodeId = u64,
         Node = Peer,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;

@@ -187,7 +187,10 @@ impl State {
     /// The newest checkpoint that could be the snapshot, by its place among those saved, if it is not.
     fn candidate(&self) -> Option<usize> {
         // One that is not applied yet, after a start, is not there yet.
-        let there = |saved: &Saved| saved.next <= self.machine.front && Some(saved.applied) <= self.applied;
+        let there = |saved: &Saved| {
+            bug!(SnapshotAhead, return Some(saved.applied) <= self.applied);
+            saved.next <= self.machine.front && Some(saved.applied) <= self.applied
+        };
         let behind = self.saved.partition_point(there);
         behind.checked_sub(1).filter(|at| !self.snapshot || *at > 0)
     }
@@ -264,7 +267,7 @@ impl RaftStateMachine<Types> for Machine {
             self.publish(&state);
         }
         let own = self.0.own.clone();
-        Ok(tokio::task::spawn_blocking(move || own.sync()).await.map_err(io::Error::other)??)
+        Ok(crate::blocking(move || own.sync()).await??)
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
@@ -284,7 +287,7 @@ type SnapshotMetaOf = openraft::type_config::alias::SnapshotMetaOf<Types>;
 
 async fn load(own: &Group, at: u64) -> io::Result<SnapshotOf> {
     let own = own.clone();
-    let read = tokio::task::spawn_blocking(move || own.get(at)).await.map_err(io::Error::other)?;
+    let read = crate::blocking(move || own.get(at)).await?;
     let bytes = read?.ok_or_else(|| damaged(at, "it is gone".to_owned()))?;
     let checkpoint: Checkpoint = unseal(&bytes).map_err(|why| damaged(at, why))?;
     let meta = SnapshotMeta { last_log_id: checkpoint.applied, last_membership: checkpoint.membership };

@@ -62,6 +62,13 @@ pub(crate) enum Call {
     Status,
 }
 
+impl Call {
+    /// Whether members alone say so, to each other.
+    pub(crate) fn is_between_members(&self) -> bool {
+        matches!(self, Call::Append(_) | Call::Vote(_) | Call::PreVote(_) | Call::Snapshot { .. } | Call::TakeOver(_))
+    }
+}
+
 /// What it answers, if it does not answer with an error.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {

@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     channel: Channel,
     address: String,
     headers: MetadataMap,
+    #[cfg(test)]
+    simulated: Option<crate::sim::Link>,
 }
 
 pub(crate) fn hex(id: u128) -> String {
@@ -46,6 +48,11 @@ pub(crate) fn hex(id: u128) -> String {
 
 impl Connection {
     pub(crate) fn new(address: &str, tls: Option<&Tls>) -> Result<Connection> {
+        #[cfg(test)]
+        let (simulated, tls) = match crate::sim::Link::between(tls, address) {
+            Some(link) => (Some(link), None),
+            None => (None, tls),
+        };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let bad = |error: tonic::transport::Error| Error::invalid("address", format!("{address}: {error}; give host:port"));
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
@@ -61,7 +68,13 @@ impl Connection {
         }
         let mut headers = MetadataMap::new();
         headers.insert(HEADER_PROTOCOL, AsciiMetadataValue::from_static(PROTOCOL));
-        Ok(Connection { channel: endpoint.connect_lazy(), address: address.to_owned(), headers })
+        Ok(Connection {
+            channel: endpoint.connect_lazy(),
+            address: address.to_owned(),
+            headers,
+            #[cfg(test)]
+            simulated,
+        })
     }
 
     fn header(mut self, name: &'static str, value: &str) -> Connection {
@@ -103,13 +116,17 @@ impl Connection {
     pub(crate) async fn call(&self, call: Call, patience: Duration) -> Result<Answer> {
         let asked = async {
             let call = encode(&call).map_err(|status| Error::invalid("call", status.message()))?;
+            #[cfg(test)]
+            if let Some(link) = &self.simulated {
+                return link.call(&self.headers, &call, |status| self.error(status)).await;
+            }
             let path = PathAndQuery::from_static(CALL);
             let answer = self.grpc().await?.unary(self.request(call), path, Raw).await;
             let answer = answer.map_err(|status| self.error(status))?.into_inner();
-            decode::<Reply>(&answer).map_err(Error::unknown)
+            decode::<Reply>(&answer).map_err(Error::unknown)?
         };
         match tokio::time::timeout(patience, asked).await {
-            Ok(answer) => answer?,
+            Ok(answer) => answer,
             Err(_) => Err(Error::unknown(format!("{} has not answered within {patience:?}", self.address))),
         }
     }
@@ -262,13 +279,27 @@ impl RaftNetworkV2<Types> for Member {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        _option: RPCOption,
+        option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
             let connection = self.connection()?;
+            #[cfg(test)]
+            if let Some(link) = connection.simulated.clone() {
+                if !link.streams() {
+                    return openraft::network::stream_append_sequential(self, input, option).await;
+                }
+                let refusal = |status| connection.error(status);
+                let answers = link.replicate(&connection.headers, refusal, input).await.map_err(|error| unreachable(&error))?;
+                let answers = answers.map(|answer| match answer {
+                    Ok(Ok(answer)) => Ok(answer),
+                    Ok(Err(error)) => Err(unreachable(&error)),
+                    Err(error) => Err(RPCError::Network(NetworkError::new(&error))),
+                });
+                return Ok(Box::pin(answers) as BoxStream<'s, _>);
+            }
             let mut grpc = connection.grpc().await.map_err(|error| unreachable(&error))?;
             let path = PathAndQuery::from_static(REPLICATE);
             // What cannot be encoded ends the stream: there is nothing of that kind.
@@ -311,6 +342,7 @@ impl RaftNetworkV2<Types> for Member {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let asked = self.ask(Call::Snapshot { vote, data: snapshot.snapshot }, &option);
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             answer = asked => match answer? {
                 Answer::Snapshot(vote) => Ok(SnapshotResponse::new(vote)),

@@ -93,7 +93,7 @@ fn grpc() -> Grpc<Raw> {
 }
 
 /// Compares what the caller believes with what this node is: whether it names this node, as members do.
-fn addressed(node: &Node, headers: &MetadataMap) -> Result<bool, Status> {
+pub(crate) fn addressed(node: &Node, headers: &MetadataMap) -> Result<bool, Status> {
     let header = |name| headers.get(name).and_then(|value: &MetadataValue<_>| value.to_str().ok());
     let theirs = header(HEADER_PROTOCOL).unwrap_or("none");
     if theirs != PROTOCOL {
@@ -145,11 +145,9 @@ fn reply(node: Arc<Node>, call: Bytes, addressed: bool) -> BoxFuture<Response<Ve
     })
 }
 
-async fn answer(node: Arc<Node>, call: Call, addressed: bool) -> Reply {
+pub(crate) async fn answer(node: Arc<Node>, call: Call, addressed: bool) -> Reply {
     let raft = node.raft().clone();
-    let between_members =
-        matches!(call, Call::Append(_) | Call::Vote(_) | Call::PreVote(_) | Call::Snapshot { .. } | Call::TakeOver(_));
-    if between_members && !addressed {
+    if call.is_between_members() && !addressed {
         return Err(Error::invalid("call", "members alone say so to each other, and name each other"));
     }
     match call {

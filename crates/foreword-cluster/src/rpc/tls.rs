@@ -34,6 +34,12 @@ impl Tls {
         self
     }
 
+    /// Which host of the simulation this is the certificate of.
+    #[cfg(test)]
+    pub(crate) fn simulated(&self) -> Option<u64> {
+        std::str::from_utf8(&self.key).ok()?.strip_prefix("sim:")?.parse().ok()
+    }
+
     fn identity(&self) -> Identity {
         Identity::from_pem(&self.certificate, &self.key)
     }
