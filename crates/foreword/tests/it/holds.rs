@@ -331,6 +331,29 @@ fn no_hold_is_placed_meanwhile_where_the_file_of_holds_cannot_be_finished() {
     }
 }
 
+/// Who is about to begin the file, and cannot finish it, may find that another did both meanwhile.
+#[test]
+fn a_hold_counts_that_is_placed_while_the_writer_begins_the_file_of_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(options().open(dir.path()).unwrap());
+    let view = View::open(dir.path()).unwrap();
+    let (armed, full) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
+    let shot = armed.clone();
+    let disk = hooked(OsDisk::new(), move |op, name| {
+        if op == Op::Lock && name == "HOLDS.tmp" && shot.swap(false, Ordering::SeqCst) {
+            view.hold("faster", Lsn(3)).unwrap();
+            full.store(true, Ordering::SeqCst);
+        }
+        let fails = op == Op::Allocate(2 * PLACE as u64) && full.load(Ordering::SeqCst);
+        if fails { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    });
+    let log = options().background(false).disk(disk).open(dir.path()).unwrap();
+    commit(&log, 30);
+    armed.store(true, Ordering::SeqCst);
+    assert_eq!(log.truncate_front(Lsn(20)).unwrap(), Lsn(3));
+    assert!(!armed.load(Ordering::SeqCst) && !dir.path().join("HOLDS.tmp").exists());
+}
+
 /// Nobody could place a hold in it either, where there is no room; else that is not known.
 #[test]
 fn a_file_of_holds_that_cannot_be_begun_is_told_of_unless_it_is_for_want_of_room() {
