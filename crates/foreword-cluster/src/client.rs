@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::raft::{Item, Outcome};
 use crate::rpc::network::Connection;
 use crate::rpc::tls::Tls;
-use crate::rpc::{Answer, Call, Page, decode};
-use crate::{Record, Status, bounds};
+use crate::rpc::{Answer, Call, Page, decode, numbered};
+use crate::status::{Record, SESSIONS, Status, bounds};
 
 /// How long a node may think about a call that can be made elsewhere, too.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -222,7 +222,7 @@ impl Client {
     /// # Errors
     /// The same.
     pub async fn open_session(&self) -> Result<u64> {
-        opened(self.propose(Item::OpenSession { most: crate::SESSIONS }).await?)
+        opened(self.propose(Item::OpenSession { most: SESSIONS }).await?)
     }
 
     /// As [`ReplicatedLog::close_session`](crate::ReplicatedLog::close_session).
@@ -410,7 +410,7 @@ pub(crate) fn truncated(outcome: Outcome, index: u64) -> Result<u64> {
 }
 
 pub(crate) fn records_of(page: Page) -> Vec<Record> {
-    crate::node::numbered(page).map(|(index, data)| Record { index, data }).collect()
+    numbered(page).map(|(index, data)| Record { index, data }).collect()
 }
 
 /// Records as they come: a stream, as [`ReplicatedLog::follow`](crate::ReplicatedLog::follow) and [`Client::follow`] give it. Ends after an error.

@@ -85,74 +85,16 @@ mod raft;
 mod rpc;
 #[cfg(test)]
 mod sim;
+mod status;
 mod store;
 
-use std::ops::{Bound, RangeBounds};
-
 pub use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 pub use client::{Client, Follow};
 pub use error::{Error, Result};
-pub(crate) use log::SESSIONS;
 pub use log::{Options, ReplicatedLog};
 pub use rpc::tls::Tls;
-
-/// A record that was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Record {
-    /// Its index, from 1 on.
-    pub index: u64,
-    /// The caller's bytes.
-    pub data: Bytes,
-}
-
-/// What a node knows of itself and the cluster. An *entry* is what the protocol agrees on: several records, a change of the members, or nothing but a new leader.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Status {
-    /// The cluster's id, 32 hexadecimal digits.
-    pub cluster: String,
-    /// The id of the node that says this.
-    pub node: u64,
-    /// The id of the node that leads, if this one knows of one.
-    pub leader: Option<u64>,
-    /// The term: how often there was an election.
-    pub term: u64,
-    /// The index of the first record that this node can read.
-    pub first: u64,
-    /// The index of the last that is committed, as far as this node knows; one less than `first` if there is none.
-    pub last: u64,
-    /// The last entry in this node's log, committed or not.
-    pub last_entry: u64,
-    /// The last that is committed, as far as this node knows.
-    pub committed_entry: u64,
-    /// The last that is applied on this node.
-    pub applied_entry: u64,
-    /// The last that this node's snapshot stands for; 0 without one.
-    pub snapshot_entry: u64,
-    /// The last that is gone from this node's log.
-    pub purged_entry: u64,
-    /// Why the node has stopped, if it has.
-    pub failure: Option<String>,
-    /// The members.
-    pub members: Vec<Member>,
-}
-
-/// A member of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Member {
-    /// Its id.
-    pub node: u64,
-    /// Where it is, as `host:port`; empty if it does not listen.
-    pub address: String,
-    /// Whether it votes, and counts for a majority. A learner gets the log only.
-    pub voter: bool,
-    /// Up to which entry it has the leader's log, if the node that says this leads.
-    pub matched_entry: Option<u64>,
-}
+pub use status::{Member, Record, Status};
 
 /// Does what waits for the disk where that keeps no task from running.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
@@ -162,19 +104,4 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         Err(work) => work,
     };
     tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)
-}
-
-/// The first index of a range, and the one behind its last.
-pub(crate) fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
-    let from = match range.start_bound() {
-        Bound::Included(&from) => from,
-        Bound::Excluded(&before) => before.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    let behind = match range.end_bound() {
-        Bound::Included(&to) => to.saturating_add(1),
-        Bound::Excluded(&to) => to,
-        Bound::Unbounded => u64::MAX,
-    };
-    (from, behind)
 }

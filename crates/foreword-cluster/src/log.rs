@@ -18,16 +18,13 @@ use tonic::transport::server::TcpIncoming;
 use crate::client::{Follow, Router, appended, checked, once, opened, records_of, truncated, unexpected};
 use crate::error::{Error, Result};
 use crate::node::Node;
-use crate::raft::{Item, Peer, Raft};
+use crate::raft::{Item, Peer};
 use crate::rpc::network::{Addresses, Network};
 use crate::rpc::server::Server;
 use crate::rpc::tls::Tls;
 use crate::rpc::{Answer, Call, WINDOW};
-use crate::store::{Identity, Machine};
-use crate::{Record, Status, bounds};
-
-/// So many sessions there may be.
-pub(crate) const SESSIONS: u32 = 10_000;
+use crate::status::{Record, SESSIONS, Status, bounds};
+use crate::store::{Identity, Machine, Raft};
 
 /// How a node is opened. The defaults make a cluster of one, without a network.
 #[derive(Clone, Debug)]

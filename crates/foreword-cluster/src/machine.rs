@@ -3,23 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use openraft::EntryPayload;
-use serde::{Deserialize, Serialize};
 
-use crate::raft::{Checkpoint, Entry, Item, Outcome};
+use crate::raft::{Checkpoint, Entry, Item, Outcome, Session};
 
 /// So many answers of a session are kept: how many of its calls may be under way at once.
 pub(crate) const ANSWERS: usize = 64;
-
-/// A session: what a client's last appends became.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Session {
-    /// The entry that used it last.
-    pub(crate) used: u64,
-    /// The newest answers by sequence, ascending.
-    pub(crate) answers: VecDeque<(u64, u64)>,
-    /// All sequences up to here are too old to tell whether they were appended.
-    pub(crate) forgotten: u64,
-}
 
 /// The state of the log. Records are not in it: they are read from the entries, and this says where.
 #[derive(Clone, Debug)]

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use foreword_raft::GroupLogs;
 use foreword_raft::adapter::openraft::LogStore;
 use futures_util::{Stream, stream};
@@ -15,14 +14,13 @@ use openraft::storage::RaftLogReader;
 use openraft::{ChangeMembers, EntryPayload, ReadPolicy, ServerState};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::Member;
-use crate::Status;
 use crate::client::Router;
 use crate::error::{Error, Result};
-use crate::raft::{Item, LogId, Outcome, Peer, Proposal, Raft, Types};
+use crate::raft::{Item, LogId, Outcome, Peer, Proposal, Types};
 use crate::rpc::network::{Addresses, hex};
 use crate::rpc::{Answer, Call, MESSAGE_MAX, Page};
-use crate::store::{Identity, Machine};
+use crate::status::{Member, Status};
+use crate::store::{Identity, Machine, Raft};
 
 /// What one caller may propose at once.
 pub(crate) const ITEM_MAX: usize = MESSAGE_MAX / 4;
@@ -609,11 +607,6 @@ async fn renew_snapshot(raft: Raft, machine: Machine, mut closed: watch::Receive
             return;
         }
     }
-}
-
-/// Records that were read.
-pub(crate) fn numbered(page: Page) -> impl Iterator<Item = (u64, Bytes)> {
-    (page.from..).zip(page.records)
 }
 
 #[cfg(test)]

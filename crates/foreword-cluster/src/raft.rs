@@ -1,11 +1,10 @@
 //! What openraft is told about this log: the types of its messages, and what an entry says.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-
-use crate::machine::Session;
 
 #[cfg(test)]
 use crate::sim::Runtime;
@@ -27,7 +26,6 @@ pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;
 pub(crate) type Membership = openraft::type_config::alias::StoredMembershipOf<Types>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
-pub(crate) type Raft = openraft::Raft<Types, crate::store::Machine>;
 
 /// A member, as the membership names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,4 +142,15 @@ pub(crate) fn unseal<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Stri
         Some((version, _)) => Err(format!("it has version {version}, which this program does not know: use a newer one")),
         None => Err("too short".to_owned()),
     }
+}
+
+/// A session: what a client's last appends became.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Session {
+    /// The entry that used it last.
+    pub(crate) used: u64,
+    /// The newest answers by sequence, ascending.
+    pub(crate) answers: VecDeque<(u64, u64)>,
+    /// All sequences up to here are too old to tell whether they were appended.
+    pub(crate) forgotten: u64,
 }

@@ -23,6 +23,9 @@ use crate::error::{Error, Result};
 use crate::machine;
 use crate::raft::{Checkpoint, LogId, Membership, Types, seal, unseal};
 
+/// The protocol, with this state machine.
+pub(crate) type Raft = openraft::Raft<Types, Machine>;
+
 /// Which node of which cluster a directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {

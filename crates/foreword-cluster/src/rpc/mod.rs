@@ -151,3 +151,8 @@ impl Decoder for Raw {
         Ok(Some(from.copy_to_bytes(from.remaining())))
     }
 }
+
+/// Records that were read.
+pub(crate) fn numbered(page: Page) -> impl Iterator<Item = (u64, Bytes)> {
+    (page.from..).zip(page.records)
+}

@@ -284,6 +284,8 @@ impl RaftNetworkV2<Types> for Member {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
+        #[cfg(not(test))]
+        let _ = option; // The stream has no deadline: it lasts as long as the leader.
         Box::pin(async move {
             let connection = self.connection()?;
             #[cfg(test)]

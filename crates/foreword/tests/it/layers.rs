@@ -162,6 +162,15 @@ impl Crate {
                 }
             }
         }
+        // What only unit tests have may import all, as they do.
+        let tests = |(module, code): (&String, &String)| -> Vec<String> {
+            let declared = code.split("#[cfg(test)]\nmod ").skip(1).filter_map(|rest| rest.split_once(';'));
+            declared.map(|(name, _)| child(module, name)).collect()
+        };
+        for tests in texts.iter().flat_map(tests).collect::<Vec<_>>() {
+            texts.retain(|module, _| !module.starts_with(&child(&tests, "")));
+            texts.insert(tests, String::new());
+        }
         let submodules = |of: &str| {
             texts.keys().filter(|m| !m.is_empty() && parent(m) == of).map(|m| m.rsplit("::").next().unwrap()).collect()
         };
