@@ -221,13 +221,13 @@ fn words_are_whole_on_a_narrow_terminal() {
     assert!(wide.split_whitespace().eq(narrow.split_whitespace()), "{wide}\n{narrow}");
 }
 
-/// Damage is a verdict here, not an error.
+/// Damage is a verdict here, and with `--once` the exit status.
 #[test]
 fn a_damaged_log_is_shown() {
     let dir = dir();
     run_with(&["append", dir.str(), "--segment-size", "64K"], lsns(1..=20_000).as_bytes()).status(0);
     dir.flip(1, 100);
-    let look = once(&dir);
+    let look = run(&["top", dir.str(), "--once", "--json"]).status(3).json();
     assert_eq!((&look["state"], &look["verdict"]), (&"closed".into(), &"corruption".into()));
 }
 
@@ -357,6 +357,24 @@ fn a_hold_is_named_to_its_last_character() {
     common::soon("the hold", || !names().is_empty());
     assert_eq!(names(), ["archiver\r"]);
     log.close().unwrap();
+}
+
+#[test]
+fn a_hold_that_is_lost_keeps_nothing() {
+    let dir = dir();
+    let log = options().open(dir.path()).unwrap();
+    log.commit(b"one").unwrap();
+    log.hold_up_to("slow", Lsn(1), foreword::Limit::bytes(1 << 10)).unwrap();
+    for _ in 0..200 {
+        log.commit(&[7; 4 << 10]).unwrap();
+    }
+    log.truncate_front(log.last_lsn()).unwrap();
+    assert!(log.start_lsn() > Lsn(1));
+    log.close().unwrap();
+    let look = once(&dir);
+    assert_eq!((&look["holds"]["slow"], &look["lost_holds"]), (&1.into(), &serde_json::json!(["slow"])));
+    let shown = String::from_utf8(run(&["top", dir.str(), "--once"]).status(0).out.clone()).unwrap();
+    assert!(shown.contains("`slow` was to keep LSN 1 and later: lost"), "{shown}");
 }
 
 /// A terminal of its own, for what is typed and what is shown.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use foreword::{Histogram, Published};
+use foreword::{Histogram, Published, Verdict};
 use foreword_measure::report::Unit;
 use serde_json::{Value, json};
 #[cfg(unix)]
@@ -91,10 +91,18 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         }
         print(args, &look, redraws)?;
         if args.once {
-            break;
+            return Ok(status(&look));
         }
     }
     Ok(Status::Fine)
+}
+
+/// As `stat` has it: of a log without a writer, damage that was seen.
+fn status(look: &Look) -> Status {
+    match look.verdict {
+        Some(Verdict::Corruption(_)) => Status::Corruption,
+        _ => Status::Fine,
+    }
 }
 
 /// Whether to continue after this time.
@@ -155,8 +163,13 @@ fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure>
     }
     out.field("segments", segments_text(look))?;
     for (name, lsn) in &look.holds {
-        let kept = (look.durable.0 + 1).saturating_sub(lsn.0.max(look.start.0));
-        out.field("hold", format_args!("`{name}` keeps LSN {lsn} and later: {kept} records"))?;
+        if *lsn < look.start {
+            let what = format_args!("`{name}` was to keep LSN {lsn} and later: lost, for it had reached its limit");
+            out.toned("hold", Tone::Warn, what)?;
+        } else {
+            let kept = (look.durable.0 + 1).saturating_sub(lsn.0);
+            out.field("hold", format_args!("`{name}` keeps LSN {lsn} and later: {kept} records"))?;
+        }
     }
     verdict::holds_unknown(out, look.holds_unknown.as_ref())?;
     match look.published().map(|p| (p.stats.readers, reader_lag(p))) {
@@ -275,6 +288,7 @@ fn look_json(args: &Args, look: &Look) -> Value {
         "start_lsn": look.start.0,
         "durable_lsn": look.durable.0,
         "holds": look.holds.iter().map(|(name, lsn)| (name.clone(), Value::from(lsn.0))).collect::<Value>(),
+        "lost_holds": look.holds.iter().filter(|(_, lsn)| **lsn < look.start).map(|(name, _)| name).collect::<Vec<_>>(),
         "holds_unknown": look.holds_unknown.as_ref().map(ToString::to_string),
         "disk_bytes": look.disk_bytes,
         "segment_files": look.segment_files,
