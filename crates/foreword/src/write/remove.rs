@@ -49,7 +49,9 @@ impl LogInner {
         if state.spares.ready.len() < self.options.spares_kept() && prepares && state.removals.has_recyclable() {
             return self.unlock_and_prepare_next(state).0;
         }
-        let epochs = state.removals.begin(by, BATCH);
+        // One may be enough for the reserve; then the next is used again.
+        let most = if self.dir.reserve_is_short() { 1 } else { BATCH };
+        let epochs = state.removals.begin(by, most);
         drop(state);
         let Removed { failed, error } = self.remove_files(&epochs);
         let mut state = self.lock();
