@@ -584,16 +584,28 @@ fn a_file_of_holds_that_cannot_be_read_is_told_of_and_stops_neither_an_opening_n
     }
 }
 
+fn on(disk: &foreword_sim::SimDisk) -> foreword::Options {
+    options().background(false).on_error(|_| ()).disk(disk.handle())
+}
+
+fn view(disk: &foreword_sim::SimDisk) -> View {
+    View::open_on(disk.handle(), "/log").unwrap()
+}
+
+/// A closed log of five records, of which no other process has asked to keep any.
+fn closed_with_five() -> foreword_sim::SimDisk {
+    let disk = foreword_sim::SimDisk::new(1);
+    let log = on(&disk).open("/log").unwrap();
+    commit(&log, 5);
+    log.close().unwrap();
+    disk
+}
+
 /// It has its name when it is whole, whatever the disk does meanwhile: none that is new is taken for a damaged one.
 #[test]
 fn a_file_of_holds_is_made_whole_or_not_at_all() {
-    use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
-    let made = SimDisk::new(1);
-    let options = |disk: &SimDisk| options().background(false).on_error(|_| ()).disk(disk.handle());
-    let log = options(&made).open("/log").unwrap();
-    commit(&log, 5);
-    log.close().unwrap();
-    let view = |disk: &SimDisk| View::open_on(disk.handle(), "/log").unwrap();
+    use foreword_sim::{Choice, Effect, Fault, OpKind};
+    let made = closed_with_five();
     let whole = made.copy();
     let opened = view(&whole);
     let before = whole.ops().len();
@@ -613,7 +625,7 @@ fn a_file_of_holds_is_made_whole_or_not_at_all() {
             assert!(holds.contains_key("outside") || held.is_err(), "call {n}");
             // What was left of it is finished.
             view.hold("outside", Lsn(3)).unwrap();
-            assert_eq!(options(&after).open("/log").unwrap().truncate_front(Lsn(5)).unwrap(), Lsn(3), "call {n}");
+            assert_eq!(on(&after).open("/log").unwrap().truncate_front(Lsn(5)).unwrap(), Lsn(3), "call {n}");
         }
     }
     assert!(refused > 5, "{refused} of {ops}");
@@ -622,13 +634,8 @@ fn a_file_of_holds_is_made_whole_or_not_at_all() {
 /// Whatever was left in the page cache alone by the attempt that failed.
 #[test]
 fn a_hold_that_is_asked_for_again_after_an_error_is_durable() {
-    use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
-    let made = SimDisk::new(1);
-    let options = |disk: &SimDisk| options().background(false).on_error(|_| ()).disk(disk.handle());
-    let log = options(&made).open("/log").unwrap();
-    commit(&log, 5);
-    log.close().unwrap();
-    let view = |disk: &SimDisk| View::open_on(disk.handle(), "/log").unwrap();
+    use foreword_sim::{Choice, Effect, Fault, OpKind};
+    let made = closed_with_five();
     let later = made.copy();
     view(&later).hold("outside", Lsn(1)).unwrap();
     for made in [made, later] {
