@@ -24,7 +24,7 @@ shows() {
 }
 shows "the table of faults and outcomes" foreword-sim "it matrix::" RetryFlush ForgetFailure
 shows "a process that was forked" foreword process WriteInFork
-shows "crash loops and cuts without records" foreword "it full_disk::" NeverAbsorb ReserveLast
+shows "crash loops and cuts without records" foreword "it full_disk::" NeverAbsorb ReserveLast TakeLastReserve
 shows "a flush that is held up while a closed log goes on" foreword "it corners::" OvertakeReopening
 shows "holds, limits and retention" foreword "it holds::" ForgetHolds IgnoreOutside UnlockOutside ForgetLimit
 shows "what hooks are told" foreword "it strangers::" TellEarly

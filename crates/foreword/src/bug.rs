@@ -113,6 +113,8 @@ bugs! {
     TellEarly,
     /// records take space before the reserve is whole again
     ReserveLast,
+    /// a checkpoint takes the last of the reserve
+    TakeLastReserve,
     /// a task is forgotten if it is called while another waits for the lane's threads
     ForgetTask,
 }
@@ -126,6 +128,7 @@ impl Bug {
         Bug::SealLate,
         Bug::OvertakeReopening,
         Bug::ReserveLast,
+        Bug::TakeLastReserve,
         Bug::ForgetHolds,
         Bug::IgnoreOutside,
         Bug::UnlockOutside,

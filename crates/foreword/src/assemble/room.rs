@@ -51,5 +51,11 @@ pub(crate) fn fresh_room(blocks: u32) -> u32 {
 
 /// The same for what a fork writes again.
 pub(crate) fn copy_room(blocks: u32) -> u32 {
-    blocks - 1 - COPY_LEAVES - (format::LINK_BLOCK + 1)
+    copied_max(blocks) - COPY_LEAVES
+}
+
+/// So many blocks of a segment can be written again in another of the size: the last ones hold only
+/// MARKs, which are not.
+pub(crate) fn copied_max(blocks: u32) -> u32 {
+    blocks - 1 - (format::LINK_BLOCK + 1)
 }

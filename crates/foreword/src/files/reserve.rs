@@ -4,9 +4,9 @@
 //! Two, so that it does not end: a log that had to go on in one of them and is killed goes on in
 //! the other, and the first, which is superseded then, is the reserve again.
 //!
-//! So one of them is there for each opening, as long as no segment for records follows one that was
-//! made of the reserve before the reserve is whole again: space, also that of dropped segments, is
-//! first of all the reserve's.
+//! One of them is there for each opening, because no segment follows one that was made of the
+//! reserve before the reserve is whole again: space, also that of dropped segments, is first of all
+//! the reserve's, and a checkpoint does not take the last of it.
 
 use std::sync::Arc;
 
@@ -43,6 +43,12 @@ impl Dir {
             }
         }
         self.prepare(log, epoch, blocks(segment_blocks), Stuff::Nothing, &at_once).map_err(|_| error)
+    }
+
+    /// Whether a checkpoint may take a part of the reserve: the last is for the next opening.
+    pub(crate) fn has_reserve_to_spare(&self) -> bool {
+        bug!(TakeLastReserve, return true);
+        !self.reserve || RESERVES.iter().all(|name| self.blocks_of(name) >= SEGMENT_BLOCKS_MIN)
     }
 
     /// Whether what there is of space belongs to the reserve.

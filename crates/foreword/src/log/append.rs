@@ -278,7 +278,8 @@ impl Log {
     /// # Errors
     /// As [`commit`](Log::commit). [`Error::NoSpace`] only when the room was used up by earlier
     /// ones, and no truncation between freed a segment. A segment has room for one of any size, or
-    /// for two that fit into a block.
+    /// for two that fit into a block. Then one of the two segments in reserve is used; the other is
+    /// for opening the log.
     pub fn commit_checkpoint(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
         let record = record.as_ref();
         let max = format::payload_max(CHECKPOINT_BLOCKS) - 4;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crate::assemble::room::copy_room;
+use crate::assemble::room::copied_max;
 use crate::bug::bug;
 use crate::error::DamageKind;
 use crate::files::dir::Dir;
@@ -128,7 +128,7 @@ impl<'a> Branching<'a> {
         let (options, dir, survey) = (self.options, self.dir, self.survey);
         let copied = fork::blocks_behind(&survey.chain, from.at, survey.end);
         let fresh_blocks = fresh.segment.blocks;
-        let has_room = fresh_blocks >= options.segment_blocks() || copied <= u64::from(copy_room(fresh_blocks));
+        let has_room = fresh_blocks >= options.segment_blocks() || copied <= u64::from(copied_max(fresh_blocks));
         if !self.repair.waivers.is_empty() || !has_room {
             return self.make_in_place(unsealed, fresh);
         }

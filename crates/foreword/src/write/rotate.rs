@@ -87,6 +87,9 @@ impl LogInner {
         let blocks = self.options.segment_blocks();
         drop(state);
         let taken = self.attempt("prepare a segment", &self.dir.path, || {
+            if !self.dir.has_reserve_to_spare() {
+                return Err(error);
+            }
             self.keeping.taken();
             self.dir.take_reserve(self.id, epoch, blocks, error)
         });

@@ -150,6 +150,44 @@ fn killed_on_a_full_disk(bytes: usize, segment_bytes: u64) {
     println!("{bytes} bytes, segments of {segment_bytes}: {refused} refused");
 }
 
+/// Checkpoints leave a part of the reserve to the next opening, however many there are.
+#[test]
+fn a_log_that_is_killed_behind_many_checkpoints_on_a_full_disk_opens() {
+    for segment_bytes in [64 << 10, MIB] {
+        let mut disk = SimDisk::new(1);
+        let open = |disk: &SimDisk| on(disk).segment_bytes(segment_bytes).open("/log").unwrap();
+        let mut log = open(&disk);
+        let mut last = 0;
+        while log.stats().segments < 3 {
+            last = log.commit(&[7; 3_900]).unwrap().0;
+        }
+        disk.set_free(0);
+        let mut placed = 0;
+        for round in 0..10 {
+            let refused = loop {
+                match log.commit_checkpoint(&[7; 3_900]) {
+                    Ok(lsn) => (last, placed) = (lsn.0, placed + 1),
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(refused, Error::NoSpace { .. }), "{refused:?}");
+            // MARKs, as far as there is room for them in the last blocks.
+            while log.hold("another", Lsn(last)).and_then(|()| log.release("another").map(drop)).is_ok() {}
+            assert_eq!(reserve(&disk).len(), 1, "{round}");
+            let killed = disk.kill();
+            drop(log);
+            log = open(&killed);
+            disk = killed;
+            assert_eq!(log.last_lsn().0, last, "{round}");
+        }
+        assert!(placed > 1);
+        // What it says can be done: the front is dropped, and there is room.
+        log.truncate_front(Lsn(last)).unwrap();
+        log.commit_checkpoint(b"the next").unwrap();
+        log.commit(b"a record").unwrap();
+    }
+}
+
 #[test]
 fn a_prepared_segment_serves_a_log_that_is_killed_on_a_full_disk() {
     let disk = SimDisk::new(1);
