@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# The public API of the published libraries, an item a line, in docs/api: no change of it goes unseen.
+# The public API of the published libraries, an item a line, in docs/api: no change of it goes
+# unseen.
 #
 #   scripts/api.sh                 compare it with docs/api; what changed is shown, as a diff
 #   scripts/api.sh --update        write docs/api anew, to be committed with the change
 #   scripts/api.sh --semver REV    ask cargo-semver-checks (cargo install --locked cargo-semver-checks) whether what changed since a revision, the tag of the last
 #                                  release, breaks who uses it. Before the first release there is nothing to compare with
 #
-# Versions of Rust list one and the same API differently. With another than docs/api was written with, comparing is left out.
+# Versions of Rust list one and the same API differently. With another than docs/api was written
+# with, comparing is left out.
 source "$(dirname "$0")/common.sh"
 crates=(foreword foreword-sim foreword-pages foreword-raft)
 target=$(realpath -m "$target")/api

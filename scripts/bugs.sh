@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the checks: builds the library with its deliberate bugs, switches them on one by one, and shows by which part of the suite each is
-# caught. Fails if one is not.
+# Checks the checks: builds the library with its deliberate bugs, switches them on one by one, and
+# shows by which part of the suite each is caught. Fails if one is not.
 #
 #   scripts/bugs.sh
 source "$(dirname "$0")/common.sh"

@@ -10,9 +10,11 @@
 #   --quick          a small part of each: whether the campaigns themselves work
 #   --list           their names and what they do
 #
-# DIR/NAME.log is what a campaign said, DIR/summary.txt the table at the end, DIR/state what passed. Run again, it skips what passed with the same
-# commit (uncommitted changes included) and the same command. Seeds are derived from the commit. A campaign that cannot run here (no root, no FUSE,
-# no Chromium) is skipped, and the table says why. The exit status is 1 if one failed, 130 if it was interrupted.
+# DIR/NAME.log is what a campaign said, DIR/summary.txt the table at the end, DIR/state what passed.
+# Run again, it skips what passed with the same commit (uncommitted changes included) and the same
+# command. Seeds are derived from the commit. A campaign that cannot run here (no root, no FUSE, no
+# Chromium) is skipped, and the table says why. The exit status is 1 if one failed, 130 if it was
+# interrupted.
 source "$(dirname "$0")/common.sh"
 
 hours=1 only= out= quick= list=

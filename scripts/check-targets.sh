@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks that the libraries compile for the other operating systems. A target that cannot be installed here is skipped, and said so.
+# Checks that the libraries compile for the other operating systems. A target that cannot be
+# installed here is skipped, and said so.
 #
 #   scripts/check-targets.sh
 source "$(dirname "$0")/common.sh"

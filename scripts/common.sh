@@ -1,4 +1,5 @@
-# Sourced by the scripts beside it, first of all: strict mode, `--help` (the comment a script begins with), and the repository's root as the directory.
+# Sourced by the scripts beside it, first of all: strict mode, `--help` (the comment a script begins
+# with), and the repository's root as the directory.
 set -euo pipefail
 case "${1-}" in
     -h | --help)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Loads the whole package dependency graph of Debian into the graph example, killing it (SIGKILL) at random moments, and checks what
-# came out of it: the edges are the input's, each once, and a shortest path is one. Needs apt-cache and python3.
+# Loads the whole package dependency graph of Debian into the graph example, killing it (SIGKILL) at
+# random moments, and checks what came out of it: the edges are the input's, each once, and a
+# shortest path is one. Needs apt-cache and python3.
 #
 #   scripts/graph-kills.sh [SEED]    when it is killed (1)
 source "$(dirname "$0")/common.sh"

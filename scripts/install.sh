@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the command, its manual pages and its completions for bash, zsh and fish. Needs Rust. Whatever is there already is replaced.
+# Installs the command, its manual pages and its completions for bash, zsh and fish. Needs Rust.
+# Whatever is there already is replaced.
 #
 #   scripts/install.sh [PREFIX]                into PREFIX (~/.local)
 #   scripts/install.sh --uninstall [PREFIX]    removes it again

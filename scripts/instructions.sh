@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Counts the instructions of an append, a commit and a reader's step under valgrind, and fails where they are more than their limit
-# (bench/instructions). Installs valgrind with apt-get, if it is not there. About a minute.
+# Counts the instructions of an append, a commit and a reader's step under valgrind, and fails where
+# they are more than their limit (bench/instructions). Installs valgrind with apt-get, if it is not
+# there. About a minute.
 #
 #   scripts/instructions.sh [NAME...]    those whose names contain one of these (all)
 source "$(dirname "$0")/common.sh"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The packages of what is to be published, and the proof that each is whole: libraries, commands, examples, unit tests and documentation, built from the packaged files alone,
-# and every file that a packaged document leads to. Needs no network once the workspace was built.
+# The packages of what is to be published, and the proof that each is whole: libraries, commands,
+# examples, unit tests and documentation, built from the packaged files alone, and every file that a
+# packaged document leads to. Needs no network once the workspace was built.
 #
 #   scripts/package.sh [--list]    --list: also the files of each
 source "$(dirname "$0")/common.sh"
@@ -16,7 +17,8 @@ version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Carg
 
 cargo package --offline --locked --allow-dirty --no-verify "${crates[@]/#/--package=}" 2>&1 | grep -v "ignoring test"
 
-# They are unpacked into a workspace of their own, where each finds the others among them, and nothing else of this repository.
+# They are unpacked into a workspace of their own, where each finds the others among them, and
+# nothing else of this repository.
 work=$(realpath -m "$target/packaged")
 mkdir -p "$work"
 rm -rf "${work:?}"/*-"$version"
@@ -26,7 +28,8 @@ rm -rf "${work:?}"/*-"$version"
 } >"$work/Cargo.toml"
 cp Cargo.lock "$work/"
 for crate in "${crates[@]}"; do
-    # (As new: packages have one and the same old time in them, and cargo would take them for what it has checked before.)
+    # (As new: packages have one and the same old time in them, and cargo would take them for what
+    # it has checked before.)
     tar -xzmf "$target/package/$crate-$version.crate" -C "$work"
     at=$work/$crate-$version
     [ -z "$list" ] || (cd "$work" && find "$crate-$version" -type f | sort)

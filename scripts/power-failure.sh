@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Power failures at the block level, on real file systems. Needs root, /dev/fuse and loop devices; installs the file systems' tools if they are missing.
+# Power failures at the block level, on real file systems. Needs root, /dev/fuse and loop devices;
+# installs the file systems' tools if they are missing.
 #
 #   scripts/power-failure.sh                 1,200 states each of ext4, XFS and Btrfs
 #   scripts/power-failure.sh --short         50 states of ext4: a quick look
 #   scripts/power-failure.sh --self-check    a lying disk, and deliberate bugs of the log: each must be reported
 #   scripts/power-failure.sh ARGUMENT...     as given: see `cargo run -p foreword-power --features fuse -- run --help`
 #
-# The exit status is 0 if all held, 1 if anything was lost or false, 2 if it cannot run here. Whatever happens (Ctrl-C, too), nothing stays mounted.
+# The exit status is 0 if all held, 1 if anything was lost or false, 2 if it cannot run here.
+# Whatever happens (Ctrl-C, too), nothing stays mounted.
 source "$(dirname "$0")/common.sh"
 
 cannot() {

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# The quick loop, after each change: formatting, and all tests of the workspace but the few that take their time, built as fast as can be.
+# The quick loop, after each change: formatting, and all tests of the workspace but the few that
+# take their time, built as fast as can be.
 #
 #   scripts/quick.sh [ARGUMENT...]    arguments of `cargo test`: -p PACKAGE, --test NAME, a test's name (all)
 #
-# What it leaves out is listed below; docs/TESTING.md says what those tests are for. `cargo test --workspace` runs them.
+# What it leaves out is listed below; docs/TESTING.md says what those tests are for. `cargo test
+# --workspace` runs them.
 source "$(dirname "$0")/common.sh"
 export RUST_TEST_THREADS=$(($(nproc) * 2))
 

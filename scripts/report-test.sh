@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Opens the reports of `foreword doctor` and `foreword bench` in a browser (Chromium, headless): no error, nothing fetched, every plot has its data, and nothing overlaps;
-# on a desktop and a phone, light and dark. Installs Chromium with apt-get if there is none. About a minute.
+# Opens the reports of `foreword doctor` and `foreword bench` in a browser (Chromium, headless): no
+# error, nothing fetched, every plot has its data, and nothing overlaps; on a desktop and a phone,
+# light and dark. Installs Chromium with apt-get if there is none. About a minute.
 #
 #   scripts/report-test.sh [PICTURES]    leaves pictures of them in that directory, and a PDF as printed
 source "$(dirname "$0")/common.sh"

@@ -95,7 +95,8 @@ impl Router {
         Ok((address.clone(), connection))
     }
 
-    /// Makes a call until a node carries it out: for `search` at most as long as none does, and for `patience` once one may be at it. What is `harmless` is made again when its answer is lost.
+    /// Makes a call until a node carries it out: for `search` at most as long as none does, and for
+    /// `patience` once one may be at it. What is `harmless` is made again when its answer is lost.
     pub(crate) async fn call(
         &self,
         call: impl Fn() -> Call,
@@ -136,7 +137,8 @@ impl Router {
 
 /// A client of a cluster. Clones share their connections; any task may use any.
 ///
-/// Each call goes to the node that leads, wherever it is: a node that does not says who does. One address is enough, as long as its node is up when the client begins; it learns the others.
+/// Each call goes to the node that leads, wherever it is: a node that does not says who does. One
+/// address is enough, as long as its node is up when the client begins; it learns the others.
 #[derive(Clone)]
 pub struct Client {
     router: Router,
@@ -217,7 +219,8 @@ impl Client {
         appended(self.propose(item).await?, Some((client, sequence)))
     }
 
-    /// As [`ReplicatedLog::open_session`](crate::ReplicatedLog::open_session), with room for 10,000 sessions.
+    /// As [`ReplicatedLog::open_session`](crate::ReplicatedLog::open_session), with room for 10,000
+    /// sessions.
     ///
     /// # Errors
     /// The same.
@@ -249,7 +252,8 @@ impl Client {
         self.read_page(range, true).await
     }
 
-    /// As [`ReplicatedLog::read_local`](crate::ReplicatedLog::read_local), from the first node that answers, whichever that is: also where a majority is lost.
+    /// As [`ReplicatedLog::read_local`](crate::ReplicatedLog::read_local), from the first node that
+    /// answers, whichever that is: also where a majority is lost.
     ///
     /// # Errors
     /// The same, and [`Error::NoLeader`] if none answers.
@@ -267,8 +271,9 @@ impl Client {
         }
     }
 
-    /// As [`ReplicatedLog::follow`](crate::ReplicatedLog::follow). When its node goes away, the stream goes on with another; it ends with an error that no other node can help with, or
-    /// when none has answered for as long as this client is [patient](Client::patience).
+    /// As [`ReplicatedLog::follow`](crate::ReplicatedLog::follow). When its node goes away, the
+    /// stream goes on with another; it ends with an error that no other node can help with, or when
+    /// none has answered for as long as this client is [patient](Client::patience).
     pub fn follow(&self, from: u64) -> Follow {
         let client = self.clone();
         struct Following {
@@ -413,7 +418,8 @@ pub(crate) fn records_of(page: Page) -> Vec<Record> {
     numbered(page).map(|(index, data)| Record { index, data }).collect()
 }
 
-/// Records as they come: a stream, as [`ReplicatedLog::follow`](crate::ReplicatedLog::follow) and [`Client::follow`] give it. Ends after an error.
+/// Records as they come: a stream, as [`ReplicatedLog::follow`](crate::ReplicatedLog::follow) and
+/// [`Client::follow`] give it. Ends after an error.
 pub struct Follow(BoxStream<'static, Result<Record>>);
 
 impl Follow {

@@ -1,4 +1,5 @@
-//! One error type; each variant says whether anything was written, and prescribes what the caller does.
+//! One error type; each variant says whether anything was written, and prescribes what the caller
+//! does.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,19 +9,23 @@ use serde::{Deserialize, Serialize};
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation failed, and so what to do about it. Cheap to clone; goes from node to client as it is.
+/// Why an operation failed, and so what to do about it. Cheap to clone; goes from node to client as
+/// it is.
 ///
-/// Only after [`Unknown`](Error::Unknown) it is open whether anything was written; after every other error nothing was.
+/// Only after [`Unknown`](Error::Unknown) it is open whether anything was written; after every
+/// other error nothing was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Error {
-    /// This node does not lead. The call can be made at the leader. [`Client`](crate::Client) and [`ReplicatedLog`](crate::ReplicatedLog) do so by themselves.
+    /// This node does not lead. The call can be made at the leader. [`Client`](crate::Client) and
+    /// [`ReplicatedLog`](crate::ReplicatedLog) do so by themselves.
     #[non_exhaustive]
     NotLeader {
         /// The id and the address of the leader, if there is one.
         leader: Option<(u64, String)>,
     },
-    /// No leader was found in this time: a majority of the voters is not there, or not connected, or all of them are starting. Try again.
+    /// No leader was found in this time: a majority of the voters is not there, or not connected,
+    /// or all of them are starting. Try again.
     #[non_exhaustive]
     NoLeader {
         /// How long it was tried.
@@ -28,21 +33,24 @@ pub enum Error {
         /// What came last from a node.
         last: String,
     },
-    /// The call may have been carried out, or may still be: the answer is lost. Use [`append_once`](crate::ReplicatedLog::append_once), by which a retry is harmless; or read what was
-    /// appended.
+    /// The call may have been carried out, or may still be: the answer is lost. Use
+    /// [`append_once`](crate::ReplicatedLog::append_once), by which a retry is harmless; or read
+    /// what was appended.
     #[non_exhaustive]
     Unknown {
         /// What happened.
         why: String,
     },
-    /// There is no such session: it was closed, or it [expired](crate::Options::sessions) since others were used more recently. What was called in it last may have been appended: read, then open
-    /// another.
+    /// There is no such session: it was closed, or it [expired](crate::Options::sessions) since
+    /// others were used more recently. What was called in it last may have been appended: read,
+    /// then open another.
     #[non_exhaustive]
     SessionExpired {
         /// Its id.
         client: u64,
     },
-    /// The session is newer than this call by more than it keeps answers: the call may have been appended long ago. A session keeps 64; have no more calls under way at once.
+    /// The session is newer than this call by more than it keeps answers: the call may have been
+    /// appended long ago. A session keeps 64; have no more calls under way at once.
     #[non_exhaustive]
     SequenceForgotten {
         /// The session.
@@ -52,7 +60,8 @@ pub enum Error {
         /// The first that it can tell.
         first: u64,
     },
-    /// The index lies before the front: the group has dropped it, or this node never had it. Read from `first` on.
+    /// The index lies before the front: the group has dropped it, or this node never had it. Read
+    /// from `first` on.
     #[non_exhaustive]
     Dropped {
         /// The index asked for.
@@ -76,8 +85,9 @@ pub enum Error {
         /// The one of the node that was called.
         found: String,
     },
-    /// Another node answers, or asks, under this id: a second process with the same id, or a directory that was made anew. Such a node has not promised what the first has, and must not vote for it:
-    /// give it an id of its own, and remove the old one.
+    /// Another node answers, or asks, under this id: a second process with the same id, or a
+    /// directory that was made anew. Such a node has not promised what the first has, and must not
+    /// vote for it: give it an id of its own, and remove the old one.
     #[non_exhaustive]
     NodeTaken {
         /// The id.
@@ -85,7 +95,8 @@ pub enum Error {
         /// What is known.
         why: String,
     },
-    /// The other side speaks another version of the protocol. Use the same version of the program on all nodes, or one that knows both.
+    /// The other side speaks another version of the protocol. Use the same version of the program
+    /// on all nodes, or one that knows both.
     #[non_exhaustive]
     Protocol {
         /// The version of the node that was called.
@@ -93,8 +104,9 @@ pub enum Error {
         /// The version that came.
         theirs: String,
     },
-    /// The address is not a loopback address, and there are no certificates: everyone who can reach it could read and write. Give certificates ([`Options::tls`](crate::Options::tls)), or say that the
-    /// network is trusted ([`Options::insecure`](crate::Options::insecure)).
+    /// The address is not a loopback address, and there are no certificates: everyone who can reach
+    /// it could read and write. Give certificates ([`Options::tls`](crate::Options::tls)), or say
+    /// that the network is trusted ([`Options::insecure`](crate::Options::insecure)).
     #[non_exhaustive]
     Insecure {
         /// The address.

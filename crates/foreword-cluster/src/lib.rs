@@ -1,4 +1,5 @@
-//! A log that survives the machine: several nodes agree on its records, by Raft ([openraft]), and each keeps them in a write-ahead log ([foreword], [foreword_raft]).
+//! A log that survives the machine: several nodes agree on its records, by Raft ([openraft]), and
+//! each keeps them in a write-ahead log ([foreword], [foreword_raft]).
 //!
 //! ```
 //! use foreword_cluster::{Options, ReplicatedLog};
@@ -32,19 +33,26 @@
 //! # }
 //! ```
 //!
-//! A [`ReplicatedLog`] is a node; a [`Client`] speaks to the nodes from elsewhere, with the same calls. The command `foreword-raft` has both.
+//! A [`ReplicatedLog`] is a node; a [`Client`] speaks to the nodes from elsewhere, with the same
+//! calls. The command `foreword-raft` has both.
 //!
-//! What is promised, what each error means, and what to do when nodes are lost: [replication](_docs::replication).
+//! What is promised, what each error means, and what to do when nodes are lost:
+//! [replication](_docs::replication).
 //!
 //! # What a node keeps
 //!
-//! The log of the Raft group is the log: a record is stored once on each node, in the entry by which it was agreed on. In memory there is where to find it (16 bytes for each 32 entries or 64 KiB), the
-//! sessions, and the cache of `foreword_raft`. A checkpoint (the front, the next index, the sessions, the members) is written every 16 MiB of records; the newest of them that no kept record lies before is the snapshot,
-//! which a node that was away for long gets first, and the entries behind it after that.
+//! The log of the Raft group is the log: a record is stored once on each node, in the entry by
+//! which it was agreed on. In memory there is where to find it (16 bytes for each 32 entries or 64
+//! KiB), the sessions, and the cache of `foreword_raft`. A checkpoint (the front, the next index,
+//! the sessions, the members) is written every 16 MiB of records; the newest of them that no kept
+//! record lies before is the snapshot, which a node that was away for long gets first, and the
+//! entries behind it after that.
 //!
 //! # Blocking
 //!
-//! All calls are asynchronous and need a runtime of tokio, with its clock and its network. What waits for the disk runs on its threads for blocking work; but a node whose last handle is dropped, and was not
+//! All calls are asynchronous and need a runtime of tokio, with its clock and its network. What
+//! waits for the disk runs on its threads for blocking work; but a node whose last handle is
+//! dropped, and was not
 //! [closed](ReplicatedLog::close), makes its last flush where that happens.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -64,7 +72,8 @@ pub mod _docs {
     pub mod replication {}
 }
 
-/// `bug!(Name, work)` does the work if a simulation has switched that deliberate bug on. Skip these lines when you read: only tests have them.
+/// `bug!(Name, work)` does the work if a simulation has switched that deliberate bug on. Skip these
+/// lines when you read: only tests have them.
 macro_rules! bug {
     ($name:ident, $work:expr) => {
         #[cfg(test)]

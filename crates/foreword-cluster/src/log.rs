@@ -69,28 +69,32 @@ impl Options {
         }
     }
 
-    /// The id of the node: any number but 0, and never that of another node of the cluster, not even of one that is gone. By default what the directory says; 1 for a new one.
+    /// The id of the node: any number but 0, and never that of another node of the cluster, not
+    /// even of one that is gone. By default what the directory says; 1 for a new one.
     #[must_use]
     pub fn node(mut self, id: u64) -> Options {
         self.node = Some(id);
         self
     }
 
-    /// Listens for other nodes and clients at this `host:port`; port 0 is any that is free. By default the node does not listen, and is alone.
+    /// Listens for other nodes and clients at this `host:port`; port 0 is any that is free. By
+    /// default the node does not listen, and is alone.
     #[must_use]
     pub fn listen(mut self, address: impl Into<String>) -> Options {
         self.listen = Some(address.into());
         self
     }
 
-    /// At which `host:port` others reach this node, if it is not where it listens. A node that is opened with another address than before tells the others.
+    /// At which `host:port` others reach this node, if it is not where it listens. A node that is
+    /// opened with another address than before tells the others.
     #[must_use]
     pub fn advertise(mut self, address: impl Into<String>) -> Options {
         self.advertise = Some(address.into());
         self
     }
 
-    /// Joins the cluster of these nodes as a learner, if the directory is new. By default a new directory is a new cluster. With a directory that has joined before, this does nothing.
+    /// Joins the cluster of these nodes as a learner, if the directory is new. By default a new
+    /// directory is a new cluster. With a directory that has joined before, this does nothing.
     #[must_use]
     pub fn join<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Options {
         self.join = addresses.into_iter().map(Into::into).collect();
@@ -104,7 +108,8 @@ impl Options {
         self
     }
 
-    /// Listens without certificates also where others than this machine's processes can connect: everyone who can reach the address can read and write.
+    /// Listens without certificates also where others than this machine's processes can connect:
+    /// everyone who can reach the address can read and write.
     #[must_use]
     pub fn insecure(mut self, insecure: bool) -> Options {
         self.insecure = insecure;
@@ -118,22 +123,26 @@ impl Options {
         self
     }
 
-    /// How often a leader says that it is there (100 ms by default), and how long a node waits for that before it wants to lead itself: a random time between these two (500 ms and 1 s). A leader that was lost
-    /// is replaced after about the second and half of the first of these. The same on all nodes; on a network that delays, more.
+    /// How often a leader says that it is there (100 ms by default), and how long a node waits for
+    /// that before it wants to lead itself: a random time between these two (500 ms and 1 s). A
+    /// leader that was lost is replaced after about the second and half of the first of these. The
+    /// same on all nodes; on a network that delays, more.
     #[must_use]
     pub fn timing(mut self, heartbeat: Duration, election: (Duration, Duration)) -> Options {
         (self.heartbeat, self.election) = (heartbeat, election);
         self
     }
 
-    /// After how many bytes of records a node notes what a late node would have to be sent: 16 MiB by default. The disk space behind the front comes back in steps of this.
+    /// After how many bytes of records a node notes what a late node would have to be sent: 16 MiB
+    /// by default. The disk space behind the front comes back in steps of this.
     #[must_use]
     pub fn checkpoint_bytes(mut self, bytes: u64) -> Options {
         self.checkpoint_bytes = bytes;
         self
     }
 
-    /// How many sessions there may be, 10,000 by default: whoever opens another makes the one that was used least recently expire. That of the node at which a session is opened counts.
+    /// How many sessions there may be, 10,000 by default: whoever opens another makes the one that
+    /// was used least recently expire. That of the node at which a session is opened counts.
     #[must_use]
     pub fn sessions(mut self, most: u32) -> Options {
         self.sessions = most;
@@ -147,7 +156,8 @@ impl Options {
         self
     }
 
-    /// Opens a node whose data are in a directory, making them if there are none. It takes part when this returns; a node that is alone leads. In a runtime of tokio.
+    /// Opens a node whose data are in a directory, making them if there are none. It takes part
+    /// when this returns; a node that is alone leads. In a runtime of tokio.
     ///
     /// # Errors
     /// [`Error::Insecure`], [`Error::Invalid`]; [`Error::Storage`] if the logs cannot be opened, [`Error::Unreachable`] if the address cannot be listened at. When it joins: [`Error::NodeTaken`],
@@ -174,7 +184,8 @@ impl Options {
             election_timeout_min: millis(self.election.0),
             election_timeout_max: millis(self.election.1),
             install_snapshot_timeout: 10_000,
-            // Snapshots are taken when the front has passed a checkpoint, and nothing behind them is purged.
+            // Snapshots are taken when the front has passed a checkpoint, and nothing behind them
+            // is purged.
             snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: 0,
             enable_pre_vote: Some(true),
@@ -357,9 +368,11 @@ async fn tell_address(node: std::sync::Weak<Node>, peer: Peer) {
     }
 }
 
-/// A log of records that a group of nodes agrees on: one node's part of it. Clones are handles to the same.
+/// A log of records that a group of nodes agrees on: one node's part of it. Clones are handles to
+/// the same.
 ///
-/// Records have indices from 1 on, without holes, the same on all nodes. Any node takes any call: what only the leader can do, it has the leader do.
+/// Records have indices from 1 on, without holes, the same on all nodes. Any node takes any call:
+/// what only the leader can do, it has the leader do.
 #[derive(Clone)]
 pub struct ReplicatedLog {
     inner: Arc<Inner>,
@@ -410,7 +423,8 @@ impl ReplicatedLog {
         &self.inner.address
     }
 
-    /// Appends a record, and waits until a majority of the voters has it durable, and it is applied here or at the leader: its index. Many calls at once share entries and flushes.
+    /// Appends a record, and waits until a majority of the voters has it durable, and it is applied
+    /// here or at the leader: its index. Many calls at once share entries and flushes.
     ///
     /// # Errors
     /// [`Error::Unknown`] if it may have been appended; after all others nothing was: [`Error::NoLeader`], [`Error::Invalid`] for more than 16 MiB, [`Error::Storage`], [`Error::Closed`].
@@ -421,15 +435,18 @@ impl ReplicatedLog {
     /// Appends records that follow each other: the index of the first. All are there or none.
     ///
     /// # Errors
-    /// As [`append`](ReplicatedLog::append); together they have at most 16 MiB, with 4 bytes for each.
+    /// As [`append`](ReplicatedLog::append); together they have at most 16 MiB, with 4 bytes for
+    /// each.
     pub async fn append_batch<R: Into<Bytes>>(&self, records: impl IntoIterator<Item = R>) -> Result<u64> {
         appended(self.inner().propose_anywhere(Item::Append { records: checked(records)? }).await?, None)
     }
 
-    /// Opens a session for [`append_once`](ReplicatedLog::append_once): its id, which no other session ever has. A session is a part of the log: it survives nodes and restarts.
+    /// Opens a session for [`append_once`](ReplicatedLog::append_once): its id, which no other
+    /// session ever has. A session is a part of the log: it survives nodes and restarts.
     ///
     /// # Errors
-    /// As [`append`](ReplicatedLog::append). It is tried again where an answer is lost, and a session that nobody knows of expires some day.
+    /// As [`append`](ReplicatedLog::append). It is tried again where an answer is lost, and a
+    /// session that nobody knows of expires some day.
     pub async fn open_session(&self) -> Result<u64> {
         opened(self.inner().propose_anywhere(Item::OpenSession { most: self.inner.sessions }).await?)
     }
@@ -442,10 +459,14 @@ impl ReplicatedLog {
         self.inner().propose_anywhere(Item::CloseSession { client }).await.map(drop)
     }
 
-    /// As [`append_batch`](ReplicatedLog::append_batch), in a session, so that it counts once however often it is called: with a sequence that was used before in the session, it gives
-    /// the index of that call, and appends nothing. So it tries again by itself where an answer is lost, and so can the caller, also at another node, or after a restart.
+    /// As [`append_batch`](ReplicatedLog::append_batch), in a session, so that it counts once
+    /// however often it is called: with a sequence that was used before in the session, it gives
+    /// the index of that call, and appends nothing. So it tries again by itself where an answer is
+    /// lost, and so can the caller, also at another node, or after a restart.
     ///
-    /// Sequences are the caller's: one for each thing to append, ascending from 1 on. The newest 64 of a session are remembered; a session may have so many calls under way at once, and they may overtake each other.
+    /// Sequences are the caller's: one for each thing to append, ascending from 1 on. The newest 64
+    /// of a session are remembered; a session may have so many calls under way at once, and they
+    /// may overtake each other.
     ///
     /// # Errors
     /// [`Error::Invalid`] for the sequence 0. [`Error::SessionExpired`], [`Error::SequenceForgotten`]: whether it was appended is not known any more. Otherwise as [`append`](ReplicatedLog::append); after [`Error::NoLeader`] and
@@ -460,7 +481,9 @@ impl ReplicatedLog {
         appended(self.inner().propose_anywhere(item).await?, Some((client, sequence)))
     }
 
-    /// Drops the records before an index, on all nodes: the first index that is kept, which is later if more was dropped before. Agreed by the group, as an append is. Disk space comes back in steps of
+    /// Drops the records before an index, on all nodes: the first index that is kept, which is
+    /// later if more was dropped before. Agreed by the group, as an append is. Disk space comes
+    /// back in steps of
     /// [`checkpoint_bytes`](Options::checkpoint_bytes).
     ///
     /// # Errors
@@ -469,8 +492,9 @@ impl ReplicatedLog {
         truncated(self.inner().propose_anywhere(Item::TruncateFront { to: index }).await?, index)
     }
 
-    /// The records of a range that are there, from its beginning on, up to 1 MiB or 16,384 of them, and at least one. Linearizable: they include all that was acknowledged to anyone before the call. Asks the leader, who asks a majority; the
-    /// records are read here.
+    /// The records of a range that are there, from its beginning on, up to 1 MiB or 16,384 of them,
+    /// and at least one. Linearizable: they include all that was acknowledged to anyone before the
+    /// call. Asks the leader, who asks a majority; the records are read here.
     ///
     /// # Errors
     /// [`Error::Dropped`] if the range begins before the first that is kept; [`Error::NoLeader`], [`Error::Storage`], [`Error::Closed`].
@@ -479,7 +503,8 @@ impl ReplicatedLog {
         self.read_local(range).await
     }
 
-    /// As [`read`](ReplicatedLog::read), from what this node knows to be committed. Does not ask others: it may lag behind, and what is there stays there.
+    /// As [`read`](ReplicatedLog::read), from what this node knows to be committed. Does not ask
+    /// others: it may lag behind, and what is there stays there.
     ///
     /// # Errors
     /// The same, but [`Error::NoLeader`].
@@ -488,7 +513,8 @@ impl ReplicatedLog {
         Ok(records_of(self.inner().page(from, behind, usize::MAX, usize::MAX).await?))
     }
 
-    /// The index of the last record, 0 if there never was one. Linearizable, as [`read`](ReplicatedLog::read).
+    /// The index of the last record, 0 if there never was one. Linearizable, as
+    /// [`read`](ReplicatedLog::read).
     ///
     /// # Errors
     /// As [`read`](ReplicatedLog::read).
@@ -497,15 +523,18 @@ impl ReplicatedLog {
         Ok(self.inner().machine().progress().next - 1)
     }
 
-    /// The index of the first record that this node can read, which is that of the next if there is none.
+    /// The index of the first record that this node can read, which is that of the next if there is
+    /// none.
     #[must_use]
     pub fn first(&self) -> u64 {
         self.inner().machine().progress().first
     }
 
-    /// The committed records from an index on, in order, and those to come as this node learns that they are committed. Also on learners.
+    /// The committed records from an index on, in order, and those to come as this node learns that
+    /// they are committed. Also on learners.
     ///
-    /// It ends with an error: [`Error::Dropped`] when the front has passed it, [`Error::Ahead`] if it begins behind the next record, [`Error::Storage`], [`Error::Closed`].
+    /// It ends with an error: [`Error::Dropped`] when the front has passed it, [`Error::Ahead`] if
+    /// it begins behind the next record, [`Error::Storage`], [`Error::Closed`].
     pub fn follow(&self, from: u64) -> Follow {
         Follow::of(self.inner().clone().pages(from))
     }
@@ -527,7 +556,8 @@ impl ReplicatedLog {
         }
     }
 
-    /// Removes a node, learner or voter. A leader that removes itself hands over first. What was removed must never come back under its id.
+    /// Removes a node, learner or voter. A leader that removes itself hands over first. What was
+    /// removed must never come back under its id.
     ///
     /// # Errors
     /// [`Error::Membership`] for the last voter, or if another change does not end; [`Error::NoLeader`].
@@ -538,7 +568,8 @@ impl ReplicatedLog {
         }
     }
 
-    /// Hands the lead to another voter, by default the one that has most of the log, so that no time is lost when this node is stopped: the one that leads now.
+    /// Hands the lead to another voter, by default the one that has most of the log, so that no
+    /// time is lost when this node is stopped: the one that leads now.
     ///
     /// # Errors
     /// [`Error::Membership`] if it is no voter, or has not taken over; [`Error::NoLeader`].
@@ -552,8 +583,9 @@ impl ReplicatedLog {
         }
     }
 
-    /// Closes this node's part: hands over the lead if it has it and another can take it, ends the protocol, and closes the storage. What is under way fails. Dropping the last handle does not wait for any
-    /// of this.
+    /// Closes this node's part: hands over the lead if it has it and another can take it, ends the
+    /// protocol, and closes the storage. What is under way fails. Dropping the last handle does not
+    /// wait for any of this.
     ///
     /// # Errors
     /// [`Error::Storage`] if what was written could not be made durable; what was acknowledged is.
@@ -564,7 +596,8 @@ impl ReplicatedLog {
         self.halt().await
     }
 
-    /// As [`close`](ReplicatedLog::close), without handing over the lead: to the others it is as if the process had ended.
+    /// As [`close`](ReplicatedLog::close), without handing over the lead: to the others it is as if
+    /// the process had ended.
     ///
     /// # Errors
     /// The same.

@@ -1,4 +1,5 @@
-//! The state machine: what the entries make of the log. **No I/O**, no clock, no chance: the same entries make the same state on every node.
+//! The state machine: what the entries make of the log. **No I/O**, no clock, no chance: the same
+//! entries make the same state on every node.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,14 +10,16 @@ use crate::raft::{Checkpoint, Entry, Item, Outcome, Session};
 /// So many answers of a session are kept: how many of its calls may be under way at once.
 pub(crate) const ANSWERS: usize = 64;
 
-/// The state of the log. Records are not in it: they are read from the entries, and this says where.
+/// The state of the log. Records are not in it: they are read from the entries, and this says
+/// where.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     /// The first record that is kept.
     pub(crate) front: u64,
     /// The index that the next record gets.
     pub(crate) next: u64,
-    /// The first record that this node can have: those before it are in no entry that it applied, or was sent.
+    /// The first record that this node can have: those before it are in no entry that it applied,
+    /// or was sent.
     base: u64,
     sessions: BTreeMap<u64, Session>,
     pub(crate) places: Places,
@@ -127,7 +130,8 @@ impl Machine {
     }
 }
 
-/// In which entry a record is. Sparse: not every entry is there, and who looks for a record counts from the one before it.
+/// In which entry a record is. Sparse: not every entry is there, and who looks for a record counts
+/// from the one before it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places {
     /// The first record of an entry, and its index.

@@ -1,4 +1,5 @@
-//! Gauges of a node for the facade `metrics`. Each carries the node's id, for several may run in one process.
+//! Gauges of a node for the facade `metrics`. Each carries the node's id, for several may run in
+//! one process.
 
 use std::sync::Weak;
 use std::time::Duration;

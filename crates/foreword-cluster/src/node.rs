@@ -124,7 +124,8 @@ impl Node {
         answered.await.unwrap_or(Err(Error::unknown("the node has stopped")))
     }
 
-    /// The entry up to which a read has to be applied that sees all that was acknowledged before; confirmed by a majority that this node leads.
+    /// The entry up to which a read has to be applied that sees all that was acknowledged before;
+    /// confirmed by a majority that this node leads.
     pub(crate) async fn read_index_here(&self) -> Result<u64> {
         self.check_open()?;
         bug!(ReadStale, return Ok(self.machine.progress().applied));
@@ -164,7 +165,8 @@ impl Node {
         if membership.get_node(&id).is_none() {
             return Err(Error::Membership { why: format!("there is no node {id}: start it with --join first") });
         }
-        // A voter that is far behind, or not there, counts for a majority, and cannot help to one. So it first has to have an entry that is written now.
+        // A voter that is far behind, or not there, counts for a majority, and cannot help to one.
+        // So it first has to have an entry that is written now.
         let now = match self.raft.write_blank().await {
             Ok(written) => written.log_id.index(),
             Err(RaftError::APIError(error)) => return Err(refused(&error)),
@@ -215,7 +217,8 @@ impl Node {
         }
     }
 
-    /// Hands the lead to another voter, by default to the one that has the most: returns who has it.
+    /// Hands the lead to another voter, by default to the one that has the most: returns who has
+    /// it.
     pub(crate) async fn transfer(&self, to: Option<u64>) -> Result<u64> {
         self.check_open()?;
         let metrics = self.raft.metrics().borrow_watched().clone();
@@ -373,7 +376,8 @@ impl Node {
             let entries = match store.limited_get_log_entries(cursor.entry, progress.applied + 1).await {
                 Ok(entries) if entries.first().is_some_and(|entry| entry.log_id.index() == cursor.entry) => entries,
                 Ok(_) => {
-                    // It was purged meanwhile; or this node was closed. What is kept may begin behind entries without a record.
+                    // It was purged meanwhile; or this node was closed. What is kept may begin
+                    // behind entries without a record.
                     self.check_open()?;
                     let again = self.machine.find(cursor.from).filter(|(entry, _)| *entry > cursor.entry);
                     if let Some((entry, first)) = again.filter(|_| cursor.from >= self.machine.progress().first) {

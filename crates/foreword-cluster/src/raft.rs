@@ -32,7 +32,8 @@ pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
 pub(crate) struct Peer {
     /// `host:port`; empty for a node that does not listen.
     pub(crate) address: String,
-    /// Which directory it is: another with the same id is another node, which has not promised what this one has.
+    /// Which directory it is: another with the same id is another node, which has not promised what
+    /// this one has.
     pub(crate) instance: u128,
 }
 

@@ -18,7 +18,8 @@ pub struct Record {
     pub data: Bytes,
 }
 
-/// What a node knows of itself and the cluster. An *entry* is what the protocol agrees on: several records, a change of the members, or nothing but a new leader.
+/// What a node knows of itself and the cluster. An *entry* is what the protocol agrees on: several
+/// records, a change of the members, or nothing but a new leader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {
@@ -32,7 +33,8 @@ pub struct Status {
     pub term: u64,
     /// The index of the first record that this node can read.
     pub first: u64,
-    /// The index of the last that is committed, as far as this node knows; one less than `first` if there is none.
+    /// The index of the last that is committed, as far as this node knows; one less than `first` if
+    /// there is none.
     pub last: u64,
     /// The last entry in this node's log, committed or not.
     pub last_entry: u64,

@@ -1,10 +1,14 @@
-//! What a node keeps beside the group's log: who it is, and checkpoints of the state machine. And the state machine as openraft drives it.
+//! What a node keeps beside the group's log: who it is, and checkpoints of the state machine. And
+//! the state machine as openraft drives it.
 //!
-//! A node has one directory of [`GroupLogs`](foreword_raft::GroupLogs). Its group 0 is the log of the Raft group, and holds the records. Group 1 is the node's own: its "vote" is the
-//! node's identity, its entries are checkpoints, and the one "committed" is the snapshot.
+//! A node has one directory of [`GroupLogs`](foreword_raft::GroupLogs). Its group 0 is the log of
+//! the Raft group, and holds the records. Group 1 is the node's own: its "vote" is the node's
+//! identity, its entries are checkpoints, and the one "committed" is the snapshot.
 //!
-//! The snapshot is the newest checkpoint that no kept record lies before. So whatever openraft purges with it holds no such record, and a node that starts from it, or gets it
-//! from a leader, finds all of them in the entries behind it. As all groups are in one log, a purge is never durable without the snapshot that allows it.
+//! The snapshot is the newest checkpoint that no kept record lies before. So whatever openraft
+//! purges with it holds no such record, and a node that starts from it, or gets it from a leader,
+//! finds all of them in the entries behind it. As all groups are in one log, a purge is never
+//! durable without the snapshot that allows it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -140,7 +144,8 @@ impl Machine {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where to begin looking for a record: an entry, not one that the snapshot stands for, and its first record. `None` if this node has no entry with it.
+    /// Where to begin looking for a record: an entry, not one that the snapshot stands for, and its
+    /// first record. `None` if this node has no entry with it.
     pub(crate) fn find(&self, record: u64) -> Option<(u64, u64)> {
         let state = self.state();
         let behind_snapshot = state.saved.front().filter(|saved| state.snapshot && saved.next <= record);
@@ -173,7 +178,8 @@ impl State {
         checkpoint
     }
 
-    /// Writes a checkpoint if one is due. While entries are applied again after a start, those that are there are not written again.
+    /// Writes a checkpoint if one is due. While entries are applied again after a start, those that
+    /// are there are not written again.
     fn save_if_due(&mut self, shared: &Shared) -> io::Result<()> {
         let Some(applied) = self.applied.filter(|_| self.since >= self.due) else { return Ok(()) };
         if self.saved.back().is_none_or(|last| last.applied < applied) {
@@ -187,7 +193,8 @@ impl State {
         Ok(())
     }
 
-    /// The newest checkpoint that could be the snapshot, by its place among those saved, if it is not.
+    /// The newest checkpoint that could be the snapshot, by its place among those saved, if it is
+    /// not.
     fn candidate(&self) -> Option<usize> {
         // One that is not applied yet, after a start, is not there yet.
         let there = |saved: &Saved| {
@@ -309,7 +316,8 @@ impl RaftSnapshotBuilder<Types> for Builder {
             let mut state = self.0.state();
             if let Some(candidate) = state.candidate() {
                 let at = state.saved[candidate].at;
-                // In this order, which is that in the log: what is purged is never gone without the snapshot.
+                // In this order, which is that in the log: what is purged is never gone without the
+                // snapshot.
                 own.save_committed(at, [])?;
                 own.purge(at - 1, [])?;
                 state.saved.drain(..candidate);

@@ -1,4 +1,5 @@
-//! Three nodes in one process, on real loopback: what is acknowledged is there, once, on all of them.
+//! Three nodes in one process, on real loopback: what is acknowledged is there, once, on all of
+//! them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
@@ -88,7 +89,8 @@ fn any_node_takes_any_call_and_all_nodes_have_all_records() {
     });
 }
 
-/// Clients append with and without sessions while the leader is lost three times, and then all nodes at once.
+/// Clients append with and without sessions while the leader is lost three times, and then all
+/// nodes at once.
 #[test]
 fn what_was_acknowledged_survives_the_loss_of_leaders_and_of_all_nodes() {
     run(async {
@@ -296,7 +298,8 @@ fn strangers_and_doubles_are_refused_by_name() {
         // A new directory with the id of a member.
         let double = options(2).join([cluster.addresses[0].clone()]).open(cluster.path(8)).await.unwrap_err();
         assert!(matches!(double, Error::NodeTaken { node: 2, .. }), "{double}");
-        // A member whose directory was made anew does not get to vote: the others do not speak with it.
+        // A member whose directory was made anew does not get to vote: the others do not speak with
+        // it.
         cluster.stop(2).await;
         std::fs::rename(cluster.path(2), cluster.dir.path().join("lost")).unwrap();
         let anew = options(2).listen(cluster.addresses[1].clone()).open(cluster.path(2)).await.unwrap();
@@ -313,7 +316,8 @@ fn strangers_and_doubles_are_refused_by_name() {
         // Nobody can be reached where nobody listens; nothing was written.
         let client = foreword_cluster::Client::new(["127.0.0.1:1"], None).unwrap().patience(Duration::from_millis(100));
         assert!(matches!(client.append("x").await, Err(Error::NoLeader { .. })));
-        // Whoever takes a call and says nothing may have carried it out, however the search for a leader ends.
+        // Whoever takes a call and says nothing may have carried it out, however the search for a
+        // leader ends.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let silent = [silent.local_addr().unwrap().to_string(), "127.0.0.1:1".to_owned()];
         let client = foreword_cluster::Client::new(silent, None).unwrap().patience(Duration::from_millis(300));

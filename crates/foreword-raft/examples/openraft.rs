@@ -1,10 +1,12 @@
-//! Two Raft groups on one node, in one log: each proposes, the process "restarts", and both go on where they were.
+//! Two Raft groups on one node, in one log: each proposes, the process "restarts", and both go on
+//! where they were.
 //!
 //! ```text
 //! cargo run -p foreword-raft --features openraft --example openraft [DIR]
 //! ```
 //!
-//! The state machine is in memory. After a restart openraft brings it back: from the log, up to what was committed.
+//! The state machine is in memory. After a restart openraft brings it back: from the log, up to
+//! what was committed.
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -16,12 +16,13 @@ pub(crate) enum Cut<'a> {
     None,
     /// Those behind the index; without one, all.
     After(Option<u64>),
-    /// All, for a snapshot stands for what is up to the index: the next entry follows it. With the note of a purge.
+    /// All, for a snapshot stands for what is up to the index: the next entry follows it. With the
+    /// note of a purge.
     Snapshot(u64, &'a [u8]),
 }
 
-/// The records of a batch, in this order: so in each prefix of it, too, a vote and a committed index stand behind
-/// the entries that they speak of.
+/// The records of a batch, in this order: so in each prefix of it, too, a vote and a committed
+/// index stand behind the entries that they speak of.
 #[derive(Default)]
 pub(crate) struct Batch<'a> {
     pub(crate) cut: Cut<'a>,

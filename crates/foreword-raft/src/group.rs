@@ -314,7 +314,8 @@ impl Group {
         Ok(places.iter().map(entry).collect())
     }
 
-    /// Whether a thread calls the callbacks. If none does, they are called by who makes records durable.
+    /// Whether a thread calls the callbacks. If none does, they are called by who makes records
+    /// durable.
     #[cfg(any(feature = "openraft", feature = "openraft-09"))]
     pub(crate) fn has_callback_thread(&self) -> bool {
         !self.shared.ended.load(std::sync::atomic::Ordering::Acquire)

@@ -1,5 +1,5 @@
-//! openraft's own suite on the adapter to 0.10: as it is; reopened after every call; after a power failure behind
-//! every call.
+//! openraft's own suite on the adapter to 0.10: as it is; reopened after every call; after a power
+//! failure behind every call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[allow(dead_code)]
@@ -172,8 +172,8 @@ async fn append(store: &mut LogStore<Types>, entries: Vec<EntryOf<Types>>) -> io
     result.await.unwrap()
 }
 
-/// A call that was begun has its place in the order, whether anybody waits for it or not: a vote stands before the
-/// entries that come after it.
+/// A call that was begun has its place in the order, whether anybody waits for it or not: a vote
+/// stands before the entries that come after it.
 #[tokio::test]
 async fn a_vote_and_an_append_keep_their_order() {
     let disk = Disk::Sim(SimDisk::new(1));
@@ -297,7 +297,8 @@ async fn the_format_is_fixed_and_others_are_refused() {
     }
 }
 
-/// What is more than fits into one batch of the log; what is read in part; ranges that begin in what was purged.
+/// What is more than fits into one batch of the log; what is read in part; ranges that begin in
+/// what was purged.
 #[tokio::test]
 async fn large_appends_and_reads() {
     let logs = Disk::Sim(SimDisk::new(1)).open();

@@ -1,5 +1,5 @@
-//! openraft's own suite on the adapter to 0.9: as it is; reopened after every call; after a power failure behind
-//! every call.
+//! openraft's own suite on the adapter to 0.9: as it is; reopened after every call; after a power
+//! failure behind every call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod machine;

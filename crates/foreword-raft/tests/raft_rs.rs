@@ -1,5 +1,6 @@
-//! The adapter to raft-rs: the cases of the tests of its own storage in memory (all but those of how that makes a
-//! snapshot), reopened after every write and after a power failure there; and three nodes with power failures.
+//! The adapter to raft-rs: the cases of the tests of its own storage in memory (all but those of
+//! how that makes a snapshot), reopened after every write and after a power failure there; and
+//! three nodes with power failures.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod machine;
@@ -157,7 +158,8 @@ fn the_cases_of_its_own_storage() {
     }
 }
 
-/// What a node has applied, as its state machine keeps it through power failures: it saves it now and then.
+/// What a node has applied, as its state machine keeps it through power failures: it saves it now
+/// and then.
 #[derive(Clone, Default)]
 struct Applied {
     index: u64,

@@ -1,5 +1,5 @@
-//! A key-value store: each change is a record, a snapshot lets the log be dropped, and a restart loads the one and applies the rest of the other.
-//! The test kills it again and again.
+//! A key-value store: each change is a record, a snapshot lets the log be dropped, and a restart
+//! loads the one and applies the rest of the other. The test kills it again and again.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -46,7 +46,8 @@ impl Store {
         lock(&self.map).get(key).cloned()
     }
 
-    /// Durable when it returns. If the log fails, the map may hold more than a restart brings back: drop the store then, and open it again.
+    /// Durable when it returns. If the log fails, the map may hold more than a restart brings back:
+    /// drop the store then, and open it again.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
         let mut map = lock(&self.map);
         let lsn = self.log.append(serde_json::to_vec(&(key, value))?)?; // Its place in the order. If that fails, nothing has changed.
@@ -55,7 +56,8 @@ impl Store {
         Ok(self.log.sync_to(lsn)?) //                                      Without the lock: those who wait together share a flush.
     }
 
-    /// Writes a snapshot, and drops the records that it makes unneeded. Other threads wait only while the map is copied.
+    /// Writes a snapshot, and drops the records that it makes unneeded. Other threads wait only
+    /// while the map is copied.
     pub fn snapshot(&self) -> Result<()> {
         let _one = lock(&self.snapshots);
         let map = lock(&self.map);

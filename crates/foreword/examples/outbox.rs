@@ -1,5 +1,5 @@
-//! An outbox: what a service commits is shipped elsewhere, each record at least once, in order. A hold keeps what was not shipped, and says where to go
-//! on after a restart.
+//! An outbox: what a service commits is shipped elsewhere, each record at least once, in order. A
+//! hold keeps what was not shipped, and says where to go on after a restart.
 
 use foreword::{Log, Lsn, Record};
 
@@ -8,7 +8,8 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 /// The hold's name. It lives in the log, not in the process.
 const OUTBOX: &str = "outbox";
 
-/// Ships what was not shipped, and what comes, until the log is closed or something fails; then it is called again. Blocks: it has a thread of its own.
+/// Ships what was not shipped, and what comes, until the log is closed or something fails; then it
+/// is called again. Blocks: it has a thread of its own.
 pub fn ship(log: &Log, mut send: impl FnMut(&[Record]) -> Result<()>) -> Result<()> {
     let from = log.holds().get(OUTBOX).map_or(log.start_lsn(), |hold| hold.lsn);
     log.hold(OUTBOX, from)?; // What was not shipped stays.
@@ -22,7 +23,8 @@ pub fn ship(log: &Log, mut send: impl FnMut(&[Record]) -> Result<()>) -> Result<
             records.push(record.into());
         }
         send(&records)?;
-        // It flushes, so it is done once for many records. A crash before it sends them again: the other end tells by the LSN.
+        // It flushes, so it is done once for many records. A crash before it sends them again: the
+        // other end tells by the LSN.
         log.hold(OUTBOX, reader.position())?;
         log.truncate_front(reader.position())?; // As far as no other hold needs them.
     }

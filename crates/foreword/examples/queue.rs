@@ -1,4 +1,5 @@
-//! A task queue on tokio: a task is a record, and so is its end. The worker and whoever else is interested follow the log, and see what is durable.
+//! A task queue on tokio: a task is a record, and so is its end. The worker and whoever else is
+//! interested follow the log, and see what is durable.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,13 +10,14 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Tasks, each to be done at least once, whatever happens to the process. A record is a task, behind a `+`, or the LSN of one that is done, behind
-/// a `-`.
+/// Tasks, each to be done at least once, whatever happens to the process. A record is a task,
+/// behind a `+`, or the LSN of one that is done, behind a `-`.
 #[derive(Clone)]
 pub struct Queue(Arc<Log>);
 
 impl Queue {
-    /// Opens the queue in a directory, or makes one. Recovery reads files, and flushes: it is not for a thread that runs tasks.
+    /// Opens the queue in a directory, or makes one. Recovery reads files, and flushes: it is not
+    /// for a thread that runs tasks.
     pub async fn open(dir: PathBuf) -> Result<Queue> {
         let log = spawn_blocking(move || Log::options().segment_bytes(1 << 20).open(dir)).await??;
         Ok(Queue(Arc::new(log)))
@@ -44,7 +46,8 @@ impl Queue {
                 self.0.commit_async(format!("-{lsn}"))?.await?;
                 tasks.remove(&lsn);
                 if lsn.0 % 1000 == 0 {
-                    // What lies before the oldest task is not needed. That waits for flushes, which a thread that runs tasks should not.
+                    // What lies before the oldest task is not needed. That waits for flushes, which
+                    // a thread that runs tasks should not.
                     let (log, first) = (self.0.clone(), tasks.keys().next().copied().unwrap_or(lsn.next()));
                     spawn_blocking(move || log.truncate_front(first)).await??;
                 }
@@ -58,7 +61,8 @@ impl Queue {
         }
     }
 
-    /// Makes everything durable, and ends who follows. Tasks that still push get [`foreword::Error::Closed`].
+    /// Makes everything durable, and ends who follows. Tasks that still push get
+    /// [`foreword::Error::Closed`].
     pub async fn close(&self) -> Result<()> {
         let log = self.0.clone();
         Ok(spawn_blocking(move || log.close()).await??)

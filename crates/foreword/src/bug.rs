@@ -1,6 +1,7 @@
-//! Deliberate bugs: the checks are checked by them. Only a build with `--cfg foreword_bug` has them, and there the environment
-//! variable `FOREWORD_BUG` switches one on; `scripts/bugs.sh` shows by which test each is caught (and `scripts/shuttle.sh --self-check` those
-//! that need several threads). In every other build [`is`] is `false` at compile time.
+//! Deliberate bugs: the checks are checked by them. Only a build with `--cfg foreword_bug` has
+//! them, and there the environment variable `FOREWORD_BUG` switches one on; `scripts/bugs.sh` shows
+//! by which test each is caught (and `scripts/shuttle.sh --self-check` those that need several
+//! threads). In every other build [`is`] is `false` at compile time.
 #![cfg_attr(not(foreword_bug), allow(unreachable_pub, dead_code))]
 
 macro_rules! bugs {
@@ -120,8 +121,8 @@ bugs! {
 }
 
 impl Bug {
-    /// Those that a test of their own shows, and no simulated workload: they need two processes, holds, hooks, many logs, a flush that is held
-    /// up, or much room.
+    /// Those that a test of their own shows, and no simulated workload: they need two processes,
+    /// holds, hooks, many logs, a flush that is held up, or much room.
     pub const OF_TESTS: &[Bug] = &[
         Bug::WriteInFork,
         Bug::NeverAbsorb,
@@ -149,7 +150,8 @@ impl Bug {
     ];
 }
 
-/// `bug!(Name, work)` does the work if that bug is switched on. Skip these lines when you read: without `--cfg foreword_bug` they are not compiled.
+/// `bug!(Name, work)` does the work if that bug is switched on. Skip these lines when you read:
+/// without `--cfg foreword_bug` they are not compiled.
 macro_rules! bug {
     ($name:ident, $work:expr) => {
         if $crate::bug::is($crate::bug::Bug::$name) {

@@ -159,9 +159,9 @@ pub enum Error {
         /// The first that is there.
         start: Lsn,
     },
-    /// The hold had reached its [limit](crate::Limit), and what it was to keep was dropped. Its owner
-    /// begins anew, from a copy of what the log's records made: release the hold, and place it
-    /// again.
+    /// The hold had reached its [limit](crate::Limit), and what it was to keep was dropped. Its
+    /// owner begins anew, from a copy of what the log's records made: release the hold, and place
+    /// it again.
     #[non_exhaustive]
     HoldLost {
         /// The hold's name.

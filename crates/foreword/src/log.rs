@@ -187,8 +187,8 @@ impl Log {
     /// readers that wait for more are told that there is none. To close a log
     /// again waits for the thread that closes it, and returns what that call returned.
     ///
-    /// A waker or hook may close the log, too, and logs whose hooks close each other are all closed:
-    /// what waits for that very code is not waited for, and comes to its end later. (So a
+    /// A waker or hook may close the log, too, and logs whose hooks close each other are all
+    /// closed: what waits for that very code is not waited for, and comes to its end later. (So a
     /// [hook](Options::on_durable) may be told of the last records after this has returned.) Where
     /// another thread is closing the log already, and may be waiting for this very code, that is
     /// [`Error::Busy`].

@@ -199,8 +199,8 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     report.given_up.clone_from(&repair.given_up);
     report.unknown_from = repair.unknown_from;
     report.put_aside = repair.copied.iter().chain(&repair.moved).cloned().collect();
-    // Before anything is moved, and until the log has gone on: a hold that is placed meanwhile would
-    // stand behind what is given up.
+    // Before anything is moved, and until the log has gone on: a hold that is placed meanwhile
+    // would stand behind what is given up.
     let mut outside = match &report.verdict {
         Verdict::Corruption(_) => dir.outside_if_possible(survey.log)?,
         _ => None,

@@ -430,16 +430,16 @@ impl Options {
     /// The LSNs rise from call to call, until [`Log::truncate_back`] gives some of them to other
     /// records: then they go on from there. What was durable when the log was opened is not told,
     /// nor is a failure (see [`on_error`](Options::on_error)). When [`Log::close`] returns, all
-    /// that became durable was told; but where a call of the hook waits for that very call, or makes
-    /// it, the hook is told of the rest when it returns.
+    /// that became durable was told; but where a call of the hook waits for that very call, or
+    /// makes it, the hook is told of the rest when it returns.
     ///
     /// It runs under no lock and one call at a time, on the log's own thread, the one that flushes
     /// for the [`SyncPolicy`] and for futures: no other call waits for the hook, but those flushes
     /// do, so be quick, or hand over to a thread of your own. What came meanwhile is one call.
     /// (What is told last when the log is closed, is told by the call that closes it; without
     /// [`background`](Options::background) all is told by the calls that flush.) It may use the
-    /// log, and close it or another: logs whose hooks close each other are all closed. A call
-    /// that could not come to its end before the hook does is [`Error::Busy`]. A panic in it does no
+    /// log, and close it or another: logs whose hooks close each other are all closed. A call that
+    /// could not come to its end before the hook does is [`Error::Busy`]. A panic in it does no
     /// harm.
     ///
     /// ```

@@ -12,8 +12,8 @@ use crate::units;
 
 /// Keep records for a consumer, under a name, whatever is truncated; or release them
 ///
-/// The hold is durable and in force when the command returns, whether or not a program has the log open. To move a hold,
-/// place it again.
+/// The hold is durable and in force when the command returns, whether or not a program has the log
+/// open. To move a hold, place it again.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword hold mylog archiver                  # keep all records, and those to come

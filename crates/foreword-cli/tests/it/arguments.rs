@@ -59,7 +59,8 @@ impl Place {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Each of these commands, but some, fails for a directory, says these words and which directory it is, and changes nothing.
+    /// Each of these commands, but some, fails for a directory, says these words and which
+    /// directory it is, and changes nothing.
     fn all_say(&self, dir: &str, words: &[&str], commands: &[&[&str]], but: &[&str], command: &dyn Fn() -> Command) {
         let (before, dir) = (contents(self.0.path()), self.at(dir));
         for args in commands.iter().filter(|args| !but.contains(&args[0])) {
@@ -153,7 +154,8 @@ fn each_subcommand_says_that_it_may_not_read_a_directory() {
     Said::from(command().args(["stat", &log]).output().unwrap()).status(0);
 }
 
-/// A hold that was placed is not forgotten silently: neither is one whose file was cut, nor one that reached its limit.
+/// A hold that was placed is not forgotten silently: neither is one whose file was cut, nor one
+/// that reached its limit.
 #[test]
 fn holds_that_are_unknown_or_lost_are_told_of() {
     let place = Place(tempfile::tempdir().unwrap());

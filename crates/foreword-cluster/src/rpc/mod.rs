@@ -1,4 +1,5 @@
-//! What nodes and clients say to each other, over gRPC: messages are postcard's bytes of the types here.
+//! What nodes and clients say to each other, over gRPC: messages are postcard's bytes of the types
+//! here.
 //!
 //! | method | request | answer |
 //! |---|---|---|
@@ -6,7 +7,8 @@
 //! | `/foreword.raft/Replicate` | a stream of entries | a stream of what became of them, in order |
 //! | `/foreword.raft/Follow` | one [`From`] | a stream of [`Page`]s |
 //!
-//! Each request says in its headers which version of this it speaks, and to which cluster, and to which directory under which id, it believes to speak. The node that is called compares them
+//! Each request says in its headers which version of this it speaks, and to which cluster, and to
+//! which directory under which id, it believes to speak. The node that is called compares them
 //! before it reads anything else.
 
 pub(crate) mod network;
@@ -29,7 +31,8 @@ use crate::raft::{Item, Outcome, Peer, Types, Vote};
 pub(crate) const PROTOCOL: &str = "1";
 /// A message is at most so large: a proposal is at most a quarter.
 pub(crate) const MESSAGE_MAX: usize = 64 << 20;
-/// Bytes that may be under way on a connection, and on one stream, before the other side has taken them.
+/// Bytes that may be under way on a connection, and on one stream, before the other side has taken
+/// them.
 pub(crate) const WINDOW: u32 = 4 << 20;
 
 pub(crate) const HEADER_PROTOCOL: &str = "foreword-protocol";
@@ -114,7 +117,8 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Status> {
     }
 }
 
-/// gRPC's encoding: bytes as they are. (With types here, the compiler does not see that what tonic makes of them is `Send`.)
+/// gRPC's encoding: bytes as they are. (With types here, the compiler does not see that what tonic
+/// makes of them is `Send`.)
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Raw;
 

@@ -112,7 +112,8 @@ impl Connection {
     /// Asks for something, and waits for the answer so long.
     ///
     /// # Errors
-    /// What the node answers; [`Error::Unreachable`] if the call was not made for certain, and [`Error::Unknown`] if it may have been.
+    /// What the node answers; [`Error::Unreachable`] if the call was not made for certain, and
+    /// [`Error::Unknown`] if it may have been.
     pub(crate) async fn call(&self, call: Call, patience: Duration) -> Result<Answer> {
         let asked = async {
             let call = encode(&call).map_err(|status| Error::invalid("call", status.message()))?;

@@ -31,7 +31,8 @@ pub(crate) struct Server(pub(crate) Arc<Node>);
 /// How a method is answered, and whether the caller names this node.
 type Answered<T, U> = fn(Arc<Node>, T, bool) -> BoxFuture<Response<U>, Status>;
 
-/// The service of one method. (A closure would do, if the compiler saw that what tonic makes of it is `Send`.)
+/// The service of one method. (A closure would do, if the compiler saw that what tonic makes of it
+/// is `Send`.)
 struct Method<T, U> {
     node: Arc<Node>,
     addressed: bool,
@@ -92,7 +93,8 @@ fn grpc() -> Grpc<Raw> {
     Grpc::new(Raw).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX)
 }
 
-/// Compares what the caller believes with what this node is: whether it names this node, as members do.
+/// Compares what the caller believes with what this node is: whether it names this node, as members
+/// do.
 pub(crate) fn addressed(node: &Node, headers: &MetadataMap) -> Result<bool, Status> {
     let header = |name| headers.get(name).and_then(|value: &MetadataValue<_>| value.to_str().ok());
     let theirs = header(HEADER_PROTOCOL).unwrap_or("none");

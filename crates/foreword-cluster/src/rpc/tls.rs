@@ -20,8 +20,9 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// The certificate of the authority that has signed those of all nodes and clients, and the certificate and private key of this one. A node's certificate must be good
-    /// for both sides of a connection, and for the name or IP address by which others call it.
+    /// The certificate of the authority that has signed those of all nodes and clients, and the
+    /// certificate and private key of this one. A node's certificate must be good for both sides of
+    /// a connection, and for the name or IP address by which others call it.
     #[must_use]
     pub fn new(ca: impl Into<Vec<u8>>, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Tls {
         Tls { ca: ca.into(), certificate: certificate.into(), key: key.into(), name: None }

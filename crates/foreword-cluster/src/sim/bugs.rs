@@ -1,4 +1,5 @@
-//! Deliberate bugs: the checks are checked by them. Those of the storage are here, in what wraps it; the others are one line each where they would be made, by `bug!`.
+//! Deliberate bugs: the checks are checked by them. Those of the storage are here, in what wraps
+//! it; the others are one line each where they would be made, by `bug!`.
 
 use std::fmt::Debug;
 use std::io;
@@ -28,7 +29,8 @@ macro_rules! bugs {
 }
 
 bugs! {
-    /// entries are said to be durable when they are in memory, so that the leader counts a quorum that has lost them
+    /// entries are said to be durable when they are in memory, so that the leader counts a quorum
+    /// that has lost them
     AcknowledgeEarly,
     /// a vote is given before it is saved; it is saved with the next append
     VoteEarly,
@@ -36,7 +38,8 @@ bugs! {
     VoteAgain,
     /// an append overtakes the vote before it: it is durable, and the vote is not
     OvertakeVote,
-    /// a follower's truncation is lost: behind what it appends then, what it cut off is back after a restart
+    /// a follower's truncation is lost: behind what it appends then, what it cut off is back after
+    /// a restart
     LoseTruncation,
     /// an append gets the index of the record before it
     ReuseIndex,
@@ -186,7 +189,8 @@ impl RaftLogStorage<Types> for Store {
 }
 
 impl Store {
-    /// The disk is as if the entries had been written over the first of those that were cut off. What openraft appends next takes the others' place.
+    /// The disk is as if the entries had been written over the first of those that were cut off.
+    /// What openraft appends next takes the others' place.
     async fn append_and_bring_back(&mut self, entries: Vec<Entry>, callback: IOFlushed<Types>) -> io::Result<()> {
         let Some(first) = entries.first().map(|entry| entry.log_id().index()) else {
             return self.inner.append(entries, callback).await;

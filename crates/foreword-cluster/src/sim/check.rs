@@ -207,7 +207,8 @@ impl Seen {
         Ok(())
     }
 
-    /// All appends of which the index is known, by it. All calls with the same sequence of a session are one.
+    /// All appends of which the index is known, by it. All calls with the same sequence of a
+    /// session are one.
     fn appends(&self) -> BTreeMap<u64, Appended> {
         let places: HashMap<&Bytes, u64> = self.log.iter().map(|(index, record)| (record, *index)).collect();
         let mut appends = BTreeMap::<u64, Appended>::new();

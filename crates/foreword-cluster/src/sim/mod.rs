@@ -1,16 +1,21 @@
-//! The judge of all this: clusters in one thread, with simulated disks, a simulated network and a clock of their own, which run through what a seed decides, and a check of
-//! all that clients saw. Compiled for tests only.
+//! The judge of all this: clusters in one thread, with simulated disks, a simulated network and a
+//! clock of their own, which run through what a seed decides, and a check of all that clients saw.
+//! Compiled for tests only.
 //!
 //! - [`world`]: nodes on [`SimDisk`](foreword_sim::SimDisk)s, and what happens to them.
-//! - [`network`]: what becomes of messages. It takes the place of gRPC at [`Connection`](crate::rpc::network::Connection); the node that is called answers as it answers gRPC.
+//! - [`network`]: what becomes of messages. It takes the place of gRPC at
+//!   [`Connection`](crate::rpc::network::Connection); the node that is called answers as it answers
+//!   gRPC.
 //! - [`clients`]: calls, each noted with when it was made and when it was answered.
 //! - [`check`]: whether a log can have answered so.
 //! - [`plan`]: what a seed decides, and the smallest part of it that still fails.
 //! - [`bugs`]: deliberate bugs, each of which must be found.
 //! - [`runtime`]: tokio, with chance from the seed and no other threads.
 //!
-//! All is on one thread, with a paused clock, and chance from the seed alone (also openraft's and that of identities). Even so two runs of a seed are **not the same**: what happens is,
-//! and the timing differs a little, for a reason that is not found yet. So a seed that fails may pass when it is run again, and shrinking may lose a failure; it then keeps the larger plan.
+//! All is on one thread, with a paused clock, and chance from the seed alone (also openraft's and
+//! that of identities). Even so two runs of a seed are **not the same**: what happens is, and the
+//! timing differs a little, for a reason that is not found yet. So a seed that fails may pass when
+//! it is run again, and shrinking may lose a failure; it then keeps the larger plan.
 
 mod bugs;
 mod check;

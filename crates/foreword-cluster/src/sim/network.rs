@@ -1,5 +1,6 @@
-//! The network: it delays, loses, repeats and overtakes messages, cuts nodes off, also in one direction, and breaks streams. A call that is the caller's to repeat comes
-//! once at most, as over HTTP; those between members may come twice, and late.
+//! The network: it delays, loses, repeats and overtakes messages, cuts nodes off, also in one
+//! direction, and breaks streams. A call that is the caller's to repeat comes once at most, as over
+//! HTTP; those between members may come twice, and late.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -108,8 +109,8 @@ impl Link {
         Error::Unreachable { address: address(self.to), why: "nobody listens".to_owned() }
     }
 
-    /// Asks the node that is there. `refusal` is what the caller makes of one before the message was read.
-    /// (Boxed, for the node that answers may call others.)
+    /// Asks the node that is there. `refusal` is what the caller makes of one before the message
+    /// was read. (Boxed, for the node that answers may call others.)
     pub(crate) fn call<'a>(
         &'a self,
         headers: &'a MetadataMap,

@@ -1,4 +1,5 @@
-//! What a seed decides: which faults come when, and how much clients do. And the smallest part of it that still fails.
+//! What a seed decides: which faults come when, and how much clients do. And the smallest part of
+//! it that still fails.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What is run in `cargo test`: some seeds, a seed twice, and faults that were found. And, if it is asked for, each deliberate bug.
+//! What is run in `cargo test`: some seeds, a seed twice, and faults that were found. And, if it is
+//! asked for, each deliberate bug.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +24,8 @@ fn fail(plan: &Plan, why: String) -> ! {
     panic!("seed {}: {why}\nwith {small:#?}", plan.seed);
 }
 
-/// What a suite must have gone through: any, and one of so many seeds that chance alone does not leave one out.
+/// What a suite must have gone through: any, and one of so many seeds that chance alone does not
+/// leave one out.
 const ALWAYS: &[&str] = &["appends acknowledged", "records followed", "restarts", "entries purged"];
 const OF_MANY: (u64, &[&str]) = (
     100,
@@ -86,7 +88,8 @@ fn a_seed_gives_the_same_run() {
     assert_eq!(runs[0].trace, runs[1].trace);
 }
 
-/// Found by seed 0: an index of places that led into entries that the snapshot stands for. (Each record at the front was unreadable, until another came that had a place.)
+/// Found by seed 0: an index of places that led into entries that the snapshot stands for. (Each
+/// record at the front was unreadable, until another came that had a place.)
 #[test]
 fn whatever_the_front_is_what_is_kept_can_be_read() {
     Sim::run(1, None, async |sim| {
@@ -108,7 +111,8 @@ fn whatever_the_front_is_what_is_kept_can_be_read() {
     });
 }
 
-/// Each is found within so many seeds: `FOREWORD_CLUSTER_SEEDS`, 200 by default. `FOREWORD_CLUSTER_BUG` names one.
+/// Each is found within so many seeds: `FOREWORD_CLUSTER_SEEDS`, 200 by default.
+/// `FOREWORD_CLUSTER_BUG` names one.
 #[test]
 #[ignore = "takes minutes: scripts/campaign.sh --only cluster-bugs"]
 fn each_deliberate_bug_is_found() {

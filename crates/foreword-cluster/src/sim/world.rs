@@ -15,7 +15,8 @@ use super::plan::Happens;
 use super::{Random, Sim, lock};
 use crate::{Error, Options, ReplicatedLog};
 
-/// How long a call may wait in the simulation; the network's own patience is added where a test compares.
+/// How long a call may wait in the simulation; the network's own patience is added where a test
+/// compares.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +124,8 @@ impl World {
         Ok(log)
     }
 
-    /// Compacts, and sees when the node has failed: what threads and a service manager do elsewhere.
+    /// Compacts, and sees when the node has failed: what threads and a service manager do
+    /// elsewhere.
     async fn drive(self, id: u64, life: u64, log: ReplicatedLog) {
         loop {
             sleep(Duration::from_micros(self.0.sim.draw(|random| random.between(1000, 20_000)))).await;
@@ -202,7 +204,8 @@ impl World {
         tokio::spawn(async move { world.replace(id).await });
     }
 
-    /// Ends a node at once: what its disk has after a power failure, or a kill, is what it finds when it is started again.
+    /// Ends a node at once: what its disk has after a power failure, or a kill, is what it finds
+    /// when it is started again.
     pub(super) async fn stop(&self, id: u64, power: bool) -> bool {
         let log = {
             let mut slots = lock(&self.0.slots);
@@ -340,7 +343,8 @@ impl World {
         }
     }
 
-    /// A bit of a node that is down. Not where a majority could be lost: the others have to be there.
+    /// A bit of a node that is down. Not where a majority could be lost: the others have to be
+    /// there.
     async fn flip(&self, node: u64) {
         let _one = self.0.operator.lock().await;
         let voters = self.voters();
@@ -355,7 +359,8 @@ impl World {
         if let Some(slot) = lock(&self.0.slots).get_mut(&id) {
             let files: Vec<_> = slot.disk.files().into_iter().filter(|(_, bytes)| *bytes > 0).collect();
             let (path, bytes) = &files[self.0.sim.draw(|random| random.below(files.len() as u64)) as usize];
-            // Most bytes of a file are zeros that are not used yet: so among its first, half of the time.
+            // Most bytes of a file are zeros that are not used yet: so among its first, half of the
+            // time.
             let most = if self.0.sim.draw(|random| random.chance(500)) { *bytes } else { (*bytes).min(8 << 10) };
             let (byte, bit) = self.0.sim.draw(|random| (random.below(most), random.below(8)));
             slot.flipped = slot.disk.flip(path, byte, bit as u8);
@@ -386,7 +391,8 @@ impl World {
         }
     }
 
-    /// Removes a node from the members, and puts a new one in its place. As docs/REPLICATION.md has it: removed first.
+    /// Removes a node from the members, and puts a new one in its place. As docs/REPLICATION.md has
+    /// it: removed first.
     async fn replace(&self, id: u64) {
         let _one = self.0.operator.lock().await;
         if !self.forget(id).await {

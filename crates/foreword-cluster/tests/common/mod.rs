@@ -9,7 +9,8 @@ use tempfile::TempDir;
 
 pub(crate) type Log = ReplicatedLog;
 
-/// Small files. The times are the usual ones: on a busy machine, with shorter ones leaders change that nobody stopped.
+/// Small files. The times are the usual ones: on a busy machine, with shorter ones leaders change
+/// that nobody stopped.
 pub(crate) fn options(id: u64) -> Options {
     let log = foreword::Options::new().segment_bytes(1 << 20);
     let storage = foreword_raft::Options::new().log(log).compact_slack(1 << 20);
@@ -88,7 +89,8 @@ impl Cluster {
         Client::new(&self.addresses, None).unwrap().patience(Duration::from_secs(15))
     }
 
-    /// Checks that all nodes that are up get to have the same records, and gives them from the first on.
+    /// Checks that all nodes that are up get to have the same records, and gives them from the
+    /// first on.
     pub(crate) async fn records(&self) -> Vec<(u64, Vec<u8>)> {
         let any = self.up().next().unwrap();
         let last = any.last().await.unwrap();

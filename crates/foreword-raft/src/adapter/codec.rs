@@ -15,7 +15,8 @@ use serde::de::DeserializeOwned;
 
 const FORMAT: u8 = 1;
 
-/// What is wrong with the bytes of a vote, an entry or a log id: the source of an [`io::Error`] of the kind
+/// What is wrong with the bytes of a vote, an entry or a log id: the source of an [`io::Error`] of
+/// the kind
 /// [`InvalidData`](io::ErrorKind::InvalidData).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,5 +1,5 @@
-//! Adapters: storage for Raft libraries, each with a feature of its own. The [front page](crate#adapters) compares
-//! them.
+//! Adapters: storage for Raft libraries, each with a feature of its own. The [front
+//! page](crate#adapters) compares them.
 
 #[cfg(feature = "openraft")]
 pub mod openraft;
@@ -23,13 +23,13 @@ mod shared {
     use crate::batch::{Batch, Cut};
     use crate::{Entry, Error, Group, Result};
 
-    /// How many bytes of entries go into one batch of the log; and how many are read at once where the library
-    /// leaves that to us, but at least one entry.
+    /// How many bytes of entries go into one batch of the log; and how many are read at once where
+    /// the library leaves that to us, but at least one entry.
     pub(crate) const BYTES_AT_ONCE: usize = 1 << 20;
 
-    /// Appends entries, in batches; `done` hears of the last, and so of all. Those that were purged stay so; and
-    /// the first of a log may have any index, as openraft's own storages have it. (The core is told by a purge, for
-    /// there a log that begins later has lost what was before.)
+    /// Appends entries, in batches; `done` hears of the last, and so of all. Those that were purged
+    /// stay so; and the first of a log may have any index, as openraft's own storages have it. (The
+    /// core is told by a purge, for there a log that begins later has lost what was before.)
     pub(crate) fn append(
         group: &Group,
         entries: impl Iterator<Item = io::Result<(u64, Vec<u8>)>>,
@@ -70,7 +70,8 @@ mod shared {
         (from, behind)
     }
 
-    /// The entries of a range as far as they are there: neither those that were purged, nor those behind the last.
+    /// The entries of a range as far as they are there: neither those that were purged, nor those
+    /// behind the last.
     pub(crate) fn read(group: &Group, (from, behind): (u64, u64), bytes_max: u64) -> Result<Vec<Entry>> {
         unpurged(from, behind, Vec::new(), |from| group.entries(from..behind, bytes_max))
     }

@@ -32,30 +32,34 @@
 //! | `save_vote`, `truncate_after`, `purge` | durable, with all before |
 //! | `save_committed` | in force; durable with whatever is written after it |
 //!
-//! A truncation has to be durable: openraft installs a snapshot behind it, in another storage, and does not start
-//! on conflicting entries that came back. `save_committed` is a hint, and after a power failure may be an older
-//! one. So a state machine in memory may be older for a moment, too: let
+//! A truncation has to be durable: openraft installs a snapshot behind it, in another storage, and
+//! does not start on conflicting entries that came back. `save_committed` is a hint, and after a
+//! power failure may be an older one. So a state machine in memory may be older for a moment, too:
+//! let
 //! [`wait_for_recovery`](::openraft::Raft::wait_for_recovery) wait before it is read.
 //!
 //! # What blocks
 //!
-//! No call holds a thread of the runtime for a flush, or for reading a file. Who waits for a flush is woken by the
-//! thread that calls the callbacks of all groups. Entries are read where they are asked for if they are [in
-//! memory](crate::Options::cache_bytes), and else with the runtime's
+//! No call holds a thread of the runtime for a flush, or for reading a file. Who waits for a flush
+//! is woken by the thread that calls the callbacks of all groups. Entries are read where they are
+//! asked for if they are [in memory](crate::Options::cache_bytes), and else with the runtime's
 //! [`spawn_blocking`](::openraft::type_config::TypeConfigExt::spawn_blocking). Two things may block: an `append`
-//! (or another write) for which the log has no room, because the disk is behind by all its buffers or no segment is
-//! ready; and `purge` on a full disk. Without [`background`](crate::Options::background) nobody completes an
-//! append, and the others flush themselves.
+//! (or another write) for which the log has no room, because the disk is behind by all its buffers
+//! or no segment is ready; and `purge` on a full disk. Without
+//! [`background`](crate::Options::background) nobody completes an append, and the others flush
+//! themselves.
 //!
 //! # Traps
 //!
-//! - openraft ends a Raft at its first error of the storage. A full disk is one: leave room, or watch
+//! - openraft ends a Raft at its first error of the storage. A full disk is one: leave room, or
+//!   watch
 //!   [`NoSpace`](foreword::Error::NoSpace). After it, start the `Raft` anew.
-//! - The types of the application go through serde in [postcard](https://postcard.jamesmunns.com/wire-format)'s
-//!   format, behind a byte with the version of the whole. It is compact and specified, and has neither names nor
-//!   types. So an enum may get variants at its end, and a struct no field; and what needs names or types to be read
-//!   does not work, as `serde_json::Value`, `flatten`, `untagged` and `skip_serializing_if` do. Test once that
-//!   entries of all kinds can be read back. What cannot is [`Undecodable`].
+//! - The types of the application go through serde in
+//!   [postcard](https://postcard.jamesmunns.com/wire-format)'s format, behind a byte with the
+//!   version of the whole. It is compact and specified, and has neither names nor types. So an enum
+//!   may get variants at its end, and a struct no field; and what needs names or types to be read
+//!   does not work, as `serde_json::Value`, `flatten`, `untagged` and `skip_serializing_if` do.
+//!   Test once that entries of all kinds can be read back. What cannot is [`Undecodable`].
 //! - The adapter to 0.9 writes the same bytes, as far as the types are the same: with
 //!   [`leader_id_adv`](::openraft::impls::leader_id_adv), the default of both, a log goes on with 0.10.
 //! - The logs must be open as long as a `Raft` runs: dropped, they are closed.
@@ -80,7 +84,8 @@ use crate::batch::{Batch, Cut};
 
 pub use crate::adapter::codec::Undecodable;
 
-/// The log of a group as openraft's [`RaftLogStorage`] and [`RaftLogReader`]. Clones are handles to the same.
+/// The log of a group as openraft's [`RaftLogStorage`] and [`RaftLogReader`]. Clones are handles to
+/// the same.
 pub struct LogStore<C> {
     group: Group,
     types: PhantomData<fn() -> C>,

@@ -1,14 +1,15 @@
-//! Storage for [openraft](::openraft_09) 0.9 (feature `openraft-09`): the log of a group as [`RaftLogStorage`] and
+//! Storage for [openraft](::openraft_09) 0.9 (feature `openraft-09`): the log of a group as
+//! [`RaftLogStorage`] and
 //! [`RaftLogReader`], with openraft's feature `storage-v2`.
 //!
 //! It is used as that for 0.10 is, writes the same bytes, and has the same traps. What differs:
 //!
-//! - This version waits for the callback of each append before it goes on. So a group has one append in a flush;
-//!   those of other groups share it.
-//! - `truncate` takes the first log id that goes. It and `save_vote` and `purge` are durable when they are done;
-//!   `save_committed` is with what is written after it.
-//! - Entries that are not in memory are read by a thread of their own, for this version's runtime has none for
-//!   that.
+//! - This version waits for the callback of each append before it goes on. So a group has one
+//!   append in a flush; those of other groups share it.
+//! - `truncate` takes the first log id that goes. It and `save_vote` and `purge` are durable when
+//!   they are done; `save_committed` is with what is written after it.
+//! - Entries that are not in memory are read by a thread of their own, for this version's runtime
+//!   has none for that.
 
 use std::fmt;
 use std::fmt::Debug;
@@ -32,7 +33,8 @@ pub use crate::adapter::codec::Undecodable;
 
 type Stored<T, C> = Result<T, StorageError<<C as RaftTypeConfig>::NodeId>>;
 
-/// The log of a group as openraft's [`RaftLogStorage`] and [`RaftLogReader`]. Clones are handles to the same.
+/// The log of a group as openraft's [`RaftLogStorage`] and [`RaftLogReader`]. Clones are handles to
+/// the same.
 pub struct LogStore<C> {
     group: Group,
     types: PhantomData<fn() -> C>,

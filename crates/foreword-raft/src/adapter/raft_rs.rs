@@ -1,5 +1,5 @@
-//! Storage for [raft] 0.7, the library of TiKV (feature `raft-rs`): the log of a group as [`Storage`], and what
-//! makes a [`Ready`] durable without waiting for it.
+//! Storage for [raft] 0.7, the library of TiKV (feature `raft-rs`): the log of a group as
+//! [`Storage`], and what makes a [`Ready`] durable without waiting for it.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,18 +48,20 @@
 //!
 //! # Traps
 //!
-//! - Messages that must wait come with the callback. What else is in a [`Ready`] is the caller's, as raft says:
-//!   entries to apply, the data of a snapshot, which has to be durable *before* its `Ready` is persisted.
-//! - Behind a `Ready` with a snapshot, [`advance_apply`](::raft::RawNode::advance_apply) panics until it is
-//!   persisted: wait for the callback.
-//! - Raft panics if [`Config::applied`](::raft::Config::applied) is beyond what it knows to be committed, which a
-//!   power failure may make older. Give the same index to [`LogStore::applied`].
-//! - Entries, and terms, that are not [in memory](crate::Options::cache_bytes) are read from the files where raft
-//!   asks for them, and block it: none is fetched asynchronously.
-//! - A `Ready` is one record batch, of up to [`record_bytes_max`](foreword::Options::record_bytes_max), 64 MiB by
-//!   default: keep [`Config::max_uncommitted_size`](::raft::Config::max_uncommitted_size) below.
-//! - The codec is raft's default, rust-protobuf. Its build brings the protobuf compiler for the usual systems
-//!   along.
+//! - Messages that must wait come with the callback. What else is in a [`Ready`] is the caller's,
+//!   as raft says: entries to apply, the data of a snapshot, which has to be durable *before* its
+//!   `Ready` is persisted.
+//! - Behind a `Ready` with a snapshot, [`advance_apply`](::raft::RawNode::advance_apply) panics
+//!   until it is persisted: wait for the callback.
+//! - Raft panics if [`Config::applied`](::raft::Config::applied) is beyond what it knows to be
+//!   committed, which a power failure may make older. Give the same index to [`LogStore::applied`].
+//! - Entries, and terms, that are not [in memory](crate::Options::cache_bytes) are read from the
+//!   files where raft asks for them, and block it: none is fetched asynchronously.
+//! - A `Ready` is one record batch, of up to
+//!   [`record_bytes_max`](foreword::Options::record_bytes_max), 64 MiB by default: keep
+//!   [`Config::max_uncommitted_size`](::raft::Config::max_uncommitted_size) below.
+//! - The codec is raft's default, rust-protobuf. Its build brings the protobuf compiler for the
+//!   usual systems along.
 
 use std::fmt;
 
@@ -88,8 +90,8 @@ pub struct Persisted {
 /// What [`LogStore::write`] writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Write<'a> {
-    /// Takes the place of all entries. Of the snapshot only its index, its term and the members are kept: its data
-    /// is the caller's to keep.
+    /// Takes the place of all entries. Of the snapshot only its index, its term and the members are
+    /// kept: its data is the caller's to keep.
     pub snapshot: Option<&'a SnapshotMetadata>,
     /// Take the place of those from the first one's index on.
     pub entries: &'a [Entry],
@@ -99,7 +101,8 @@ pub struct Write<'a> {
 
 /// The log of a group as raft's [`Storage`], and what writes to it. Clones are handles to the same.
 ///
-/// `F` gives the newest snapshot of the state machine, which is no matter of the log: see [`Storage::snapshot`].
+/// `F` gives the newest snapshot of the state machine, which is no matter of the log: see
+/// [`Storage::snapshot`].
 #[derive(Clone)]
 pub struct LogStore<F> {
     group: Group,
@@ -135,12 +138,14 @@ impl<F: Fn(u64, u64) -> Result<Snapshot>> LogStore<F> {
         &self.group
     }
 
-    /// Writes what a [`Ready`] wants to be kept: its snapshot's metadata, its entries and its hard state. They can
-    /// be read when this returns, so that [`advance_append_async`](::raft::RawNode::advance_append_async) may
-    /// follow. When they are durable, `done` gets the number of the `Ready`, and the messages that it says must not
-    /// be sent before (which are taken out of it). It is called as that of [`Group::append`].
+    /// Writes what a [`Ready`] wants to be kept: its snapshot's metadata, its entries and its hard
+    /// state. They can be read when this returns, so that
+    /// [`advance_append_async`](::raft::RawNode::advance_append_async) may follow. When they are
+    /// durable, `done` gets the number of the `Ready`, and the messages that it says must not be
+    /// sent before (which are taken out of it). It is called as that of [`Group::append`].
     ///
-    /// All of it is one batch: after a crash it is there or not. The data of a snapshot must be durable before.
+    /// All of it is one batch: after a crash it is there or not. The data of a snapshot must be
+    /// durable before.
     ///
     /// # Errors
     /// As [`write`](LogStore::write).
@@ -151,8 +156,8 @@ impl<F: Fn(u64, u64) -> Result<Snapshot>> LogStore<F> {
         self.write(write, |result| done(result.map(|()| persisted)))
     }
 
-    /// Writes all that is given as one batch. `done` is called when it is durable, as that of [`Group::append`].
-    /// Does not wait for that.
+    /// Writes all that is given as one batch. `done` is called when it is durable, as that of
+    /// [`Group::append`]. Does not wait for that.
     ///
     /// # Errors
     /// Nothing was written. [`SnapshotOutOfDate`](StorageError::SnapshotOutOfDate),
@@ -179,8 +184,8 @@ impl<F: Fn(u64, u64) -> Result<Snapshot>> LogStore<F> {
 
     /// Saves the members of the group as they are once the entry at an index is applied: what
     /// [`RawNode::apply_conf_change`](::raft::RawNode::apply_conf_change) returns, or with index 0 those that the
-    /// group begins with. Durable when it returns; call it before it is durable that the entry was applied. Blocks
-    /// for a flush.
+    /// group begins with. Durable when it returns; call it before it is durable that the entry was
+    /// applied. Blocks for a flush.
     ///
     /// # Errors
     /// [`Other`](StorageError::Other) with an [`Error`](crate::Error): as [`Group::save_committed`].
@@ -189,8 +194,8 @@ impl<F: Fn(u64, u64) -> Result<Snapshot>> LogStore<F> {
         self.group.sync().map_err(failed)
     }
 
-    /// Drops the entries before an index, which the state machine's newest snapshot stands for. It holds when it
-    /// returns; [durable](Group::purge) with what is written next.
+    /// Drops the entries before an index, which the state machine's newest snapshot stands for. It
+    /// holds when it returns; [durable](Group::purge) with what is written next.
     ///
     /// # Errors
     /// [`Unavailable`](StorageError::Unavailable) if there is no entry before the index;
@@ -214,7 +219,8 @@ impl<F: Fn(u64, u64) -> Result<Snapshot>> LogStore<F> {
 }
 
 impl<F: Fn(u64, u64) -> Result<Snapshot>> Storage for LogStore<F> {
-    /// The committed index is at least that up to which entries were [applied](LogStore::applied) or purged.
+    /// The committed index is at least that up to which entries were [applied](LogStore::applied)
+    /// or purged.
     fn initial_state(&self) -> Result<RaftState> {
         let vote = self.group.vote().map_err(failed)?;
         let mut hard_state: HardState = vote.map(|vote| decode(&vote)).transpose()?.unwrap_or_default();

@@ -1,4 +1,5 @@
-//! A machine with a disk: what the suites of Raft libraries run on, and what befalls it behind each call.
+//! A machine with a disk: what the suites of Raft libraries run on, and what befalls it behind each
+//! call.
 #![allow(dead_code)] // Not each test uses all of it.
 
 use std::sync::Arc;
@@ -19,7 +20,8 @@ impl Disk {
         Disk::Real(tempfile::tempdir().unwrap())
     }
 
-    /// Small segments and a small cache, compaction all the time, and nothing is synced that nobody waits for.
+    /// Small segments and a small cache, compaction all the time, and nothing is synced that nobody
+    /// waits for.
     pub(crate) fn open(&self) -> GroupLogs {
         let log = foreword::Options::new().segment_bytes(64 << 10).sync(SyncPolicy::manual()).on_error(|_| ());
         let (log, dir) = match self {
@@ -101,8 +103,8 @@ impl Machines {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Runs a suite on machines that are opened anew behind each call, and on some whose power fails there. At
-    /// once, for all of them wait most of the time.
+    /// Runs a suite on machines that are opened anew behind each call, and on some whose power
+    /// fails there. At once, for all of them wait most of the time.
     pub(crate) fn all(suite: impl Fn(Machines) + Sync) {
         let reopened = [Machines::new(true, Then::Reopen), Machines::new(false, Then::Reopen)];
         let failures = [Then::PowerFailure, Then::PowerFailures(1 << 32), Then::PowerFailures(2 << 32)];

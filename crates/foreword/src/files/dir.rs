@@ -86,8 +86,8 @@ impl Dir {
         self.handle.sync()
     }
 
-    /// The names in the directory. [`Error::NotALog`] if it has a file `LOG` that is another's: then
-    /// nothing else of it is looked at.
+    /// The names in the directory. [`Error::NotALog`] if it has a file `LOG` that is another's:
+    /// then nothing else of it is looked at.
     pub(crate) fn names(&self) -> Result<Names> {
         let mut names = Names::default();
         let listed = match self.handle.list() {

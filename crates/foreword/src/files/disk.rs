@@ -68,8 +68,9 @@ pub trait DiskDir: Send + Sync + fmt::Debug {
     fn create_like(&self, name: &str, _like: &str) -> io::Result<Box<dyn DiskFile>> {
         self.open(name, Access::New)
     }
-    /// Gives a file that is there the owner and the permissions that [`create_like`](DiskDir::create_like)
-    /// gives to a new one, as far as they may be given. The default knows of no owners.
+    /// Gives a file that is there the owner and the permissions that
+    /// [`create_like`](DiskDir::create_like) gives to a new one, as far as they may be given. The
+    /// default knows of no owners.
     fn make_like(&self, _name: &str, _like: &str) -> io::Result<()> {
         Ok(())
     }

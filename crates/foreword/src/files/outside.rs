@@ -6,10 +6,10 @@
 //! decided yet, and will see it, or it has, and the start LSN says what is gone. No process waits
 //! for another to wake up.
 //!
-//! The file has two places, and each text goes into both, one after the other. So one place is whole
-//! at any time, and what was asked for durably is in both: damage to one of them loses nothing. It is
-//! whole when it gets its name. So a file without a whole place is damaged, and not taken for one in
-//! which nothing is asked for.
+//! The file has two places, and each text goes into both, one after the other. So one place is
+//! whole at any time, and what was asked for durably is in both: damage to one of them loses
+//! nothing. It is whole when it gets its name. So a file without a whole place is damaged, and not
+//! taken for one in which nothing is asked for.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -125,13 +125,14 @@ impl Dir {
         self.take(HOLDS_TMP)?.ok_or(Error::Busy)
     }
 
-    /// Writes it whole, with no requests in it, and gives it its name; `false` if there is one by now.
-    /// The name is durable before anything is asked for ([`Outside::write`]).
+    /// Writes it whole, with no requests in it, and gives it its name; `false` if there is one by
+    /// now. The name is durable before anything is asked for ([`Outside::write`]).
     fn finish_holds(&self, begun: &mut Outside) -> Result<bool> {
         // Whatever another left in it, and whoever that was. (As far as that may be changed.)
         let _ = self.handle.make_like(HOLDS_TMP, IDENTITY);
         begun.file.set_len(0).doing("empty the file", &begun.path)?;
-        // The space of both places, so that what is taken into the log can be cleared on a full disk.
+        // The space of both places, so that what is taken into the log can be cleared on a full
+        // disk.
         begun.file.allocate(2 * PLACE).doing("make room for the holds of other processes", &begun.path)?;
         begun.write()?;
         // (After an error the next attempt begins again with what there is of it.)

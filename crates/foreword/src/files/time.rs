@@ -63,8 +63,9 @@ mod tests {
             let (begun, from) = (Instant::now(), ticks.now());
             std::thread::sleep(Duration::from_millis(30));
             let (least, passed) = (begun.elapsed(), Duration::from_nanos(ticks.now() - from));
-            // A coarse clock may have been that far behind at the beginning, and not at the end. (None
-            // has a tick of more than 10 ms; and the two clocks are not asked at one instant.)
+            // A coarse clock may have been that far behind at the beginning, and not at the end.
+            // (None has a tick of more than 10 ms; and the two clocks are not asked at one
+            // instant.)
             let apart = behind.min(Duration::from_millis(10)) + Duration::from_millis(1);
             assert!(passed + apart >= least && passed <= begun.elapsed() + apart, "{passed:?}, {behind:?}");
         }

@@ -84,7 +84,8 @@ impl<'a> Branching<'a> {
             }
         }
         if damaged {
-            // LSNs that were acknowledged may be given to other records, even where nothing says which.
+            // LSNs that were acknowledged may be given to other records, even where nothing says
+            // which.
             control.cut(end.next_lsn);
         }
         for waiver in &mut control.waivers {

@@ -39,8 +39,8 @@ pub struct VerifyReport {
     /// LSNs that were given up in earlier repairs.
     pub lost: Vec<(Lsn, Lsn)>,
     /// Why nobody knows what other processes ask to be kept, if that is so
-    /// ([`Error::HoldsDamaged`], [`Error::Io`]): then nothing is dropped. The log itself is sound or
-    /// not for all that.
+    /// ([`Error::HoldsDamaged`], [`Error::Io`]): then nothing is dropped. The log itself is sound
+    /// or not for all that.
     pub holds_unknown: Option<Error>,
 }
 

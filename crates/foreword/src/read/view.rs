@@ -76,8 +76,8 @@ struct ViewInner {
     last: Mutex<LastLook>,
     /// Rises with each change of the chain.
     version: AtomicU64,
-    /// When the next look is due, by the clock beside it. Then the next step of any reader takes one:
-    /// so a reader hears of a cut although all that it reads is at hand.
+    /// When the next look is due, by the clock beside it. Then the next step of any reader takes
+    /// one: so a reader hears of a cut although all that it reads is at hand.
     due: AtomicU64,
     ticks: Ticks,
     waiting: Mutex<Waiting>,
@@ -280,8 +280,8 @@ impl View {
         self.inner.seen(|seen| seen.control.lost())
     }
 
-    /// How many records there are from one LSN up to another: without those that were dropped, those
-    /// that repairs gave up, and those beyond the last that can be read.
+    /// How many records there are from one LSN up to another: without those that were dropped,
+    /// those that repairs gave up, and those beyond the last that can be read.
     #[must_use]
     pub fn records_between(&self, from: Lsn, to: Lsn) -> u64 {
         let last = self.inner.seen(|seen| seen.limit(self.inner.unproven));

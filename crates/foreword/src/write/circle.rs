@@ -1,10 +1,10 @@
-//! Which thread waits for which, where one may wait for a stranger's code that another runs: so that
-//! no threads wait for each other in a circle.
+//! Which thread waits for which, where one may wait for a stranger's code that another runs: so
+//! that no threads wait for each other in a circle.
 //!
-//! A log that is closed waits for its hooks, and these may close, hold or truncate other logs, whose
-//! hooks may do the same. A thread notes for whom it waits before it does, and does not wait where
-//! that thread, or one that it waits for in turn, waits for this one. Only calls that close or change
-//! a log and must wait come here, and appends that wait for a cut.
+//! A log that is closed waits for its hooks, and these may close, hold or truncate other logs,
+//! whose hooks may do the same. A thread notes for whom it waits before it does, and does not wait
+//! where that thread, or one that it waits for in turn, waits for this one. Only calls that close
+//! or change a log and must wait come here, and appends that wait for a cut.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
@@ -70,9 +70,9 @@ fn change<T>(change: impl FnOnce(&mut Vec<Edge>) -> T) -> T {
 /// them.
 ///
 /// Takes the list's lock only if some thread waits. It misses no edge of theirs, though the loads
-/// and stores are relaxed: the edge was pushed and counted before, under the thing's lock or on this
-/// thread. A load sees that count or a later one, and each count is at least 1 as long as the edge
-/// is in the list.
+/// and stores are relaxed: the edge was pushed and counted before, under the thing's lock or on
+/// this thread. A load sees that count or a later one, and each count is at least 1 as long as the
+/// edge is in the list.
 fn take_out(over: impl Fn(&Edge) -> bool) {
     if COUNT.load(Relaxed) > 0 {
         change(|edges| edges.retain(|edge| !over(edge)));

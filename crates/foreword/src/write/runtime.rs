@@ -360,8 +360,8 @@ impl Task {
         !self.pool.lock(self.lane).ready.is_empty()
     }
 
-    /// It is not called again. Waits until it has run to its end, unless this thread runs it, or one
-    /// that waits for this thread.
+    /// It is not called again. Waits until it has run to its end, unless this thread runs it, or
+    /// one that waits for this thread.
     pub(crate) fn end(&self) {
         let mut queue = self.pool.lock(self.lane);
         while let Some(entry) = queue.tasks.get_mut(&self.id) {
@@ -404,8 +404,8 @@ impl Tasks {
         self.0[lane as usize].as_ref().is_some_and(Task::is_in_the_way)
     }
 
-    /// They are not called again. Waits until each has run to its end, unless this thread runs it, or
-    /// one that waits for this thread.
+    /// They are not called again. Waits until each has run to its end, unless this thread runs it,
+    /// or one that waits for this thread.
     pub(crate) fn end(&self) {
         self.0.iter().flatten().for_each(Task::end);
     }

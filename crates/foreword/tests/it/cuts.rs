@@ -177,7 +177,8 @@ fn disk_epochs(disk: &SimDisk) -> Vec<u64> {
     epochs
 }
 
-/// A log on a disk that fails or panics in one call, once it is told to; with a hold of another process that stands behind the cut.
+/// A log on a disk that fails or panics in one call, once it is told to; with a hold of another
+/// process that stands behind the cut.
 struct Harmed {
     disk: MemDisk,
     /// The next calls: how many there were, and which is struck.
@@ -222,8 +223,9 @@ impl Harmed {
 
 const CUT: u64 = 5;
 
-/// Whichever call of a cut fails or panics, the caller is told what is so, and nothing hangs: from the last frame on that makes it count, the cut
-/// is made, and what is left to be done is no reason to say otherwise.
+/// Whichever call of a cut fails or panics, the caller is told what is so, and nothing hangs: from
+/// the last frame on that makes it count, the cut is made, and what is left to be done is no reason
+/// to say otherwise.
 #[test]
 fn a_disk_that_fails_or_panics_in_a_cut_or_behind_it_gets_the_caller_the_truth() {
     for panics in [false, true] {

@@ -601,7 +601,8 @@ fn closed_with_five() -> foreword_sim::SimDisk {
     disk
 }
 
-/// It has its name when it is whole, whatever the disk does meanwhile: none that is new is taken for a damaged one.
+/// It has its name when it is whole, whatever the disk does meanwhile: none that is new is taken
+/// for a damaged one.
 #[test]
 fn a_file_of_holds_is_made_whole_or_not_at_all() {
     use foreword_sim::{Choice, Effect, Fault, OpKind};

@@ -696,7 +696,8 @@ fn row_17_truncated_or_longer_file() {
         let aside = [segment_name(1)];
         damaged(&files, &says, &after(1..=4, &[], &aside, 5), &after(1..=4, &[], &aside, 5));
     }
-    // Nothing of the log is behind its last block: nothing is unknown for it. Of what was cut off nobody knows.
+    // Nothing of the log is behind its last block: nothing is unknown for it. Of what was cut off
+    // nobody knows.
     let unknown =
         |files: &Files, action| foreword::repair_plan_on(Arc::new(MemDisk::new(files)), MEM, action).unwrap().unknown_from;
     for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {

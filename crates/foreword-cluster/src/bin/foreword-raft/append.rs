@@ -9,8 +9,9 @@ use crate::{At, output};
 
 /// Append each line of standard input as a record
 ///
-/// In a session: a line counts once, also where the leader changes meanwhile. Lines that wait go together, and keep their order. Prints the index of each as it is acknowledged: a majority has it
-/// durable.
+/// In a session: a line counts once, also where the leader changes meanwhile. Lines that wait go
+/// together, and keep their order. Prints the index of each as it is acknowledged: a majority has
+/// it durable.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   seq 1000 | foreword-raft append --quiet
@@ -51,7 +52,8 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let (mut count, mut first, mut last) = (0u64, None, None);
     let mut sequence = 0;
     while let Some(line) = lines.recv().await {
-        // All that has come meanwhile goes with it: one batch after the other, so that lines keep their order.
+        // All that has come meanwhile goes with it: one batch after the other, so that lines keep
+        // their order.
         let mut batch = vec![line];
         let mut bytes = 0;
         while bytes < AT_ONCE

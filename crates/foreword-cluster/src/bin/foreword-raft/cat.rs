@@ -29,7 +29,8 @@ pub(crate) struct Args {
     /// Continue with new records as they are committed
     #[arg(long, short)]
     follow: bool,
-    /// Write what the node knows to be committed, without asking others: it may lag behind, and it answers also where a majority is lost
+    /// Write what the node knows to be committed, without asking others: it may lag behind, and it
+    /// answers also where a majority is lost
     #[arg(long)]
     local: bool,
     /// Write each as a JSON object: its index, and its text, in which what is no UTF-8 is replaced

@@ -1,4 +1,5 @@
-//! `foreword-raft demo`: shows what this is for. Three processes, of which the one that leads is killed again and again, while clients append; and then all that was acknowledged must be there.
+//! `foreword-raft demo`: shows what this is for. Three processes, of which the one that leads is
+//! killed again and again, while clients append; and then all that was acknowledged must be there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,10 +16,13 @@ use tokio::process::{Child, Command};
 use crate::exit::{Failure, Status};
 use crate::output;
 
-/// Show that acknowledged records survive: three processes, the leader killed (SIGKILL) again and again
+/// Show that acknowledged records survive: three processes, the leader killed (SIGKILL) again and
+/// again
 ///
-/// Starts three nodes on loopback, in a temporary directory. Clients append, each in a session. Each second or so the process that leads is killed, and started again when another leads. At the end the
-/// records of each node are compared with all that were acknowledged. Exit status 3 if one is missing, if one is there twice, or if nodes differ.
+/// Starts three nodes on loopback, in a temporary directory. Clients append, each in a session.
+/// Each second or so the process that leads is killed, and started again when another leads. At the
+/// end the records of each node are compared with all that were acknowledged. Exit status 3 if one
+/// is missing, if one is there twice, or if nodes differ.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword-raft demo
@@ -33,7 +37,8 @@ pub(crate) struct Args {
     /// How many bytes a record has
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(32..=65_536))]
     bytes: u64,
-    /// Where the nodes' directories are made; they are kept [default: a temporary directory, removed at the end]
+    /// Where the nodes' directories are made; they are kept [default: a temporary directory,
+    /// removed at the end]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Print one JSON object

@@ -7,7 +7,8 @@ use crate::{At, output};
 
 /// Make a learner a voter
 ///
-/// A node that was started with --join gets the log, and neither votes nor counts for a majority. This waits until it has caught up, and makes it a voter.
+/// A node that was started with --join gets the log, and neither votes nor counts for a majority.
+/// This waits until it has caught up, and makes it a voter.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword-raft join 2
@@ -33,7 +34,8 @@ pub(crate) async fn join(args: JoinArgs) -> Result<Status, Failure> {
 
 /// Remove a node from the cluster, learner or voter
 ///
-/// Its id must never be used again. Its process goes on, without the cluster: end it, and remove its directory.
+/// Its id must never be used again. Its process goes on, without the cluster: end it, and remove
+/// its directory.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword-raft remove 2")]
@@ -58,7 +60,8 @@ pub(crate) async fn remove(args: RemoveArgs) -> Result<Status, Failure> {
 
 /// Hand the lead to another voter
 ///
-/// Before its node is stopped, so that nobody waits for an election. (`serve` does so by itself when it is asked to end.)
+/// Before its node is stopped, so that nobody waits for an election. (`serve` does so by itself
+/// when it is asked to end.)
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword-raft transfer

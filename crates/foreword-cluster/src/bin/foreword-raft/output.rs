@@ -17,7 +17,8 @@ pub(crate) fn json(value: &Value) -> Result<(), Failure> {
     line(value.to_string())
 }
 
-/// What others say, made safe to print on a terminal: what would move its cursor or colour it is written as Rust writes it.
+/// What others say, made safe to print on a terminal: what would move its cursor or colour it is
+/// written as Rust writes it.
 pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }

@@ -11,8 +11,9 @@ use crate::{TlsArgs, output};
 
 /// Run a node
 ///
-/// A new directory begins a new cluster, of which this node is the only voter; with --join, it joins a cluster as a learner, and `foreword-raft join` makes it a voter. A directory that is not new goes
-/// on as what it was. When it takes part, it prints its id and its address.
+/// A new directory begins a new cluster, of which this node is the only voter; with --join, it
+/// joins a cluster as a learner, and `foreword-raft join` makes it a voter. A directory that is not
+/// new goes on as what it was. When it takes part, it prints its id and its address.
 ///
 /// SIGINT and SIGTERM: it hands over the lead, and ends with status 0.
 #[derive(clap::Args)]
@@ -23,7 +24,8 @@ use crate::{TlsArgs, output};
 pub(crate) struct Args {
     /// The node's directory
     dir: PathBuf,
-    /// The node's id: never that of another, not even of one that is gone [default: that of the directory, 1 for a new one]
+    /// The node's id: never that of another, not even of one that is gone [default: that of the
+    /// directory, 1 for a new one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     id: Option<u64>,
     /// Where to listen for nodes and clients
@@ -40,7 +42,8 @@ pub(crate) struct Args {
     /// Listen without certificates where everyone on the network can read and write
     #[arg(long)]
     insecure: bool,
-    /// How often a leader says that it is there, in milliseconds; it is replaced after 5 to 20 times as long. The same on all nodes
+    /// How often a leader says that it is there, in milliseconds; it is replaced after 5 to 20
+    /// times as long. The same on all nodes
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     heartbeat: u64,
     /// Print one JSON object

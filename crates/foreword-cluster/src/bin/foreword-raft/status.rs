@@ -21,7 +21,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let client = args.at.client()?;
     let mut status = client.status().await?;
-    // The leader knows how far the others are. If it is not there, this node's view is what there is.
+    // The leader knows how far the others are. If it is not there, this node's view is what there
+    // is.
     let leader = status.leader.filter(|leader| *leader != status.node);
     let leader = leader.and_then(|leader| status.members.iter().find(|member| member.node == leader));
     if let Some(leader) = leader {

@@ -3,8 +3,8 @@
 //!
 //! The handle's `O_DIRECT` is set and cleared as calls need it. A call that another thread's switch
 //! overtakes goes the other way, or is refused for its buffers, with nothing done: then it is made
-//! again. So a switch decides how fast a write is, and never whether it is durable. (A second handle
-//! for each segment is what this saves.)
+//! again. So a switch decides how fast a write is, and never whether it is durable. (A second
+//! handle for each segment is what this saves.)
 
 use std::fs::File;
 use std::io;
