@@ -70,6 +70,8 @@ install() {
 
 campaigns() {
     local test="cargo test --release --locked" sim="cargo run --quiet --release --locked -p foreword-sim --"
+    # A simulated cluster is the same each time if tokio's chance is given by the seed, too.
+    local seeded="RUSTFLAGS=--cfg tokio_unstable" cluster="$test --target-dir $target/seeded -p foreword-cluster --lib"
     campaign flips "every bit flipped and every cut, read and verified" \
         with "FOREWORD_FLIPS=$(full full sampled)" $test -p foreword --test flips
     campaign mutations "mutated golden logs, read by the second reader" \
@@ -95,10 +97,10 @@ campaigns() {
     campaign power "power failures on ext4, XFS and Btrfs" power $(full "" --short)
     campaign power-bugs "a lying disk and deliberate bugs, which that must report" power --self-check
     campaign cluster "simulated clusters, with faults of disks, network and members" \
-        with "FOREWORD_CLUSTER_SEEDS=$((tenth * 3))" "FOREWORD_CLUSTER_SEED=$((seed % 1000000))" \
-        $test -p foreword-cluster --lib clusters_keep_their_promises -- --nocapture
+        with "$seeded" "FOREWORD_CLUSTER_SEEDS=$((tenth * 3))" "FOREWORD_CLUSTER_SEED=$((seed % 1000000))" \
+        $cluster clusters_keep_their_promises -- --nocapture
     campaign cluster-bugs "each deliberate bug of the cluster, and what catches it" \
-        with "FOREWORD_CLUSTER_SEEDS=$(full 1000 3)" $test -p foreword-cluster --lib each_deliberate_bug -- --ignored --nocapture
+        with "$seeded" "FOREWORD_CLUSTER_SEEDS=$(full 1000 3)" $cluster each_deliberate_bug -- --ignored --nocapture
     campaign report "the HTML reports in a browser" report "$out/pictures"
     campaign install "installing and uninstalling the command" install
     campaign packages "the packages, each built from what is in it alone" scripts/package.sh

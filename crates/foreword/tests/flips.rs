@@ -2,11 +2,12 @@
 //! panic, never a wrong record, and the verdict that the table in `docs/FORMAT.md` asks for, which
 //! is computed here from the document and the log's layout.
 //!
-//! By default `verify` is asked about every bit of every sector that was written and about every
-//! cut, and a `View` that reads all records about each 13th of them. Sampled, each 61st, are: bits
-//! of sectors that were never written, and the segments of the closed log that are those of the
-//! killed one. The strides are prime to 8, so that all bits of a byte have their turn.
-//! `FOREWORD_FLIPS=full` takes every bit and every cut for both.
+//! By default `verify` is asked about every bit of a block's header and about a bit of every other
+//! byte (each 7th bit) in every sector that was written, and about every cut; and a `View` that
+//! reads all records about each 13th of them. Sampled, each 61st, are: bits of sectors that were
+//! never written, and the segments of the closed log that are those of the killed one. The strides
+//! are prime to 8, so that all bits of a byte have their turn. `FOREWORD_FLIPS=full` takes every
+//! bit and every cut for both.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -17,6 +18,8 @@ use common::*;
 use foreword::{Damage, DamageKind, Durability, Error, Log, Lsn, Verdict};
 
 const LINK_BLOCK: usize = 1;
+/// Every bit of so many bytes of a block is flipped: of any header, and of what a LINK says.
+const HEADER: usize = 128;
 
 /// A log, and what the document says of its layout.
 struct Sample {
@@ -228,21 +231,26 @@ fn shared_out(files: &Files, pieces: usize, work: impl Fn(&MemDisk, usize) + Syn
 
 /// `fresh`: segments that no other test takes every bit of.
 fn flip_all(sample: &Sample, fresh: &[u64]) {
-    let (view_stride, sampled_stride) = if full() { (1, 1) } else { (13, 61) };
+    let (view_stride, payload_stride, sampled_stride) = if full() { (1, 1, 1) } else { (13, 7, 61) };
     let epochs = sample.files.epochs();
     let sectors = sample.files.0[&segment_name(1)].len() / SECTOR;
     shared_out(&sample.files, epochs.len() * sectors, |disk, piece| {
         let (epoch, sector) = (epochs[piece / sectors], piece % sectors);
-        let stride = if sample.written(epoch, sector) && fresh.contains(&epoch) { 1 } else { sampled_stride };
+        let fresh = sample.written(epoch, sector) && fresh.contains(&epoch);
+        let stride = |byte: usize| match fresh {
+            true if byte % BLOCK < HEADER => 1,
+            true => payload_stride,
+            false => sampled_stride,
+        };
         let bytes = disk.bytes(&segment_name(epoch));
         let bits = sector * SECTOR * 8..(sector + 1) * SECTOR * 8;
-        for bit in bits.filter(|bit| bit % stride == 0) {
+        for bit in bits.filter(|bit| bit % stride(bit / 8) == 0) {
             let turn = || bytes.write().unwrap()[bit / 8] ^= 1 << (bit % 8);
             turn();
             let what = format!("bit {} of byte {} of segment {epoch}", bit % 8, bit / 8);
             let expect = sample.flip(epoch, bit / 8);
             sample.check_verify(disk, &expect, &what);
-            if (bit / stride) % view_stride == 0 {
+            if (bit / stride(bit / 8)) % view_stride == 0 {
                 sample.check_view(disk, &expect, &what);
             }
             turn();

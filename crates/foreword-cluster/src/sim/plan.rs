@@ -64,15 +64,6 @@ pub(super) enum Happens {
     },
 }
 
-impl Happens {
-    pub(super) fn leaves_disks_alone(&self) -> bool {
-        matches!(
-            self,
-            Happens::Stall { .. } | Happens::Cut { .. } | Happens::Weather { .. } | Happens::Transfer | Happens::Learner
-        )
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) seed: u64,
