@@ -32,7 +32,8 @@ pub struct Options {
     node: Option<u64>,
     listen: Option<String>,
     advertise: Option<String>,
-    join: Vec<String>,
+    /// `None`: a new directory begins a cluster.
+    join: Option<Vec<String>>,
     tls: Option<Tls>,
     insecure: bool,
     storage: foreword_raft::Options,
@@ -57,7 +58,7 @@ impl Options {
             node: None,
             listen: None,
             advertise: None,
-            join: Vec::new(),
+            join: None,
             tls: None,
             insecure: false,
             storage: foreword_raft::Options::new(),
@@ -95,9 +96,11 @@ impl Options {
 
     /// Joins the cluster of these nodes as a learner, if the directory is new. By default a new
     /// directory is a new cluster. With a directory that has joined before, this does nothing.
+    /// Where there is a cluster to join and no address is given, [`open`](Options::open) fails:
+    /// else it would begin a second cluster beside the first.
     #[must_use]
     pub fn join<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Options {
-        self.join = addresses.into_iter().map(Into::into).collect();
+        self.join = Some(addresses.into_iter().map(Into::into).collect());
         self
     }
 
@@ -160,8 +163,9 @@ impl Options {
     /// when this returns; a node that is alone leads. In a runtime of tokio.
     ///
     /// # Errors
-    /// [`Error::Insecure`], [`Error::Invalid`]; [`Error::Storage`] if the logs cannot be opened, [`Error::Unreachable`] if the address cannot be listened at. When it joins: [`Error::NodeTaken`],
-    /// [`Error::NoLeader`], and what the cluster says.
+    /// [`Error::Insecure`], [`Error::Invalid`]; [`Error::Storage`] if the logs cannot be opened,
+    /// [`Error::Unreachable`] if the address cannot be listened at. When it joins:
+    /// [`Error::NodeTaken`], [`Error::NoLeader`], and what the cluster says.
     pub async fn open(&self, dir: impl AsRef<Path>) -> Result<ReplicatedLog> {
         if self.node == Some(0) {
             return Err(Error::invalid("node", "0 is no id"));
@@ -173,7 +177,7 @@ impl Options {
         let address = match (&self.advertise, &listener) {
             (Some(address), _) => address.clone(),
             (None, Some(listener)) => listener.local_addr()?.to_string(),
-            (None, None) if self.join.is_empty() => String::new(),
+            (None, None) if self.join.is_none() => String::new(),
             (None, None) => {
                 return Err(Error::invalid("listen", "who joins a cluster must be reachable: give an address to listen at"));
             }
@@ -200,11 +204,14 @@ impl Options {
         let (group, own) = (logs.group(0), logs.group(1));
         let found = Identity::load(&own)?;
         let new = Identity {
-            cluster: if self.join.is_empty() { random()? } else { 0 },
+            cluster: if self.join.is_none() { random()? } else { 0 },
             node: self.node.unwrap_or(1),
             instance: random()?,
-            founder: self.join.is_empty(),
+            founder: self.join.is_none(),
         };
+        if found.is_none() && self.join.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::invalid("join", "there is no address of a node whose cluster is to be joined"));
+        }
         let identity = found.unwrap_or(new);
         if let Some(node) = self.node.filter(|node| *node != identity.node) {
             return Err(Error::invalid("node", format!("this directory is node {}'s, not node {node}'s", identity.node)));
@@ -262,7 +269,7 @@ impl Options {
             if let Err(openraft::errors::RaftError::Fatal(fatal)) = raft.initialize(members).await {
                 return Err(fatal.into());
             }
-        } else if self.join.is_empty() {
+        } else if self.join.as_ref().is_none_or(Vec::is_empty) {
             return Err(Error::invalid(
                 "join",
                 "this node was to join a cluster, and has not yet: give the address of one of its nodes",
@@ -291,7 +298,7 @@ impl Options {
 
     async fn ask_in(&self, node: &Arc<Node>, cluster: &watch::Sender<u128>, peer: &Peer) -> Result<()> {
         let router = Router::new(self.tls.clone());
-        self.join.iter().for_each(|address| router.learn(address));
+        self.join.iter().flatten().for_each(|address| router.learn(address));
         let identity = *node.identity.borrow();
         if identity.cluster == 0 {
             // Which cluster it is, is kept before that counts on this node.
@@ -427,7 +434,9 @@ impl ReplicatedLog {
     /// here or at the leader: its index. Many calls at once share entries and flushes.
     ///
     /// # Errors
-    /// [`Error::Unknown`] if it may have been appended; after all others nothing was: [`Error::NoLeader`], [`Error::Invalid`] for more than 16 MiB, [`Error::Storage`], [`Error::Closed`].
+    /// [`Error::Unknown`] if it may have been appended; after all others nothing was:
+    /// [`Error::NoLeader`], [`Error::Invalid`] for more than 16 MiB, [`Error::Storage`],
+    /// [`Error::Closed`].
     pub async fn append(&self, record: impl Into<Bytes>) -> Result<u64> {
         self.append_batch([record]).await
     }
@@ -469,8 +478,10 @@ impl ReplicatedLog {
     /// may overtake each other.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for the sequence 0. [`Error::SessionExpired`], [`Error::SequenceForgotten`]: whether it was appended is not known any more. Otherwise as [`append`](ReplicatedLog::append); after [`Error::NoLeader`] and
-    /// [`Error::Unknown`] call it again.
+    /// [`Error::Invalid`] for the sequence 0. [`Error::SessionExpired`],
+    /// [`Error::SequenceForgotten`]: whether it was appended is not known any more. Otherwise as
+    /// [`append`](ReplicatedLog::append); after [`Error::NoLeader`] and [`Error::Unknown`] call it
+    /// again.
     pub async fn append_once<R: Into<Bytes>>(
         &self,
         client: u64,
@@ -487,7 +498,8 @@ impl ReplicatedLog {
     /// [`checkpoint_bytes`](Options::checkpoint_bytes).
     ///
     /// # Errors
-    /// [`Error::Ahead`] for an index behind the next; as [`open_session`](ReplicatedLog::open_session).
+    /// [`Error::Ahead`] for an index behind the next; as
+    /// [`open_session`](ReplicatedLog::open_session).
     pub async fn truncate_front(&self, index: u64) -> Result<u64> {
         truncated(self.inner().propose_anywhere(Item::TruncateFront { to: index }).await?, index)
     }
@@ -497,7 +509,8 @@ impl ReplicatedLog {
     /// call. Asks the leader, who asks a majority; the records are read here.
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the range begins before the first that is kept; [`Error::NoLeader`], [`Error::Storage`], [`Error::Closed`].
+    /// [`Error::Dropped`] if the range begins before the first that is kept; [`Error::NoLeader`],
+    /// [`Error::Storage`], [`Error::Closed`].
     pub async fn read(&self, range: impl RangeBounds<u64>) -> Result<Vec<Record>> {
         self.inner().read_barrier().await?;
         self.read_local(range).await
@@ -548,7 +561,8 @@ impl ReplicatedLog {
     /// Makes a learner a voter, once it has caught up, for which this waits.
     ///
     /// # Errors
-    /// [`Error::Membership`] if it is not there, is too far behind, or another change does not end; [`Error::NoLeader`].
+    /// [`Error::Membership`] if it is not there, is too far behind, or another change does not end;
+    /// [`Error::NoLeader`].
     pub async fn promote(&self, node: u64) -> Result<()> {
         match self.inner().promote(node).await {
             Err(Error::NotLeader { .. }) => self.inner().at_leader(|| Call::Promote { node }, true).await.map(drop),
@@ -560,7 +574,8 @@ impl ReplicatedLog {
     /// removed must never come back under its id.
     ///
     /// # Errors
-    /// [`Error::Membership`] for the last voter, or if another change does not end; [`Error::NoLeader`].
+    /// [`Error::Membership`] for the last voter, or if another change does not end;
+    /// [`Error::NoLeader`].
     pub async fn remove(&self, node: u64) -> Result<()> {
         match self.inner().remove(node).await {
             Err(Error::NotLeader { .. }) => self.inner().at_leader(|| Call::Remove { node }, true).await.map(drop),

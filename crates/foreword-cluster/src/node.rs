@@ -166,21 +166,8 @@ impl Node {
             return Err(Error::Membership { why: format!("there is no node {id}: start it with --join first") });
         }
         // A voter that is far behind, or not there, counts for a majority, and cannot help to one.
-        // So it first has to have an entry that is written now.
-        let now = match self.raft.write_blank().await {
-            Ok(written) => written.log_id.index(),
-            Err(RaftError::APIError(error)) => return Err(refused(&error)),
-            Err(RaftError::Fatal(fatal)) => return Err(fatal.into()),
-        };
-        let caught_up = |metrics: &openraft::RaftMetrics<Types>| match &metrics.replication {
-            Some(replication) => matched_by(replication, id) >= now,
-            None => true, // It does not lead any more: the change is refused.
-        };
-        if self.raft.wait(Some(self.patience)).metrics(caught_up, "the learner has caught up").await.is_err() {
-            let Some(replication) = self.raft.metrics().borrow_watched().replication.clone() else {
-                return Err(self.not_leader());
-            };
-            let behind = now.saturating_sub(matched_by(&replication, id));
+        if let Err(behind) = self.have_caught_up(&BTreeSet::from([id]), 1).await? {
+            let behind = behind.first().map_or(0, |(_, entries)| *entries);
             let why = format!("node {id} is not there, or {behind} entries behind: try again when it has caught up");
             return Err(Error::Membership { why });
         }
@@ -201,7 +188,46 @@ impl Node {
         if voters.len() == 1 {
             return Err(Error::Membership { why: format!("node {id} is the only voter: promote another first") });
         }
+        // Those that are left must be able to agree without it, or the group stands still for good:
+        // also to agree that it is removed.
+        let left: BTreeSet<u64> = voters.into_iter().filter(|voter| *voter != id).collect();
+        let majority = left.len() / 2 + 1;
+        if let Err(behind) = self.have_caught_up(&left, majority).await? {
+            let behind: Vec<String> = behind.iter().map(|(id, entries)| format!("node {id} by {entries} entries")).collect();
+            let why = format!(
+                "of the voters that would be left, {majority} must have caught up, and these are behind: {}; remove a voter \
+                 that is lost first",
+                behind.join(", ")
+            );
+            return Err(Error::Membership { why });
+        }
         self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await
+    }
+
+    /// Waits until so many of these members have an entry that is written now; else those that have
+    /// not, and by how many entries they are behind.
+    async fn have_caught_up(&self, members: &BTreeSet<u64>, enough: usize) -> Result<Result<(), Vec<(u64, u64)>>> {
+        let now = match self.raft.write_blank().await {
+            Ok(written) => written.log_id.index(),
+            Err(RaftError::APIError(error)) => return Err(refused(&error)),
+            Err(RaftError::Fatal(fatal)) => return Err(fatal.into()),
+        };
+        let behind = |replication: &BTreeMap<u64, Option<LogId>>| -> Vec<(u64, u64)> {
+            let by = |id: &u64| if *id == self.id() { 0 } else { now.saturating_sub(matched_by(replication, *id)) };
+            members.iter().map(|id| (*id, by(id))).filter(|(_, entries)| *entries > 0).collect()
+        };
+        let enough = |behind: &[_]| members.len() - behind.len() >= enough;
+        let caught_up = |metrics: &openraft::RaftMetrics<Types>| match &metrics.replication {
+            Some(replication) => enough(&behind(replication)),
+            None => true, // It does not lead any more: the change is refused.
+        };
+        if self.raft.wait(Some(self.patience)).metrics(caught_up, "members have caught up").await.is_ok() {
+            return Ok(Ok(()));
+        }
+        match &self.raft.metrics().borrow_watched().replication {
+            Some(replication) => Ok(Err(behind(replication))),
+            None => Err(self.not_leader()),
+        }
     }
 
     /// Changes the members, once the change before is through.
@@ -260,7 +286,9 @@ impl Node {
         let harmless = !matches!(item, Item::Append { .. });
         let mut lost = None;
         loop {
-            let error = match self.propose(item.clone()).await {
+            // A leader that is cut off waits for a majority for as long as it takes.
+            let proposed = tokio::time::timeout_at(deadline, self.propose(item.clone())).await;
+            let error = match proposed.unwrap_or_else(|_| Err(self.impatient())) {
                 Err(Error::NotLeader { leader: Some((_, address)) }) if !address.is_empty() => {
                     self.learn();
                     self.router.prefer(&address);
@@ -284,6 +312,10 @@ impl Node {
                 return Err(lost.unwrap_or(error));
             }
         }
+    }
+
+    fn impatient(&self) -> Error {
+        Error::unknown(format!("the group has not agreed within {:?}", self.patience))
     }
 
     async fn wait_for_leader(&self, deadline: tokio::time::Instant, error: &Error) -> Result<()> {

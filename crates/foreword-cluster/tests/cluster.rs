@@ -237,6 +237,28 @@ fn nodes_join_as_learners_vote_when_promoted_and_are_removed() {
     });
 }
 
+/// A group of which too few are left to agree would stand still for good.
+#[test]
+fn no_voter_is_removed_without_whom_the_others_cannot_agree() {
+    run(async {
+        let mut cluster = Cluster::with(3, |id| options(id).patience(Duration::from_millis(1500))).await;
+        cluster.stop(3).await;
+        let left = wait_for(|| cluster.node(1).status().leader.filter(|leader| *leader != 3)).await;
+        let refused = loop {
+            match cluster.node(left).remove(3 - left).await.unwrap_err() {
+                Error::NoLeader { .. } => {}
+                error => break error,
+            }
+        };
+        assert!(matches!(&refused, Error::Membership { why, .. } if why.contains("node 3 by")), "{refused}");
+        // It goes on, and what is lost can be removed.
+        cluster.node(left).append("with two of three").await.unwrap();
+        cluster.node(left).remove(3).await.unwrap();
+        cluster.node(left).append("with two of two").await.unwrap();
+        cluster.close().await;
+    });
+}
+
 #[test]
 fn the_front_is_dropped_on_all_nodes_and_a_late_one_gets_what_is_left() {
     run(async {
@@ -323,6 +345,10 @@ fn strangers_and_doubles_are_refused_by_name() {
         let client = foreword_cluster::Client::new(silent, None).unwrap().patience(Duration::from_millis(300));
         assert!(matches!(client.append("x").await, Err(Error::Unknown { .. })));
         assert!(matches!(client.append_once(1, 1, ["x"]).await, Err(Error::Unknown { .. })));
+        // Nobody to join is no cluster of its own; the directory is as new as before.
+        let nobody = options(8).listen("127.0.0.1:0").join([""; 0]).open(cluster.path(20)).await;
+        assert!(matches!(&nobody, Err(Error::Invalid { what, .. }) if what == "join"));
+        options(9).open(cluster.path(20)).await.unwrap().close().await.unwrap();
         // In the open without certificates.
         let open = Options::new().listen("0.0.0.0:0").open(cluster.path(9)).await.unwrap_err();
         assert!(matches!(open, Error::Insecure { .. }));

@@ -214,7 +214,8 @@ pub(super) async fn liveness(world: &World) -> Result<(), String> {
             return Err(violation);
         }
         if Instant::now() > deadline {
-            return Err(format!("the cluster does not serve again within {LIVELY:?} after the faults: {why}"));
+            let nodes: Vec<_> = world.up().into_iter().map(|(_, _, log)| log.status()).collect();
+            return Err(format!("the cluster does not serve again within {LIVELY:?} after the faults: {why}\n{nodes:#?}"));
         }
         sleep(Duration::from_millis(50)).await;
         let Some(members) = world.members() else {

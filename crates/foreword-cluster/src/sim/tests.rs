@@ -79,7 +79,7 @@ fn clusters_keep_their_promises() {
 #[test]
 #[cfg_attr(not(tokio_unstable), ignore = "needs RUSTFLAGS='--cfg tokio_unstable'")]
 fn a_seed_gives_the_same_run() {
-    let mut plan = Plan { ms: 1500, ..Plan::of(given("FOREWORD_CLUSTER_SEED", 0)) };
+    let plan = Plan { ms: 1500, ..Plan::of(given("FOREWORD_CLUSTER_SEED", 0)) };
     let runs = [(); 2].map(|()| plan.run(None));
     assert!(runs[0].verdict.is_ok() && runs[0].seen["calls"] > 10, "{:?}", runs[0].verdict);
     assert_eq!(runs[0].seen, runs[1].seen);

@@ -47,8 +47,11 @@ impl Cluster {
 
     /// Opens a new node, which is a learner if it is not the first.
     pub(crate) async fn join(&mut self, id: u64) -> Log {
-        let joining = (self.options)(id).join(self.addresses.clone());
-        let log = joining.open(self.path(id)).await.unwrap();
+        let mut options = (self.options)(id);
+        if !self.addresses.is_empty() {
+            options = options.join(self.addresses.clone());
+        }
+        let log = options.open(self.path(id)).await.unwrap();
         assert_eq!(self.nodes.len() as u64 + 1, id);
         self.addresses.push(log.address().to_owned());
         self.nodes.push(Some(log.clone()));

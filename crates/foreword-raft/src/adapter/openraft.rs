@@ -43,9 +43,9 @@
 //! No call holds a thread of the runtime for a flush, or for reading a file. Who waits for a flush
 //! is woken by the thread that calls the callbacks of all groups. Entries are read where they are
 //! asked for if they are [in memory](crate::Options::cache_bytes), and else with the runtime's
-//! [`spawn_blocking`](::openraft::type_config::TypeConfigExt::spawn_blocking). Two things may block: an `append`
-//! (or another write) for which the log has no room, because the disk is behind by all its buffers
-//! or no segment is ready; and `purge` on a full disk. Without
+//! [`spawn_blocking`](::openraft::type_config::TypeConfigExt::spawn_blocking). Two things may
+//! block: an `append` (or another write) for which the log has no room, because the disk is behind
+//! by all its buffers or no segment is ready; and `purge` on a full disk. Without
 //! [`background`](crate::Options::background) nobody completes an append, and the others flush
 //! themselves.
 //!
@@ -61,7 +61,8 @@
 //!   does not work, as `serde_json::Value`, `flatten`, `untagged` and `skip_serializing_if` do.
 //!   Test once that entries of all kinds can be read back. What cannot is [`Undecodable`].
 //! - The adapter to 0.9 writes the same bytes, as far as the types are the same: with
-//!   [`leader_id_adv`](::openraft::impls::leader_id_adv), the default of both, a log goes on with 0.10.
+//!   [`leader_id_adv`](::openraft::impls::leader_id_adv), the default of both, a log goes on with
+//!   0.10.
 //! - The logs must be open as long as a `Raft` runs: dropped, they are closed.
 
 use std::fmt;

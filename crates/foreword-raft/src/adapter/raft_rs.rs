@@ -124,8 +124,8 @@ impl<F: Fn(u64, u64) -> Result<Snapshot>> LogStore<F> {
     }
 
     /// Says up to which index the state machine has applied entries, as
-    /// [`Config::applied`](::raft::Config::applied) does: so they were committed, also if the hard state that says
-    /// so was lost with the power. (Raft panics if it is behind.)
+    /// [`Config::applied`](::raft::Config::applied) does: so they were committed, also if the hard
+    /// state that says so was lost with the power. (Raft panics if it is behind.)
     #[must_use]
     pub fn applied(mut self, index: u64) -> LogStore<F> {
         self.applied = index;
@@ -161,8 +161,8 @@ impl<F: Fn(u64, u64) -> Result<Snapshot>> LogStore<F> {
     ///
     /// # Errors
     /// Nothing was written. [`SnapshotOutOfDate`](StorageError::SnapshotOutOfDate),
-    /// [`Compacted`](StorageError::Compacted): it would take back what was purged. [`Other`](StorageError::Other)
-    /// with an [`Error`](crate::Error): as [`Group::append`].
+    /// [`Compacted`](StorageError::Compacted): it would take back what was purged.
+    /// [`Other`](StorageError::Other) with an [`Error`](crate::Error): as [`Group::append`].
     pub fn write(&self, write: Write<'_>, done: impl FnOnce(crate::Result<()>) + Send + 'static) -> Result<()> {
         let purged = write.snapshot.map(|meta| encode(&position(meta.index, meta.term))).transpose()?;
         let members = write.snapshot.map(|meta| encode(meta.get_conf_state())).transpose()?;
@@ -183,12 +183,13 @@ impl<F: Fn(u64, u64) -> Result<Snapshot>> LogStore<F> {
     }
 
     /// Saves the members of the group as they are once the entry at an index is applied: what
-    /// [`RawNode::apply_conf_change`](::raft::RawNode::apply_conf_change) returns, or with index 0 those that the
-    /// group begins with. Durable when it returns; call it before it is durable that the entry was
-    /// applied. Blocks for a flush.
+    /// [`RawNode::apply_conf_change`](::raft::RawNode::apply_conf_change) returns, or with index 0
+    /// those that the group begins with. Durable when it returns; call it before it is durable that
+    /// the entry was applied. Blocks for a flush.
     ///
     /// # Errors
-    /// [`Other`](StorageError::Other) with an [`Error`](crate::Error): as [`Group::save_committed`].
+    /// [`Other`](StorageError::Other) with an [`Error`](crate::Error): as
+    /// [`Group::save_committed`].
     pub fn save_conf_state(&self, index: u64, members: &ConfState) -> Result<()> {
         self.group.save_committed(index, encode(members)?).map_err(failed)?;
         self.group.sync().map_err(failed)

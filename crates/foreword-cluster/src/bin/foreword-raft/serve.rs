@@ -53,8 +53,10 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let beat = Duration::from_millis(args.heartbeat);
-    let mut options =
-        Options::new().listen(args.listen).insecure(args.insecure).join(args.join).timing(beat, (beat * 5, beat * 10));
+    let mut options = Options::new().listen(args.listen).insecure(args.insecure).timing(beat, (beat * 5, beat * 10));
+    if !args.join.is_empty() {
+        options = options.join(args.join);
+    }
     if let Some(id) = args.id {
         options = options.node(id);
     }
