@@ -20,6 +20,7 @@ measure() {
     cargo build --release --locked -p foreword --examples
     cargo build --release --locked -p foreword-cli -p foreword-guide
     cargo build --release --locked -p foreword-pages --example graph
+    cargo build --release --locked -p foreword-cluster --bin foreword-raft
     disk=$(mktemp -d "${GUIDE_DISK:-$PWD}/guide-measure.XXXXXX")
     trap 'rm -rf "$disk"' EXIT
     out=guide/output/measured
@@ -29,6 +30,7 @@ measure() {
         TMPDIR=$disk "$target/release/examples/$example" | sed "s|$disk/[^/]*|DIR|" >"$out/$example.txt"
     done
     graph "$disk" >"$out/graph.txt"
+    TMPDIR=$disk "$target/release/foreword-raft" demo >"$out/raft_demo.txt"
     "$target/release/foreword" bench "$disk" --strategies each,group --threads 1,2,4,8,16,32,64 --records 128 --for 1500ms --rounds 3 --json "$@" >"$disk/bench.json"
     # Where it was measured is nobody's business.
     sed -e "s|$disk|DIR|g" -e 's/"host":"[^"]*"/"host":null/' "$disk/bench.json" >guide/output/bench.json

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::{Cluster, options, run};
@@ -47,5 +47,17 @@ fn gauges_say_who_leads_and_how_far_the_members_are() {
         }
         assert!(seen["committed_entry node=1"] >= 3.0 && !seen.contains_key("lag_entries node=2 member=1"), "{seen:?}");
         cluster.close().await;
+
+        let there: BTreeSet<String> = seen.keys().map(|key| key.split(' ').next().unwrap().to_owned()).collect();
+        assert_eq!(named("docs/REPLICATION.md"), there);
+        let shown = named("docs/grafana.json");
+        assert!(shown.len() >= 5 && shown.is_subset(&there), "{shown:?}");
     });
+}
+
+/// The gauges that a document names.
+fn named(document: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(format!("{}/../../{document}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter_map(|word| word.strip_prefix("foreword_raft_").filter(|name| !name.is_empty())).map(str::to_owned).collect()
 }
