@@ -131,13 +131,17 @@ impl Store {
 
     /// Takes a checkpoint: bounds what recovery has to read, and drops the log before that. Changes
     /// go on meanwhile. No page is written twice. The checkpoint is durable when this returns. If
-    /// nothing was logged since the last one, nothing is written.
+    /// nothing was logged since the last one, and that one left no page dirty, nothing is written.
     ///
     /// A checkpoint succeeds on a full disk. The log reserves room for its records
     /// ([`commit_checkpoint`](foreword::Log::commit_checkpoint) says how much), and the page file
-    /// for pages.
+    /// for pages. If the log has refused a change for lack of space, the checkpoint writes all dirty
+    /// pages, as [`checkpoint_all`](Store::checkpoint_all) does, and moves the log into a segment
+    /// with space, if it can. What is still kept then is kept by a live transaction or a hold.
     ///
     /// # Errors
+    /// [`Error::Log`] with [`foreword::Error::NoSpace`]: the room is used up. Free some space: it
+    /// is made again by itself.
     /// [`Error::Displaced`]: the page file is not where it was, and the log was not dropped.
     /// [`Error::Log`], [`Error::Io`], [`Error::Poisoned`].
     pub fn checkpoint(&self) -> Result<Checkpointed> {
@@ -255,7 +259,8 @@ pub struct Stats {
     /// Of those, transactions whose rollback failed. The next checkpoint tries again.
     pub orphans: u64,
     /// Why the last checkpoint failed, if it did. The log grows until a checkpoint succeeds. The
-    /// background thread tries again.
+    /// background thread tries again when the log refuses a change, at the latest after
+    /// [`checkpoint_interval`](crate::Options::checkpoint_interval).
     pub checkpoint_failure: Option<crate::Error>,
     /// The log's own counters.
     pub log: foreword::Stats,
