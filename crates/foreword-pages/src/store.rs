@@ -12,7 +12,7 @@ use foreword::{Log, Lsn};
 use crate::background::Background;
 use crate::checkpoint::{Checkpointed, WriteBack};
 use crate::engine::Engine;
-use crate::file::PageFile;
+use crate::file::{self, LOG, PageFile};
 use crate::latch::Held;
 use crate::page::{Page, PageId};
 use crate::pool::{Load, Pin, Pool};
@@ -20,8 +20,6 @@ use crate::recovery::{self, Recovery};
 use crate::sabotage::{self, Bug};
 use crate::txn::Txn;
 use crate::{Error, Options, Result};
-
-const LOG: &str = "log";
 
 /// Pages that survive: a page file and its log, open for reading and writing.
 ///
@@ -34,7 +32,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in a directory with the default [`Options`], making it if there is none.
+    /// Opens the store in a directory with the default [`Options`], making it if there is none, as
+    /// [`Options::open`] does.
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -191,11 +190,18 @@ impl Store {
     }
 }
 
-/// Opens the log. Makes a log if there is none, but not in the place of one that was lost.
+/// Opens the log. Makes a log if there is none, but not in the place of one that was lost, and not
+/// beside files of others.
 fn open_log(options: &Options, dir: &Path) -> Result<Log> {
-    let path = dir.join(LOG);
-    if PageFile::is_in(options.disk.as_ref(), dir)? && !has_log(options.disk.as_ref(), &path)? {
-        return Err(Error::NotAStore { path, why: "the log is not there, though its page file is".into() });
+    let (disk, path) = (options.disk.as_ref(), dir.join(LOG));
+    if !has_log(disk, &path)? {
+        if PageFile::is_in(disk, dir)? {
+            return Err(Error::NotAStore { path, why: "the log is not there, though its page file is".into() });
+        }
+        match disk.open_dir(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            found => file::expect_nothing(&*found.map_err(Error::io("open the directory", dir))?, dir)?,
+        }
     }
     Ok(options.log.clone().disk(options.disk.clone()).open(path)?)
 }
