@@ -239,3 +239,37 @@ fn a_store_is_made_where_a_creation_was_cut_short() {
     assert!(matches!(&opened, Err(Error::NotAStore { why, .. }) if why.contains("(notes)")), "{opened:?}");
     assert_eq!(names(other.path()), ["log", "notes"]);
 }
+
+/// A copy of the directory is the store, if no process had the store open: whether it was closed, or
+/// its process ended before that.
+#[test]
+fn a_copy_of_a_store_that_no_process_has_open_is_the_store() {
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to.join("log")).unwrap();
+        for name in ["", "log"] {
+            for entry in std::fs::read_dir(from.join(name)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    std::fs::copy(&path, to.join(name).join(path.file_name().unwrap())).unwrap();
+                }
+            }
+        }
+    };
+    for closes in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (original, backup) = (dir.path().join("store"), dir.path().join("backup"));
+        let store = small().open(&original).unwrap();
+        let pages = fill(&store, 30, 1).unwrap();
+        store.checkpoint().unwrap();
+        pages[..20].iter().for_each(|&page| put(&store, page, 2).unwrap());
+        if closes {
+            store.close().unwrap();
+        } else {
+            drop(store);
+        }
+        copy(&original, &backup);
+        let store = small().open(&backup).unwrap();
+        assert_eq!(store.recovery().pages > 0, !closes, "{}", store.recovery());
+        assert!(pages.iter().enumerate().all(|(i, &page)| holds(&store, page, if i < 20 { 2 } else { 1 })));
+    }
+}
