@@ -95,7 +95,9 @@ impl Options {
         self
     }
 
-    /// Opens the store in a directory, making it if there is none, and recovers it if need be.
+    /// Opens the store in a directory, making it if there is none, and recovers it if need be. A
+    /// store is made only in a directory of its own: in one that is not there yet, or is empty but
+    /// for `lost+found` and what was left by a creation that was cut short.
     ///
     /// # Errors
     /// [`Error::Log`](crate::Error::Log), [`Error::NotAStore`](crate::Error::NotAStore),

@@ -46,33 +46,84 @@ impl Engine {
         self.checkpoints.begin();
         let taken = self.take_checkpoint(write, &mut last);
         self.checkpoints.note(taken.as_ref().err().cloned());
+        if self.txns.orphan_count() > 0 {
+            // They hold the log back: what space there is now is theirs before it is anyone's.
+            self.roll_back_orphans();
+        }
+        if self.txns.orphan_count() > 0 {
+            self.checkpoints.try_later();
+        }
         taken
     }
 
     /// Takes a checkpoint, unless the last one is as good, and drops the log before it.
     fn take_checkpoint(&self, write: WriteBack, last: &mut LastCheckpoint) -> Result<Checkpointed> {
-        let Engine { pool, .. } = self;
+        let Engine { pool, checkpoints, .. } = self;
         let before = pool.counters.writes.load(Ordering::Relaxed);
-        if !self.is_current(write, last) {
-            *last = self.log_checkpoint(write, last.begin)?;
-        }
-        if !sabotage::has(Bug::DropUnseen) {
-            pool.file.look(last.end)?;
-        }
-        let log_start = pool.log.truncate_front(last.keep)?;
+        let refused = checkpoints.take_refused() && !sabotage::has(Bug::IgnoreRefusal);
+        let dropped = if refused { self.free_log(last) } else { self.bound_log(write, last) };
+        let log_start = dropped.inspect_err(|e| {
+            if refused || matches!(e, Error::Log(foreword::Error::NoSpace { .. })) {
+                checkpoints.refused();
+            }
+        })?;
         let pages_written = pool.counters.writes.load(Ordering::Relaxed) - before;
         let LastCheckpoint { begin, redo_from, pages_dirty, .. } = *last;
         Ok(Checkpointed { begin, redo_from, log_start, pages_written, pages_dirty })
     }
 
-    /// Whether another checkpoint would log the same as the last: nothing was logged since, and no
-    /// page is to be written.
-    fn is_current(&self, write: WriteBack, last: &LastCheckpoint) -> bool {
+    /// The ordinary checkpoint. Returns where the log starts.
+    fn bound_log(&self, write: WriteBack, last: &mut LastCheckpoint) -> Result<Lsn> {
+        if !self.is_current(last) {
+            *last = self.log_checkpoint(write, last.begin)?;
+        }
+        self.drop_log(last)
+    }
+
+    /// The checkpoint after the log has refused a record: it writes all pages, so that they do not
+    /// hold the log back. Returns where the log starts.
+    fn free_log(&self, last: &mut LastCheckpoint) -> Result<Lsn> {
+        /// The room that a full segment keeps for checkpoints is used up after as many.
+        const IN_SEGMENT_MAX: u32 = 4;
         let Engine { pool, .. } = self;
-        last.end > Lsn::ZERO
-            && last.end == pool.log.last_lsn()
-            && last.images == pool.logs_images()
-            && (write == WriteBack::Old || last.pages_dirty == 0)
+        if last.end > Lsn::ZERO {
+            // What held records back may be gone, and what it held may be the room for a checkpoint.
+            self.drop_log(last)?;
+        }
+        let rotations = pool.log.stats().rotations;
+        *last = self.log_checkpoint(WriteBack::All, last.begin)?;
+        let mut log_start = self.drop_log(last)?;
+        for _ in 1..IN_SEGMENT_MAX {
+            // The newest segment is full: it refused a record. If no dropped segment follows it,
+            // there may be no space until a checkpoint lies behind it.
+            let stats = pool.log.stats();
+            if stats.segments_prepared > 0 || stats.rotations > rotations {
+                break;
+            }
+            match self.log_checkpoint(WriteBack::All, last.begin) {
+                Err(e) if e.is_no_space() => break,
+                taken => *last = taken?,
+            }
+            log_start = self.drop_log(last)?;
+        }
+        Ok(log_start)
+    }
+
+    /// Drops the log that recovery from a checkpoint does not need. Returns where the log starts.
+    fn drop_log(&self, last: &LastCheckpoint) -> Result<Lsn> {
+        let Engine { pool, .. } = self;
+        if !sabotage::has(Bug::DropUnseen) {
+            pool.file.look(last.end)?;
+        }
+        Ok(pool.log.truncate_front(last.keep)?)
+    }
+
+    /// Whether another checkpoint would log the same as the last: nothing was logged since, and no
+    /// page was left dirty. (Pages that were left hold the log back. If nothing is logged any more,
+    /// as on a full disk, only another checkpoint writes them.)
+    fn is_current(&self, last: &LastCheckpoint) -> bool {
+        let Engine { pool, .. } = self;
+        last.end > Lsn::ZERO && last.end == pool.log.last_lsn() && last.images == pool.logs_images() && last.pages_dirty == 0
     }
 
     fn log_checkpoint(&self, write: WriteBack, last: Lsn) -> Result<LastCheckpoint> {

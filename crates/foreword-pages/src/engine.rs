@@ -43,7 +43,12 @@ impl Engine {
     /// Appends a record to the log. `scratch` is memory for its bytes.
     pub(crate) fn append(&self, record: &Record<'_>, scratch: &mut Vec<u8>) -> Result<Lsn> {
         record.encode(scratch);
-        let lsn = self.pool.file.guard("append to the log", || self.pool.log.append(&*scratch))?;
+        let appended = self.pool.file.guard("append to the log", || self.pool.log.append(&*scratch));
+        let lsn = appended.inspect_err(|e| {
+            if matches!(e, foreword::Error::NoSpace { .. }) {
+                self.checkpoints.log_refused();
+            }
+        })?;
         let before = self.logged_bytes.fetch_add(scratch.len() as u64, Ordering::Relaxed);
         self.checkpoints.logged(before, scratch.len() as u64);
         Ok(lsn)

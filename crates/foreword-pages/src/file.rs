@@ -15,6 +15,8 @@ use crate::sabotage::{self, Bug};
 use crate::sync::lock;
 use crate::{Error, Result};
 
+/// The directory of the log, beside the page file.
+pub(crate) const LOG: &str = "log";
 const NAME: &str = "PAGES";
 const TMP: &str = "PAGES.tmp";
 const MAGIC: &[u8; 8] = b"FWRDPAGE";
@@ -78,6 +80,7 @@ impl PageFile {
         let handle = disk.open_dir(dir).map_err(Error::io("open the directory", dir))?;
         let file = match handle.open(NAME, Access::Write) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && is_new => {
+                expect_nothing(&*handle, dir)?;
                 create(&*handle, log.id(), page_bytes).map_err(Error::room("create the page file", &path))?;
                 handle.open(NAME, Access::Write)
             }
@@ -317,6 +320,19 @@ fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
         file.write_all_at(&zeros[..zeros.len().min((to - at) as usize)], at)?;
     }
     Ok(())
+}
+
+/// Checks that a directory without a page file has nothing in it but what making a store leaves
+/// there when it is cut short: a store shares its directory with nobody.
+pub(crate) fn expect_nothing(handle: &dyn DiskDir, dir: &Path) -> Result<()> {
+    let names = handle.list().map_err(Error::io("list the directory", dir))?;
+    match names.iter().find(|name| ![LOG, TMP, "lost+found"].contains(&name.as_str())) {
+        None => Ok(()),
+        Some(other) => {
+            let why = format!("it holds other files ({other}), and no page file: give the store a directory of its own");
+            Err(Error::NotAStore { path: dir.to_owned(), why })
+        }
+    }
 }
 
 /// The beginning of the file, as far as there is one: the identity, and the name of the last

@@ -78,6 +78,7 @@ pub mod _docs {
     // The first definition of a link counts. So a link that leads to a file there leads to a page
     // here.
     #[doc = "[FORMAT.md]: https://docs.rs/foreword/latest/foreword/_docs/format/"]
+    #[doc = "[OPERATIONS.md]: https://docs.rs/foreword/latest/foreword/_docs/operations/"]
     #[doc = "[recovery.svg]: https://docs.rs/crate/foreword-pages/latest/source/docs/recovery.svg\n"]
     #[doc = include_str!("../docs/PAGES.md")]
     pub mod pages {}

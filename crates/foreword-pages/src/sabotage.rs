@@ -41,6 +41,8 @@ pub enum Bug {
     ForgetMaps,
     /// The log is dropped without a check that the page file is still there.
     DropUnseen,
+    /// A checkpoint does not heed that the log has refused a record for lack of space.
+    IgnoreRefusal,
 }
 
 #[cfg(feature = "sabotage")]

@@ -12,7 +12,7 @@ use foreword::{Log, Lsn};
 use crate::background::Background;
 use crate::checkpoint::{Checkpointed, WriteBack};
 use crate::engine::Engine;
-use crate::file::PageFile;
+use crate::file::{self, LOG, PageFile};
 use crate::latch::Held;
 use crate::page::{Page, PageId};
 use crate::pool::{Load, Pin, Pool};
@@ -20,8 +20,6 @@ use crate::recovery::{self, Recovery};
 use crate::sabotage::{self, Bug};
 use crate::txn::Txn;
 use crate::{Error, Options, Result};
-
-const LOG: &str = "log";
 
 /// Pages that survive: a page file and its log, open for reading and writing.
 ///
@@ -34,7 +32,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in a directory with the default [`Options`], making it if there is none.
+    /// Opens the store in a directory with the default [`Options`], making it if there is none, as
+    /// [`Options::open`] does.
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -131,13 +130,17 @@ impl Store {
 
     /// Takes a checkpoint: bounds what recovery has to read, and drops the log before that. Changes
     /// go on meanwhile. No page is written twice. The checkpoint is durable when this returns. If
-    /// nothing was logged since the last one, nothing is written.
+    /// nothing was logged since the last one, and that one left no page dirty, nothing is written.
     ///
     /// A checkpoint succeeds on a full disk. The log reserves room for its records
     /// ([`commit_checkpoint`](foreword::Log::commit_checkpoint) says how much), and the page file
-    /// for pages.
+    /// for pages. If the log has refused a change for lack of space, the checkpoint writes all dirty
+    /// pages, as [`checkpoint_all`](Store::checkpoint_all) does, and moves the log into a segment
+    /// with space, if it can. What is still kept then is kept by a live transaction or a hold.
     ///
     /// # Errors
+    /// [`Error::Log`] with [`foreword::Error::NoSpace`]: the room is used up. Free some space: it
+    /// is made again by itself.
     /// [`Error::Displaced`]: the page file is not where it was, and the log was not dropped.
     /// [`Error::Log`], [`Error::Io`], [`Error::Poisoned`].
     pub fn checkpoint(&self) -> Result<Checkpointed> {
@@ -187,11 +190,18 @@ impl Store {
     }
 }
 
-/// Opens the log. Makes a log if there is none, but not in the place of one that was lost.
+/// Opens the log. Makes a log if there is none, but not in the place of one that was lost, and not
+/// beside files of others.
 fn open_log(options: &Options, dir: &Path) -> Result<Log> {
-    let path = dir.join(LOG);
-    if PageFile::is_in(options.disk.as_ref(), dir)? && !has_log(options.disk.as_ref(), &path)? {
-        return Err(Error::NotAStore { path, why: "the log is not there, though its page file is".into() });
+    let (disk, path) = (options.disk.as_ref(), dir.join(LOG));
+    if !has_log(disk, &path)? {
+        if PageFile::is_in(disk, dir)? {
+            return Err(Error::NotAStore { path, why: "the log is not there, though its page file is".into() });
+        }
+        match disk.open_dir(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            found => file::expect_nothing(&*found.map_err(Error::io("open the directory", dir))?, dir)?,
+        }
     }
     Ok(options.log.clone().disk(options.disk.clone()).open(path)?)
 }
@@ -255,7 +265,8 @@ pub struct Stats {
     /// Of those, transactions whose rollback failed. The next checkpoint tries again.
     pub orphans: u64,
     /// Why the last checkpoint failed, if it did. The log grows until a checkpoint succeeds. The
-    /// background thread tries again.
+    /// background thread tries again when the log refuses a change, at the latest after
+    /// [`checkpoint_interval`](crate::Options::checkpoint_interval).
     pub checkpoint_failure: Option<crate::Error>,
     /// The log's own counters.
     pub log: foreword::Stats,

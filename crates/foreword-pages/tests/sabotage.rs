@@ -59,6 +59,28 @@ fn full_disk(seed: u64) -> Checked<u64> {
     work.run(&SimDisk::new(seed)).map(|_| 2)
 }
 
+/// The disk is full. Each change that is refused is made after a checkpoint.
+fn stays_full(seed: u64) -> Checked<u64> {
+    let disk = SimDisk::new(seed);
+    let store = options(&disk, 1).open(DIR).map_err(|e| e.to_string())?;
+    let mut txn = store.begin();
+    let page = txn.allocate().unwrap();
+    txn.commit().unwrap();
+    disk.set_free(0);
+    let change = |round: u64| {
+        let mut txn = store.begin();
+        txn.update(page, 0, &vec![round as u8; 1 + (seed * 97) as usize % 3000])?;
+        txn.commit()
+    };
+    for round in 0..500 {
+        if change(round).is_err() {
+            store.checkpoint().map_err(|e| format!("a checkpoint on a full disk: {e}"))?;
+            change(round).map_err(|e| format!("a checkpoint has freed nothing: {e}"))?;
+        }
+    }
+    Ok(1)
+}
+
 /// The last checkpoint had a map on disk, and the map is blank.
 fn blank_map(seed: u64) -> Checked<u64> {
     let disk = SimDisk::new(seed);
@@ -111,7 +133,7 @@ fn caught(suite: Suite, most: u64) -> Option<(u64, String)> {
 
 #[test]
 fn every_bug_is_caught() {
-    let bugs: [(Bug, Suite); 18] = [
+    let bugs: [(Bug, Suite); 19] = [
         (Bug::PageBeforeLog, random_work),
         (Bug::NoImage, random_work),
         (Bug::NoCompensation, random_work),
@@ -130,6 +152,7 @@ fn every_bug_is_caught() {
         (Bug::RoomLater, full_disk),
         (Bug::ForgetMaps, blank_map),
         (Bug::DropUnseen, lost_file),
+        (Bug::IgnoreRefusal, stays_full),
     ];
     std::panic::set_hook(Box::new(|_| {}));
     let mut missed = Vec::new();

@@ -21,6 +21,8 @@ pub(crate) struct Schedule {
     wish: Mutex<Wish>,
     wished: Condvar,
     has_changes: AtomicBool,
+    /// The log has refused a record for lack of space, and no checkpoint has freed log since.
+    refused: AtomicBool,
 }
 
 /// A checkpoint that is complete.
@@ -52,6 +54,7 @@ impl Schedule {
             wish: Mutex::default(),
             wished: Condvar::new(),
             has_changes: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         }
     }
 
@@ -68,9 +71,10 @@ impl Schedule {
         lock(&self.failure).clone()
     }
 
-    /// A checkpoint begins. What is logged from here on asks for another.
+    /// A checkpoint begins. What is logged, or refused, from here on asks for another.
     pub(crate) fn begin(&self) {
         self.has_changes.store(false, Ordering::Relaxed);
+        lock(&self.wish).due = false;
     }
 
     /// Notes the outcome of a checkpoint. After a failure there is as much to do as before.
@@ -82,13 +86,39 @@ impl Schedule {
         *lock(&self.failure) = failure;
     }
 
+    /// What a checkpoint left undone is not tried again at once, but after the interval.
+    pub(crate) fn try_later(&self) {
+        self.has_changes.store(true, Ordering::Relaxed);
+        lock(&self.wish).due = false;
+    }
+
     /// Notes that bytes were logged, `before` of them earlier.
     pub(crate) fn logged(&self, before: u64, bytes: u64) {
         self.has_changes.store(true, Ordering::Relaxed);
         if before / self.each_bytes != (before + bytes) / self.each_bytes {
-            lock(&self.wish).due = true;
-            self.wished.notify_one();
+            self.wish();
         }
+    }
+
+    /// Notes that the log refused a record for lack of space: a checkpoint is due, which frees log.
+    pub(crate) fn log_refused(&self) {
+        self.refused();
+        self.wish();
+    }
+
+    /// The next checkpoint is to free what log it can.
+    pub(crate) fn refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the next checkpoint is to free what log it can. It takes that upon itself.
+    pub(crate) fn take_refused(&self) -> bool {
+        self.refused.swap(false, Ordering::Relaxed)
+    }
+
+    fn wish(&self) {
+        lock(&self.wish).due = true;
+        self.wished.notify_one();
     }
 
     /// Ends the wait of the background thread for good.

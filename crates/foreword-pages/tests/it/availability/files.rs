@@ -168,3 +168,108 @@ fn a_store_whose_log_is_gone_is_refused_and_nothing_is_made_in_its_place() {
     std::fs::rename(dir.path().join("kept"), &log).unwrap();
     assert_eq!(small().open(dir.path()).unwrap().stats().pages_used, 5);
 }
+
+/// A store is made only in a directory of its own. Nothing is made in another's.
+#[test]
+fn no_store_is_made_beside_the_files_of_others() {
+    let refused = |dir: &Path, other: &str| {
+        let before = names(dir);
+        match small().open(dir) {
+            Err(error @ Error::NotAStore { .. }) => {
+                let text = error.to_string();
+                assert!(text.contains(&format!("({other})")) && text.contains(&dir.display().to_string()), "{text}");
+            }
+            opened => panic!("{opened:?}"),
+        }
+        assert_eq!(names(dir), before);
+    };
+    let dir = tempfile::tempdir().unwrap();
+    // Somebody's file; somebody's directory.
+    std::fs::write(dir.path().join("notes"), "mine").unwrap();
+    refused(dir.path(), "notes");
+    std::fs::remove_file(dir.path().join("notes")).unwrap();
+    std::fs::create_dir(dir.path().join("src")).unwrap();
+    refused(dir.path(), "src");
+    std::fs::remove_dir(dir.path().join("src")).unwrap();
+
+    // A log's own directory, closed or open; also the log of a store.
+    let log = foreword::Options::new().segment_bytes(64 << 10).reserve(false).background(false);
+    let open = log.open(dir.path().join("mylog")).unwrap();
+    for log_dir in ["mylog", "mylog"] {
+        let names = names(&dir.path().join(log_dir));
+        assert!(names.contains(&"LOG".into()), "{names:?}");
+    }
+    let opened = small().open(dir.path().join("mylog"));
+    assert!(matches!(&opened, Err(Error::NotAStore { why, .. }) if why.contains("other files")), "{opened:?}");
+    open.close().unwrap();
+    let store = dir.path().join("store");
+    make(&store, 3);
+    let opened = small().open(store.join("log"));
+    assert!(matches!(&opened, Err(Error::NotAStore { why, .. }) if why.contains("other files")), "{opened:?}");
+    assert!(!names(&store.join("log")).contains(&"PAGES".into()) && !names(&dir.path().join("mylog")).contains(&"log".into()));
+
+    // `log` is there, and is another's.
+    let logs = tempfile::tempdir().unwrap();
+    std::fs::create_dir(logs.path().join("log")).unwrap();
+    std::fs::write(logs.path().join("log").join("daemon.log"), "started").unwrap();
+    let opened = small().open(logs.path());
+    assert!(matches!(&opened, Err(Error::Log(foreword::Error::NotALog { .. }))), "{opened:?}");
+    assert_eq!(names(logs.path()), ["log"]);
+}
+
+/// What a creation leaves that was cut short is no other's, nor is what a file system makes. Once
+/// there is a store, other files beside it are left alone.
+#[test]
+fn a_store_is_made_where_a_creation_was_cut_short() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+    std::fs::write(dir.path().join("PAGES.tmp"), "begun").unwrap();
+    foreword::Options::new().segment_bytes(256 << 10).open(dir.path().join("log")).unwrap().close().unwrap();
+    let store = small().open(dir.path()).unwrap();
+    let pages = fill(&store, 3, 1).unwrap();
+    store.close().unwrap();
+    std::fs::write(dir.path().join("notes"), "mine").unwrap();
+    assert!(holds(&small().open(dir.path()).unwrap(), pages[0], 1));
+
+    // A log without a record, beside other files, is not taken for a creation that was cut short.
+    let other = tempfile::tempdir().unwrap();
+    foreword::Options::new().segment_bytes(256 << 10).open(other.path().join("log")).unwrap().close().unwrap();
+    std::fs::write(other.path().join("notes"), "mine").unwrap();
+    let opened = small().open(other.path());
+    assert!(matches!(&opened, Err(Error::NotAStore { why, .. }) if why.contains("(notes)")), "{opened:?}");
+    assert_eq!(names(other.path()), ["log", "notes"]);
+}
+
+/// A copy of the directory is the store, if no process had the store open: whether it was closed, or
+/// its process ended before that.
+#[test]
+fn a_copy_of_a_store_that_no_process_has_open_is_the_store() {
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to.join("log")).unwrap();
+        for name in ["", "log"] {
+            for entry in std::fs::read_dir(from.join(name)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    std::fs::copy(&path, to.join(name).join(path.file_name().unwrap())).unwrap();
+                }
+            }
+        }
+    };
+    for closes in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (original, backup) = (dir.path().join("store"), dir.path().join("backup"));
+        let store = small().open(&original).unwrap();
+        let pages = fill(&store, 30, 1).unwrap();
+        store.checkpoint().unwrap();
+        pages[..20].iter().for_each(|&page| put(&store, page, 2).unwrap());
+        if closes {
+            store.close().unwrap();
+        } else {
+            drop(store);
+        }
+        copy(&original, &backup);
+        let store = small().open(&backup).unwrap();
+        assert_eq!(store.recovery().pages > 0, !closes, "{}", store.recovery());
+        assert!(pages.iter().enumerate().all(|(i, &page)| holds(&store, page, if i < 20 { 2 } else { 1 })));
+    }
+}
