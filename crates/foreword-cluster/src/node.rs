@@ -140,6 +140,9 @@ impl Node {
     /// Adds a node as a learner, or says where it is now.
     pub(crate) async fn add(&self, id: u64, peer: Peer) -> Result<()> {
         self.check_open()?;
+        if !self.leads() {
+            return Err(self.not_leader()); // What it knows of the members may be old.
+        }
         match self.peer(id) {
             Some(known) if known == peer => Ok(()),
             Some(known) if known.instance != peer.instance => {
@@ -156,9 +159,8 @@ impl Node {
 
     /// Makes a learner a voter, once it has caught up.
     pub(crate) async fn promote(&self, id: u64) -> Result<()> {
-        self.check_open()?;
-        let metrics = self.raft.metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership().clone();
+        let now = self.write_now().await?;
+        let membership = self.raft.metrics().borrow_watched().membership_config.membership().clone();
         if membership.voter_ids().any(|voter| voter == id) {
             return Ok(());
         }
@@ -166,7 +168,7 @@ impl Node {
             return Err(Error::Membership { why: format!("there is no node {id}: start it with --join first") });
         }
         // A voter that is far behind, or not there, counts for a majority, and cannot help to one.
-        if let Err(behind) = self.have_caught_up(&BTreeSet::from([id]), 1).await? {
+        if let Err(behind) = self.have_caught_up(now, &BTreeSet::from([id]), 1).await? {
             let behind = behind.first().map_or(0, |(_, entries)| *entries);
             let why = format!("node {id} is not there, or {behind} entries behind: try again when it has caught up");
             return Err(Error::Membership { why });
@@ -176,7 +178,7 @@ impl Node {
 
     /// Removes a node, of whatever kind.
     pub(crate) async fn remove(&self, id: u64) -> Result<()> {
-        self.check_open()?;
+        let now = self.write_now().await?;
         let membership = self.raft.metrics().borrow_watched().membership_config.membership().clone();
         if membership.get_node(&id).is_none() {
             return Ok(());
@@ -192,7 +194,7 @@ impl Node {
         // also to agree that it is removed.
         let left: BTreeSet<u64> = voters.into_iter().filter(|voter| *voter != id).collect();
         let majority = left.len() / 2 + 1;
-        if let Err(behind) = self.have_caught_up(&left, majority).await? {
+        if let Err(behind) = self.have_caught_up(now, &left, majority).await? {
             let behind: Vec<String> = behind.iter().map(|(id, entries)| format!("node {id} by {entries} entries")).collect();
             let why = format!(
                 "of the voters that would be left, {majority} must have caught up, and these are behind: {}; remove a voter \
@@ -204,16 +206,23 @@ impl Node {
         self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await
     }
 
-    /// Waits until so many of these members have an entry that is written now; else those that have
-    /// not, and by how many entries they are behind.
-    async fn have_caught_up(&self, members: &BTreeSet<u64>, enough: usize) -> Result<Result<(), Vec<(u64, u64)>>> {
-        let now = match self.raft.write_blank().await {
-            Ok(written) => written.log_id.index(),
-            Err(RaftError::APIError(error)) => return Err(refused(&error)),
-            Err(RaftError::Fatal(fatal)) => return Err(fatal.into()),
-        };
+    /// Writes an entry, if this node leads. Once it is committed, so are all changes of the members
+    /// before it: a node that does not lead, or not any more, may know none of them.
+    async fn write_now(&self) -> Result<u64> {
+        self.check_open()?;
+        match tokio::time::timeout(self.patience, self.raft.write_blank()).await {
+            Ok(Ok(written)) => Ok(written.log_id.index()),
+            Ok(Err(RaftError::APIError(error))) => Err(refused(&error)),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(fatal.into()),
+            Err(_) => Err(Error::NoLeader { waited: self.patience, last: "a majority has not answered this node".to_owned() }),
+        }
+    }
+
+    /// Waits until so many of these members have an entry; else those that have not, and by how
+    /// many entries they are behind.
+    async fn have_caught_up(&self, entry: u64, members: &BTreeSet<u64>, enough: usize) -> Result<Result<(), Vec<(u64, u64)>>> {
         let behind = |replication: &BTreeMap<u64, Option<LogId>>| -> Vec<(u64, u64)> {
-            let by = |id: &u64| if *id == self.id() { 0 } else { now.saturating_sub(matched_by(replication, *id)) };
+            let by = |id: &u64| if *id == self.id() { 0 } else { entry.saturating_sub(matched_by(replication, *id)) };
             members.iter().map(|id| (*id, by(id))).filter(|(_, entries)| *entries > 0).collect()
         };
         let enough = |behind: &[_]| members.len() - behind.len() >= enough;

@@ -219,10 +219,7 @@ pub(super) async fn liveness(world: &World) -> Result<(), String> {
         }
         sleep(Duration::from_millis(50)).await;
         let Some(members) = world.members() else {
-            why = format!(
-                "not all members are up, or none leads; up are {:?}",
-                world.up().iter().map(|(id, ..)| *id).collect::<Vec<_>>()
-            );
+            why = format!("not all members are up, or none leads: {}", world.are());
             continue;
         };
         let mut served = true;

@@ -228,6 +228,14 @@ impl World {
         true
     }
 
+    /// How each node is.
+    pub(super) fn are(&self) -> String {
+        let slots = lock(&self.0.slots);
+        let are =
+            slots.iter().map(|(id, slot)| format!("{id} {:?}{}", slot.is, if slot.flipped { ", a bit flipped" } else { "" }));
+        are.collect::<Vec<_>>().join("; ")
+    }
+
     pub(super) fn up(&self) -> Vec<Called> {
         let slots = lock(&self.0.slots);
         slots.iter().filter_map(|(id, slot)| Some((*id, slot.life, slot.log.clone()?))).collect()
@@ -336,7 +344,12 @@ impl World {
             }
             Happens::Replace { node } => {
                 let voters: Vec<u64> = self.voters().into_iter().collect();
-                if let Some(id) = voters.get(node as usize % voters.len().max(1)) {
+                let Some(id) = voters.get(node as usize % voters.len().max(1)) else { return };
+                // Whose bit was flipped may be lost as soon as it is found: with another gone, too,
+                // there would be no majority.
+                let flipped =
+                    |(other, slot): (&u64, &Slot)| other != id && slot.flipped && !matches!(slot.is, Is::Ruined | Is::Gone);
+                if !lock(&self.0.slots).iter().any(flipped) {
                     self.replace(*id).await;
                 }
             }
