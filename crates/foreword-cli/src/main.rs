@@ -14,13 +14,11 @@ mod units;
 mod verdict;
 mod victim;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::exit::Failure;
-use crate::output::Tone;
 use crate::plain::plain;
 
 #[derive(Parser)]
@@ -104,7 +102,7 @@ fn main() -> ExitCode {
     };
     let status = done.unwrap_or_else(|failure| {
         if !matches!(failure, Failure::OutputClosed) {
-            let _ = writeln!(anstream::stderr(), "{0}foreword:{0:#} {1}", Tone::Bad.style(), plain(&failure));
+            output::error(&failure);
         }
         failure.status()
     });

@@ -5,7 +5,7 @@ use std::path::Path;
 use foreword::Options;
 use foreword::inspect::{self, Content, SegmentState};
 
-use crate::output::note;
+use crate::output;
 
 /// The size of a segment that was made of the reserve for a full disk, if the log's other segments
 /// are larger (docs/FORMAT.md: 96 blocks).
@@ -14,7 +14,7 @@ const RESERVE_BYTES: u64 = 96 * 4096;
 /// Options to open a log that may exist: with the segment size that it has. Background errors are
 /// printed like all others.
 pub(crate) fn for_log(dir: &Path) -> Options {
-    let options = Options::new().publish(true).on_error(|error| note(format_args!("{error}")));
+    let options = Options::new().publish(true).on_error(|error| output::error(error));
     // If the log is damaged, opening it says so.
     match segment_bytes(dir) {
         Some(bytes) => options.segment_bytes(bytes),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::sync::{Mutex, PoisonError};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
@@ -61,6 +62,18 @@ impl Tone {
 /// happens.
 pub(crate) fn note(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "foreword: {}", plain(text));
+}
+
+/// Prints an error to standard error, once: a failure of background work is also that of the call
+/// that comes upon it.
+pub(crate) fn error(text: impl fmt::Display) {
+    static LAST: Mutex<String> = Mutex::new(String::new());
+    let text = plain(text);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if *last != text {
+        let _ = writeln!(anstream::stderr(), "{0}foreword:{0:#} {text}", Tone::Bad.style());
+        *last = text;
+    }
 }
 
 pub(crate) struct Output {

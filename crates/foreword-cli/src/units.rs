@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use foreword::Limit;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 /// A size: `65536`, `64K`, `64KiB`, `1M`, `4G` (powers of 1024).
@@ -33,15 +35,20 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|e| e.to_string())
 }
 
-/// A moment: `2026-11-29T08:30:00Z`, with another offset, or so long ago: `10m`, `1h 30m`, `2d`.
+/// A moment: `2026-11-29T08:30:00Z`, with another offset, a day (from its beginning in UTC), or so
+/// long ago: `10m`, `1h 30m`, `2d`.
 pub(crate) fn moment(text: &str) -> Result<SystemTime, String> {
-    if let Ok(moment) = text.parse::<Timestamp>() {
+    // (A `Date` would also be read from a time that has no offset, without that time.)
+    let day = || text.parse::<Date>().ok().filter(|_| text.len() == 10)?.to_zoned(TimeZone::UTC).ok();
+    if let Some(moment) = text.parse::<Timestamp>().ok().or_else(|| Some(day()?.timestamp())) {
         return Ok(moment.into());
     }
     let ago: SignedDuration = match text.parse::<Span>() {
         // A day is 24 hours here.
         Ok(span) => span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|e| e.to_string())?,
-        Err(_) => return Err("use a time as in 2026-11-29T08:30:00Z, or how long ago, as in 10m or 2h 30m".to_owned()),
+        Err(_) => {
+            return Err("use a time as in 2026-11-29T08:30:00Z or 2026-11-29, or how long ago, as in 10m or 2h 30m".to_owned());
+        }
     };
     let ago = Duration::try_from(ago).map_err(|_| "that is in the future".to_owned())?;
     SystemTime::now().checked_sub(ago).ok_or_else(|| "that is before all records".to_owned())
@@ -148,6 +155,7 @@ mod tests {
         let at = |seconds: f64| SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds);
         assert_eq!(moment("1970-01-02T00:00:00Z"), Ok(at(86_400.0)));
         assert_eq!(moment("1970-01-01T02:00:00.5+02:00"), Ok(at(0.5)));
+        assert_eq!(moment("1970-01-03"), Ok(at(172_800.0)));
         assert_eq!(timestamp(at(86_400.5)), "1970-01-02T00:00:00.500000Z");
         assert_eq!(timestamp_seconds(at(86_400.9)), "1970-01-02T00:00:00Z");
         assert_eq!(moment(&timestamp(at(1e9))), Ok(at(1e9)));
@@ -160,7 +168,9 @@ mod tests {
         for wrong in ["", "0s", "10", "-5m", "2026-11-29", "99999999999d"] {
             assert!(age(wrong).is_err(), "{wrong}");
         }
-        for wrong in ["", "yesterday", "10", "-5m", "2026-13-01T00:00:00Z", "99999999999d"] {
+        for wrong in
+            ["", "yesterday", "10", "-5m", "2026-13-01T00:00:00Z", "2026-02-30", "2026-11-29T08:30", "20261129", "99999999999d"]
+        {
             assert!(moment(wrong).is_err(), "{wrong}");
         }
     }

@@ -360,6 +360,9 @@ impl fmt::Display for Error {
                 write!(f, "the log stopped at an earlier failure ({cause}); reopen it to see what survived")
             }
             Error::Closed => f.write_str("the log is closed"),
+            Error::Dropped { lsn: Lsn::ZERO, start } => {
+                write!(f, "there is no record 0: LSNs begin with 1, and the log starts at {start}")
+            }
             Error::Dropped { lsn, start } => write!(f, "record {lsn} was dropped: the log starts at {start}"),
             Error::HoldLost { name, lsn, start } => write!(
                 f,

@@ -11,8 +11,15 @@ const UNIT: u64 = 4096;
 pub(crate) const HOLDS_MAX: usize = 32;
 pub(crate) const HOLD_NAME_MAX: usize = 64;
 
-/// How much of the log's end is kept: its grain is the segment, so up to a segment more is. Where
-/// bytes and an age are given, each is enough to let a record go.
+/// How much of the log's end is kept. Where bytes and an age are given, each is enough to let a
+/// record go.
+///
+/// Whole segments go, and never the one in use. So up to a segment more is kept: of a log to which
+/// nothing is appended, the records of its last segment, however old they are.
+///
+/// Bytes are those of the records, not of the disk. Small records that are committed one by one take
+/// more there, a block of 4 KiB each: 100 bytes take 41 times their size (see *Sizing* in
+/// `docs/OPERATIONS.md`).
 ///
 /// ```
 /// use foreword::Limit;

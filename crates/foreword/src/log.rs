@@ -113,7 +113,9 @@ impl Log {
         self.inner.id
     }
 
-    /// The log's directory.
+    /// The log's directory, by the path that it was opened by: the names of files in errors begin
+    /// with it. A relative one stays so when the process changes its working directory, which makes
+    /// no other difference to the log: a daemon opens its logs by absolute paths.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.inner.dir.path

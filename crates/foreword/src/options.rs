@@ -311,8 +311,13 @@ impl Options {
     /// are as many bytes as the limit says, or when theirs are older. By default ([`Limit::NONE`])
     /// it drops nothing. It stops at [holds](Log::hold), as [`Log::truncate_front`] does, which it
     /// calls in effect, in the background: when a segment is full, and when the oldest has become
-    /// too old, down to no record at all. Where a hold is in the way, it looks at it again every
-    /// half second. Nothing without [`background`](Options::background).
+    /// too old. Where a hold is in the way, it looks at it again every half second. Nothing without
+    /// [`background`](Options::background).
+    ///
+    /// The segment in use stays. A log to which nothing is appended keeps the records in it, however
+    /// old: up to [`segment_bytes`](Options::segment_bytes) of them. To drop those, too, call
+    /// `truncate_front` with the LSN behind the last: the log has no record then. Their space is
+    /// freed with the segment, when the log has gone on in another.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {

@@ -72,7 +72,19 @@ pub(crate) struct Survey {
 
 /// Looks at a log, in a directory with these names. `Ok(None)`: there is none (no segment was ever
 /// active). `extra` waivers are honoured besides the log's own.
+///
+/// Damage is named by the first LSN that cannot be read, and more may be damaged than what the tail
+/// shows: where that shows any, all is read, and opening and `verify` give one verdict.
 pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: Progress<'_>) -> Result<Option<Survey>> {
+    match survey_to(dir, names, depth, extra, progress)? {
+        Some(Survey { verdict: Verdict::Corruption(_), names, .. }) if depth == Depth::Tail => {
+            survey_to(dir, names, Depth::All, extra, progress)
+        }
+        found => Ok(found),
+    }
+}
+
+fn survey_to(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: Progress<'_>) -> Result<Option<Survey>> {
     let mut segments = Segments { without_surplus: depth.leaves_out().surplus, ..Segments::new(dir) };
     let identity = identity::identify(&mut segments, &names)?;
     let log = identity.log.unwrap_or(LogId([0; 16]));
@@ -80,9 +92,6 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
     if !names.identity && (no_segment || segments.are_unused()) {
         return Ok(None); // Creation that did not get as far as its first record.
     }
-    // A damaged `LOG` is judged before X, and some of what is found at X has a shortcut that is
-    // judged before `LOG`. Without the shortcuts, opening and `verify` give one verdict.
-    let depth = if identity.damage.is_some() && depth == Depth::Tail { Depth::All } else { depth };
     let nothing_wrong = Evidence::of_nothing_wrong(dir.path.clone());
     let judged = identity.damage.filter(|_| !depth.leaves_out().identity);
     let mut evidence = Evidence { no_segment, identity: judged, ..nothing_wrong };
@@ -95,7 +104,7 @@ pub(crate) fn survey(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], pr
     let mut control = segments.control(newest);
     control.waivers.extend(extra);
     let traced = trace(&segments, depth, &mut control, progress)?;
-    evidence.take(&traced, &segments, depth, &control, &names);
+    evidence.take(&traced, &segments, &control, &names);
     let Traced { chain, scan, behind, scanned, .. } = traced;
     // The one behind X counts if it is higher.
     let promise = if behind.promise.position > scan.promise.position { behind.promise } else { scan.promise };
@@ -174,7 +183,7 @@ fn trace(segments: &Segments<'_>, depth: Depth, control: &mut Control, progress:
 
 impl Evidence {
     /// Takes in what was found along a chain and behind it.
-    fn take(&mut self, traced: &Traced, segments: &Segments<'_>, depth: Depth, control: &Control, names: &Names) {
+    fn take(&mut self, traced: &Traced, segments: &Segments<'_>, control: &Control, names: &Names) {
         let Traced { chain, front, scan, behind, .. } = traced;
         self.tip = chain.last().map_or(0, |e| e.epoch);
         self.front = *front;
@@ -182,10 +191,6 @@ impl Evidence {
         if chain.is_empty() {
             let epoch = names.epochs.first().copied().unwrap_or(0);
             self.first_link = (epoch, segments.first_link(epoch));
-        }
-        if depth == Depth::Tail {
-            self.cut_within = segments.cut_within(chain, control);
-            self.falls = chain::falls(chain);
         }
         self.at = scan.at;
         self.place = scan.place;

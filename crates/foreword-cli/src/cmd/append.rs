@@ -319,10 +319,11 @@ fn summarize(args: &Args, stats: &Stats, before: Lsn, took: Duration) -> Result<
     }
     if args.quiet {
         crate::output::note(format_args!(
-            "appended {} (records {}) in {:.2} s: {rate:.1} MB/s, {} flushes",
+            "appended {} (records {}) in {:.2} s: {}/s, {} flushes",
             units::human(stats.record_bytes),
             verdict::range(first, last),
             took.as_secs_f64(),
+            units::human((rate * 1e6) as u64),
             stats.flushes
         ));
     }

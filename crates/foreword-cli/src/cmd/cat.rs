@@ -33,7 +33,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LSN", value_parser = units::lsn)]
     to: Option<Lsn>,
     /// Begin with the first record written at this time or later, by the clock of the machine that
-    /// wrote it: 2026-11-29T08:30:00Z, or how long ago, as in 10m or 2h 30m
+    /// wrote it: 2026-11-29T08:30:00Z, 2026-11-29 (from midnight UTC), or how long ago, as in 10m or
+    /// 2h 30m
     #[arg(long, value_name = "TIME", value_parser = units::moment, conflicts_with = "from")]
     since: Option<SystemTime>,
     /// End before the first record written at this time or later

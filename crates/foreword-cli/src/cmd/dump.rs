@@ -6,7 +6,7 @@ use foreword::inspect::{self, Content, ControlInfo, Frame, RecordInfo};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, note};
 use crate::plain::plain;
 use crate::{units, verdict};
 
@@ -14,6 +14,8 @@ use crate::{units, verdict};
 ///
 /// Dumps one segment or all of them. Torn and damaged places are shown as such, and the dump goes
 /// on behind them. Of a frame's records the first 16 lengths are shown, and how many are left out.
+/// Exit status 3: a place is DAMAGED, or there is no segment. Whether a record is lost for it,
+/// `foreword verify` says.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword dump mylog
@@ -51,6 +53,11 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         Some(epoch) => vec![epoch],
         None => inspect::segments(&args.dir)?.into_iter().map(|s| s.epoch).collect(),
     };
+    let mut status = Status::Fine;
+    if epochs.is_empty() {
+        note(format_args!("there is no segment, though `LOG` says that there is a log: see `foreword verify`"));
+        status = Status::Corruption;
+    }
     for epoch in epochs {
         let frames = inspect::frames(&args.dir, epoch)?;
         if !args.json {
@@ -59,6 +66,9 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         }
         for frame in frames {
             let frame = frame?;
+            if matches!(frame.content, Content::Damaged(_)) {
+                status = Status::Corruption;
+            }
             if args.json {
                 out.json(&frame_json(epoch, &frame))?;
             } else {
@@ -68,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         }
     }
     out.flush()?;
-    Ok(Status::Fine)
+    Ok(status)
 }
 
 fn kind(content: &Content) -> &'static str {

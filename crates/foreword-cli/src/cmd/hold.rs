@@ -13,7 +13,7 @@ use crate::units;
 /// Keep records for a consumer, under a name, whatever is truncated; or release them
 ///
 /// The hold is durable and in force when the command returns, whether or not a program has the log
-/// open. To move a hold, place it again.
+/// open. To move a hold, place it again. A log has at most 32 holds.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword hold mylog archiver                  # keep all records, and those to come
@@ -29,7 +29,8 @@ pub(crate) struct Args {
     /// The first record to keep [default: the first of the log, for a new hold]
     #[arg(long, value_name = "LSN", value_parser = units::lsn)]
     from: Option<Lsn>,
-    /// Keep at most this many bytes of records
+    /// Keep at most this many bytes of records (which take more on the disk: a small record that is
+    /// committed alone takes 4 KiB)
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
     max_bytes: Option<u64>,
     /// Keep no records older than this

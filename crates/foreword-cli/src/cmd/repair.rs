@@ -70,9 +70,10 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         let both = "choose --stop or --salvage: without --apply, both are shown";
         return Err(Failure::Wrong(format!("{} is damaged at offset {}; {both}", damage.path.display(), damage.offset)));
     }
-    // (What is damaged elsewhere has no verdict on its tail alone.)
-    let torn = damage.is_none() && matches!(View::open(&args.dir)?.verdict(), Some(Verdict::TornTail));
-    if args.apply {
+    let found = if damage.is_none() { View::open(&args.dir)?.verdict() } else { None };
+    let torn = found == Some(Verdict::TornTail);
+    let applied = args.apply && found != Some(Verdict::Clean);
+    if applied {
         plans = vec![apply(args, if damage.is_some() { chosen[0] } else { OnDamage::Refuse })?];
     }
     let mut out = Output::new();
@@ -80,11 +81,11 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         out.json(&json!({
             "damage": damage.as_ref().map(verdict::damage_json),
             "torn_tail": torn,
-            "applied": args.apply,
+            "applied": applied,
             "plans": plans.iter().map(told_json).collect::<Value>(),
         }))?;
     } else {
-        print_text(&mut out, args, damage.as_ref(), torn, &plans)?;
+        print_text(&mut out, args, damage.as_ref(), found.as_ref(), &plans)?;
     }
     out.flush()?;
     Ok(if damage.is_some() && !args.apply { Status::Corruption } else { Status::Fine })
@@ -99,15 +100,28 @@ fn apply(args: &Args, action: OnDamage) -> Result<Told, Failure> {
     Ok(Told { action, given_up, unknown_from, put_aside, last_lsn })
 }
 
-fn print_text(out: &mut Output, args: &Args, damage: Option<&Damage>, torn: bool, plans: &[Told]) -> Result<(), Failure> {
+fn print_text(
+    out: &mut Output,
+    args: &Args,
+    damage: Option<&Damage>,
+    found: Option<&Verdict>,
+    plans: &[Told],
+) -> Result<(), Failure> {
     let Some(damage) = damage else {
-        if torn {
-            let healed = if args.apply { "opening the log repaired it" } else { "opening the log repairs it" };
-            out.toned(
-                "torn tail",
-                Tone::Warn,
-                format_args!("a crash cut a write short; nothing acknowledged is missing, and {healed}"),
-            )?;
+        match found {
+            Some(Verdict::TornTail) => {
+                let healed = if args.apply { "opening the log repaired it" } else { "opening the log repairs it" };
+                out.toned(
+                    "torn tail",
+                    Tone::Warn,
+                    format_args!("a crash cut a write short; nothing acknowledged is missing, and {healed}"),
+                )?;
+            }
+            Some(Verdict::Unclosed) if args.apply => {
+                out.field("unclosed", "the log was not closed; nothing was missing, and opening it recovered it")?;
+            }
+            Some(Verdict::Clean) if args.apply => out.line(format_args!("nothing to repair, and nothing was done"))?,
+            _ => {}
         }
         return match plans.first() {
             Some(told) => out.line(format_args!("no corruption; the log ends with LSN {}", told.last_lsn)),

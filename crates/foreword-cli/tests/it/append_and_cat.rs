@@ -288,6 +288,41 @@ fn every_subcommand_has_help_with_an_example() {
     }
 }
 
+/// The background comes upon it first, then the call that waits.
+#[test]
+fn an_error_is_said_once() {
+    for _ in 0..3 {
+        let dir = dir();
+        let mut append = start(&["append", dir.str(), "--sync", "interval=10ms"]);
+        let mut input = append.0.stdin.take().unwrap();
+        input.write_all(b"one\n").unwrap();
+        let mut acknowledged = [0; 2];
+        append.0.stdout.as_mut().unwrap().read_exact(&mut acknowledged).unwrap();
+        fs::remove_file(dir.path().join("LOCK")).unwrap();
+        input.write_all(b"two\n").unwrap();
+        let mut said = String::new();
+        append.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((said.lines().count(), append.0.wait().unwrap().code()), (1, Some(1)), "{said}");
+        assert!(said.contains("is not this process's to write"), "{said}");
+    }
+}
+
+#[test]
+fn a_summary_shows_the_rate_of_a_small_input() {
+    let dir = dir();
+    let said = run_with(&["append", dir.str(), "--quiet"], b"one\ntwo\n").status(0);
+    assert!(said.out.is_empty() && said.err.contains("appended 6 B (records 2: LSN 1 to 2)"), "{said:?}");
+    assert!(said.err.contains("B/s, ") && !said.err.contains(": 0"), "{said:?}");
+}
+
+#[test]
+fn a_day_is_a_moment() {
+    let dir = dir();
+    run_with(&["append", dir.str()], b"one\n").status(0);
+    assert_eq!(run(&["cat", dir.str(), "--since", "2026-01-01"]).status(0).text(), "one\n");
+    assert_eq!(run(&["cat", dir.str(), "--until", "2026-01-01"]).status(0).text(), "");
+}
+
 /// Runs without the right to write, even where the tests run as root.
 #[cfg(unix)]
 #[test]

@@ -126,6 +126,12 @@ fn a_torn_tail_is_status_2_and_repair_or_opening_mends_it() {
     assert_eq!((&repaired["plans"][0]["last_lsn"], &repaired["torn_tail"]), (&90.into(), &true.into()));
     run(&["verify", dir.str()]).status(0);
     assert!(!run(&["repair", dir.str()]).status(0).text().contains("torn"));
+    // Of a sound log there is nothing to repair, and it is not said that anything was.
+    let before = files(&dir);
+    let repaired = run(&["repair", dir.str(), "--apply", "--json"]).status(0).json();
+    assert_eq!((&repaired["applied"], &repaired["damage"]), (&false.into(), &Value::Null));
+    assert!(run(&["repair", dir.str(), "--apply"]).status(0).text().contains("nothing to repair"));
+    assert!(files(&dir) == before);
     assert_eq!(numbers(&dir), (1..=90).collect::<Vec<_>>());
 }
 
@@ -178,11 +184,19 @@ fn dump_tells_every_record_with_its_length() {
     assert!(run(&["dump", dir.str(), "99"]).status(1).err.contains("00000000000000000099.seg"));
     // Damage is named where it is, and the dump continues.
     dir.flip(1, 8192 + 700);
-    let text = run(&["dump", dir.str(), "1"]).status(0);
+    let text = run(&["dump", dir.str(), "1"]).status(3);
     let damaged: Vec<&str> = text.text().lines().filter(|line| line.contains("DAMAGED")).collect();
     assert_eq!(damaged.len(), 1);
     assert!(damaged[0].trim_start().starts_with("8192 "), "{damaged:?}");
     assert!(text.text().lines().any(|line| line.contains("DATA") && !line.trim_start().starts_with("8192 ")));
+    run(&["dump", dir.str(), "2"]).status(0);
+    run(&["dump", dir.str(), "--json"]).status(3);
+    // Without any segment it says so.
+    for (path, _) in files(&dir).into_iter().filter(|(path, _)| path.extension().is_some_and(|ext| ext == "seg")) {
+        fs::remove_file(path).unwrap();
+    }
+    let said = run(&["dump", dir.str()]).status(3);
+    assert!(said.text().is_empty() && said.err.contains("there is no segment"), "{said:?}");
 }
 
 #[test]

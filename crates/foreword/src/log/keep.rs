@@ -57,7 +57,8 @@ impl Log {
     /// no error. A hold that is moved keeps the [limit](Log::hold_up_to) that it had, if any.
     ///
     /// Durable when it returns: it blocks for a flush, unless the hold stands there already. So an
-    /// owner that works through the log moves it once for many records.
+    /// owner that works through the log moves it once for many records. A log has at most 32 holds,
+    /// those of other processes included.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {

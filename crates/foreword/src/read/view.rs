@@ -207,7 +207,12 @@ impl View {
     /// when this returns: no truncation that begins after that drops what it keeps. (The file
     /// `HOLDS` has it, until the writer takes it into the log with its next truncation or hold.)
     /// Needs the right to write to the directory; blocks while the writer truncates, for a tenth of
-    /// a second at the most.
+    /// a second at the most. A log has at most 32 holds, those of its own process included.
+    ///
+    /// It writes the small file twice, and syncs it each time: two flushes, one behind the other. On
+    /// ext4 on a virtual disk (Linux 6.18) it took 121 to 176 µs, where a lone commit of 100 bytes
+    /// took 47 to 60 (medians of 400 calls, three runs on a machine that did other work, too). Where
+    /// the hold stands already nothing is written: 14 to 22 µs. So move a hold once for many records.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -227,9 +232,9 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Dropped`] if the LSN is gone; [`Error::HoldLost`] if the hold is
-    /// [lost](Hold::is_lost): release it, and begin anew. [`Error::HoldsDamaged`]. [`Error::Busy`]: the writer, or another consumer, has the file for long. [`Error::Invalid`]
-    /// as `Log::hold`.
-    /// [`Error::Io`]: it may be placed or not. [`Error::Replaced`].
+    /// [lost](Hold::is_lost): release it, and begin anew. [`Error::HoldsDamaged`]. [`Error::Busy`]:
+    /// the writer, or another consumer, has the file for long. [`Error::Invalid`] as `Log::hold`: a
+    /// 33rd hold, or a wrong name. [`Error::Io`]: it may be placed or not. [`Error::Replaced`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
         self.place_hold(name, lsn, None)
     }

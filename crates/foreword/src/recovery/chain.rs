@@ -4,7 +4,6 @@
 use super::evidence::{Front, LinkFound, Unusable};
 use super::files::{LinkState, Segments};
 use crate::Lsn;
-use crate::error::Damage;
 use crate::format::{Control, Cut, Cuts, Entry, Position, is_later, way_in};
 
 impl Segments<'_> {
@@ -106,18 +105,16 @@ impl Segments<'_> {
         }
     }
 
-    /// A segment that is cut before the end that its successor names: reading all of it would come
-    /// upon that.
-    pub(super) fn cut_within(&self, chain: &[Entry], control: &Control) -> Option<Damage> {
-        chain.iter().find_map(|entry| {
-            let short = self.found.get(&entry.epoch)?.short.as_ref()?;
-            let waived = control.waivers.iter().any(|w| w.from.epoch == entry.epoch);
-            (short.offset < Position::new(0, entry.end?).byte() && !waived).then(|| short.clone())
-        })
+    /// Whether a walk along the chain would come upon damage, as its files and LINKs show: a segment
+    /// is cut before the end that its successor names, or a LINK says a lower LSN than the one
+    /// before.
+    pub(super) fn is_broken(&self, chain: &[Entry], control: &Control) -> bool {
+        let waived = |epoch| control.waivers.iter().any(|w| w.from.epoch == epoch);
+        let is_cut = |entry: &Entry| {
+            let short = self.found.get(&entry.epoch).and_then(|found| found.short.as_ref());
+            let needed = Position::new(0, entry.end.unwrap_or(0)).byte();
+            short.is_some_and(|damage| damage.offset < needed) && !waived(entry.epoch)
+        };
+        chain.iter().any(is_cut) || chain.windows(2).any(|pair| pair[1].first_lsn < pair[0].first_lsn)
     }
-}
-
-/// A segment whose LINK says a lower LSN than that of the one before.
-pub(super) fn falls(chain: &[Entry]) -> Option<u64> {
-    chain.windows(2).find(|pair| pair[1].first_lsn < pair[0].first_lsn).map(|pair| pair[1].epoch)
 }

@@ -20,12 +20,6 @@ pub(super) struct Evidence {
     pub(super) front: Front,
     /// The log's first LINK, if the chain has no segment at all: then it is not sound.
     pub(super) first_link: (u64, LinkFound),
-    /// A segment that is cut before the end that its successor names. Looked for if not all of the
-    /// log is read.
-    pub(super) cut_within: Option<Damage>,
-    /// The segment whose LINK says a lower LSN than the one before. Looked for if not all of the
-    /// log is read.
-    pub(super) falls: Option<u64>,
     /// The file that the newest segment's seal vouches for, and that is not there.
     pub(super) gone: Option<u64>,
 
@@ -62,8 +56,6 @@ impl Evidence {
             unusable: None,
             front: Front::Sound,
             first_link: (0, LinkFound::Sound),
-            cut_within: None,
-            falls: None,
             gone: None,
             at: Position::default(),
             tip: 0,

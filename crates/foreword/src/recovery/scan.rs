@@ -351,7 +351,8 @@ pub(super) fn scan(
 ) -> Result<Scan> {
     let mut scan = Scan::new(chain, control);
     let Some(tip) = chain.last() else { return Ok(scan) };
-    if depth == Depth::Tail && scan.shorten(segments, chain, tip, control)? {
+    // (A walk from the beginning says where it is broken.)
+    if depth == Depth::Tail && !segments.is_broken(chain, control) && scan.shorten(segments, chain, tip, control)? {
         return Ok(scan);
     }
     scan.place = scan.walk(segments, chain, control, progress)?;

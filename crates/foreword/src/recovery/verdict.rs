@@ -100,8 +100,6 @@ enum Site {
     Unusable,
     Front,
     FirstLink,
-    CutWithin,
-    Falls,
     Gone,
     /// X's file, as a whole.
     Length,
@@ -137,23 +135,21 @@ const YES: bool = true;
 const BEHIND: bool = true;
 const BEFORE: bool = false;
 
-type FileFacts = (bool, Option<(bool, Row)>, Front, LinkFound, bool, bool, bool, bool);
+type FileFacts = (bool, Option<(bool, Row)>, Front, LinkFound, bool, bool);
 
 table! { judge_files, claims_on_files: FileFacts => Option<Claim>;
-//   any   unusable                   the chain           first       cut   LSNs  newest LOG
-//   files file                       begins              LINK              fall  gone   damaged
-    (NO,   _,                         _,                  _,          _,    _,    _,     _  ) => Some((R13, Site::Identity));
-    (YES,  Some((BEHIND, row)),       _,                  _,          _,    _,    _,     _  ) => Some((row, Site::Unusable));
-    (YES,  None | Some((BEFORE, _)),  Front::Lost { .. }, _,          _,    _,    _,     _  ) => Some((R10, Site::Front));
-    (YES,  None | Some((BEFORE, _)),  Front::Late { .. }, _,          _,    _,    _,     _  ) => Some((R22, Site::Front));
-    (YES,  Some((BEFORE, row)),       Front::Sound,       _,          _,    _,    _,     _  ) => Some((row, Site::Unusable));
-    (YES,  None,                      Front::Sound,       Absent,     _,    _,    _,     _  ) => Some((R6,  Site::FirstLink));
-    (YES,  None,                      Front::Sound,       Broken(_),  _,    _,    _,     _  ) => Some((R7,  Site::FirstLink));
-    (YES,  None,                      Front::Sound,       Sound,      YES,  _,    _,     _  ) => Some((R17, Site::CutWithin));
-    (YES,  None,                      Front::Sound,       Sound,      NO,   YES,  _,     _  ) => Some((R22, Site::Falls));
-    (YES,  None,                      Front::Sound,       Sound,      NO,   NO,   YES,   _  ) => Some((R12, Site::Gone));
-    (YES,  None,                      Front::Sound,       Sound,      NO,   NO,   NO,    YES) => Some((R21, Site::Identity));
-    (YES,  None,                      Front::Sound,       Sound,      NO,   NO,   NO,    NO ) => None;
+//   any   unusable                   the chain           first       newest LOG
+//   files file                       begins              LINK        gone   damaged
+    (NO,   _,                         _,                  _,          _,     _  ) => Some((R13, Site::Identity));
+    (YES,  Some((BEHIND, row)),       _,                  _,          _,     _  ) => Some((row, Site::Unusable));
+    (YES,  None | Some((BEFORE, _)),  Front::Lost { .. }, _,          _,     _  ) => Some((R10, Site::Front));
+    (YES,  None | Some((BEFORE, _)),  Front::Late { .. }, _,          _,     _  ) => Some((R22, Site::Front));
+    (YES,  Some((BEFORE, row)),       Front::Sound,       _,          _,     _  ) => Some((row, Site::Unusable));
+    (YES,  None,                      Front::Sound,       Absent,     _,     _  ) => Some((R6,  Site::FirstLink));
+    (YES,  None,                      Front::Sound,       Broken(_),  _,     _  ) => Some((R7,  Site::FirstLink));
+    (YES,  None,                      Front::Sound,       Sound,      YES,   _  ) => Some((R12, Site::Gone));
+    (YES,  None,                      Front::Sound,       Sound,      NO,    YES) => Some((R21, Site::Identity));
+    (YES,  None,                      Front::Sound,       Sound,      NO,    NO ) => None;
 }
 
 type XFacts = (Place, bool, bool, Last, LinkFound, bool, bool);
@@ -234,8 +230,6 @@ impl Evidence {
             self.unusable.as_ref().map(|file| (file.behind_tip, Row::of(&file.damage))),
             self.front,
             self.first_link.1,
-            self.cut_within.is_some(),
-            self.falls.is_some(),
             self.gone.is_some(),
             self.identity.is_some(),
         )
@@ -290,11 +284,6 @@ impl Evidence {
             Site::FirstLink => {
                 let (epoch, found) = self.first_link;
                 link(epoch, found.against().unwrap_or("a LINK that is not there, though there is more of the log"))
-            }
-            Site::CutWithin => found(self.cut_within.as_ref()),
-            Site::Falls => {
-                let epoch = self.falls.unwrap_or_default();
-                link(epoch, "a LINK whose LSN is before that of the segment that it follows")
             }
             Site::Gone => {
                 let evidence = "the newest segment is sealed: there was another after it, and it is gone";

@@ -161,6 +161,51 @@ fn retention_by_age_needs_no_append() {
 }
 
 #[test]
+fn retention_by_age_leaves_the_segment_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().retain(Limit::age(Duration::from_millis(50))).open(dir.path()).unwrap();
+    for _ in 0..3 {
+        log.commit("a record").unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(log.start_lsn(), Lsn(1), "however old its records are");
+    assert_eq!(log.truncate_front(log.last_lsn().next()).unwrap(), Lsn(4));
+    assert!(log.iter(Lsn::ZERO).next().is_none());
+}
+
+#[test]
+fn a_log_has_32_holds_wherever_they_were_placed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    commit(&log, 1);
+    let view = View::open(dir.path()).unwrap();
+    for i in 0..16 {
+        log.hold(&format!("mine {i}"), Lsn(1)).unwrap();
+        view.hold(&format!("another's {i}"), Lsn(1)).unwrap();
+    }
+    assert!(matches!(log.hold("one more", Lsn(1)), Err(Error::Invalid { what: "holds", .. })));
+    assert!(matches!(view.hold("one more", Lsn(1)), Err(Error::Invalid { what: "holds", .. })));
+    log.hold("mine 3", Lsn(2)).unwrap();
+    view.release("mine 3").unwrap();
+    view.hold("one more", Lsn(1)).unwrap();
+}
+
+#[test]
+fn a_limit_counts_the_bytes_of_records_and_not_those_of_their_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().idle_mark(None).retain(Limit::bytes(20_000)).open(dir.path()).unwrap();
+    for _ in 0..400 {
+        log.commit([7; 100]).unwrap();
+    }
+    let stats = log.stats();
+    assert_eq!(stats.record_bytes, 40_000);
+    assert!(stats.written_bytes / stats.record_bytes >= 40, "{stats:?}");
+    until("it drops", || log.start_lsn() > Lsn(150));
+    assert!(log.start_lsn() <= Lsn(201) && kept(&log) >= 20_000);
+    assert!(log.stats().segments * 65_536 > 40 * 20_000);
+}
+
+#[test]
 fn a_log_without_background_work_drops_nothing_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let log = options().retain(Limit::bytes(1)).background(false).open(dir.path()).unwrap();

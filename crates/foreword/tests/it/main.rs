@@ -12,6 +12,7 @@ mod corners;
 mod counts;
 mod cuts;
 mod errors;
+mod first_lsn;
 mod full_disk;
 mod golden;
 mod growth;

@@ -560,6 +560,21 @@ fn row_8_garbled_link_behind_a_clean_close() {
     damaged(&files, &says, &after(1..=7, &[], &aside, 8), &after(1..=7, &[], &aside, 8));
 }
 
+/// A clean close is trusted: opening reads no record, not even the newest.
+#[test]
+fn row_7_in_the_newest_record_of_a_closed_log() {
+    let mut files = Files::closed(|log| commit(log, 1..5));
+    files.flip(1, 5 * BLOCK + 70, 0);
+    let dir = files.dir();
+    let found = damage(check_dir(dir.path()).verdict);
+    assert_eq!((found.kind, found.proven, found.first_lsn), (DamageKind::Garbled, true, Lsn(4)));
+    assert_eq!(View::open(dir.path()).unwrap().verdict(), Some(Verdict::Clean));
+    let log = small().open(dir.path()).unwrap();
+    assert_eq!(log.commit(b"five").unwrap(), Lsn(5));
+    assert!(matches!(log.get(Lsn(4)), Err(Error::Corruption(damage)) if damage.first_lsn == Lsn(4)));
+    assert_eq!(log.get(Lsn(5)).unwrap(), b"five");
+}
+
 #[test]
 fn row_9_header() {
     for (byte, what) in [(5, "header"), (64, "version"), (80, "uuid"), (300, "padding"), (510, "tag")] {
@@ -736,6 +751,9 @@ fn row_17_truncated_or_longer_file() {
     // ... and behind the end that its successor names, where nothing of the log is.
     let mut files = segments(false);
     files.segment(2).truncate(9 * BLOCK);
+    sound(&files, Verdict::Unclosed, 23);
+    let mut files = segments(false);
+    files.segment(2).resize(17 * BLOCK, 0x5a);
     sound(&files, Verdict::Unclosed, 23);
 }
 

@@ -72,7 +72,6 @@ fn rows() -> Vec<Sample> {
         // An older copy of a segment ends before its successor's LINK, which a promise covers.
         (16, with(|e| (e.tip, e.promise) = (TIP + 1, PROMISE)), x),
         (17, with(|e| e.length = Some(found(DamageKind::Size, TIP))), Some((TIP, 4))),
-        (17, with(|e| e.cut_within = Some(found(DamageKind::Size, 3))), Some((3, 4))),
         (17, with(|e| e.unusable = unusable(DamageKind::Size, true)), Some((TIP + 1, 4))),
         // Garbled sectors are counted, and no part of what is judged: they are not written ones.
         (18, sound(), None),
@@ -85,7 +84,6 @@ fn rows() -> Vec<Sample> {
         ),
         (21, with(|e| e.identity = Some("why")), log),
         (22, with(|e| e.place = Place::Structure("why")), x),
-        (22, with(|e| e.falls = Some(TIP)), Some((TIP, BLOCK))),
         (22, with(|e| e.front = Front::Late { epoch: 2, last: Lsn(20) }), Some((2, BLOCK))),
         (22, with(|e| e.unusable = unusable(DamageKind::Structure, true)), Some((TIP + 1, 4))),
     ]
@@ -183,8 +181,6 @@ const FOUND: &[(u8, Found)] = &[
     (22, |e| is_unusable(e, DamageKind::Structure, false)),
     (6, |e| e.first_link.1 == LinkFound::Absent),
     (7, |e| matches!(e.first_link.1, LinkFound::Broken(_))),
-    (17, |e| e.cut_within.is_some()),
-    (22, |e| e.falls.is_some()),
     (12, |e| e.gone.is_some()),
     (21, |e| e.identity.is_some()),
     (17, |e| e.length.is_some() && (e.at.epoch == e.tip || matches!(e.place, Place::Damaged(_)))),
@@ -223,12 +219,9 @@ fn x(e: &Evidence) -> Place {
 /// What cannot be found, and why. The table has lines for it all the same.
 const NEVER: &[(&str, Found)] = &[
     ("without segments, there is nothing wrong with one", |e| {
-        let sound = (Front::Sound, LinkFound::Sound, false, false, false, false);
-        let found = (e.front, e.first_link.1, e.unusable.is_some(), e.cut_within.is_some(), e.falls.is_some(), e.gone.is_some());
+        let sound = (Front::Sound, LinkFound::Sound, false, false);
+        let found = (e.front, e.first_link.1, e.unusable.is_some(), e.gone.is_some());
         e.no_segment && found != sound
-    }),
-    ("where there is no chain, no segment is in it", |e| {
-        e.first_link.1 != LinkFound::Sound && (e.cut_within.is_some() || e.falls.is_some())
     }),
     ("where there is no chain, every file is behind it", |e| {
         e.first_link.1 != LinkFound::Sound && e.unusable.as_ref().is_some_and(|file| !file.behind_tip)
@@ -265,8 +258,6 @@ fn all_of_files(all: Vec<Evidence>) -> Vec<Evidence> {
     let fronts = [Front::Sound, Front::Lost { epoch: 1, last }, Front::Late { epoch: 2, last }];
     let all = vary(&all, &fronts, |e, front| e.front = front);
     let all = vary(&all, LINKS, |e, link| e.first_link = (1, link));
-    let all = vary(&all, ANY, |e, cut| e.cut_within = cut.then(|| found(DamageKind::Size, 3)));
-    let all = vary(&all, ANY, |e, falls| e.falls = falls.then_some(TIP));
     let all = vary(&all, ANY, |e, gone| e.gone = gone.then_some(TIP + 1));
     vary(&all, ANY, |e, damaged| e.identity = damaged.then_some("why"))
 }
