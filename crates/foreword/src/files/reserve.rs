@@ -45,7 +45,7 @@ impl Dir {
         self.prepare(log, epoch, blocks(segment_blocks), Stuff::Nothing, &at_once).map_err(|_| error)
     }
 
-    /// Whether a checkpoint may take a part of the reserve: the last is for the next opening.
+    /// Whether a part of the reserve would be left for the next opening.
     pub(crate) fn has_reserve_to_spare(&self) -> bool {
         bug!(TakeLastReserve, return true);
         !self.reserve || RESERVES.iter().all(|name| self.blocks_of(name) >= SEGMENT_BLOCKS_MIN)

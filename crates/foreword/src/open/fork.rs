@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::assemble::payload::Payload;
 use crate::assemble::placed::{self, Placed};
-use crate::assemble::room::{Urgency, copied_max};
+use crate::assemble::room::{Urgency, copied_max, copy_room};
 use crate::assemble::{Assembler, NeedSegments, Placement};
 use crate::bug::bug;
 use crate::error::Doing;
@@ -31,9 +31,11 @@ const WRITE_AT: usize = 1 << 20;
 
 /// A segment with at most so many blocks of records is written again with what follows it, so that
 /// crashes and cuts do not fill the directory with segments that hold little: 1 MiB, or a quarter
-/// of a segment.
+/// of a segment. Where the reserve is a whole segment, all that fits into one: else a log that is
+/// killed time after time on a full disk would leave the reserve behind, segment by segment.
 fn absorbed_max(segment_blocks: u32) -> u32 {
-    (segment_blocks / 4).min(256)
+    let quarter = (segment_blocks / 4).min(256);
+    if reserve::blocks(segment_blocks) < segment_blocks { quarter } else { quarter.max(copied_max(segment_blocks)) }
 }
 
 /// A place between two units, and the LSN of the first record behind it.
@@ -57,15 +59,13 @@ pub(crate) fn absorb(
     let mut cut: Option<Cut> = None;
     bug!(NeverAbsorb, return Ok((place, cut)));
     let mut left = absorbed_max(segment_blocks);
-    let small = reserve::blocks(segment_blocks);
-    let tip = place.at.epoch;
+    let small = copy_room(reserve::blocks(segment_blocks));
     while let Some(index) = chain.iter().position(|e| e.epoch == place.at.epoch) {
         let blocks = place.at.block.saturating_sub(LINK_BLOCK + 1);
         let Ok((segment, None)) = dir.open_segment(Some(log), place.at.epoch, Access::Read)? else { break };
         // One that was made of the reserve is given up for another, however full it is: else a log
         // that is killed time after time on a full disk would leave the reserve behind.
-        let of_reserve = segment.blocks < segment_blocks || segment.blocks == small && place.at.epoch == tip;
-        let most = if of_reserve { left.max(copied_max(small)) } else { left };
+        let most = if segment.blocks < segment_blocks { left.max(small) } else { left };
         if blocks > most || begins_within_unit(&segment)? {
             break;
         }

@@ -55,7 +55,7 @@ impl LogInner {
         // The recorder is told without the lock.
         self.counters.waited_for_segment(started.elapsed());
         match obtained {
-            Err(error) if error.is_no_space() && urgency != Urgency::Ordinary => self.take_reserve(error),
+            Err(error) if error.is_no_space() && urgency != Urgency::Ordinary => self.take_reserve(error, urgency),
             obtained => obtained.and_then(|()| self.open_state()),
         }
     }
@@ -72,7 +72,7 @@ impl LogInner {
         self.open_state()
     }
 
-    fn take_reserve(&self, error: Error) -> Result<Guard<'_>> {
+    fn take_reserve(&self, error: Error, urgency: Urgency) -> Result<Guard<'_>> {
         let _starving = Starving::new(&self.starved);
         let mut state = self.open_state()?;
         while state.spares.preparing {
@@ -87,7 +87,7 @@ impl LogInner {
         let blocks = self.options.segment_blocks();
         drop(state);
         let taken = self.attempt("prepare a segment", &self.dir.path, || {
-            if !self.dir.has_reserve_to_spare() {
+            if urgency == Urgency::Checkpoint && !self.dir.has_reserve_to_spare() {
                 return Err(error);
             }
             self.keeping.taken();
