@@ -88,7 +88,7 @@ impl Rotation {
             last.end = Some(self.from.block);
         }
         let Count { lsn: first_lsn, bytes } = self.first;
-        chain.push(Entry { epoch: self.to_epoch, first_lsn, bytes, time: self.time, end: None });
+        chain.push(Entry { epoch: self.to_epoch, first_lsn, bytes: Some(bytes), time: Some(self.time), end: None });
     }
 }
 

@@ -22,6 +22,7 @@ mod layers;
 mod publish;
 mod regressions;
 mod repair;
+mod salvaged;
 mod strangers;
 mod verdicts;
 mod waiting;
