@@ -138,11 +138,15 @@ fn look_before(options: &Options, dir: &Dir) -> Result<Names> {
     Ok(names)
 }
 
-/// Refuses to make a log where the caller knows of records.
+/// Refuses to make a log where the caller knows of records, or of a log that is there.
 fn expect_nothing(options: &Options, dir: &Path) -> Result<()> {
-    match options.expect_lsn {
-        Lsn::ZERO => Ok(()),
-        expected => Err(Error::RolledBack { dir: dir.to_owned(), expected, found: Lsn::ZERO }),
+    match (options.expect_lsn, options.expect_id) {
+        (Lsn::ZERO, None) => Ok(()),
+        (Lsn::ZERO, Some(expected)) => {
+            let why = format!("there is no log, and {expected} is expected: check the path, and that its disk is mounted");
+            Err(Error::NotALog { dir: dir.to_owned(), why })
+        }
+        (expected, _) => Err(Error::RolledBack { dir: dir.to_owned(), expected, found: Lsn::ZERO }),
     }
 }
 

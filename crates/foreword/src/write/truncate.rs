@@ -270,11 +270,12 @@ impl LogInner {
             Ok((place, branched)) => Ok(CutBack { outside, ..self.go_on_in(state, &chain, from, place, branched, control) }),
             Err((error, poisons)) => {
                 state.spares.ready = tip.spares;
-                if poisons {
-                    self.poison(state, error.clone());
+                let error = if poisons {
+                    self.poison(state, error)
                 } else {
                     drop(state);
-                }
+                    error
+                };
                 let _ = self.let_go(outside, Asked::Stays);
                 Err(error)
             }
@@ -379,6 +380,28 @@ impl LogInner {
         if control.waivers.is_empty() && chain.waivers.is_empty() {
             (place, absorbed) = fork::absorb(&self.dir, self.id, &chain.entries, self.options.segment_blocks(), simple)?;
         }
+        match self.fork_at(chain, from, simple, (place, absorbed), tip, control) {
+            // What is written again only for its room stays where it is, if it cannot be read.
+            Err(Error::Corruption(_)) if place != simple => {
+                self.undo_fork(tip)?;
+                tip.fork = Begun::Not;
+                self.fork_at(chain, from, simple, (simple, None), tip, control)
+            }
+            forked => forked,
+        }
+    }
+
+    /// The same from a place on, with what was cut by the LINKs that it supersedes so; from
+    /// `simple`, which is that of the cut itself, where there is no room for more.
+    fn fork_at(
+        &self,
+        chain: &Chain,
+        from: Lsn,
+        simple: Place,
+        (mut place, absorbed): (Place, Option<Cut>),
+        tip: &mut Tip,
+        control: &Control,
+    ) -> Result<(Place, Fork)> {
         let cut = Cut { since: chain.generation, at: from };
         let fresh = match tip.spares.pop_front() {
             Some(spare) => spare,
