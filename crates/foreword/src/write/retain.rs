@@ -139,7 +139,8 @@ mod tests {
     fn what_is_written_after_the_clock_was_set_is_as_old_as_it_is() {
         let second = 1_000_000;
         for wall in [100, 9_000] {
-            let entry = |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: Some(0), time: Some(time * second), end: None };
+            let entry =
+                |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: Some(0), time: Some(time * second), end: None };
             let chain = [entry(1, 900), entry(2, 1_000), entry(3, wall), entry(4, wall + 10)];
             let begun = BTreeMap::from([(3, 1_010 * second), (4, 1_020 * second)]);
             let at = |now: u64| Horizon { chain: &chain, bytes: 0, now: now * second, begun: &begun };

@@ -290,8 +290,7 @@ fn a_cut_behind_damage_leaves_that_as_it_is() {
             let name = segment_name(1);
             let bytes = files.bytes(&name);
             bytes.write().unwrap()[30 * BLOCK + 100] ^= 1;
-            let copy = bytes.read().unwrap().clone();
-            copy
+            bytes.read().unwrap().clone()
         };
         let broken = |log: &Log| match collect(log.iter(Lsn::ZERO)) {
             (before, Some(Error::Corruption(_))) => before.len() as u64,

@@ -580,3 +580,31 @@ fn an_error_says_whether_to_try_again_and_becomes_one_of_io() {
         assert!(io.get_ref().is_some_and(|source| source.is::<Error>()));
     }
 }
+
+/// Where something has the name of the next segment, or that which it is made under: the log says
+/// so, and goes on when it has gone.
+#[test]
+fn what_is_in_the_way_of_a_running_log_is_to_be_moved_away() {
+    for name in ["00000000000000000002.seg", "00000000000000000002.seg.tmp"] {
+        for is_dir in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let log = small().open(dir.path()).unwrap();
+            let (path, aside) = (dir.path().join(name), dir.path().join("aside"));
+            match is_dir {
+                true => std::fs::create_dir(&path).unwrap(),
+                // (What is left of a file that was begun is the log's to replace.)
+                false if name.ends_with(".tmp") => continue,
+                false => std::fs::write(&path, "precious").unwrap(),
+            }
+            let next = fill_segment(&log, 1);
+            for error in [log.commit(record(next)).unwrap_err(), log.truncate_back(Lsn(3)).unwrap_err()] {
+                assert!(matches!(error, Error::Io { .. }) && error.is_retryable(), "{name}: {error:?}");
+                says(&error, &[name, "move it away"]);
+            }
+            std::fs::rename(&path, &aside).unwrap();
+            commit(&log, next..next + 2);
+            log.truncate_back(Lsn(3)).unwrap();
+            assert!(is_dir || std::fs::read(&aside).unwrap() == b"precious");
+        }
+    }
+}

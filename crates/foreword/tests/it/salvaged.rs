@@ -7,6 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::common::*;
 use foreword::{Limit, Log, Lsn, OnDamage, Options, Reader};
 
+/// What is done to a log's files.
+type Damage = fn(&mut Files);
+
 /// A log of 99 records in 15 segments that has lost the LINK of the twelfth, and was closed.
 fn without_a_link() -> Files {
     let mut files = Files::crashed(|log| commit(log, 1..100));
@@ -94,17 +97,17 @@ fn a_record_is_found_by_its_time_across_what_was_given_up() {
     };
     let files = Files::crashed(|log| slow(log, 1..=60));
     finds_by_time("nothing is lost", &files, 64 << 10);
-    let cases: [(&str, &dyn Fn(&mut Files)); 7] = [
-        ("a stretch of the first segment", &|files| files.unwrite(1, 4..7)),
-        ("two stretches of a segment", &|files| {
+    let cases: [(&str, Damage); 7] = [
+        ("a stretch of the first segment", |files| files.unwrite(1, 4..7)),
+        ("two stretches of a segment", |files| {
             files.unwrite(3, 3..4);
             files.unwrite(3, 6..8);
         }),
-        ("a LINK", &|files| files.flip(4, BLOCK + 100, 1)),
-        ("a LINK and what follows it", &|files| files.unwrite(4, 1..4)),
-        ("a segment", &|files| drop(files.remove(3))),
-        ("the first segment", &|files| drop(files.remove(1))),
-        ("the end of a segment, and the beginning of the next", &|files| {
+        ("a LINK", |files| files.flip(4, BLOCK + 100, 1)),
+        ("a LINK and what follows it", |files| files.unwrite(4, 1..4)),
+        ("a segment", |files| drop(files.remove(3))),
+        ("the first segment", |files| drop(files.remove(1))),
+        ("the end of a segment, and the beginning of the next", |files| {
             files.unwrite(5, 7..9);
             files.unwrite(6, 1..5);
         }),
@@ -128,13 +131,13 @@ fn a_record_is_found_by_its_time_across_what_was_given_up() {
 /// what lies behind the damage counts.
 #[test]
 fn the_bytes_between_two_records_count_what_was_given_up_or_not() {
-    let cases: [(&str, &dyn Fn(&mut Files)); 6] = [
-        ("the first record", &|files| files.flip(1, 2 * BLOCK + 100, 3)),
-        ("all but the last of the first segment", &|files| (2..8).for_each(|block| files.flip(1, block * BLOCK + 100, 3))),
-        ("all of the first segment", &|files| (2..9).for_each(|block| files.flip(1, block * BLOCK + 100, 3))),
-        ("the first LINK", &|files| files.flip(1, BLOCK + 100, 3)),
-        ("another LINK", &|files| files.flip(3, BLOCK + 100, 3)),
-        ("a segment", &|files| drop(files.remove(3))),
+    let cases: [(&str, Damage); 6] = [
+        ("the first record", |files| files.flip(1, 2 * BLOCK + 100, 3)),
+        ("all but the last of the first segment", |files| (2..8).for_each(|block| files.flip(1, block * BLOCK + 100, 3))),
+        ("all of the first segment", |files| (2..9).for_each(|block| files.flip(1, block * BLOCK + 100, 3))),
+        ("the first LINK", |files| files.flip(1, BLOCK + 100, 3)),
+        ("another LINK", |files| files.flip(3, BLOCK + 100, 3)),
+        ("a segment", |files| drop(files.remove(3))),
     ];
     for (what, damage) in cases {
         let mut files = Files::crashed(|log| commit(log, 1..40));
@@ -143,7 +146,8 @@ fn the_bytes_between_two_records_count_what_was_given_up_or_not() {
         let log = disk.open(OnDamage::Salvage).unwrap();
         let lost = log.recovery().given_up.clone();
         // Nothing is known within a stretch: it counts as a whole, or not at all.
-        let within = |lsn: u64| lost.iter().find(|(first, last)| (first..=last).contains(&&Lsn(lsn))).map_or(lsn, |lost| lost.0.0);
+        let within =
+            |lsn: u64| lost.iter().find(|(first, last)| (first..=last).contains(&&Lsn(lsn))).map_or(lsn, |lost| lost.0.0);
         let has = |lsns: std::ops::Range<u64>| lsns.map(|lsn| record(lsn).len() as u64).sum::<u64>();
         commit(&log, 40..47); // (A view sees what the last commit said.)
         for mut reader in [log.reader(), disk.view().reader_at(Lsn::ZERO)] {
