@@ -313,8 +313,8 @@ impl fmt::Display for Error {
                 let what = bytes.map(|bytes| format!(" for another segment of {bytes} bytes")).unwrap_or_default();
                 write!(
                     f,
-                    "no space{what} in {}: {source}; nothing was appended: free space (where the log is open, its front can be truncated) \
-                     or open the log with smaller segments, and go on",
+                    "no space{what} in {}: {source}; nothing was appended: free space, which truncating the front of an open log may do, or \
+                     open the log with smaller segments, and go on",
                     dir.display()
                 )
             }
