@@ -44,7 +44,8 @@ pub(crate) struct Placement<'a> {
     pub(crate) control: &'a Control,
 }
 
-/// So many prepared segments are needed before the unit can be placed.
+/// So many prepared segments are needed before the unit can be placed, or the space of the one in
+/// use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NeedSegments(pub(crate) usize);
 
@@ -65,6 +66,9 @@ pub(crate) struct Assembler {
     /// The CLOSED frame of a log that was closed, until it goes on: the page cache may show one
     /// that the disk never got, so that it is written again before anything behind it.
     closed: Option<Placed>,
+    /// The segment, of a log that was closed, has not all of its space, as a copy of it may have
+    /// none for what is zeros: nothing is placed in it.
+    lacks_space: bool,
     /// Memory of what was written, for what comes: in steady state nothing is allocated.
     free: Vec<FrameBuf>,
     free_lists: Vec<VecDeque<Placed>>,
@@ -88,7 +92,7 @@ impl Rotation {
             last.end = Some(self.from.block);
         }
         let Count { lsn: first_lsn, bytes } = self.first;
-        chain.push(Entry { epoch: self.to_epoch, first_lsn, bytes, time: self.time, end: None });
+        chain.push(Entry { epoch: self.to_epoch, first_lsn, bytes: Some(bytes), time: Some(self.time), end: None });
     }
 }
 
@@ -105,6 +109,7 @@ impl Assembler {
             placed: VecDeque::new(),
             placed_bytes: 0,
             closed: None,
+            lacks_space: false,
             free: Vec::new(),
             free_lists: Vec::new(),
             rotations: Vec::new(),
@@ -119,10 +124,20 @@ impl Assembler {
     }
 
     /// The same, behind the CLOSED frame of a log that was closed. Nothing is written until
-    /// something is appended.
-    pub(crate) fn behind_closed(segment: Arc<Segment>, segment_blocks: u32, closed: Placed) -> Assembler {
+    /// something is appended, and the segment has its space.
+    pub(crate) fn behind_closed(segment: Arc<Segment>, segment_blocks: u32, closed: Placed, has_space: bool) -> Assembler {
         let new = Assembler::new(segment, segment_blocks, closed.block + closed.header.blocks(), closed.header.first);
-        Assembler { closed: Some(closed), ..new }
+        Assembler { closed: Some(closed), lacks_space: !has_space, ..new }
+    }
+
+    /// Whether the segment has to get its space first.
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.lacks_space
+    }
+
+    /// It has got it.
+    pub(crate) fn has_space_now(&mut self) {
+        self.lacks_space = false;
     }
 
     /// Whether the log is as it was closed: nothing was appended since, and nothing has to be
@@ -205,7 +220,11 @@ impl Assembler {
     /// be copied: by what is returned, without the lock.
     #[inline(always)]
     pub(crate) fn place_unit(&mut self, placement: Placement<'_>) -> Result<Option<Box<Copier>>, NeedSegments> {
-        let reopened = if self.closed.is_some() { Some(self.reopen(placement.control)) } else { None };
+        let reopened = match self.closed {
+            Some(_) if self.lacks_space => return Err(NeedSegments(1)),
+            Some(_) => Some(self.reopen(placement.control)),
+            None => None,
+        };
         let placed = self.place_here(placement);
         if let (Err(_), Some(block)) = (&placed, reopened) {
             self.stay_closed(block);
@@ -280,7 +299,7 @@ impl Assembler {
     /// Places a MARK with the log's state; `false` if there is no room left for one.
     pub(crate) fn mark(&mut self, closed: bool, urgency: Urgency, control: &Control) -> bool {
         self.close_frame(0);
-        if self.room(urgency) == 0 {
+        if self.lacks_space || self.room(urgency) == 0 {
             return false;
         }
         self.write_closed_again();

@@ -27,9 +27,9 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// There is no room for another segment. Nothing was appended. Free some space, or drop records
-    /// with [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no
-    /// reopening. A log that is opened may also be given smaller segments
+    /// There is no room for another segment, or for the rest of one of which a copy was made
+    /// without its space. Nothing was appended. Free some space, in a log that is open with
+    /// [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no reopening. A log that is opened may also be given smaller segments
     /// ([`Options::segment_bytes`](crate::Options::segment_bytes)).
     #[non_exhaustive]
     NoSpace {
@@ -313,8 +313,8 @@ impl fmt::Display for Error {
                 let what = bytes.map(|bytes| format!(" for another segment of {bytes} bytes")).unwrap_or_default();
                 write!(
                     f,
-                    "no space{what} in {}: {source}; nothing was appended: free space, truncate the front or open the log with smaller \
-                     segments, and go on",
+                    "no space{what} in {}: {source}; nothing was appended: free space, which truncating the front of an open log may do, or \
+                     open the log with smaller segments, and go on",
                     dir.display()
                 )
             }
@@ -385,6 +385,11 @@ impl fmt::Display for Error {
             Error::Invalid { what, why } => write!(f, "{what}: {why}"),
         }
     }
+}
+
+/// Whether there was no space, on the disk or in a quota.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What to do about what the operating system said, where that is not in its words.
@@ -490,9 +495,7 @@ impl Error {
     /// bytes, is all that there is to say.
     pub(crate) fn or_no_space(self, dir: &Path, bytes: Option<u64>) -> Error {
         match self {
-            Error::Io { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                Error::NoSpace { dir: dir.to_owned(), bytes, source }
-            }
+            Error::Io { source, .. } if is_full(&source) => Error::NoSpace { dir: dir.to_owned(), bytes, source },
             error => error,
         }
     }

@@ -79,8 +79,10 @@ impl Options {
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::NotALog`],
-    /// [`Error::UnsupportedVersion`], [`Error::Corruption`], [`Error::RolledBack`],
-    /// [`Error::NoSpace`], [`Error::Invalid`], [`Error::Io`].
+    /// [`Error::UnsupportedVersion`], [`Error::UnsupportedFeatures`], [`Error::Corruption`],
+    /// [`Error::RolledBack`], [`Error::NoSpace`], [`Error::Invalid`], [`Error::Io`];
+    /// [`Error::HoldsDamaged`] and [`Error::Busy`] of a repair, which moves the holds behind the
+    /// damage; [`Error::LockLost`] if `LOCK` is removed or replaced meanwhile.
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Log> {
         self.check()?;
         let (dir, opened) = open::open(self, dir.as_ref())?;

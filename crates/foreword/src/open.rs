@@ -138,11 +138,15 @@ fn look_before(options: &Options, dir: &Dir) -> Result<Names> {
     Ok(names)
 }
 
-/// Refuses to make a log where the caller knows of records.
+/// Refuses to make a log where the caller knows of records, or of a log that is there.
 fn expect_nothing(options: &Options, dir: &Path) -> Result<()> {
-    match options.expect_lsn {
-        Lsn::ZERO => Ok(()),
-        expected => Err(Error::RolledBack { dir: dir.to_owned(), expected, found: Lsn::ZERO }),
+    match (options.expect_lsn, options.expect_id) {
+        (Lsn::ZERO, None) => Ok(()),
+        (Lsn::ZERO, Some(expected)) => {
+            let why = format!("there is no log, and {expected} is expected: check the path, and that its disk is mounted");
+            Err(Error::NotALog { dir: dir.to_owned(), why })
+        }
+        (expected, _) => Err(Error::RolledBack { dir: dir.to_owned(), expected, found: Lsn::ZERO }),
     }
 }
 
@@ -263,7 +267,11 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
         Ok((segment, _)) => Arc::new(segment),
         Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
     };
-    segment.reserve_space()?;
+    // A copy may lack it, and the disk be full: the log can be read, and goes on when there is some.
+    let has_space = match segment.reserve_space().map_err(|error| error.or_no_space(&dir.path, None)) {
+        Err(Error::NoSpace { .. }) => false,
+        reserved => reserved.map(|()| true)?,
+    };
     // Spares that the last writer had prepared are what they were; but only the next epochs in a
     // row are of use. (A cut may have begun in them where there was no room for the MARK that says
     // so first.)
@@ -293,7 +301,7 @@ fn resume(options: &Options, dir: &Dir, survey: &Survey, report: RecoveryReport)
         return Err(io::Error::other("what was read a moment ago is not there")).doing("read the segment", &segment.path);
     };
     let closed = Placed { segment: segment.clone(), block: block - 1, header, buf, again: true, copying: None };
-    let assembler = Assembler::behind_closed(segment, options.segment_blocks(), closed);
+    let assembler = Assembler::behind_closed(segment, options.segment_blocks(), closed, has_space);
     let (entries, control) = (survey.chain.clone(), survey.control.clone());
     let durable = Promise { position: survey.promise.position, lsn: survey.last_lsn() };
     Ok(Opened { log: survey.log, assembler, spares, entries, control, durable, report })

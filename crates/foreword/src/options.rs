@@ -402,8 +402,8 @@ impl Options {
         self
     }
 
-    /// The identity that the log must have ([`Log::id`]); [`Error::NotALog`] if it is another: the
-    /// wrong disk mounted, say.
+    /// The identity that the log must have ([`Log::id`]); [`Error::NotALog`] if it is another, or
+    /// there is none: the wrong disk mounted, say, or none. So no log is made.
     #[must_use]
     pub fn expect_id(mut self, id: LogId) -> Options {
         self.expect_id = Some(id);

@@ -155,7 +155,7 @@ fn trace(segments: &Segments<'_>, depth: Depth, control: &mut Control, progress:
     let mut cut = None;
     let (mut front, mut scanned) = (Front::Sound, 0);
     loop {
-        let chain = segments.pick_chain(&mut cut, control);
+        let chain = segments.pick_chain(&mut cut, control)?;
         let scan = scan::scan(segments, depth, &chain, control, progress)?;
         scanned += scan.scanned;
         // The fast path has looked already.
@@ -264,6 +264,6 @@ pub(crate) fn outline(dir: &Dir) -> Result<Option<Outline>> {
     segments.look_at_all(log, &names)?;
     let (Some(log), Some(newest)) = (log, segments.actives().next_back()) else { return Ok(None) };
     let control = segments.control(newest);
-    let chain = segments.pick_chain(&mut None, &control);
+    let chain = segments.pick_chain(&mut None, &control)?;
     Ok(Some(Outline { log, cuts: segments.cuts(&chain), chain, control }))
 }

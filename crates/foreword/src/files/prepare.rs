@@ -107,6 +107,10 @@ impl Dir {
         let name = segment_name(epoch);
         match self.handle.rename(tmp, &name) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && self.may_replace(log, epoch) => self.handle.replace(tmp, &name),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let why = format!("{name} is there, and is not what this log may replace: see what it is, and move it away");
+                Err(io::Error::new(io::ErrorKind::AlreadyExists, why))
+            }
             renamed => renamed,
         }
     }

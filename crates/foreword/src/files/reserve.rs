@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use crate::bug::bug;
+use crate::error::is_full;
 use crate::files::dir::Dir;
 use crate::files::disk::Access;
 use crate::files::fill::at_once;
@@ -86,7 +87,7 @@ impl Dir {
         for name in RESERVES.iter().filter(|name| short(name)) {
             if let Err(error) = self.make_reserve(name, blocks) {
                 crate::trace::warn!(error = %error, "cannot keep room for a full disk");
-                no_space = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+                no_space = is_full(&error);
                 break;
             }
         }
@@ -114,8 +115,21 @@ impl Dir {
     }
 
     fn has_space(&self, name: &str, blocks: u32) -> bool {
-        let file = self.handle.open(name, Access::Write);
-        file.and_then(|file| file.allocate(u64::from(blocks) * BLOCK as u64)).is_ok()
+        self.reserve_space(name, blocks).is_ok()
+    }
+
+    fn reserve_space(&self, name: &str, blocks: u32) -> std::io::Result<bool> {
+        self.handle.open(name, Access::Write)?.allocate(u64::from(blocks) * BLOCK as u64)
+    }
+
+    /// Gives the reserve the space that a copy of it may have lost. What gets none is no reserve,
+    /// and goes.
+    pub(crate) fn fill_holes_in_reserve(&self) {
+        for name in RESERVES {
+            if self.reserve_space(name, self.blocks_of(name)).is_err_and(|error| is_full(&error)) {
+                let _ = self.handle.remove(name);
+            }
+        }
     }
 
     /// What has the name stays until there is all of the new one.

@@ -13,17 +13,18 @@ use crate::format::id::LogId;
 pub(crate) struct Entry {
     pub(crate) epoch: u64,
     pub(crate) first_lsn: Lsn,
-    /// What its LINK says: the bytes of all records before, and when it was begun.
-    pub(crate) bytes: u64,
-    pub(crate) time: u64,
+    /// What its first frame says, the LINK or the one to which a waiver leads: the bytes of all
+    /// records before, and when it was begun. None where that cannot be read.
+    pub(crate) bytes: Option<u64>,
+    pub(crate) time: Option<u64>,
     /// Where the log leaves it, if it does.
     pub(crate) end: Option<u32>,
 }
 
 impl Entry {
-    /// The segment that a LINK begins.
-    pub(crate) fn new(epoch: u64, link: &FrameHeader) -> Entry {
-        Entry { epoch, first_lsn: link.first.lsn, bytes: link.first.bytes, time: link.time, end: None }
+    /// The segment that begins with a frame.
+    pub(crate) fn new(epoch: u64, first: &FrameHeader) -> Entry {
+        Entry { epoch, first_lsn: first.first.lsn, bytes: Some(first.first.bytes), time: Some(first.time), end: None }
     }
 }
 

@@ -20,8 +20,8 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::NotAppended`] if the LSN is more than one beyond the last; [`Error::NoSpace`]:
-    /// nothing was dropped; [`Error::Busy`] as for [`hold`](Log::hold); [`Error::Poisoned`],
-    /// [`Error::Closed`], [`Error::Io`].
+    /// nothing was dropped; [`Error::HoldsDamaged`]; [`Error::Busy`] as for [`hold`](Log::hold);
+    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::Io`].
     pub fn truncate_front(&self, before: Lsn) -> Result<Lsn> {
         self.inner.truncate_front(before)
     }
@@ -39,10 +39,9 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`],
-    /// [`Error::Corruption`] (of what is written again), [`Error::Busy`] as for
-    /// [`hold`](Log::hold): nothing was cut, and the log goes on.
-    /// [`Error::Io`]: the same, unless calls after it say [`Error::Poisoned`]: then it is not known
-    /// whether it was. [`Error::Closed`].
+    /// [`Error::Corruption`] (of what has to be written again), [`Error::HoldsDamaged`],
+    /// [`Error::Busy`] as for [`hold`](Log::hold), [`Error::Io`]: nothing was cut, and the log goes
+    /// on. [`Error::Poisoned`]: it is not known whether it was cut. [`Error::Closed`].
     pub fn truncate_back(&self, from: Lsn) -> Result<()> {
         self.inner.truncate_back(from)
     }

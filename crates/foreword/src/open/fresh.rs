@@ -122,6 +122,7 @@ fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
 /// keeps. None of this can fail the opening: the log has gone on.
 pub(super) fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: &Names) {
     opened.spares.truncate(options.spares_kept());
+    dir.fill_holes_in_reserve();
     let of_log = |opened: &Opened, epoch: u64| {
         opened.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok() || opened.spares.iter().any(|s| s.epoch() == epoch)
     };

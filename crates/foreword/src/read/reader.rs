@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bug::bug;
 use crate::error::DamageKind;
-use crate::format::{Chain, LINK_BLOCK};
+use crate::format::{Chain, FrameHeader, Head};
 use crate::read::find::frame_between;
 use crate::read::record::RecordRef;
 use crate::read::source::{End, Source};
@@ -120,22 +120,45 @@ impl Reader {
         self.limit = self.source.limit(Lsn::MAX)?;
         self.follow_changes()?;
         let micros = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros().min(u128::from(u64::MAX)) as u64);
-        let begun_before = self.chain.entries.partition_point(|e| e.time < micros);
-        let lsn = match begun_before.checked_sub(1).map(|i| self.chain.entries[i]) {
-            Some(entry) => {
-                let blocks = LINK_BLOCK..entry.end.unwrap_or(u32::MAX);
-                let segment = self.open(entry.epoch)?;
-                let (_, last) = frame_between(&segment, blocks, &|header| header.time < micros, &mut |_, _| ())?;
-                last.map_or(entry.first_lsn, |frame| frame.next_lsn())
-            }
-            None => self.chain.start,
-        };
-        self.seek(lsn.max(self.chain.start).min(self.limit.next()));
+        let mut lsn = self.last_before(micros)?.map_or(Lsn::FIRST, |frame| frame.next_lsn()).max(self.chain.start);
+        while let Some(gap) = self.chain.gap(lsn) {
+            lsn = gap.last_lost.next();
+        }
+        self.seek(lsn.min(self.limit.next()));
         Ok(self.next)
     }
 
-    /// How many bytes the records have from one LSN up to another, which may be the one behind the
-    /// last: for telling a lag, or what retention would keep. Each frame counts the bytes before
+    /// The last frame that was written before a time. Within each stretch between two that were
+    /// given up, the frames are in order; what lies in those says nothing.
+    fn last_before(&self, micros: u64) -> Result<Option<FrameHeader>> {
+        let is_before = |header: &FrameHeader| header.time < micros;
+        for entry in self.chain.entries.iter().rev().filter(|e| e.time.is_none_or(|time| time < micros)) {
+            let segment = self.open(entry.epoch)?;
+            let mut lsn = Lsn::MAX;
+            loop {
+                let (blocks, first_lsn) = self.chain.stretch(entry, lsn);
+                let first = match segment.head(blocks.start)? {
+                    Head::Frame(header) => Some(header),
+                    _ => None,
+                };
+                if first.as_ref().is_none_or(is_before) {
+                    let (_, last) = frame_between(&segment, blocks, &is_before, &mut |_, _| ())?;
+                    if let Some(last) = last.or(first) {
+                        return Ok(Some(last));
+                    }
+                }
+                if first_lsn <= entry.first_lsn {
+                    break;
+                }
+                lsn = first_lsn.prev();
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many bytes the records have from one LSN (or with [`Lsn::ZERO`] from the first that is
+    /// there) up to another, which may be the one behind the last: for telling a lag, or what
+    /// retention would keep. Each frame counts the bytes before
     /// it, so that two frames are read, however far they lie apart. Records that a salvage gave up
     /// count as nothing, unless what lies behind them says what they had.
     ///
@@ -143,7 +166,7 @@ impl Reader {
     /// [`Error::Dropped`] if the first is before the start, [`Error::NotAppended`] if the second is
     /// more than one beyond the last; else as [`next`](Reader::next).
     pub fn bytes_between(&mut self, from: Lsn, to: Lsn) -> Result<u64> {
-        self.readable(from.max(Lsn::FIRST))?;
+        self.readable(from)?;
         self.readable(to)?;
         if to > self.limit.next() {
             return Err(Error::NotAppended { lsn: to, last: self.limit });
@@ -418,11 +441,11 @@ impl Reader {
             while let Some(gap) = self.chain.gap(lsn.prev()) {
                 lsn = gap.first_lost;
             }
-            let front = self.chain.entries.first().map_or(lsn, |e| e.first_lsn);
-            if lsn <= front {
-                return Ok(self.chain.entries.last().map_or(0, |e| e.bytes));
+            match self.chain.entries.first() {
+                Some(front) if lsn > front.first_lsn => self.load(lsn.prev())?,
+                // (Where what begins the log cannot be read, neither can its first record.)
+                front => return Ok(front.and_then(|front| front.bytes).unwrap_or(0)),
             }
-            self.load(lsn.prev())?;
         } else {
             self.load(lsn)?;
         }
@@ -435,7 +458,7 @@ impl Reader {
     /// The same for a fork, which goes on whatever can be read: then with what the segment's LINK
     /// says.
     pub(crate) fn bytes_before(&mut self, lsn: Lsn) -> u64 {
-        let known = |chain: &Chain| chain.entry_of(lsn).map_or(0, |i| chain.entries[i].bytes);
-        self.try_bytes_before(lsn).unwrap_or_else(|_| known(&self.chain))
+        let known = |chain: &Chain| chain.entries.iter().rev().filter(|e| e.first_lsn <= lsn).find_map(|e| e.bytes);
+        self.try_bytes_before(lsn).unwrap_or_else(|_| known(&self.chain).unwrap_or(0))
     }
 }

@@ -3,8 +3,8 @@
 
 use super::evidence::{Front, LinkFound, Unusable};
 use super::files::{LinkState, Segments};
-use crate::Lsn;
-use crate::format::{Control, Cut, Cuts, Entry, Position, is_later, way_in};
+use crate::format::{Control, Cut, Cuts, Entry, FrameHeader, Head, LINK_BLOCK, Position, is_later, way_in};
+use crate::{Lsn, Result};
 
 impl Segments<'_> {
     /// The cuts of which a chain's LINKs tell.
@@ -39,15 +39,26 @@ impl Segments<'_> {
         waived.or_else(|| self.active(epoch).map(|(_, header)| header.first_lsn()))
     }
 
+    /// The frame with which such a segment begins, if it is whole.
+    fn first_frame(&self, epoch: u64, control: &Control) -> Result<Option<FrameHeader>> {
+        match way_in(epoch, control).filter(|w| w.to.block > LINK_BLOCK) {
+            Some(waiver) => Ok(match self.open(epoch)?.head(waiver.to.block)? {
+                Head::Frame(header) => Some(header),
+                _ => None,
+            }),
+            None => Ok(self.active(epoch).map(|(_, header)| *header)),
+        }
+    }
+
     /// The chain to the newest tip below the cut from which it can be walked; the cut is lowered
     /// past those from which it cannot.
-    pub(super) fn pick_chain(&self, cut: &mut Option<u64>, control: &Control) -> Vec<Entry> {
+    pub(super) fn pick_chain(&self, cut: &mut Option<u64>, control: &Control) -> Result<Vec<Entry>> {
         loop {
             let below = cut.unwrap_or(u64::MAX);
             let on_chain = |e: &u64| *e < below && self.first_lsn(*e, control).is_some();
-            let Some(tip) = self.found.keys().rev().copied().find(on_chain) else { return Vec::new() };
-            match self.walk_down(tip, control) {
-                Ok(chain) => return chain,
+            let Some(tip) = self.found.keys().rev().copied().find(on_chain) else { return Ok(Vec::new()) };
+            match self.walk_down(tip, control)? {
+                Ok(chain) => return Ok(chain),
                 Err(epoch) => *cut = Some(epoch),
             }
         }
@@ -55,22 +66,23 @@ impl Segments<'_> {
 
     /// The chain from the oldest segment that is there to a tip, or the segment whose LINK cannot
     /// be read.
-    fn walk_down(&self, tip: u64, control: &Control) -> std::result::Result<Vec<Entry>, u64> {
+    fn walk_down(&self, tip: u64, control: &Control) -> Result<std::result::Result<Vec<Entry>, u64>> {
         let mut chain = Vec::new();
         let (mut epoch, mut end) = (tip, None);
         while let Some(first_lsn) = self.first_lsn(epoch, control) {
-            let (bytes, time) = self.active(epoch).map_or((0, 0), |(_, header)| (header.first.bytes, header.time));
+            let first = self.first_frame(epoch, control)?;
+            let (bytes, time) = (first.map(|first| first.first.bytes), first.map(|first| first.time));
             chain.push(Entry { epoch, first_lsn, bytes, time, end });
             let pred = self.pred_of(epoch, control).unwrap_or_default();
             // What is not there was dropped, or is lost: judged after the scan.
             let dropped = first_lsn <= control.start && self.first_lsn(pred.epoch, control).is_none();
             if pred.epoch == 0 || dropped || !(self.found.contains_key(&pred.epoch) || self.unusable.contains_key(&pred.epoch)) {
                 chain.reverse();
-                return Ok(chain);
+                return Ok(Ok(chain));
             }
             (epoch, end) = (pred.epoch, Some(pred.block));
         }
-        Err(epoch)
+        Ok(Err(epoch))
     }
 
     /// Whether the chain goes back to the start LSN. A front that is gone is no damage if its

@@ -159,14 +159,17 @@ impl LogInner {
         }
     }
 
-    /// Fails the log outside of a flush, and has all waiters look again.
-    pub(crate) fn poison(&self, mut state: Guard<'_>, error: Error) {
+    /// Fails the log outside of a flush, and has all waiters look again. What every call says from
+    /// here on, and so the one that came upon the error.
+    pub(crate) fn poison(&self, mut state: Guard<'_>, error: Error) -> Error {
         let failed = state.fail(&error);
+        let failure = state.life.not_failed().err();
         self.kick_all();
         self.wake_everyone(state);
         if failed {
             self.tell_poisoned(&error);
         }
+        failure.unwrap_or(error)
     }
 
     /// All that wait for anything look again.

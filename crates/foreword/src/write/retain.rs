@@ -24,9 +24,10 @@ struct Horizon<'a> {
 }
 
 impl Horizon<'_> {
-    /// When a segment was begun: what its LINK says by the wall clock may have jumped since.
-    fn begun(&self, entry: &Entry) -> u64 {
-        self.begun.get(&entry.epoch).copied().unwrap_or(entry.time)
+    /// When a segment was begun, if that is known: what its LINK says by the wall clock may have
+    /// jumped since.
+    fn begun(&self, entry: &Entry) -> Option<u64> {
+        self.begun.get(&entry.epoch).copied().or(entry.time)
     }
 
     /// Where what is kept begins: at the last segment that has enough in it and behind it, or that
@@ -34,9 +35,10 @@ impl Horizon<'_> {
     fn keeps_from(&self, limit: &Limit) -> Lsn {
         let mut begun = self.now;
         let last = self.chain.iter().rev().find(|entry| {
-            // (What was written while the clock stood ahead is as old as what came next.)
-            begun = begun.min(self.begun(entry));
-            limit.bytes.is_some_and(|bytes| self.bytes.saturating_sub(entry.bytes) >= bytes)
+            // (What was written while the clock stood ahead is as old as what came next. Where it is
+            // not known, that is the least it can be: what may have to be kept is.)
+            begun = begun.min(self.begun(entry).unwrap_or(begun));
+            limit.bytes.is_some_and(|bytes| entry.bytes.is_some_and(|before| self.bytes.saturating_sub(before) >= bytes))
                 || limit.age.is_some_and(|age| u128::from(self.now - begun) > age.as_micros())
         });
         last.or(self.chain.first()).map_or(Lsn::FIRST, |entry| entry.first_lsn)
@@ -44,7 +46,7 @@ impl Horizon<'_> {
 
     /// When the first segment will be too old.
     fn due_in(&self, limit: &Limit) -> Option<Duration> {
-        let begun = self.chain.iter().skip(1).map(|entry| self.begun(entry)).min()?;
+        let begun = self.chain.iter().skip(1).filter_map(|entry| self.begun(entry)).min()?;
         let left = limit.age?.saturating_sub(Duration::from_micros(self.now.saturating_sub(begun)));
         Some(left.saturating_add(Duration::from_millis(1)))
     }
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_stands_before_what_was_written_and_an_age_without_end_are_no_panic() {
-        let entry = |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: epoch * 100, time, end: None };
+        let entry = |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: Some(epoch * 100), time: Some(time), end: None };
         let chain = [entry(1, 50), entry(2, 90), entry(3, 95)];
         for now in [0, 90, u64::MAX] {
             let horizon = Horizon { chain: &chain, bytes: 400, now, begun: &BTreeMap::new() };
@@ -137,7 +139,8 @@ mod tests {
     fn what_is_written_after_the_clock_was_set_is_as_old_as_it_is() {
         let second = 1_000_000;
         for wall in [100, 9_000] {
-            let entry = |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: 0, time: time * second, end: None };
+            let entry =
+                |epoch, time| Entry { epoch, first_lsn: Lsn(epoch), bytes: Some(0), time: Some(time * second), end: None };
             let chain = [entry(1, 900), entry(2, 1_000), entry(3, wall), entry(4, wall + 10)];
             let begun = BTreeMap::from([(3, 1_010 * second), (4, 1_020 * second)]);
             let at = |now: u64| Horizon { chain: &chain, bytes: 0, now: now * second, begun: &begun };

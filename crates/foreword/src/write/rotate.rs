@@ -41,8 +41,9 @@ impl Drop for Starving<'_> {
 }
 
 impl LogInner {
-    /// Returns when so many segments are prepared, or the log has gone on in another: then it is to
-    /// be looked again what is needed. The lock is let go meanwhile.
+    /// Returns when so many segments are prepared, the log has gone on in another, or the one in use
+    /// has got the space that it lacked: then it is to be looked again what is needed. The lock is
+    /// let go meanwhile.
     ///
     /// On a full disk, what is more urgent than records takes the reserve. Then it is found with
     /// the lock held, so no other call takes that segment.
@@ -79,6 +80,9 @@ impl LogInner {
             state = self.wait_changed(state);
             state.life.usable()?;
         }
+        if state.assembler.lacks_space() {
+            return Err(error);
+        }
         if !state.spares.ready.is_empty() {
             return Ok(state);
         }
@@ -106,8 +110,12 @@ impl LogInner {
 
     fn unlock_and_prepare_until<'a>(&'a self, mut state: Guard<'a>, need: usize) -> Result<Guard<'a>> {
         let _starving = Starving::new(&self.starved);
-        let epoch = state.assembler.segment().epoch();
-        while state.spares.ready.len() < need && state.assembler.segment().epoch() == epoch {
+        let (epoch, lacked_space) = (state.assembler.segment().epoch(), state.assembler.lacks_space());
+        let needs = |state: &LogState| match lacked_space {
+            true => state.assembler.lacks_space(),
+            false => state.spares.ready.len() < need && state.assembler.segment().epoch() == epoch,
+        };
+        while needs(&state) {
             let freed = state.removals.freed();
             let (after, prepared) = self.unlock_and_prepare(state);
             state = after;
@@ -156,9 +164,30 @@ impl LogInner {
         error
     }
 
-    /// Prepares the next segment, or waits for the thread that does.
+    /// Prepares the next segment, or waits for the thread that does. Where the one in use lacks
+    /// its space, it gets that first.
     pub(crate) fn unlock_and_prepare<'a>(&'a self, state: Guard<'a>) -> (Guard<'a>, Result<()>) {
-        if state.spares.preparing { (self.wait_changed(state), Ok(())) } else { self.unlock_and_prepare_next(state) }
+        match state.spares.preparing {
+            true => (self.wait_changed(state), Ok(())),
+            false if state.assembler.lacks_space() => self.unlock_and_reserve_space(state),
+            false => self.unlock_and_prepare_next(state),
+        }
+    }
+
+    fn unlock_and_reserve_space<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, Result<()>) {
+        let segment = state.assembler.segment().clone();
+        state.spares.preparing = true;
+        drop(state);
+        let reserved = self.attempt("reserve the segment's space", &segment.path, || segment.reserve_space());
+        let mut state = self.lock();
+        state.spares.preparing = false;
+        self.changed.notify_all();
+        self.kick_all();
+        if reserved.is_ok() {
+            state.assembler.has_space_now();
+        }
+        let bytes = segment.at(segment.blocks).byte();
+        (state, reserved.map_err(|error| error.or_no_space(&self.dir.path, Some(bytes))))
     }
 
     /// Prepares the next segment, from a dropped one if there is any, or anew. No other thread

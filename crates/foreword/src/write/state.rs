@@ -154,8 +154,9 @@ impl LogState {
     /// with every append.
     pub(crate) fn wants_spare(&self) -> bool {
         let at = if self.spares.fills_segments { PREPARE_AT } else { PREPARE_FIRST_AT };
-        let short = (self.spares.ready.is_empty() && self.assembler.fill() > at) || self.spares.ready.len() < self.spares.wanted;
-        short && self.spares.may_prepare() && !self.life.has_failed() && !self.assembler.is_closed()
+        let fills = self.spares.ready.is_empty() && self.assembler.fill() > at && !self.assembler.is_closed();
+        let short = fills || self.spares.ready.len() < self.spares.wanted;
+        short && self.spares.may_prepare() && !self.life.has_failed()
     }
 
     /// Whether segments that were dropped are to be removed or recycled by a time.

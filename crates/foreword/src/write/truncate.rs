@@ -1,6 +1,7 @@
 //! The state that is not records: marks and holds, and truncation at both ends.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -98,7 +99,9 @@ impl LogInner {
                 break;
             }
             // The next segment's LINK says the same.
-            if let Some(spare) = spares.ready.pop_front() {
+            if !assembler.lacks_space()
+                && let Some(spare) = spares.ready.pop_front()
+            {
                 assembler.rotate(spare, &change.control);
                 self.rotated(&mut state);
                 break;
@@ -270,11 +273,12 @@ impl LogInner {
             Ok((place, branched)) => Ok(CutBack { outside, ..self.go_on_in(state, &chain, from, place, branched, control) }),
             Err((error, poisons)) => {
                 state.spares.ready = tip.spares;
-                if poisons {
-                    self.poison(state, error.clone());
+                let error = if poisons {
+                    self.poison(state, error)
                 } else {
                     drop(state);
-                }
+                    error
+                };
                 let _ = self.let_go(outside, Asked::Stays);
                 Err(error)
             }
@@ -286,6 +290,12 @@ impl LogInner {
         if state.assembler.is_closed() && from < state.assembler.next_lsn() {
             // First of all the log says that it goes on: else what the fork writes would lie behind
             // a log that is closed.
+            while state.assembler.lacks_space() {
+                let (after, reserved) = self.unlock_and_prepare(state);
+                state = after;
+                reserved?;
+                state.life.usable()?;
+            }
             let LogState { assembler, change, .. } = &mut *state;
             assembler.mark(false, Urgency::Last, &change.control);
         }
@@ -379,6 +389,28 @@ impl LogInner {
         if control.waivers.is_empty() && chain.waivers.is_empty() {
             (place, absorbed) = fork::absorb(&self.dir, self.id, &chain.entries, self.options.segment_blocks(), simple)?;
         }
+        match self.fork_at(chain, from, simple, (place, absorbed), tip, control) {
+            // What is written again only for its room stays where it is, if it cannot be read.
+            Err(Error::Corruption(_)) if place != simple => {
+                self.undo_fork(tip)?;
+                tip.fork = Begun::Not;
+                self.fork_at(chain, from, simple, (simple, None), tip, control)
+            }
+            forked => forked,
+        }
+    }
+
+    /// The same from a place on, with what was cut by the LINKs that it supersedes so; from
+    /// `simple`, which is that of the cut itself, where there is no room for more.
+    fn fork_at(
+        &self,
+        chain: &Chain,
+        from: Lsn,
+        simple: Place,
+        (mut place, absorbed): (Place, Option<Cut>),
+        tip: &mut Tip,
+        control: &Control,
+    ) -> Result<(Place, Fork)> {
         let cut = Cut { since: chain.generation, at: from };
         let fresh = match tip.spares.pop_front() {
             Some(spare) => spare,
@@ -435,7 +467,12 @@ impl LogInner {
 
     fn remove_behind(&self, tip: u64) -> Result<()> {
         self.dir.check_writer()?; // Else they may be another's.
-        let behind: Vec<u64> = self.dir.names()?.epochs.into_iter().filter(|&epoch| epoch > tip).collect();
+        let ours = |epoch| match self.dir.open_segment(Some(self.id), epoch, Access::Read) {
+            Ok(found) => found.is_ok(), // (It has its name only with a whole header.)
+            Err(Error::Io { source, .. }) => !matches!(source.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput),
+            Err(_) => true,
+        };
+        let behind: Vec<u64> = self.dir.names()?.epochs.into_iter().filter(|&epoch| epoch > tip && ours(epoch)).collect();
         self.remove_files(&behind).error.map_or_else(|| self.dir.sync(), Err)
     }
 

@@ -136,7 +136,11 @@ fn an_error_in_a_cut_leaves_the_log_as_it_was_until_the_fork_may_count() {
                     let unknown = (seal..=link).contains(&n) || reopens == Some(n);
                     assert_eq!(is_poisoned, unknown, "{what}: {cut:?}, then {next:?}");
                     if unknown {
-                        assert!(cut.is_err(), "{what}");
+                        // That the call failed so is why the log does.
+                        let failure = log.failure().unwrap_or_else(|| panic!("{what}: {cut:?}"));
+                        let said = cut.unwrap_err();
+                        assert_eq!(said.to_string(), failure.to_string(), "{what}");
+                        assert!(!said.is_retryable(), "{what}: {said:?}");
                         poisoned += 1;
                     } else {
                         assert!(cut.is_ok() || n < seal, "{what}: {cut:?}");
@@ -242,6 +246,8 @@ fn a_disk_that_fails_or_panics_in_a_cut_or_behind_it_gets_the_caller_the_truth()
             let cut = harmed.cut(n);
             let log = harmed.log.clone();
             let next = hooked::within(move || log.commit(&long(log.last_lsn().0 + 1)));
+            let retryable = cut.as_ref().is_err_and(Error::is_retryable);
+            assert!(!(retryable && harmed.log.failure().is_some()), "{what}: {cut:?}, but it can never succeed");
             let expected = match (&cut, &next) {
                 (Ok(()), _) => CUT,
                 (Err(_), Err(Error::Poisoned(_))) => 0,
@@ -266,6 +272,46 @@ fn a_disk_that_fails_or_panics_in_a_cut_or_behind_it_gets_the_caller_the_truth()
             let held = found.holds()["outside"].lsn;
             assert!(held <= Lsn(last + 1), "{what}: {held} in a log up to {last}");
         }
-        assert!(made > 3 && poisoned > 3, "{made} were made, {poisoned} poisoned, of {}", asked.len());
+        // The SEAL, the LINK, and the look whether the log is this process's still.
+        assert!(made > 3 && poisoned >= 3, "{made} were made, {poisoned} poisoned, of {}", asked.len());
+    }
+}
+
+/// A cut writes again what little precedes it in its segment, so that cuts do not fill the
+/// directory: but not where that cannot be read, for it need not.
+#[test]
+fn a_cut_behind_damage_leaves_that_as_it_is() {
+    for spares in [0, 1] {
+        let files = MemDisk::default();
+        let options = small().segment_bytes(1 << 20).spare_segments(spares).disk(Arc::new(files.clone()));
+        let log = options.open(MEM).unwrap();
+        commit_long(&log, 60);
+        let damaged = {
+            let name = segment_name(1);
+            let bytes = files.bytes(&name);
+            bytes.write().unwrap()[30 * BLOCK + 100] ^= 1;
+            bytes.read().unwrap().clone()
+        };
+        let broken = |log: &Log| match collect(log.iter(Lsn::ZERO)) {
+            (before, Some(Error::Corruption(_))) => before.len() as u64,
+            other => panic!("{other:?}"),
+        };
+        let before = broken(&log);
+        log.truncate_back(Lsn(before + 10)).unwrap();
+        assert_eq!(log.last_lsn(), Lsn(before + 9));
+        assert_eq!(log.commit(&long(before + 10)).unwrap(), Lsn(before + 10));
+        // What was readable is; the damage is where it was, and is found there.
+        assert_eq!(broken(&log), before);
+        for lsn in (1..=before).chain(before + 2..=before + 10) {
+            assert_eq!(log.get(Lsn(lsn)).unwrap(), long(lsn), "{lsn}");
+        }
+        assert!(files.bytes(&segment_name(1)).read().unwrap()[..40 * BLOCK] == damaged[..40 * BLOCK]);
+        log.close().unwrap();
+        drop(log);
+        let log = options.open(MEM).unwrap();
+        assert_eq!(broken(&log), before);
+        // Where the damage begins, nothing of it has to be read.
+        log.truncate_back(Lsn(before + 1)).unwrap();
+        assert_eq!(check(&log), before);
     }
 }

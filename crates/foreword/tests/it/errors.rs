@@ -375,6 +375,39 @@ fn another_log_than_the_one_expected() {
     small().expect_id(foreword::LogId(files.uuid())).open(dir.path()).unwrap();
 }
 
+/// Where there is none, as where a disk is not mounted, none is made.
+#[test]
+fn no_log_where_one_is_expected() {
+    let root = tempfile::tempdir().unwrap();
+    let (expected, dir) = (foreword::LogId([7; 16]), root.path().join("log"));
+    let refused = |what: &str| {
+        for options in [small(), small().create_new(), small().on_damage(OnDamage::Salvage)] {
+            let error = options.expect_id(expected).open(&dir).unwrap_err();
+            assert!(matches!(&error, Error::NotALog { .. }), "{what}: {error:?}");
+            says(&error, &[&expected.to_string(), "no log", "check the path", "mounted"]);
+        }
+        let error = small().create(false).expect_id(expected).open(&dir).unwrap_err();
+        assert!(matches!(&error, Error::NotFound { .. }), "{what}: {error:?}");
+    };
+    refused("no directory");
+    assert!(!dir.exists());
+    std::fs::create_dir(&dir).unwrap();
+    refused("an empty directory");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+    std::fs::create_dir(dir.join("lost+found")).unwrap();
+    refused("an empty file system");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    // A creation that was killed: a segment that was never used.
+    let mut files = Files::crashed(|_| ());
+    files.0.retain(|name, _| name.ends_with(".seg"));
+    files.unwrite(1, 1..16);
+    files.write(&dir);
+    let refused = small().expect_id(expected).open(&dir);
+    assert!(matches!(&refused, Err(Error::NotALog { .. })), "{refused:?}");
+    assert_eq!(Files::read(&dir), files);
+    assert_ne!(small().open(&dir).unwrap().id(), expected, "it goes on where none is expected");
+}
+
 #[test]
 fn a_log_that_ends_before_what_was_known() {
     for files in [Files::closed(|log| commit(log, 1..3)), Files::crashed(|log| commit(log, 1..3)), Files::default()] {
@@ -545,5 +578,33 @@ fn an_error_says_whether_to_try_again_and_becomes_one_of_io() {
         let io = io::Error::from(error);
         assert_eq!((io.kind(), io.to_string()), (kind, text));
         assert!(io.get_ref().is_some_and(|source| source.is::<Error>()));
+    }
+}
+
+/// Where something has the name of the next segment, or that which it is made under: the log says
+/// so, and goes on when it has gone.
+#[test]
+fn what_is_in_the_way_of_a_running_log_is_to_be_moved_away() {
+    for name in ["00000000000000000002.seg", "00000000000000000002.seg.tmp"] {
+        for is_dir in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let log = small().open(dir.path()).unwrap();
+            let (path, aside) = (dir.path().join(name), dir.path().join("aside"));
+            match is_dir {
+                true => std::fs::create_dir(&path).unwrap(),
+                // (What is left of a file that was begun is the log's to replace.)
+                false if name.ends_with(".tmp") => continue,
+                false => std::fs::write(&path, "precious").unwrap(),
+            }
+            let next = fill_segment(&log, 1);
+            for error in [log.commit(record(next)).unwrap_err(), log.truncate_back(Lsn(3)).unwrap_err()] {
+                assert!(matches!(error, Error::Io { .. }) && error.is_retryable(), "{name}: {error:?}");
+                says(&error, &[name, "move it away"]);
+            }
+            std::fs::rename(&path, &aside).unwrap();
+            commit(&log, next..next + 2);
+            log.truncate_back(Lsn(3)).unwrap();
+            assert!(is_dir || std::fs::read(&aside).unwrap() == b"precious");
+        }
     }
 }

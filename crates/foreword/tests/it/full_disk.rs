@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use crate::common::hooked::*;
 use crate::common::*;
+use foreword::disk::Access;
 use foreword::{Error, Log, Lsn, Options, Verdict, View};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
@@ -675,4 +676,235 @@ fn what_other_processes_hold_is_taken_in_on_a_full_disk() {
     view.hold("another process", Lsn(10)).unwrap();
     log.hold("here", Lsn(next)).unwrap();
     assert_eq!(log.truncate_front(Lsn(next)).unwrap(), Lsn(10));
+}
+
+/// A copy of the disk as some programs make it: what is zeros in a file takes no space.
+fn sparse_copy(disk: &SimDisk) -> SimDisk {
+    let copy = disk.kill();
+    let dir = copy.handle().open_dir("/log".as_ref()).unwrap();
+    for (path, bytes) in copy.files() {
+        let file = dir.open(path.file_name().unwrap().to_str().unwrap(), Access::Write).unwrap();
+        for at in (0..bytes).step_by(BLOCK) {
+            let mut block = [0; BLOCK];
+            let read = file.read_full_at(&mut block, at).unwrap();
+            if block[..read].iter().all(|&byte| byte == 0) {
+                file.punch(at, BLOCK as u64).unwrap();
+            }
+        }
+    }
+    drop(dir);
+    copy.set_free(0);
+    copy
+}
+
+/// A closed log whose copy lacks space opens, and is read. It goes on when there is space for the
+/// rest of its segment, and fails nothing until then: no write is tried that may find none.
+#[test]
+fn a_closed_log_that_was_copied_without_its_space_opens_on_a_full_disk() {
+    for (spares, left) in [(0, 5), (0, 0), (2, 5)] {
+        let disk = SimDisk::new(1);
+        let log = on(&disk).spare_segments(spares).open("/log").unwrap();
+        let next = fill_segment(&log, 1);
+        commit(&log, next..next + 7 - left);
+        let next = next + 7 - left;
+        log.close().unwrap();
+        drop(log);
+        let copy = sparse_copy(&disk);
+        let changes = |log: &Log| {
+            let results = [
+                ("commit", log.commit("x").map(drop)),
+                ("a batch", log.append_batch(&["x"; 100]).map(drop)),
+                ("a checkpoint", log.commit_checkpoint("x").map(drop)),
+                ("truncate_front", log.truncate_front(log.last_lsn()).map(drop)),
+                ("truncate_back", log.truncate_back(Lsn(3))),
+                ("hold", log.hold("a consumer", Lsn(2))),
+            ];
+            for (what, result) in results {
+                let error = result.expect_err(what);
+                assert!(
+                    matches!(error, Error::NoSpace { bytes: Some(0x10000), .. }) && error.is_retryable(),
+                    "{what}: {error:?}"
+                );
+                assert!(log.failure().is_none(), "{what}: {:?}", log.failure());
+            }
+        };
+        for _ in 0..3 {
+            let log = on(&copy).spare_segments(spares).open("/log").unwrap();
+            assert_eq!(*log.recovery().verdict.name(), *"clean");
+            assert_eq!(lsns(&log), (1..next).collect::<Vec<_>>());
+            changes(&log);
+            log.sync().unwrap();
+            log.close().unwrap();
+        }
+        let log = on(&copy).open("/log").unwrap();
+        changes(&log);
+        copy.set_capacity(None);
+        log.hold("a consumer", Lsn(2)).unwrap();
+        commit(&log, next..next + 20);
+        assert_eq!(lsns(&log), (1..next + 20).collect::<Vec<_>>());
+        // What is kept for a full disk is there again.
+        drop(log);
+        let log = on(&copy).open("/log").unwrap();
+        copy.set_free(0);
+        log.release("a consumer").unwrap();
+        log.truncate_front(Lsn(next + 10)).unwrap();
+        let killed = copy.kill();
+        drop(log);
+        assert_eq!(lsns(&open(&killed)), (next + 10..next + 20).collect::<Vec<_>>());
+    }
+}
+
+/// The cuts of such a log, once there is space, and appends that wait for nothing.
+#[test]
+fn a_log_that_was_copied_without_its_space_goes_on_when_there_is_some() {
+    type Call = fn(&Log);
+    let calls: [Call; 4] = [
+        |log| log.truncate_back(Lsn(3)).unwrap(),
+        |log| _ = log.truncate_front(Lsn(3)).unwrap(),
+        |log| _ = log.commit_checkpoint("x").unwrap(),
+        |log| {
+            let began = std::time::Instant::now();
+            while let Err(error) = log.try_append("x") {
+                assert!(matches!(error, Error::Busy | Error::NoSpace { .. }) && began.elapsed() < PATIENCE, "{error:?}");
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        },
+    ];
+    for call in calls {
+        let disk = SimDisk::new(1);
+        let log = open(&disk);
+        commit(&log, 1..6);
+        log.close().unwrap();
+        drop(log);
+        let copy = sparse_copy(&disk);
+        let log = on(&copy).background(true).open("/log").unwrap();
+        assert!(matches!(log.try_append("x"), Err(Error::Busy | Error::NoSpace { .. })));
+        copy.set_capacity(None);
+        call(&log);
+        log.commit("y").unwrap();
+        let last = log.last_lsn();
+        log.close().unwrap();
+        drop(log);
+        assert_eq!(open(&copy).last_lsn(), last);
+    }
+}
+
+/// An append that waits for nothing gets its segment in time, also the first to a log whose last
+/// segment was full when it was closed.
+#[test]
+fn an_append_that_does_not_wait_goes_on_behind_a_full_segment_of_a_closed_log() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    let next = fill_segment(&log, 1);
+    log.close().unwrap();
+    drop(log);
+    let log = on(&disk).background(true).open("/log").unwrap();
+    let began = std::time::Instant::now();
+    while let Err(error) = log.try_append(record(next)) {
+        assert!(matches!(error, Error::Busy) && began.elapsed() < PATIENCE, "{error:?}");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    log.sync().unwrap();
+    assert_eq!(lsns(&log), (1..=next).collect::<Vec<_>>());
+}
+
+/// One that was not closed opens as soon as there is space for a small segment, and a few blocks;
+/// until then it is as it was, and can be read.
+#[test]
+fn a_killed_log_that_was_copied_without_its_space_opens_when_there_is_some() {
+    for segment_bytes in [64 << 10, MIB] {
+        let disk = SimDisk::new(1);
+        let on = |disk: &SimDisk| on(disk).segment_bytes(segment_bytes);
+        let log = on(&disk).open("/log").unwrap();
+        commit(&log, 1..20);
+        let copy = sparse_copy(&disk);
+        drop(log);
+        for _ in 0..3 {
+            let error = on(&copy).open("/log").unwrap_err();
+            assert!(matches!(error, Error::NoSpace { .. }) && error.to_string().contains("free space"), "{error:?}");
+            let view = View::open_on(copy.handle(), "/log").unwrap().recoverable().unwrap();
+            assert_eq!(view.last_lsn().unwrap(), Lsn(19));
+        }
+        copy.set_free(segment_bytes.min(384 << 10) + 4 * BLOCK as u64);
+        let log = on(&copy).open("/log").unwrap();
+        assert_eq!(lsns(&log), (1..20).collect::<Vec<_>>());
+    }
+}
+
+/// However much space there is, before it is opened or since: each call succeeds, or says that
+/// there is none, and the log goes on.
+#[test]
+fn a_log_that_was_copied_without_its_space_is_not_poisoned_by_the_want_of_it() {
+    type Call = fn(&Log) -> foreword::Result<()>;
+    let calls: [(&str, Call); 5] = [
+        ("commit", |log| log.commit("x").map(drop)),
+        ("commit_checkpoint", |log| log.commit_checkpoint("x").map(drop)),
+        ("truncate_front", |log| log.truncate_front(log.last_lsn()).map(drop)),
+        ("truncate_back", |log| log.truncate_back(Lsn(3))),
+        ("hold", |log| log.hold("a consumer", Lsn(2))),
+    ];
+    let disk = SimDisk::new(1);
+    let log = on(&disk).segment_bytes(MIB).open("/log").unwrap();
+    commit(&log, 1..6);
+    log.close().unwrap();
+    drop(log);
+    let hollow = sparse_copy(&disk);
+    let (mut succeeded, mut refused) = (0, 0);
+    for free in (0..24).chain(92..104).chain([200, 300, 600]) {
+        for (call, f) in calls {
+            for (segment_bytes, since, keeps) in
+                [(MIB, true, true), (MIB, true, false), (64 << 10, false, false), (MIB, false, true)]
+            {
+                let what = format!("{call}, {free} blocks are free, since: {since}, {segment_bytes}, reserve: {keeps}");
+                let disk = hollow.copy();
+                let options =
+                    on(&disk).segment_bytes(segment_bytes).reserve(keeps).spare_segments(usize::from(segment_bytes < MIB));
+                let space = || disk.set_free(free * BLOCK as u64);
+                if !since {
+                    space();
+                }
+                let log = Arc::new(options.open("/log").unwrap_or_else(|error| panic!("{what}: {error}")));
+                if since {
+                    space();
+                }
+                let calling = log.clone();
+                match within(move || f(&calling)) {
+                    Ok(()) => succeeded += 1,
+                    Err(Error::NoSpace { .. }) => refused += 1,
+                    Err(error) => panic!("{what}: {error}"),
+                }
+                assert!(log.failure().is_none(), "{what}");
+                assert!(log.close().is_ok(), "{what}");
+            }
+        }
+    }
+    assert!(succeeded > 20 && refused > 20, "{succeeded} succeeded, {refused} were refused");
+}
+
+/// Where there is space when it is opened, what the log keeps for a full disk gets its own again.
+#[test]
+fn the_reserve_of_a_log_that_was_copied_without_its_space_gets_it() {
+    for closed in [true, false] {
+        let disk = SimDisk::new(1);
+        let log = open(&disk);
+        commit(&log, 1..20);
+        if closed {
+            log.close().unwrap();
+        }
+        let copy = sparse_copy(&disk);
+        drop(log);
+        copy.set_capacity(None);
+        let log = open(&copy);
+        commit(&log, 20..22);
+        copy.set_free(0);
+        let mut killed = copy.kill();
+        drop(log);
+        for _ in 0..4 {
+            let log = open(&killed);
+            assert_eq!(lsns(&log), (1..22).collect::<Vec<_>>());
+            let again = killed.kill();
+            drop(log);
+            killed = again;
+        }
+    }
 }

@@ -23,6 +23,7 @@ mod layers;
 mod publish;
 mod regressions;
 mod repair;
+mod salvaged;
 mod strangers;
 mod verdicts;
 mod waiting;

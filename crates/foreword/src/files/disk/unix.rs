@@ -39,6 +39,10 @@ fn permit(file: &File, mode: Mode) -> io::Result<()> {
     if own == mode { Ok(()) } else { Ok(rustix::fs::fchmod(file, mode)?) }
 }
 
+fn is_a_directory() -> io::Error {
+    io::Error::new(io::ErrorKind::IsADirectory, "it is a directory, where a log has a file: move it away")
+}
+
 #[derive(Debug)]
 pub(super) struct OsDir {
     file: File,
@@ -54,18 +58,16 @@ impl OsDir {
     fn open_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
         let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         let not_plain = "it is not a plain file, as all of a log are: move it away";
-        let directory =
-            || Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory, where a log has a file: move it away"));
         let file = match rustix::fs::openat(&self.file, name, flags | PLAIN, NEW_FILE) {
             Err(Errno::LOOP) => return invalid("it is a symbolic link, which a log does not follow: put the file itself there"),
             // A socket or a FIFO that cannot be opened.
             Err(Errno::NXIO) => return invalid(not_plain),
-            Err(Errno::ISDIR) => return directory(),
+            Err(Errno::ISDIR) => return Err(is_a_directory()),
             opened => File::from(opened?),
         };
         let kind = file.metadata()?.file_type();
         if kind.is_dir() {
-            return directory();
+            return Err(is_a_directory());
         }
         if kind.is_file() { Ok(file) } else { invalid(not_plain) }
     }
@@ -84,6 +86,11 @@ impl OsDir {
                 Ok(())
             }
         }
+    }
+
+    fn has_directory(&self, name: &str) -> bool {
+        let there = rustix::fs::statat(&self.file, name, AtFlags::SYMLINK_NOFOLLOW);
+        there.is_ok_and(|there| FileType::from_raw_mode(there.st_mode) == FileType::Directory)
     }
 
     /// Where the file system cannot rename without replacing: a second name, which cannot replace
@@ -155,7 +162,12 @@ impl DiskDir for OsDir {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.file, name, AtFlags::empty())?)
+        rustix::fs::unlinkat(&self.file, name, AtFlags::empty()).map_err(|error| match error {
+            // (The second is what POSIX says, and Linux does not.)
+            Errno::ISDIR => is_a_directory(),
+            Errno::PERM if self.has_directory(name) => is_a_directory(),
+            error => error.into(),
+        })
     }
 
     fn create_dir(&self, name: &str) -> io::Result<Arc<dyn DiskDir>> {
