@@ -29,7 +29,8 @@ pub enum Error {
     },
     /// There is no room for another segment, or for the rest of one of which a copy was made
     /// without its space. Nothing was appended. Free some space, in a log that is open with
-    /// [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no reopening. A log that is opened may also be given smaller segments
+    /// [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no reopening.
+    /// A log that is opened may also be given smaller segments
     /// ([`Options::segment_bytes`](crate::Options::segment_bytes)).
     #[non_exhaustive]
     NoSpace {

@@ -158,9 +158,9 @@ impl Reader {
 
     /// How many bytes the records have from one LSN (or with [`Lsn::ZERO`] from the first that is
     /// there) up to another, which may be the one behind the last: for telling a lag, or what
-    /// retention would keep. Each frame counts the bytes before
-    /// it, so that two frames are read, however far they lie apart. Records that a salvage gave up
-    /// count as nothing, unless what lies behind them says what they had.
+    /// retention would keep. Each frame counts the bytes before it, so that two frames are read,
+    /// however far they lie apart. Records that a salvage gave up count as nothing, unless what lies
+    /// behind them says what they had.
     ///
     /// # Errors
     /// [`Error::Dropped`] if the first is before the start, [`Error::NotAppended`] if the second is
@@ -455,8 +455,8 @@ impl Reader {
         Ok(before + (at.saturating_sub(begin) as u64).saturating_sub(4 * (lsn.0 - first.0)))
     }
 
-    /// The same for a fork, which goes on whatever can be read: then with what the segment's LINK
-    /// says.
+    /// The same for a fork, which goes on whatever can be read: then with what the beginning of the
+    /// segment says, or of the last before of which it is known.
     pub(crate) fn bytes_before(&mut self, lsn: Lsn) -> u64 {
         let known = |chain: &Chain| chain.entries.iter().rev().filter(|e| e.first_lsn <= lsn).find_map(|e| e.bytes);
         self.try_bytes_before(lsn).unwrap_or_else(|_| known(&self.chain).unwrap_or(0))
