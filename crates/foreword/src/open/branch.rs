@@ -12,6 +12,7 @@ use crate::files::dir::Dir;
 use crate::files::disk::Access;
 use crate::files::names::segment_name;
 use crate::files::outside::Outside;
+use crate::files::reserve;
 use crate::format::{BLOCK, Chain, Control, Cut, FRAME_MAX, LINK_BLOCK, LogId, Position};
 use crate::observe::stats::RecoveryReport;
 use crate::open::fork::{self, Branch, Branched, Place};
@@ -103,7 +104,8 @@ impl<'a> Branching<'a> {
         if !self.control.waivers.is_empty() || self.damaged {
             return Ok((from, None));
         }
-        fork::absorb(self.dir, self.survey.log, &self.survey.chain, self.options.segment_blocks(), from)
+        let (blocks, chain) = (self.options.segment_blocks(), &self.survey.chain);
+        fork::absorb(self.dir, self.survey.log, chain, blocks, copied_max(reserve::blocks(blocks)), from)
     }
 
     /// Seals the newest segment, before anything else: what shows that the log went on behind a

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::assemble::payload::Payload;
 use crate::assemble::placed::{self, Placed};
-use crate::assemble::room::{Urgency, copied_max, copy_room};
+use crate::assemble::room::{Urgency, fresh_room};
 use crate::assemble::{Assembler, NeedSegments, Placement};
 use crate::bug::bug;
 use crate::error::Doing;
@@ -35,7 +35,7 @@ const WRITE_AT: usize = 1 << 20;
 /// killed time after time on a full disk would leave the reserve behind, segment by segment.
 fn absorbed_max(segment_blocks: u32) -> u32 {
     let quarter = (segment_blocks / 4).min(256);
-    if reserve::blocks(segment_blocks) < segment_blocks { quarter } else { quarter.max(copied_max(segment_blocks)) }
+    if reserve::blocks(segment_blocks) < segment_blocks { quarter } else { quarter.max(fresh_room(segment_blocks)) }
 }
 
 /// A place between two units, and the LSN of the first record behind it.
@@ -47,24 +47,25 @@ pub(crate) struct Place {
 
 /// Where a fork is to begin that was to begin at `place`: where the chain enters a segment before
 /// it, if what it has up to there is little enough to be written again. The segments behind are
-/// superseded by the fork. What lies before `place` is durable. Beside it what was cut by the LINKs
+/// superseded by the fork. One that was made of the reserve is, if it has at most `small` blocks.
+/// What lies before `place` is durable. Beside it what was cut by the LINKs
 /// that are superseded so: the fork's is to tell of it.
 pub(crate) fn absorb(
     dir: &Dir,
     log: LogId,
     chain: &[Entry],
     segment_blocks: u32,
+    small: u32,
     mut place: Place,
 ) -> Result<(Place, Option<Cut>)> {
     let mut cut: Option<Cut> = None;
     bug!(NeverAbsorb, return Ok((place, cut)));
     let mut left = absorbed_max(segment_blocks);
-    let small = copy_room(reserve::blocks(segment_blocks));
     while let Some(index) = chain.iter().position(|e| e.epoch == place.at.epoch) {
         let blocks = place.at.block.saturating_sub(LINK_BLOCK + 1);
         let Ok((segment, None)) = dir.open_segment(Some(log), place.at.epoch, Access::Read)? else { break };
-        // One that was made of the reserve is given up for another, however full it is: else a log
-        // that is killed time after time on a full disk would leave the reserve behind.
+        // One that was made of the reserve is given up for another, or the reserve would not be
+        // there the next time.
         let most = if segment.blocks < segment_blocks { left.max(small) } else { left };
         if blocks > most || begins_within_unit(&segment)? {
             break;
@@ -185,7 +186,7 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     let next = Count { lsn: next_lsn, bytes };
     let mut assembler = Assembler::link(first.clone(), segment_blocks, next, &Link { pred: at, cut, control: control.clone() });
     // Into a small one as much goes as was in another that is as small.
-    let urgency = if first.blocks <= reserve::blocks(segment_blocks) { Urgency::Copy } else { Urgency::Ordinary };
+    let urgency = if first.blocks < segment_blocks { Urgency::Copy } else { Urgency::Ordinary };
     let mut link = assembler.take();
     let mut fresh = vec![first];
 

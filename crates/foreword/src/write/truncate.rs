@@ -12,6 +12,7 @@ use crate::files::disk::Access;
 use crate::files::fill::Fill;
 use crate::files::outside::Outside;
 use crate::files::prepare::Stuff;
+use crate::files::reserve;
 use crate::files::segment::Segment;
 use crate::format::{self, CONTINUED, Chain, Control, Cut, Entry, Head, Kind, Position};
 use crate::open::fork::{self, Branch, Branched, Fork, Place};
@@ -387,7 +388,8 @@ impl LogInner {
         control.waivers.retain(|w| w.from < simple.at);
         let (mut place, mut absorbed) = (simple, None);
         if control.waivers.is_empty() && chain.waivers.is_empty() {
-            (place, absorbed) = fork::absorb(&self.dir, self.id, &chain.entries, self.options.segment_blocks(), simple)?;
+            let (blocks, entries) = (self.options.segment_blocks(), &chain.entries);
+            (place, absorbed) = fork::absorb(&self.dir, self.id, entries, blocks, copy_room(reserve::blocks(blocks)), simple)?;
         }
         match self.fork_at(chain, from, simple, (place, absorbed), tip, control) {
             // What is written again only for its room stays where it is, if it cannot be read.
@@ -491,7 +493,7 @@ impl LogInner {
         let first = self.reserve_first();
         let made = first.and_then(|()| self.dir.prepare(self.id, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop));
         let Err(error) = made else { return made };
-        let room = u64::from(copy_room(crate::files::reserve::blocks(blocks)));
+        let room = u64::from(copy_room(reserve::blocks(blocks)));
         // What is written again ends with the frame in which the cut lies.
         let (before, last) = (fork::up_to(&chain.entries, simple.at), self.blocks_of_frame(simple.at)?);
         let fits = |place: &Place| fork::blocks_behind(&before, place.at, simple.at) + u64::from(last) <= room;

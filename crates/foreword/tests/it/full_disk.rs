@@ -154,7 +154,7 @@ fn killed_on_a_full_disk(bytes: usize, segment_bytes: u64) {
 /// Checkpoints leave a part of the reserve to the next opening, however many there are.
 #[test]
 fn a_log_that_is_killed_behind_many_checkpoints_on_a_full_disk_opens() {
-    for segment_bytes in [64 << 10, MIB] {
+    for segment_bytes in [MIB, 4 * MIB] {
         let mut disk = SimDisk::new(1);
         let open = |disk: &SimDisk| on(disk).segment_bytes(segment_bytes).open("/log").unwrap();
         let mut log = open(&disk);
