@@ -23,7 +23,7 @@ shows() {
     done
 }
 shows "the table of faults and outcomes" foreword-sim "it matrix::" RetryFlush ForgetFailure
-shows "a process that was forked" foreword process WriteInFork
+shows "a process that was forked" foreword process WriteInFork WaitInFork
 shows "crash loops and cuts without records" foreword "it full_disk::" NeverAbsorb ReserveLast TakeLastReserve
 shows "a flush that is held up while a closed log goes on" foreword "it corners::" OvertakeReopening
 shows "holds, limits and retention" foreword "it holds::" ForgetHolds IgnoreOutside UnlockOutside ForgetLimit

@@ -22,6 +22,8 @@ macro_rules! bugs {
 bugs! {
     /// hooks are told by every thread that lands a flush, at once
     TellAtOnce,
+    /// in a forked process, a lock is waited for that no thread will let go of
+    WaitInFork,
     /// a log that is being closed goes on taking records
     AppendWhileClosing,
     /// a directory is never synced
