@@ -50,6 +50,7 @@ impl Source for LogInner {
             if let Some(news) = state.news(end)? {
                 return Ok(news);
             }
+            self.may_wait_for_sync(&state, deadline)?;
             match self.wait_changed_until(state, deadline) {
                 Some(changed) => state = changed,
                 None => return Ok(false),
