@@ -18,7 +18,7 @@ scenarios="$("$program" --list | sed -n 's/: test$//p')"
 fails() { ! FOREWORD_BUG="$1" timeout 120 "$program" --exact "$2" >/dev/null 2>&1; }
 
 uncaught=() idle="$scenarios"
-for bug in none TellAtOnce AppendWhileClosing LostWakeup ForgetOthers ChangeAtOnce CutInFlight FlushUncopied PrepareAtOnce AckBeforeFlush ForgetFailure; do
+for bug in none TellAtOnce CloseUntold AppendWhileClosing LostWakeup ForgetOthers ChangeAtOnce CutInFlight FlushUncopied PrepareAtOnce AckBeforeFlush ForgetFailure; do
     caught=()
     for scenario in $scenarios; do
         if fails "$bug" "$scenario"; then caught+=("$scenario"); fi

@@ -365,13 +365,20 @@ fn a_hook_is_told_in_order_of_all_that_became_durable() {
     });
 }
 
-/// Committers, a thread that sets a hold, and two threads that close: all return, and every
-/// acknowledged record is there.
+/// Committers, a thread that sets a hold, and two threads that close: all return, every acknowledged
+/// record is there, and the hook was told of it.
 #[test]
 fn a_log_is_closed_while_others_use_it() {
     explore(|| {
         let memory = Memory::new(i64::MAX);
-        let log = Arc::new(open(&memory));
+        let told = Arc::new(std::sync::Mutex::new(Lsn::ZERO));
+        let tells = told.clone();
+        let log = Arc::new(open_with(&memory, |options| {
+            options.on_durable(move |lsn| {
+                thread::yield_now();
+                *tells.lock().unwrap() = lsn;
+            })
+        }));
         let acknowledged = Arc::new(Mutex::new(Lsn::ZERO));
         let mut workers: Vec<_> = (0..2u8)
             .map(|t| {
@@ -393,7 +400,14 @@ fn a_log_is_closed_while_others_use_it() {
             let held = log.hold("hold", Lsn(1)).and_then(|()| log.truncate_front(Lsn(1)));
             assert!(matches!(held, Ok(_) | Err(Error::Closed)), "{held:?}");
         }));
-        workers.extend([spawn(&log, |log| log.close().unwrap()), spawn(&log, |log| log.close().unwrap())]);
+        workers.extend([(); 2].map(|()| {
+            let told = told.clone();
+            spawn(&log, move |log| {
+                log.close().unwrap();
+                let told = *told.lock().unwrap();
+                assert_eq!(told, log.durable_lsn());
+            })
+        }));
         workers.into_iter().for_each(|t| t.join().unwrap());
         assert!(matches!(log.append("x"), Err(Error::Closed)));
         let again = open(&memory);

@@ -22,6 +22,12 @@ macro_rules! bugs {
 bugs! {
     /// hooks are told by every thread that lands a flush, at once
     TellAtOnce,
+    /// an append waits for room on the thread that syncs, whatever hook that runs
+    WaitForHooks,
+    /// closing does not wait for a hook that another thread runs
+    CloseUntold,
+    /// in a forked process, a lock is waited for that no thread will let go of
+    WaitInFork,
     /// a log that is being closed goes on taking records
     AppendWhileClosing,
     /// a directory is never synced

@@ -52,7 +52,8 @@ pub enum Error {
     },
     /// This process is not, or no longer, the log's writer: it was forked from the one that opened
     /// the log, or the log's file `LOCK` was removed or replaced under it. Nothing was written in a
-    /// forked process: let only the one that opened the log use it, or open it after the fork.
+    /// forked process: let only the one that opened the log use it, or open it after the fork. (A
+    /// [`View`](crate::View), too, that another thread was looking with at the fork.)
     /// Where `LOCK` was removed, the log is [`Poisoned`](Error::Poisoned) by this error: whether
     /// the records that were waiting are there is known only after reopening, and what removes the
     /// file must be stopped.
@@ -323,7 +324,7 @@ impl fmt::Display for Error {
                 write!(f, "{} is open for writing elsewhere ({holder}): wait for it, or open it for reading", dir.display())
             }
             Error::LockLost { dir, why } => {
-                write!(f, "{} is not this process's to write: {why}", dir.display())
+                write!(f, "{} is not this process's to use: {why}", dir.display())
             }
             Error::NotFound { dir } => write!(f, "there is no log in {}: check the path, or create one", dir.display()),
             Error::AlreadyExists { dir } => write!(f, "there is a log in {} already", dir.display()),

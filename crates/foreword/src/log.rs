@@ -38,7 +38,8 @@ pub enum Durability {
 /// but an error of that last sync only reaches [`Options::on_error`]; `close` returns it.
 ///
 /// The log belongs to the process that opened it. In one that is forked from that, calls that would
-/// write or wait give [`Error::LockLost`] at once, and dropping it does nothing.
+/// write or wait give [`Error::LockLost`] at once, and so do futures; what was durable at the fork
+/// can be read, and dropping it does nothing.
 ///
 /// ```
 /// # fn main() -> Result<(), foreword::Error> {

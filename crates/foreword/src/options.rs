@@ -439,13 +439,16 @@ impl Options {
     /// makes it, the hook is told of the rest when it returns.
     ///
     /// It runs under no lock and one call at a time, on the log's own thread, the one that flushes
-    /// for the [`SyncPolicy`] and for futures: no other call waits for the hook, but those flushes
-    /// do, so be quick, or hand over to a thread of your own. What came meanwhile is one call.
+    /// for the [`SyncPolicy`] and for futures: no other call waits for the hook (an append whose
+    /// buffers are full flushes itself), but those flushes do, and what waits for them, so be quick,
+    /// or hand over to a thread of your own. What came meanwhile is one call.
     /// (What is told last when the log is closed, is told by the call that closes it; without
     /// [`background`](Options::background) all is told by the calls that flush.) It may use the
     /// log, and close it or another: logs whose hooks close each other are all closed. A call that
-    /// could not come to its end before the hook does is [`Error::Busy`]. A panic in it does no
-    /// harm.
+    /// could not come to its end before the hook does is [`Error::Busy`], as
+    /// [`wait_durable`](Log::wait_durable) and [`wait_next`](crate::Reader::wait_next) are without a
+    /// time, also on another log of the [`Runtime`]. (A future cannot say so: do not block on one.)
+    /// A panic in it does no harm.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {

@@ -25,10 +25,51 @@ use std::time::{Duration, Instant};
 
 use atomic::{AtomicU32, Ordering::Relaxed};
 
+use crate::bug::bug;
+
 /// Takes a lock of the standard library, which no schedule explores; also if a thread panicked with
 /// it.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A lock on what is in memory for this process. In one that is forked from it, the thread that has
+/// the lock does not exist: there it is not waited for.
+#[derive(Debug)]
+pub(crate) struct ProcessLock<T> {
+    process: u32,
+    of: std::sync::Mutex<T>,
+}
+
+impl<T> ProcessLock<T> {
+    pub(crate) fn new(of: T) -> ProcessLock<T> {
+        ProcessLock { process: std::process::id(), of: std::sync::Mutex::new(of) }
+    }
+
+    pub(crate) fn is_forked(&self) -> bool {
+        bug!(WaitInFork, return false);
+        self.process != std::process::id()
+    }
+
+    /// `None` in a forked process where it is taken.
+    pub(crate) fn lock(&self) -> Option<std::sync::MutexGuard<'_, T>> {
+        self.try_lock().or_else(|| (!self.is_forked()).then(|| lock(&self.of)))
+    }
+
+    /// `None` where it is taken.
+    pub(crate) fn try_lock(&self) -> Option<std::sync::MutexGuard<'_, T>> {
+        match self.of.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+impl<T: Default> Default for ProcessLock<T> {
+    fn default() -> Self {
+        ProcessLock::new(T::default())
+    }
 }
 
 /// When a time from now is over; what lies beyond all clocks is no deadline.
@@ -175,5 +216,34 @@ impl Word {
     fn wake_all(&self) {
         drop(self.lock());
         self.changed.notify_all();
+    }
+}
+
+#[cfg(all(test, unix, not(shuttle)))]
+mod tests {
+    // A fork of a process with threads can be had in no other way.
+    #![allow(unsafe_code)]
+
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_taken_at_a_fork_is_not_waited_for_in_the_child() {
+        let (free, taken) = (ProcessLock::new(1), ProcessLock::new(2));
+        let held = taken.lock();
+        // SAFETY: the child takes a lock, or not, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: it ends this process, if that hangs.
+            unsafe { libc::alarm(20) };
+            let right = taken.lock().is_none() && free.lock().is_some_and(|free| *free == 1);
+            // SAFETY: it does not return.
+            unsafe { libc::_exit(i32::from(!right)) }
+        }
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0);
+        drop(held);
+        assert!(taken.lock().is_some());
     }
 }

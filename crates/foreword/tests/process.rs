@@ -11,13 +11,18 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant, SystemTime};
 use std::{fs, thread};
 
+use common::hooked::*;
 use common::*;
-use foreword::{Error, Log, Lsn, OnDamage, Options, Verdict, View};
+use foreword::disk::OsDisk;
+use foreword::{Commit, Durability, Error, Log, Lsn, OnDamage, Options, Reader, Verdict, View};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ALONE: &str = "FOREWORD_TEST_ALONE";
@@ -217,17 +222,95 @@ fn a_cut_at_the_back_needs_the_lock() {
     assert!(is_lock_lost(&log.commit(b"x").unwrap_err()));
 }
 
-/// What a forked process makes of the log: each call returns, and none says that anything was done.
-fn use_in_child(log: Log, calls: u64) -> Result<(), String> {
-    let told = |what: &str, result: Result<(), Error>| match result {
+fn told<T: std::fmt::Debug>(what: &str, result: Result<T, Error>) -> Result<(), String> {
+    match result {
         Err(error) if is_lock_lost(&error) => Ok(()),
         other => Err(format!("{what}: {other:?}")),
+    }
+}
+
+/// Polls a future as an executor does.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let (mut future, waker) = (pin!(future), Waker::from(Arc::new(Unpark(thread::current()))));
+    loop {
+        if let Poll::Ready(ready) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return ready;
+        }
+        thread::park();
+    }
+}
+
+/// What was made before the fork: a reader at the tail, a future, and a view.
+struct Readers {
+    tail: Reader,
+    commit: Commit,
+    view: View,
+}
+
+impl Readers {
+    fn of(log: &Log, view: &View) -> Readers {
+        let mut tail = log.reader_at(log.durable_lsn().next());
+        let _ = tail.wait_next(Some(Duration::ZERO)).unwrap();
+        tail.seek(Lsn(u64::MAX / 2));
+        Readers { tail, commit: log.commit_async(b"of the parent").unwrap(), view: view.clone() }
+    }
+}
+
+/// What was durable can be read; to wait for more is an error, however it is done.
+fn read_in_child(log: &Log, readers: Readers) -> Result<(), String> {
+    let Readers { mut tail, commit, view } = readers;
+    let read = |what: &str, got: Result<Vec<u8>, Error>, lsn: u64| match got {
+        Ok(data) if data == record(lsn) => Ok(()),
+        other => Err(format!("{what}: {other:?}")),
     };
+    let last = log.durable_lsn();
+    log.get(last).map_err(|e| format!("get the last: {e}"))?;
+    read("get", log.get(Lsn(3)), 3)?;
+    read("iter", log.iter(Lsn(4)).next().unwrap().map(|record| record.data), 4)?;
+    read("iter_back", log.iter_back(Lsn(5)).next().unwrap().map(|record| record.data), 5)?;
+    log.bytes_between(Lsn(1), last).map_err(|e| format!("bytes_between: {e}"))?;
+    log.lsn_at(SystemTime::now()).map_err(|e| format!("lsn_at: {e}"))?;
+    let _ = (log.start_lsn(), log.failure(), log.id());
+    told("wait_next", tail.wait_next(None).map(drop))?;
+    told("next_async", block_on(tail.next_async()).map(drop))?;
+    told("a new reader's next_async", block_on(log.reader_at(last.next()).next_async()).map(drop))?;
+    #[cfg(feature = "stream")]
+    {
+        let mut stream = pin!(tail.into_stream());
+        let next = std::future::poll_fn(|cx| futures_core::Stream::poll_next(stream.as_mut(), cx));
+        told("a stream", block_on(next).unwrap())?;
+    }
+    // (It may have become durable before the fork.)
+    let lsn = commit.lsn();
+    if lsn > last {
+        told("a commit's future", block_on(commit))?;
+        told("another", log.durable(lsn).and_then(block_on))?;
+    }
+    // A view can go on, unless it was at it.
+    let _ = (view.start_lsn(), view.id(), view.has_writer(), view.verdict(), view.lost());
+    let or_told = |what: &str, result: Result<Lsn, Error>| result.map_or_else(|error| told::<()>(what, Err(error)), |_| Ok(()));
+    or_told("a view's last_lsn", view.last_lsn())?;
+    or_told("a view's get", view.get(Lsn(3)).map(|_| Lsn(3)))?;
+    or_told("a view's next_async", block_on(view.reader_at(Lsn(3)).next_async()).map(|_| Lsn(3)))?;
+    or_told("a view's wait_next", view.reader_at(Lsn(1 << 40)).wait_next(Some(Duration::from_millis(20))).map(|_| Lsn(3)))?;
+    // One that is new in the child works in any case.
+    read("a new view", View::open(log.dir()).and_then(|view| view.get(Lsn(3))), 3)
+}
+
+/// What a forked process makes of the log: each call returns, and none says that anything was done.
+fn use_in_child(log: Log, calls: u64, readers: Readers) -> Result<(), String> {
     // It is in memory alone, and stays there.
     for _ in 0..calls {
         let _ = log.append(&record(7));
     }
     let _ = (log.stats(), log.holds(), log.last_lsn(), log.written_lsn(), log.durable_lsn());
+    read_in_child(&log, readers)?;
     told("commit", log.commit(&record(7)).map(drop))?;
     told("write", log.write().map(drop))?;
     told("sync", log.sync().map(drop))?;
@@ -243,14 +326,15 @@ fn use_in_child(log: Log, calls: u64) -> Result<(), String> {
 }
 
 /// Forks; the child works and ends, and must do so in time.
-fn in_a_fork(log: &mut Option<Log>, calls: u64) {
+fn in_a_fork(log: &mut Option<Log>, calls: u64, view: &View) {
+    let readers = Readers::of(log.as_ref().unwrap(), view);
     // SAFETY: what the child goes on with is the allocator, which the C library makes usable in it,
     // and the log, which is what is tested.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", std::io::Error::last_os_error()),
         0 => {
             let log = log.take().unwrap();
-            let code = match use_in_child(log, calls) {
+            let code = match use_in_child(log, calls, readers) {
                 Ok(()) => 0,
                 Err(why) => {
                     eprintln!("in the fork: {why}");
@@ -282,20 +366,32 @@ fn a_forked_process_neither_writes_nor_hangs() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Some(options().open(dir.path()).unwrap());
         commit_more(log.as_ref().unwrap(), 10);
+        let view = View::open(dir.path()).unwrap();
         // Without a sync, and with so many appends that the log would write.
         for calls in [0, 1, 200, 201] {
-            in_a_fork(&mut log, calls);
+            in_a_fork(&mut log, calls, &view);
         }
         commit_more(log.as_ref().unwrap(), 10);
         // The others' flushes are in the air, and their locks taken.
         let log = log.take().unwrap();
         let (stop, committed) = (AtomicBool::new(false), AtomicU64::new(0));
         thread::scope(|scope| {
-            for _ in 0..3 {
+            for durability in [Durability::Synced, Durability::Synced, Durability::Written] {
+                let (log, stop, committed) = (&log, &stop, &committed);
+                scope.spawn(move || {
+                    while !stop.load(SeqCst) {
+                        log.append_with(b"of the parent", durability).unwrap();
+                        committed.fetch_add(1, SeqCst);
+                    }
+                });
+            }
+            // And those who read, here and there.
+            for _ in 0..2 {
                 scope.spawn(|| {
                     while !stop.load(SeqCst) {
-                        log.commit(b"of the parent").unwrap();
-                        committed.fetch_add(1, SeqCst);
+                        let mut reader = log.reader_at(log.durable_lsn().prev());
+                        while reader.wait_next(Some(Duration::ZERO)).unwrap().is_some() {}
+                        view.get(view.last_lsn().unwrap()).unwrap();
                     }
                 });
             }
@@ -303,18 +399,64 @@ fn a_forked_process_neither_writes_nor_hangs() {
                 // SAFETY: the copy is only used in the child, which is left by `_exit` or by
                 // `forget`ting it here.
                 let mut copy = Some(unsafe { std::ptr::read(&raw const log) });
-                in_a_fork(&mut copy, calls % 5);
+                in_a_fork(&mut copy, calls % 5, &view);
                 std::mem::forget(copy);
             }
             stop.store(true, SeqCst);
         });
         let last = log.last_lsn();
-        assert_eq!(last.0, 20 + committed.load(SeqCst), "nothing of the children's");
+        // (With one before each fork.)
+        assert_eq!(last.0, 20 + 4 + 60 + committed.load(SeqCst), "nothing of the children's");
         log.close().unwrap();
         let (records, error) = collect(View::open(dir.path()).unwrap().iter(Lsn::ZERO));
         assert!(error.is_none());
-        assert!(records.iter().skip(20).all(|(_, data)| data == b"of the parent"));
+        assert!(records.iter().skip(20 + 4).all(|(_, data)| data == b"of the parent"));
         assert_eq!(records.len() as u64, last.0);
+    });
+}
+
+/// What it would wait for is a thread that is not there.
+#[test]
+fn a_view_that_another_thread_looks_with_during_a_fork_is_lost_in_the_child() {
+    alone("a_view_that_another_thread_looks_with_during_a_fork_is_lost_in_the_child", || {
+        let (dir, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
+        let log = options().open(dir.path()).unwrap();
+        commit_more(&log, 3);
+        let keeper = gate.clone();
+        let pass = move |_, _: &str| {
+            keeper.pass();
+            Ok(())
+        };
+        let view = View::open_on(hooked(OsDisk::new(), pass), dir.path()).unwrap();
+        until("all is known to be durable", || view.last_lsn().unwrap() == Lsn(3));
+        let mut tail = view.reader_at(Lsn(4));
+        gate.hold(1);
+        let looking = view.clone();
+        let looks = thread::spawn(move || looking.last_lsn());
+        gate.wait_held();
+        // SAFETY: what the child goes on with is the allocator, which the C library makes usable in
+        // it, and the view, which is what is tested.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: it ends this process, if that hangs.
+            unsafe { libc::alarm(20) };
+            let used = told("last_lsn", view.last_lsn())
+                .and_then(|()| told("wait_next", tail.wait_next(None).map(drop)))
+                .and_then(|()| told("next_async", block_on(tail.next_async()).map(drop)))
+                .and_then(|()| view.get(Lsn(3)).map(drop).or_else(|error| told("get", Err::<(), _>(error))));
+            let known = (view.id(), view.start_lsn()) == (log.id(), Lsn(1));
+            if let Err(why) = &used {
+                eprintln!("in the fork: {why}");
+            }
+            // SAFETY: it does not return.
+            unsafe { libc::_exit(i32::from(used.is_err() || !known)) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        gate.open();
+        assert_eq!(looks.join().unwrap().unwrap(), Lsn(3));
+        assert_eq!(status, 0, "the forked process");
     });
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use foreword::{Durability, Error, Limit, Log, Lsn, Options, Runtime, SyncPolicy};
 
-use common::hooked::until;
+use common::hooked::{until, within};
 
 /// Threads are counted: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -193,6 +193,42 @@ fn a_log_whose_hook_takes_its_time_is_in_nobodys_way_while_there_is_another_thre
     slow.close().unwrap();
 }
 
+/// Bug: where the threads that sync were all in hooks, its appends stopped when its buffers were
+/// full.
+#[test]
+fn a_log_whose_hook_takes_its_time_holds_up_no_append_of_others() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new(1).unwrap();
+    let other = options(&runtime).buffer_bytes(512 << 10).sync(SyncPolicy::manual()).open(dir.path().join("other")).unwrap();
+    let other = Arc::new(other);
+    let (told, tells) = mpsc::channel();
+    let (go, wait) = mpsc::channel::<()>();
+    let (waits, last) = (Mutex::new(wait), Mutex::new(Some(other.clone())));
+    let hook = move |_| {
+        let Some(other) = last.lock().unwrap().take() else { return };
+        let lsn = other.append("from the hook").unwrap();
+        told.send([other.wait_durable(lsn, None).map(drop), other.reader_at(lsn).wait_next(None).map(drop)]).unwrap();
+        let _ = waits.lock().unwrap().recv();
+    };
+    let slow = options(&runtime).on_durable(hook).open(dir.path().join("slow")).unwrap();
+    slow.commit("one").unwrap();
+    // What waits for a log of the same threads might wait for ever.
+    let got = tells.recv_timeout(Duration::from_secs(20)).expect("it never returns");
+    assert!(got.iter().all(|got| matches!(got, Err(Error::Busy))), "{got:?}");
+    let go = go; // (If this fails, the hook ends before its log does.)
+    let acting = other.clone();
+    let last = within(move || {
+        (0..4000).for_each(|_| _ = acting.append([7; 1000]).unwrap());
+        (0..4000).for_each(|_| drop(acting.commit_async([7; 1000]).unwrap()));
+        acting.append(vec![7; 2 << 20]).unwrap();
+        acting.commit("the last").unwrap()
+    });
+    assert_eq!(other.durable_lsn(), last);
+    drop(go);
+    slow.close().unwrap();
+}
+
 #[test]
 fn closing_waits_for_no_other_logs_hook() {
     let _alone = alone();
@@ -272,7 +308,11 @@ fn close_in_a_circle(dir: &Path, options: &[Options]) -> Vec<foreword::Result<()
     for (next, log) in next.iter().zip(logs.iter().cycle().skip(1)) {
         *next.lock().unwrap() = Some(log.clone());
     }
-    logs.iter().for_each(|log| _ = log.append("one").unwrap());
+    // (Without background work, these are the threads that the hooks run on.)
+    for log in &logs {
+        let log = log.clone();
+        std::thread::spawn(move || log.commit("one").unwrap());
+    }
     let closed = logs.iter().map(|_| tells.recv_timeout(Duration::from_secs(20)).expect("a hook never returns")).collect();
     assert!(logs.iter().all(|log| log.durable_lsn() == Lsn(2)));
     until("each hook is told of all", || last.lock().unwrap().iter().all(|&lsn| lsn == Lsn(2)));
@@ -286,7 +326,8 @@ fn hooks_that_close_each_others_logs_return() {
     for count in [2, 3] {
         let runtime = Runtime::new(count).unwrap();
         let own = Options::new().segment_bytes(64 << 10);
-        for (n, options) in [vec![own; count], vec![options(&runtime); count]].iter().enumerate() {
+        let alone = own.clone().background(false);
+        for (n, options) in [vec![own; count], vec![options(&runtime); count], vec![alone; count]].iter().enumerate() {
             let closed = close_in_a_circle(&dir.path().join(format!("{count} {n}")), options);
             assert!(closed.iter().all(Result::is_ok), "{closed:?}");
         }

@@ -158,6 +158,11 @@ impl Dir {
         }
     }
 
+    /// The error of what cannot be known or done in a forked process.
+    pub(crate) fn forked(&self) -> Error {
+        self.lost(FORKED)
+    }
+
     fn lost(&self, why: &'static str) -> Error {
         Error::LockLost { dir: self.path.clone(), why }
     }

@@ -46,7 +46,8 @@ impl Log {
     /// Appends a record: it has its place and LSN, and is in memory ([`Durability::Buffered`]).
     /// Does not wait for the disk, unless the buffers are full ([`Options::buffer_bytes`]) or no
     /// segment is ready. Appends that outrun the background thread give what has gathered, 2 MiB or
-    /// more, to the operating system themselves.
+    /// more, to the operating system themselves; so does one that finds the buffers full and no
+    /// flush under way.
     ///
     /// # Errors
     /// [`Error::TooLarge`] and [`Error::NoSpace`]: nothing was appended, and the log goes on.
@@ -245,7 +246,8 @@ impl Log {
     /// Appends a record and returns at once with a [`Commit`], a future that completes when the
     /// record is durable. Thousands may be in flight from one thread; dropping the future changes
     /// nothing for the record. As [`append`](Log::append) it waits where the buffers are full or no
-    /// segment is ready, but writes nothing itself.
+    /// segment is ready, but writes nothing itself, unless the buffers are full and no flush is
+    /// under way (while the thread that flushes runs a [hook](Options::on_durable), say).
     ///
     /// # Errors
     /// As [`append`](Log::append).
@@ -342,7 +344,9 @@ impl Log {
     /// [`sync_to`](Log::sync_to) makes it durable now.
     ///
     /// # Errors
-    /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`].
+    /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`]. [`Error::Busy`]
+    /// without a time, in a [hook](Options::on_durable) or waker on which the flush may have to
+    /// wait.
     pub fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
         self.inner.wait_durable(lsn, timeout)
     }

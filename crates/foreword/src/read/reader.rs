@@ -299,7 +299,7 @@ impl Reader {
     /// given. `None` when the time is over, or when the log was closed and all of it is read.
     ///
     /// # Errors
-    /// As [`next`](Reader::next).
+    /// As [`next`](Reader::next); [`Error::Busy`] as [`wait_durable`](crate::Log::wait_durable).
     pub fn wait_next(&mut self, timeout: Option<Duration>) -> Result<Option<RecordRef<'_>>> {
         self.attend();
         let deadline = deadline(timeout);

@@ -1,13 +1,14 @@
 //! What readers need not fetch again: the frames written last, and where frames were found before.
+//! In a forked process that may be nothing.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::Lsn;
 use crate::assemble::placed::Placed;
 use crate::files::segment::Segment;
 use crate::format::{BLOCK, Chain, FrameHeader, Position};
-use crate::sync::lock;
+use crate::sync::ProcessLock;
 
 /// So many of the last frames are kept: at most 2 MiB.
 const RECENT_MAX: usize = 32;
@@ -24,13 +25,13 @@ const OPEN_MAX: usize = 4;
 /// Each flush leaves its frames here, and takes as many older ones along, whose buffers serve
 /// again: nothing is copied for it.
 #[derive(Debug, Default)]
-pub(crate) struct Recent(Mutex<VecDeque<Placed>>);
+pub(crate) struct Recent(ProcessLock<VecDeque<Placed>>);
 
 impl Recent {
     /// Keeps frames that were written; the oldest, which make room for them, are left in their
     /// place.
     pub(crate) fn keep(&self, frames: &mut VecDeque<Placed>) {
-        let mut kept = lock(&self.0);
+        let Some(mut kept) = self.0.lock() else { return };
         while kept.len() < RECENT_MAX {
             let Some(frame) = frames.pop_front() else { return };
             kept.push_back(frame);
@@ -45,7 +46,7 @@ impl Recent {
     /// Copies frames that lie one behind the other from a position on: the first, and others until
     /// it is as many bytes as wanted. How many bytes.
     pub(crate) fn read(&self, from: Position, want: usize, buf: &mut Vec<u8>) -> usize {
-        let kept = lock(&self.0);
+        let Some(kept) = self.0.lock() else { return 0 };
         let Some(first) = kept.iter().rposition(|frame| frame.is_at(from)) else { return 0 };
         let (mut filled, mut next) = (0, from);
         for frame in kept.range(first..) {
@@ -69,18 +70,18 @@ impl Recent {
             let header = &frame.header;
             frame.segment.epoch() == epoch && (header.first_lsn()..header.next_lsn()).contains(&lsn)
         };
-        lock(&self.0).iter().rev().find(begins).map(|frame| frame.block)
+        self.0.lock()?.iter().rev().find(begins).map(|frame| frame.block)
     }
 
     /// A segment of which frames are kept: open already.
     pub(crate) fn segment(&self, epoch: u64) -> Option<Arc<Segment>> {
-        lock(&self.0).iter().rev().map(|frame| &frame.segment).find(|segment| segment.epoch() == epoch).cloned()
+        self.0.lock()?.iter().rev().map(|frame| &frame.segment).find(|segment| segment.epoch() == epoch).cloned()
     }
 
     /// Forgets what is of other segments than these: a file that is held open keeps its space.
     /// Under no lock: it closes files.
     pub(crate) fn retain(&self, of: impl Fn(u64) -> bool) {
-        let mut kept = lock(&self.0);
+        let Some(mut kept) = self.0.lock() else { return };
         let (frames, gone): (VecDeque<_>, VecDeque<_>) = kept.drain(..).partition(|frame| of(frame.segment.epoch()));
         *kept = frames;
         drop(kept);
@@ -91,7 +92,7 @@ impl Recent {
 /// Where frames were found, and the segments that were open last. What is written stays where it
 /// is, so what is known stays true.
 #[derive(Debug, Default)]
-pub(crate) struct Places(Mutex<Known>);
+pub(crate) struct Places(ProcessLock<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -115,7 +116,7 @@ impl Places {
         if header.records == 0 {
             return;
         }
-        let known = &mut *lock(&self.0);
+        let Some(mut known) = self.0.lock() else { return };
         if known.frames.len() >= PLACES_MAX {
             let mut other = false;
             known.frames.retain(|_, _| {
@@ -128,7 +129,7 @@ impl Places {
 
     /// Narrows the stretch of a segment in which a record begins.
     pub(crate) fn find(&self, epoch: u64, lsn: Lsn, (mut low, mut high): (u32, u32)) -> Place {
-        let known = lock(&self.0);
+        let Some(known) = self.0.lock() else { return Place::Between(low, high) };
         let within = |block: u32| (low..high).contains(&block);
         if let Some((_, &(block, next))) =
             known.frames.range((epoch, Lsn::ZERO)..=(epoch, lsn)).next_back().filter(|(_, f)| within(f.0))
@@ -146,7 +147,7 @@ impl Places {
     }
 
     pub(crate) fn segment(&self, epoch: u64) -> Option<Arc<Segment>> {
-        let open = &mut lock(&self.0).open;
+        let open = &mut self.0.lock()?.open;
         let at = open.iter().position(|segment| segment.epoch() == epoch)?;
         let segment = open.remove(at)?;
         open.push_back(segment.clone());
@@ -154,7 +155,7 @@ impl Places {
     }
 
     pub(crate) fn opened(&self, segment: &Arc<Segment>) {
-        let mut known = lock(&self.0);
+        let Some(mut known) = self.0.lock() else { return };
         known.open.push_back(segment.clone());
         let oldest = if known.open.len() > OPEN_MAX { known.open.pop_front() } else { None };
         drop(known);
@@ -165,7 +166,7 @@ impl Places {
     /// lock: it closes files.
     pub(crate) fn keep_to(&self, chain: &Chain) {
         let front = chain.entries.first().map_or(0, |e| e.epoch);
-        let mut known = lock(&self.0);
+        let Some(mut known) = self.0.lock() else { return };
         let (kept, gone): (VecDeque<_>, VecDeque<_>) = known.open.drain(..).partition(|segment| chain.has(segment.epoch()));
         known.open = kept;
         if known.frames.first_key_value().is_some_and(|(&(epoch, _), _)| epoch < front) {

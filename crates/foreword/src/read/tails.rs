@@ -4,49 +4,50 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
 
 use crate::read::source::{End, Source};
-use crate::sync::lock;
+use crate::sync::ProcessLock;
 use crate::{Lsn, Result};
 
 /// The readers that follow a log's tail.
 #[derive(Debug, Default)]
 pub(crate) struct Tails {
-    there: Mutex<Vec<Weak<AtomicU64>>>,
-    wakers: Mutex<Wakers>,
+    there: ProcessLock<Vec<Weak<AtomicU64>>>,
+    wakers: ProcessLock<Wakers>,
 }
 
 impl Tails {
     pub(crate) fn attend(&self, at: &Arc<AtomicU64>) {
-        self.those_there(|tails| tails.push(Arc::downgrade(at)));
+        if let Some(mut tails) = self.those_there() {
+            tails.push(Arc::downgrade(at));
+        }
     }
 
     /// How many there are, and the last LSN that the slowest has read.
     pub(crate) fn slowest(&self) -> (u64, Lsn) {
-        self.those_there(|tails| {
-            let read = tails.iter().filter_map(|tail| Some(tail.upgrade()?.load(Ordering::Relaxed)));
-            (tails.len() as u64, Lsn(read.min().unwrap_or(0)))
-        })
+        let Some(tails) = self.those_there() else { return (0, Lsn::ZERO) };
+        let read = tails.iter().filter_map(|tail| Some(tail.upgrade()?.load(Ordering::Relaxed)));
+        (tails.len() as u64, Lsn(read.min().unwrap_or(0)))
     }
 
-    pub(crate) fn wakers(&self) -> MutexGuard<'_, Wakers> {
-        lock(&self.wakers)
+    pub(crate) fn wakers(&self) -> Option<MutexGuard<'_, Wakers>> {
+        self.wakers.lock()
     }
 
     /// Wakes all that wait. No lock is held that they might take.
     pub(crate) fn wake(&self) {
-        let wakers = self.wakers().take(|()| true);
+        let wakers = self.wakers().map(|mut wakers| wakers.take(|()| true)).unwrap_or_default();
         if !wakers.is_empty() {
             crate::strangers::wake(wakers);
         }
     }
 
-    fn those_there<T>(&self, with: impl FnOnce(&mut Vec<Weak<AtomicU64>>) -> T) -> T {
-        let mut tails = lock(&self.there);
+    fn those_there(&self) -> Option<MutexGuard<'_, Vec<Weak<AtomicU64>>>> {
+        let mut tails = self.there.lock()?;
         tails.retain(|tail| tail.strong_count() > 0);
-        with(&mut tails)
+        Some(tails)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, MutexGuard};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,7 +24,7 @@ use crate::read::source::{End, Source};
 use crate::read::tails::Wakers;
 use crate::read::watch::{Seen, Watch};
 use crate::recovery::Verdict;
-use crate::sync::lock;
+use crate::sync::ProcessLock;
 use crate::{Error, Lsn, Result, strangers};
 
 /// How often a reader that waits looks whether there is more: a commit is to show within 10 ms of
@@ -42,7 +42,8 @@ fn pause(looks: u32) -> Duration {
 const LINGER: u32 = 20;
 
 /// A log, open for reading only, in any process. It changes no record, and holds no lock for which
-/// a writer waits for long.
+/// a writer waits for long. In a process that is forked from this one it goes on, unless another
+/// thread was looking with it just then: that is [`Error::LockLost`] there.
 ///
 /// A view shows the records that are proven to be durable. While a writer has the log open, these
 /// are the records that it has said are durable: it says so with each flush, and 20 ms after the
@@ -72,15 +73,17 @@ struct ViewInner {
     /// Whether what recovery would return is shown, proven or not.
     unproven: bool,
     /// Held by the thread that looks at the files.
-    watch: Mutex<Watch>,
-    last: Mutex<LastLook>,
+    watch: ProcessLock<Watch>,
+    last: ProcessLock<LastLook>,
+    /// What was seen when it was opened: for a forked process that cannot know more.
+    first: Seen,
     /// Rises with each change of the chain.
     version: AtomicU64,
     /// When the next look is due, by the clock beside it. Then the next step of any reader takes
     /// one: so a reader hears of a cut although all that it reads is at hand.
     due: AtomicU64,
     ticks: Ticks,
-    waiting: Mutex<Waiting>,
+    waiting: ProcessLock<Waiting>,
     places: Places,
 }
 
@@ -91,11 +94,11 @@ struct LastLook {
     at: Option<Instant>,
 }
 
-/// Tasks that wait, and whether the thread is there that looks for them.
+/// Tasks that wait, and in which process the thread is that looks for them, if there is one.
 #[derive(Debug, Default)]
 struct Waiting {
     wakers: Wakers<End>,
-    served: bool,
+    served: Option<u32>,
 }
 
 impl View {
@@ -126,11 +129,12 @@ impl View {
 
     fn begin(disk: Arc<dyn Disk>, dir: Dir, unproven: bool) -> Result<View> {
         let (watch, seen) = Watch::begin(&dir)?;
-        let last = Mutex::new(LastLook { seen, at: Some(Instant::now()) });
-        let (watch, version, waiting, places) = (Mutex::new(watch), AtomicU64::new(0), Mutex::default(), Places::default());
+        let (first, last) = (seen.clone(), ProcessLock::new(LastLook { seen, at: Some(Instant::now()) }));
+        let (watch, version) = (ProcessLock::new(watch), AtomicU64::new(0));
+        let (waiting, places) = (ProcessLock::default(), Places::default());
         let ticks = Ticks::behind_at_most(POLL);
         let due = AtomicU64::new(ticks.now() + POLL.as_nanos() as u64);
-        let inner = ViewInner { disk, dir, unproven, watch, last, version, due, ticks, waiting, places };
+        let inner = ViewInner { disk, dir, unproven, watch, last, first, version, due, ticks, waiting, places };
         Ok(View { inner: Arc::new(inner) })
     }
 
@@ -363,20 +367,26 @@ impl IntoIterator for &View {
 
 impl ViewInner {
     fn seen<T>(&self, what: impl FnOnce(&Seen) -> T) -> T {
-        what(&lock(&self.last).seen)
+        match self.last.lock() {
+            Some(last) => what(&last.seen),
+            None => what(&self.first),
+        }
+    }
+
+    fn last(&self) -> Result<MutexGuard<'_, LastLook>> {
+        self.last.lock().ok_or_else(|| self.dir.forked())
     }
 
     /// Looks at the files, unless a thread just has: one look serves the many readers of a view. If
     /// another thread is looking, this one waits for it only if it must.
     fn look(&self, must: bool) -> Result<()> {
-        if !must && lock(&self.last).at.is_some_and(|at| at.elapsed() < POLL / 2) {
+        if !must && self.last()?.at.is_some_and(|at| at.elapsed() < POLL / 2) {
             return Ok(());
         }
         let mut watch = match self.watch.try_lock() {
-            Err(TryLockError::WouldBlock) if !must => return Ok(()),
-            Err(TryLockError::WouldBlock) => lock(&self.watch),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Ok(watch) => watch,
+            None if !must && !self.watch.is_forked() => return Ok(()),
+            None => self.watch.lock().ok_or_else(|| self.dir.forked())?,
+            Some(watch) => watch,
         };
         let before = self.seen(Seen::clone);
         let begun = Instant::now();
@@ -386,10 +396,12 @@ impl ViewInner {
         let pause = POLL.max(begun.elapsed());
         self.due.store(self.ticks.now() + pause.as_nanos() as u64, Ordering::Relaxed);
         let news = looked.map_err(|error| {
-            lock(&self.last).at = None;
+            if let Ok(mut last) = self.last() {
+                last.at = None;
+            }
             self.judge(error)
         })?;
-        let mut last = lock(&self.last);
+        let mut last = self.last()?;
         if let Some(news) = news {
             if !Arc::ptr_eq(&news.chain, &before.chain) {
                 self.version.fetch_add(1, Ordering::Release);
@@ -412,16 +424,22 @@ impl ViewInner {
 
     /// Keeps the waker of a task that waits, and sees to it that a thread looks for it.
     fn keep(self: &Arc<Self>, end: End, id: &mut Option<u64>, waker: Waker) -> Result<()> {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock().ok_or_else(|| self.dir.forked())?;
+        let this = Some(std::process::id());
+        let served = std::mem::replace(&mut waiting.served, this);
+        // (In a forked process, the thread is not there, and tasks that it would wake are not, either.)
+        let strange = if served.is_none() || served == this { Vec::new() } else { waiting.wakers.take(|_| true) };
         let before = waiting.wakers.keep(id, end, waker);
-        let alone = !std::mem::replace(&mut waiting.served, true);
         drop(waiting);
+        std::mem::forget(strange);
         strangers::discard(before);
-        if alone {
+        if served != this {
             let mine = self.clone();
             let spawned = std::thread::Builder::new().name("foreword-wait".into()).spawn(move || mine.serve());
             if let Err(source) = spawned {
-                lock(&self.waiting).served = false;
+                if let Some(mut waiting) = self.waiting.lock() {
+                    waiting.served = None;
+                }
                 return Err(Error::Io { doing: "start a thread", path: self.dir.path.clone(), source: Arc::new(source) });
             }
         }
@@ -436,10 +454,10 @@ impl ViewInner {
             // (A caller that asks again gets the error.)
             let failed = self.look(false).is_err();
             let seen = self.seen(Seen::clone);
-            let mut waiting = lock(&self.waiting);
+            let Some(mut waiting) = self.waiting.lock() else { return };
             let wakers = waiting.wakers.take(|&end| failed || seen.news(end, self.unproven).is_some());
             idle = if waiting.wakers.is_empty() { idle + 1 } else { 0 };
-            waiting.served = idle < LINGER;
+            waiting.served = waiting.served.filter(|_| idle < LINGER);
             drop(waiting);
             looks = if wakers.is_empty() { looks.saturating_add(1) } else { 0 };
             strangers::wake(wakers);
@@ -515,7 +533,7 @@ impl Source for ViewInner {
     }
 
     fn forget(&self, id: u64) {
-        let forgotten = lock(&self.waiting).wakers.forget(id);
+        let forgotten = self.waiting.lock().and_then(|mut waiting| waiting.wakers.forget(id));
         strangers::discard(forgotten);
     }
 }

@@ -4,6 +4,7 @@ use crate::assemble::copying::Copier;
 use crate::assemble::payload::Payload;
 use crate::assemble::room::Urgency;
 use crate::assemble::{NeedSegments, Placement};
+use crate::bug::bug;
 use crate::strangers::AtWork;
 use crate::write::circle::Wait;
 use crate::write::inner::LogInner;
@@ -125,6 +126,9 @@ impl LogInner {
     /// After an append that does not wait for its record: sees to it that what has gathered is
     /// written, if it is much, and that the next segment is prepared. If `at_once`, the background
     /// writes, and this thread only waits where the buffers are full.
+    ///
+    /// Where no flush is under way, it does not wait for one: the thread that syncs may be in a hook
+    /// or a waker, of this log or another, or be this thread. It flushes itself.
     pub(crate) fn settle<'a>(&'a self, mut state: Guard<'a>, at_once: bool) -> Result<()> {
         if state.wants_spare() {
             // (Each flush that ends sees to it, too.)
@@ -133,21 +137,28 @@ impl LogInner {
         while state.assembler.placed_bytes() >= WRITE_AT {
             self.dir.check_process()?;
             state.life.not_failed()?; // (While a large record was copied.)
-            let running = state.flushes.running().count();
-            let helps = !(at_once && self.options.background);
-            if self.options.background && running == 0 {
-                // While the background writes, this thread goes on.
-                if !std::mem::replace(&mut state.requests.write_due, true) {
-                    self.kick(Lane::Sync);
-                }
-            } else if helps && (running == 0 || (running < WRITERS && state.assembler.placed_bytes() >= 2 * WRITE_AT)) {
-                // There is no background thread, or it does not keep up: two are faster.
-                drop(self.unlock_and_flush(state, false));
+            let (placed, running) = (state.assembler.placed_bytes(), state.flushes.running().count());
+            let mut full = placed >= self.options.buffer_bytes;
+            bug!(WaitForHooks, full &= running > 0);
+            // A thread that works for the log neither waits for room nor makes it: the flush that
+            // it would wait for may be its own.
+            let works = AtWork::is_on(self);
+            let alone = running == 0 && (full || !self.options.background);
+            // The background does not keep up, or has not begun: two are faster.
+            let helps = !(at_once && self.options.background)
+                && placed >= 2 * WRITE_AT
+                && running < WRITERS
+                && (running > 0 || state.requests.write_due);
+            if (alone || helps) && !works {
+                let sync = at_once && state.wants_sync();
+                drop(self.unlock_and_flush(state, sync));
                 break;
             }
-            // (A thread that works for the log cannot wait for room: the flush that makes it may be
-            // its own.)
-            if state.assembler.placed_bytes() < self.options.buffer_bytes || AtWork::is_on(self) {
+            // While the background writes, this thread goes on.
+            if running == 0 && !std::mem::replace(&mut state.requests.write_due, true) {
+                self.kick(Lane::Sync);
+            }
+            if works || placed < self.options.buffer_bytes {
                 break;
             }
             state = self.wait_changed(state);

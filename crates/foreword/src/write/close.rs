@@ -84,6 +84,7 @@ impl LogInner {
             state = self.lock();
         }
         state = self.unlock_and_tell(state);
+        state = self.unlock_and_await_told(state);
         state.life.close();
         self.wake_everyone(state);
         self.lock()

@@ -133,7 +133,7 @@ impl LogInner {
     }
 
     /// Waits until a record that is there is durable, or was when it was cut (`true`), the time is
-    /// over, or the log is closed.
+    /// over, or the log is closed. [`Error::Busy`] where it might wait for itself.
     pub(crate) fn wait_durable(&self, lsn: Lsn, timeout: Option<Duration>) -> Result<bool> {
         self.dir.check_process()?;
         self.may_wait()?;
@@ -144,7 +144,7 @@ impl LogInner {
             match state.life.failure() {
                 Some(Error::Closed) => return Ok(false),
                 Some(error) => return Err(error.clone()),
-                None => {}
+                None => self.may_wait_for_sync(&state, deadline)?,
             }
             match self.wait_changed_until(state, deadline) {
                 Some(changed) => state = changed,

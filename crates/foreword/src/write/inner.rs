@@ -12,7 +12,7 @@ use crate::observe::counters::Counters;
 use crate::open::opened::Opened;
 use crate::strangers::{self, AtWork};
 use crate::sync::atomic::AtomicU32;
-use crate::sync::{Event, Mutex, PoisonError, TryLockError};
+use crate::sync::{Event, Mutex, PoisonError, TryLockError, thread};
 use crate::write::circle::Thing;
 use crate::write::clock::Clock;
 use crate::write::committers::{Committers, Slots};
@@ -147,6 +147,15 @@ impl LogInner {
     #[inline]
     pub(crate) fn may_wait(&self) -> Result<()> {
         if AtWork::is_on(self) { Err(Error::Busy) } else { Ok(()) }
+    }
+
+    /// [`Error::Busy`] if a call that waits until records become durable, or the log is closed, may
+    /// wait for itself: on the thread that syncs, in a hook or a waker, or in a hook elsewhere, for
+    /// which closing waits. What ends by itself may wait.
+    pub(super) fn may_wait_for_sync(&self, state: &LogState, deadline: Option<Instant>) -> Result<()> {
+        let syncs = || self.tasks.get().is_some_and(|tasks| tasks.have_this_thread(Lane::Sync));
+        let tells = || state.hooks.telling == Some(thread::current().id());
+        if deadline.is_none() && (syncs() || tells()) { Err(Error::Busy) } else { Ok(()) }
     }
 
     /// Tells the owner of an error that no call returns; under no lock.

@@ -14,8 +14,10 @@ use crate::sync::{PoisonError, RwLock};
 #[derive(Debug)]
 pub(crate) struct Readable {
     durable: AtomicU64,
-    chain: RwLock<Arc<Chain>>,
-    /// Rises with each change of the chain.
+    /// The chain, in the place that the version names, and the one before it. So what is read is
+    /// not locked by a thread that changes it: in a forked process, that would never let go.
+    chains: [RwLock<Arc<Chain>>; 2],
+    /// Rises with each change of the chain, when it is made.
     version: AtomicU64,
     /// Readers that follow the tail.
     pub(crate) tails: Tails,
@@ -25,9 +27,10 @@ pub(crate) struct Readable {
 
 impl Readable {
     pub(super) fn new(durable: Lsn, chain: Chain) -> Readable {
+        let chain = Arc::new(chain);
         Readable {
             durable: AtomicU64::new(durable.0),
-            chain: RwLock::new(Arc::new(chain)),
+            chains: [RwLock::new(chain.clone()), RwLock::new(chain)],
             version: AtomicU64::new(0),
             tails: Tails::default(),
             recent: Recent::default(),
@@ -45,13 +48,20 @@ impl Readable {
         self.durable.store(lsn.0, Ordering::Release);
     }
 
+    /// Never in a forked process: there a reader that does not exist may have the lock.
     pub(super) fn set_chain(&self, chain: Chain) {
-        *self.chain.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(chain);
-        self.version.fetch_add(1, Ordering::Release);
+        let (chain, next) = (Arc::new(chain), self.version.load(Ordering::Relaxed) + 1);
+        let before = std::mem::replace(&mut *self.place(next).write().unwrap_or_else(PoisonError::into_inner), chain);
+        self.version.store(next, Ordering::Release);
+        drop(before);
     }
 
     pub(super) fn chain(&self) -> Arc<Chain> {
-        self.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.place(self.version()).read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn place(&self, version: u64) -> &RwLock<Arc<Chain>> {
+        &self.chains[(version % 2) as usize]
     }
 
     /// Changes when the chain does.

@@ -279,6 +279,9 @@ impl LogInner {
 
     /// Brings the chain up to date with the assembler, which has gone on in other segments.
     pub(crate) fn rotated(&self, state: &mut LogState) {
+        if self.dir.check_process().is_err() {
+            return; // An append that stays in memory.
+        }
         let mut chain = Chain::clone(&self.chain());
         for rotation in state.assembler.rotations() {
             rotation.extend(&mut chain.entries);

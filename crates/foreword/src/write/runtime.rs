@@ -5,6 +5,7 @@
 //! one thing, and says when it is to be called again; it is called earlier when it is kicked. No
 //! lock is held while a step runs.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
@@ -17,8 +18,14 @@ use crate::strangers;
 use crate::sync::{
     self, ThreadId,
     thread::{self, JoinHandle},
+    thread_local,
 };
 use crate::write::circle::{Thing, Wait, let_go};
+
+thread_local! {
+    /// For which lane of which threads this one works: the lane's address, or 0.
+    static WORKS_FOR: Cell<usize> = const { Cell::new(0) };
+}
 
 /// What must not wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +60,9 @@ pub(crate) type Step = Box<dyn FnMut() -> Next + Send>;
 /// store with hundreds of logs that is too many. Those that share a runtime have a number of
 /// threads that is fixed, and that sleep while no log has anything to do. What it costs: a log's
 /// background flush waits while all threads that sync flush for others, or run their
-/// [hooks](crate::Options::on_durable), so a hook must not wait for another log of the runtime. A
-/// [`commit`](crate::Log::commit) needs none of these threads.
+/// [hooks](crate::Options::on_durable). So a hook that waits for another log of the runtime is told
+/// [`Error::Busy`](crate::Error::Busy), if that is without a time. A [`commit`](crate::Log::commit)
+/// needs none of these threads, nor does an append: where its buffers are full, it flushes itself.
 ///
 /// A runtime is a handle; clones are the same runtime. Its threads end when the last handle is
 /// dropped; a log holds one as long as it is there.
@@ -224,6 +232,7 @@ impl Pool {
 
     /// What each thread of a lane does.
     fn work(&self, lane: Lane) {
+        WORKS_FOR.with(|lane_of| lane_of.set(std::ptr::from_ref(self.lane(lane)).addr()));
         let mut queue = self.lock(lane);
         while !queue.stop {
             queue.wake_due();
@@ -355,6 +364,12 @@ impl Task {
         self.pool.lock(self.lane).tasks.get(&self.id).is_some_and(|entry| entry.runs_on == this)
     }
 
+    /// Whether this thread is one of those that run it: then another task may keep it waiting,
+    /// further up.
+    fn has_this_thread(&self) -> bool {
+        WORKS_FOR.with(Cell::get) == std::ptr::from_ref(self.pool.lane(self.lane)).addr()
+    }
+
     /// Whether its thread has something else to do.
     pub(crate) fn is_in_the_way(&self) -> bool {
         !self.pool.lock(self.lane).ready.is_empty()
@@ -397,6 +412,11 @@ impl Tasks {
     /// Whether this thread runs one of them, further up.
     pub(crate) fn are_on_this_thread(&self) -> bool {
         self.0.iter().flatten().any(Task::is_on_this_thread)
+    }
+
+    /// Whether this thread is one of those that run the task of a lane, this log's or others'.
+    pub(crate) fn have_this_thread(&self, lane: Lane) -> bool {
+        self.0[lane as usize].as_ref().is_some_and(Task::has_this_thread)
     }
 
     /// Whether other logs wait for the thread that one of them runs on.

@@ -50,6 +50,7 @@ impl Source for LogInner {
             if let Some(news) = state.news(end)? {
                 return Ok(news);
             }
+            self.may_wait_for_sync(&state, deadline)?;
             match self.wait_changed_until(state, deadline) {
                 Some(changed) => state = changed,
                 None => return Ok(false),
@@ -58,16 +59,17 @@ impl Source for LogInner {
     }
 
     fn poll(self: Arc<Self>, end: End, id: &mut Option<u64>, waker: &Waker) -> Poll<Result<bool>> {
+        self.dir.check_process()?;
         // The waker is kept before the state is read: a change after that wakes it.
         let waker = waker.clone();
-        let before = self.readable.tails.wakers().keep(id, (), waker);
+        let before = self.readable.tails.wakers().and_then(|mut wakers| wakers.keep(id, (), waker));
         strangers::discard(before);
         let news = self.lock().news(end);
         news.transpose().map_or(Poll::Pending, Poll::Ready)
     }
 
     fn forget(&self, id: u64) {
-        let forgotten = self.readable.tails.wakers().forget(id);
+        let forgotten = self.readable.tails.wakers().and_then(|mut wakers| wakers.forget(id));
         strangers::discard(forgotten);
     }
 
@@ -82,7 +84,7 @@ impl Source for LogInner {
     /// When the log is closed, another opening may have dropped or recycled the file since: it is
     /// damage only if the file still bears the log's evidence.
     fn judge(&self, error: Error) -> Error {
-        if !self.lock().life.closed {
+        if self.peek().is_none_or(|state| !state.life.closed) {
             return error;
         }
         let path = match &error {

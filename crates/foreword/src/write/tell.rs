@@ -9,6 +9,8 @@ use crate::Lsn;
 use crate::bug::bug;
 use crate::format::Promise;
 use crate::strangers;
+use crate::sync::thread;
+use crate::write::circle::{Thing, Wait, let_go};
 use crate::write::inner::LogInner;
 use crate::write::state::waiting::News;
 use crate::write::state::{Guard, LogState};
@@ -27,7 +29,7 @@ impl LogInner {
     #[inline]
     pub(crate) fn has_news(&self, state: &LogState) -> bool {
         let (hooks, durable) = (&state.hooks, told_up_to(state));
-        let mut free = !hooks.telling;
+        let mut free = hooks.telling.is_none();
         bug!(TellAtOnce, free = true);
         let tells_durable = self.options.on_durable.is_some();
         (tells_durable || self.options.on_rotate.is_some())
@@ -41,7 +43,7 @@ impl LogInner {
         while self.has_news(&state) {
             let durable = told_up_to(&state);
             let news = state.hooks.take(durable);
-            state.hooks.telling = true;
+            state.hooks.telling = Some(thread::current().id());
             drop(state);
             strangers::run(|| match (news, &self.options.on_durable, &self.options.on_rotate) {
                 (News::Durable(lsn), Some(hook), _) => hook(lsn),
@@ -49,9 +51,28 @@ impl LogInner {
                 _ => {}
             });
             state = self.lock();
-            state.hooks.telling = false;
+            state.hooks.telling = None;
+            let_go(self.telling());
+            if state.life.closed {
+                self.changed.notify_all();
+            }
         }
         state
+    }
+
+    /// Waits until all is told that another thread is telling, unless that waits for this one. Of a
+    /// log that is closed.
+    pub(crate) fn unlock_and_await_told<'a>(&'a self, mut state: Guard<'a>) -> Guard<'a> {
+        bug!(CloseUntold, return state);
+        while let Some(_wait) = state.hooks.telling.and_then(|by| Wait::on(by, self.telling())) {
+            state = self.wait_changed(state);
+        }
+        state
+    }
+
+    /// What a thread waits for that waits for the one that tells the hooks.
+    fn telling(&self) -> Thing {
+        Thing::of(&self.options)
     }
 }
 

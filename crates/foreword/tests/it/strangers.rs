@@ -337,12 +337,12 @@ fn a_hook_may_use_the_log_and_may_panic() {
         let (tells, log) = (told.clone(), asks.clone());
         let options = options().segment_bytes(64 << 10).background(background).disk(Arc::new(MemDisk::default()));
         let hook = move |lsn: Lsn| {
-            tells.lock().unwrap().push(lsn);
             if let Some(log) = log.get().and_then(Weak::upgrade) {
                 assert!(log.durable_lsn() >= lsn);
                 log.get(lsn).unwrap();
                 log.hold("told", lsn).unwrap();
             }
+            tells.lock().unwrap().push(lsn);
             panic!("the hook panics");
         };
         let log = Arc::new(options.on_durable(hook).on_rotate(|_, _| panic!("the hook panics")).open(MEM).unwrap());
@@ -355,7 +355,7 @@ fn a_hook_may_use_the_log_and_may_panic() {
     }
 }
 
-/// The hook runs on the log's own thread, which no commit needs.
+/// The hook runs on the log's own thread, which no commit needs, nor an append.
 #[test]
 fn a_hook_that_takes_its_time_holds_up_no_call() {
     let gate = Arc::new(Gate::default());
@@ -366,19 +366,180 @@ fn a_hook_that_takes_its_time_holds_up_no_call() {
         passes.pass();
     };
     gate.shut();
-    let log = Arc::new(options().disk(Arc::new(MemDisk::default())).on_durable(hook).open(MEM).unwrap());
+    let options = options().buffer_bytes(BUFFER).disk(Arc::new(MemDisk::default()));
+    let log = Arc::new(options.on_durable(hook).open(MEM).unwrap());
     log.commit(b"one").unwrap();
     gate.wait_held();
     let acting = log.clone();
-    within(move || {
-        commit(&acting, 2..100);
+    let last = within(move || {
+        append_much(&acting);
+        commit(&acting, acting.last_lsn().0 + 1..acting.last_lsn().0 + 100);
         acting.hold("held", Lsn(2)).unwrap();
         acting.truncate_front(Lsn(2)).unwrap();
-        acting.sync().unwrap();
+        acting.sync().unwrap().0
     });
     gate.open();
     within(move || log.close()).unwrap();
-    assert_eq!(*told.lock().unwrap(), [1, 99], "what came meanwhile is one call");
+    assert_eq!(*told.lock().unwrap(), [1, last], "what came meanwhile is one call");
+}
+
+/// The smallest buffers that there may be.
+const BUFFER: usize = 512 << 10;
+
+/// Several times what the buffers hold, in small records and large ones.
+fn append_much(log: &Log) {
+    for _ in 0..4 {
+        (0..1500).for_each(|_| _ = log.append([7; 1000]).unwrap());
+        (0..1500).for_each(|_| drop(log.commit_async([7; 1000]).unwrap()));
+        log.append(vec![7; 3 << 20]).unwrap();
+        drop(log.commit_async(vec![7; 3 << 20]).unwrap());
+    }
+}
+
+/// Does something in a hook, and in a waker, on the thread that syncs. What comes of it.
+fn where_the_log_syncs<T: Send + 'static>(act: fn(&Log) -> T) -> [T; 2] {
+    [false, true].map(|wakes| {
+        let (hooked, acts) = (Arc::new(OnceLock::<Weak<Log>>::new()), Arc::new(AtomicBool::new(!wakes)));
+        let (done, came) = std::sync::mpsc::channel();
+        let (log, tells) = (hooked.clone(), Mutex::new(done.clone()));
+        let acting = move |log: &Log| {
+            assert_eq!(thread::current().name(), Some("foreword-sync"));
+            act(log)
+        };
+        let hook = move |_| {
+            if let Some(log) = log.get().and_then(Weak::upgrade).filter(|_| acts.swap(false, SeqCst)) {
+                let _ = tells.lock().unwrap().send(acting(&log));
+            }
+        };
+        let disk = Arc::new(MemDisk::default());
+        let log = Arc::new(options().segment_bytes(64 << 20).buffer_bytes(BUFFER).disk(disk).on_durable(hook).open(MEM).unwrap());
+        hooked.set(Arc::downgrade(&log)).unwrap();
+        let wakes_with = log.clone();
+        let mut commit = log.commit_async("one").unwrap();
+        let waker = Does::on_wake(move || _ = done.send(acting(&wakes_with)));
+        let _ = if wakes { poll(&mut commit, &waker) } else { poll(&mut commit, Waker::noop()) };
+        let came = came.recv_timeout(Duration::from_secs(20)).expect("it hangs");
+        drop(commit);
+        within(move || log.close()).unwrap();
+        came
+    })
+}
+
+/// Bug: it waited for the thread that it ran on.
+#[test]
+fn a_hook_and_a_waker_append_more_than_the_buffers_hold() {
+    for lsn in where_the_log_syncs(|log| {
+        append_much(log);
+        log.commit("the last").unwrap()
+    }) {
+        assert_eq!(lsn, Lsn(1 + 4 * 3002 + 1));
+    }
+}
+
+/// Bug: it waited for ever.
+#[test]
+fn what_waits_without_end_on_the_thread_that_it_waits_for_is_busy() {
+    let waits = |log: &Log| {
+        let durable = log.last_lsn();
+        assert!(log.wait_durable(durable, None).unwrap());
+        assert_eq!(log.reader_at(durable).wait_next(None).unwrap().map(|record| record.lsn), Some(durable));
+        let lsn = log.append("is not durable").unwrap();
+        // (A call that ends by itself is no harm.)
+        assert!(!log.wait_durable(lsn, Some(Duration::from_millis(5))).unwrap());
+        assert!(log.reader_at(lsn).wait_next(Some(Duration::from_millis(5))).unwrap().is_none());
+        [log.wait_durable(lsn, None).map(drop), log.reader_at(lsn).wait_next(None).map(drop)]
+    };
+    for waited in where_the_log_syncs(waits).as_flattened() {
+        assert!(matches!(waited, Err(Error::Busy)), "{waited:?}");
+    }
+}
+
+/// As closing waits for the hook, it cannot wait for that; in the last one, the thread that closes
+/// runs it.
+#[test]
+fn a_hook_that_waits_for_its_log_is_told_so_on_any_thread() {
+    for (background, closes) in [(false, false), (true, true), (false, true)] {
+        let (hooked, (told, tells)) = (Arc::new(OnceLock::<Weak<Log>>::new()), std::sync::mpsc::channel());
+        let (log, told) = (hooked.clone(), Mutex::new(told));
+        let hook = move |lsn: Lsn| {
+            if let Some(log) = log.get().and_then(Weak::upgrade) {
+                let waited = log.reader_at(lsn.next()).wait_next(None).map(drop);
+                told.lock().unwrap().send((thread::current().id(), waited)).unwrap();
+            }
+        };
+        let options = options().background(background).disk(Arc::new(MemDisk::default())).on_durable(hook);
+        let log = Arc::new(options.open(MEM).unwrap());
+        hooked.set(Arc::downgrade(&log)).unwrap();
+        let acting = log.clone();
+        let on = within(move || {
+            let act = if closes { acting.append("one").and_then(|_| acting.close()) } else { acting.commit("one").map(drop) };
+            act.unwrap();
+            thread::current().id()
+        });
+        let (told_on, waited) = tells.recv_timeout(PATIENCE).expect("it hangs");
+        assert!(matches!(waited, Err(Error::Busy)), "{waited:?}");
+        assert_eq!(told_on, on);
+        within(move || log.close()).unwrap();
+    }
+}
+
+/// Bug: with the flush in which a closed log goes on, it began another, which waited for that.
+#[test]
+fn a_disk_appends_more_than_the_buffers_hold() {
+    for background in [true, false] {
+        let (disk, asks, appends) =
+            (MemDisk::default(), Arc::new(OnceLock::<Weak<Log>>::new()), Arc::new(AtomicBool::new(false)));
+        let (log, armed) = (asks.clone(), appends.clone());
+        let hooked = hooked(disk, move |op, _| {
+            if op == Op::WriteDurable && armed.swap(false, SeqCst) {
+                append_much(&log.get().and_then(Weak::upgrade).unwrap());
+            }
+            Ok(())
+        });
+        let options = options().segment_bytes(64 << 20).buffer_bytes(BUFFER).background(background).disk(hooked);
+        let log = options.open(MEM).unwrap();
+        log.commit("one").unwrap();
+        log.close().unwrap();
+        let log = Arc::new(options.open(MEM).unwrap());
+        asks.set(Arc::downgrade(&log)).unwrap();
+        appends.store(true, SeqCst);
+        let acting = log.clone();
+        assert_eq!(within(move || acting.commit("two")).unwrap(), Lsn(2));
+        assert!(!appends.load(SeqCst));
+        within(move || log.close()).unwrap();
+        assert_eq!(options.open(MEM).unwrap().last_lsn(), Lsn(2 + 4 * 3002));
+    }
+}
+
+/// Bug: without background work, closing waited for no hook that another thread ran.
+#[test]
+fn when_a_log_is_closed_all_was_told_on_whichever_thread() {
+    for background in [true, false] {
+        let gate = Arc::new(Gate::default());
+        let (passes, told) = (gate.clone(), Arc::new(Mutex::new(Vec::new())));
+        let tells = told.clone();
+        let hook = move |lsn: Lsn| {
+            passes.pass();
+            tells.lock().unwrap().push(lsn.0);
+        };
+        gate.shut();
+        let options = options().background(background).disk(Arc::new(MemDisk::default())).on_durable(hook);
+        let log = Arc::new(options.open(MEM).unwrap());
+        let committing = log.clone();
+        let committer = thread::spawn(move || committing.commit("one"));
+        gate.wait_held();
+        log.append("two").unwrap();
+        let closing = log.clone();
+        let closer = thread::spawn(move || (closing.close(), told.lock().unwrap().clone()));
+        until("all is durable", || background || log.durable_lsn() == Lsn(2));
+        thread::sleep(Duration::from_millis(50));
+        assert!(!closer.is_finished(), "closed before all was told");
+        gate.open();
+        let (closed, told) = within(move || closer.join().unwrap());
+        closed.unwrap();
+        assert_eq!(told, [1, 2]);
+        committer.join().unwrap().unwrap();
+    }
 }
 
 struct Asks(Arc<Log>);

@@ -8,13 +8,12 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
-use crate::sync;
+use crate::sync::ProcessLock;
 
 /// What direct I/O wants of memory, offsets and lengths, on any disk of today.
 const ALIGN: usize = 4096;
@@ -26,6 +25,11 @@ const NEVER: u32 = 2;
 /// One switch more.
 const SWITCH: u32 = 4;
 
+/// A forked process has the same handle, and does not see how its parent switches it: so often a
+/// read there takes it back. (The parent's next write may go through the page cache, and is as
+/// durable.)
+const FORKED_TRIES: u32 = 100;
+
 /// Which way a file's handle goes.
 #[derive(Debug)]
 pub(super) struct Way {
@@ -33,12 +37,12 @@ pub(super) struct Way {
     /// meanwhile.
     now: AtomicU32,
     /// Taken to switch, and never over I/O.
-    switching: Mutex<()>,
+    switching: ProcessLock<()>,
 }
 
 impl Way {
     pub(super) fn new(buffered: bool) -> Way {
-        Way { now: AtomicU32::new(if buffered { NEVER } else { CACHED }), switching: Mutex::default() }
+        Way { now: AtomicU32::new(if buffered { NEVER } else { CACHED }), switching: ProcessLock::default() }
     }
 
     fn now(&self) -> u32 {
@@ -51,7 +55,7 @@ impl Way {
 
     /// Fails only where direct I/O is to end, and the system refuses that.
     fn switch(&self, file: &File, to: u32) -> io::Result<()> {
-        let _switching = sync::lock(&self.switching);
+        let _switching = self.switching.lock();
         if self.is(to) || self.is(NEVER) {
             return Ok(());
         }
@@ -70,7 +74,7 @@ impl Way {
     /// Whether the way was switched since then, also if a switch is under way that a call may have
     /// met already.
     fn was_switched_since(&self, way: u32) -> bool {
-        let _switching = sync::lock(&self.switching);
+        let _switching = self.switching.lock();
         self.now() != way
     }
 
@@ -95,6 +99,7 @@ impl Way {
 
     /// Does something through the page cache.
     pub(super) fn cached<T>(&self, file: &File, mut io: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let mut forked = FORKED_TRIES;
         loop {
             let way = self.now();
             if way % SWITCH == DIRECT {
@@ -102,7 +107,12 @@ impl Way {
                 continue;
             }
             match io() {
-                Err(e) if Errno::from_io_error(&e) == Some(Errno::INVAL) && self.was_switched_since(way) => {}
+                Err(e) if Errno::from_io_error(&e) != Some(Errno::INVAL) => return Err(e),
+                Err(_) if self.was_switched_since(way) => {}
+                Err(_) if forked > 0 && self.switching.is_forked() => {
+                    forked -= 1;
+                    fcntl_getfl(file).and_then(|now| fcntl_setfl(file, now - OFlags::DIRECT))?;
+                }
                 done => return done,
             }
         }
@@ -152,6 +162,40 @@ mod tests {
             }
         });
         assert_eq!(handles(dir.path()), 1);
+    }
+
+    /// The child has the same handle, and cannot see in its memory what its parent does with it.
+    #[test]
+    #[allow(unsafe_code)] // A fork can be had in no other way.
+    fn a_forked_process_reads_whichever_way_its_parent_switches_the_handle() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::options().read(true).write(true).create_new(true).open(dir.path().join("file")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[7; 8192], 0).unwrap();
+        file.sync_all().unwrap();
+        let way = Way::new(false);
+        let is_direct = || fcntl_getfl(&file).unwrap().contains(OFlags::DIRECT);
+        way.switch(&file, DIRECT).unwrap();
+        if way.is(NEVER) {
+            return; // There is only one way here.
+        }
+        way.switch(&file, CACHED).unwrap();
+        // SAFETY: the child reads the file, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: it ends this process, if that hangs.
+            unsafe { libc::alarm(20) };
+            while !is_direct() {
+                std::thread::yield_now();
+            }
+            let read = way.cached(&file, || std::os::unix::fs::FileExt::read_at(&file, &mut [0; 3], 5));
+            // SAFETY: it does not return.
+            unsafe { libc::_exit(i32::from(!matches!(read, Ok(3)))) }
+        }
+        way.switch(&file, DIRECT).unwrap();
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "it cannot read");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::task::Waker;
 use crate::Lsn;
 use crate::bug::bug;
 use crate::format::{LINK_BLOCK, Position, Promise};
+use crate::sync::ThreadId;
 
 /// Wakers of futures that wait for a record, by its LSN and the future's id. A future adds and
 /// removes its own; the leader of a flush takes those whose records have become durable. They are
@@ -71,12 +72,12 @@ pub(crate) struct Hooks {
     told: Lsn,
     /// Segments of which they are still to be told: epoch and first LSN.
     pub(in crate::write) rotated: VecDeque<(u64, Lsn)>,
-    pub(in crate::write) telling: bool,
+    pub(in crate::write) telling: Option<ThreadId>,
 }
 
 impl Hooks {
     pub(super) fn new(told: Lsn) -> Hooks {
-        Hooks { told, rotated: VecDeque::new(), telling: false }
+        Hooks { told, rotated: VecDeque::new(), telling: None }
     }
 
     /// The log was cut behind this record: those that come next are told anew.
