@@ -303,7 +303,7 @@ fn an_error_is_said_once() {
         let mut said = String::new();
         append.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!((said.lines().count(), append.0.wait().unwrap().code()), (1, Some(1)), "{said}");
-        assert!(said.contains("is not this process's to write"), "{said}");
+        assert!(said.contains("is not this process's to use"), "{said}");
     }
 }
 
