@@ -770,16 +770,16 @@ fn an_appender_that_outruns_the_background_thread_writes_beside_it() {
     let (gate, held) = gated(&disk);
     let options = Options::new().segment_bytes(32 * MIB).sync(SyncPolicy::manual()).disk(held);
     let log = Arc::new(options.open(MEM).unwrap());
-    let append = |mib: u64| {
-        for _ in 0..mib * 16 {
+    let append = |records: u64| {
+        for _ in 0..records {
             log.append(&[7; 64 << 10]).unwrap();
         }
     };
     gate.hold(1);
-    append(2);
+    append(24); // So much that the background writes, and too little for the appender to.
     gate.wait_held();
     let before = log.stats().written_bytes;
-    append(4); // There is space for it in the buffers, so that no call has to wait.
+    append(72); // There is space for it in the buffers, so that no call has to wait.
     let (beside, written) = (log.stats().written_bytes - before, log.written_lsn());
     gate.open();
     assert!(beside >= 2 * MIB, "{beside} bytes");
