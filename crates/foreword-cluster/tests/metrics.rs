@@ -28,7 +28,8 @@ fn gauges_say_who_leads_and_how_far_the_members_are() {
             .filter_map(|(key, _, _, value)| {
                 let DebugValue::Gauge(value) = value else { return None };
                 let labels: Vec<_> = key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
-                let name = key.key().name().trim_start_matches("foreword_raft_");
+                // (Those of the log may be there, too.)
+                let name = key.key().name().strip_prefix("foreword_raft_")?;
                 Some((format!("{name} {}", labels.join(" ")), value.into_inner()))
             })
             .collect();
