@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foreword_raft::bounds;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ use crate::raft::{Item, Outcome};
 use crate::rpc::network::Connection;
 use crate::rpc::tls::Tls;
 use crate::rpc::{Answer, Call, Page, decode, numbered};
-use crate::status::{Record, SESSIONS, Status, bounds};
+use crate::status::{Record, SESSIONS, Status};
 
 /// How long a node may think about a call that can be made elsewhere, too.
 const ATTEMPT: Duration = Duration::from_secs(2);

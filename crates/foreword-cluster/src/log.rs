@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foreword_raft::adapter::openraft::LogStore;
+use foreword_raft::bounds;
 use openraft::async_runtime::WatchReceiver;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -23,7 +24,7 @@ use crate::rpc::network::{Addresses, Network};
 use crate::rpc::server::Server;
 use crate::rpc::tls::Tls;
 use crate::rpc::{Answer, Call, WINDOW};
-use crate::status::{Record, SESSIONS, Status, bounds};
+use crate::status::{Record, SESSIONS, Status};
 use crate::store::{Identity, Machine, Raft};
 
 /// How a node is opened. The defaults make a cluster of one, without a network.

@@ -1,7 +1,5 @@
 //! What a caller gets to see: records, and what a node knows of its cluster.
 
-use std::ops::{Bound, RangeBounds};
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -64,19 +62,4 @@ pub struct Member {
     pub voter: bool,
     /// Up to which entry it has the leader's log, if the node that says this leads.
     pub matched_entry: Option<u64>,
-}
-
-/// The first index of a range, and the one behind its last.
-pub(crate) fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
-    let from = match range.start_bound() {
-        Bound::Included(&from) => from,
-        Bound::Excluded(&before) => before.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    let behind = match range.end_bound() {
-        Bound::Included(&to) => to.saturating_add(1),
-        Bound::Excluded(&to) => to,
-        Bound::Unbounded => u64::MAX,
-    };
-    (from, behind)
 }

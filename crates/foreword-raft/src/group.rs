@@ -286,16 +286,8 @@ impl Group {
     /// [`Error::GroupDamaged`]; [`Error::Log`] with [`Corruption`](foreword::Error::Corruption) or
     /// [`Io`](foreword::Error::Io) if an entry cannot be read.
     pub fn entries(&self, range: impl RangeBounds<u64>, bytes_max: u64) -> Result<Vec<Entry>> {
-        let from = match range.start_bound() {
-            Bound::Included(&from) => Some(from),
-            Bound::Excluded(&before) => Some(before.saturating_add(1)),
-            Bound::Unbounded => None,
-        };
-        let behind = match range.end_bound() {
-            Bound::Included(&to) => to.saturating_add(1),
-            Bound::Excluded(&to) => to,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (from, behind) = bounds(&range);
+        let from = (range.start_bound() != Bound::Unbounded).then_some(from);
         let mut attempts = 0;
         loop {
             match self.read(&self.places(from, behind, bytes_max)?) {
@@ -399,6 +391,22 @@ impl Group {
         self.shared.after_write();
         Ok(Some(lsn))
     }
+}
+
+/// The indices of a range: the first, and the one behind the last. (Public for `foreword-cluster`.)
+#[doc(hidden)]
+pub fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let from = match range.start_bound() {
+        Bound::Included(&from) => from,
+        Bound::Excluded(&before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let behind = match range.end_bound() {
+        Bound::Included(&to) => to.saturating_add(1),
+        Bound::Excluded(&to) => to,
+        Bound::Unbounded => u64::MAX,
+    };
+    (from, behind)
 }
 
 fn noted((index, note): &(u64, Box<[u8]>)) -> Noted {

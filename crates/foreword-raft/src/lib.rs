@@ -123,6 +123,8 @@ mod waiters;
 
 pub use compact::Compaction;
 pub use error::{Damage, DamagedGroup, Error, Result};
+#[doc(hidden)]
+pub use group::bounds;
 pub use group::{Entry, Group, Noted};
 pub use logs::{GroupLogs, Stats};
 pub use options::Options;

@@ -17,7 +17,6 @@ pub(crate) use shared::*;
 #[cfg(any(feature = "openraft", feature = "openraft-09"))]
 mod shared {
     use std::io;
-    use std::ops::{Bound, RangeBounds};
     use std::sync::Arc;
 
     use crate::batch::{Batch, Cut};
@@ -53,21 +52,6 @@ mod shared {
             batch.entries.push((index, Arc::from(data)));
         }
         Ok(group.submit(&batch, |result| done(result.map_err(io::Error::from)))?)
-    }
-
-    /// The indices of a range: the first, and the one behind the last.
-    pub(crate) fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
-        let from = match range.start_bound() {
-            Bound::Included(&from) => from,
-            Bound::Excluded(&before) => before.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let behind = match range.end_bound() {
-            Bound::Included(&to) => to.saturating_add(1),
-            Bound::Excluded(&to) => to,
-            Bound::Unbounded => u64::MAX,
-        };
-        (from, behind)
     }
 
     /// The entries of a range as far as they are there: neither those that were purged, nor those

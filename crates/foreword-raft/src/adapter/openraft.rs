@@ -82,6 +82,7 @@ use crate::Group;
 use crate::adapter::codec::{self, undecodable};
 use crate::adapter::{self, BYTES_AT_ONCE};
 use crate::batch::{Batch, Cut};
+use crate::group::bounds;
 
 pub use crate::adapter::codec::Undecodable;
 
@@ -162,7 +163,7 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogStore<C> {
         &mut self,
         range: RB,
     ) -> io::Result<Vec<EntryOf<C>>> {
-        self.read(adapter::bounds(&range), u64::MAX).await
+        self.read(bounds(&range), u64::MAX).await
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<EntryOf<C>>> {

@@ -28,6 +28,7 @@ use crate::Group;
 use crate::adapter::codec::{self, undecodable};
 use crate::adapter::{self, BYTES_AT_ONCE};
 use crate::batch::{Batch, Cut};
+use crate::group::bounds;
 
 pub use crate::adapter::codec::Undecodable;
 
@@ -128,7 +129,7 @@ impl<C: RaftTypeConfig> RaftLogReader<C> for LogStore<C> {
         &mut self,
         range: RB,
     ) -> Stored<Vec<C::Entry>, C> {
-        to::<_, C>(ErrorSubject::Logs, ErrorVerb::Read, self.read(adapter::bounds(&range), u64::MAX).await)
+        to::<_, C>(ErrorSubject::Logs, ErrorVerb::Read, self.read(bounds(&range), u64::MAX).await)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Stored<Vec<C::Entry>, C> {
