@@ -297,7 +297,9 @@ impl Node {
         loop {
             // A leader that is cut off waits for a majority for as long as it takes.
             let proposed = tokio::time::timeout_at(deadline, self.propose(item.clone())).await;
-            let error = match proposed.unwrap_or_else(|_| Err(self.impatient())) {
+            let error = match proposed
+                .unwrap_or_else(|_| Err(Error::unknown(format!("the group has not agreed within {:?}", self.patience))))
+            {
                 Err(Error::NotLeader { leader: Some((_, address)) }) if !address.is_empty() => {
                     self.learn();
                     self.router.prefer(&address);
@@ -321,10 +323,6 @@ impl Node {
                 return Err(lost.unwrap_or(error));
             }
         }
-    }
-
-    fn impatient(&self) -> Error {
-        Error::unknown(format!("the group has not agreed within {:?}", self.patience))
     }
 
     async fn wait_for_leader(&self, deadline: tokio::time::Instant, error: &Error) -> Result<()> {
