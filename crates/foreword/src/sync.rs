@@ -219,30 +219,49 @@ impl Word {
     }
 }
 
+#[cfg(all(test, unix))]
+pub(crate) mod fork {
+    /// A forked process, in which a test asks something.
+    pub(crate) struct Child(libc::pid_t);
+
+    // A fork of a process with threads can be had in no other way.
+    #[allow(unsafe_code)]
+    impl Child {
+        /// The child asks what it is to ask, and ends; if it hangs, after 20 s.
+        pub(crate) fn fork(asks: impl FnOnce() -> bool) -> Child {
+            // SAFETY: the child calls what a forked process may call of a log, and ends.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: it ends this process, if that hangs.
+                unsafe { libc::alarm(20) };
+                let right = asks();
+                // SAFETY: it does not return.
+                unsafe { libc::_exit(i32::from(!right)) }
+            }
+            Child(child)
+        }
+
+        /// Its status when it has ended: 0 if the answer was yes.
+        pub(crate) fn status(self) -> i32 {
+            let mut status = 0;
+            // SAFETY: `status` outlives the call.
+            assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0);
+            status
+        }
+    }
+}
+
 #[cfg(all(test, unix, not(shuttle)))]
 mod tests {
-    // A fork of a process with threads can be had in no other way.
-    #![allow(unsafe_code)]
-
+    use super::fork::Child;
     use super::*;
 
     #[test]
     fn a_lock_that_is_taken_at_a_fork_is_not_waited_for_in_the_child() {
         let (free, taken) = (ProcessLock::new(1), ProcessLock::new(2));
         let held = taken.lock();
-        // SAFETY: the child takes a lock, or not, and ends.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: it ends this process, if that hangs.
-            unsafe { libc::alarm(20) };
-            let right = taken.lock().is_none() && free.lock().is_some_and(|free| *free == 1);
-            // SAFETY: it does not return.
-            unsafe { libc::_exit(i32::from(!right)) }
-        }
-        let mut status = 0;
-        // SAFETY: `status` outlives the call.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        assert_eq!(status, 0);
+        let child = Child::fork(|| taken.lock().is_none() && free.lock().is_some_and(|free| *free == 1));
+        assert_eq!(child.status(), 0);
         drop(held);
         assert!(taken.lock().is_some());
     }

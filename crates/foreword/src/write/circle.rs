@@ -119,10 +119,8 @@ pub(crate) fn let_go(thing: Thing) {
 
 #[cfg(all(test, unix, not(shuttle)))]
 mod tests {
-    // A fork of a process with threads can be had in no other way.
-    #![allow(unsafe_code)]
-
     use super::*;
+    use crate::sync::fork::Child;
 
     fn edges() -> std::sync::MutexGuard<'static, Vec<Edge>> {
         sync::lock(&Waits::of_this_process().edges)
@@ -134,21 +132,14 @@ mod tests {
         let other = thread::spawn(|| ()).thread().id();
         let wait = Wait::on(other, thing).unwrap();
         let held = edges();
-        // SAFETY: the child calls what a log of its own would, and ends.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: it ends this process, if that hangs.
-            unsafe { libc::alarm(20) };
+        // It calls what a log of its own would.
+        let child = Child::fork(|| {
             let_go(thing);
             drop(Wait::on(other, thing).unwrap());
-            // SAFETY: it does not return.
-            unsafe { libc::_exit(0) }
-        }
+            true
+        });
         drop(held);
-        let mut status = 0;
-        // SAFETY: `status` outlives the call.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        assert_eq!(status, 0, "it hangs");
+        assert_eq!(child.status(), 0, "it hangs");
         assert!(edges().iter().any(|edge| edge.by == this));
         drop(wait);
         assert!(!edges().iter().any(|edge| edge.by == this));

@@ -126,6 +126,7 @@ mod tests {
     use super::*;
     use crate::files::disk::{Access, Disk, OsDisk};
     use crate::format::FrameBuf;
+    use crate::sync::fork::Child;
 
     fn handles(dir: &std::path::Path) -> usize {
         let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
@@ -166,7 +167,6 @@ mod tests {
 
     /// The child has the same handle, and cannot see in its memory what its parent does with it.
     #[test]
-    #[allow(unsafe_code)] // A fork can be had in no other way.
     fn a_forked_process_reads_whichever_way_its_parent_switches_the_handle() {
         let dir = tempfile::tempdir().unwrap();
         let file = File::options().read(true).write(true).create_new(true).open(dir.path().join("file")).unwrap();
@@ -179,23 +179,15 @@ mod tests {
             return; // There is only one way here.
         }
         way.switch(&file, CACHED).unwrap();
-        // SAFETY: the child reads the file, and ends.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: it ends this process, if that hangs.
-            unsafe { libc::alarm(20) };
+        let child = Child::fork(|| {
             while !is_direct() {
                 std::thread::yield_now();
             }
             let read = way.cached(&file, || std::os::unix::fs::FileExt::read_at(&file, &mut [0; 3], 5));
-            // SAFETY: it does not return.
-            unsafe { libc::_exit(i32::from(!matches!(read, Ok(3)))) }
-        }
+            matches!(read, Ok(3))
+        });
         way.switch(&file, DIRECT).unwrap();
-        let mut status = 0;
-        // SAFETY: `status` outlives the call.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        assert_eq!(status, 0, "it cannot read");
+        assert_eq!(child.status(), 0, "it cannot read");
     }
 
     #[test]
