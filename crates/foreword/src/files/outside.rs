@@ -16,7 +16,7 @@ use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
 
-use crate::error::Doing;
+use crate::error::{Doing, is_full};
 use crate::files::dir::Dir;
 use crate::files::disk::{Access, DiskFile};
 use crate::files::names::{HOLDS, HOLDS_TMP, IDENTITY};
@@ -289,8 +289,7 @@ fn read(file: &dyn DiskFile, log: LogId) -> io::Result<std::result::Result<Text,
 
 /// Whether there is no room for even an empty file, or none is ever made.
 fn has_no_room(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+    is_full(error) || error.kind() == io::ErrorKind::ReadOnlyFilesystem
 }
 
 fn encode(log: LogId, number: u64, wishes: &Wishes) -> String {

@@ -1,11 +1,13 @@
 //! What becomes of segments that the log dropped: they are used again or removed, behind the call
 //! that dropped them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::bug::bug;
 use crate::error::Doing;
 use crate::files::names::segment_name;
+use crate::files::segment::Segment;
 use crate::read::source::Source;
 use crate::sync::atomic::Ordering;
 use crate::write::inner::LogInner;
@@ -105,6 +107,12 @@ impl LogInner {
             return Err(self.dir.no_space_but_for_the_reserve(self.options.segment_blocks()));
         }
         Ok(())
+    }
+
+    /// A segment made of the reserve, when there was no space for a new one, as `error` says.
+    pub(crate) fn segment_of_reserve(&self, epoch: u64, error: Error) -> Result<Arc<Segment>> {
+        self.keeping.taken();
+        self.dir.take_reserve(self.id, epoch, self.options.segment_blocks(), error)
     }
 
     /// Makes what is missing of the reserve, of superseded segments or anew: those that are left.

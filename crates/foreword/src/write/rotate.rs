@@ -88,14 +88,12 @@ impl LogInner {
         }
         state.spares.preparing = true;
         let epoch = state.assembler.next_epoch(&state.spares.ready);
-        let blocks = self.options.segment_blocks();
         drop(state);
         let taken = self.attempt("prepare a segment", &self.dir.path, || {
             if urgency == Urgency::Checkpoint && !self.dir.has_reserve_to_spare() {
                 return Err(error);
             }
-            self.keeping.taken();
-            self.dir.take_reserve(self.id, epoch, blocks, error)
+            self.segment_of_reserve(epoch, error)
         });
         if taken.is_err() {
             self.keep_reserve(Vec::new());

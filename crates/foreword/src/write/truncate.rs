@@ -503,8 +503,7 @@ impl LogInner {
         if !fits(place) {
             *place = simple;
         }
-        self.keeping.taken();
-        self.dir.take_reserve(self.id, epoch, blocks, error)
+        self.segment_of_reserve(epoch, error)
     }
 
     fn blocks_of_frame(&self, at: Position) -> Result<u32> {
