@@ -4,8 +4,10 @@
 #
 #   scripts/api.sh                 compare it with docs/api; what changed is shown, as a diff
 #   scripts/api.sh --update        write docs/api anew, to be committed with the change
-#   scripts/api.sh --semver REV    ask cargo-semver-checks (cargo install --locked cargo-semver-checks) whether what changed since a revision, the tag of the last
-#                                  release, breaks who uses it. Before the first release there is nothing to compare with
+#   scripts/api.sh --semver REV    ask cargo-semver-checks (cargo install --locked
+#                                  cargo-semver-checks) whether what changed since a revision, the
+#                                  tag of the last release, breaks a user's program. Before the
+#                                  first release there is nothing to compare with
 #
 # Versions of Rust list one and the same API differently. With another than docs/api was written
 # with, comparing is left out.
@@ -15,8 +17,11 @@ target=$(realpath -m "$target")/api
 # With all features; foreword-raft without its adapters, whose API is that of other crates.
 features() { [ "$1" = foreword-raft ] || echo --all-features; }
 
-list() { # CRATE: rustdoc describes it as JSON, which it does not promise yet to do in the same way in each version
-    RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS="" cargo rustdoc --quiet --locked -p "$1" --lib $(features "$1") --target-dir "$target" -- -Z unstable-options --output-format json
+# CRATE: rustdoc describes it as JSON, which it does not promise yet to do in the same way in each
+# version.
+list() {
+    RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS="" cargo rustdoc --quiet --locked -p "$1" --lib $(features "$1") \
+        --target-dir "$target" -- -Z unstable-options --output-format json
     echo "# cargo rustdoc -p $1$(features "$1" | sed 's/^/ /'), $rust"
     # (What is only there for reading is no API.)
     "$target/debug/api" "$target/doc/${1//-/_}.json" | grep -v '::_docs'

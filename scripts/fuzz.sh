@@ -2,8 +2,10 @@
 # Fuzzes the targets with libFuzzer, from the kept corpus. New inputs are gathered in fuzz/found;
 # one that fails stops the run and is kept in fuzz/artifacts.
 #
-#   scripts/fuzz.sh [SECONDS [TARGET...]]    each target (segment, directory, options, input) for so many seconds (60)
-#   scripts/fuzz.sh --keep [TARGET...]       makes the kept corpus anew, of it and what was found: the fewest and smallest inputs that reach as much
+#   scripts/fuzz.sh [SECONDS [TARGET...]]    each target (segment, directory, options, input) for so
+#                                            many seconds (60)
+#   scripts/fuzz.sh --keep [TARGET...]       makes the kept corpus anew, of it and what was found: the
+#                                            fewest and smallest inputs that reach as much
 #
 # Needs a C++ compiler (installed with apt-get if there is none) and nothing else: the flags are
 # those of `cargo fuzz --sanitizer none`, and stable Rust knows them. The log has no unsafe code, so

@@ -2,9 +2,12 @@
 # The guide (guide/, an mdBook): builds it, measures for it, checks its exercises.
 #
 #   scripts/guide.sh            build it into guide/book (installs mdBook with cargo, if there is none)
-#   scripts/guide.sh measure    measure anew what its chapters show of times: guide/output/measured, and the curve of group commit. A minute, on an idle machine;
-#                               GUIDE_DISK=DIR says on which disk (default: where the repository is); --anyway goes on with a busy machine, and the page says so
-#   scripts/guide.sh exercises  check that the solutions pass the exercises' tests, and that each test fails on the unsolved exercise
+#   scripts/guide.sh measure    measure anew what its chapters show of times: guide/output/measured,
+#                               and the curve of group commit. A minute, on an idle machine;
+#                               GUIDE_DISK=DIR says on which disk (default: where the repository
+#                               is); --anyway goes on with a busy machine, and the page says so
+#   scripts/guide.sh exercises  check that the solutions pass the exercises' tests, and that each
+#                               test fails on the unsolved exercise
 source "$(dirname "$0")/common.sh"
 
 build() {

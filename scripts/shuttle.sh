@@ -2,7 +2,8 @@
 # Explores thread schedules of the commit path.
 #
 #   scripts/shuttle.sh [SCHEDULES]     so many schedules of each scenario (500)
-#   scripts/shuttle.sh --self-check    the same with deliberate bugs: each must be caught, each scenario must catch one; prints bug -> scenarios
+#   scripts/shuttle.sh --self-check    the same with deliberate bugs: each must be caught, each
+#                                      scenario must catch one; prints bug -> scenarios
 source "$(dirname "$0")/common.sh"
 job="${1:-500}"
 export RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR="$target/shuttle"
