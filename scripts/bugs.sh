@@ -23,12 +23,12 @@ shows() {
     done
 }
 shows "the table of faults and outcomes" foreword-sim "it matrix::" RetryFlush ForgetFailure
-shows "a process that was forked" foreword process WriteInFork WaitInFork
-shows "crash loops and cuts without records" foreword "it full_disk::" NeverAbsorb ReserveLast TakeLastReserve
-shows "a flush that is held up while a closed log goes on" foreword "it corners::" OvertakeReopening
-shows "holds, limits and retention" foreword "it holds::" ForgetHolds IgnoreOutside UnlockOutside ForgetLimit
-shows "what hooks are told" foreword "it strangers::" TellEarly WaitForHooks CloseUntold
-shows "many logs on a few threads" foreword "runtime many_logs" ForgetTask
+shows "a process that was forked" foreword-tests process WriteInFork WaitInFork
+shows "crash loops and cuts without records" foreword-tests "it full_disk::" NeverAbsorb ReserveLast TakeLastReserve
+shows "a flush that is held up while a closed log goes on" foreword-tests "it corners::" OvertakeReopening
+shows "holds, limits and retention" foreword-tests "it holds::" ForgetHolds IgnoreOutside UnlockOutside ForgetLimit
+shows "what hooks are told" foreword-tests "it strangers::" TellEarly WaitForHooks CloseUntold
+shows "many logs on a few threads" foreword-tests "runtime many_logs" ForgetTask
 shows "what the suite once found" foreword-sim "it regressions::" SealLate
 shows "replaying the fuzz corpus" foreword-fuzz replay TrustBody IgnoreEpoch AcceptPartialUnit
 

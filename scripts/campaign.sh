@@ -73,9 +73,9 @@ campaigns() {
     # A simulated cluster is the same each time if tokio's chance is given by the seed, too.
     local seeded="RUSTFLAGS=--cfg tokio_unstable" cluster="$test --target-dir $target/seeded -p foreword-cluster --lib"
     campaign flips "every bit flipped and every cut, read and verified" \
-        with "FOREWORD_FLIPS=$(full full sampled)" $test -p foreword --test flips
+        with "FOREWORD_FLIPS=$(full full sampled)" $test -p foreword-tests --test flips
     campaign mutations "mutated golden logs, read by the second reader" \
-        with FOREWORD_REQUIRE_PYTHON=1 "FOREWORD_MUTATIONS=$((tenth / 5 + 8))" $test -p foreword --test it golden::
+        with FOREWORD_REQUIRE_PYTHON=1 "FOREWORD_MUTATIONS=$((tenth / 5 + 8))" $test -p foreword-tests --test it golden::
     campaign states "crash states of small workloads, more of each" \
         $sim --exhaustive --steps "$(full 3 2)" --states "$(full 1024 64)" --recovery-points "$(full 3 1)" --seed "$seed"
     campaign damage "damage in every sector, by another seed" $sim --damage --seed "$seed"

@@ -74,7 +74,7 @@ fn input() {
 /// What the seeds are made by: each golden log is to the byte what its input stands for.
 #[test]
 fn a_recipe_of_a_real_log_makes_that_log() {
-    let golden = fuzz().join("../crates/foreword/tests/golden");
+    let golden = fuzz().join("../crates/foreword-tests/tests/golden");
     let dirs = std::fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     let mut logs = 0;
     for dir in dirs {

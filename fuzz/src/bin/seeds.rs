@@ -20,7 +20,7 @@ fn main() -> io::Result<()> {
         fs::create_dir_all(&dir)?;
         if input.len() <= BYTES_MAX { fs::write(dir.join(name), input) } else { Ok(()) }
     };
-    for entry in fs::read_dir(fuzz.join("../crates/foreword/tests/golden"))? {
+    for entry in fs::read_dir(fuzz.join("../crates/foreword-tests/tests/golden"))? {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned()))?;
         if path.is_dir() {
             let files = read(&path)?;

@@ -5,9 +5,6 @@
 mod bank;
 mod calls;
 pub mod full;
-/// The log's tests use this module, too.
-#[path = "../../../foreword/tests/common/hooked.rs"]
-pub mod hooked;
 mod rng;
 mod world;
 
@@ -17,6 +14,7 @@ use foreword_sim::SimDisk;
 
 pub use bank::Bank;
 pub use calls::Hooked;
+pub use foreword_tests::hooked;
 pub use rng::Rng;
 pub use world::World;
 

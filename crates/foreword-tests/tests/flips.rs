@@ -10,12 +10,10 @@
 //! bit and every cut for both.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::*;
 use foreword::{Damage, DamageKind, Durability, Error, Log, Lsn, Verdict};
+use foreword_tests::*;
 
 const LINK_BLOCK: usize = 1;
 /// Every bit of so many bytes of a block is flipped: of any header, and of what a LINK says.

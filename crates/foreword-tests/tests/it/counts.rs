@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use crate::common::*;
 use foreword::{Error, Iter, Log, Lsn, OnDamage, Reader, View};
+use foreword_tests::*;
 
 fn times(iter: Iter) -> BTreeMap<Lsn, SystemTime> {
     iter.map(|record| record.map(|r| (r.lsn, r.time)).unwrap()).collect()

@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::common::hooked::{Gate, Op, hooked};
-use crate::common::*;
 use foreword::disk::Disk;
 use foreword::{DamageKind, Durability, Error, Log, Lsn, OnDamage, Options, Verdict, View};
 use foreword_sim::{Effect, Fault, OpKind, SimDisk};
+use foreword_tests::hooked::{Gate, Op, hooked};
+use foreword_tests::*;
 
 fn on(disk: &SimDisk) -> Options {
     small().on_error(|_| ()).disk(disk.handle())

@@ -13,9 +13,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::hooked::*;
-use crate::common::*;
 use foreword::{Commit, Error, Log, Lsn, Options, SyncPolicy, View, inspect};
+use foreword_tests::hooked::*;
+use foreword_tests::*;
 
 fn options() -> Options {
     Options::new().segment_bytes(1 << 20).sync(SyncPolicy::manual())

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::hooked::*;
-use crate::common::*;
 use foreword::{Error, Log, Lsn, Options, SyncPolicy};
+use foreword_tests::hooked::*;
+use foreword_tests::*;
 
 const MIB: u64 = 1 << 20;
 

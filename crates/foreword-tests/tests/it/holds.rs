@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use foreword::disk::OsDisk;
 use foreword::{Error, Limit, Log, Lsn, Options, View};
 
-use crate::common::hooked::{Op, hooked, until};
+use foreword_tests::hooked::{Op, hooked, until};
 
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10)

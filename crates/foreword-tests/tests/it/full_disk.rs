@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use crate::common::hooked::*;
-use crate::common::*;
 use foreword::disk::Access;
 use foreword::{Error, Log, Lsn, Options, Verdict, View};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
+use foreword_tests::hooked::*;
+use foreword_tests::*;
 
 const MIB: u64 = 1 << 20;
 

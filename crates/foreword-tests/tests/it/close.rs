@@ -11,10 +11,10 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::hooked::*;
-use crate::common::*;
 use foreword::disk::Access;
 use foreword::{Commit, Durability, Error, Iter, Log, Lsn, Options, Reader, SyncPolicy, View};
+use foreword_tests::hooked::*;
+use foreword_tests::*;
 
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10).sync(SyncPolicy::manual()).on_error(|_| {})

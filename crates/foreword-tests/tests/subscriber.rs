@@ -2,15 +2,13 @@
 //! held.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
-use common::hooked::*;
-use common::*;
 use foreword::{Error, Log, Lsn, Options, SyncPolicy};
+use foreword_tests::hooked::*;
+use foreword_tests::*;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::hooked::{Gate, Hooked, Op, hooked, hooked_unreserving, until, within_time};
-use crate::common::*;
 use foreword::disk::{Access, OsDisk};
 use foreword::{DamageKind, Error, Log, Lsn, OnDamage, Options, SyncPolicy, Verdict, View};
+use foreword_tests::hooked::{Gate, Hooked, Op, hooked, hooked_unreserving, until, within_time};
+use foreword_tests::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;

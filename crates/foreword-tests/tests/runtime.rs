@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::fs;
 use std::future::Future;
 use std::path::Path;
@@ -15,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use foreword::{Durability, Error, Limit, Log, Lsn, Options, Runtime, SyncPolicy};
 
-use common::hooked::{until, within};
+use foreword_tests::hooked::{until, within};
 
 /// Threads are counted: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {

@@ -5,8 +5,6 @@
 // A fork of a process with threads can be had in no other way.
 #![allow(unsafe_code)]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
@@ -19,10 +17,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, thread};
 
-use common::hooked::*;
-use common::*;
 use foreword::disk::OsDisk;
 use foreword::{Commit, Durability, Error, Log, Lsn, OnDamage, Options, Reader, Verdict, View};
+use foreword_tests::hooked::*;
+use foreword_tests::*;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ALONE: &str = "FOREWORD_TEST_ALONE";

@@ -1,7 +1,5 @@
 //! What the options that trade something do, and what they leave.
 
-mod common;
-
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -10,7 +8,7 @@ use std::time::Duration;
 use foreword::disk::OsDisk;
 use foreword::{Error, Lsn, Options, SyncPolicy};
 
-use crate::common::hooked::{Op, hooked};
+use foreword_tests::hooked::{Op, hooked};
 
 fn options() -> Options {
     Options::new().segment_bytes(64 << 10)

@@ -3,9 +3,6 @@
 //! those that need a feature or all processors, are programs of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod basics;
 mod close;
 mod corners;

@@ -1,6 +1,6 @@
-//! What the integration tests share: a log's directory as bytes, the structures in it by
+//! What the tests of the log share: a log's directory as bytes, the structures in it by
 //! `docs/FORMAT.md` alone (not by the library's own code), and a disk in memory.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

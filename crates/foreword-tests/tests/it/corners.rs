@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::common::hooked::{Op, hooked, within};
-use crate::common::*;
 use foreword::{Error, Log, Lsn, Options, Verdict, View};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
+use foreword_tests::hooked::{Op, hooked, within};
+use foreword_tests::*;
 
 const MIB: u64 = 1 << 20;
 

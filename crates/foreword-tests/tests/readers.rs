@@ -1,8 +1,6 @@
 //! What readers return, and what they cost.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
@@ -12,11 +10,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::hooked::{Op, hooked};
-use common::*;
 use foreword::disk::{Disk, OsDisk};
 use foreword::inspect::{self, Content};
 use foreword::{Durability, Error, Log, Lsn, OnDamage, Options, Reader, View, verify};
+use foreword_tests::hooked::{Op, hooked};
+use foreword_tests::*;
 
 /// Longer than anything here takes, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::common::*;
 use foreword::{Damage, DamageKind, Durability, Error, Lsn, OnDamage, Verdict, View};
+use foreword_tests::*;
 
 const NEW: &[u8] = b"a record that came after";
 

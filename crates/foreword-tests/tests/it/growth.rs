@@ -6,10 +6,10 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use crate::common::hooked::{Op, hooked};
-use crate::common::*;
 use foreword::{Error, Log, Lsn, Options};
 use foreword_sim::{Choice, SimDisk};
+use foreword_tests::hooked::{Op, hooked};
+use foreword_tests::*;
 
 const MIB: u64 = 1 << 20;
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use foreword::{Damage, Error, Log, Lsn, Verdict, View};
 
-use crate::common::*;
+use foreword_tests::*;
 
 /// What may befall a segment file; the file before, and a byte from which on it is not the same.
 enum Kind {

@@ -22,18 +22,18 @@ macro_rules! examples {
 }
 
 examples! {
-    costs = "../examples/00_costs.rs",
-    writer = "../examples/01_writer.rs",
-    background_sync = "../examples/02_background_sync.rs",
-    recovery = "../examples/03_recovery.rs",
-    group_commit = "../examples/04_group_commit.rs",
-    strategies = "../examples/05_strategies.rs",
-    redo = "../examples/06_redo.rs",
-    evidence = "../examples/07_evidence.rs",
-    many_logs = "../examples/09_many_logs.rs",
-    kv = "../examples/kv.rs",
-    queue = "../examples/queue.rs",
-    outbox = "../examples/outbox.rs",
+    costs = "../../foreword/examples/00_costs.rs",
+    writer = "../../foreword/examples/01_writer.rs",
+    background_sync = "../../foreword/examples/02_background_sync.rs",
+    recovery = "../../foreword/examples/03_recovery.rs",
+    group_commit = "../../foreword/examples/04_group_commit.rs",
+    strategies = "../../foreword/examples/05_strategies.rs",
+    redo = "../../foreword/examples/06_redo.rs",
+    evidence = "../../foreword/examples/07_evidence.rs",
+    many_logs = "../../foreword/examples/09_many_logs.rs",
+    kv = "../../foreword/examples/kv.rs",
+    queue = "../../foreword/examples/queue.rs",
+    outbox = "../../foreword/examples/outbox.rs",
 }
 
 const STORE: &str = "FOREWORD_TEST_STORE";

@@ -11,8 +11,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::common::*;
 use foreword::{DamageKind, Durability, Error, Limit, Log, Lsn, OnDamage, Verdict};
+use foreword_tests::*;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")

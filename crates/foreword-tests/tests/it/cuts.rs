@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::common::*;
 use foreword::{Error, Log, Lsn, Options, View};
 use foreword_sim::{Choice, Effect, Fault, Op, OpKind, SimDisk};
+use foreword_tests::*;
 
 fn on(disk: &SimDisk) -> Options {
     small().on_error(|_| ()).disk(disk.handle())

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::common::*;
 use foreword::{DamageKind, Error, Lsn, OnDamage, Options, SyncPolicy, Verdict, View, repair_plan, verify};
+use foreword_tests::*;
 
 fn verify_error(dir: &Path) -> Error {
     verify(dir, &mut |_, _| {}).unwrap_err()

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::common::*;
 use foreword::{Limit, Log, Lsn, OnDamage, Options, Reader};
+use foreword_tests::*;
 
 /// What is done to a log's files.
 type Damage = fn(&mut Files);

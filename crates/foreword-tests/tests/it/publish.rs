@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::common::hooked::{Hooked, Op, hooked};
 use foreword::disk::OsDisk;
 use foreword::inspect::{self, Writer};
 use foreword::{Error, Log, Lsn, Options, Published};
+use foreword_tests::hooked::{Hooked, Op, hooked};
 
 fn options() -> Options {
     Options::new().publish(true).segment_bytes(64 << 10).on_error(|_| ())
