@@ -1,8 +1,8 @@
 //! openraft's own suite on the adapter to 0.10: as it is; reopened after every call; after a power
-//! failure behind every call.
+//! failure behind every call. And the example, whose assertions are part of the tests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[allow(dead_code)]
+#[allow(dead_code)] // Its `main`.
 #[path = "../examples/openraft.rs"]
 mod example;
 
@@ -317,4 +317,10 @@ async fn large_appends_and_reads() {
     assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(2, 30)), Some(log_id(2, 30))));
     append(&mut store, vec![entry(3, 31, "v")]).await.unwrap();
     assert_eq!(store.get_log_state().await.unwrap().last_log_id, Some(log_id(3, 31)));
+}
+
+#[tokio::test]
+async fn the_example_runs_to_its_end() -> Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    example::run(dir.path()).await
 }

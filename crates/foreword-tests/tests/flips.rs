@@ -1,13 +1,13 @@
-//! Every single bit of a small log flipped, and every file of it cut at every single byte: never a
-//! panic, never a wrong record, and the verdict that the table in `docs/FORMAT.md` asks for, which
-//! is computed here from the document and the log's layout.
+//! Bits of a small log flipped, and its files cut: never a panic, never a wrong record, and the
+//! verdict that the table in `docs/FORMAT.md` asks for, which is computed here from the document and
+//! the log's layout.
 //!
-//! By default `verify` is asked about every bit of a block's header and about a bit of every other
-//! byte (each 7th bit) in every sector that was written, and about every cut; and a `View` that
-//! reads all records about each 13th of them. Sampled, each 61st, are: bits of sectors that were
-//! never written, and the segments of the closed log that are those of the killed one. The strides
-//! are prime to 8, so that all bits of a byte have their turn. `FOREWORD_FLIPS=full` takes every
-//! bit and every cut for both.
+//! By default `verify` is asked about every bit and every cut within a block's header, about a bit
+//! of every other byte (each 7th bit) in every sector that was written, and about each 7th other
+//! cut; and a `View` that reads all records about each 13th of them. Sampled, each 61st, are: bits
+//! of sectors that were never written, and the segments of the closed log that are those of the
+//! killed one. The strides are prime to 8, so that all bits of a byte have their turn, and each
+//! place in a sector has. `FOREWORD_FLIPS=full` takes every bit and every cut for both.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,8 @@ use foreword::{Damage, DamageKind, Durability, Error, Log, Lsn, Verdict};
 use foreword_tests::*;
 
 const LINK_BLOCK: usize = 1;
-/// Every bit of so many bytes of a block is flipped: of any header, and of what a LINK says.
+/// Every bit of so many bytes of a block is flipped, and files are cut at each of these bytes: those
+/// of any header, and of what a LINK says.
 const HEADER: usize = 128;
 
 /// A log, and what the document says of its layout.
@@ -257,21 +258,25 @@ fn flip_all(sample: &Sample, fresh: &[u64]) {
 }
 
 fn cut_all(sample: &Sample, fresh: &[u64]) {
-    let (view_stride, sampled_stride) = if full() { (1, 1) } else { (13, 61) };
+    let (view_stride, payload_stride, sampled_stride) = if full() { (1, 1, 1) } else { (13, 7, 61) };
     let epochs = sample.files.epochs();
     let blocks = sample.files.0[&segment_name(1)].len() / BLOCK;
     shared_out(&sample.files, epochs.len() * blocks, |disk, piece| {
         let (epoch, block) = (epochs[piece / blocks], piece % blocks);
         let whole = sample.files.0[&segment_name(epoch)].clone();
         let bytes = disk.bytes(&segment_name(epoch));
-        let stride = if fresh.contains(&epoch) { 1 } else { sampled_stride };
-        for len in (block * BLOCK..(block + 1) * BLOCK).rev().filter(|len| len % stride == 0) {
+        let stride = |len: usize| match fresh.contains(&epoch) {
+            true if len % BLOCK <= HEADER => 1,
+            true => payload_stride,
+            false => sampled_stride,
+        };
+        for len in (block * BLOCK..(block + 1) * BLOCK).rev().filter(|len| len % stride(*len) == 0) {
             bytes.write().unwrap().resize(len, 0);
             bytes.write().unwrap().copy_from_slice(&whole[..len]);
             let what = format!("segment {epoch} cut to {len} bytes");
             let expect = sample.cut(epoch, len);
             sample.check_verify(disk, &expect, &what);
-            if (len / stride) % view_stride == 0 {
+            if (len / stride(len)) % view_stride == 0 {
                 sample.check_view(disk, &expect, &what);
             }
         }

@@ -1,10 +1,11 @@
-//! Every crash state of every small workload.
+//! Crash states of every small workload: all, or many of each crash point. `scripts/campaign.sh`
+//! takes ten times as many.
 
 use foreword_sim::suite::{Bounds, exhaustive};
 
 #[test]
 fn every_crash_state_of_small_workloads() {
-    let bounds = Bounds::default();
+    let bounds = Bounds { states: 96, ..Bounds::default() };
     let tally = exhaustive(&bounds, &|_| ()).unwrap_or_else(|failure| panic!("{failure}"));
     println!("{bounds:?}\n{tally:?}");
     assert!(tally.states > 40_000, "{tally:?}");

@@ -15,7 +15,10 @@ fn on(disk: &SimDisk) -> Options {
 
 /// Bytes of the record with an LSN: long enough that a few fill a segment.
 fn long(lsn: u64) -> Vec<u8> {
-    record(lsn).into_iter().cycle().take(9000 + lsn as usize).collect()
+    let (piece, len) = (record(lsn), 9000 + lsn as usize);
+    let mut bytes = piece.repeat(len / piece.len().max(1) + 1);
+    bytes.truncate(len);
+    bytes
 }
 
 fn commit_long(log: &Log, count: u64) {

@@ -1,10 +1,8 @@
 //! With certificates, those who have none get neither in nor an answer.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod common;
 
 use std::time::Duration;
 
-use common::{options, run};
+use crate::common::{options, run};
 use foreword_cluster::{Client, Error, Tls};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 

@@ -1,14 +1,12 @@
 //! Three nodes in one process, on real loopback: what is acknowledged is there, once, on all of
 //! them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Cluster, everything, options, refused, run, wait_for};
+use crate::common::{Cluster, everything, options, refused, run, wait_for};
 use foreword_cluster::{Error, Options, ReplicatedLog};
 use futures_util::StreamExt;
 
