@@ -66,8 +66,7 @@ struct Readme;
 #[cfg(all(doc, not(doctest)))]
 pub mod _docs {
     // Of two definitions of a link the first counts.
-    #[doc = "[GUARANTEES.md]: https://docs.rs/foreword/latest/foreword/_docs/guarantees"]
-    #[doc = "[TESTING.md]: https://docs.rs/crate/foreword-cluster/latest/source/README.md\n"]
+    #[doc = "[GUARANTEES.md]: https://docs.rs/foreword/latest/foreword/_docs/guarantees\n"]
     #[doc = include_str!("../docs/REPLICATION.md")]
     pub mod replication {}
 }
