@@ -259,11 +259,7 @@ fn remove_unfinished(dir: &Dir, survey: &Survey) -> bool {
     let Some(tip) = survey.chain.last().map(|entry| entry.epoch).filter(|&tip| survey.newest > tip + 1) else { return false };
     // (A SEAL vouches for the first, which has no LINK.)
     let begun: Vec<u64> = survey.names.epochs.iter().copied().filter(|&epoch| epoch > tip + 1).collect();
-    let removed = fork::remove_begun(dir, survey.log, &begun);
-    if let Err(error) = &removed {
-        crate::trace::warn!(error = %error, "cannot remove what an unfinished opening has left");
-    }
-    removed.is_ok()
+    fork::remove_begun(dir, survey.log, &begun)
 }
 
 /// The page cache may show a LINK that the disk never got, and no frame behind it proves more: the

@@ -23,7 +23,9 @@ use crate::files::prepare::Stuff;
 use crate::files::reserve;
 use crate::files::segment::{Found, Segment};
 use crate::files::time::now_micros;
-use crate::format::{self, BLOCK, CONTINUED, Control, Count, Cut, Entry, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
+use crate::format::{
+    self, BLOCK, CONTINUED, Control, Count, Cut, Entry, FrameBuf, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise,
+};
 use crate::read::reader::Reader;
 use crate::{Lsn, Result};
 
@@ -271,10 +273,14 @@ fn seal_of(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place, byt
     })
 }
 
-/// Removes what a fork has begun behind the log's end, and did not join to it.
-pub(crate) fn remove_begun(dir: &Dir, log: LogId, epochs: &[u64]) -> Result<()> {
-    take_links_back(dir, log, epochs)?;
-    remove(dir, epochs.iter().copied().map(segment_name))
+/// Removes what a fork has begun behind the log's end, and did not join to it; returns whether it is
+/// gone. The log is sound with or without it.
+pub(crate) fn remove_begun(dir: &Dir, log: LogId, epochs: &[u64]) -> bool {
+    let removed = take_links_back(dir, log, epochs).and_then(|()| remove(dir, epochs.iter().copied().map(segment_name)));
+    if let Err(error) = &removed {
+        crate::trace::warn!(error = %error, "cannot remove what an unfinished fork has left");
+    }
+    removed.is_ok()
 }
 
 /// Takes back the LINKs of segments that a fork has begun, which are in the order of their epochs:
@@ -285,7 +291,7 @@ pub(crate) fn take_links_back(dir: &Dir, log: LogId, epochs: &[u64]) -> Result<(
     for &epoch in epochs.iter().rev() {
         let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { continue };
         if link_of(&segment)?.is_some() {
-            segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&[0; BLOCK])], true)?;
+            segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&FrameBuf::zeroed(BLOCK))], true)?;
         }
     }
     Ok(())
