@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{fs, thread};
 
 use foreword::disk::OsDisk;
-use foreword::{Commit, Durability, Error, Log, Lsn, OnDamage, Options, Reader, Verdict, View};
+use foreword::{Commit, Durability, Error, Log, Lsn, OnDamage, Options, Reader, SyncPolicy, Verdict, View};
 use foreword_tests::hooked::*;
 use foreword_tests::*;
 
@@ -669,6 +669,27 @@ fn limit_open_files(files: u64) {
     let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
     // SAFETY: it reads the limit that it is given.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}
+
+/// Bug: an opening had a handle of each segment that it wrote again, and of each that it was to
+/// seal, at once: a service that was killed could not be started again as it had been.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_is_opened_with_as_few_open_files_as_it_was_written_with() {
+    alone("a_log_is_opened_with_as_few_open_files_as_it_was_written_with", || {
+        limit_open_files(64);
+        let dir = tempfile::tempdir().unwrap();
+        let options = || Options::new().segment_bytes(64 << 10).background(false).sync(SyncPolicy::manual());
+        let log = options().open(dir.path()).unwrap();
+        let record = vec![7; 1 << 20]; // Some 40 segments.
+        log.append_with(&record, Durability::Written).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        Files::read(dir.path()).write(copy.path());
+        log.close().unwrap();
+        let log = options().open(copy.path()).unwrap();
+        assert!(log.get(Lsn(1)).unwrap() == record);
+        log.close().unwrap();
+    });
 }
 
 /// Each segment of a record that is not written has a handle. Bug: after seconds of preparing

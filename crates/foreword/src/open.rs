@@ -197,6 +197,9 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
         let why = format!("it is at LSN {last_lsn}, which no log reaches, and leaves too few to go on: restore a copy");
         return Err(Error::Invalid { what: "log", why });
     }
+    if !matches!(verdict, Verdict::Corruption(_)) && remove_unfinished(dir, &survey) {
+        return find(options, dir, dir.names()?);
+    }
     let mut report = RecoveryReport::new(verdict, survey.control.start, last_lsn);
     report.scanned_bytes = survey.scanned;
     report.garbled_sectors = survey.garbled_behind;
@@ -246,6 +249,17 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     drop(outside);
     tidy_up(options, dir, &mut opened, &survey.names);
     Ok(opened)
+}
+
+/// Removes what an unfinished fork of several segments has left behind the log's end, and returns
+/// whether anything was. It would stand in the way of the next, which would leave as much again if
+/// it does not come to its end either. (Of one of a single segment the next fork takes the name.)
+/// What cannot be removed is no reason to refuse.
+fn remove_unfinished(dir: &Dir, survey: &Survey) -> bool {
+    let Some(tip) = survey.chain.last().map(|entry| entry.epoch).filter(|&tip| survey.newest > tip + 1) else { return false };
+    // (A SEAL vouches for the first, which has no LINK.)
+    let begun: Vec<u64> = survey.names.epochs.iter().copied().filter(|&epoch| epoch > tip + 1).collect();
+    fork::remove_begun(dir, survey.log, &begun)
 }
 
 /// The page cache may show a LINK that the disk never got, and no frame behind it proves more: the

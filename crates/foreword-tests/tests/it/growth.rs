@@ -6,7 +6,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use foreword::{Error, Log, Lsn, Options};
+use foreword::disk::Access;
+use foreword::{Durability, Error, Log, Lsn, Options};
 use foreword_sim::{Choice, SimDisk};
 use foreword_tests::hooked::{Op, hooked};
 use foreword_tests::*;
@@ -196,5 +197,151 @@ fn openings_on_a_full_disk() {
         let disk = killed_log(3, options());
         disk.set_free(free);
         search.run(&format!("{} KiB left", free >> 10), disk);
+    }
+}
+
+/// Records over several segments that were written and not durable when the log was killed: each
+/// opening has to write all of them again.
+struct Unproven {
+    records: u64,
+    len: usize,
+}
+
+const UNPROVEN: [Unproven; 2] = [Unproven { records: 1, len: 5 << 19 }, Unproven { records: 8, len: 5 << 16 }];
+
+impl Unproven {
+    fn killed_log(&self) -> SimDisk {
+        let disk = SimDisk::new(1);
+        let log = options().disk(disk.handle()).open("/log").unwrap();
+        for lsn in 1..=self.records {
+            log.append_with(self.record(lsn), Durability::Written).unwrap();
+        }
+        disk.kill()
+    }
+
+    fn record(&self, lsn: u64) -> Vec<u8> {
+        vec![lsn as u8; self.len]
+    }
+
+    /// Opens a log that has at least some of the records, and closes it.
+    fn open(&self, options: Options, least: u64) -> Result<(), Error> {
+        let log = options.open("/log")?;
+        let last = log.last_lsn().0;
+        assert!((least..=self.records).contains(&last), "the last is {last}");
+        for lsn in 1..=last {
+            assert!(log.get(Lsn(lsn))? == self.record(lsn), "{lsn}");
+        }
+        log.close()
+    }
+
+    /// The changes of an opening.
+    fn changes_of_opening(&self, start: &SimDisk) -> u64 {
+        let disk = start.copy();
+        self.open(options().disk(disk.handle()), self.records).unwrap();
+        disk.changes() - start.changes()
+    }
+}
+
+/// A log has at most what it had, what an opening that did not come to its end has written of it
+/// again, and four segments more.
+fn is_within_bounds(disk: &SimDisk, what: &dyn Fn() -> String) {
+    assert!(disk.used() <= 10 * MIB && disk.files().len() <= 12, "{}: {:#?}", what(), disk.files());
+}
+
+/// Bug: what an opening that was killed had written was taken for the log's newest segments, and
+/// stayed until one came to its end.
+#[test]
+fn openings_that_are_killed_while_they_write_records_again() {
+    for unproven in UNPROVEN {
+        let start = unproven.killed_log();
+        for change in 1..=unproven.changes_of_opening(&start) {
+            let mut disk = start.copy();
+            for _ in 0..5 {
+                disk.power_off_at(disk.changes() + change);
+                drop(options().disk(disk.handle()).open("/log"));
+                disk = disk.kill();
+                is_within_bounds(&disk, &|| format!("{} records, change {change}", unproven.records));
+            }
+            unproven.open(options().disk(disk.handle()), unproven.records).unwrap();
+        }
+    }
+}
+
+/// Bug: each such opening took as much again, so that a service that is started again and again
+/// filled its disk.
+#[test]
+fn openings_that_fail_while_they_write_records_again() {
+    for unproven in UNPROVEN {
+        let disk = unproven.killed_log();
+        // To seal them is the last thing before the fork joins the log.
+        for failing in (1..=3).map(segment_name) {
+            for _ in 0..5 {
+                let fails = failing.clone();
+                let hooked = hooked(disk.clone(), move |op, name| match op {
+                    Op::Open(Access::Write) if *name == fails => Err(std::io::Error::from_raw_os_error(24)),
+                    _ => Ok(()),
+                });
+                unproven.open(options().disk(hooked), unproven.records).unwrap_err();
+                is_within_bounds(&disk, &|| format!("{} records, {failing} fails", unproven.records));
+            }
+        }
+        unproven.open(options().disk(disk.handle()), unproven.records).unwrap();
+    }
+}
+
+/// Bug: the segments of a fork that found no room were removed from the oldest on. The next, whose
+/// predecessor was gone, was taken for the front of a log that had lost what was before.
+#[test]
+fn an_opening_that_finds_no_room_to_write_records_again_and_is_killed() {
+    let unproven = Unproven { records: 12, len: 5 << 16 };
+    let start = unproven.killed_log();
+    start.set_free(7 * MIB / 2);
+    for change in 1..=unproven.changes_of_opening(&start) {
+        let disk = start.copy();
+        disk.power_off_at(disk.changes() + change);
+        drop(options().disk(disk.handle()).open("/log"));
+        let is_sound = |how: &str, disk: SimDisk, least: u64| {
+            for limited in [true, false] {
+                let disk = disk.copy();
+                if !limited {
+                    disk.set_capacity(None);
+                }
+                let opened = unproven.open(options().disk(disk.handle()), least);
+                opened.unwrap_or_else(|e| panic!("change {change}, {how}: {e}, {:#?}", disk.files()));
+            }
+        };
+        is_sound("a kill", disk.kill(), unproven.records);
+        is_sound("a power failure", disk.crash(&Choice::None), 0);
+        is_sound("a power failure", disk.crash(&Choice::Seed(change)), 0);
+    }
+}
+
+/// The same in a cut: within a batch that lies in several segments.
+#[test]
+fn a_cut_that_finds_no_room_to_write_records_again_and_is_killed() {
+    let records = 12;
+    let unproven = Unproven { records, len: 5 << 16 };
+    let start = SimDisk::new(1);
+    let log = options().disk(start.handle()).open("/log").unwrap();
+    log.commit_batch((1..=records).map(|lsn| unproven.record(lsn)).collect::<Vec<_>>().iter()).unwrap();
+    log.close().unwrap();
+    start.set_free(7 * MIB / 2);
+    let cut = |disk: &SimDisk| {
+        let log = options().disk(disk.handle()).open("/log")?;
+        let cut = log.truncate_back(Lsn(records));
+        log.close().and(cut)
+    };
+    let whole = start.copy();
+    assert!(matches!(cut(&whole), Err(Error::NoSpace { .. })), "it finds room");
+    for change in 1..=whole.changes() - start.changes() {
+        let disk = start.copy();
+        disk.power_off_at(disk.changes() + change);
+        drop(cut(&disk));
+        for (how, disk) in
+            [("kill", disk.kill()), ("none", disk.crash(&Choice::None)), ("some", disk.crash(&Choice::Seed(change)))]
+        {
+            let opened = unproven.open(options().disk(disk.handle()), records);
+            opened.unwrap_or_else(|e| panic!("change {change}, {how}: {e}, {:#?}", disk.files()));
+        }
     }
 }

@@ -137,8 +137,8 @@ impl<'a> Branching<'a> {
         }
         match self.go_on(from, absorbed, unsealed, fresh) {
             Err(error) if error.is_no_space() && from != self.end => {
-                let begun = dir.names()?.epochs.into_iter().filter(|&e| e > self.epoch);
-                fork::clear_away(dir, begun.map(segment_name));
+                let begun: Vec<u64> = dir.names()?.epochs.into_iter().filter(|&e| e > self.epoch).collect();
+                fork::remove_begun(dir, survey.log, &begun);
                 let segment = fresh_segment(options, dir, survey, self.epoch, self.damaged)?;
                 self.make_in_place(unsealed, Fresh { segment, spares: VecDeque::new() })
             }

@@ -6,6 +6,7 @@
 //! the log as it was, and a next attempt begins anew.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use crate::assemble::payload::Payload;
@@ -22,7 +23,9 @@ use crate::files::prepare::Stuff;
 use crate::files::reserve;
 use crate::files::segment::{Found, Segment};
 use crate::files::time::now_micros;
-use crate::format::{self, CONTINUED, Control, Count, Cut, Entry, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise};
+use crate::format::{
+    self, BLOCK, CONTINUED, Control, Count, Cut, Entry, FrameBuf, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise,
+};
 use crate::read::reader::Reader;
 use crate::{Lsn, Result};
 
@@ -188,14 +191,16 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     // Into a small one as much goes as was in another that is as small.
     let urgency = if first.blocks < segment_blocks { Urgency::Copy } else { Urgency::Ordinary };
     let mut link = assembler.take();
-    let mut fresh = vec![first];
+    let mut written = first;
 
     let before = Promise { position: at, lsn: next_lsn.prev() };
     let mut write = |assembler: &mut Assembler| -> Result<()> {
         let mut frames = assembler.take();
         for placed in &mut frames {
-            if !fresh.iter().any(|s| Arc::ptr_eq(s, &placed.segment)) {
-                fresh.push(placed.segment.clone());
+            // Each is made durable when the next is begun, so that few files are open at once.
+            if !Arc::ptr_eq(&written, &placed.segment) {
+                sync_copies(&written)?;
+                written = placed.segment.clone();
             }
             placed.write(before, false)?;
         }
@@ -228,16 +233,19 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     }
     write(&mut assembler)?;
     assembler.written_at(0);
-    bug!(LinkBeforeCopies, fresh.clear());
-    for segment in &fresh {
-        segment.sync()?;
-    }
+    sync_copies(&written)?;
+    drop(written);
     let seals = unsealed.into_iter().map(|epoch| seal_of(dir, log, epoch, from, bytes));
     let seals = seals.filter_map(Result::transpose).collect::<Result<_>>()?;
     link.iter_mut().filter(|link| link.header.time == 0).for_each(|link| link.header.time = now_micros());
     let mut entries: Vec<_> = link.iter().map(|link| Entry::new(link.segment.epoch(), &link.header)).collect();
     assembler.rotations().iter().for_each(|rotation| rotation.extend(&mut entries));
     Ok(Fork { assembler, spares, entries, seals, link, before, copied })
+}
+
+fn sync_copies(segment: &Segment) -> Result<()> {
+    bug!(LinkBeforeCopies, return Ok(()));
+    segment.sync()
 }
 
 /// Seals a segment behind which the log goes on elsewhere, from a place in it or before it. Durable
@@ -263,6 +271,30 @@ fn seal_of(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place, byt
         Found::Damaged(_) => None,
         _ => Some(seal),
     })
+}
+
+/// Removes what a fork has begun behind the log's end, and did not join to it; returns whether it is
+/// gone. The log is sound with or without it.
+pub(crate) fn remove_begun(dir: &Dir, log: LogId, epochs: &[u64]) -> bool {
+    let removed = take_links_back(dir, log, epochs).and_then(|()| remove(dir, epochs.iter().copied().map(segment_name)));
+    if let Err(error) = &removed {
+        crate::trace::warn!(error = %error, "cannot remove what an unfinished fork has left");
+    }
+    removed.is_ok()
+}
+
+/// Takes back the LINKs of segments that a fork has begun, which are in the order of their epochs:
+/// the newest first, durably. Only then they can be removed one by one: one that has a LINK and
+/// whose predecessor is gone would be taken for the front of a log that has lost what was before,
+/// and one that is sealed vouches for the next.
+pub(crate) fn take_links_back(dir: &Dir, log: LogId, epochs: &[u64]) -> Result<()> {
+    for &epoch in epochs.iter().rev() {
+        let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { continue };
+        if link_of(&segment)?.is_some() {
+            segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&FrameBuf::zeroed(BLOCK))], true)?;
+        }
+    }
+    Ok(())
 }
 
 /// As [`remove`], where the log is sound with or without them: what cannot be removed stays, and is

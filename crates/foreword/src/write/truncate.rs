@@ -475,6 +475,7 @@ impl LogInner {
             Err(_) => true,
         };
         let behind: Vec<u64> = self.dir.names()?.epochs.into_iter().filter(|&epoch| epoch > tip && ours(epoch)).collect();
+        fork::take_links_back(&self.dir, self.id, &behind)?;
         self.remove_files(&behind).error.map_or_else(|| self.dir.sync(), Err)
     }
 
