@@ -2,7 +2,7 @@
 # A cluster of real processes of foreword-raft, each in a network namespace and with a file system of
 # its own, while the network between them is cut (also one way) and loses packets, processes are
 # killed and stopped, disks fill up, the lead is handed over and nodes are replaced; and a judge of
-# all that clients were told. Needs Linux, root, iproute2, and memory for the disks (512 MiB each).
+# all that clients were told. Needs Linux, root, iproute2, and memory for the disks (up to 1 GiB each).
 #
 #   scripts/cluster-chaos.sh [--minutes M] [--nodes 3|5] [--seed N] [--out DIR]
 #   scripts/cluster-chaos.sh --self-check    all nodes are put back to an earlier copy: must be reported
@@ -51,7 +51,7 @@ rm -rf "$out"/node-* "$out/chaos.log"
 cargo build --quiet --release --locked -p foreword-cluster -p foreword-cli --bins --example chaos || cannot "the build failed"
 
 name=fwchaos$$
-disks=$(mktemp -d "/tmp/$name.XXXXXX")
+work=$(mktemp -d "/tmp/$name.XXXXXX")
 child=
 spaces() { ip netns list | cut -d' ' -f1 | grep -x "$name-.*" || true; }
 clean_up() {
@@ -63,18 +63,23 @@ clean_up() {
         ip netns delete "$space" || true
     done
     for _ in $(seq 50); do # What still uses it is on its way out.
-        for disk in "$disks"/*; do
+        for disk in "$work"/[0-9]; do
             mountpoint -q "$disk" && umount "$disk" 2>/dev/null
         done
-        rmdir "$disks"/* "$disks" 2>/dev/null || true
-        [ -d "$disks" ] || return 0
+        rm -f "$work"/bin/*
+        rmdir "$work"/* "$work" 2>/dev/null || true
+        [ -d "$work" ] || return 0
         sleep 0.1
     done
-    echo "could not remove $disks: see mount" >&2
+    echo "could not remove $work: see mount" >&2
 }
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+
+# What is built meanwhile is not what nodes are started with.
+mkdir "$work/bin"
+cp "$target"/release/{foreword,foreword-raft,examples/chaos} "$work/bin/"
 
 # The clients are where the bridge is: what else this machine has for a network has no part in it.
 {
@@ -93,14 +98,13 @@ for node in $(seq "$nodes"); do
             ip -n "$name-$node" link set lo up &&
             ip -n "$name-$node" link set eth0 up
     } || cannot "no pair of virtual Ethernet devices can be made"
-    mkdir "$disks/$node"
-    mount -t tmpfs -o size=512m "$name" "$disks/$node" || cannot "no tmpfs can be mounted"
+    mkdir "$work/$node"
+    mount -t tmpfs -o size=1g "$name" "$work/$node" || cannot "no tmpfs can be mounted"
 done
 
 # In the background, so that a signal is heard at once.
-bins=$(realpath "$target/release")
-ip netns exec "$name-hub" "$bins/examples/chaos" --nodes "$nodes" --seconds "$seconds" --seed "$seed" \
-    --spaces "$name-" --disks "$disks" --out "$out" --foreword-raft "$bins/foreword-raft" --foreword "$bins/foreword" \
+ip netns exec "$name-hub" "$work/bin/chaos" --nodes "$nodes" --seconds "$seconds" --seed "$seed" \
+    --spaces "$name-" --disks "$work" --out "$out" --foreword-raft "$work/bin/foreword-raft" --foreword "$work/bin/foreword" \
     ${roll_back:+--roll-back} > >(tee "$out/chaos.log") 2>&1 &
 child=$!
 status=0
@@ -116,7 +120,7 @@ if [ "$roll_back" ]; then
     exit 1
 fi
 if [ "$status" = 1 ]; then
-    for node in $(seq "$nodes"); do cp -a "$disks/$node" "$out/node-$node"; done
+    for node in $(seq "$nodes"); do cp -a "$work/$node" "$out/node-$node"; done
     echo "the nodes' directories are in $out"
 fi
 exit "$status"

@@ -23,11 +23,11 @@ pub(crate) fn begin(world: &Arc<World>) -> Vec<JoinHandle<()>> {
     for n in 4..6 {
         tasks.push(tokio::spawn(without(world.clone(), n, Random(seed ^ (n << 32)))));
     }
-    for n in 6..8 {
+    for n in 6..10 {
         tasks.push(tokio::spawn(reader(world.clone(), Random(seed ^ (n << 32)))));
     }
     for slot in 1..=world.args.nodes {
-        tasks.push(tokio::spawn(follower(world.clone(), slot, Random(seed ^ ((8 + slot) << 32)))));
+        tasks.push(tokio::spawn(follower(world.clone(), slot, Random(seed ^ ((10 + slot) << 32)))));
     }
     tasks
 }
@@ -206,22 +206,26 @@ async fn follower(world: Arc<World>, slot: u64, mut random: Random) {
     }
 }
 
-/// Appends a lot, so that a full disk is noticed.
-pub(crate) async fn flood(world: Arc<World>, seed: u64, on: Arc<AtomicU64>) {
+/// Appends so many bytes, so that a full disk is noticed.
+pub(crate) async fn flood(world: Arc<World>, seed: u64, left: Arc<AtomicU64>) {
     let mut random = Random(seed);
     let mut client = world.client(random.below(8));
     let Ok(session) = returns(&world, "open_session", client.open_session()).await else { return };
     let mut sequence = 0;
-    while on.load(Ordering::Relaxed) > 0 && !world.is_ending() {
+    let batch = [60 << 10; 16];
+    let bytes = batch.iter().sum::<usize>() as u64;
+    while left.load(Ordering::Relaxed) >= bytes && !world.is_ending() {
+        left.fetch_sub(bytes, Ordering::Relaxed);
         sequence += 1;
-        if !once(&world, &mut client, (session, sequence), &[60 << 10; 16], &mut random).await {
+        if !once(&world, &mut client, (session, sequence), &batch, &mut random).await {
             return;
         }
     }
 }
 
-/// Reads all up to now, for the judge, and has the records before the last some dropped.
-pub(crate) async fn sweep(world: &World, swept: &mut u64, keep: u64) {
+/// Reads all up to now, for the judge, and has the records before the last some dropped: whether
+/// they are.
+pub(crate) async fn sweep(world: &World, swept: &mut u64, keep: u64) -> bool {
     let client = world.client(0);
     let known = world.judge.known();
     let begun = Instant::now();
@@ -232,14 +236,19 @@ pub(crate) async fn sweep(world: &World, swept: &mut u64, keep: u64) {
         }
     }
     let front = (*swept + 1).min(known.saturating_sub(keep));
-    if front > 1 {
-        world.judge.cut(front);
-        match returns(world, "truncate_front", client.truncate_front(front)).await {
-            Ok(now) => {
-                world.count("fronts cut");
-                world.say(format!("the front is cut to {now}"));
-            }
-            Err(error) => world.say(format!("the front is not cut: {error}")),
+    if front <= 1 {
+        return false;
+    }
+    world.judge.cut(front);
+    match returns(world, "truncate_front", client.truncate_front(front)).await {
+        Ok(now) => {
+            world.count("fronts cut");
+            world.say(format!("the front is cut to {now}"));
+            *swept >= known
+        }
+        Err(error) => {
+            world.say(format!("the front is not cut: {error}"));
+            false
         }
     }
 }

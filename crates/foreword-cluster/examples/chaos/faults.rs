@@ -11,13 +11,15 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::network::Loss;
-use crate::nodes::{promote, until_up};
+use crate::nodes::{Flood, promote, until_up};
 use crate::{Random, World, clients};
 
 /// So many at once.
 const AT_ONCE: usize = 3;
-/// How often the front is cut.
+/// How often the front is cut, and behind a full disk.
 const CUTS: Duration = Duration::from_secs(30);
+/// What is appended where a disk is full: more than the two segments of 64 MiB that may be there.
+const FLOOD: u64 = 150 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -49,7 +51,7 @@ const WEIGHTS: [(Kind, u64); 15] = [
     (Kind::Slow, 6),
     (Kind::KillOne, 8),
     (Kind::KillLeader, 10),
-    (Kind::KillAll, 4),
+    (Kind::KillAll, 6),
     (Kind::FreezeOne, 3),
     (Kind::FreezeLeader, 10),
     (Kind::Full, 8),
@@ -116,8 +118,11 @@ pub(crate) async fn happen(world: &Arc<World>) {
         active.spawn(strike(world.clone(), fault));
         sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
         while active.try_join_next().is_some() {}
-        if cut.elapsed() > CUTS {
-            clients::sweep(world, &mut swept, 1000).await;
+        let flooded = world.nodes.flood(Flood::ToBeCut, Flood::ToBeCut);
+        if cut.elapsed() > CUTS || flooded {
+            if clients::sweep(world, &mut swept, 1000).await {
+                world.nodes.flood(Flood::ToBeCut, Flood::No);
+            }
             cut = Instant::now();
         }
     }
@@ -158,12 +163,12 @@ async fn try_strike(world: &Arc<World>, fault: &Fault) -> Result<(), String> {
     };
     // A stale leader is only dangerous if clients can reach it: mostly they can.
     let and_clients = |mut of: Vec<u64>| {
-        if fault.chance % 4 == 0 {
+        if fault.chance.is_multiple_of(4) {
             of.push(0);
         }
         of
     };
-    let with_clients = if fault.chance % 4 == 0 { " and from clients" } else { "" };
+    let with_clients = if fault.chance.is_multiple_of(4) { " and from clients" } else { "" };
     match fault.kind {
         Kind::CutOne | Kind::CutLeader => {
             let losses = between(&[slot], &and_clients(others(&[slot])), 1000, 1000);
@@ -186,7 +191,7 @@ async fn try_strike(world: &Arc<World>, fault: &Fault) -> Result<(), String> {
                 0 => vec![all[(fault.chance / 16) as usize % all.len()]],
                 _ => all,
             };
-            let out = fault.chance / 4 % 2 == 0;
+            let out = (fault.chance / 4).is_multiple_of(2);
             let way = if out { "sends nothing to" } else { "hears nothing from" };
             let what = format!("{} {way} slots {to:?} for {seconds}", name(slot));
             lose(world, fault, between(&[slot], &to, 1000 * u64::from(out), 1000 * u64::from(!out)), "loss of one way", what)
@@ -194,7 +199,7 @@ async fn try_strike(world: &Arc<World>, fault: &Fault) -> Result<(), String> {
         }
         Kind::Lossy => {
             let per_mille = 50 + fault.chance / 8 % 400;
-            let (to, from) = if fault.chance % 2 == 0 { (per_mille, per_mille) } else { (per_mille, 0) };
+            let (to, from) = if fault.chance.is_multiple_of(2) { (per_mille, per_mille) } else { (per_mille, 0) };
             let losses = between(&[slot], &and_clients(others(&[slot])), to, from);
             let ways = if from > 0 { "to and from" } else { "to" };
             let what =
@@ -221,6 +226,10 @@ async fn try_strike(world: &Arc<World>, fault: &Fault) -> Result<(), String> {
         }
         Kind::KillAll => {
             let all: Vec<u64> = (1..=world.args.nodes).filter(|slot| nodes.take(*slot)).collect();
+            if (all.len() as u64) < world.args.nodes {
+                all.iter().for_each(|slot| nodes.give_back(*slot));
+                return Ok(());
+            }
             let lasts = fault.lasts / 8;
             world.say(format!("fault {}: slots {all:?} are killed at once, and started after {lasts:?}", fault.number));
             world.count("kills of all");
@@ -243,7 +252,7 @@ async fn try_strike(world: &Arc<World>, fault: &Fault) -> Result<(), String> {
         Kind::Full => full(world, fault, slot, &name(slot)).await,
         Kind::Transfer => {
             world.count("transfers of the lead");
-            let target = (fault.chance % 2 == 0).then(|| nodes.id(slot));
+            let target = fault.chance.is_multiple_of(2).then(|| nodes.id(slot));
             let done = world.client(slot).transfer(target).await;
             let to = target.map_or("any".to_owned(), |id| id.to_string());
             match done {
@@ -308,15 +317,15 @@ async fn run(program: &str, args: &[&str]) -> Result<String, String> {
 async fn full(world: &Arc<World>, fault: &Fault, slot: u64, name: &str) -> Result<(), String> {
     let disk = world.disk(slot);
     let (disk, filler) = (disk.to_string_lossy().into_owned(), disk.join("filler").to_string_lossy().into_owned());
-    if std::path::Path::new(&filler).exists() {
+    if !world.nodes.flood(Flood::No, Flood::Full) {
         return Ok(());
     }
-    let lasts_for = fault.lasts.max(Duration::from_secs(4));
+    let lasts_for = fault.lasts.max(Duration::from_secs(6));
     world.say(format!("fault {}: the disk of {name} is full for {lasts_for:?}", fault.number));
     world.count("full disks");
     world.nodes.set_full(slot, true);
-    let on = Arc::new(AtomicU64::new(1));
-    let floods: Vec<_> = (0..2).map(|n| tokio::spawn(clients::flood(world.clone(), fault.chance ^ n, on.clone()))).collect();
+    let left = Arc::new(AtomicU64::new(FLOOD));
+    let floods: Vec<_> = (0..4).map(|n| tokio::spawn(clients::flood(world.clone(), fault.chance ^ n, left.clone()))).collect();
     let begun = Instant::now();
     while begun.elapsed() < lasts_for && !world.is_healing() {
         // Also what comes back meanwhile.
@@ -328,7 +337,7 @@ async fn full(world: &Arc<World>, fault: &Fault, slot: u64, name: &str) -> Resul
         }
         sleep(Duration::from_millis(200)).await;
     }
-    on.store(0, Ordering::Relaxed);
+    left.store(0, Ordering::Relaxed);
     std::fs::remove_file(&filler).map_err(|error| format!("{filler}: {error}"))?;
     for flood in floods {
         flood.await.map_err(|panic| format!("a client panicked: {panic}"))?;
@@ -336,6 +345,7 @@ async fn full(world: &Arc<World>, fault: &Fault, slot: u64, name: &str) -> Resul
     // What has stopped starts again.
     sleep(Duration::from_millis(500)).await;
     world.nodes.set_full(slot, false);
+    world.nodes.flood(Flood::Full, Flood::ToBeCut);
     healed(world, fault);
     Ok(())
 }
@@ -355,9 +365,6 @@ async fn replace(world: &World, slot: u64) -> Result<(), String> {
         }
         if begun.elapsed() > Duration::from_secs(180) {
             return Err(format!("node {id} is not removed: {error}"));
-        }
-        if world.is_healing() && begun.elapsed() < Duration::from_secs(1) {
-            return Ok(());
         }
         sleep(Duration::from_millis(300)).await;
     }

@@ -31,6 +31,9 @@ use nodes::Nodes;
 /// the longest until one is acknowledged after all faults.
 const AVAILABLE: Duration = Duration::from_secs(30);
 
+/// So many things that are wrong are shown.
+const SHOWN: usize = 20;
+
 #[derive(Parser)]
 struct Args {
     /// How many nodes
@@ -159,11 +162,17 @@ impl World {
         })
     }
 
-    /// Measures the time without an acknowledged append.
-    async fn watch_service(self: Arc<World>) {
-        let mut before = Instant::now();
+    /// Measures the time without an acknowledged append, and says what the judge finds first.
+    async fn watch(self: Arc<World>) {
+        let (mut before, mut found) = (Instant::now(), 0);
         loop {
             tokio::time::sleep(Duration::from_millis(50)).await;
+            if found < SHOWN {
+                for (kind, why) in self.judge.wrong(found) {
+                    self.say(format!("WRONG: {kind}: {why}"));
+                    found += 1;
+                }
+            }
             let has_majority = self.has_majority();
             let mut service = lock(&self.service);
             let now = Instant::now();
@@ -233,7 +242,7 @@ async fn run(world: &Arc<World>) -> Result<(), String> {
     nodes::found(world).await?;
     world.say("all vote");
     faults::try_the_network(world).await?;
-    tokio::spawn(world.clone().watch_service());
+    tokio::spawn(world.clone().watch());
     let clients = clients::begin(world);
     if world.args.roll_back {
         faults::roll_back(world).await?;
@@ -272,7 +281,7 @@ async fn run(world: &Arc<World>) -> Result<(), String> {
 }
 
 fn summary(world: &World) -> ExitCode {
-    let wrong = world.judge.wrong();
+    let wrong = world.judge.wrong(0);
     let troubles = lock(&world.troubles).clone();
     let (acknowledged, refused, open, there) = world.judge.counts();
     let service = lock(&world.service);
@@ -288,7 +297,7 @@ fn summary(world: &World) -> ExitCode {
     let mut kinds = BTreeMap::new();
     wrong.iter().for_each(|(kind, _)| *kinds.entry(*kind).or_insert(0) += 1);
     kinds.iter().for_each(|(kind, count)| println!("{count:6}  WRONG: {kind}"));
-    wrong.iter().take(20).for_each(|(kind, why)| println!("{kind}: {why}"));
+    wrong.iter().take(SHOWN).for_each(|(kind, why)| println!("{kind}: {why}"));
     troubles.iter().for_each(|trouble| println!("failed: {trouble}"));
     let passed = wrong.is_empty() && troubles.is_empty();
     println!("{}", if passed { "PASSED" } else { "FAILED" });

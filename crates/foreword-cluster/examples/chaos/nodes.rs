@@ -44,10 +44,20 @@ struct Slot {
     status: Option<Status>,
 }
 
+/// One disk is full at a time: what is appended then is on the others, too, until the front is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Flood {
+    #[default]
+    No,
+    Full,
+    ToBeCut,
+}
+
 pub(crate) struct Nodes {
     slots: Mutex<Vec<Slot>>,
     next: AtomicU64,
     terms: Mutex<(u64, u64)>,
+    flood: Mutex<Flood>,
 }
 
 impl Nodes {
@@ -67,7 +77,12 @@ impl Nodes {
             stopped: false,
             status: None,
         };
-        Nodes { slots: Mutex::new((1..=count).map(slot).collect()), next: AtomicU64::new(count + 1), terms: Mutex::default() }
+        Nodes {
+            slots: Mutex::new((1..=count).map(slot).collect()),
+            next: AtomicU64::new(count + 1),
+            terms: Mutex::default(),
+            flood: Mutex::default(),
+        }
     }
 
     fn with<T>(&self, slot: u64, with: impl FnOnce(&mut Slot) -> T) -> T {
@@ -154,6 +169,16 @@ impl Nodes {
             slot.process.as_ref().and_then(Child::id)
         });
         signal(process, if freeze { "STOP" } else { "CONT" }).await;
+    }
+
+    /// Changes what is the case with full disks, if it is as expected.
+    pub(crate) fn flood(&self, from: Flood, to: Flood) -> bool {
+        let mut flood = lock(&self.flood);
+        let as_expected = *flood == from;
+        if as_expected {
+            *flood = to;
+        }
+        as_expected
     }
 
     pub(crate) fn set_full(&self, slot: u64, full: bool) {

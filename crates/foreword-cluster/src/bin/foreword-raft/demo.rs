@@ -150,7 +150,7 @@ async fn show(args: &Args, dir: &Path) -> Result<Status, Failure> {
     drop(nodes);
     gaps.sort();
     let (p50, worst) = (gaps.get(gaps.len() / 2).copied().unwrap_or_default(), gaps.last().copied().unwrap_or_default());
-    let wrong = told.judge.wrong();
+    let wrong = told.judge.wrong(0);
     let bad = found.iter().any(Found::is_bad) || !wrong.is_empty();
     let sum = |of: fn(&Found) -> u64| found.iter().map(of).max().unwrap_or(0);
     let (lost, twice) = (sum(|f| f.lost), sum(|f| f.twice));
