@@ -55,7 +55,7 @@ work=$(mktemp -d "/tmp/$name.XXXXXX")
 child=
 spaces() { ip netns list | cut -d' ' -f1 | grep -x "$name-.*" || true; }
 clean_up() {
-    trap '' INT TERM
+    trap '' HUP INT TERM
     [ -z "$child" ] || kill "$child" 2>/dev/null || true
     for space in $(spaces); do
         # What runs in there is ours.
@@ -74,6 +74,7 @@ clean_up() {
     echo "could not remove $work: see mount" >&2
 }
 trap clean_up EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 

@@ -31,6 +31,8 @@ use nodes::Nodes;
 /// the longest until one is acknowledged after all faults.
 const AVAILABLE: Duration = Duration::from_secs(30);
 
+/// A time without an acknowledged append that is said.
+const LONG: Duration = Duration::from_secs(4);
 /// So many things that are wrong are shown.
 const SHOWN: usize = 20;
 
@@ -136,10 +138,13 @@ impl World {
     fn acknowledged(&self) {
         let mut service = lock(&self.service);
         let now = Instant::now();
-        if let Some(healthy) = service.healthy {
-            service.longest = service.longest.max(now - service.acknowledged.max(healthy));
-        }
+        let gap = service.healthy.map_or(Duration::ZERO, |healthy| now - service.acknowledged.max(healthy));
+        service.longest = service.longest.max(gap);
         service.acknowledged = now;
+        drop(service);
+        if gap > LONG {
+            self.say(format!("acknowledged again, with a majority healthy for the last {:.1} s", gap.as_secs_f64()));
+        }
     }
 
     fn is_healing(&self) -> bool {
@@ -173,6 +178,9 @@ impl World {
                     found += 1;
                 }
             }
+            if self.is_ending() {
+                continue; // Nobody appends any more.
+            }
             let has_majority = self.has_majority();
             let mut service = lock(&self.service);
             let now = Instant::now();
@@ -185,7 +193,7 @@ impl World {
             before = now;
             let gap = now - service.acknowledged.max(healthy);
             service.longest = service.longest.max(gap);
-            let say = gap > AVAILABLE && !service.said && !self.is_ending();
+            let say = gap > AVAILABLE && !service.said;
             service.said |= say;
             drop(service);
             if say {
