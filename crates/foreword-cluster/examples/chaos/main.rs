@@ -155,8 +155,12 @@ impl World {
         self.ending.load(Ordering::Relaxed)
     }
 
-    /// Whether a majority works, its members reach each other and the clients, in full.
+    /// Whether a majority works, its members reach each other and the clients, in full; and so do
+    /// the clients the node that leads: others do not pass on what clients append.
     fn has_majority(&self) -> bool {
+        if self.nodes.leader().is_some_and(|leader| !self.network.is_fine(0, leader) || !self.network.is_fine(leader, 0)) {
+            return false;
+        }
         let well = self.nodes.well();
         let all = self.args.nodes;
         (0..1u32 << all).any(|set| {
