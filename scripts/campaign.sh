@@ -52,6 +52,10 @@ chaos_full_disk() {
     [ "$(id -u)" = 0 ] || cannot "a file system of its own needs root" || return
     chaos --full-disk "$@"
 }
+# With three nodes and with five.
+cluster_chaos() {
+    for nodes in 3 5; do scripts/cluster-chaos.sh --nodes $nodes --out "$out/cluster-chaos-$nodes" "$@" || return; done
+}
 report() {
     command -v chromium >/dev/null || [ "$(id -u)" = 0 ] || cannot "Chromium is not there, and to install it needs root" || return
     scripts/report-test.sh "$@"
@@ -101,6 +105,10 @@ campaigns() {
         $cluster clusters_keep_their_promises -- --nocapture
     campaign cluster-bugs "each deliberate bug of the cluster, and what catches it" \
         with "$seeded" "FOREWORD_CLUSTER_SEEDS=$(full 1000 3)" $cluster each_deliberate_bug -- --ignored --nocapture
+    campaign cluster-chaos "clusters of processes, on a network that is cut, with kills and full disks" \
+        cluster_chaos --minutes "$(full $((tenth / 60 + 1)) 1)" --seed "$seed"
+    campaign cluster-lost "the same, put back to an earlier copy, which must be reported" \
+        scripts/cluster-chaos.sh --self-check --out "$out/cluster-lost"
     campaign report "the HTML reports in a browser" report "$out/pictures"
     campaign install "installing and uninstalling the command" install
     campaign packages "the packages, each built from what is in it alone" scripts/package.sh

@@ -1,19 +1,20 @@
 //! `foreword-raft demo`: shows what this is for. Three processes, of which the one that leads is
 //! killed again and again, while clients append; and then all that was acknowledged must be there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use foreword_cluster::Client;
+use foreword_cluster::{Bytes, Client};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::exit::{Failure, Status};
+use crate::judge::{Found, Judge};
 use crate::output;
 
 /// Show that acknowledged records survive: three processes, the leader killed (SIGKILL) again and
@@ -83,31 +84,11 @@ impl Process {
     }
 }
 
-/// What clients were told.
+/// What clients are told, and when they end.
 #[derive(Default)]
 struct Told {
-    acknowledged: Mutex<BTreeMap<u64, String>>,
-    /// Two records that were acknowledged at one index.
-    twice_at_once: AtomicBool,
+    judge: Judge,
     stop: AtomicBool,
-}
-
-impl Told {
-    fn acknowledge(&self, index: u64, record: String) {
-        let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        if acknowledged.insert(index, record).is_some() {
-            self.twice_at_once.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-struct Found {
-    node: u64,
-    records: u64,
-    lost: u64,
-    twice: u64,
-    strange: u64,
-    same: bool,
 }
 
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
@@ -134,9 +115,8 @@ async fn show(args: &Args, dir: &Path) -> Result<Status, Failure> {
     let addresses: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
     say(format!("three processes on loopback, {} clients, {} bytes a record, {} s", args.clients, args.bytes, args.seconds))?;
     let told = Arc::new(Told::default());
-    let clients: Vec<_> = (0..args.clients)
-        .map(|id| tokio::spawn(append(addresses.clone(), id.to_string(), args.bytes as usize, told.clone())))
-        .collect();
+    let clients: Vec<_> =
+        (0..args.clients).map(|_| tokio::spawn(append(addresses.clone(), args.bytes as usize, told.clone()))).collect();
     let begun = Instant::now();
     let mut gaps = Vec::new();
     // Whoever asks after a kill how long it takes.
@@ -149,10 +129,10 @@ async fn show(args: &Args, dir: &Path) -> Result<Status, Failure> {
         let address = nodes[at].address.clone();
         nodes.remove(at).kill().await;
         let killed = Instant::now();
-        let record = filled(format!("after kill {}", gaps.len()), args.bytes as usize);
-        let index = asker.append_once(session, gaps.len() as u64 + 1, [record.clone()]).await?;
+        let (append, records) = told.judge.append(&[args.bytes as usize]);
+        let index = asker.append_once(session, gaps.len() as u64 + 1, records).await?;
         gaps.push(killed.elapsed());
-        told.acknowledge(index, record);
+        told.judge.acknowledge(append, index);
         nodes.push(Process::start(dir, leader, &address, None).await?);
     }
     told.stop.store(true, Ordering::Relaxed);
@@ -160,19 +140,18 @@ async fn show(args: &Args, dir: &Path) -> Result<Status, Failure> {
         client.await.map_err(|error| Failure::Wrong(error.to_string()))??;
     }
     let lasted = begun.elapsed();
-    let acknowledged = std::mem::take(&mut *told.acknowledged.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut found = Vec::new();
-    let mut reference: Option<Vec<String>> = None;
     nodes.sort_by_key(|node| node.id);
+    let mut logs = Vec::new();
     for node in &nodes {
-        let records = all(&node.address).await?;
-        found.push(compare(node.id, &records, &acknowledged, reference.as_ref()));
-        reference.get_or_insert(records);
+        logs.push((node.id, 1, all(&node.address).await?));
     }
+    let found = told.judge.compare(&logs);
+    let (acknowledged, ..) = told.judge.counts();
     drop(nodes);
     gaps.sort();
     let (p50, worst) = (gaps.get(gaps.len() / 2).copied().unwrap_or_default(), gaps.last().copied().unwrap_or_default());
-    let bad = told.twice_at_once.load(Ordering::Relaxed) || found.iter().any(|f| f.lost + f.twice + f.strange > 0 || !f.same);
+    let wrong = told.judge.wrong(0);
+    let bad = found.iter().any(Found::is_bad) || !wrong.is_empty();
     let sum = |of: fn(&Found) -> u64| found.iter().map(of).max().unwrap_or(0);
     let (lost, twice) = (sum(|f| f.lost), sum(|f| f.twice));
     if args.json {
@@ -180,7 +159,7 @@ async fn show(args: &Args, dir: &Path) -> Result<Status, Failure> {
             .iter()
             .map(|f| json!({ "node": f.node, "records": f.records, "lost": f.lost, "twice": f.twice, "strange": f.strange, "same": f.same }))
             .collect();
-        output::json(&json!({ "acknowledged": acknowledged.len(), "lost": lost, "twice": twice, "failovers": gaps.len(),
+        output::json(&json!({ "acknowledged": acknowledged, "lost": lost, "twice": twice, "failovers": gaps.len(),
             "next_acknowledgement_ms": { "p50": p50.as_millis() as u64, "worst": worst.as_millis() as u64 },
             "seconds": lasted.as_secs_f64(), "nodes": nodes }))?;
     } else {
@@ -202,8 +181,8 @@ async fn show(args: &Args, dir: &Path) -> Result<Status, Failure> {
         output::table(&["node", "records", "lost", "twice", "never appended", "the same"], &rows)?;
         output::line("")?;
         let rows = vec![vec![
-            acknowledged.len().to_string(),
-            format!("{:.0}", acknowledged.len() as f64 / lasted.as_secs_f64()),
+            acknowledged.to_string(),
+            format!("{:.0}", acknowledged as f64 / lasted.as_secs_f64()),
             lost.to_string(),
             twice.to_string(),
             gaps.len().to_string(),
@@ -211,26 +190,20 @@ async fn show(args: &Args, dir: &Path) -> Result<Status, Failure> {
             format!("{} ms", worst.as_millis()),
         ]];
         output::table(&["acknowledged", "a second", "lost", "twice", "failovers", "next acknowledgement, p50", "worst"], &rows)?;
+        wrong.iter().take(20).try_for_each(|(kind, why)| output::line(format!("{kind}: {}", output::plain(why))))?;
     }
     Ok(if bad { Status::Lost } else { Status::Fine })
 }
 
-fn filled(mut record: String, bytes: usize) -> String {
-    while record.len() < bytes {
-        record.push('.');
-    }
-    record
-}
-
-async fn append(addresses: Vec<String>, id: String, bytes: usize, told: Arc<Told>) -> Result<(), Failure> {
+async fn append(addresses: Vec<String>, bytes: usize, told: Arc<Told>) -> Result<(), Failure> {
     let client = Client::new(addresses, None)?.patience(Duration::from_secs(60));
     let session = client.open_session().await?;
     let mut sequence = 0;
     while !told.stop.load(Ordering::Relaxed) {
         sequence += 1;
-        let record = filled(format!("client {id} record {sequence} "), bytes);
-        let index = client.append_once(session, sequence, [record.clone()]).await?;
-        told.acknowledge(index, record);
+        let (append, records) = told.judge.append(&[bytes]);
+        let index = client.append_once(session, sequence, records).await?;
+        told.judge.acknowledge(append, index);
     }
     Ok(())
 }
@@ -249,44 +222,14 @@ async fn leader(addresses: &[String]) -> Option<u64> {
     said.into_iter().find(|(_, count)| *count > addresses.len() / 2).map(|(leader, _)| leader)
 }
 
-async fn all(address: &str) -> Result<Vec<String>, Failure> {
+async fn all(address: &str) -> Result<Vec<Bytes>, Failure> {
     let client = Client::new([address], None)?.patience(Duration::from_secs(60));
-    let mut records: Vec<String> = Vec::new();
+    let mut records: Vec<Bytes> = Vec::new();
     loop {
         let read = client.read(records.len() as u64 + 1..).await?;
         if read.is_empty() {
             return Ok(records);
         }
-        records.extend(read.iter().map(|record| String::from_utf8_lossy(&record.data).into_owned()));
-    }
-}
-
-/// Compares what a node has with what clients were told.
-fn compare(node: u64, records: &[String], acknowledged: &BTreeMap<u64, String>, reference: Option<&Vec<String>>) -> Found {
-    let at = |index: u64| usize::try_from(index - 1).ok().and_then(|at| records.get(at));
-    let lost = acknowledged.iter().filter(|(index, record)| at(**index) != Some(record)).count() as u64;
-    let mut seen = BTreeSet::new();
-    let twice = records.iter().filter(|record| !seen.insert(record.as_str())).count() as u64;
-    let strange =
-        records.iter().filter(|record| !record.starts_with("client ") && !record.starts_with("after kill ")).count() as u64;
-    let same = reference.is_none_or(|reference| reference == records);
-    Found { node, records: records.len() as u64, lost, twice, strange, same }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_lost_twice_strange_or_different_is_counted() {
-        let records = |all: &[&str]| all.iter().map(|n| format!("client {n}")).collect::<Vec<_>>();
-        let told = BTreeMap::from([(1, "client a".to_owned()), (3, "client c".to_owned())]);
-        let of = |found: Found| (found.lost, found.twice, found.strange, found.same);
-        let whole = records(&["a", "b", "c"]);
-        assert_eq!(of(compare(1, &whole, &told, Some(&whole))), (0, 0, 0, true));
-        assert_eq!(of(compare(1, &records(&["a", "b"]), &told, Some(&whole))), (1, 0, 0, false));
-        assert_eq!(of(compare(1, &records(&["b", "a", "c"]), &told, None)), (1, 0, 0, true));
-        assert_eq!(of(compare(1, &records(&["a", "a", "c"]), &told, None)), (0, 1, 0, true));
-        assert_eq!(of(compare(1, &["client a".into(), "x".into(), "client c".into()], &told, None)), (0, 0, 1, true));
+        records.extend(read.into_iter().map(|record| record.data));
     }
 }

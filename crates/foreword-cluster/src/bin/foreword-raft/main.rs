@@ -4,6 +4,7 @@ mod append;
 mod cat;
 mod demo;
 mod exit;
+mod judge;
 mod members;
 mod output;
 mod serve;
