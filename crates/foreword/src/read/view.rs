@@ -290,7 +290,8 @@ impl View {
     }
 
     /// How many records there are from one LSN up to another: without those that were dropped,
-    /// those that repairs gave up, and those beyond the last that can be read.
+    /// those that repairs gave up, and those beyond the last that can be read; as the log was when a
+    /// reader of this view, or a call that is fallible, looked at it last.
     #[must_use]
     pub fn records_between(&self, from: Lsn, to: Lsn) -> u64 {
         let last = self.inner.seen(|seen| seen.limit(self.inner.unproven));
@@ -322,8 +323,8 @@ impl View {
         Iter::backward(self.reader_at(from.next()))
     }
 
-    /// The LSN of the first record that was written at a time or after it; see
-    /// [`Log::lsn_at`](crate::Log::lsn_at).
+    /// The LSN of the first record that was written at a time or after it, or one of them if the
+    /// writer's clock was set back; see [`Log::lsn_at`](crate::Log::lsn_at).
     ///
     /// # Errors
     /// As [`Reader::seek_to_time`].
