@@ -29,7 +29,8 @@ pub enum Error {
     },
     /// There is no room for another segment, or for the rest of one of which a copy was made
     /// without its space. Nothing was appended. Free some space, in a log that is open with
-    /// [`Log::truncate_front`](crate::Log::truncate_front), and go on: the log needs no reopening.
+    /// [`Log::truncate_front`](crate::Log::truncate_front), else with `foreword truncate`, and go
+    /// on: a log that is open needs no reopening.
     /// A log that is opened may also be given smaller segments
     /// ([`Options::segment_bytes`](crate::Options::segment_bytes)).
     #[non_exhaustive]
@@ -315,8 +316,8 @@ impl fmt::Display for Error {
                 let what = bytes.map(|bytes| format!(" for another segment of {bytes} bytes")).unwrap_or_default();
                 write!(
                     f,
-                    "no space{what} in {}: {source}; nothing was appended: free space, which truncating the front of an open log may do, or \
-                     open the log with smaller segments, and go on",
+                    "no space{what} in {}: {source}; nothing was appended: free space, which truncating the front of the log may do (with \
+                     `foreword truncate`, if no process has it open), or open the log with smaller segments, and go on",
                     dir.display()
                 )
             }
@@ -328,7 +329,7 @@ impl fmt::Display for Error {
             }
             Error::NotFound { dir } => write!(f, "there is no log in {}: check the path, or create one", dir.display()),
             Error::AlreadyExists { dir } => write!(f, "there is a log in {} already", dir.display()),
-            Error::NotALog { dir, why } => write!(f, "{} is not this log: {why}", dir.display()),
+            Error::NotALog { dir, why } => write!(f, "{} cannot serve as the log: {why}", dir.display()),
             Error::UnsupportedVersion { path, found, supported } => {
                 let other = if found > supported { "use a newer program" } else { "no released version of the program wrote it" };
                 write!(f, "{} has format version {found}; this program reads version {supported}: {other}", path.display())

@@ -21,7 +21,7 @@
 //! | to | see |
 //! |---|---|
 //! | choose options | [`Options`], [`SyncPolicy`] |
-//! | append without waiting for the disk, or for anything; batches, parts, futures | [`Log::append`], [`Log::try_append`], [`Log::commit_batch`], [`Log::append_parts`], [`Log::commit_async`] |
+//! | append without waiting for the disk, or for anything; batches, parts, futures | [`Log::append`], [`Log::try_append`], [`Log::commit_batch`], [`Log::append_parts`], [`Log::append_batch_parts`], [`Log::commit_async`] |
 //! | be told what became durable, or that a segment is complete | [`Options::on_durable`], [`Options::on_rotate`] |
 //! | read: forward, backward, by LSN, by time, along the growing tail | [`Reader`]; from another process, [`View`] |
 //! | drop what a checkpoint made unneeded, cut off the back | [`Log::truncate_front`], [`Log::truncate_back`] |

@@ -14,8 +14,8 @@ pub(crate) const HOLD_NAME_MAX: usize = 64;
 /// How much of the log's end is kept. Where bytes and an age are given, each is enough to let a
 /// record go.
 ///
-/// Whole segments go, and never the one in use. So up to a segment more is kept: of a log to which
-/// nothing is appended, the records of its last segment, however old they are.
+/// Whole segments go, and never the newest that has records. So up to a segment more is kept: of a
+/// log to which nothing is appended, the records of that segment, however old they are.
 ///
 /// Bytes are those of the records, not of the disk. Small records that are committed one by one take
 /// more there, a block of 4 KiB each: 100 bytes take 41 times their size (see *Sizing* in
@@ -108,9 +108,17 @@ pub struct Hold {
 impl Hold {
     /// Whether records that it was to keep have gone, in a log that starts at an LSN: it had
     /// reached its limit. Its owner has to begin anew, from a copy of what the log's records made.
+    /// From then on it keeps nothing, but counts as one of the 32 until it is released.
     #[must_use]
     pub fn is_lost(&self, start: Lsn) -> bool {
         self.lsn < start
+    }
+
+    /// The first LSN that it keeps in a log that starts at one, where it has not reached its limit.
+    /// One that has is of no use to its owner, and keeps nothing. (Without a limit it may stand
+    /// behind the start only because damage took the mark that moved it: what is left is kept.)
+    pub(crate) fn keeps(&self, start: Lsn) -> Option<Lsn> {
+        (self.limit.is_none() || !self.is_lost(start)).then_some(self.lsn.max(start))
     }
 }
 

@@ -314,8 +314,9 @@ impl Options {
     /// too old. Where a hold is in the way, it looks at it again every half second. Nothing without
     /// [`background`](Options::background).
     ///
-    /// The segment in use stays. A log to which nothing is appended keeps the records in it, however
-    /// old: up to [`segment_bytes`](Options::segment_bytes) of them. To drop those, too, call
+    /// The newest segment that has records stays. A log to which nothing is appended keeps the
+    /// records in it, however old: up to [`segment_bytes`](Options::segment_bytes) of them. To drop
+    /// those, too, call
     /// `truncate_front` with the LSN behind the last: the log has no record then. Their space is
     /// freed with the segment, when the log has gone on in another.
     ///

@@ -32,12 +32,15 @@ pub(crate) struct Args {
     /// The last record [default: the last of the log]
     #[arg(long, value_name = "LSN", value_parser = units::lsn)]
     to: Option<Lsn>,
-    /// Begin with the first record written at this time or later, by the clock of the machine that
-    /// wrote it: 2026-11-29T08:30:00Z, 2026-11-29 (from midnight UTC), or how long ago, as in 10m or
-    /// 2h 30m
+    /// Begin with the first record written at this time or later: 2026-11-29T08:30:00Z,
+    /// 2026-11-29T09:30:00+01:00, 2026-11-29 (from midnight UTC), or how long ago, as in 10m,
+    /// 2h 30m or 1w. Not with --from. Times are those of the clock of the machine that wrote the
+    /// records: where it was set back, the log passes a time more than once, and this is one of the
+    /// places, so records of that time may lie before it
     #[arg(long, value_name = "TIME", value_parser = units::moment, conflicts_with = "from")]
     since: Option<SystemTime>,
-    /// End before the first record written at this time or later
+    /// End before the first record written at this time or later, as --since finds it. Not with
+    /// --to or --follow
     #[arg(long, value_name = "TIME", value_parser = units::moment, conflicts_with_all = ["to", "follow"])]
     until: Option<SystemTime>,
     /// Continue with new records as they become durable

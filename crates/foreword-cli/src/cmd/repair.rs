@@ -80,6 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     if args.json {
         out.json(&json!({
             "damage": damage.as_ref().map(verdict::damage_json),
+            "in_use": damage.is_none() && found.is_none(),
             "torn_tail": torn,
             "applied": applied,
             "plans": plans.iter().map(told_json).collect::<Value>(),
@@ -121,6 +122,7 @@ fn print_text(
                 out.field("unclosed", "the log was not closed; nothing was missing, and opening it recovered it")?;
             }
             Some(Verdict::Clean) if args.apply => out.line(format_args!("nothing to repair, and nothing was done"))?,
+            None => return out.line(format_args!("{}", verdict::sentence(None))),
             _ => {}
         }
         return match plans.first() {

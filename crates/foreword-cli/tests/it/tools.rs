@@ -224,6 +224,18 @@ fn truncate_drops_the_front_and_cuts_the_back() {
 }
 
 #[test]
+fn a_log_that_is_in_use_is_not_repaired_and_says_so() {
+    let dir = log_of(10);
+    let log = foreword::Options::new().segment_bytes(64 << 10).open(dir.path()).unwrap();
+    assert!(run(&["repair", dir.str()]).status(0).text().starts_with("in use: a writer has it open"));
+    assert_eq!(run(&["repair", dir.str(), "--json"]).status(0).json()["in_use"], true);
+    assert!(run(&["repair", dir.str(), "--stop", "--apply"]).status(1).err.contains("is open for writing elsewhere"));
+    log.close().unwrap();
+    assert!(run(&["repair", dir.str()]).status(0).text().contains("no corruption"));
+    assert_eq!(run(&["repair", dir.str(), "--json"]).status(0).json()["in_use"], false);
+}
+
+#[test]
 fn a_hold_is_placed_moved_limited_and_released_beside_a_writer() {
     let dir = log_of(100);
     let log = foreword::Options::new().segment_bytes(64 << 10).create(false).open(dir.path()).unwrap();

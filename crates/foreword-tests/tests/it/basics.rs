@@ -183,6 +183,55 @@ fn a_record_in_parts_is_the_record() {
 }
 
 #[test]
+fn a_batch_of_records_in_parts_is_the_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().sync(SyncPolicy::manual()).open(dir.path()).unwrap();
+    let bytes: Vec<u8> = (0..200_000u32).map(|i| (i * 31 / 8) as u8).collect();
+    let batches: [&[[usize; 3]]; 6] = [
+        &[[7, 0, 3]],
+        &[[0; 3], [5, 5, 5], [0, 0, 1]],
+        &[[4, 0, 100]; 300],
+        &[[1, 4000, 100], [0; 3], [0, 60_000, 3], [2, 0, 0]],
+        &[[150_000, 1, 49_999], [0; 3], [30_000; 3], [1, 1, 0]],
+        &[[0; 3]; 40],
+    ];
+    let mut expected: Vec<&[u8]> = Vec::new();
+    for batch in batches {
+        let parts = |[one, two, three]: &[usize; 3]| {
+            let ends = [*one, one + two, one + two + three];
+            [&bytes[..ends[0]], &bytes[ends[0]..ends[1]], &bytes[ends[1]..ends[2]]].map(IoSlice::new)
+        };
+        let records = || batch.iter().map(parts);
+        let joined = || batch.iter().map(|record| &bytes[..record.iter().sum()]);
+        let firsts = [
+            log.append_batch_parts(records()).unwrap(),
+            log.commit_batch_parts(records().collect::<Vec<_>>()).unwrap(),
+            log.append_batch_parts_with(records(), Durability::Written).unwrap(),
+            log.commit_batch_parts_async(records()).unwrap().lsn(),
+        ];
+        assert_eq!(firsts.map(|lsn| lsn.0 - firsts[0].0), [0, 1, 2, 3].map(|before| before * batch.len() as u64));
+        (0..4).for_each(|_| expected.extend(joined()));
+        match log.try_append_batch_parts(records()) {
+            Err(Error::Busy) => {}
+            appended => {
+                appended.unwrap();
+                expected.extend(joined());
+            }
+        }
+    }
+    assert!(matches!(log.append_batch_parts([[IoSlice::new(b"x"); 2]; 0]), Err(Error::Invalid { what: "batch", .. })));
+    let huge = vec![0; 8 << 20];
+    let too_large = log.append_batch_parts([[IoSlice::new(&huge); 4]; 2]);
+    assert!(matches!(too_large, Err(Error::TooLarge { bytes, .. }) if bytes == (64 << 20) + 8), "{too_large:?}");
+    log.close().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let records: Vec<_> = log.into_iter().map(|record| record.unwrap().data).collect();
+    assert_eq!(records.len(), expected.len());
+    assert!(records.iter().zip(&expected).all(|(record, expected)| record == expected));
+    assert_eq!(log.bytes_between(Lsn(1), log.last_lsn().next()).unwrap(), expected.iter().map(|e| e.len() as u64).sum());
+}
+
+#[test]
 fn records_come_as_what_they_are_and_batches_from_iterators() {
     let dir = tempfile::tempdir().unwrap();
     let log = small().open(dir.path()).unwrap();

@@ -2,9 +2,13 @@
 //! and where the log was cut.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use foreword::disk::OsDisk;
 use foreword::{Error, Iter, Log, Lsn, OnDamage, Reader, View};
+use foreword_tests::hooked::{Op, hooked};
 use foreword_tests::*;
 
 fn times(iter: Iter) -> BTreeMap<Lsn, SystemTime> {
@@ -47,6 +51,40 @@ fn bytes_are_those_of_the_records(mut reader: Reader, records: &[(u64, Vec<u8>)]
     }
     let beyond = reader.bytes_between(Lsn(first), Lsn(next + 1));
     assert!(matches!(beyond, Err(Error::NotAppended { .. })), "{what}: {beyond:?}");
+}
+
+/// Where a view has not looked for long, it reads what is in the newest segment alone, and the LINKs
+/// of those between.
+#[test]
+fn a_view_that_is_far_behind_reads_no_more_than_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().segment_bytes(1 << 20).open(dir.path()).unwrap();
+    commit(&log, 1..4);
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = reads.clone();
+    let disk = hooked(OsDisk::new(), move |op, _| {
+        counted.fetch_add(usize::from(matches!(op, Op::Read(_))), Ordering::Relaxed);
+        Ok(())
+    });
+    let count = |look: &dyn Fn() -> Lsn| {
+        let before = reads.load(Ordering::Relaxed);
+        (look(), reads.load(Ordering::Relaxed) - before)
+    };
+    let view = View::open_on(disk.clone(), dir.path()).unwrap();
+    for round in 1..4 {
+        let next = log.last_lsn().next().0;
+        commit(&log, next..next + 1500);
+        log.hold(&format!("hold {round}"), Lsn(next + 7)).unwrap();
+        log.truncate_front(Lsn(next)).unwrap();
+        let last = log.last_lsn();
+        let (new, anew) = count(&|| View::open_on(disk.clone(), dir.path()).unwrap().last_lsn().unwrap());
+        let (seen, went_on) = count(&|| view.last_lsn().unwrap());
+        assert_eq!((seen, new), (last, last));
+        assert!(went_on <= anew + 60, "{went_on} reads, {anew} of a new view");
+        assert_eq!((view.start_lsn(), view.holds().unwrap()), (log.start_lsn(), log.holds()));
+        let read = |iter: Iter| iter.map(|record| record.unwrap().lsn).collect::<Vec<_>>();
+        assert_eq!(read(view.iter(Lsn::ZERO)), read(log.iter(Lsn::ZERO)));
+    }
 }
 
 #[test]

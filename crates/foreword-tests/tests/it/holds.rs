@@ -114,6 +114,20 @@ fn a_hold_keeps_up_to_its_limit_and_its_owner_is_told() {
 }
 
 #[test]
+fn a_hold_that_is_lost_keeps_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    log.hold_up_to("gone", Lsn(1), Limit::bytes(200_000)).unwrap();
+    log.hold_up_to("waits", Lsn(60), Limit::bytes(200_000)).unwrap();
+    commit(&log, 60);
+    let lost = log.truncate_front(Lsn(61)).unwrap();
+    assert!(log.holds()["gone"].is_lost(lost) && kept(&log) >= 200_000, "{lost}");
+    assert_eq!((log.stats().holds, log.stats().first_held_lsn), (2, Lsn(60)));
+    assert_eq!(log.truncate_front(Lsn(61)).unwrap(), Lsn(60), "the other hold keeps what it is for");
+    assert_eq!(log.holds().len(), 2);
+}
+
+#[test]
 fn limits_in_time_let_go_of_what_is_older() {
     let dir = tempfile::tempdir().unwrap();
     let log = options().background(false).open(dir.path()).unwrap();
@@ -171,6 +185,44 @@ fn retention_by_age_leaves_the_segment_in_use() {
     assert_eq!(log.start_lsn(), Lsn(1), "however old its records are");
     assert_eq!(log.truncate_front(log.last_lsn().next()).unwrap(), Lsn(4));
     assert!(log.iter(Lsn::ZERO).next().is_none());
+}
+
+/// Where retention's own marks, and those of an idle log, fill the segment, the log goes on in
+/// another, which has no record.
+#[test]
+fn retention_by_age_leaves_the_last_records_however_full_their_segment_is() {
+    let root = tempfile::tempdir().unwrap();
+    // (Where no segment has to be prepared, nothing else has retention look.)
+    let options = options().retain(Limit::age(Duration::from_millis(100))).spare_segments(2);
+    let logs: Vec<Log> = (0..16)
+        .map(|i| options.clone().open(root.path().join(i.to_string())).unwrap())
+        .enumerate()
+        .map(|(i, log)| {
+            (0..20 + i).for_each(|_| _ = log.commit("an event").unwrap());
+            log
+        })
+        .collect();
+    for log in &logs {
+        until("what lies before the newest segments is dropped", || log.start_lsn() > Lsn(1));
+    }
+    std::thread::sleep(Duration::from_millis(600));
+    let rotations = || logs.iter().map(|log| (log.stats().rotations, log.start_lsn())).collect::<Vec<_>>();
+    let before = rotations();
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(rotations(), before, "a quiet log stays as it is");
+    for log in &logs {
+        let records = log.iter(Lsn::ZERO).map(|record| record.unwrap().lsn).collect::<Vec<_>>();
+        assert_eq!(records.last(), Some(&log.last_lsn()), "however old: {records:?} of {}", log.last_lsn());
+    }
+    // The first record behind them lets them go, without another rotation.
+    let without_rotation = logs.iter().filter_map(|log| {
+        let (rotations, first) = (log.stats().rotations, log.commit("another").unwrap());
+        (log.stats().rotations == rotations).then_some((log, first))
+    });
+    let without_rotation: Vec<_> = without_rotation.collect();
+    until("what lies before a segment that had no record is dropped", || {
+        without_rotation.iter().any(|(log, first)| log.start_lsn() == *first)
+    });
 }
 
 #[test]

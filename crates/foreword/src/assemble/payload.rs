@@ -1,6 +1,7 @@
 //! What a call appends: the bytes of a unit, where the caller has them. **No I/O.**
 
-/// Records, or the parts of a single one. Frames gather the bytes from here: they are copied once.
+/// Records, each in as many slices as the others. Frames gather the bytes from here: they are copied
+/// once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Payload<'a> {
     slices: &'a [&'a [u8]],
@@ -20,6 +21,11 @@ impl<'a> Payload<'a> {
         const NONE: &[&[u8]] = &[&[]];
         let slices = if slices.is_empty() { NONE } else { slices };
         Payload { slices, records: 1, bytes: sum(slices) }
+    }
+
+    /// So many records, each in as many parts as the others.
+    pub(crate) fn batch_parts(slices: &'a [&'a [u8]], records: usize) -> Payload<'a> {
+        Payload { slices, records, bytes: sum(slices) }
     }
 
     /// How many records there are.
@@ -43,7 +49,9 @@ impl<'a> Payload<'a> {
     /// Each record, as its parts.
     #[inline]
     pub(crate) fn each(&self) -> impl Iterator<Item = &'a [&'a [u8]]> + use<'a> {
-        self.slices.chunks(if self.records == 1 { self.slices.len() } else { 1 })
+        // (The append of a single record divides nothing.)
+        let parts = |records: usize| (self.slices.len() / records.max(1)).max(1);
+        self.slices.chunks(if self.records == 1 { self.slices.len() } else { parts(self.records) })
     }
 }
 

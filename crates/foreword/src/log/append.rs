@@ -41,6 +41,17 @@ fn with_parts<T>(parts: &[IoSlice<'_>], with: impl FnOnce(Payload<'_>) -> T) -> 
     with_slices(parts.iter().map(|part| &**part), |parts| with(Payload::parts(parts)))
 }
 
+/// The same of each record of a batch.
+fn with_batch_parts<'a, const N: usize, T>(
+    records: impl IntoIterator<Item = [IoSlice<'a>; N]>,
+    with: impl FnOnce(Payload<'_>) -> T,
+) -> T {
+    const { assert!(N > 0, "a record without parts is an empty one: give it an empty part") };
+    let records: Vec<_> = records.into_iter().collect();
+    let parts = records.as_flattened().iter().map(|part| &**part);
+    with_slices(parts, |parts| with(Payload::batch_parts(parts, records.len())))
+}
+
 /// Appending, and waiting until records are durable.
 impl Log {
     /// Appends a record: it has its place and LSN, and is in memory ([`Durability::Buffered`]).
@@ -156,6 +167,15 @@ impl Log {
         with_slices(records, |records| self.try_append_unit(Payload::records(records)))
     }
 
+    /// As [`try_append_batch`](Log::try_append_batch), for records that lie in
+    /// [parts](Log::append_batch_parts).
+    ///
+    /// # Errors
+    /// As [`try_append_batch`](Log::try_append_batch).
+    pub fn try_append_batch_parts<'a, const N: usize>(&self, records: impl IntoIterator<Item = [IoSlice<'a>; N]>) -> Result<Lsn> {
+        with_batch_parts(records, |unit| self.try_append_unit(unit))
+    }
+
     fn try_append_unit(&self, unit: Payload<'_>) -> Result<Lsn> {
         let (state, unit) = self.inner.try_append(unit)?;
         self.inner.settle_later(state);
@@ -230,6 +250,51 @@ impl Log {
         with_slices(records, |records| self.append_unit(Payload::records(records), durability))
     }
 
+    /// As [`append_batch`](Log::append_batch), for records that lie in [parts](Log::append_parts):
+    /// each in as many as the others, of which any may be empty. A list of them is allocated; the
+    /// bytes are copied once, from where they are.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// use std::io::IoSlice;
+    /// let changes = [("x", "1"), ("y", "2")];
+    /// let first = log.append_batch_parts(changes.iter().map(|(key, value)| {
+    ///     [key, " = ", value].map(|part| IoSlice::new(part.as_bytes()))
+    /// }))?;
+    /// log.sync()?;
+    /// assert_eq!(log.get(first.next())?, b"y = 2");
+    /// # log.close() }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`append_batch`](Log::append_batch).
+    pub fn append_batch_parts<'a, const N: usize>(&self, records: impl IntoIterator<Item = [IoSlice<'a>; N]>) -> Result<Lsn> {
+        self.append_batch_parts_with(records, Durability::Buffered)
+    }
+
+    /// As [`append_batch_parts`](Log::append_batch_parts), and returns when the records are durable.
+    ///
+    /// # Errors
+    /// As [`commit_batch`](Log::commit_batch).
+    pub fn commit_batch_parts<'a, const N: usize>(&self, records: impl IntoIterator<Item = [IoSlice<'a>; N]>) -> Result<Lsn> {
+        self.append_batch_parts_with(records, Durability::Synced)
+    }
+
+    /// As [`append_batch_parts`](Log::append_batch_parts), and returns when the records are as safe
+    /// as asked.
+    ///
+    /// # Errors
+    /// As [`append_batch_with`](Log::append_batch_with).
+    pub fn append_batch_parts_with<'a, const N: usize>(
+        &self,
+        records: impl IntoIterator<Item = [IoSlice<'a>; N]>,
+        durability: Durability,
+    ) -> Result<Lsn> {
+        with_batch_parts(records, |unit| self.append_unit(unit, durability))
+    }
+
     fn append_unit(&self, unit: Payload<'_>, durability: Durability) -> Result<Lsn> {
         if durability != Durability::Buffered {
             self.inner.may_wait()?;
@@ -265,6 +330,18 @@ impl Log {
         records: impl IntoIterator<Item = &'a R>,
     ) -> Result<Commit> {
         with_slices(records, |records| self.commit_unit_async(Payload::records(records)))
+    }
+
+    /// As [`commit_batch_async`](Log::commit_batch_async), for records that lie in
+    /// [parts](Log::append_batch_parts).
+    ///
+    /// # Errors
+    /// As [`append_batch`](Log::append_batch).
+    pub fn commit_batch_parts_async<'a, const N: usize>(
+        &self,
+        records: impl IntoIterator<Item = [IoSlice<'a>; N]>,
+    ) -> Result<Commit> {
+        with_batch_parts(records, |unit| self.commit_unit_async(unit))
     }
 
     fn commit_unit_async(&self, unit: Payload<'_>) -> Result<Commit> {

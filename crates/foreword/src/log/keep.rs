@@ -85,8 +85,8 @@ impl Log {
     /// The same, with a limit: [`truncate_front`](Log::truncate_front) and
     /// [`retention`](Options::retain) stop at the hold only until what it keeps is more than that,
     /// so a consumer that is gone does not fill the disk. What is beyond the limit is dropped with
-    /// the next truncation, not by itself. Then the hold is [lost](Hold::is_lost), and to move it
-    /// is [`Error::HoldLost`].
+    /// the next truncation, not by itself. Then the hold is [lost](Hold::is_lost): it keeps nothing
+    /// any more, from the truncation after that one on, and to move it is [`Error::HoldLost`].
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {

@@ -72,7 +72,8 @@ impl Log {
 
     /// The LSN of the first durable record that was written at a time or after it, or of the next
     /// to come; see [`Reader::seek_to_time`]. For "as of ten minutes ago", and for retention by
-    /// age.
+    /// age. Where the writer's clock was set back, the log passes a time more than once, and this is
+    /// one of the places: what was written at that time may lie before it, too.
     ///
     /// # Errors
     /// As [`Reader::seek_to_time`].

@@ -47,7 +47,7 @@ mod on {
         }),
         ("foreword_holds", Unit::Count, "Holds", |s| s.holds as f64),
         ("foreword_held_records", Unit::Count, "Records from the first that a hold keeps to the last", |s| {
-            if s.holds == 0 { 0.0 } else { behind(s.durable_lsn.next(), s.first_held_lsn) }
+            if s.first_held_lsn == Lsn::ZERO { 0.0 } else { behind(s.durable_lsn.next(), s.first_held_lsn) }
         }),
         ("foreword_failed", Unit::Count, "1 if the log failed and accepts nothing more", |s| f64::from(u8::from(s.failed))),
     ];

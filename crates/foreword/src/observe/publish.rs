@@ -52,13 +52,14 @@ impl LogInner {
     pub(crate) fn stats(&self) -> Stats {
         let (readers, slowest_reader_lsn) = self.readable.tails.slowest();
         let Some(state) = self.peek() else { return self.counters.read() };
+        let (start, holds) = (state.change.control.start, &state.change.control.holds);
         Stats {
             records: state.appended.records,
             record_bytes: state.appended.bytes,
             segments: self.chain().entries.len() as u64,
             segments_prepared: state.spares.ready.len() as u64,
             segments_dropped: state.removals.len() as u64,
-            start_lsn: state.change.control.start,
+            start_lsn: start,
             appended_lsn: state.last_lsn(),
             written_lsn: state.flushes.written(),
             durable_lsn: state.flushes.durable().lsn,
@@ -66,8 +67,8 @@ impl LogInner {
             oldest_flush_nanos: state.flushes.running().map(|started| started.elapsed().as_nanos() as u64).max().unwrap_or(0),
             readers,
             slowest_reader_lsn,
-            holds: state.change.control.holds.len() as u64,
-            first_held_lsn: state.change.control.holds.values().map(|hold| hold.lsn).min().unwrap_or_default(),
+            holds: holds.len() as u64,
+            first_held_lsn: holds.values().filter_map(|hold| hold.keeps(start)).min().unwrap_or_default(),
             failed: state.life.failure().is_some_and(|error| !matches!(error, Error::Closed)),
             ..self.counters.read()
         }

@@ -128,7 +128,7 @@ pub struct Stats {
     /// counted.
     pub holds: u64,
     /// The first LSN that they keep; the next LSN minus this is what they keep of the log. Zero if
-    /// there are none.
+    /// there are none, or all are [lost](crate::Hold::is_lost).
     pub first_held_lsn: Lsn,
     /// The log failed, and accepts nothing more ([`Error::Poisoned`](crate::Error::Poisoned)).
     pub failed: bool,
@@ -146,8 +146,11 @@ pub struct RecoveryReport {
     pub last_lsn: Lsn,
     /// Bytes of frames that were read and checked.
     pub scanned_bytes: u64,
-    /// Records behind the last promise, which only the page cache may have held: they were written
-    /// again.
+    /// Records that were written again, into the segment in which the log goes on. Those behind the
+    /// last promise, for only the page cache may have held them; and with them durable ones before,
+    /// where their segment held little (up to 1 MiB, or a quarter of it): so openings do not fill
+    /// the directory with such segments. (What had no room there, and was written again where it
+    /// lies, is not counted.)
     pub rewritten_records: u64,
     /// LSNs that were given up, by [`Options::on_damage`](crate::Options::on_damage): first and
     /// last of each stretch.

@@ -99,7 +99,8 @@ impl Reader {
     /// reads no records.
     ///
     /// Times come from the clock of the writer's machine. Where it was set back, the log passes a
-    /// time more than once; this is one of the places.
+    /// time more than once; this is one of the places. So records of that time or later may lie
+    /// before it, and earlier ones behind it.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -160,7 +161,8 @@ impl Reader {
     /// there) up to another, which may be the one behind the last: for telling a lag, or what
     /// retention would keep. Each frame counts the bytes before it, so that two frames are read,
     /// however far they lie apart. Records that a salvage gave up count as nothing, unless what lies
-    /// behind them says what they had.
+    /// behind them says what they had. Where the second LSN is not behind the first there are none,
+    /// and so 0 bytes.
     ///
     /// # Errors
     /// [`Error::Dropped`] if the first is before the start, [`Error::NotAppended`] if the second is

@@ -283,14 +283,17 @@ impl View {
         Ok((outside, holds))
     }
 
-    /// LSNs that were given up in repairs: first and last of each stretch.
+    /// LSNs that were given up in repairs: first and last of each stretch. As the view saw the log
+    /// last, like all here that cannot fail: a reader's next step and [`last_lsn`](View::last_lsn)
+    /// look anew, where another process has repaired the log meanwhile.
     #[must_use]
     pub fn lost(&self) -> Vec<(Lsn, Lsn)> {
         self.inner.seen(|seen| seen.control.lost())
     }
 
     /// How many records there are from one LSN up to another: without those that were dropped,
-    /// those that repairs gave up, and those beyond the last that can be read.
+    /// those that repairs gave up, and those beyond the last that can be read; as the view saw the
+    /// log last (see [`lost`](View::lost)).
     #[must_use]
     pub fn records_between(&self, from: Lsn, to: Lsn) -> u64 {
         let last = self.inner.seen(|seen| seen.limit(self.inner.unproven));
@@ -322,8 +325,8 @@ impl View {
         Iter::backward(self.reader_at(from.next()))
     }
 
-    /// The LSN of the first record that was written at a time or after it; see
-    /// [`Log::lsn_at`](crate::Log::lsn_at).
+    /// The LSN of the first record that was written at a time or after it, or one of them if the
+    /// writer's clock was set back; see [`Log::lsn_at`](crate::Log::lsn_at).
     ///
     /// # Errors
     /// As [`Reader::seek_to_time`].

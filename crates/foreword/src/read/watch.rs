@@ -148,27 +148,23 @@ impl Tip {
     /// Takes in what was written since, here and in the segments that follow. `false`: something
     /// else has changed.
     fn read_on(&mut self, dir: &Dir, seen: &mut Seen) -> Result<bool> {
-        loop {
-            // A writer that goes on elsewhere seals the segment first, be it full or cut.
-            let sealed = self.segment.head(self.segment.data_end())? != Head::Unwritten;
-            if !self.read_frames(seen)? {
-                return Ok(false);
-            }
-            if !sealed {
-                return Ok(true);
-            }
+        // A writer that goes on elsewhere seals the segment first, be it full or cut. The LINK of the
+        // next says all that the frames would that are left here, however many they are: where they
+        // end, the log's state, and what is durable.
+        while self.segment.head(self.segment.data_end())? != Head::Unwritten {
             match self.successor(dir, seen)? {
-                Some(Next::Segment(segment, entry)) => self.rotate(segment, entry, seen),
-                Some(Next::NotYet) => return Ok(true),
+                Some(Next::Segment { end, segment, entry }) => self.rotate(end, segment, entry, seen),
+                Some(Next::NotYet) => break,
                 None => return Ok(false),
             }
         }
+        self.read_frames(seen)
     }
 
-    fn rotate(&mut self, segment: Segment, entry: Entry, seen: &mut Seen) {
+    fn rotate(&mut self, end: u32, segment: Segment, entry: Entry, seen: &mut Seen) {
         let mut chain = Chain::clone(&seen.chain);
         if let Some(last) = chain.entries.last_mut() {
-            last.end = Some(self.next);
+            last.end = Some(end);
         }
         chain.entries.push(entry);
         seen.chain = Arc::new(chain);
@@ -191,14 +187,11 @@ impl Tip {
         let Some(link) = Link::decode(format::payload(&header, &buf)).filter(|_| header.kind == Kind::Link) else {
             return Ok(None);
         };
-        let here = self.segment.at(self.next);
-        Ok(match link.pred {
-            _ if link.control.generation != seen.chain.generation => None,
-            pred if pred == here => Some(Next::Segment(segment, Entry::new(epoch, &header))),
-            // Frames before it are still on their way.
-            pred if pred.epoch == here.epoch && pred > here => Some(Next::NotYet),
-            _ => None,
-        })
+        let end = link.pred.block;
+        let follows = link.control.generation == seen.chain.generation
+            && link.pred.epoch == self.segment.epoch()
+            && (self.next..=self.segment.data_end()).contains(&end);
+        Ok(follows.then(|| Next::Segment { end, entry: Entry::new(epoch, &header), segment }))
     }
 
     /// Reads the heads of the frames that have come. `false` if they say of a state that does not
@@ -237,7 +230,9 @@ impl Tip {
 }
 
 enum Next {
-    Segment(Segment, Entry),
+    /// Where this one ends, and that.
+    Segment { end: u32, segment: Segment, entry: Entry },
+    /// It has no LINK yet.
     NotYet,
 }
 

@@ -156,7 +156,7 @@ fn prepare(log: &LogInner) -> Next {
         drop(log.unlock_and_remove(state, now));
         return Next::Now;
     }
-    let due = match log.retention(&state, now) {
+    let due = match log.retention(&mut state, now) {
         Retention::Drop(before) => {
             log.retain(state, before);
             return Next::Now;

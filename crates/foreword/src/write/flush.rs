@@ -233,7 +233,7 @@ impl LogInner {
             state.requests.idle = false;
             self.kick(Lane::Sync);
         }
-        if state.wants_spare() {
+        if state.wants_spare() || std::mem::take(&mut state.ages.awaits_record) {
             self.kick(Lane::Prepare);
         }
         if std::mem::take(&mut state.requests.quiet) {

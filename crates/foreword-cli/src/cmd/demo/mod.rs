@@ -28,6 +28,9 @@ pub(crate) mod worker;
 /// (SIGKILL) at a random moment, the log is recovered, and every record that was ever acknowledged
 /// is compared byte for byte. Exit status 3 if a record is missing, or if there is one that was
 /// never written.
+///
+/// "rewritten" counts the records that opening wrote again: those that only the page cache may have
+/// held, and durable ones before them in a segment that held little.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword demo

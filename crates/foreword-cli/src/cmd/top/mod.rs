@@ -41,8 +41,9 @@ const NAP: Duration = Duration::from_millis(50);
 /// takes. Quantiles are upper bounds: the next power of two.
 ///
 /// States: running; idle; closed (no process has the log open); stalled (a flush takes more than a
-/// second); silent (the process should have published meanwhile, so it is stopped or has no
-/// processor); failed (the log accepts nothing more).
+/// second); silent (a flush was under way, and the process has published nothing for seconds, so it
+/// is stopped or has no processor); failed (the log accepts nothing more). A process that is stopped
+/// with no flush under way looks idle.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword top mylog

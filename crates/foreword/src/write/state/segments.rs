@@ -168,11 +168,13 @@ impl Removals {
 }
 
 /// What retention needs to know of segments. A rotation adds a segment, a truncation of the front
-/// drops some; the background owns `retry_at`.
+/// drops some; the background owns the rest.
 #[derive(Debug, Default)]
 pub(crate) struct Ages {
     /// When each segment that was begun since the log was opened was, by the log's clock.
     pub(in crate::write) begun: BTreeMap<u64, u64>,
     /// Retention could not drop what it should: when it tries again.
     pub(in crate::write) retry_at: Option<Instant>,
+    /// The segment in use has no record yet: retention is to look again with the next flush.
+    pub(in crate::write) awaits_record: bool,
 }
