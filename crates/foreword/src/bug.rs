@@ -74,6 +74,16 @@ bugs! {
     LinkBeforeCopies,
     /// a fork never writes a small segment again: crashes and cuts fill the directory
     NeverAbsorb,
+    /// a fork that has not room for all that it is to write again writes nothing of it
+    AbsorbAllOrNone,
+    /// what an unfinished step had made of the reserve is removed
+    LoseBegun,
+    /// a segment of the reserve's size gives its space back when the log leaves it
+    GiveReserveBack,
+    /// what the reserve could use is removed while another thread makes it
+    RemoveKept,
+    /// a cut does not wait for room that is on its way
+    CutAtOnce,
     /// a prepared segment is used after a crash, whatever was written to it
     TrustSpares,
     /// a full segment is not sealed
@@ -132,6 +142,11 @@ impl Bug {
     pub const OF_TESTS: &[Bug] = &[
         Bug::WriteInFork,
         Bug::NeverAbsorb,
+        Bug::AbsorbAllOrNone,
+        Bug::LoseBegun,
+        Bug::CutAtOnce,
+        Bug::GiveReserveBack,
+        Bug::RemoveKept,
         Bug::SealLate,
         Bug::OvertakeReopening,
         Bug::ReserveLast,

@@ -25,7 +25,7 @@ use crate::files::segment::Found;
 use crate::format::{BLOCK, Control, Count, Entry, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR};
 use crate::observe::stats::RecoveryReport;
 use crate::open::branch::branch;
-use crate::open::fresh::tidy_up;
+use crate::open::fresh::{clear_temporary, tidy_up};
 use crate::open::opened::Opened;
 use crate::open::repair::{Repair, plan};
 use crate::options::{Existence, OnDamage};
@@ -213,7 +213,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
         _ => None,
     };
     // First: on a full disk it is room.
-    fork::clear_away(dir, survey.names.temporary.iter().cloned());
+    clear_temporary(options, dir, &survey.names);
     for name in &repair.copied {
         fork::put_aside(dir, name, true)?;
     }

@@ -187,6 +187,86 @@ fn a_log_that_is_killed_behind_many_checkpoints_on_a_full_disk_opens() {
     }
 }
 
+/// Numbers from a seed.
+fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |below| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (z ^ (z >> 27)) % below
+    }
+}
+
+/// On a full disk each opening and each cut finds room, whatever was appended, cut and killed
+/// before, and also while another program takes all that is freed.
+#[test]
+fn kills_cuts_and_checkpoints_on_a_full_disk() {
+    for seed in 0..60 {
+        used_on_a_full_disk(seed);
+    }
+}
+
+fn used_on_a_full_disk(seed: u64) {
+    let mut below = random(seed);
+    let segment_bytes = [MIB, 4 * MIB][below(2) as usize];
+    let eats = Arc::new(AtomicBool::new(false));
+    let options = |disk: &SimDisk| {
+        let (other, eats) = (disk.clone(), eats.clone());
+        let eaten = hooked(disk.clone(), move |_, _| {
+            if eats.load(SeqCst) {
+                other.set_free(0);
+            }
+            Ok(())
+        });
+        on(disk).segment_bytes(segment_bytes).disk(eaten)
+    };
+    let mut disk = SimDisk::new(seed);
+    let mut log = options(&disk).open("/log").unwrap();
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    // Which makes a block each, or more.
+    let append = |log: &Log, all: &mut Vec<Vec<u8>>, len: u64, checkpoint: bool| {
+        let record = vec![all.len() as u8; len as usize];
+        match if checkpoint { log.commit_checkpoint(&record) } else { log.commit(&record) } {
+            Ok(_) => all.push(record),
+            Err(Error::NoSpace { .. }) => {}
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    };
+    for _ in 0..below(260) {
+        append(&log, &mut all, 1000, false);
+    }
+    disk.set_free(0);
+    eats.store(below(2) == 0, SeqCst);
+    for round in 0..60 {
+        let at = |disk: &SimDisk| format!("seed {seed}, round {round}: {:#?}", disk.files());
+        match below(10) {
+            0..=2 => (0..below(40)).for_each(|_| append(&log, &mut all, 1000, false)),
+            3 => append(&log, &mut all, [30_000, 90_000][below(2) as usize], false),
+            4 => (0..below(8)).for_each(|_| append(&log, &mut all, 3_900, true)),
+            5 | 6 => {
+                let left = all.len() - (below(4) as usize).min(all.len());
+                all.truncate(left);
+                log.truncate_back(Lsn(left as u64 + 1)).unwrap_or_else(|error| panic!("{error}, {}", at(&disk)));
+            }
+            _ => {
+                let mut killed = disk.kill();
+                for _ in 0..below(4) {
+                    killed.power_off_at(1 + below(70));
+                    let _ = options(&killed).open("/log");
+                    killed = if below(2) == 0 { killed.kill() } else { killed.crash(&Choice::Seed(below(1000))) };
+                }
+                disk = killed;
+                drop(std::mem::replace(
+                    &mut log,
+                    options(&disk).open("/log").unwrap_or_else(|error| panic!("{error}, {}", at(&disk))),
+                ));
+                let (found, error) = collect(log.iter(Lsn::ZERO));
+                assert!(error.is_none() && found.into_iter().map(|(_, data)| data).eq(all.iter().cloned()), "{}", at(&disk));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_prepared_segment_serves_a_log_that_is_killed_on_a_full_disk() {
     let disk = SimDisk::new(1);
@@ -541,6 +621,92 @@ fn the_reserve_is_made_by_one_thread_and_waited_for_by_none() {
     until("it is there", || reserve(&disk).len() == 2);
     within(move || Arc::into_inner(log).unwrap().close().unwrap());
     assert_eq!(makers.load(SeqCst), before + 2);
+}
+
+/// A segment that can be the reserve keeps its space when the log leaves it: it is the reserve once
+/// it is superseded, though another program has taken all that is free.
+#[test]
+fn what_can_be_the_reserve_keeps_its_space() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk);
+    let next = fill_segment(&log, 1);
+    // Now it holds more than is written again.
+    (0..2).for_each(|_| _ = log.commit_checkpoint(&record(next)).unwrap());
+    disk.set_free(0);
+    let killed = disk.kill();
+    drop(log);
+    let log = open(&killed);
+    assert_eq!(reserve(&killed).len(), 1);
+    killed.set_free(0);
+    log.truncate_back(Lsn(1)).unwrap();
+    assert_eq!(reserve(&killed).len(), 2, "{:?}", killed.files());
+}
+
+/// Segments that the reserve can use are not removed while another thread looks for room for it.
+#[test]
+fn what_the_reserve_can_use_waits_for_the_thread_that_makes_it() {
+    let (gate, disk) = (Arc::new(Gate::default()), SimDisk::new(1));
+    let keeper = gate.clone();
+    let disk_of_log = hooked(disk.clone(), move |op, name| {
+        if matches!(op, Op::Allocate(_)) && name.starts_with("RESERVE") {
+            keeper.pass();
+        }
+        Ok(())
+    });
+    let log = Arc::new(small().on_error(|_| ()).disk(disk_of_log).open("/log").unwrap());
+    (0..3).for_each(|n| _ = fill_segment(&log, 1 + 7 * n));
+    disk.set_free(0);
+    while reserve(&disk).len() == 2 {
+        log.commit_checkpoint("it takes a part of the reserve").unwrap();
+    }
+    gate.hold(1);
+    let (appending, truncating) = (log.clone(), log.clone());
+    let appended = std::thread::spawn(move || while appending.commit(&[7; 3_900]).is_ok() {});
+    gate.wait_held();
+    let truncated = std::thread::spawn(move || truncating.truncate_front(Lsn(15)).unwrap());
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    // Another program takes what was freed meanwhile.
+    disk.set_free(0);
+    gate.open();
+    until("both end", || appended.is_finished() && truncated.is_finished());
+    appended.join().unwrap();
+    truncated.join().unwrap();
+    assert_eq!(reserve(&disk).len(), 2, "{:?}", disk.files());
+}
+
+/// What was superseded is the reserve again in a moment: a cut waits for that.
+#[test]
+fn a_cut_without_space_waits_for_removals_that_are_under_way() {
+    let (gate, disk) = (Arc::new(Gate::default()), SimDisk::new(1));
+    let keeper = gate.clone();
+    let disk_of_log = hooked(disk.clone(), move |op, name| {
+        if op == Op::Rename && name.ends_with(".seg") {
+            keeper.pass();
+        }
+        Ok(())
+    });
+    let log = Arc::new(small().background(true).segment_bytes(MIB).disk(disk_of_log).open("/log").unwrap());
+    commit(&log, 1..3);
+    disk.set_free(0);
+    log.truncate_back(Lsn(2)).unwrap();
+    until("the reserve is whole", || reserve(&disk).len() == 2 && disk.files().len() < 7);
+    disk.set_free(0);
+    gate.shut();
+    commit(&log, 2..3);
+    log.truncate_back(Lsn(2)).unwrap();
+    gate.wait_held();
+    let cutting = log.clone();
+    let cut = std::thread::spawn(move || {
+        for _ in 0..3 {
+            commit(&cutting, 2..3);
+            cutting.truncate_back(Lsn(2)).unwrap();
+        }
+    });
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    gate.open();
+    until("they are made", || cut.is_finished());
+    cut.join().expect("there was room behind the removals");
+    assert_eq!(lsns(&log), [1]);
 }
 
 /// What was taken is put back as soon as a segment is prepared anew.

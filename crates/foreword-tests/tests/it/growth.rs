@@ -58,6 +58,8 @@ struct Search<'a> {
     bound: (u64, usize),
     /// Not only kills, but power failures, too.
     power: bool,
+    /// Another program takes all space that is freed, at once.
+    eaten: bool,
     /// The most kinds of directories to try, those first that the fewest kills lead to.
     limit: usize,
 }
@@ -79,11 +81,14 @@ impl Search<'_> {
                     let disk = base.copy();
                     disk.power_off_at(change);
                     let peak = Arc::new(AtomicU64::new(0));
-                    let (seen, told) = (disk.clone(), peak.clone());
+                    let (seen, told, eaten) = (disk.clone(), peak.clone(), self.eaten);
                     let watched = hooked(disk.clone(), move |op, _| {
                         // Between any two of these, only what is taken already is read or written.
                         if matches!(op, Op::Allocate(_) | Op::SetLen | Op::Rename | Op::Remove | Op::Sync | Op::SyncDir) {
                             told.fetch_max(seen.used(), SeqCst);
+                        }
+                        if eaten {
+                            seen.set_free(0);
                         }
                         Ok(())
                     });
@@ -144,19 +149,20 @@ fn open_and_close(options: Options) -> Result<(), Error> {
 
 #[test]
 fn openings_without_records() {
-    Search { works: &[&open_and_close], bound: (4 * MIB, 7), power: false, limit: usize::MAX }
+    Search { works: &[&open_and_close], bound: (4 * MIB, 7), power: false, eaten: false, limit: usize::MAX }
         .run("from nothing", SimDisk::new(1));
 }
 
 #[test]
 fn openings_with_power_failures() {
-    Search { works: &[&open_and_close], bound: (4 * MIB, 7), power: true, limit: 40 }.run("power failures", SimDisk::new(1));
+    Search { works: &[&open_and_close], bound: (4 * MIB, 7), power: true, eaten: false, limit: 40 }
+        .run("power failures", SimDisk::new(1));
 }
 
 #[test]
 fn openings_of_a_log_with_records() {
     let work = |options: Options| open(options, 3)?.close();
-    let search = Search { works: &[&work], bound: (4 * MIB, 7), power: true, limit: 40 };
+    let search = Search { works: &[&work], bound: (4 * MIB, 7), power: true, eaten: false, limit: 40 };
     search.run("a few records", killed_log(3, options()));
 }
 
@@ -170,14 +176,14 @@ fn cuts_at_the_back() {
         log.close()
     };
     // (HOLDS is there, too.)
-    let search = Search { works: &[&work], bound: (4 * MIB, 8), power: false, limit: usize::MAX };
+    let search = Search { works: &[&work], bound: (4 * MIB, 8), power: false, eaten: false, limit: usize::MAX };
     search.run("cuts", killed_log(3, options()));
 }
 
 #[test]
 fn openings_with_spares() {
     let work = |options: Options| open(options.spare_segments(2), 3)?.close();
-    let search = Search { works: &[&work], bound: (4 * MIB, 7), power: false, limit: usize::MAX };
+    let search = Search { works: &[&work], bound: (4 * MIB, 7), power: false, eaten: false, limit: usize::MAX };
     search.run("spares", killed_log(3, options()));
 }
 
@@ -185,14 +191,14 @@ fn openings_with_spares() {
 fn openings_with_segments_of_several_sizes() {
     let (small, large) =
         (|options: Options| open(options, 3)?.close(), |options: Options| open(options.segment_bytes(2 * MIB), 3)?.close());
-    let search = Search { works: &[&small, &large], bound: (8 * MIB, 8), power: false, limit: 60 };
+    let search = Search { works: &[&small, &large], bound: (8 * MIB, 8), power: false, eaten: false, limit: 60 };
     search.run("sizes", killed_log(3, options()));
 }
 
 #[test]
 fn openings_on_a_full_disk() {
     let work = |options: Options| open(options, 3)?.close();
-    let search = Search { works: &[&work], bound: (4 * MIB, 7), power: false, limit: usize::MAX };
+    let search = Search { works: &[&work], bound: (4 * MIB, 7), power: false, eaten: false, limit: usize::MAX };
     for free in [0, 400 << 10, MIB] {
         let disk = killed_log(3, options());
         disk.set_free(free);
@@ -342,6 +348,43 @@ fn a_cut_that_finds_no_room_to_write_records_again_and_is_killed() {
         {
             let opened = unproven.open(options().disk(disk.handle()), records);
             opened.unwrap_or_else(|e| panic!("change {change}, {how}: {e}, {:#?}", disk.files()));
+        }
+    }
+}
+
+/// Segments that hold more than the reserve has room for, each or together, which grow by openings,
+/// cuts and checkpoints: none of these leaves a part of the reserve behind.
+#[test]
+fn openings_on_a_full_disk_with_more_records_than_the_reserve_holds() {
+    for (segment_bytes, first, second) in [(MIB, 60, 60), (MIB, 120, 85), (4 * MIB, 150, 0)] {
+        for eaten in [false, true] {
+            let options = || options().segment_bytes(segment_bytes);
+            let disk = killed_log(first, options());
+            disk.set_free(0);
+            let log = options().disk(disk.handle()).open("/log").unwrap();
+            commit(&log, first + 1..first + second + 1);
+            let (last, disk) = (first + second, disk.kill());
+            let opens = |options: Options| open(options.segment_bytes(segment_bytes), last - 1)?.close();
+            let cuts = |options: Options| {
+                let log = open(options.segment_bytes(segment_bytes), last - 1)?;
+                log.truncate_back(Lsn(last))?;
+                log.commit(&record(last))?;
+                log.close()
+            };
+            let checkpoints = |options: Options| {
+                let log = open(options.segment_bytes(segment_bytes), last - 1)?;
+                log.truncate_back(Lsn(last))?;
+                log.commit_checkpoint(&record(last))?;
+                log.close()
+            };
+            let search = Search {
+                works: &[&opens, &cuts, &checkpoints],
+                bound: (segment_bytes + 4 * MIB, 8),
+                power: false,
+                eaten,
+                limit: 4,
+            };
+            search.run(&format!("{segment_bytes} {first} {second} {eaten}"), disk);
         }
     }
 }

@@ -51,11 +51,11 @@ pub(crate) fn fresh_room(blocks: u32) -> u32 {
 
 /// The same for what a fork writes again.
 pub(crate) fn copy_room(blocks: u32) -> u32 {
-    copied_max(blocks) - COPY_LEAVES
+    copied_end(blocks) - (format::LINK_BLOCK + 1)
 }
 
-/// So many blocks of a segment can be written again in another of the size: the last ones hold only
-/// MARKs, which are not.
-pub(crate) fn copied_max(blocks: u32) -> u32 {
-    blocks - 1 - (format::LINK_BLOCK + 1)
+/// Where what a fork may have to write again ends in a segment, at the latest: the last blocks hold
+/// only MARKs, which are not. So all of a segment can be written again in another of the size.
+pub(crate) fn copied_end(blocks: u32) -> u32 {
+    blocks - 1 - COPY_LEAVES
 }

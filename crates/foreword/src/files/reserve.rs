@@ -65,10 +65,22 @@ impl Dir {
         Error::NoSpace { dir: self.path.clone(), bytes: Some(bytes), source: Arc::new(source) }
     }
 
+    /// Whether a file of so many blocks can be the reserve of a log.
+    pub(crate) fn can_be_reserve(&self, segment_blocks: u32, has: u32) -> bool {
+        self.reserve && (SEGMENT_BLOCKS_MIN..=blocks(segment_blocks)).contains(&has)
+    }
+
     /// Those of some segments that can be the reserve of a log, and the others.
     pub(crate) fn fit_for_reserve(&self, segment_blocks: u32, epochs: impl IntoIterator<Item = u64>) -> (Vec<u64>, Vec<u64>) {
-        let fits = |epoch: &u64| (SEGMENT_BLOCKS_MIN..=blocks(segment_blocks)).contains(&self.blocks_of(&segment_name(*epoch)));
-        epochs.into_iter().partition(|epoch| self.reserve && fits(epoch))
+        let fits = |epoch: &u64| self.can_be_reserve(segment_blocks, self.blocks_of(&segment_name(*epoch)));
+        epochs.into_iter().partition(fits)
+    }
+
+    /// Makes a temporary file, which an unfinished step left, the reserve that it may have been
+    /// made of, if that is missing or smaller. Not durable.
+    pub(crate) fn rescue_reserve(&self, segment_blocks: u32, name: &str) -> bool {
+        bug!(LoseBegun, return false);
+        name.ends_with(TMP) && self.can_be_reserve(segment_blocks, self.blocks_of(name)) && self.becomes_reserve(name)
     }
 
     /// Makes what of the reserve is missing, or smaller than the log's segments ask for: of
@@ -78,7 +90,7 @@ impl Dir {
     pub(crate) fn keep_reserve(&self, segment_blocks: u32, superseded: Vec<u64>) -> (Vec<u64>, bool) {
         let blocks = blocks(segment_blocks);
         let short = |name: &&str| self.blocks_of(name) < blocks;
-        if !self.reserve || !RESERVES.iter().any(short) {
+        if !self.lacks_reserve(segment_blocks) {
             self.short.store(false, Ordering::Relaxed);
             return (superseded, true);
         }
@@ -96,16 +108,22 @@ impl Dir {
         (left, !RESERVES.iter().any(short))
     }
 
+    /// Whether a part of the reserve is missing, or smaller than the log's segments ask for.
+    pub(crate) fn lacks_reserve(&self, segment_blocks: u32) -> bool {
+        self.reserve && RESERVES.iter().any(|name| self.blocks_of(name) < blocks(segment_blocks))
+    }
+
     /// Puts superseded segments that fit in the place of what of the reserve is missing or smaller:
     /// those that are left. Not durable.
     pub(crate) fn fill_reserve(&self, superseded: Vec<u64>) -> Vec<u64> {
-        let takes = |epoch: &u64| {
-            let segment = segment_name(*epoch);
-            let has = self.blocks_of(&segment);
-            let worse = RESERVES.into_iter().find(|name| self.blocks_of(name) < has);
-            worse.is_some_and(|name| self.has_space(&segment, has) && self.handle.replace(&segment, name).is_ok())
-        };
-        superseded.into_iter().filter(|epoch| !takes(epoch)).collect()
+        superseded.into_iter().filter(|epoch| !self.becomes_reserve(&segment_name(*epoch))).collect()
+    }
+
+    /// Puts a file in the place of what of the reserve is missing or smaller, if anything is.
+    fn becomes_reserve(&self, file: &str) -> bool {
+        let has = self.blocks_of(file);
+        let worse = RESERVES.into_iter().find(|name| self.blocks_of(name) < has);
+        worse.is_some_and(|name| self.has_space(file, has) && self.handle.replace(file, name).is_ok())
     }
 
     /// How many blocks a file has; none, if it is not there.
@@ -146,7 +164,7 @@ impl Dir {
     }
 }
 
-/// Lets one thread at a time make the reserve, and none wait for it.
+/// Lets one thread at a time make the reserve. Only a thread that has segments for it waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Keeping {
     /// How many have asked since the last came to its end. The first of them does it, for all.
@@ -173,17 +191,22 @@ impl Keeping {
         !self.whole.load(Ordering::Relaxed) && self.room.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether a thread is making it.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.asked.load(Ordering::Acquire) > 0
+    }
+
     /// Does `keep`, which says whether the reserve is as it should be. If another thread does, it
-    /// has that one do it once more, and does nothing itself.
-    pub(crate) fn keep(&self, mut keep: impl FnMut() -> bool) {
+    /// has that one do it once more, and does nothing itself: `false`.
+    pub(crate) fn keep(&self, mut keep: impl FnMut() -> bool) -> bool {
         let mut seen = 1;
         if self.asked.fetch_add(1, Ordering::AcqRel) > 0 {
-            return;
+            return false;
         }
         loop {
             self.whole.store(keep(), Ordering::Relaxed);
             match self.asked.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(now) => seen = now,
             }
         }

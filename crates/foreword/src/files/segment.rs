@@ -138,15 +138,6 @@ impl Segment {
         self.file.sync()
     }
 
-    /// Gives the space of unwritten blocks, up to the SEAL's, back to the file system: from `block`
-    /// on, behind which nothing was written. They go on reading as unwritten. Best effort: what a
-    /// file system cannot do stays taken.
-    pub(crate) fn give_back(&self, block: u32) {
-        if let Some(blocks) = self.data_end().checked_sub(block).filter(|&blocks| blocks > 0) {
-            let _ = self.file.punch(self.at(block).byte(), u64::from(blocks) * BLOCK as u64);
-        }
-    }
-
     pub(crate) fn sync(&self) -> Result<()> {
         let mut synced = self.file.sync();
         bug!(
@@ -160,6 +151,21 @@ impl Segment {
 }
 
 impl Dir {
+    /// Gives the space of a segment's unwritten blocks, up to the SEAL's, back to the file system:
+    /// from `block` on, behind which nothing was written. They go on reading as unwritten. Best
+    /// effort: what a file system cannot do stays taken. One that can be the reserve, once it is
+    /// superseded, keeps its space for that.
+    pub(crate) fn give_back(&self, segment: &Segment, block: u32, segment_blocks: u32) {
+        let mut keeps = self.can_be_reserve(segment_blocks, segment.blocks);
+        bug!(GiveReserveBack, keeps = false);
+        if keeps {
+            return;
+        }
+        if let Some(blocks) = segment.data_end().checked_sub(block).filter(|&blocks| blocks > 0) {
+            let _ = segment.file.punch(segment.at(block).byte(), u64::from(blocks) * BLOCK as u64);
+        }
+    }
+
     /// Opens a segment by its header; `Err` inside if the header is damaged (rows 9, 14 and 15). A
     /// file of a wrong length (row 17) opens, with the damage beside it: where the log left the
     /// segment before the cut, nothing is missing.

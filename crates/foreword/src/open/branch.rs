@@ -5,14 +5,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use crate::assemble::room::copied_max;
+use crate::assemble::room::copy_room;
 use crate::bug::bug;
 use crate::error::DamageKind;
 use crate::files::dir::Dir;
 use crate::files::disk::Access;
 use crate::files::names::segment_name;
 use crate::files::outside::Outside;
-use crate::files::reserve;
 use crate::format::{BLOCK, Chain, Control, Cut, FRAME_MAX, LINK_BLOCK, LogId, Position};
 use crate::observe::stats::RecoveryReport;
 use crate::open::fork::{self, Branch, Branched, Place};
@@ -37,11 +36,9 @@ pub(super) fn branch(
         outside.iter_mut().try_for_each(|outside| outside.cut(branching.end.next_lsn))?;
     }
     let fresh = fresh_segments(options, dir, survey, branching.epoch, branching.damaged)?;
-    let from = branching.begin()?;
-    let unsealed = branching.seal_off(from.0)?;
-    let (from, control, mut branched) = branching.make(from, &unsealed, fresh)?;
+    let (from, control, mut branched) = branching.make(fresh)?;
     if let Some(written_to) = survey.written_to.filter(|w| w.epoch == from.at.epoch && !branching.damaged) {
-        give_back_rest(dir, survey.log, written_to)?;
+        give_back_rest(options, dir, survey.log, written_to)?;
     }
     if from.next_lsn <= survey.promise.lsn {
         branched.prove(&control)?;
@@ -97,21 +94,32 @@ impl<'a> Branching<'a> {
         Branching { options, dir, survey, repair, damaged, unproven: unproven_from(survey), end, epoch, control }
     }
 
-    /// Where the fork begins, and what is cut by the LINKs that it supersedes so.
-    fn begin(&self) -> Result<(Place, Option<Cut>)> {
-        let from = self.unproven.unwrap_or(self.end);
+    /// Where the fork begins, for which there is room for so many blocks of copies, and what is cut
+    /// by the LINKs that it supersedes so. What no promise covers is written again there; or at
+    /// once, in place, where copies cannot be or have no room. Then it is proven.
+    fn begin(&self, room: u64, unproven: &mut Option<Place>) -> Result<(Place, Option<Cut>)> {
+        let mut behind = unproven.map_or(0, |unproven| self.copied(unproven));
+        if let Some(place) = unproven.take_if(|_| behind > room || !self.repair.waivers.is_empty()) {
+            write_again(self.dir, self.survey, place.at)?;
+            behind = 0;
+        }
+        let from = unproven.unwrap_or(self.end);
         // Copies would close the gaps that a salvage leaves in the LSNs.
         if !self.control.waivers.is_empty() || self.damaged {
             return Ok((from, None));
         }
-        let (blocks, chain) = (self.options.segment_blocks(), &self.survey.chain);
-        fork::absorb(self.dir, self.survey.log, chain, blocks, copied_max(reserve::blocks(blocks)), from)
+        fork::absorb(self.dir, self.survey.log, &self.survey.chain, self.options.segment_blocks(), room - behind, from)
     }
 
-    /// Seals the newest segment, before anything else: what shows that the log went on behind a
-    /// clean close may be only in the page cache, and without it the log would be closed, whatever
-    /// the fork has begun to write. The fresh segment is there, as a SEAL says. What is left to be
-    /// sealed.
+    /// How many blocks of copies a fork from there has.
+    fn copied(&self, from: Place) -> u64 {
+        fork::copied_blocks(self.dir, &self.survey.chain, from.at, self.survey.end)
+    }
+
+    /// Seals the newest segment, before the fork writes anything: what shows that the log went on
+    /// behind a clean close may be only in the page cache, and without it the log would be closed,
+    /// whatever the fork has begun to write. The fresh segment is there, as a SEAL says, and what
+    /// lies before the place is proven. What is left to be sealed.
     fn seal_off(&self, from: Place) -> Result<Vec<u64>> {
         let stays = |epoch: &u64| !self.repair.moved.contains(&segment_name(*epoch));
         let mut unsealed: Vec<u64> = self.survey.unsealed.iter().copied().filter(stays).collect();
@@ -125,32 +133,27 @@ impl<'a> Branching<'a> {
         Ok(unsealed)
     }
 
-    /// Makes the fork, and joins it to the log. What no promise covers is written again: there, or,
-    /// where copies cannot be or have no room, in place.
-    fn make(&self, (from, absorbed): (Place, Option<Cut>), unsealed: &[u64], fresh: Fresh) -> Result<Made> {
-        let (options, dir, survey) = (self.options, self.dir, self.survey);
-        let copied = fork::blocks_behind(&survey.chain, from.at, survey.end);
-        let fresh_blocks = fresh.segment.blocks;
-        let has_room = fresh_blocks >= options.segment_blocks() || copied <= u64::from(copied_max(fresh_blocks));
-        if !self.repair.waivers.is_empty() || !has_room {
-            return self.make_in_place(unsealed, fresh);
-        }
-        match self.go_on(from, absorbed, unsealed, fresh) {
-            Err(error) if error.is_no_space() && from != self.end => {
-                let begun: Vec<u64> = dir.names()?.epochs.into_iter().filter(|&e| e > self.epoch).collect();
-                fork::remove_begun(dir, survey.log, &begun);
-                let segment = fresh_segment(options, dir, survey, self.epoch, self.damaged)?;
-                self.make_in_place(unsealed, Fresh { segment, spares: VecDeque::new() })
+    /// Makes the fork, and joins it to the log. Where there is no space for the copies after all, it
+    /// has fewer; but it supersedes what it can, or each opening on a full disk would leave a part
+    /// of the reserve behind.
+    fn make(&self, mut fresh: Fresh) -> Result<Made> {
+        let (options, dir, mut unproven) = (self.options, self.dir, self.unproven);
+        let mut room = fork::room_behind(&fresh.segment, options.segment_blocks());
+        loop {
+            let (from, absorbed) = self.begin(room, &mut unproven)?;
+            let unsealed = self.seal_off(from)?;
+            let copied = self.copied(from);
+            match self.go_on(from, absorbed, &unsealed, fresh) {
+                Err(error) if error.is_no_space() && copied > 0 => {
+                    let begun: Vec<u64> = dir.names()?.epochs.into_iter().filter(|&e| e > self.epoch).collect();
+                    fork::remove_begun(dir, self.survey.log, &begun);
+                    let segment = fresh_segment(options, dir, self.survey, self.epoch, self.damaged)?;
+                    room = (copied - 1).min(u64::from(copy_room(segment.blocks)));
+                    fresh = Fresh { segment, spares: VecDeque::new() };
+                }
+                gone_on => return gone_on,
             }
-            gone_on => gone_on,
         }
-    }
-
-    fn make_in_place(&self, unsealed: &[u64], fresh: Fresh) -> Result<Made> {
-        if let Some(unproven) = self.unproven {
-            write_again(self.dir, self.survey, unproven.at)?;
-        }
-        self.go_on(self.end, None, unsealed, fresh)
     }
 
     fn go_on(&self, from: Place, absorbed: Option<Cut>, unsealed: &[u64], Fresh { segment, spares }: Fresh) -> Result<Made> {
@@ -205,9 +208,9 @@ fn unproven_from(survey: &Survey) -> Option<Place> {
 
 /// Gives back the space behind what was ever written to the segment in which the log left its
 /// branch.
-fn give_back_rest(dir: &Dir, log: LogId, written_to: Position) -> Result<()> {
+fn give_back_rest(options: &Options, dir: &Dir, log: LogId, written_to: Position) -> Result<()> {
     if let Ok((segment, None)) = dir.open_segment(Some(log), written_to.epoch, Access::Write)? {
-        segment.give_back(written_to.block);
+        dir.give_back(&segment, written_to.block, options.segment_blocks());
     }
     Ok(())
 }

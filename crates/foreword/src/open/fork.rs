@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::assemble::payload::Payload;
 use crate::assemble::placed::{self, Placed};
-use crate::assemble::room::{Urgency, fresh_room};
+use crate::assemble::room::{Urgency, copied_end, copy_room, fresh_room};
 use crate::assemble::{Assembler, NeedSegments, Placement};
 use crate::bug::bug;
 use crate::error::Doing;
@@ -25,6 +25,7 @@ use crate::files::segment::{Found, Segment};
 use crate::files::time::now_micros;
 use crate::format::{
     self, BLOCK, CONTINUED, Control, Count, Cut, Entry, FrameBuf, Head, Kind, LINK_BLOCK, Link, LogId, Position, Promise,
+    SEGMENT_BLOCKS_MIN,
 };
 use crate::read::reader::Reader;
 use crate::{Lsn, Result};
@@ -49,36 +50,47 @@ pub(crate) struct Place {
 }
 
 /// Where a fork is to begin that was to begin at `place`: where the chain enters a segment before
-/// it, if what it has up to there is little enough to be written again. The segments behind are
-/// superseded by the fork. One that was made of the reserve is, if it has at most `small` blocks.
-/// What lies before `place` is durable. Beside it what was cut by the LINKs
-/// that are superseded so: the fork's is to tell of it.
+/// it, if what it has up to there is little enough to be written again, and all that is has room in
+/// so many blocks. The segments behind are superseded by the fork. What lies before `place` is
+/// durable. Beside it what was cut by the LINKs that are superseded so: the fork's is to tell of it.
 pub(crate) fn absorb(
     dir: &Dir,
     log: LogId,
     chain: &[Entry],
     segment_blocks: u32,
-    small: u32,
+    mut room: u64,
     mut place: Place,
 ) -> Result<(Place, Option<Cut>)> {
     let mut cut: Option<Cut> = None;
     bug!(NeverAbsorb, return Ok((place, cut)));
+    let simple = place;
     let mut left = absorbed_max(segment_blocks);
     while let Some(index) = chain.iter().position(|e| e.epoch == place.at.epoch) {
-        let blocks = place.at.block.saturating_sub(LINK_BLOCK + 1);
         let Ok((segment, None)) = dir.open_segment(Some(log), place.at.epoch, Access::Read)? else { break };
+        let blocks = place.at.block.min(copied_end(segment.blocks)).saturating_sub(LINK_BLOCK + 1);
         // One that was made of the reserve is given up for another, or the reserve would not be
         // there the next time.
-        let most = if segment.blocks < segment_blocks { left.max(small) } else { left };
-        if blocks > most || begins_within_unit(&segment)? {
+        let small = if segment.blocks < segment_blocks { copy_room(reserve::blocks(segment_blocks)) } else { 0 };
+        if blocks > left.max(small) || begins_within_unit(&segment)? {
+            break;
+        }
+        if u64::from(blocks) > room {
+            bug!(AbsorbAllOrNone, return Ok((simple, None)));
             break;
         }
         let Some(link) = link_of(&segment)? else { break };
         place = Place { at: link.pred, next_lsn: chain[index].first_lsn };
         cut = link.cut.map(|earlier| earlier.and_later(cut)).or(cut);
         left = left.saturating_sub(blocks);
+        room -= u64::from(blocks);
     }
     Ok((place, cut))
+}
+
+/// The room for what a fork writes again that has begun with such a segment: one as large as the
+/// log's is followed by others, where there is space.
+pub(crate) fn room_behind(fresh: &Segment, segment_blocks: u32) -> u64 {
+    if fresh.blocks < segment_blocks { u64::from(copy_room(fresh.blocks)) } else { u64::MAX }
 }
 
 pub(crate) fn link_of(segment: &Segment) -> Result<Option<Link>> {
@@ -102,13 +114,15 @@ pub(crate) fn up_to(chain: &[Entry], at: Position) -> Vec<Entry> {
     entries
 }
 
-/// Blocks of the chain from a place on, up to `end`, that may hold records.
-pub(crate) fn blocks_behind(chain: &[Entry], at: Position, end: Position) -> u64 {
+/// Blocks of the chain from a place on, up to `end`, of which a fork writes again what they hold.
+pub(crate) fn copied_blocks(dir: &Dir, chain: &[Entry], at: Position, end: Position) -> u64 {
     let blocks = |e: &Entry| {
         let from = if e.epoch == at.epoch { at.block } else { LINK_BLOCK + 1 };
-        u64::from(e.end.unwrap_or(end.block).saturating_sub(from))
+        let to = if e.epoch == end.epoch { end.block } else { e.end.unwrap_or(end.block) };
+        let has = dir.blocks_of(&segment_name(e.epoch)).max(SEGMENT_BLOCKS_MIN);
+        u64::from(to.min(copied_end(has)).saturating_sub(from))
     };
-    chain.iter().filter(|e| e.epoch >= at.epoch).map(blocks).sum()
+    chain.iter().filter(|e| (at.epoch..=end.epoch).contains(&e.epoch)).map(blocks).sum()
 }
 
 /// Where, and as what, the log goes on.

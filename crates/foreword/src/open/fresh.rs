@@ -88,6 +88,13 @@ pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch
     dir.take_reserve(survey.log, epoch, blocks, error)
 }
 
+/// Clears away what an unfinished step left under a temporary name. What it had made of the reserve
+/// is the reserve again: there may be no space to make another.
+pub(super) fn clear_temporary(options: &Options, dir: &Dir, names: &Names) {
+    let rescued = |name: &&String| dir.rescue_reserve(options.segment_blocks(), name);
+    fork::clear_away(dir, names.temporary.iter().filter(|name| !rescued(name)).cloned());
+}
+
 /// Of the superseded segments one stays, which is of the size that is asked for, if any is; of the
 /// others the reserve takes what it can use, and the rest goes. Before another file is made, for an
 /// opening that is killed behind its LINK leaves one: else so many openings would leave as many.

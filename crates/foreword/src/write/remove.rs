@@ -55,7 +55,7 @@ impl LogInner {
         let most = if self.dir.reserve_is_short() { 1 } else { BATCH };
         let epochs = state.removals.begin(by, most);
         drop(state);
-        let Removed { failed, error } = self.remove_files(&epochs);
+        let Removed { failed, error } = self.remove_files(&epochs, true);
         let mut state = self.lock();
         let removed = state.removals.end(failed);
         self.counters.removed.fetch_add(removed as u64, Ordering::Relaxed);
@@ -71,7 +71,10 @@ impl LogInner {
         self.lock()
     }
 
-    pub(crate) fn remove_files(&self, epochs: &[u64]) -> Removed {
+    /// Removes files, or makes them the reserve. If another thread is making that, and they can be
+    /// of use, it waits for that thread or not.
+    pub(crate) fn remove_files(&self, epochs: &[u64], mut waits: bool) -> Removed {
+        bug!(RemoveKept, waits = false);
         let remove = |epoch: u64| -> Option<(u64, Error)> {
             let (name, path) = (segment_name(epoch), self.dir.segment(epoch));
             let removed =
@@ -90,12 +93,31 @@ impl LogInner {
         let (small, others) = sorted.unwrap_or((Vec::new(), epochs.to_vec()));
         let mut failed: Vec<_> = others.into_iter().filter_map(remove).collect();
         // Now there is room for what of the reserve was used.
-        failed.extend(self.keep_reserve(small).into_iter().filter_map(remove));
+        let (mut left, mut kept) = self.keep_reserve(small);
+        while waits && !kept && !left.is_empty() && self.lacks_reserve() {
+            // Their space would be there for others, and not for the reserve.
+            self.await_reserve();
+            (left, kept) = self.keep_reserve(left);
+        }
+        failed.extend(left.into_iter().filter_map(remove));
         // That frees their space. If it fails, they are found and removed again by the next
         // opening.
         let synced: Result<()> = self.attempt("sync the directory", &self.dir.path, || self.dir.sync());
         let (failed, errors): (Vec<u64>, Vec<Error>) = failed.into_iter().unzip();
         Removed { failed, error: errors.into_iter().next().or(synced.err()) }
+    }
+
+    fn lacks_reserve(&self) -> bool {
+        let lacks = || Ok(self.dir.lacks_reserve(self.options.segment_blocks()));
+        self.attempt("look at the files", &self.dir.path, lacks).unwrap_or(true)
+    }
+
+    /// Waits for the thread that makes the reserve, which waits for none.
+    fn await_reserve(&self) {
+        let mut state = self.lock();
+        while self.keeping.is_under_way() {
+            state = self.wait_changed(state);
+        }
     }
 
     /// Makes the reserve whole again before a segment takes space that the reserve is waiting for.
@@ -115,11 +137,11 @@ impl LogInner {
         self.dir.take_reserve(self.id, epoch, self.options.segment_blocks(), error)
     }
 
-    /// Makes what is missing of the reserve, of superseded segments or anew: those that are left.
-    /// If another thread is at it, this one leaves it to that.
-    pub(crate) fn keep_reserve(&self, superseded: Vec<u64>) -> Vec<u64> {
+    /// Makes what is missing of the reserve, of superseded segments or anew: those that are left. If
+    /// another thread is at it, this one leaves it to that: `false`.
+    pub(crate) fn keep_reserve(&self, superseded: Vec<u64>) -> (Vec<u64>, bool) {
         let mut left = superseded;
-        self.keeping.keep(|| {
+        let kept = self.keeping.keep(|| {
             let epochs = std::mem::take(&mut left);
             let kept = self.attempt("keep room", &self.dir.path, || {
                 Ok(self.dir.keep_reserve(self.options.segment_blocks(), epochs.clone()))
@@ -128,6 +150,10 @@ impl LogInner {
             left = rest;
             done
         });
-        left
+        if kept {
+            drop(self.lock()); // A thread that waits for this has seen that it was under way, or sees the end.
+            self.changed.notify_all();
+        }
+        (left, kept)
     }
 }

@@ -130,7 +130,7 @@ impl LogInner {
 
     /// When there was no room: finishes a removal, or waits for one that is under way. `Err` if
     /// there was none since, and there is none.
-    fn unlock_and_make_room<'a>(&'a self, state: Guard<'a>, freed: u64) -> Result<Guard<'a>, Guard<'a>> {
+    pub(crate) fn unlock_and_make_room<'a>(&'a self, state: Guard<'a>, freed: u64) -> Result<Guard<'a>, Guard<'a>> {
         let now = Instant::now();
         if state.removals.freed() != freed {
             return Ok(state);
@@ -154,7 +154,7 @@ impl LogInner {
             drop(surplus);
             // What stays is replaced by the next that is prepared under its name, or found by the
             // next opening.
-            let removed = self.remove_files(&epochs);
+            let removed = self.remove_files(&epochs, false);
             self.lock().spares.preparing = false;
             self.changed.notify_all();
             removed.error.iter().for_each(|error| self.report(error));

@@ -14,7 +14,7 @@ use crate::files::outside::Outside;
 use crate::files::prepare::Stuff;
 use crate::files::reserve;
 use crate::files::segment::Segment;
-use crate::format::{self, CONTINUED, Chain, Control, Cut, Entry, Head, Kind, Position};
+use crate::format::{self, CONTINUED, Chain, Control, Cut, Entry, FrameHeader, Kind, Position};
 use crate::open::fork::{self, Branch, Branched, Fork, Place};
 use crate::read::find::frame_at;
 use crate::read::snapshot::Snapshot;
@@ -86,6 +86,17 @@ struct CutBack {
     outside: Option<Outside>,
     /// What built frames of the segment that was cut.
     left: Option<Assembler>,
+}
+
+/// The frame in which a record begins, as [`frame_at`] finds it.
+struct Framed {
+    segment: Segment,
+    /// Of the segment.
+    first_lsn: Lsn,
+    block: u32,
+    header: Option<FrameHeader>,
+    /// Of the stretch in which it was looked for.
+    first: Lsn,
 }
 
 impl LogInner {
@@ -386,50 +397,48 @@ impl LogInner {
     fn fork_back(&self, chain: &Chain, from: Lsn, tip: &mut Tip, control: &mut Control) -> Result<(Place, Fork)> {
         let simple = self.place_of_cut(chain, from)?.ok_or(Error::Dropped { lsn: from, start: chain.start })?;
         control.waivers.retain(|w| w.from < simple.at);
-        let (mut place, mut absorbed) = (simple, None);
-        if control.waivers.is_empty() && chain.waivers.is_empty() {
-            let (blocks, entries) = (self.options.segment_blocks(), &chain.entries);
-            (place, absorbed) = fork::absorb(&self.dir, self.id, entries, blocks, copy_room(reserve::blocks(blocks)), simple)?;
-        }
-        match self.fork_at(chain, from, simple, (place, absorbed), tip, control) {
-            // What is written again only for its room stays where it is, if it cannot be read.
-            Err(Error::Corruption(_)) if place != simple => {
-                self.undo_fork(tip)?;
-                tip.fork = Begun::Not;
-                self.fork_at(chain, from, simple, (simple, None), tip, control)
+        let (blocks, entries) = (self.options.segment_blocks(), &chain.entries);
+        let own = self.blocks_of_cut(chain, simple, from)?;
+        let may_absorb = control.waivers.is_empty() && chain.waivers.is_empty();
+        // Blocks that are written again only for their room.
+        let mut most = may_absorb.then_some(u64::MAX);
+        loop {
+            let fresh = self.fresh_for_cut(tip, own)?;
+            let room = fork::room_behind(&fresh, blocks).saturating_sub(own);
+            let (place, absorbed) = match most {
+                Some(most) => fork::absorb(&self.dir, self.id, entries, blocks, most.min(room), simple)?,
+                None => (simple, None),
+            };
+            match self.fork_at(chain, from, (place, absorbed), fresh, tip, control) {
+                // They stay where they are, if they cannot be read, or have no room after all.
+                Err(Error::Corruption(_)) if place != simple => most = None,
+                Err(error) if error.is_no_space() && place != simple => {
+                    most = fork::copied_blocks(&self.dir, entries, place.at, simple.at).checked_sub(1);
+                }
+                forked => return forked.map(|fork| (place, fork)),
             }
-            forked => forked,
+            self.undo_fork(tip)?;
+            tip.fork = Begun::Not;
         }
     }
 
-    /// The same from a place on, with what was cut by the LINKs that it supersedes so; from
-    /// `simple`, which is that of the cut itself, where there is no room for more.
+    /// The same from a place on, in a fresh segment, with what was cut by the LINKs that it
+    /// supersedes so.
     fn fork_at(
         &self,
         chain: &Chain,
         from: Lsn,
-        simple: Place,
-        (mut place, absorbed): (Place, Option<Cut>),
+        (place, absorbed): (Place, Option<Cut>),
+        fresh: Arc<Segment>,
         tip: &mut Tip,
         control: &Control,
-    ) -> Result<(Place, Fork)> {
+    ) -> Result<Fork> {
         let cut = Cut { since: chain.generation, at: from };
-        let fresh = match tip.spares.pop_front() {
-            Some(spare) => spare,
-            None => {
-                tip.fork = Begun::Preparing;
-                self.segment_for_cut(chain, simple, &mut place, tip.end)?
-            }
-        };
-        tip.fork = Begun::Writing;
         let branch = Branch {
             log: self.id,
             from: place,
             bytes: Snapshot::reader(&self.dir, chain, Lsn::FIRST, from.prev()).bytes_before(place.next_lsn),
-            cut: Some(match absorbed.filter(|_| place != simple) {
-                Some(absorbed) => absorbed.and_later(Some(cut)),
-                None => cut,
-            }),
+            cut: Some(absorbed.map_or(cut, |absorbed| absorbed.and_later(Some(cut)))),
             segment_blocks: self.options.segment_blocks(),
             fresh,
             spares: std::mem::take(&mut tip.spares),
@@ -437,7 +446,7 @@ impl LogInner {
             control: control.clone(),
         };
         let copies = Snapshot::reader(&self.dir, chain, place.next_lsn, from.prev());
-        Ok((place, fork::fork(&self.dir, branch, Some(copies))?))
+        fork::fork(&self.dir, branch, Some(copies))
     }
 
     /// Makes the fork the log's tail.
@@ -450,7 +459,7 @@ impl LogInner {
         if place.at.epoch == end.epoch
             && let Ok(Ok((segment, None))) = self.dir.open_segment(Some(self.id), end.epoch, Access::Write)
         {
-            segment.give_back(end.block);
+            self.dir.give_back(&segment, end.block, self.options.segment_blocks());
         }
         Ok(branched)
     }
@@ -476,7 +485,7 @@ impl LogInner {
         };
         let behind: Vec<u64> = self.dir.names()?.epochs.into_iter().filter(|&epoch| epoch > tip && ours(epoch)).collect();
         fork::take_links_back(&self.dir, self.id, &behind)?;
-        self.remove_files(&behind).error.map_or_else(|| self.dir.sync(), Err)
+        self.remove_files(&behind, false).error.map_or_else(|| self.dir.sync(), Err)
     }
 
     fn place_of_cut(&self, chain: &Chain, from: Lsn) -> Result<Option<Place>> {
@@ -487,52 +496,64 @@ impl LogInner {
         Ok(Some(Place { at, next_lsn }))
     }
 
-    /// A segment for a cut, where none is prepared. It is not filled with zeros, for the log waits;
-    /// and on a full disk it is made of the reserve, if what is to be written again has room there.
-    fn segment_for_cut(&self, chain: &Chain, simple: Place, place: &mut Place, end: Position) -> Result<Arc<Segment>> {
-        let (epoch, blocks) = (end.epoch + 1, self.options.segment_blocks());
-        let first = self.reserve_first();
-        let made = first.and_then(|()| self.dir.prepare(self.id, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop));
-        let Err(error) = made else { return made };
-        let room = u64::from(copy_room(reserve::blocks(blocks)));
-        // What is written again ends with the frame in which the cut lies.
-        let (before, last) = (fork::up_to(&chain.entries, simple.at), self.blocks_of_frame(simple.at)?);
-        let fits = |place: &Place| fork::blocks_behind(&before, place.at, simple.at) + u64::from(last) <= room;
-        if !error.is_no_space() || !(fits(place) || fits(&simple)) {
-            return Err(error);
+    /// A segment for a cut: one that is prepared, or a new one. That is not filled with zeros, for
+    /// the log waits; and on a full disk it is made of the reserve, if the blocks that the cut has
+    /// to write again have room there.
+    fn fresh_for_cut(&self, tip: &mut Tip, own: u64) -> Result<Arc<Segment>> {
+        if let Some(spare) = tip.spares.pop_front() {
+            tip.fork = Begun::Writing;
+            return Ok(spare);
         }
-        if !fits(place) {
-            *place = simple;
-        }
-        self.segment_of_reserve(epoch, error)
+        tip.fork = Begun::Preparing;
+        let fresh = self.segment_for_cut(tip.end.epoch + 1, own)?;
+        tip.fork = Begun::Writing;
+        Ok(fresh)
     }
 
-    fn blocks_of_frame(&self, at: Position) -> Result<u32> {
-        let Ok((segment, _)) = self.dir.open_segment(Some(self.id), at.epoch, Access::Read)? else { return Ok(0) };
-        Ok(match segment.head(at.block)? {
-            Head::Frame(header) => header.blocks(),
-            _ => 0,
-        })
+    fn segment_for_cut(&self, epoch: u64, own: u64) -> Result<Arc<Segment>> {
+        let blocks = self.options.segment_blocks();
+        loop {
+            let freed = self.lock().removals.freed();
+            let first = self.reserve_first();
+            let made = first.and_then(|()| self.dir.prepare(self.id, epoch, blocks, Stuff::Nothing, &|_| Fill::Stop));
+            let error = match made {
+                Err(error) if error.is_no_space() => error,
+                made => return made,
+            };
+            // What the log has dropped is room, or the reserve, as soon as it is removed.
+            bug!(CutAtOnce, return self.segment_of_reserve(epoch, error));
+            match self.unlock_and_make_room(self.lock(), freed) {
+                Ok(state) => state.life.usable()?,
+                Err(_) if own > u64::from(copy_room(reserve::blocks(blocks))) => return Err(error),
+                Err(state) => {
+                    drop(state);
+                    return self.segment_of_reserve(epoch, error);
+                }
+            }
+        }
+    }
+
+    /// The blocks of what a cut within a unit leaves of that, and has to write again.
+    fn blocks_of_cut(&self, chain: &Chain, simple: Place, from: Lsn) -> Result<u64> {
+        if from == simple.next_lsn {
+            return Ok(0);
+        }
+        let Framed { segment, block, header, .. } = self.frame_of(chain, from)?;
+        // It ends with the frame in which the cut lies, or just before it.
+        let more = header.filter(|header| header.first_lsn() < from || header.head_len > 0).map_or(0, |header| header.blocks());
+        Ok(fork::copied_blocks(&self.dir, &chain.entries, simple.at, segment.at(block + more)))
     }
 
     /// Where the unit begins that holds a record, and the LSN of its frame's first record.
     pub(crate) fn unit_boundary(&self, chain: &Chain, mut lsn: Lsn) -> Result<(Position, Lsn)> {
         loop {
-            let Some(entry) = chain.entries.iter().rev().find(|e| e.first_lsn <= lsn) else {
-                return Err(Error::Dropped { lsn, start: chain.start });
-            };
-            let segment = match self.dir.open_segment(Some(self.id), entry.epoch, crate::files::disk::Access::Read)? {
-                Ok((segment, _)) => segment,
-                Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
-            };
-            let (stretch, first) = chain.stretch(entry, lsn);
-            let (block, header) = frame_at(&segment, lsn, stretch)?;
+            let Framed { segment, first_lsn, block, header, first } = self.frame_of(chain, lsn)?;
             match header {
                 Some(header) if header.kind == Kind::Data && header.has(CONTINUED) => {
                     let floor = chain.entries.first().map_or(Lsn::FIRST, |e| e.first_lsn);
                     if header.first_lsn() <= floor {
                         // The unit began in a segment that was dropped.
-                        return Ok((segment.at(format::LINK_BLOCK + 1), entry.first_lsn));
+                        return Ok((segment.at(format::LINK_BLOCK + 1), first_lsn));
                     }
                     lsn = header.first_lsn().prev();
                 }
@@ -540,5 +561,18 @@ impl LogInner {
                 None => return Ok((segment.at(block.max(format::LINK_BLOCK + 1)), first)),
             }
         }
+    }
+
+    fn frame_of(&self, chain: &Chain, lsn: Lsn) -> Result<Framed> {
+        let Some(entry) = chain.entry_of(lsn).map(|index| &chain.entries[index]) else {
+            return Err(Error::Dropped { lsn, start: chain.start });
+        };
+        let segment = match self.dir.open_segment(Some(self.id), entry.epoch, Access::Read)? {
+            Ok((segment, _)) => segment,
+            Err(damage) => return Err(Error::Corruption(Arc::new(damage))),
+        };
+        let (stretch, first) = chain.stretch(entry, lsn);
+        let (block, header) = frame_at(&segment, lsn, stretch)?;
+        Ok(Framed { segment, first_lsn: entry.first_lsn, block, header, first })
     }
 }
