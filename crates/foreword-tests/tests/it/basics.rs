@@ -219,7 +219,7 @@ fn a_batch_of_records_in_parts_is_the_batch() {
             }
         }
     }
-    assert!(matches!(log.append_batch_parts([[IoSlice::new(b"x"); 2]; 0]), Err(Error::Invalid { what: "batch", .. })));
+    assert!(matches!(log.append_batch_parts(None::<[IoSlice<'_>; 2]>), Err(Error::Invalid { what: "batch", .. })));
     let huge = vec![0; 8 << 20];
     let too_large = log.append_batch_parts([[IoSlice::new(&huge); 4]; 2]);
     assert!(matches!(too_large, Err(Error::TooLarge { bytes, .. }) if bytes == (64 << 20) + 8), "{too_large:?}");
