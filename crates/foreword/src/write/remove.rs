@@ -55,7 +55,7 @@ impl LogInner {
         let most = if self.dir.reserve_is_short() { 1 } else { BATCH };
         let epochs = state.removals.begin(by, most);
         drop(state);
-        let Removed { failed, error } = self.remove_files(&epochs, true);
+        let Removed { failed, error } = self.remove_files(&epochs);
         let mut state = self.lock();
         let removed = state.removals.end(failed);
         self.counters.removed.fetch_add(removed as u64, Ordering::Relaxed);
@@ -72,9 +72,8 @@ impl LogInner {
     }
 
     /// Removes files, or makes them the reserve. If another thread is making that, and they can be
-    /// of use, it waits for that thread or not.
-    pub(crate) fn remove_files(&self, epochs: &[u64], mut waits: bool) -> Removed {
-        bug!(RemoveKept, waits = false);
+    /// of use, it waits for that thread.
+    pub(crate) fn remove_files(&self, epochs: &[u64]) -> Removed {
         let remove = |epoch: u64| -> Option<(u64, Error)> {
             let (name, path) = (segment_name(epoch), self.dir.segment(epoch));
             let removed =
@@ -94,7 +93,8 @@ impl LogInner {
         let mut failed: Vec<_> = others.into_iter().filter_map(remove).collect();
         // Now there is room for what of the reserve was used.
         let (mut left, mut kept) = self.keep_reserve(small);
-        while waits && !kept && !left.is_empty() && self.lacks_reserve() {
+        while !kept && !left.is_empty() && self.lacks_reserve() {
+            bug!(RemoveKept, break);
             // Their space would be there for others, and not for the reserve.
             self.await_reserve();
             (left, kept) = self.keep_reserve(left);

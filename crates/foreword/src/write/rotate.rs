@@ -154,7 +154,7 @@ impl LogInner {
             drop(surplus);
             // What stays is replaced by the next that is prepared under its name, or found by the
             // next opening.
-            let removed = self.remove_files(&epochs, false);
+            let removed = self.remove_files(&epochs);
             self.lock().spares.preparing = false;
             self.changed.notify_all();
             removed.error.iter().for_each(|error| self.report(error));

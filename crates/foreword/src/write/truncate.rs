@@ -485,7 +485,7 @@ impl LogInner {
         };
         let behind: Vec<u64> = self.dir.names()?.epochs.into_iter().filter(|&epoch| epoch > tip && ours(epoch)).collect();
         fork::take_links_back(&self.dir, self.id, &behind)?;
-        self.remove_files(&behind, false).error.map_or_else(|| self.dir.sync(), Err)
+        self.remove_files(&behind).error.map_or_else(|| self.dir.sync(), Err)
     }
 
     fn place_of_cut(&self, chain: &Chain, from: Lsn) -> Result<Option<Place>> {
