@@ -58,7 +58,8 @@ pub(super) fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoc
 }
 
 /// Makes a segment: of a superseded one of its size, or of new space; on a full disk, of a
-/// superseded one of any size, of what an unfinished fork left under its name, or of the reserve.
+/// superseded one of any size, of what an unfinished fork left under its name (before new space, if
+/// a part of the reserve is missing), or of the reserve.
 pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Arc<Segment>> {
     let blocks = options.segment_blocks();
     // (Of a damaged log they are evidence.)
@@ -72,6 +73,21 @@ pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch
     if let Some(made) = reuse(&|there| there == blocks) {
         return made;
     }
+    // What an unfinished fork left under the name, which may be of the reserve.
+    let begun = || -> Result<Option<Arc<Segment>>> {
+        let Ok((begun, None)) = dir.open_segment(Some(survey.log), epoch, Access::Write)? else { return Ok(None) };
+        if begun.blank().is_err() {
+            return Ok(None);
+        }
+        dir.sync()?; // Its name may be only in memory.
+        Ok(Some(Arc::new(begun)))
+    };
+    // A new one would replace it, and its space be there for others.
+    if dir.lacks_reserve(blocks)
+        && let Ok(Some(begun)) = begun()
+    {
+        return Ok(begun);
+    }
     let error = match dir.prepare(survey.log, epoch, blocks, Stuff::Nothing, &at_once) {
         Err(error) if error.is_no_space() => error,
         made => return made,
@@ -79,11 +95,8 @@ pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch
     if let Some(made) = reuse(&|_| true) {
         return made;
     }
-    if let Ok(Ok((begun, None))) = dir.open_segment(Some(survey.log), epoch, Access::Write)
-        && begun.blank().is_ok()
-    {
-        dir.sync()?; // Its name may be only in memory.
-        return Ok(Arc::new(begun));
+    if let Ok(Some(begun)) = begun() {
+        return Ok(begun);
     }
     dir.take_reserve(survey.log, epoch, blocks, error)
 }
