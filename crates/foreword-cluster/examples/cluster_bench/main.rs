@@ -37,7 +37,7 @@ type Result<T> = std::result::Result<T, String>;
 /// medians, and the median and range of the ratios, each of one round.
 ///
 /// Then leaders are killed (SIGKILL), Foreword's and etcd's in turn, and the time counts until the
-/// next append is acknowledged.
+/// next append is acknowledged. Both wait for a lost leader as long as they do by default.
 ///
 /// Nodes and clients share the processors and the disk: figures say how much work a cluster makes
 /// of an append, not what three machines do. On a busy machine they say less; the output says so.
@@ -182,12 +182,12 @@ fn contestants(args: &Args) -> Result<Vec<(Kind, PathBuf)>> {
     let beside = || Some(std::env::current_exe().ok()?.parent()?.parent()?.join("foreword-raft"));
     let ours = args.foreword_raft.clone().or_else(beside).ok_or("where is foreword-raft? see --foreword-raft")?;
     let said = version(&ours).ok_or_else(|| format!("cannot run {}: build it, or see --foreword-raft", ours.display()))?;
-    println!("foreword: {said}; heartbeat 100 ms, election after 500 to 1000 ms (its defaults)");
+    println!("foreword: {said}; by its defaults a heartbeat of 100 ms, and an election 1500 to 2000 ms after the last");
     let mut contestants = vec![(Kind::Foreword, ours)];
     if args.etcd.as_os_str() != "none" {
         match version(&args.etcd) {
             Some(said) => {
-                println!("etcd: {said}; heartbeat 100 ms, election after 1000 to 2000 ms (its defaults)");
+                println!("etcd: {said}; by its defaults a heartbeat of 100 ms, and an election 1000 to 2000 ms after the last");
                 contestants.push((Kind::Etcd, args.etcd.clone()));
             }
             None => println!("etcd takes no part: cannot run {} (Debian: apt-get install etcd-server)", args.etcd.display()),
