@@ -127,10 +127,10 @@ impl Options {
         self
     }
 
-    /// How often a leader says that it is there (100 ms by default), and how long a node waits for
-    /// that before it wants to lead itself: a random time between these two (500 ms and 1 s). A
-    /// leader that was lost is replaced after about the second and half of the first of these. The
-    /// same on all nodes; on a network that delays, more.
+    /// How often a leader says that it is there (100 ms by default), and two times (500 ms and 1 s).
+    /// A node that has not heard it for the second of these, which is the leader's lease, and then
+    /// for a random time between the two, wants to lead itself: so a leader that was lost is
+    /// replaced after 1.5 to 2 s. The same on all nodes; on a network that delays, more.
     #[must_use]
     pub fn timing(mut self, heartbeat: Duration, election: (Duration, Duration)) -> Options {
         (self.heartbeat, self.election) = (heartbeat, election);

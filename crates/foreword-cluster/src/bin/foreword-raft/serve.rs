@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Listen without certificates where everyone on the network can read and write
     #[arg(long)]
     insecure: bool,
-    /// How often a leader says that it is there, in milliseconds; it is replaced after 5 to 20
+    /// How often a leader says that it is there, in milliseconds; it is replaced after 15 to 20
     /// times as long. The same on all nodes
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     heartbeat: u64,

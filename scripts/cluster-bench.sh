@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Speed and failover of clusters of three processes on this machine: foreword-raft, and beside it, in
+# turns, etcd if it is installed (Debian: apt-get install etcd-server).
+#
+#   scripts/cluster-bench.sh [OPTION]...
+#
+#   --seconds 1 --rounds 1 --kills 2     a first look: does it run?
+#   --dir DIR                            on the disk of DIR
+#   --out FILE                           each result as a line of JSON, too
+#   --options                            says all options
+#
+# A table goes to standard output, and what it is at to standard error.
+source "$(dirname "$0")/common.sh"
+
+cargo build --quiet --release --locked -p foreword-cluster --bins --example cluster_bench
+bench=$(realpath "$target/release/examples/cluster_bench")
+cd "$came_from"
+[ "${1-}" != --options ] || exec "$bench" --help
+exec "$bench" "$@"
