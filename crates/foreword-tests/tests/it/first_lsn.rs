@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use foreword::{Damage, Error, Log, Lsn, Verdict, View};
+use foreword::{Damage, Error, Log, Lsn, OnDamage, Verdict};
 
 use foreword_tests::*;
 
@@ -91,19 +91,19 @@ fn sweep(name: &str, make: &dyn Fn() -> Files) {
             let what = format!("{name}: segment {epoch} from byte {}", kind.from());
             let mut struck = files.clone();
             kind.strike(&mut struck, epoch);
-            let dir = struck.dir();
-            let verified = match check_dir(dir.path()).verdict {
+            let disk = MemDisk::new(&struck);
+            let verified = match disk.verify().verdict {
                 Some(Verdict::Corruption(damage)) => Some(damage),
                 _ => None,
             };
-            let view = View::open(dir.path()).unwrap().recoverable().unwrap();
+            let view = disk.view();
             let viewed = match view.verdict() {
                 Some(Verdict::Corruption(damage)) => Some(damage),
                 _ => None,
             };
             let (records, error) = collect(view.iter(Lsn::ZERO));
             let read = corruption(error);
-            let opened = corruption(small().create(false).open(dir.path()).err());
+            let opened = corruption(disk.open(OnDamage::Refuse).err());
             let next = Lsn(records.len() as u64 + 1);
 
             assert_eq!(opened, viewed, "{what}");
