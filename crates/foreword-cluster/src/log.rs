@@ -64,7 +64,7 @@ impl Options {
             insecure: false,
             storage: foreword_raft::Options::new(),
             heartbeat: Duration::from_millis(100),
-            election: (Duration::from_millis(500), Duration::from_millis(1000)),
+            election: (Duration::from_millis(300), Duration::from_millis(700)),
             checkpoint_bytes: 16 << 20,
             sessions: SESSIONS,
             patience: Duration::from_secs(10),
@@ -127,10 +127,10 @@ impl Options {
         self
     }
 
-    /// How often a leader says that it is there (100 ms by default), and two times (500 ms and 1 s).
-    /// A node that has not heard it for the second of these, which is the leader's lease, and then
-    /// for a random time between the two, wants to lead itself: so a leader that was lost is
-    /// replaced after 1.5 to 2 s. The same on all nodes; on a network that delays, more.
+    /// How often a leader says that it is there (100 ms by default), and two times (300 ms and 700
+    /// ms). A node that has not heard it for the second of these, which is the leader's lease, and
+    /// then for a random time between the two, wants to lead itself: so a leader that was lost is
+    /// replaced after 1 to 1.4 s. The same on all nodes; on a network that delays, more.
     #[must_use]
     pub fn timing(mut self, heartbeat: Duration, election: (Duration, Duration)) -> Options {
         (self.heartbeat, self.election) = (heartbeat, election);

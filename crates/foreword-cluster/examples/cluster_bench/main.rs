@@ -182,7 +182,7 @@ fn contestants(args: &Args) -> Result<Vec<(Kind, PathBuf)>> {
     let beside = || Some(std::env::current_exe().ok()?.parent()?.parent()?.join("foreword-raft"));
     let ours = args.foreword_raft.clone().or_else(beside).ok_or("where is foreword-raft? see --foreword-raft")?;
     let said = version(&ours).ok_or_else(|| format!("cannot run {}: build it, or see --foreword-raft", ours.display()))?;
-    println!("foreword: {said}; by its defaults a heartbeat of 100 ms, and an election 1500 to 2000 ms after the last");
+    println!("foreword: {said}; by its defaults a heartbeat of 100 ms, and an election 1000 to 1400 ms after the last");
     let mut contestants = vec![(Kind::Foreword, ours)];
     if args.etcd.as_os_str() != "none" {
         match version(&args.etcd) {

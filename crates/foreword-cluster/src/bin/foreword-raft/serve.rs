@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Listen without certificates where everyone on the network can read and write
     #[arg(long)]
     insecure: bool,
-    /// How often a leader says that it is there, in milliseconds; it is replaced after 15 to 20
+    /// How often a leader says that it is there, in milliseconds; it is replaced after 10 to 14
     /// times as long. The same on all nodes
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     heartbeat: u64,
@@ -53,7 +53,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let beat = Duration::from_millis(args.heartbeat);
-    let mut options = Options::new().listen(args.listen).insecure(args.insecure).timing(beat, (beat * 5, beat * 10));
+    let mut options = Options::new().listen(args.listen).insecure(args.insecure).timing(beat, (beat * 3, beat * 7));
     if !args.join.is_empty() {
         options = options.join(args.join);
     }
