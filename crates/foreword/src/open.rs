@@ -258,8 +258,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
 fn remove_unfinished(dir: &Dir, survey: &Survey) -> bool {
     let Some(tip) = survey.chain.last().map(|entry| entry.epoch).filter(|&tip| survey.newest > tip + 1) else { return false };
     // (A SEAL vouches for the first, which has no LINK.)
-    let begun: Vec<u64> = survey.names.epochs.iter().copied().filter(|&epoch| epoch > tip + 1).collect();
-    fork::remove_begun(dir, survey.log, &begun)
+    fork::remove_begun(dir, survey.log, tip + 1)
 }
 
 /// The page cache may show a LINK that the disk never got, and no frame behind it proves more: the

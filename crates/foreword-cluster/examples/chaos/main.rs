@@ -14,6 +14,8 @@ mod faults;
 mod judge;
 mod network;
 mod nodes;
+#[path = "../../src/sim/random.rs"]
+mod random;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ use clap::Parser;
 use judge::Judge;
 use network::Network;
 use nodes::Nodes;
+use random::Random;
 
 /// The longest time without an acknowledged append while a majority was healthy and connected; and
 /// the longest until one is acknowledged after all faults.
@@ -66,25 +69,7 @@ struct Args {
     roll_back: bool,
 }
 
-/// SplitMix64.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn between(&mut self, from: u64, to: u64) -> u64 {
-        from + self.below(to - from + 1)
-    }
-
     fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }

@@ -22,6 +22,7 @@ mod check;
 mod clients;
 mod network;
 mod plan;
+mod random;
 mod runtime;
 mod tests;
 mod world;
@@ -32,6 +33,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use random::Random;
+
 pub(crate) use bugs::{Bug, Store};
 pub(crate) use network::Link;
 pub(crate) use runtime::Runtime;
@@ -40,26 +43,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// SplitMix64.
-#[derive(Clone, Debug)]
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn between(&mut self, from: u64, to: u64) -> u64 {
-        from + self.below(to - from + 1)
-    }
-
     fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
     }

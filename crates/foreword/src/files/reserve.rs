@@ -89,14 +89,13 @@ impl Dir {
     /// are left, and whether the reserve is as it should be.
     pub(crate) fn keep_reserve(&self, segment_blocks: u32, superseded: Vec<u64>) -> (Vec<u64>, bool) {
         let blocks = blocks(segment_blocks);
-        let short = |name: &&str| self.blocks_of(name) < blocks;
         if !self.lacks_reserve(segment_blocks) {
             self.short.store(false, Ordering::Relaxed);
             return (superseded, true);
         }
         let left = self.fill_reserve(superseded);
         let mut no_space = false;
-        for name in RESERVES.iter().filter(|name| short(name)) {
+        for name in RESERVES.iter().filter(|name| self.blocks_of(name) < blocks) {
             if let Err(error) = self.make_reserve(name, blocks) {
                 crate::trace::warn!(error = %error, "cannot keep room for a full disk");
                 no_space = is_full(&error);
@@ -105,7 +104,7 @@ impl Dir {
         }
         self.short.store(no_space, Ordering::Relaxed);
         let _ = self.sync();
-        (left, !RESERVES.iter().any(short))
+        (left, !self.lacks_reserve(segment_blocks))
     }
 
     /// Whether a part of the reserve is missing, or smaller than the log's segments ask for.

@@ -145,8 +145,7 @@ impl<'a> Branching<'a> {
             let copied = self.copied(from);
             match self.go_on(from, absorbed, &unsealed, fresh) {
                 Err(error) if error.is_no_space() && copied > 0 => {
-                    let begun: Vec<u64> = dir.names()?.epochs.into_iter().filter(|&e| e > self.epoch).collect();
-                    fork::remove_begun(dir, self.survey.log, &begun);
+                    fork::remove_begun(dir, self.survey.log, self.epoch);
                     let segment = fresh_segment(options, dir, self.survey, self.epoch, self.damaged)?;
                     room = (copied - 1).min(u64::from(copy_room(segment.blocks)));
                     fresh = Fresh { segment, spares: VecDeque::new() };

@@ -287,10 +287,14 @@ fn seal_of(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place, byt
     })
 }
 
-/// Removes what a fork has begun behind the log's end, and did not join to it; returns whether it is
-/// gone. The log is sound with or without it.
-pub(crate) fn remove_begun(dir: &Dir, log: LogId, epochs: &[u64]) -> bool {
-    let removed = take_links_back(dir, log, epochs).and_then(|()| remove(dir, epochs.iter().copied().map(segment_name)));
+/// Removes what a fork has begun behind its first segment, and did not join to the log; returns
+/// whether it is gone. The log is sound with or without it.
+pub(crate) fn remove_begun(dir: &Dir, log: LogId, first: u64) -> bool {
+    let removed = dir.names().and_then(|names| {
+        let begun: Vec<u64> = names.epochs.into_iter().filter(|&epoch| epoch > first).collect();
+        take_links_back(dir, log, &begun)?;
+        remove(dir, begun.into_iter().map(segment_name))
+    });
     if let Err(error) = &removed {
         crate::trace::warn!(error = %error, "cannot remove what an unfinished fork has left");
     }
