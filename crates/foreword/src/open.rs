@@ -161,16 +161,16 @@ fn create(options: &Options, dir: &Dir) -> Result<Opened> {
     let random = LogId::random().map_err(|e| io::Error::other(e.to_string()));
     let log = random.doing("get random bytes for the log's identity", &dir.path)?;
     let first = dir.prepare(log, 1, options.segment_blocks(), Stuff::Nothing, &at_once)?;
-    let control = Control::default();
+    let control = Control { start: options.first_lsn, ..Control::default() };
     let link = Link { pred: Position::default(), cut: None, control: control.clone() };
-    let mut assembler = Assembler::link(first, options.segment_blocks(), Count::START, &link);
+    let mut assembler = Assembler::link(first, options.segment_blocks(), Count { lsn: options.first_lsn, bytes: 0 }, &link);
     let mut link = assembler.take();
     link.iter_mut().try_for_each(|placed| placed.write(Promise::default(), true))?;
     dir.write_identity(log, false)?;
     dir.keep_reserve(options.segment_blocks(), Vec::new());
     let entries = link.iter().map(|link| Entry::new(1, &link.header)).collect();
     let durable = assembler.end();
-    let report = RecoveryReport::new(Verdict::Created, Lsn::FIRST, Lsn::ZERO);
+    let report = RecoveryReport::new(Verdict::Created, options.first_lsn, options.first_lsn.prev());
     Ok(Opened { log, assembler, spares: VecDeque::new(), entries, control, durable, report })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::Log;
 use crate::files::disk::{Disk, OsDisk};
-use crate::format::{BLOCK, LogId, SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
+use crate::format::{BLOCK, LSN_MAX, LogId, SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
 use crate::limit::Limit;
 use crate::write::runtime::Runtime;
 use crate::{Error, Lsn, Result};
@@ -135,6 +135,7 @@ pub(crate) type RotateHook = Arc<dyn Fn(u64, Lsn) + Send + Sync>;
 #[derive(Clone)]
 pub struct Options {
     pub(crate) existence: Existence,
+    pub(crate) first_lsn: Lsn,
     pub(crate) segment_bytes: u64,
     pub(crate) record_bytes_max: u64,
     pub(crate) buffer_bytes: usize,
@@ -160,6 +161,7 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("existence", &self.existence)
+            .field("first_lsn", &self.first_lsn)
             .field("segment_bytes", &self.segment_bytes)
             .field("record_bytes_max", &self.record_bytes_max)
             .field("buffer_bytes", &self.buffer_bytes)
@@ -191,6 +193,7 @@ impl Options {
     pub fn new() -> Options {
         Options {
             existence: Existence::default(),
+            first_lsn: Lsn::FIRST,
             segment_bytes: 64 << 20,
             record_bytes_max: 64 << 20,
             buffer_bytes: 8 << 20,
@@ -394,6 +397,15 @@ impl Options {
         self
     }
 
+    /// The LSN of the first record, if a log is made: for the copy of one that has lost its front
+    /// ([`Log::append_copies`]), or one that goes on from a snapshot. From 1, the default, to 2^62.
+    /// Means nothing for a log that is there.
+    #[must_use]
+    pub fn first_lsn(mut self, lsn: Lsn) -> Options {
+        self.first_lsn = lsn;
+        self
+    }
+
     /// An LSN that the caller knows to have been durable. [`Error::RolledBack`] if the log ends
     /// before it, or is not there: the one thing that no evidence inside the directory can show, a
     /// directory put back whole from an old copy.
@@ -517,6 +529,7 @@ impl Options {
         };
         let blocks = |n: u32| u64::from(n) * BLOCK as u64;
         within("segment_bytes", self.segment_bytes, blocks(SEGMENT_BLOCKS_MIN), blocks(SEGMENT_BLOCKS_MAX))?;
+        within("first_lsn", self.first_lsn.0, Lsn::FIRST.0, LSN_MAX.0 / 2)?;
         within("record_bytes_max", self.record_bytes_max, 1, RECORD_MAX_LIMIT)?;
         within("buffer_bytes", self.buffer_bytes as u64, 512 << 10, 1 << 30)?;
         within("spare_segments", self.spare_segments as u64, 0, 256)?;

@@ -5,6 +5,7 @@
 
 mod basics;
 mod close;
+mod copies;
 mod corners;
 mod counts;
 mod cuts;

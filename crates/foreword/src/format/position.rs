@@ -36,6 +36,7 @@ pub(crate) struct Count {
 }
 
 impl Count {
+    #[cfg(test)]
     pub(crate) const START: Count = Count { lsn: Lsn::FIRST, bytes: 0 };
 
     /// Behind some more records.

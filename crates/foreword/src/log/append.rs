@@ -1,7 +1,7 @@
 //! Appending, and waiting until records are durable.
 
 use std::io::IoSlice;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Durability, Log};
 #[cfg(doc)]
@@ -9,6 +9,7 @@ use crate::Options;
 use crate::assemble::payload::Payload;
 use crate::assemble::room::{CHECKPOINT_BLOCKS, Urgency};
 use crate::format;
+use crate::read::record::micros;
 use crate::write::ticket::Commit;
 use crate::{Error, Lsn, Result};
 
@@ -130,6 +131,38 @@ impl Log {
     /// As [`try_append`](Log::try_append).
     pub fn try_append_parts(&self, parts: &[IoSlice<'_>]) -> Result<Lsn> {
         with_parts(parts, |unit| self.try_append_unit(unit))
+    }
+
+    /// Appends copies of records of another log, from their first LSN on: to restore an archive, or
+    /// to keep a standby. They keep their LSNs, and their times to the second. Each is a record by
+    /// itself, as of [`append`](Log::append), and in memory when this returns; after an error some
+    /// may have been appended ([`last_lsn`](Log::last_lsn) says how far).
+    ///
+    /// A log that is to begin with another LSN than 1 is made with [`Options::first_lsn`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use std::time::{Duration, SystemTime};
+    /// use foreword::{Lsn, Options};
+    ///
+    /// let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    /// let log = Options::new().segment_bytes(1 << 20).first_lsn(Lsn(100)).create_new().open(dir.path())?;
+    /// log.append_copies(Lsn(100), [(time, "a record"), (time, "the next")])?;
+    /// log.sync()?;
+    /// let record = log.iter(Lsn::ZERO).next().unwrap()?;
+    /// assert_eq!((record.lsn, record.time, &record.data[..]), (Lsn(100), time, &b"a record"[..]));
+    /// # log.close() }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the next LSN of this log is not that of the next copy: another thread
+    /// has appended, say; else as [`append`](Log::append).
+    pub fn append_copies<R: AsRef<[u8]>>(&self, first: Lsn, copies: impl IntoIterator<Item = (SystemTime, R)>) -> Result<()> {
+        let copies: Vec<_> = copies.into_iter().map(|(time, record)| (micros(time), record)).collect();
+        let copies: Vec<_> = copies.iter().map(|(time, record)| (*time, record.as_ref())).collect();
+        let state = self.inner.append_copies(first, &copies)?;
+        self.inner.settle(state, false)
     }
 
     /// Appends a record as [`append`](Log::append) does, but never waits: not for the lock, a cut,

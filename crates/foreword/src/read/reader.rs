@@ -7,13 +7,13 @@ mod load;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use crate::bug::bug;
 use crate::error::DamageKind;
 use crate::format::{Chain, FrameHeader, Head};
 use crate::read::find::frame_between;
-use crate::read::record::RecordRef;
+use crate::read::record::{RecordRef, micros};
 use crate::read::source::{End, Source};
 use crate::read::span::{Span, offsets, record_end};
 use crate::read::tails::Tail;
@@ -120,8 +120,7 @@ impl Reader {
     pub fn seek_to_time(&mut self, time: SystemTime) -> Result<Lsn> {
         self.limit = self.source.limit(Lsn::MAX)?;
         self.follow_changes()?;
-        let micros = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros().min(u128::from(u64::MAX)) as u64);
-        let mut lsn = self.last_before(micros)?.map_or(Lsn::FIRST, |frame| frame.next_lsn()).max(self.chain.start);
+        let mut lsn = self.last_before(micros(time))?.map_or(Lsn::FIRST, |frame| frame.next_lsn()).max(self.chain.start);
         while let Some(gap) = self.chain.gap(lsn) {
             lsn = gap.last_lost.next();
         }

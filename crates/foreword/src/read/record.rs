@@ -52,6 +52,11 @@ pub struct Record {
     pub time: SystemTime,
 }
 
+/// A time as frames bear it: in microseconds since 1970, or 0 before that.
+pub(crate) fn micros(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros().min(u128::from(u64::MAX)) as u64)
+}
+
 /// The time that a frame bears.
 pub(crate) fn time_of(micros: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_micros(micros)).unwrap_or(UNIX_EPOCH)

@@ -155,6 +155,37 @@ impl View {
         self.inner.chain().log
     }
 
+    /// How often records of the log were cut or given up so far ([`Log::truncate_back`], a
+    /// salvage). The number is durable with the cut, and rises with each. With
+    /// [`cut_since`](View::cut_since) a program that copies the log, and was stopped meanwhile, finds
+    /// out what of its copy still stands.
+    ///
+    /// [`Log::truncate_back`]: crate::Log::truncate_back
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.inner.chain().generation
+    }
+
+    /// The first LSN that may stand for another record now than it did in an earlier
+    /// [`generation`](View::generation): all before it is what it was. `None` if nothing was cut
+    /// since.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use foreword::{Lsn, Options, View};
+    /// let log = Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// log.commit_batch(&["one", "two", "three"])?;
+    /// let copied = View::open(dir.path())?.generation();
+    /// log.truncate_back(Lsn(2))?;
+    /// assert_eq!(View::open(dir.path())?.cut_since(copied), Some(Lsn(2)));
+    /// # log.close() }
+    /// ```
+    #[must_use]
+    pub fn cut_since(&self, generation: u32) -> Option<Lsn> {
+        self.inner.chain().cuts.since(generation)
+    }
+
     /// The first LSN of the log.
     #[must_use]
     pub fn start_lsn(&self) -> Lsn {

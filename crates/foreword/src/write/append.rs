@@ -10,7 +10,7 @@ use crate::write::circle::Wait;
 use crate::write::inner::LogInner;
 use crate::write::runtime::Lane;
 use crate::write::state::{Guard, LogState, Unit};
-use crate::{Error, Result};
+use crate::{Error, Lsn, Result};
 
 /// Whole frames are written, unsynced, when so many bytes of them have gathered.
 const WRITE_AT: usize = 1 << 20;
@@ -27,14 +27,7 @@ impl LogInner {
         self.check_unit(unit)?;
         let mut state = self.open_state()?;
         loop {
-            while state.change.cutting {
-                self.dir.check_process()?;
-                self.may_wait()?;
-                let wait = |by| Wait::on(by, self.change()).ok_or(Error::Busy);
-                let _wait = state.change.by.map(wait).transpose()?;
-                state = self.wait_changed(state);
-                state.life.usable()?;
-            }
+            state = self.wait_for_cut(state)?;
             match self.place(&mut state, unit, urgency) {
                 Ok(copier) => {
                     let appended = state.last_unit(unit.count());
@@ -43,6 +36,59 @@ impl LogInner {
                 Err(NeedSegments(need)) => state = self.unlock_and_obtain(state, need, urgency)?,
             }
         }
+    }
+
+    /// Waits until no cut is under way.
+    #[inline]
+    fn wait_for_cut<'a>(&'a self, mut state: Guard<'a>) -> Result<Guard<'a>> {
+        while state.change.cutting {
+            self.dir.check_process()?;
+            self.may_wait()?;
+            let wait = |by| Wait::on(by, self.change()).ok_or(Error::Busy);
+            let _wait = state.change.by.map(wait).transpose()?;
+            state = self.wait_changed(state);
+            state.life.usable()?;
+        }
+        Ok(state)
+    }
+
+    /// Appends copies of another log's records, each a unit: with their times, in microseconds, and
+    /// from this LSN on, which must be the next.
+    pub(crate) fn append_copies(&self, mut next: Lsn, mut copies: &[(u64, &[u8])]) -> Result<Guard<'_>> {
+        copies.iter().try_for_each(|(_, record)| self.check_unit(Payload::records(&[*record])))?;
+        let mut state = self.open_state()?;
+        while !copies.is_empty() {
+            state = self.wait_for_cut(state)?;
+            let there = state.assembler.next_lsn();
+            if there != next {
+                let why = format!("record {next} is to be copied, and the next of this log is {there}");
+                return Err(Error::Invalid { what: "copies", why });
+            }
+            // What other threads append between them has a time of its own: it is set only while the
+            // lock is held.
+            let stopped = loop {
+                let Some(&(time, record)) = copies.first() else { break None };
+                state.assembler.written_at(time);
+                let unit = [record];
+                let unit = Payload::records(&unit);
+                match self.place(&mut state, unit, Urgency::Ordinary) {
+                    Ok(copier) => {
+                        (next, copies) = (next.next(), &copies[1..]);
+                        if copier.is_some() {
+                            break Some(Ok((record, copier)));
+                        }
+                    }
+                    Err(need) => break Some(Err(need)),
+                }
+            };
+            state.assembler.written_at(0);
+            state = match stopped {
+                None => break,
+                Some(Ok((record, copier))) => self.unlock_and_copy(state, Payload::records(&[record]), copier),
+                Some(Err(NeedSegments(need))) => self.unlock_and_obtain(state, need, Urgency::Ordinary)?,
+            };
+        }
+        Ok(state)
     }
 
     /// Appends a unit, or says [`Error::Busy`] if that has to wait.
