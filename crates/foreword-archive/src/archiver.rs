@@ -1,0 +1,755 @@
+//! The archiver: follows a log, cuts chunks, uploads several at once, and confirms them in order.
+//!
+//! A thread reads the log and makes chunks; tasks upload them; one task creates the manifests that
+//! make them part of the archive, and then moves the hold. After a crash the next archiver begins
+//! behind the last manifest: what was uploaded and not confirmed is of no account.
+
+use std::fmt;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use foreword::{Limit, Lsn, View};
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, StreamExt};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::archive::{Archive, now_micros};
+use crate::chunk::{Builder, Chunk, Place};
+use crate::error::{Error, Result};
+use crate::keys::{Keys, hex, random};
+use crate::manifest::{Change, Gap, Parent, Timeline};
+use crate::probe;
+use crate::store::{Atomicity, Store};
+
+/// Beside a restored log: which archive it comes from.
+pub(crate) const ORIGIN: &str = "ARCHIVE";
+/// Chunks that are ready and wait for an upload.
+const READY: usize = 1;
+/// So many chunks of `rpo` become one of `chunk_age`, at most: all of them are still in the summary.
+const PARTS_MAX: u32 = 100;
+/// An archiver that is to stop archives what is durable by then, but reads no longer than this.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
+/// How long the thread that reads waits at most, before it looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How to archive.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PushOptions {
+    /// Bytes of records in a chunk: 8 MiB by default, from 64 KiB to 64 MiB.
+    pub chunk_bytes: u64,
+    /// A smaller chunk is cut when its first record is so old. 10 s by default.
+    pub chunk_age: Duration,
+    /// Beside that, what has come is uploaded as often as this, in small chunks that the next one
+    /// replaces: so much may be missing in the archive when the disk is lost. `None`: the age of a
+    /// chunk.
+    pub rpo: Option<Duration>,
+    /// Uploads at once: 4 by default. Each takes the memory of a chunk.
+    pub uploads: usize,
+    /// The level of compression (zstd): 1 by default.
+    pub level: i32,
+    /// The hold that keeps in the log what is not archived; `None`: nothing does. `archive` by
+    /// default.
+    pub hold: Option<String>,
+    /// How much the hold keeps at most. Beyond it records are lost to the archive, which then says
+    /// [`Error::Missed`]. No limit by default: the log's disk may fill up while the store is away.
+    pub hold_limit: Limit,
+    /// Go on where records were dropped before they were archived. The archive has a gap there.
+    pub skip_missed: bool,
+    /// Use a store that is not known to create an object only once.
+    pub trust_store: bool,
+    /// Begin an archive where there is none.
+    pub create: bool,
+    /// How long a store that fails is asked again; `None`: until it answers.
+    pub patience: Option<Duration>,
+    /// Is told what happens, from any thread.
+    pub on_event: Option<Arc<dyn Fn(&Event) + Send + Sync>>,
+}
+
+impl Default for PushOptions {
+    fn default() -> PushOptions {
+        PushOptions {
+            chunk_bytes: 8 << 20,
+            chunk_age: Duration::from_secs(10),
+            rpo: None,
+            uploads: 4,
+            level: 1,
+            hold: Some("archive".into()),
+            hold_limit: Limit::NONE,
+            skip_missed: false,
+            trust_store: false,
+            create: false,
+            patience: None,
+            on_event: None,
+        }
+    }
+}
+
+impl fmt::Debug for PushOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushOptions")
+            .field("chunk_bytes", &self.chunk_bytes)
+            .field("chunk_age", &self.chunk_age)
+            .field("rpo", &self.rpo)
+            .field("hold", &self.hold)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an archiver does.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// All up to here is in the archive.
+    #[non_exhaustive]
+    Archived {
+        /// The last LSN.
+        lsn: Lsn,
+        /// Bytes of the objects that were confirmed with it.
+        bytes: u64,
+    },
+    /// The store did not answer; it is asked again.
+    #[non_exhaustive]
+    Retrying {
+        /// What it said.
+        error: Error,
+        /// For how long it has failed.
+        since: Duration,
+    },
+    /// The log goes on in a new timeline.
+    #[non_exhaustive]
+    Began {
+        /// Its number.
+        timeline: u32,
+        /// Why.
+        reason: String,
+    },
+    /// The archive will not have these records.
+    #[non_exhaustive]
+    Skipped {
+        /// The first.
+        first: Lsn,
+        /// The last.
+        last: Lsn,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What stands in the file `ARCHIVE` beside a log that was restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    pub(crate) archive: String,
+    pub(crate) timeline: u32,
+    pub(crate) last: u64,
+    /// Of the log: what was cut since was cut of what was restored.
+    pub(crate) generation: u32,
+}
+
+impl Origin {
+    /// Whether it is the same point of the same archive.
+    pub(crate) fn is_of(&self, other: &Origin) -> bool {
+        (&self.archive, self.timeline, self.last) == (&other.archive, other.timeline, other.last)
+    }
+
+    pub(crate) fn read(dir: &Path) -> Result<Option<Origin>> {
+        let path = dir.join(ORIGIN);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|error| Error::io("read", &path, error))?,
+        };
+        let invalid =
+            |error: serde_json::Error| Error::Invalid { what: "file ARCHIVE", why: format!("{}: {error}", path.display()) };
+        serde_json::from_str(&text).map(Some).map_err(invalid)
+    }
+}
+
+/// Archives a log. Only one can, for each archive: one that begins ends the one before.
+#[derive(Debug)]
+pub struct Archiver {
+    archive: Archive,
+    dir: PathBuf,
+    view: View,
+    options: PushOptions,
+    timeline: u32,
+}
+
+/// Why the thread that reads has come to an end.
+enum End {
+    /// It was to.
+    Done,
+    Cut,
+    Missed(Gap),
+    GivenUp(Gap),
+    Failed(Error),
+}
+
+enum Piece {
+    Chunk(Chunk, Bytes),
+    End(End),
+}
+
+impl Archiver {
+    /// Begins to archive the log in a directory, which a writer may have open, in this process or
+    /// another. Fences whatever archived it before. Archives nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::NoArchive`], without [`create`](PushOptions::create); [`Error::NotAtomic`];
+    /// [`Error::Foreign`]; [`Error::Diverged`]; [`Error::Missed`]; [`Error::Log`]; those of the
+    /// store.
+    pub async fn begin(dir: impl AsRef<Path>, store: Store, keys: Keys, options: PushOptions) -> Result<Archiver> {
+        let within = (64 << 10..=64 << 20).contains(&options.chunk_bytes);
+        if options.rpo.is_some_and(|rpo| rpo < options.chunk_age / PARTS_MAX) {
+            let why = format!("at most {PARTS_MAX} small chunks may become one: a longer `rpo`, or a shorter `chunk_age`");
+            return Err(Error::Invalid { what: "rpo", why });
+        }
+        if !within || options.uploads == 0 || options.uploads > 64 {
+            let why = "a chunk has from 64 KiB to 64 MiB, and 1 to 64 are uploaded at once".into();
+            return Err(Error::Invalid { what: "options", why });
+        }
+        let dir = dir.as_ref().to_owned();
+        let at = dir.clone();
+        let view = blocking(move || View::open(at)).await??;
+        let process = std::process::id();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let begin = Change::Begin { host, process };
+        let archive = match Archive::open(store.clone(), keys.clone()).await {
+            Err(Error::NoArchive { .. }) if options.create => {
+                if !options.trust_store {
+                    trusted(&store).await?;
+                }
+                Archive::create(store, keys, begin).await?
+            }
+            opened => {
+                let mut archive = opened?;
+                if !options.trust_store && matches!(store.atomicity(), Atomicity::Unknown(_)) {
+                    trusted(&store).await?;
+                }
+                // Before anything is changed: a log that is none of this archive's fences nobody.
+                let archiver = Archiver {
+                    archive: archive.clone(),
+                    dir: dir.clone(),
+                    view: view.clone(),
+                    options: options.clone(),
+                    timeline: 0,
+                };
+                archiver.look().await?;
+                archive.begin(begin).await?;
+                archive
+            }
+        };
+        let mut archiver = Archiver { archive, dir, view, options, timeline: 0 };
+        archiver.attach().await?;
+        Ok(archiver)
+    }
+
+    /// The archive, as this archiver left it.
+    #[must_use]
+    pub fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// The timeline that the log is archived in.
+    #[must_use]
+    pub fn timeline(&self) -> u32 {
+        self.timeline
+    }
+
+    /// The last LSN that is archived.
+    #[must_use]
+    pub fn archived(&self) -> Lsn {
+        Lsn(self.archive.state.timelines.get(&self.timeline).map_or(0, |timeline| timeline.last))
+    }
+
+    fn tell(&self, event: &Event) {
+        if let Some(hook) = &self.options.on_event {
+            hook(event);
+        }
+    }
+
+    /// What is to be done before the log can be archived: a timeline that it goes on in, or what a
+    /// new one is to be.
+    async fn look(&self) -> Result<Attach> {
+        let (view, state) = (&self.view, &self.archive.state);
+        let log = view.id().to_string();
+        let view_ = view.clone();
+        let last = blocking(move || view_.recoverable_lsn()).await??.0;
+        let generation = view.generation();
+        let new = |parent: Option<Parent>, first: u64, reason: &str| {
+            Attach::New(Timeline {
+                id: state.last_timeline + 1,
+                log: log.clone(),
+                generation,
+                parent,
+                first,
+                reason: reason.to_owned(),
+                began: now_micros(),
+                gaps: Vec::new(),
+                indexes: Vec::new(),
+                chunks: Vec::new(),
+                last: first - 1,
+                whole: first - 1,
+            })
+        };
+        let Some(timeline) = state.timelines.values().rev().find(|timeline| timeline.log == log) else {
+            let dir = self.dir.clone();
+            if let Some(origin) = blocking(move || Origin::read(&dir)).await?? {
+                if origin.archive != self.archive.id.to_string() {
+                    return Err(Error::Foreign { why: format!("this log was restored from archive {}", origin.archive) });
+                }
+                let kept = view.cut_since(origin.generation).map_or(origin.last, |cut| origin.last.min(cut.0 - 1));
+                self.compare(origin.timeline, kept, last).await?;
+                let parent = Parent { timeline: origin.timeline, last: kept };
+                return Ok(new(Some(parent), kept + 1, "restored"));
+            }
+            return match state.timelines.values().next_back() {
+                None => Ok(new(None, view.start_lsn().0, "created")),
+                Some(other) => Err(Error::Foreign { why: format!("it is of log {}, and this is {log}", other.log) }),
+            };
+        };
+        // (As serial numbers are compared: they may pass zero.)
+        if (generation.wrapping_sub(timeline.generation) as i32) < 0 {
+            let why = format!("records were cut {} times from it, and {generation} times from this one", timeline.generation);
+            return Err(Error::Diverged { why });
+        }
+        let cut = view.cut_since(timeline.generation).map(|lsn| lsn.0);
+        let kept = cut.map_or(timeline.last, |cut| timeline.last.min(cut - 1));
+        self.compare(timeline.id, kept, last).await?;
+        Ok(match cut {
+            Some(cut) if cut <= timeline.last => {
+                new(Some(Parent { timeline: timeline.id, last: cut - 1 }), cut, "records were cut from the log")
+            }
+            _ if generation != timeline.generation => Attach::Generation(timeline.id, generation),
+            _ => Attach::As(timeline.id),
+        })
+    }
+
+    /// Whether the log has the record that the archive has.
+    async fn compare(&self, timeline: u32, lsn: u64, last: u64) -> Result<()> {
+        let Some(of) = self.archive.state.timelines.get(&timeline) else {
+            return Err(Error::Diverged { why: format!("the archive has no timeline {timeline} any more") });
+        };
+        if last < lsn {
+            return Err(Error::Diverged { why: format!("the archive has records up to {lsn}, and the log up to {last}") });
+        }
+        let start = self.view.start_lsn().0;
+        if lsn < start || lsn == 0 || of.gaps.iter().any(|gap| gap.last == lsn) {
+            return Ok(());
+        }
+        let archived = match self.archive.record(Some(timeline), Lsn(lsn)).await {
+            Err(Error::NotThere { .. }) => return Ok(()), // It has expired.
+            archived => archived?,
+        };
+        let view = self.view.clone();
+        let there = blocking(move || view.recoverable()?.get(Lsn(lsn))).await??;
+        if there[..] != archived.data[..] {
+            return Err(Error::Diverged { why: format!("their records {lsn} differ") });
+        }
+        Ok(())
+    }
+
+    /// Finds or begins the log's timeline, and places the hold.
+    async fn attach(&mut self) -> Result<()> {
+        match self.look().await? {
+            Attach::As(timeline) => self.timeline = timeline,
+            Attach::Generation(timeline, generation) => {
+                self.commit(vec![Change::Generation { timeline, generation }]).await?;
+                self.timeline = timeline;
+            }
+            Attach::New(timeline) => {
+                let (id, reason) = (timeline.id, timeline.reason.clone());
+                self.commit(vec![Change::Timeline(timeline)]).await?;
+                self.timeline = id;
+                self.tell(&Event::Began { timeline: id, reason });
+            }
+        }
+        self.hold().await
+    }
+
+    /// Keeps in the log what is not archived.
+    async fn hold(&mut self) -> Result<()> {
+        let Some(name) = self.options.hold.clone() else { return Ok(()) };
+        let (view, limit) = (self.view.clone(), self.options.hold_limit);
+        loop {
+            let (view, name, next) = (view.clone(), name.clone(), self.archived().next());
+            match blocking(move || view.hold_up_to(&name, next, limit)).await? {
+                Ok(()) => return Ok(()),
+                Err(foreword::Error::Dropped { start, .. } | foreword::Error::HoldLost { start, .. }) => {
+                    let gap = missed(next.0, start.0);
+                    self.skip(gap).await?;
+                    let (view, name) = (self.view.clone(), self.options.hold.clone().unwrap_or_default());
+                    let _ = blocking(move || view.release(&name)).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Records that the log does not have any more.
+    async fn skip(&mut self, gap: Gap) -> Result<()> {
+        if !self.options.skip_missed {
+            return Err(Error::Missed { first: Lsn(gap.first), last: Lsn(gap.last) });
+        }
+        self.give_up(gap).await
+    }
+
+    async fn give_up(&mut self, gap: Gap) -> Result<()> {
+        let event = Event::Skipped { first: Lsn(gap.first), last: Lsn(gap.last), reason: gap.reason.clone() };
+        self.commit(vec![Change::Gap { timeline: self.timeline, gap }]).await?;
+        self.tell(&event);
+        Ok(())
+    }
+
+    async fn commit(&mut self, changes: Vec<Change>) -> Result<()> {
+        let began = Instant::now();
+        let mut pause = Pause::default();
+        loop {
+            match self.archive.commit(&changes).await {
+                Err(error) if error.is_retryable() => {
+                    pause.wait(error, began, self.options.patience, self.options.on_event.as_deref()).await?;
+                }
+                committed => return committed,
+            }
+        }
+    }
+
+    /// Archives all that is durable now: the last LSN that the archive has.
+    ///
+    /// # Errors
+    /// As [`run`](Archiver::run).
+    pub async fn push_all(&mut self) -> Result<Lsn> {
+        let view = self.view.clone();
+        let last = blocking(move || view.last_lsn()).await??;
+        let generation = self.archive.state.timelines.get(&self.timeline).map(|timeline| timeline.generation);
+        if generation != Some(self.view.generation()) {
+            // What was cut may be all that was not archived.
+            self.attach().await?;
+        }
+        self.drive(Some(last), std::future::pending()).await?;
+        Ok(self.archived())
+    }
+
+    /// Archives what is durable and what comes, until `stop` is ready: then what has been read is
+    /// archived, too. Blocks no thread of the runtime.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`]: another archiver has begun. [`Error::Missed`], without
+    /// [`skip_missed`](PushOptions::skip_missed). [`Error::Log`]: damage, say. [`Error::Store`],
+    /// once [`patience`](PushOptions::patience) is over. After an error, begin again.
+    pub async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<()> {
+        self.drive(None, stop).await
+    }
+
+    async fn drive(&mut self, end: Option<Lsn>, stop: impl Future<Output = ()>) -> Result<()> {
+        let mut stop = std::pin::pin!(stop.fuse());
+        let stopping = Arc::new(AtomicBool::new(false));
+        loop {
+            let (pieces, mut ready) = mpsc::channel(READY);
+            let reading = Reading {
+                cutter: Cutter {
+                    place: self.archive.place(self.timeline),
+                    keys: self.archive.keys.clone(),
+                    epoch: self.archive.epoch,
+                    options: self.options.clone(),
+                },
+                view: self.view.clone(),
+                from: self.archived().next(),
+                end,
+                stopping: stopping.clone(),
+                out: pieces,
+            };
+            let thread = std::thread::Builder::new().name("foreword-archive".into()).spawn(move || reading.run());
+            thread.map_err(|error| Error::io("start a thread", "", error))?;
+            let mut uploads: FuturesOrdered<JoinHandle<Result<Chunk>>> = FuturesOrdered::new();
+            let mut ended = None;
+            let ended = loop {
+                tokio::select! {
+                    () = &mut stop => stopping.store(true, Ordering::Relaxed),
+                    piece = ready.recv(), if ended.is_none() && uploads.len() < self.options.uploads => match piece {
+                        Some(Piece::Chunk(chunk, bytes)) => uploads.push_back(tokio::spawn(self.upload(chunk, bytes))),
+                        Some(Piece::End(end)) => ended = Some(end),
+                        None => ended = Some(End::Done),
+                    },
+                    Some(uploaded) = uploads.next(), if !uploads.is_empty() => {
+                        let mut chunks = vec![joined(uploaded)?];
+                        // (All that are up, and follow.)
+                        while let Some(Some(uploaded)) = uploads.next().now_or_never() {
+                            chunks.push(joined(uploaded)?);
+                        }
+                        self.confirm(chunks).await?;
+                    }
+                }
+                if uploads.is_empty()
+                    && let Some(ended) = ended.take()
+                {
+                    break ended;
+                }
+            };
+            match ended {
+                End::Done => return Ok(()),
+                End::Failed(error) => return Err(error),
+                End::Cut => {
+                    let dir = self.dir.clone();
+                    self.view = blocking(move || View::open(dir)).await??;
+                    self.attach().await?;
+                }
+                End::Missed(gap) => self.skip(gap).await?,
+                End::GivenUp(gap) => self.give_up(gap).await?,
+            }
+            if end.is_some_and(|end| self.archived() >= end) || stopping.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes chunks that are uploaded part of the archive, and lets the log drop their records.
+    async fn confirm(&mut self, chunks: Vec<Chunk>) -> Result<()> {
+        let bytes = chunks.iter().map(|chunk| chunk.bytes).sum();
+        let timeline = self.timeline;
+        // What larger chunks take the place of.
+        let mut replaced = Vec::new();
+        let mut there = self.archive.state.timelines.get(&timeline).map(|timeline| timeline.chunks.clone()).unwrap_or_default();
+        for chunk in &chunks {
+            replaced.extend(there.extract_if(.., |old| old.first >= chunk.first).map(|old| old.name));
+            there.push(chunk.clone());
+        }
+        drop(there);
+        let mut changes: Vec<_> = chunks.into_iter().map(|chunk| Change::Add { timeline, chunk }).collect();
+        let began = Instant::now();
+        let mut pause = Pause::default();
+        loop {
+            match self.archive.index_some(timeline).await {
+                Err(error) if error.is_retryable() => {
+                    pause.wait(error, began, self.options.patience, self.options.on_event.as_deref()).await?;
+                }
+                index => break changes.extend(index?),
+            }
+        }
+        self.commit(changes).await?;
+        self.hold().await?;
+        self.tell(&Event::Archived { lsn: self.archived(), bytes });
+        // (What cannot be deleted now goes with the next `expire`.)
+        for name in replaced {
+            let _ = self.archive.store.delete(&name).await;
+        }
+        Ok(())
+    }
+
+    fn upload(&self, chunk: Chunk, bytes: Bytes) -> impl Future<Output = Result<Chunk>> + use<> {
+        let (archive, options) = (self.archive.clone(), self.options.clone());
+        async move {
+            let began = Instant::now();
+            let mut pause = Pause::default();
+            loop {
+                match archive.create_own(&chunk.name, &bytes).await {
+                    Ok(()) => return Ok(chunk),
+                    Err(error) if error.is_retryable() => {
+                        pause.wait(error, began, options.patience, options.on_event.as_deref()).await?;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+enum Attach {
+    As(u32),
+    Generation(u32, u32),
+    New(Timeline),
+}
+
+fn missed(first: u64, start: u64) -> Gap {
+    Gap { first, last: start - 1, reason: "dropped from the log before they were archived".into() }
+}
+
+/// A store that is not known to be atomic must at least not be seen to be otherwise, and then be
+/// allowed by name.
+async fn trusted(store: &Store) -> Result<()> {
+    if let Atomicity::Unknown(why) = store.atomicity() {
+        return Err(Error::NotAtomic { why: format!("{}: {why}", store.url()) });
+    }
+    probe::creates_once(store).await
+}
+
+fn joined<T>(uploaded: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    uploaded.map_err(|error| Error::io("finish an upload", "", std::io::Error::other(error)))?
+}
+
+/// Runs what blocks, on a thread for that.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::io("run", "a thread", std::io::Error::other(error)))
+}
+
+/// Between tries: twice as long each time, up to half a minute.
+#[derive(Default)]
+struct Pause(u32);
+
+impl Pause {
+    async fn wait(
+        &mut self,
+        error: Error,
+        began: Instant,
+        patience: Option<Duration>,
+        hook: Option<&(dyn Fn(&Event) + Send + Sync)>,
+    ) -> Result<()> {
+        let pause = Duration::from_millis(100 << self.0.min(9)).min(Duration::from_secs(30));
+        if patience.is_some_and(|patience| began.elapsed() + pause > patience) {
+            return Err(error);
+        }
+        if let Some(hook) = hook {
+            hook(&Event::Retrying { error, since: began.elapsed() });
+        }
+        self.0 += 1;
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// Makes chunks.
+struct Cutter {
+    place: Place,
+    keys: Keys,
+    epoch: u64,
+    options: PushOptions,
+}
+
+impl Cutter {
+    fn begin(&self, first: Lsn) -> Result<Builder> {
+        Builder::new(self.place, first, &self.keys, self.options.level)
+    }
+
+    fn finish(&self, builder: Builder, first: Lsn, whole: bool) -> Result<Piece> {
+        let random = hex(&random::<8>()?);
+        let last = builder.next().prev();
+        let name = format!("chunk/{:010}/{first:020}-{last:020}-{:010}-{random}", self.place.timeline, self.epoch);
+        let (chunk, bytes) = builder.finish(name, whole)?;
+        Ok(Piece::Chunk(chunk, bytes))
+    }
+}
+
+/// The thread that reads the log.
+struct Reading {
+    cutter: Cutter,
+    view: View,
+    from: Lsn,
+    end: Option<Lsn>,
+    stopping: Arc<AtomicBool>,
+    out: mpsc::Sender<Piece>,
+}
+
+/// A chunk that gathers, and since when.
+struct Gathering {
+    first: Lsn,
+    builder: Builder,
+    since: Instant,
+}
+
+impl Reading {
+    fn run(self) {
+        let end = self.read().unwrap_or_else(End::Failed);
+        let _ = self.out.blocking_send(Piece::End(end));
+    }
+
+    /// `false`: no one takes it any more.
+    fn send(&self, gathered: Gathering, whole: bool) -> Result<bool> {
+        let piece = self.cutter.finish(gathered.builder, gathered.first, whole)?;
+        Ok(self.out.blocking_send(piece).is_ok())
+    }
+
+    fn read(&self) -> Result<End> {
+        let options = &self.cutter.options;
+        let mut reader = self.view.reader_at(self.from);
+        let (mut next, mut end, mut stop_by) = (self.from, self.end, None);
+        let (mut chunk, mut part): (Option<Gathering>, Option<Gathering>) = (None, None);
+        let gathering =
+            |first: Lsn| Ok::<_, Error>(Gathering { first, builder: self.cutter.begin(first)?, since: Instant::now() });
+        loop {
+            if stop_by.is_none() && self.stopping.load(Ordering::Relaxed) {
+                stop_by = Some(Instant::now() + STOPS_WITHIN);
+                end = Some(self.view.last_lsn().unwrap_or(next.prev()));
+            }
+            let stopping = stop_by.is_some_and(|by| Instant::now() > by);
+            let done = end.is_some_and(|end| next > end);
+            let read = if done || stopping { Ok(None) } else { reader.next() };
+            let (record, problem) = match read {
+                Ok(record) => (record.map(|record| (record.lsn, micros(record.time()), record.data)), None),
+                Err(error) => (None, Some(error)),
+            };
+            let at_end = record.is_none();
+            if let Some((lsn, time, data)) = record {
+                if chunk.is_none() {
+                    chunk = Some(gathering(lsn)?);
+                }
+                if options.rpo.is_some() && part.is_none() {
+                    part = Some(gathering(lsn)?);
+                }
+                for gathering in [&mut chunk, &mut part].into_iter().flatten() {
+                    gathering.builder.push(time, data)?;
+                }
+                next = lsn.next();
+            }
+            // (A log that fails, or was cut, is looked at again from where the archive ends.)
+            let is_due = |gathering: &Gathering, age: Duration| gathering.since.elapsed() >= age;
+            let full = chunk.take_if(|chunk| {
+                chunk.builder.record_bytes() >= options.chunk_bytes
+                    || is_due(chunk, options.chunk_age)
+                    || at_end && (done || stopping || problem.is_some())
+            });
+            if let Some(full) = full {
+                part = None;
+                if !self.send(full, at_end && problem.is_none() && !stopping)? {
+                    return Ok(End::Done);
+                }
+            }
+            if let Some(partial) = part.take_if(|part| options.rpo.is_some_and(|rpo| is_due(part, rpo)))
+                && !self.send(partial, at_end)?
+            {
+                return Ok(End::Done);
+            }
+            if done || stopping {
+                return Ok(End::Done);
+            }
+            match problem {
+                None => {}
+                Some(foreword::Error::Cut { .. }) => return Ok(End::Cut),
+                Some(foreword::Error::Dropped { start, .. }) => return Ok(End::Missed(missed(next.0, start.0))),
+                Some(foreword::Error::Lost { lsn, .. }) => {
+                    let last = self
+                        .view
+                        .lost()
+                        .into_iter()
+                        .find(|(first, last)| (*first..=*last).contains(&lsn))
+                        .map_or(lsn, |gap| gap.1);
+                    let reason = "given up when the log was salvaged".into();
+                    return Ok(End::GivenUp(Gap { first: next.0, last: last.0, reason }));
+                }
+                Some(error) => return Ok(End::Failed(error.into())),
+            }
+            if at_end {
+                let due = |gathering: &Option<Gathering>, age: Option<Duration>| {
+                    gathering.as_ref().zip(age).map(|(gathering, age)| age.saturating_sub(gathering.since.elapsed()))
+                };
+                let wait = [due(&chunk, Some(options.chunk_age)), due(&part, options.rpo)]
+                    .into_iter()
+                    .flatten()
+                    .fold(LOOK, Duration::min);
+                // Only waits: the loop reads it.
+                let came = reader.wait_next(Some(wait.max(Duration::from_millis(1)))).map(|record| record.is_some());
+                if matches!(came, Ok(true) | Err(_)) {
+                    reader.seek(next);
+                }
+            }
+        }
+    }
+}
+
+fn micros(time: std::time::SystemTime) -> u64 {
+    time.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}

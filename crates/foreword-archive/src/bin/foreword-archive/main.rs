@@ -1,0 +1,2 @@
+//! The command `foreword-archive`.
+fn main() {}

@@ -1,0 +1,335 @@
+//! What keeps an archive sound: verify, expire, check.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use foreword::Lsn;
+use futures_util::{StreamExt, stream};
+
+use crate::archive::{Archive, Wanted};
+use crate::archiver::blocking;
+use crate::chunk::{Builder, Chunk, fetch};
+use crate::error::{Error, Result};
+use crate::keys::{hex, random};
+use crate::manifest::{Change, Timeline};
+
+/// Chunks that are verified at once.
+const READS: usize = 4;
+
+/// What is wrong with an archive.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Fault {
+    /// The object.
+    pub object: String,
+    /// The records that cannot be read because of it.
+    pub lsns: Option<(Lsn, Lsn)>,
+    /// What is wrong.
+    pub error: Error,
+}
+
+/// What [`Archive::verify`] has found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Objects that were read.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records in them.
+    pub records: u64,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+    /// Records that the archive does not have, by timeline.
+    pub gaps: Vec<(u32, Lsn, Lsn, String)>,
+}
+
+/// What is to be kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Keep {
+    /// All records that were written after this time, in microseconds since 1970, and the points
+    /// up to them.
+    pub since: Option<u64>,
+    /// All records from this LSN on.
+    pub from: Option<Lsn>,
+    /// The newest so many bytes of objects, at least.
+    pub bytes: Option<u64>,
+}
+
+/// What [`Archive::expire`] removes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Expired {
+    /// By timeline, the LSN before which chunks go.
+    pub before: Vec<(u32, Lsn)>,
+    /// Timelines that go.
+    pub timelines: Vec<u32>,
+    /// How many chunks.
+    pub chunks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that no manifest names: what was uploaded and not confirmed, or replaced.
+    pub unnamed: u64,
+}
+
+impl Archive {
+    /// Reads and checks everything: the chain of manifests, each chunk's hash, its decryption, its
+    /// records' count; or, with `sample`, about so much of the chunks (from 0 to 1). `each` is
+    /// called with the bytes that were read so far.
+    ///
+    /// # Errors
+    /// Those of the store. What is damaged is no error, but in what is returned.
+    pub async fn verify(&self, sample: f64, each: &mut dyn FnMut(u64)) -> Result<Verified> {
+        let mut verified = Verified::default();
+        match self.verify_chain(&mut |_| {}).await {
+            Err(Error::Damaged { object, why }) => {
+                verified.faults.push(Fault { object: object.clone(), lsns: None, error: Error::Damaged { object, why } });
+            }
+            chain => chain?,
+        }
+        verified.objects += self.manifests();
+        for timeline in self.timelines() {
+            for gap in &timeline.gaps {
+                verified.gaps.push((timeline.id, Lsn(gap.first), Lsn(gap.last), gap.reason.clone()));
+            }
+            let mut parts = Vec::new();
+            for index in &timeline.indexes {
+                verified.objects += 1;
+                match self.read_index(index).await {
+                    Err(error @ Error::Damaged { .. }) => {
+                        let lsns = Some((Lsn(index.first), Lsn(index.last)));
+                        verified.faults.push(Fault { object: index.name.clone(), lsns, error });
+                    }
+                    chunks => parts.extend(chunks?),
+                }
+            }
+            parts.extend(timeline.chunks.iter().cloned());
+            self.verify_chunks(timeline, parts, sample, &mut verified, each).await?;
+        }
+        Ok(verified)
+    }
+
+    async fn verify_chunks(
+        &self,
+        timeline: &Timeline,
+        chunks: Vec<Chunk>,
+        sample: f64,
+        verified: &mut Verified,
+        each: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let mut next = chunks.first().map_or(0, |chunk| chunk.first);
+        for chunk in &chunks {
+            let gap = timeline.gaps.iter().any(|gap| gap.last + 1 == chunk.first);
+            if chunk.first != next && !gap {
+                let why = format!("timeline {} lacks records {next} to {}", timeline.id, chunk.first - 1);
+                let lsns = Some((Lsn(next), Lsn(chunk.first - 1)));
+                verified.faults.push(Fault { object: chunk.name.clone(), lsns, error: Error::NotThere { why } });
+            }
+            next = chunk.last + 1;
+        }
+        let share = (sample.clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32;
+        let mut sampled = Vec::new();
+        for chunk in chunks {
+            if u32::from_le_bytes(random()?) <= share {
+                sampled.push(chunk);
+            }
+        }
+        let check = async |chunk: Chunk| {
+            let place = self.place(timeline.id);
+            let read = async {
+                let fetched = fetch(&self.store, &chunk, place, &self.keys).await?;
+                let lsns = chunk.first..chunk.last + 1;
+                let records = blocking(move || fetched.records(&lsns)).await??;
+                let times = records.iter().map(|record| record.micros);
+                let range = (times.clone().min().unwrap_or(0), times.max().unwrap_or(0));
+                if range != (chunk.from, chunk.to) {
+                    return Err(Error::damaged(&chunk.name, "its records have other times than the manifest says"));
+                }
+                Ok(records.len() as u64)
+            };
+            let read = read.await;
+            (chunk, read)
+        };
+        let mut checks = std::pin::pin!(stream::iter(sampled).map(check).buffered(READS));
+        while let Some((chunk, read)) = checks.next().await {
+            verified.objects += 1;
+            verified.bytes += chunk.bytes;
+            match read {
+                Ok(records) => verified.records += records,
+                Err(error @ (Error::Damaged { .. } | Error::Key { .. })) => {
+                    let lsns = Some((Lsn(chunk.first), Lsn(chunk.last)));
+                    verified.faults.push(Fault { object: chunk.name, lsns, error });
+                }
+                Err(error) => return Err(error),
+            }
+            each(verified.bytes);
+        }
+        Ok(())
+    }
+
+    /// What is not to be kept: whole chunks at the beginning of the newest timeline's history, and
+    /// timelines that are no part of it and whose last record is older. Without any condition,
+    /// nothing. All points that are kept can be restored as before: from the first chunk that is
+    /// left. Removes nothing.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn expirable(&self, keep: Keep) -> Result<Expired> {
+        let mut expired = Expired::default();
+        let Ok(newest) = self.timeline(None) else { return Ok(expired) };
+        let (newest, last) = (newest.id, newest.last);
+        let path = self.state.history(newest, last);
+        let (first, _) = self.range(Some(newest))?;
+        let mut floor = u64::MAX;
+        if let Some(from) = keep.from {
+            floor = floor.min(from.0);
+        }
+        if let Some(since) = keep.since {
+            // The state of then is a point that is kept, so the record before is, too.
+            floor = floor.min(match self.lsn_at(Some(newest), since).await {
+                Err(Error::NotThere { .. }) => first.0,
+                lsn => lsn?.0,
+            });
+        }
+        if let Some(bytes) = keep.bytes {
+            floor = floor.min(self.newest_bytes(newest, first.0..last + 1, bytes).await?);
+        }
+        if floor == u64::MAX {
+            return Ok(expired);
+        }
+        for timeline in self.timelines() {
+            let on_path = path.iter().find(|(id, ..)| *id == timeline.id);
+            let chunks = self.all_chunks(timeline).await?;
+            let latest = chunks.iter().map(|chunk| chunk.to).max().unwrap_or(timeline.began);
+            let old = match keep.since {
+                Some(since) => latest < since,
+                None => timeline.last < floor,
+            };
+            if on_path.is_none() && old {
+                expired.timelines.push(timeline.id);
+                expired.chunks += chunks.len() as u64;
+                expired.bytes += chunks.iter().map(|chunk| chunk.bytes).sum::<u64>();
+                continue;
+            }
+            // (Of one that stays, and is no part of the newest's history, all stays that it needs.)
+            let before = floor.min(if on_path.is_some() { u64::MAX } else { 0 });
+            let kept_by_others = self
+                .timelines()
+                .filter(|other| !path.iter().any(|(id, ..)| *id == other.id) && !expired.timelines.contains(&other.id));
+            let needed =
+                kept_by_others.flat_map(|other| self.state.history(other.id, other.last)).any(|(id, ..)| id == timeline.id);
+            if on_path.is_none() || needed {
+                continue;
+            }
+            // An index goes only as a whole.
+            let whole = timeline.indexes.iter().filter(|index| index.last >= before).map(|index| index.first).min();
+            let before = before.min(whole.unwrap_or(u64::MAX));
+            let gone: Vec<_> = chunks.iter().filter(|chunk| chunk.last < before).collect();
+            if let Some(last) = gone.last() {
+                expired.before.push((timeline.id, Lsn(last.last + 1)));
+                expired.chunks += gone.len() as u64;
+                expired.bytes += gone.iter().map(|chunk| chunk.bytes).sum::<u64>();
+            }
+        }
+        expired.unnamed = self.unnamed().await?.len() as u64;
+        Ok(expired)
+    }
+
+    /// The first LSN of the newest chunks with so many bytes.
+    async fn newest_bytes(&self, timeline: u32, lsns: std::ops::Range<u64>, bytes: u64) -> Result<u64> {
+        let mut chunks = self.chunks(timeline, lsns.clone());
+        let mut all = Vec::new();
+        while let Some(Wanted { chunk, .. }) = chunks.next(self).await? {
+            all.push((chunk.first, chunk.bytes));
+        }
+        let mut left = bytes;
+        for (first, size) in all.into_iter().rev() {
+            left = left.saturating_sub(size);
+            if left == 0 {
+                return Ok(first);
+            }
+        }
+        Ok(lsns.start)
+    }
+
+    pub(crate) async fn all_chunks(&self, timeline: &Timeline) -> Result<Vec<Chunk>> {
+        let mut chunks = Vec::new();
+        for index in &timeline.indexes {
+            chunks.extend(self.read_index(index).await?);
+        }
+        chunks.extend(timeline.chunks.iter().cloned());
+        Ok(chunks)
+    }
+
+    /// Objects of earlier epochs that no manifest names.
+    async fn unnamed(&self) -> Result<Vec<String>> {
+        let mut named = HashSet::new();
+        for timeline in self.timelines() {
+            named.extend(timeline.indexes.iter().map(|index| index.name.clone()));
+            named.extend(self.all_chunks(timeline).await?.into_iter().map(|chunk| chunk.name));
+        }
+        // (What the archiver of this epoch has uploaded, it may be about to confirm.)
+        let earlier = |name: &String| {
+            let epoch = name.rsplit('-').nth(1).and_then(|epoch| epoch.parse::<u64>().ok());
+            epoch.is_some_and(|epoch| epoch < self.newest_epoch())
+        };
+        let mut unnamed = Vec::new();
+        for folder in ["chunk", "index"] {
+            unnamed.extend(self.store.list(folder).await?.into_iter().filter(|name| earlier(name) && !named.contains(name)));
+        }
+        Ok(unnamed)
+    }
+
+    /// Removes what is not to be kept, and objects that no manifest names: first from the archive,
+    /// by a manifest, then from the store. An archiver may run meanwhile. Manifests stay: a name
+    /// that was given is never free again. What is left by a call that fails, the next one removes.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn expire(&mut self, keep: Keep) -> Result<Expired> {
+        self.refresh().await?;
+        let expired = self.expirable(keep).await?;
+        let mut gone = Vec::new();
+        let mut changes = Vec::new();
+        for &(timeline, before) in &expired.before {
+            let of = self.timeline(Some(timeline))?;
+            gone.extend(of.indexes.iter().filter(|index| index.last < before.0).map(|index| index.name.clone()));
+            gone.extend(self.all_chunks(of).await?.into_iter().filter(|chunk| chunk.last < before.0).map(|chunk| chunk.name));
+            changes.push(Change::Expire { timeline, before: before.0 });
+        }
+        for &timeline in &expired.timelines {
+            let of = self.timeline(Some(timeline))?;
+            gone.extend(of.indexes.iter().map(|index| index.name.clone()));
+            gone.extend(self.all_chunks(of).await?.into_iter().map(|chunk| chunk.name));
+            changes.push(Change::Drop { timeline });
+        }
+        if !changes.is_empty() {
+            self.commit_beside(&changes).await?;
+        }
+        gone.extend(self.unnamed().await?);
+        for name in gone {
+            self.store.delete(&name).await?;
+        }
+        Ok(expired)
+    }
+
+    /// Whether a record that is written comes back: a canary is made, as the archiver makes chunks,
+    /// with the same keys, read, compared, and removed.
+    ///
+    /// # Errors
+    /// What an archiver or a restore would meet.
+    pub async fn check(&self) -> Result<()> {
+        let place = self.place(0);
+        let canary: [u8; 64] = random()?;
+        let mut builder = Builder::new(place, Lsn(1), &self.keys, 1)?;
+        builder.push(1, &canary)?;
+        let (chunk, bytes): (Chunk, Bytes) = builder.finish(format!("canary/{}", hex(&random::<8>()?)), true)?;
+        self.create_own(&chunk.name, &bytes).await?;
+        let back = fetch(&self.store, &chunk, place, &self.keys).await.and_then(|fetched| fetched.records(&(1..2)));
+        let deleted = self.store.delete(&chunk.name).await;
+        let same = back?.first().is_some_and(|record| record.data[..] == canary[..]);
+        deleted?;
+        if same { Ok(()) } else { Err(Error::damaged(&chunk.name, "what was read is not what was written")) }
+    }
+}

@@ -1,0 +1,151 @@
+//! A standby: a restored log that is kept up to date.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foreword::{Log, Lsn};
+use futures_util::FutureExt;
+
+use crate::archive::Archive;
+use crate::archiver::{Origin, blocking};
+use crate::error::{Error, Result};
+use crate::manifest::Change;
+use crate::restore::{Plan, RestoreOptions, log_options, write_origin};
+
+/// A log that follows an archive. While it is open it is its log's writer: readers see it by a
+/// [`foreword::View`].
+#[derive(Debug)]
+pub struct Standby {
+    archive: Archive,
+    log: Arc<Log>,
+    dir: PathBuf,
+    options: RestoreOptions,
+    origin: Origin,
+}
+
+impl Standby {
+    /// Opens a standby in a directory; restores all that the archive has into one that is not there
+    /// or empty, if there is none.
+    ///
+    /// # Errors
+    /// As [`Archive::restore`]; [`Error::Foreign`] for a log that was not restored from this
+    /// archive; [`Error::Log`].
+    pub async fn open(mut archive: Archive, dir: impl AsRef<Path>, options: RestoreOptions) -> Result<Standby> {
+        let dir = dir.as_ref().to_owned();
+        let empty = std::fs::read_dir(&dir).map_or(true, |mut entries| entries.next().is_none());
+        if empty {
+            archive.restore(&dir, &options).await?;
+        }
+        let not_of =
+            || Error::Foreign { why: format!("the log in {} was not restored from archive {}", dir.display(), archive.id()) };
+        let origin = Origin::read(&dir)?.filter(|origin| origin.archive == archive.id().to_string()).ok_or_else(not_of)?;
+        let (at, segment_bytes) = (dir.clone(), options.segment_bytes);
+        let log = blocking(move || log_options(segment_bytes).create(false).open(&at)).await??;
+        Ok(Standby { archive, log: Arc::new(log), dir, options, origin })
+    }
+
+    /// The last LSN that it has.
+    #[must_use]
+    pub fn last_lsn(&self) -> Lsn {
+        self.log.last_lsn()
+    }
+
+    /// Appends what has come to the archive since: the last LSN that it has then, durable. Where the
+    /// archive has gone on in another timeline, what that does not have is cut.
+    ///
+    /// # Errors
+    /// [`Error::NotThere`] if the archive lacks records in between: restore anew; those of reading,
+    /// and of the log.
+    pub async fn catch_up(&mut self) -> Result<Lsn> {
+        self.archive.refresh().await?;
+        let timeline = self.archive.timeline(None)?;
+        let (id, whole) = (timeline.id, timeline.whole);
+        if id != self.origin.timeline {
+            self.change_timeline(id).await?;
+        }
+        let next = self.log.last_lsn().next();
+        if whole >= next.0 {
+            let plan = Plan { timeline: id, first: next, last: Lsn(whole), objects: 0, bytes: 0 };
+            self.archive.fill(&self.log, plan, &self.options).await?;
+        }
+        Ok(self.log.last_lsn())
+    }
+
+    /// Cuts what another timeline does not share.
+    async fn change_timeline(&mut self, id: u32) -> Result<()> {
+        let path = self.archive.state.history(id, u64::MAX - 1);
+        let shared = path.iter().find(|(of, ..)| *of == self.origin.timeline).map(|&(.., last)| last);
+        let unrelated = || Error::NotThere {
+            why: format!("timeline {id} does not come from timeline {}, which this log has: restore anew", self.origin.timeline),
+        };
+        let shared = Lsn(shared.ok_or_else(unrelated)?);
+        if self.log.last_lsn() > shared {
+            let log = self.log.clone();
+            blocking(move || log.truncate_back(shared.next())).await??;
+        }
+        self.origin.timeline = id;
+        self.note().await
+    }
+
+    /// Says in the directory how far it has come.
+    async fn note(&mut self) -> Result<()> {
+        self.origin.last = self.log.durable_lsn().0;
+        let (dir, origin) = (self.dir.clone(), self.origin.clone());
+        blocking(move || write_origin(&dir, origin)).await?
+    }
+
+    /// Keeps up until `stop` is ready; looks at the archive as often as `each`. A store that does
+    /// not answer is asked again. Closes the log.
+    ///
+    /// # Errors
+    /// As [`catch_up`](Standby::catch_up).
+    pub async fn run(
+        mut self,
+        each: Duration,
+        stop: impl Future<Output = ()>,
+        told: &mut dyn FnMut(&Result<Lsn>),
+    ) -> Result<Lsn> {
+        let mut stop = std::pin::pin!(stop.fuse());
+        loop {
+            let caught = self.catch_up().await;
+            told(&caught);
+            match caught {
+                Err(error) if !error.is_retryable() => {
+                    let _ = self.close().await;
+                    return Err(error);
+                }
+                _ => {}
+            }
+            tokio::select! {
+                () = &mut stop => return self.close().await,
+                () = tokio::time::sleep(each) => {}
+            }
+        }
+    }
+
+    /// Closes it: the last LSN that it has.
+    ///
+    /// # Errors
+    /// [`Error::Log`], [`Error::Io`].
+    pub async fn close(mut self) -> Result<Lsn> {
+        let log = self.log.clone();
+        blocking(move || log.close()).await??;
+        self.note().await?;
+        Ok(self.log.last_lsn())
+    }
+
+    /// Makes it the log: whoever archived so far is fenced, what it had archived is caught up with,
+    /// and the log is closed. When it goes on, and is archived, it does so in a timeline of its own.
+    ///
+    /// # Errors
+    /// As [`catch_up`](Standby::catch_up).
+    pub async fn promote(mut self) -> Result<Lsn> {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        self.archive.refresh().await?;
+        self.archive.begin(Change::Begin { host, process: std::process::id() }).await?;
+        self.catch_up().await?;
+        self.close().await
+    }
+}

@@ -1,0 +1,188 @@
+//! The object store: an address, and the few things that the archive asks of it. Objects are made
+//! and deleted, and never changed.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use url::Url;
+
+use crate::error::{Error, Result};
+
+/// Whether of several that create an object at once only one is told that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Atomicity {
+    /// It is so, by the store's documentation, or as it was measured; and which store it is.
+    Known(&'static str),
+    /// Not known: why.
+    Unknown(&'static str),
+}
+
+/// A place in an object store.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<dyn ObjectStore>,
+    prefix: Path,
+    url: String,
+    atomicity: Atomicity,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("url", &self.url).field("atomicity", &self.atomicity).finish_non_exhaustive()
+    }
+}
+
+/// What came of creating an object.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// It is there, as it was to be.
+    Ours,
+    /// Another object has that name.
+    Other(Bytes),
+}
+
+impl Store {
+    /// The store at an address: `s3://bucket/prefix`, `gs://bucket/prefix`,
+    /// `az://container/prefix`, `file:///directory`, or a path. Credentials, region and endpoint
+    /// come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`,
+    /// `AWS_ENDPOINT`, ...), as the crate `object_store` reads them. Asks the store nothing yet; a
+    /// directory is made.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an address that is none; [`Error::Store`]; [`Error::Io`].
+    pub fn open(url: &str) -> Result<Store> {
+        let invalid = |why: String| Error::Invalid { what: "address of the archive", why };
+        if !url.contains("://") {
+            return Store::directory(FilePath::new(url), url);
+        }
+        let parsed = Url::parse(url).map_err(|error| invalid(format!("{url}: {error}")))?;
+        if parsed.scheme() == "file" {
+            let path = parsed.to_file_path().map_err(|()| invalid(format!("{url} is no local path")))?;
+            return Store::directory(&path, url);
+        }
+        Store::cloud(&parsed, url)
+    }
+
+    fn directory(path: &FilePath, url: &str) -> Result<Store> {
+        std::fs::create_dir_all(path).map_err(|error| Error::io("create the directory", path, error))?;
+        let inner = LocalFileSystem::new_with_prefix(path).map_err(|error| Error::store("open", url, error))?.with_fsync(true);
+        let atomicity = Atomicity::Known("a directory: hard links are made once");
+        Ok(Store { inner: Arc::new(inner), prefix: Path::default(), url: url.to_owned(), atomicity })
+    }
+
+    #[cfg(not(feature = "cloud"))]
+    fn cloud(_: &Url, url: &str) -> Result<Store> {
+        let why = format!("{url} needs the feature `cloud` of foreword-archive, without which it was built");
+        Err(Error::Invalid { what: "address of the archive", why })
+    }
+
+    #[cfg(feature = "cloud")]
+    fn cloud(parsed: &Url, url: &str) -> Result<Store> {
+        // One provider of cryptography for the process. If the program has chosen one, that one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let options: Vec<_> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.to_str()?.to_ascii_lowercase(), value.to_str()?.to_owned())))
+            .filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|of| name.starts_with(of)))
+            .collect();
+        let endpoint = options.iter().any(|(name, _)| name.starts_with("aws_endpoint"));
+        let (inner, prefix) = object_store::parse_url_opts(parsed, options).map_err(|error| Error::store("open", url, error))?;
+        let atomicity = match parsed.scheme() {
+            "s3" | "s3a" if !endpoint => Atomicity::Known("Amazon S3 (conditional writes since 2024)"),
+            "s3" | "s3a" => Atomicity::Unknown("a server that speaks S3 is not known to create an object once"),
+            "gs" => Atomicity::Known("Google Cloud Storage (preconditions)"),
+            "az" | "azure" | "abfs" | "abfss" | "adl" => Atomicity::Known("Azure Blob Storage (conditional headers)"),
+            _ => Atomicity::Unknown("the store is not known to create an object once"),
+        };
+        Ok(Store { inner: inner.into(), prefix, url: url.to_owned(), atomicity })
+    }
+
+    /// A store of the program's own. `name` is what errors call it.
+    #[must_use]
+    pub fn new(inner: Arc<dyn ObjectStore>, name: &str, atomicity: Atomicity) -> Store {
+        Store { inner, prefix: Path::default(), url: name.to_owned(), atomicity }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether it is known to create an object only once.
+    #[must_use]
+    pub fn atomicity(&self) -> &Atomicity {
+        &self.atomicity
+    }
+
+    fn path(&self, name: &str) -> Path {
+        Path::from_iter(self.prefix.parts().chain(Path::from(name).parts()))
+    }
+
+    /// Creates an object, unless there is one with that name. An answer that was lost shows as an
+    /// object that is there already and has these bytes: give each object some that no other has.
+    pub(crate) async fn create(&self, name: &str, bytes: &Bytes) -> Result<Created> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.inner.put_opts(&self.path(name), PutPayload::from(bytes.clone()), options).await {
+            Ok(_) => Ok(Created::Ours),
+            Err(exists @ object_store::Error::AlreadyExists { .. }) => match self.get(name).await? {
+                Some(there) if there == bytes => Ok(Created::Ours),
+                Some(there) => Ok(Created::Other(there)),
+                // (A conflict with a request that is still under way is said in the same way.)
+                None => Err(Error::store("create", name, exists)),
+            },
+            Err(error) => Err(Error::store("create", name, error)),
+        }
+    }
+
+    /// An object; `None` if it is not there.
+    pub(crate) async fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        let read = async { self.inner.get(&self.path(name)).await?.bytes().await };
+        found(read.await, name)
+    }
+
+    /// A part of an object.
+    pub(crate) async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        found(self.inner.get_range(&self.path(name), range).await, name)
+    }
+
+    pub(crate) async fn exists(&self, name: &str) -> Result<bool> {
+        match self.inner.head(&self.path(name)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(Error::store("look for", name, error)),
+        }
+    }
+
+    /// Deletes an object, if it is there.
+    pub(crate) async fn delete(&self, name: &str) -> Result<()> {
+        match self.inner.delete(&self.path(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Error::store("delete", name, error)),
+        }
+    }
+
+    /// The names of all objects in a folder, in any order.
+    pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        let at = self.path(folder);
+        let skip = self.prefix.parts().count();
+        let name = |path: Path| path.parts().skip(skip).map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
+        let list = self.inner.list(Some(&at)).map(|meta| meta.map(|meta| name(meta.location)));
+        list.try_collect().await.map_err(|error| Error::store("list", folder, error))
+    }
+}
+
+fn found(read: object_store::Result<Bytes>, name: &str) -> Result<Option<Bytes>> {
+    match read {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(Error::store("read", name, error)),
+    }
+}

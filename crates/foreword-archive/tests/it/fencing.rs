@@ -1,0 +1,239 @@
+//! Only one archives, and only the log that the archive is of.
+
+use foreword::Lsn;
+use foreword_archive::{Archiver, Atomicity, Error, PushOptions, RestoreOptions, Store, Target, probe};
+
+use crate::support::*;
+
+#[test]
+fn an_archiver_that_was_stopped_before_its_manifest_is_fenced() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit(&log, 1..50);
+        let mut zombie = push_log(&log, &store).await.unwrap();
+        commit(&log, 50..60);
+        shown(&log).await;
+        // It has begun to write, and is stopped.
+        let gate = faulty.gate.lock().await;
+        let pushing = tokio::spawn(async move { zombie.push_all().await });
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        assert!(!pushing.is_finished());
+        // Another begins on the same store, and archives more.
+        let around = Store::new(std::sync::Arc::new(Around(faulty.clone())), "memory", Atomicity::Known("in memory"));
+        commit(&log, 60..70);
+        let other = push_log(&log, &around).await.unwrap();
+        assert_eq!(other.archived(), Lsn(69));
+        drop(gate);
+        let fenced = pushing.await.unwrap();
+        assert!(matches!(fenced, Err(Error::Fenced { epoch: 1, by: 2, .. })), "{fenced:?}");
+        log.close().unwrap();
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
+        assert!(open(&store).await.verify(1.0, &mut |_| {}).await.unwrap().faults.is_empty());
+    });
+}
+
+/// The same objects, past the gate.
+#[derive(Debug)]
+struct Around(std::sync::Arc<Faulty>);
+
+impl std::fmt::Display for Around {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+mod around {
+    use async_trait::async_trait;
+    use foreword_archive::object_store::path::Path;
+    use foreword_archive::object_store::*;
+    use futures_util::stream::BoxStream;
+
+    #[async_trait]
+    impl ObjectStore for super::Around {
+        async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+            self.0.inner.put_opts(at, payload, options).await
+        }
+        async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+            self.0.inner.put_multipart_opts(at, options).await
+        }
+        async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+            self.0.inner.get_opts(at, options).await
+        }
+        fn delete_stream(&self, at: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+            self.0.inner.delete_stream(at)
+        }
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+            self.0.inner.list(prefix)
+        }
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+            self.0.inner.list_with_delimiter(prefix).await
+        }
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+            self.0.inner.copy_opts(from, to, options).await
+        }
+    }
+}
+
+#[test]
+fn many_that_begin_at_once_take_turns_and_one_goes_on() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit(&log, 1..50);
+        let begin = async || Archiver::begin(place.log(), store.clone(), keys(), options()).await;
+        let all = futures_util::future::join_all((0..8).map(|_| begin())).await;
+        commit(&log, 50..60);
+        let mut went_on = 0;
+        for archiver in all {
+            let pushed = match archiver {
+                Ok(mut archiver) => push_on(&mut archiver, &log).await,
+                Err(error) => Err(error),
+            };
+            match pushed {
+                Ok(()) => went_on += 1,
+                Err(Error::Fenced { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(went_on, 1);
+        assert_eq!(restored(&store, &place, Target::Latest, None).await.unwrap().len(), 59);
+    });
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn an_older_copy_another_log_and_one_that_went_on_differently_are_refused() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit(&log, 1..50);
+        log.close().unwrap();
+        copy(&place.log(), &place.path("copy"));
+        copy(&place.log(), &place.path("cut"));
+        let log = small().open(place.log()).unwrap();
+        commit(&log, 50..60);
+        let mut archiver = push_log(&log, &store).await.unwrap();
+        let refused = async |name: &str, why: &str| match push(&place.path(name), &store).await {
+            Err(Error::Diverged { .. }) => assert_eq!(why, "diverged", "{name}"),
+            Err(Error::Foreign { .. }) => assert_eq!(why, "foreign", "{name}"),
+            other => panic!("{name}: {other:?}"),
+        };
+        refused("copy", "diverged").await;
+        let other = small().open(place.path("copy")).unwrap();
+        commit_each(&other, 150..180, 5);
+        other.close().unwrap();
+        refused("copy", "diverged").await;
+        small().open(place.path("other")).unwrap().commit(b"of another log").unwrap();
+        refused("other", "foreign").await;
+        // None of them has fenced the log's own archiver.
+        commit(&log, 60..65);
+        push_on(&mut archiver, &log).await.unwrap();
+        // The log itself is cut; a copy from before knows nothing of it.
+        log.truncate_back(Lsn(40)).unwrap();
+        commit(&log, 40..45);
+        push_on(&mut archiver, &log).await.unwrap();
+        refused("cut", "diverged").await;
+        log.close().unwrap();
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
+    });
+}
+
+#[test]
+fn an_archive_is_not_begun_by_mistake() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        commit(&small().open(place.log()).unwrap(), 1..5);
+        let mut options = options();
+        options.create = false;
+        let missing = Archiver::begin(place.log(), store.clone(), keys(), options).await;
+        assert!(matches!(missing, Err(Error::NoArchive { .. })), "{missing:?}");
+        assert!(faulty.objects().await.is_empty());
+        let unknown = Store::new(faulty.clone(), "memory", Atomicity::Unknown("nobody has said"));
+        let refused = push(&place.log(), &unknown).await;
+        assert!(matches!(refused, Err(Error::NotAtomic { .. })), "{refused:?}");
+        let mut trusting: PushOptions = crate::support::options();
+        trusting.trust_store = true;
+        Archiver::begin(place.log(), unknown, keys(), trusting).await.unwrap();
+    });
+}
+
+#[test]
+fn races_are_counted_and_a_store_that_overwrites_is_refuted() {
+    run(async {
+        let (faulty, store) = Faulty::new();
+        let seen = probe(&store, 20, 8).await.unwrap();
+        assert_eq!((seen.races, seen.most, seen.is_refuted()), (20, 1, false));
+        assert!(faulty.objects().await.is_empty());
+        let overwriting =
+            Store::new(std::sync::Arc::new(Overwriting(Around(faulty))), "overwriting", Atomicity::Known("it says so"));
+        assert!(probe(&overwriting, 5, 4).await.unwrap().is_refuted());
+        let place = Place::new();
+        commit(&small().open(place.log()).unwrap(), 1..5);
+        let refused = push(&place.log(), &overwriting).await;
+        assert!(matches!(refused, Err(Error::NotAtomic { .. })), "{refused:?}");
+    });
+}
+
+/// As a server that does not know `If-None-Match`.
+#[derive(Debug)]
+struct Overwriting(Around);
+
+impl std::fmt::Display for Overwriting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+mod overwriting {
+    use async_trait::async_trait;
+    use foreword_archive::object_store::path::Path;
+    use foreword_archive::object_store::*;
+    use futures_util::stream::BoxStream;
+
+    #[async_trait]
+    impl ObjectStore for super::Overwriting {
+        async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+            self.0.put_opts(at, payload, PutOptions { mode: PutMode::Overwrite, ..options }).await
+        }
+        async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+            self.0.put_multipart_opts(at, options).await
+        }
+        async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+            self.0.get_opts(at, options).await
+        }
+        fn delete_stream(&self, at: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+            self.0.delete_stream(at)
+        }
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+            self.0.list(prefix)
+        }
+        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+            self.0.list_with_delimiter(prefix).await
+        }
+        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+            self.0.copy_opts(from, to, options).await
+        }
+    }
+}
+
+#[test]
+fn a_restore_takes_no_directory_that_has_something() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        commit(&small().open(place.log()).unwrap(), 1..5);
+        push(&place.log(), &store).await.unwrap();
+        let mut archive = open(&store).await;
+        let refused = archive.restore(place.log(), &RestoreOptions::default()).await;
+        assert!(matches!(refused, Err(Error::Invalid { what: "directory", .. })), "{refused:?}");
+        std::fs::create_dir(place.path("empty")).unwrap();
+        archive.restore(place.path("empty"), &RestoreOptions::default()).await.unwrap();
+        assert_eq!(records(&place.path("empty")).len(), 4);
+    });
+}

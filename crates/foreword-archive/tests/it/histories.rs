@@ -1,0 +1,293 @@
+//! What is restored is what was archived: any LSN, any time, any timeline.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use foreword::{Lsn, OnDamage, View};
+use foreword_archive::{Archiver, Error, RestoreOptions, Standby, Target};
+
+use crate::support::*;
+
+/// Restored points compared: all, if they are not more than this.
+fn points() -> u64 {
+    std::env::var("FOREWORD_ARCHIVE_POINTS").ok().map_or(40, |points| points.parse().unwrap())
+}
+
+fn micros(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as u64
+}
+
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+#[test]
+fn records_of_any_length_come_back_with_their_times() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        for (lsn, len) in (1..).zip([0, 1, 100, 4_096, 65_536, 300_000, 1_500_000, 0, 7]) {
+            log.commit(record(lsn, len)).unwrap();
+        }
+        log.commit(b"").unwrap();
+        log.close().unwrap();
+        let archiver = push(&place.log(), &store).await.unwrap();
+        assert_eq!(archiver.archived(), Lsn(10));
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
+        let archive = open(&store).await;
+        let mut archived = archive.records(None, Lsn(1), Lsn(100)).unwrap();
+        for there in View::open(place.log()).unwrap().iter(Lsn::ZERO).map(Result::unwrap) {
+            let record = archived.next().await.unwrap().unwrap();
+            assert_eq!((record.lsn, record.micros), (there.lsn, micros(there.time)));
+            assert!(record.data[..] == there.data[..]);
+            assert!(archive.record(None, there.lsn).await.unwrap() == record);
+        }
+        assert!(archived.next().await.unwrap().is_none());
+    });
+}
+
+/// Cuts, salvages, crashes, restored logs that go on, and several archivers, one after another: each
+/// point of each timeline is what the log was then.
+#[test]
+fn each_point_of_each_timeline_is_what_the_log_was() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        let mut chance = Chance(0x5eed_0f0a);
+        // By timeline, what is to be there.
+        let mut oracle: BTreeMap<u32, BTreeMap<u64, Vec<u8>>> = BTreeMap::new();
+        let mut dir = place.log();
+        let mut content = 0;
+        for step in 0..40 {
+            let log = small().open(&dir).unwrap();
+            match chance.below(6) {
+                0 if log.last_lsn() > Lsn(20) => log.truncate_back(Lsn(log.last_lsn().0 - chance.below(15))).unwrap(),
+                1 => _ = log.truncate_front(Lsn(chance.below(log.last_lsn().0 + 1).max(1))).unwrap(),
+                _ => {}
+            }
+            for _ in 0..chance.below(60) {
+                content += 1;
+                log.commit(record(content, chance.below(3_000) as usize)).unwrap();
+            }
+            log.close().unwrap();
+            let archiver = push(&dir, &store).await.unwrap();
+            let timeline = oracle.entry(archiver.timeline()).or_default();
+            timeline.append(&mut records(&dir));
+            if step % 9 == 8 {
+                // The log is lost, and goes on from some point.
+                let archive = open(&store).await;
+                let (first, last) = archive.range(None).unwrap();
+                let to = Lsn(first.0 + chance.below(last.0 - first.0 + 1));
+                dir = place.path(&format!("log{step}"));
+                let mut options = RestoreOptions::default();
+                (options.to, options.segment_bytes) = (Target::Lsn(to), 64 << 10);
+                open(&store).await.restore(&dir, &options).await.unwrap();
+            }
+        }
+        faulty.set(Fault::None);
+        let archive = open(&store).await;
+        let timelines: Vec<_> = archive.timelines().map(|timeline| (timeline.id, timeline.parent)).collect();
+        assert!(timelines.len() > 8, "{timelines:?}");
+        // What a timeline shares with its parent was archived there.
+        for (id, parent) in timelines {
+            if let Some(parent) = parent {
+                let shared: Vec<_> =
+                    oracle[&parent.timeline].range(..=parent.last).map(|(lsn, data)| (*lsn, data.clone())).collect();
+                oracle.get_mut(&id).unwrap().extend(shared);
+            }
+        }
+        for n in 0..points() {
+            let ids: Vec<_> = oracle.keys().copied().collect();
+            let id = ids[(n % ids.len() as u64) as usize];
+            let (first, last) = archive.range(Some(id)).unwrap();
+            let to = first.0 + chance.below(last.0 - first.0 + 1);
+            let there = restored(&store, &place, Target::Lsn(Lsn(to)), Some(id)).await.unwrap();
+            let expected: BTreeMap<_, _> = oracle[&id].range(first.0..=to).map(|(lsn, data)| (*lsn, data.clone())).collect();
+            assert!(there == expected, "timeline {id}, {first} to {to}: {:?} instead of {:?}", there.keys(), expected.keys());
+        }
+    });
+}
+
+#[test]
+fn a_time_is_found_among_chunks_and_timelines() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        let time = |second: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + second);
+        // Ten records a second, and a clock that was set back at 300.
+        let second = |lsn: u64| if lsn < 300 { lsn / 10 } else { lsn / 10 - 5 };
+        for lsn in 1..600 {
+            log.append_copies(Lsn(lsn), [(time(second(lsn)), record(lsn, 1_000))]).unwrap();
+        }
+        log.close().unwrap();
+        push(&place.log(), &store).await.unwrap();
+        let log = small().open(place.log()).unwrap();
+        log.truncate_back(Lsn(500)).unwrap();
+        log.append_copies(Lsn(500), (500..700).map(|lsn| (time(second(lsn)), record(lsn, 1_000)))).unwrap();
+        log.close().unwrap();
+        push(&place.log(), &store).await.unwrap();
+        let archive = open(&store).await;
+        assert!(archive.timelines().count() == 2 && archive.timelines().all(|timeline| timeline.chunks.len() > 2));
+        for at in 0..64 {
+            let expected = (1..700).take_while(|&lsn| second(lsn) <= at).last().unwrap();
+            assert_eq!(archive.lsn_at(None, micros(time(at))).await.unwrap(), Lsn(expected), "{at}");
+        }
+        let early = archive.lsn_at(None, micros(time(0)) - 1).await;
+        assert!(matches!(early, Err(Error::NotThere { .. })), "{early:?}");
+        let there = restored(&store, &place, Target::Time(micros(time(20))), Some(1)).await.unwrap();
+        assert_eq!(there.keys().last(), Some(&209));
+    });
+}
+
+#[test]
+fn a_salvage_begins_a_timeline_and_its_gap_is_told() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit_each(&log, 1..100, 2_000);
+        log.close().unwrap();
+        push(&place.log(), &store).await.unwrap();
+        // A flipped bit in a record.
+        let has = |bytes: &[u8]| bytes.windows(9).position(|bytes| bytes == b"record 9 ");
+        let files = std::fs::read_dir(place.log()).unwrap().map(|entry| entry.unwrap().path());
+        let (segment, mut bytes) =
+            files.map(|path| (path.clone(), std::fs::read(path).unwrap())).find(|(_, bytes)| has(bytes).is_some()).unwrap();
+        let at = has(&bytes).unwrap();
+        bytes[at + 50] ^= 1;
+        std::fs::write(&segment, bytes).unwrap();
+        let log = small().on_damage(OnDamage::Salvage).open(place.log()).unwrap();
+        let given_up = log.recovery().given_up.clone();
+        assert_eq!(given_up.len(), 1, "{:?}", log.recovery());
+        log.commit(record(100, 10)).unwrap();
+        log.close().unwrap();
+        let archiver = push(&place.log(), &store).await.unwrap();
+        assert_eq!(archiver.timeline(), 2);
+        let archive = open(&store).await;
+        let timeline = archive.timeline(None).unwrap();
+        assert_eq!((timeline.parent.unwrap().last, timeline.gaps.len()), (given_up[0].0.0 - 1, 1));
+        // The new one has what is behind the gap; the old one has all of it.
+        let there = restored(&store, &place, Target::Latest, None).await.unwrap();
+        assert_eq!((there.keys().next(), there.len()), (Some(&(given_up[0].1.0 + 1)), 100 - given_up[0].1.0 as usize));
+        assert_eq!(restored(&store, &place, Target::Latest, Some(1)).await.unwrap().len(), 99);
+        let before = restored(&store, &place, Target::Lsn(Lsn(given_up[0].0.0 - 1)), Some(1)).await.unwrap();
+        assert_eq!(before.len() as u64, given_up[0].0.0 - 1);
+    });
+}
+
+#[test]
+fn small_chunks_are_replaced_and_batches_stay_whole() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        log.commit(b"the first").unwrap();
+        let mut options = options();
+        (options.rpo, options.chunk_age) = (Some(Duration::from_millis(20)), Duration::from_millis(400));
+        let mut archiver = Archiver::begin(place.log(), store.clone(), keys(), options).await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let archiving = tokio::spawn(async move {
+            archiver.run(async { drop(stopped.await) }).await.unwrap();
+            archiver
+        });
+        let mut most = 0;
+        for lsn in (2..200).step_by(3) {
+            log.commit_batch(&[record(lsn, 10), record(lsn + 1, 10), record(lsn + 2, 10)]).unwrap();
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            let archive = open(&store).await;
+            let timeline = archive.timeline(None).unwrap();
+            most = most.max(timeline.chunks.len());
+            assert!(timeline.whole <= 1 || (timeline.whole - 1) % 3 == 0, "half a batch is not whole: {}", timeline.whole);
+            assert!(log.durable_lsn().0 - timeline.last < 60, "archived {}, durable {}", timeline.last, log.durable_lsn());
+        }
+        shown(&log).await;
+        stop.send(()).unwrap();
+        let archiver = archiving.await.unwrap();
+        assert_eq!(archiver.archived(), log.durable_lsn());
+        log.close().unwrap();
+        assert!(most > 4, "there were at most {most} chunks at once");
+        let archive = open(&store).await;
+        let chunks = archive.timeline(None).unwrap().chunks.len();
+        assert!(chunks <= 8, "{chunks} chunks are left of some seventy");
+        let objects = faulty.objects().await;
+        assert_eq!(objects.keys().filter(|name| name.starts_with("chunk/")).count(), chunks, "what was replaced is gone");
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
+    });
+}
+
+/// Many chunks: what opening reads is bounded, and old chunks are found in their indexes.
+#[test]
+fn opening_reads_a_summary_and_what_is_behind_it() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        log.commit(record(1, 10)).unwrap();
+        let mut options = options();
+        options.chunk_age = Duration::ZERO;
+        let mut archiver = Archiver::begin(place.log(), store.clone(), keys(), options).await.unwrap();
+        for _ in 0..6 {
+            let from = log.last_lsn().0 + 1;
+            commit_each(&log, from..from + 150, 10);
+            archiver.push_all().await.unwrap();
+        }
+        for lsn in 902..1_100 {
+            log.commit(record(lsn, 10)).unwrap();
+            push_on(&mut archiver, &log).await.unwrap();
+        }
+        let archive = open(&store).await;
+        let timeline = archive.timeline(None).unwrap();
+        assert!(timeline.indexes.len() >= 2 && timeline.chunks.len() <= 512 + 150, "{} indexes", timeline.indexes.len());
+        faulty.set(Fault::None);
+        open(&store).await;
+        let calls = faulty.calls.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(archive.manifests() > 200 && calls < 100, "{calls} calls for {} manifests", archive.manifests());
+        log.close().unwrap();
+        for to in [1, 100, 256, 257, 700, 1_099] {
+            let there = restored(&store, &place, Target::Lsn(Lsn(to)), None).await.unwrap();
+            assert!(there == records(&place.log()).into_iter().take_while(|(lsn, _)| *lsn <= to).collect());
+        }
+    });
+}
+
+#[test]
+fn a_standby_follows_through_cuts_and_takes_over() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit(&log, 1..50);
+        let mut archiver = Archiver::begin(place.log(), store.clone(), keys(), options()).await.unwrap();
+        push_on(&mut archiver, &log).await.unwrap();
+        let mut restore = RestoreOptions::default();
+        restore.segment_bytes = 64 << 10;
+        let follow = async || Standby::open(open(&store).await, place.path("standby"), restore.clone()).await.unwrap();
+        let mut standby = follow().await;
+        assert_eq!(standby.last_lsn(), Lsn(49));
+        commit(&log, 50..80);
+        push_on(&mut archiver, &log).await.unwrap();
+        assert_eq!(standby.catch_up().await.unwrap(), Lsn(79));
+        log.truncate_back(Lsn(60)).unwrap();
+        commit(&log, 60..70);
+        push_on(&mut archiver, &log).await.unwrap();
+        assert_eq!(archiver.timeline(), 2);
+        assert_eq!(standby.catch_up().await.unwrap(), Lsn(69));
+        standby.close().await.unwrap();
+        assert!(records(&place.path("standby")) == records(&place.log()));
+        commit(&log, 70..75);
+        push_on(&mut archiver, &log).await.unwrap();
+        assert_eq!(follow().await.promote().await.unwrap(), Lsn(74));
+        // The old one is fenced; the new one goes on.
+        commit(&log, 75..80);
+        let fenced = push_on(&mut archiver, &log).await;
+        assert!(matches!(fenced, Err(Error::Fenced { .. })), "{fenced:?}");
+        let promoted = small().open(place.path("standby")).unwrap();
+        promoted.commit(b"of the new writer").unwrap();
+        promoted.close().unwrap();
+        let archiver = push(&place.path("standby"), &store).await.unwrap();
+        assert_eq!((archiver.timeline(), archiver.archived()), (3, Lsn(75)));
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.path("standby")));
+    });
+}

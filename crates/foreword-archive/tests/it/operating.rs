@@ -1,0 +1,103 @@
+//! What an operator does: expire, check, and archiving beside a writer.
+
+use std::time::Duration;
+
+use foreword::Lsn;
+use foreword_archive::{Archiver, Keep, Keys, PushOptions, Store, Target};
+
+use crate::support::*;
+
+#[test]
+fn expiry_keeps_what_it_is_told_to() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit_each(&log, 1..200, 2_000);
+        push_log(&log, &store).await.unwrap();
+        log.truncate_back(Lsn(150)).unwrap();
+        commit(&log, 150..160);
+        log.close().unwrap();
+        push(&place.log(), &store).await.unwrap();
+        let mut archive = open(&store).await;
+        let before = faulty.objects().await;
+        // Nothing without a condition, nothing by looking.
+        assert_eq!(archive.expire(Keep::default()).await.unwrap().chunks, 0);
+        let mut keep = Keep::default();
+        keep.from = Some(Lsn(100));
+        assert!(archive.expirable(keep).await.unwrap().chunks > 1);
+        assert_eq!(faulty.objects().await, before);
+        let expired = archive.expire(keep).await.unwrap();
+        assert!(expired.bytes > 0 && expired.timelines.is_empty());
+        let (first, last) = archive.range(None).unwrap();
+        assert!(first <= Lsn(100) && first > Lsn(60) && last == Lsn(159), "{first} to {last}");
+        let there = restored(&store, &place, Target::Latest, None).await.unwrap();
+        assert!(there == records(&place.log()).into_iter().filter(|(lsn, _)| *lsn >= first.0).collect());
+        // Chunks of both timelines that all are old go; the newest point stays.
+        let mut keep = Keep::default();
+        keep.from = Some(Lsn(1_000));
+        archive.expire(keep).await.unwrap();
+        assert!(archive.timelines().count() >= 1);
+        let mut keep = Keep::default();
+        keep.bytes = Some(1);
+        archive.expire(keep).await.unwrap();
+        assert!(open(&store).await.verify(1.0, &mut |_| {}).await.unwrap().faults.is_empty());
+        // An archiver that ran all the time goes on.
+        let log = small().open(place.log()).unwrap();
+        let mut archiver = Archiver::begin(place.log(), store.clone(), keys(), options()).await.unwrap();
+        commit(&log, 160..170);
+        archive.expire(keep).await.unwrap();
+        push_on(&mut archiver, &log).await.unwrap();
+        assert_eq!(archiver.archived(), Lsn(169));
+    });
+}
+
+#[test]
+fn a_canary_goes_through_and_leaves_nothing() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        commit(&small().open(place.log()).unwrap(), 1..5);
+        push(&place.log(), &store).await.unwrap();
+        let before = faulty.objects().await;
+        open(&store).await.check().await.unwrap();
+        assert_eq!(faulty.objects().await, before);
+        faulty.set(Fault::DeadBefore(1));
+        assert!(Archiver::begin(place.log(), store, keys(), options()).await.is_err());
+    });
+}
+
+/// In a directory, beside a writer that rotates and truncates, all the time.
+#[test]
+fn a_log_is_followed_while_it_is_written_and_truncated() {
+    run(async {
+        let place = Place::new();
+        let store = Store::open(place.path("bucket").to_str().unwrap()).unwrap();
+        let log = small().open(place.log()).unwrap();
+        log.commit(record(1, 0)).unwrap();
+        let mut options = PushOptions::default();
+        (options.create, options.chunk_bytes, options.chunk_age) = (true, 64 << 10, Duration::from_millis(50));
+        let mut archiver = Archiver::begin(place.log(), store.clone(), Keys::default(), options).await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let archiving = tokio::spawn(async move {
+            archiver.run(async { drop(stopped.await) }).await.unwrap();
+            archiver.archived()
+        });
+        let log = tokio::task::spawn_blocking(move || {
+            for lsn in 2..2_000 {
+                log.append(record(lsn, 500)).unwrap();
+                if lsn % 50 == 0 {
+                    log.sync().unwrap();
+                    log.truncate_front(Lsn(lsn)).unwrap();
+                }
+            }
+            log.sync().unwrap();
+            log
+        });
+        let log = log.await.unwrap();
+        stop.send(()).unwrap();
+        assert_eq!(archiving.await.unwrap(), Lsn(1_999));
+        assert!(log.truncate_front(Lsn(2_000)).unwrap() > Lsn(1_900), "the hold has moved with the archive");
+        let there = restored(&store, &place, Target::Latest, None).await.unwrap();
+        assert_eq!(there.len(), 1_999);
+        assert!(there.iter().all(|(lsn, data)| *data == record(*lsn, if *lsn == 1 { 0 } else { 500 })));
+    });
+}
