@@ -141,7 +141,7 @@ impl Archive {
             store,
             keys,
         };
-        match archive.try_commit(&[begin.clone()], 1).await? {
+        match archive.try_commit(std::slice::from_ref(&begin), 1).await? {
             None => Ok(archive),
             Some(_) => {
                 let Archive { store, keys, .. } = archive;

@@ -38,6 +38,9 @@ const STOPS_WITHIN: Duration = Duration::from_secs(5);
 /// How long the thread that reads waits at most, before it looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Is told of events, from any thread.
+pub type EventHook = Arc<dyn Fn(&Event) + Send + Sync>;
+
 /// How to archive.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -69,7 +72,7 @@ pub struct PushOptions {
     /// How long a store that fails is asked again; `None`: until it answers.
     pub patience: Option<Duration>,
     /// Is told what happens, from any thread.
-    pub on_event: Option<Arc<dyn Fn(&Event) + Send + Sync>>,
+    pub on_event: Option<EventHook>,
 }
 
 impl Default for PushOptions {
@@ -569,6 +572,10 @@ fn missed(first: u64, start: u64) -> Gap {
     Gap { first, last: start - 1, reason: "dropped from the log before they were archived".into() }
 }
 
+fn given_up(first: Lsn, next: Lsn) -> Gap {
+    Gap { first: first.0, last: next.0 - 1, reason: "given up when the log was salvaged".into() }
+}
+
 /// A store that is not known to be atomic must at least not be seen to be otherwise, and then be
 /// allowed by name.
 async fn trusted(store: &Store) -> Result<()> {
@@ -679,8 +686,10 @@ impl Reading {
             let done = end.is_some_and(|end| next > end);
             let read = if done || stopping { Ok(None) } else { reader.next() };
             let (record, problem) = match read {
+                // (Readers pass over what was given up.)
+                Ok(Some(record)) if record.lsn > next => (None, Some(Ok(given_up(next, record.lsn)))),
                 Ok(record) => (record.map(|record| (record.lsn, micros(record.time()), record.data)), None),
-                Err(error) => (None, Some(error)),
+                Err(error) => (None, Some(Err(error))),
             };
             let at_end = record.is_none();
             if let Some((lsn, time, data)) = record {
@@ -704,7 +713,11 @@ impl Reading {
             });
             if let Some(full) = full {
                 part = None;
-                if !self.send(full, at_end && problem.is_none() && !stopping)? {
+                // What is durable at once is whole batches.
+                let last = next.prev();
+                let whole = problem.is_none()
+                    && (at_end && !stopping || end == Some(last) || self.view.last_lsn().is_ok_and(|durable| durable == last));
+                if !self.send(full, whole)? {
                     return Ok(End::Done);
                 }
             }
@@ -718,19 +731,15 @@ impl Reading {
             }
             match problem {
                 None => {}
-                Some(foreword::Error::Cut { .. }) => return Ok(End::Cut),
-                Some(foreword::Error::Dropped { start, .. }) => return Ok(End::Missed(missed(next.0, start.0))),
-                Some(foreword::Error::Lost { lsn, .. }) => {
-                    let last = self
-                        .view
-                        .lost()
-                        .into_iter()
-                        .find(|(first, last)| (*first..=*last).contains(&lsn))
-                        .map_or(lsn, |gap| gap.1);
-                    let reason = "given up when the log was salvaged".into();
-                    return Ok(End::GivenUp(Gap { first: next.0, last: last.0, reason }));
-                }
-                Some(error) => return Ok(End::Failed(error.into())),
+                Some(Ok(gap)) => return Ok(End::GivenUp(gap)),
+                Some(Err(foreword::Error::Cut { .. })) => return Ok(End::Cut),
+                Some(Err(foreword::Error::Dropped { start, .. })) => return Ok(End::Missed(missed(next.0, start.0))),
+                Some(Err(error)) => return Ok(End::Failed(error.into())),
+            }
+            // (What was given up at the log's end.)
+            let lost = |&(first, last): &(Lsn, Lsn)| (first..=last).contains(&next);
+            if at_end && let Some((_, last)) = self.view.lost().into_iter().find(lost) {
+                return Ok(End::GivenUp(given_up(next, last.next())));
             }
             if at_end {
                 let due = |gathering: &Option<Gathering>, age: Option<Duration>| {

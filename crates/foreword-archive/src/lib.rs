@@ -59,7 +59,7 @@ mod standby;
 mod store;
 
 pub use archive::Archive;
-pub use archiver::{Archiver, Event, PushOptions};
+pub use archiver::{Archiver, Event, EventHook, PushOptions};
 pub use chunk::{ArchiveId, Chunk, Hash, Record};
 pub use error::{Error, Result};
 pub use keys::{Key, KeyId, Keys};
@@ -68,6 +68,6 @@ pub use object_store;
 pub use operate::{Expired, Fault, Keep, Verified};
 pub use probe::{Probe, probe};
 pub use read::Records;
-pub use restore::{Plan, RestoreOptions, Target};
+pub use restore::{Plan, ProgressHook, RestoreOptions, Target};
 pub use standby::Standby;
 pub use store::{Atomicity, Store};

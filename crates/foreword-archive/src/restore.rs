@@ -36,6 +36,9 @@ pub enum Target {
     Time(u64),
 }
 
+/// Is told how far a restore is: bytes of objects so far, and of all.
+pub type ProgressHook = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
 /// How to restore.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -49,7 +52,7 @@ pub struct RestoreOptions {
     /// Downloads at once: 4 by default. Each takes the memory of two chunks.
     pub downloads: usize,
     /// Is told how far it is: bytes of objects so far, and of all.
-    pub on_progress: Option<Arc<dyn Fn(u64, u64) + Send + Sync>>,
+    pub on_progress: Option<ProgressHook>,
 }
 
 impl Default for RestoreOptions {

@@ -1,6 +1,7 @@
 //! What is restored is what was archived: any LSN, any time, any timeline.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use foreword::{Lsn, OnDamage, View};
@@ -145,38 +146,75 @@ fn a_time_is_found_among_chunks_and_timelines() {
     });
 }
 
+/// Flips a bit in record 9.
+fn damage(log: &Path) {
+    let has = |bytes: &[u8]| bytes.windows(9).position(|bytes| bytes == b"record 9 ");
+    let files = std::fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let (segment, mut bytes) =
+        files.map(|path| (path.clone(), std::fs::read(path).unwrap())).find(|(_, bytes)| has(bytes).is_some()).unwrap();
+    let at = has(&bytes).unwrap();
+    bytes[at + 50] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+}
+
 #[test]
-fn a_salvage_begins_a_timeline_and_its_gap_is_told() {
+fn what_a_salvage_gives_up_the_archive_has_or_names() {
+    run(async {
+        for archived in [true, false] {
+            let (place, (_, store)) = (Place::new(), Faulty::new());
+            let log = small().open(place.log()).unwrap();
+            commit_each(&log, 1..100, 2_000);
+            log.close().unwrap();
+            if archived {
+                push(&place.log(), &store).await.unwrap();
+            }
+            damage(&place.log());
+            let log = small().on_damage(OnDamage::Salvage).open(place.log()).unwrap();
+            let given_up = log.recovery().given_up.clone();
+            assert_eq!(given_up.len(), 1, "{:?}", log.recovery());
+            log.commit(record(100, 10)).unwrap();
+            log.close().unwrap();
+            let archiver = push(&place.log(), &store).await.unwrap();
+            // Its LSNs are not used again: it is the same history.
+            assert_eq!(archiver.timeline(), 1);
+            let there = restored(&store, &place, Target::Latest, None).await.unwrap();
+            if archived {
+                assert!(there.len() == 100 && there.contains_key(&given_up[0].0.0));
+                continue;
+            }
+            let (first, last) = (given_up[0].0.0, given_up[0].1.0);
+            assert_eq!((there.keys().next(), there.len() as u64), (Some(&(last + 1)), 100 - last));
+            let archive = open(&store).await;
+            assert_eq!(archive.stretches(1), [(Lsn(1), Lsn(first - 1)), (Lsn(last + 1), Lsn(100))]);
+            let gaps = archive.verify(1.0, &mut |_| {}).await.unwrap().gaps;
+            assert!(matches!(&gaps[..], [(1, from, to, _)] if (from.0, to.0) == (first, last)), "{gaps:?}");
+            let before = restored(&store, &place, Target::Lsn(Lsn(first - 1)), None).await.unwrap();
+            assert_eq!(before.len() as u64, first - 1);
+            let within = restored(&store, &place, Target::Lsn(Lsn(first)), None).await;
+            assert!(matches!(within, Err(Error::NotThere { .. })), "{within:?}");
+        }
+    });
+}
+
+#[test]
+fn a_log_that_stops_at_its_damage_goes_on_in_a_new_timeline() {
     run(async {
         let (place, (_, store)) = (Place::new(), Faulty::new());
         let log = small().open(place.log()).unwrap();
         commit_each(&log, 1..100, 2_000);
         log.close().unwrap();
         push(&place.log(), &store).await.unwrap();
-        // A flipped bit in a record.
-        let has = |bytes: &[u8]| bytes.windows(9).position(|bytes| bytes == b"record 9 ");
-        let files = std::fs::read_dir(place.log()).unwrap().map(|entry| entry.unwrap().path());
-        let (segment, mut bytes) =
-            files.map(|path| (path.clone(), std::fs::read(path).unwrap())).find(|(_, bytes)| has(bytes).is_some()).unwrap();
-        let at = has(&bytes).unwrap();
-        bytes[at + 50] ^= 1;
-        std::fs::write(&segment, bytes).unwrap();
-        let log = small().on_damage(OnDamage::Salvage).open(place.log()).unwrap();
-        let given_up = log.recovery().given_up.clone();
-        assert_eq!(given_up.len(), 1, "{:?}", log.recovery());
-        log.commit(record(100, 10)).unwrap();
+        damage(&place.log());
+        let log = small().on_damage(OnDamage::StopAtDamage).open(place.log()).unwrap();
+        let last = log.last_lsn().0;
+        assert!(last < 99);
+        commit(&log, last + 1..120);
         log.close().unwrap();
         let archiver = push(&place.log(), &store).await.unwrap();
         assert_eq!(archiver.timeline(), 2);
-        let archive = open(&store).await;
-        let timeline = archive.timeline(None).unwrap();
-        assert_eq!((timeline.parent.unwrap().last, timeline.gaps.len()), (given_up[0].0.0 - 1, 1));
-        // The new one has what is behind the gap; the old one has all of it.
-        let there = restored(&store, &place, Target::Latest, None).await.unwrap();
-        assert_eq!((there.keys().next(), there.len()), (Some(&(given_up[0].1.0 + 1)), 100 - given_up[0].1.0 as usize));
+        assert_eq!(open(&store).await.timeline(None).unwrap().parent.unwrap().last, last);
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
         assert_eq!(restored(&store, &place, Target::Latest, Some(1)).await.unwrap().len(), 99);
-        let before = restored(&store, &place, Target::Lsn(Lsn(given_up[0].0.0 - 1)), Some(1)).await.unwrap();
-        assert_eq!(before.len() as u64, given_up[0].0.0 - 1);
     });
 }
 

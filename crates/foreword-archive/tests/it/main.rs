@@ -1,9 +1,11 @@
 //! The tests of the archive, in one program.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
+mod command;
 mod damage;
 mod faults;
 mod fencing;
 mod histories;
 mod operating;
+mod reader;
 mod support;

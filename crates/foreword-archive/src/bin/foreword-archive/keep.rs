@@ -1,0 +1,155 @@
+//! `foreword-archive expire`, `check`, `doctor` and `keygen`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use foreword::Lsn;
+use foreword_archive::{Atomicity, Keep, Key, Store, probe};
+use serde_json::json;
+
+use crate::exit::{Failure, Status};
+use crate::{At, output, units};
+
+/// Remove what is not to be kept
+///
+/// Says what would go; with --apply it goes. Whole chunks are removed, from the oldest on: what is
+/// kept can be restored as before. With several conditions, what any of them keeps is kept. Objects
+/// that belong to no one go, too: uploads that were interrupted. An archiver may run meanwhile.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  foreword-archive expire s3://bucket/mylog --window 7d            # dry run
+  foreword-archive expire s3://bucket/mylog --window 7d --apply
+  foreword-archive expire s3://bucket/mylog --from 100000 --bytes 1G --apply")]
+pub(crate) struct ExpireArgs {
+    #[command(flatten)]
+    at: At,
+    /// Keep each point of this window
+    #[arg(long, value_name = "AGE", value_parser = units::age)]
+    window: Option<Duration>,
+    /// Keep all from this record on
+    #[arg(long, value_name = "LSN", value_parser = units::lsn)]
+    from: Option<Lsn>,
+    /// Keep the newest chunks of so many bytes
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    bytes: Option<u64>,
+    /// Do it
+    #[arg(long)]
+    apply: bool,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn expire(args: ExpireArgs) -> Result<Status, Failure> {
+    if args.window.is_none() && args.from.is_none() && args.bytes.is_none() {
+        return Err(Failure::Wrong("say what is to be kept: --window, --from, --bytes".into()));
+    }
+    let mut archive = args.at.open().await?;
+    let mut keep = Keep::default();
+    let since = args.window.map(|window| SystemTime::now().checked_sub(window).unwrap_or(UNIX_EPOCH));
+    keep.since = since.map(|since| since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64));
+    (keep.from, keep.bytes) = (args.from, args.bytes);
+    let expired = if args.apply { archive.expire(keep).await? } else { archive.expirable(keep).await? };
+    if args.json {
+        let before: Vec<_> =
+            expired.before.iter().map(|(timeline, lsn)| json!({"timeline": timeline, "before": lsn.0})).collect();
+        output::json(&json!({
+            "applied": args.apply, "before": before, "timelines": expired.timelines, "chunks": expired.chunks,
+            "bytes": expired.bytes, "unnamed": expired.unnamed,
+        }))?;
+        return Ok(Status::Fine);
+    }
+    let verb = if args.apply { "removed" } else { "would remove (see --apply)" };
+    for (timeline, before) in &expired.before {
+        output::line(format!("timeline {timeline}: {verb} what is before {before}"))?;
+    }
+    for timeline in &expired.timelines {
+        output::line(format!("timeline {timeline}: {verb} all of it"))?;
+    }
+    output::line(format!(
+        "{verb}: {} chunks, {}; {} objects that belong to no one",
+        expired.chunks,
+        units::bytes(expired.bytes),
+        expired.unnamed
+    ))?;
+    Ok(Status::Fine)
+}
+
+/// Send a canary through the archive, and read it back
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  foreword-archive check s3://bucket/mylog && echo 'store, keys and rights are as they must be'")]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    at: At,
+}
+
+pub(crate) async fn check(args: CheckArgs) -> Result<Status, Failure> {
+    args.at.open().await?.check().await?;
+    output::line("a canary went through and came back")?;
+    Ok(Status::Fine)
+}
+
+/// Race for objects in a store, to see whether it creates one only once
+///
+/// Only one archiver of a log may go on, and that rests on the store. A race that two win refutes
+/// it (exit status 3); races that one wins do not prove it.
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  AWS_ENDPOINT=http://localhost:8333 foreword-archive doctor s3://bucket/probe --races 100")]
+pub(crate) struct DoctorArgs {
+    /// The store
+    #[arg(value_name = "ARCHIVE")]
+    url: String,
+    /// How many races
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    races: u32,
+    /// How many take part in each
+    #[arg(long, value_name = "COUNT", default_value_t = 16)]
+    racers: u32,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn doctor(args: DoctorArgs) -> Result<Status, Failure> {
+    let store = Store::open(&args.url)?;
+    let seen = probe(&store, args.races, args.racers).await?;
+    let (known, why) = match store.atomicity() {
+        Atomicity::Known(what) => (true, *what),
+        Atomicity::Unknown(why) => (false, *why),
+        _ => (false, "not known"),
+    };
+    if args.json {
+        output::json(&json!({
+            "races": seen.races, "racers": seen.racers, "won_by_many": seen.many, "most_winners": seen.most, "won_by_none": seen.none,
+            "errors": seen.errors, "refuted": seen.is_refuted(), "known_atomic": known, "why": why,
+        }))?;
+    } else {
+        output::line(format!(
+            "{} races of {}: {} won by more than one (at most {}), {} by none, {} racers got an error",
+            seen.races, seen.racers, seen.many, seen.most, seen.none, seen.errors
+        ))?;
+        output::line(match (seen.is_refuted(), known) {
+            (true, _) => {
+                "REFUTED: it lets several create one object. Two archivers could go on at once: use another store".to_owned()
+            }
+            (false, true) => format!("it is on the list: {why}"),
+            (false, false) => format!("not refuted, which proves nothing: {why}. To use it, tell push --trust-store"),
+        })?;
+    }
+    Ok(if seen.is_refuted() { Status::Damaged } else { Status::Fine })
+}
+
+/// Print a new key
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  (umask 077; foreword-archive keygen > archive.key)     # and a copy elsewhere: nothing reads the archive without it
+  foreword-archive push mylog s3://bucket/mylog --create --key-file archive.key")]
+pub(crate) struct KeygenArgs {}
+
+pub(crate) fn keygen(_: KeygenArgs) -> Result<Status, Failure> {
+    let key = Key::generate()?;
+    output::line(key.to_text())?;
+    output::note(format!("its id is {}", key.id()));
+    Ok(Status::Fine)
+}

@@ -1,0 +1,181 @@
+//! `foreword-archive restore`, `follow` and `promote`.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foreword::Lsn;
+use foreword_archive::{RestoreOptions, Standby, Target};
+use serde_json::json;
+
+use crate::exit::{Failure, Status};
+use crate::{At, output, stopped, units};
+
+/// Restore a log from its archive
+///
+/// Makes an ordinary log in a directory that is not there, or empty. All that is read is checked. A
+/// restore that was interrupted goes on where it was when it is called again.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  foreword-archive restore s3://bucket/mylog restored
+  foreword-archive restore s3://bucket/mylog restored --to-time 2026-11-29T08:30:00Z
+  foreword-archive restore s3://bucket/mylog restored --to-time 10s
+  foreword-archive restore s3://bucket/mylog restored --to-lsn 4711 --timeline 2
+  foreword-archive restore s3://bucket/mylog restored --plan    # what it comes to")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    at: At,
+    /// The directory
+    dir: PathBuf,
+    /// Up to this record
+    #[arg(long, value_name = "LSN", value_parser = units::lsn, conflicts_with = "to_time")]
+    to_lsn: Option<Lsn>,
+    /// What there was at this time: 2026-11-29T08:30:00Z, 2026-11-29 (midnight UTC), or how long
+    /// ago, as in 10s or 2h 30m. By the clock of the machine that wrote the records
+    #[arg(long, value_name = "TIME", value_parser = units::moment)]
+    to_time: Option<u64>,
+    /// Of which timeline's history [default: the newest]
+    #[arg(long, value_name = "NUMBER")]
+    timeline: Option<u32>,
+    /// The size of the log's segments
+    #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "64M")]
+    segment_size: u64,
+    /// Downloads at once
+    #[arg(long, value_name = "COUNT", default_value_t = 4)]
+    downloads: usize,
+    /// Only say what would be restored
+    #[arg(long)]
+    plan: bool,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
+    let mut archive = args.at.open().await?;
+    let mut options = RestoreOptions::default();
+    options.to = match (args.to_lsn, args.to_time) {
+        (Some(lsn), _) => Target::Lsn(lsn),
+        (_, Some(time)) => Target::Time(time),
+        _ => Target::Latest,
+    };
+    (options.timeline, options.segment_bytes, options.downloads) = (args.timeline, args.segment_size, args.downloads);
+    // What is restored is what is said now, although the archive may go on.
+    let plan = archive.plan(&options).await?;
+    (options.to, options.timeline) = (Target::Lsn(plan.last), Some(plan.timeline));
+    let what = format!(
+        "records {} to {} of timeline {}: {} in {} objects",
+        plan.first,
+        plan.last,
+        plan.timeline,
+        units::bytes(plan.bytes),
+        plan.objects
+    );
+    let mut said = json!({"timeline": plan.timeline, "first": plan.first.0, "last": plan.last.0, "objects": plan.objects, "bytes": plan.bytes});
+    if args.plan {
+        if args.json {
+            output::json(&said)?
+        } else {
+            output::line(what)?
+        }
+        return Ok(Status::Fine);
+    }
+    if !args.json {
+        output::note(format!("restores {what}"));
+        options.on_progress = Some(Arc::new(progress(Instant::now())));
+    }
+    let began = Instant::now();
+    archive.restore(&args.dir, &options).await?;
+    let took = began.elapsed().as_secs_f64();
+    if args.json {
+        said["seconds"] = json!(took);
+        output::json(&said)?;
+    } else {
+        output::line(format!("restored {} to {} into {} in {took:.1} s", plan.first, plan.last, args.dir.display()))?;
+    }
+    Ok(Status::Fine)
+}
+
+/// A line on a terminal, written again and again; elsewhere a line each ten seconds.
+fn progress(began: Instant) -> impl Fn(u64, u64) + Send + Sync {
+    let terminal = std::io::stderr().is_terminal();
+    let last = std::sync::Mutex::new(began);
+    move |done, of| {
+        let each = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
+        let Ok(mut last) = last.lock() else { return };
+        if last.elapsed() < each && done < of || !terminal && done >= of {
+            return;
+        }
+        *last = Instant::now();
+        let end = if terminal && done < of { '\r' } else { '\n' };
+        let rate = units::bytes((done as f64 / began.elapsed().as_secs_f64().max(0.001)) as u64);
+        _ = write!(std::io::stderr(), "{} of {}, {rate}/s   {end}", units::bytes(done), units::bytes(of));
+    }
+}
+
+/// Keep a restored log up to date
+///
+/// Restores the log, if the directory is not there or empty, and appends what comes to the archive,
+/// until SIGINT or SIGTERM. Meanwhile other programs can read it, and none can write to it.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  foreword-archive follow s3://bucket/mylog standby
+  foreword-archive follow s3://bucket/mylog standby --once      # catch up, and end")]
+pub(crate) struct FollowArgs {
+    #[command(flatten)]
+    at: At,
+    /// The standby's directory
+    dir: PathBuf,
+    /// How often to look for more
+    #[arg(long, value_name = "AGE", value_parser = units::age, default_value = "1s")]
+    every: Duration,
+    /// Catch up, and end
+    #[arg(long)]
+    once: bool,
+    /// The size of the log's segments
+    #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "64M")]
+    segment_size: u64,
+}
+
+pub(crate) async fn follow(args: FollowArgs) -> Result<Status, Failure> {
+    let mut options = RestoreOptions::default();
+    options.segment_bytes = args.segment_size;
+    let mut standby = Standby::open(args.at.open().await?, &args.dir, options).await?;
+    let last = if args.once {
+        standby.catch_up().await?;
+        standby.close().await?
+    } else {
+        let told = &mut |caught: &foreword_archive::Result<Lsn>| {
+            if let Err(error) = caught {
+                output::note(error.to_string());
+            }
+        };
+        standby.run(args.every, stopped(), told).await?
+    };
+    output::line(format!("{} has all up to {last}", args.dir.display()))?;
+    Ok(Status::Fine)
+}
+
+/// Make a standby the log
+///
+/// Fences the archiver of the old log, catches up with what it had archived, and closes the
+/// standby's log, which a program can then open and write to. What the old log had not archived is
+/// not there.
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  foreword-archive promote s3://bucket/mylog standby
+  foreword-archive push standby s3://bucket/mylog --follow     # in a timeline of its own")]
+pub(crate) struct PromoteArgs {
+    #[command(flatten)]
+    at: At,
+    /// The standby's directory
+    dir: PathBuf,
+}
+
+pub(crate) async fn promote(args: PromoteArgs) -> Result<Status, Failure> {
+    let standby = Standby::open(args.at.open().await?, &args.dir, RestoreOptions::default()).await?;
+    let last = standby.promote().await?;
+    output::line(format!("{} is the log, up to {last}; whoever archived the old one is fenced", args.dir.display()))?;
+    Ok(Status::Fine)
+}

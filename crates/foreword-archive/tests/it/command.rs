@@ -1,0 +1,148 @@
+//! The command, as a user runs it.
+
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use foreword::Lsn;
+
+use crate::support::*;
+
+fn command(place: &Place, line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foreword-archive"));
+    command.args(line.split_whitespace()).current_dir(place.tmp.path());
+    command
+}
+
+fn output(place: &Place, line: &str) -> Output {
+    command(place, line).output().unwrap()
+}
+
+/// Its standard output; its exit status is as expected.
+fn said(place: &Place, line: &str, status: i32) -> String {
+    let output = output(place, line);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(status), "{line}\n{out}\n{err}");
+    assert!(!err.contains("panicked"), "{err}");
+    if status == 0 { out.into_owned() } else { err.into_owned() + &out }
+}
+
+struct Kept(Child);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+fn spawn(place: &Place, line: &str) -> Kept {
+    Kept(command(place, line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+#[test]
+fn pushed_looked_at_and_restored() {
+    let place = Place::new();
+    let log = small().open(place.log()).unwrap();
+    commit_each(&log, 1..100, 1_000);
+    log.close().unwrap();
+    let missing = said(&place, "push log bucket", 1);
+    assert!(missing.contains("--create"), "{missing}");
+    let pushed = said(&place, "push log bucket --create --chunk 64K", 0);
+    assert!(pushed.contains("archived up to 99 (99 new records), timeline 1"), "{pushed}");
+    assert!(said(&place, "push log bucket", 0).contains("(0 new records)"));
+    let status = said(&place, "status bucket log", 0);
+    assert!(status.contains("1 to 99") && status.contains("0 records behind"), "{status}");
+    let json: serde_json::Value = serde_json::from_str(&said(&place, "status bucket log --json", 0)).unwrap();
+    assert_eq!((json["timelines"][0]["last"].as_u64(), json["log"]["behind_records"].as_u64()), (Some(99), Some(0)));
+    assert!(said(&place, "cat bucket --from 98", 0).starts_with("record 98 "));
+    assert!(said(&place, "verify bucket --plan", 0).contains("all sound"));
+    assert!(said(&place, "check bucket", 0).contains("came back"));
+    let plan = said(&place, "restore bucket restored --to-lsn 50 --plan", 0);
+    assert!(plan.contains("records 1 to 50") && !place.path("restored").exists(), "{plan}");
+    said(&place, "restore bucket restored --to-lsn 50 --segment-size 64K", 0);
+    assert_eq!(records(&place.path("restored")).len(), 50);
+    assert!(said(&place, "restore bucket restored", 1).contains("not empty"));
+    assert!(said(&place, "restore bucket other --to-lsn 500", 1).contains("records 1 to 99"));
+    assert!(said(&place, "restore nothing other", 1).contains("no such directory"));
+    // It goes on in a timeline of its own.
+    small().open(place.path("restored")).unwrap().commit(b"gone on").unwrap();
+    assert!(said(&place, "push restored bucket", 0).contains("timeline 2"));
+    let other = small().open(place.path("another")).unwrap();
+    other.commit(b"another log").unwrap();
+    other.close().unwrap();
+    assert!(said(&place, "push another bucket", 2).contains("another log"));
+    assert!(said(&place, "expire bucket", 1).contains("--window"));
+    assert!(said(&place, "expire bucket --from 40", 0).contains("would remove"));
+    assert!(said(&place, "doctor bucket --races 3 --racers 4", 0).contains("on the list"));
+}
+
+#[test]
+fn a_damaged_archive_is_said_and_its_keys_are_asked_for() {
+    let place = Place::new();
+    let log = small().open(place.log()).unwrap();
+    commit_each(&log, 1..20, 100);
+    log.close().unwrap();
+    let key = said(&place, "keygen", 0);
+    std::fs::write(place.path("key"), &key).unwrap();
+    said(&place, "push log bucket --create --key-file key", 0);
+    assert!(said(&place, "cat bucket", 1).contains("--key-file"));
+    said(&place, "cat bucket --key-file key", 0);
+    let by_command = command(&place, "cat bucket --key-command").arg("cat key").output().unwrap();
+    assert!(by_command.status.success());
+    let by_env = command(&place, "cat bucket --key-env THE_KEY").env("THE_KEY", &key).output().unwrap();
+    assert!(by_env.status.success());
+    let chunk = std::fs::read_dir(place.path("bucket/chunk/0000000001")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&chunk).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&chunk, bytes).unwrap();
+    let name = chunk.file_name().unwrap().to_str().unwrap();
+    for line in ["verify bucket --key-file key", "restore bucket restored --key-file key", "cat bucket --key-file key"] {
+        let said = said(&place, line, 3);
+        assert!(said.contains(name), "{line}: {said}");
+    }
+    assert!(!place.path("restored").exists());
+}
+
+/// Killed again and again while a program writes; then the disk is lost.
+#[test]
+fn killed_at_any_moment_it_goes_on_and_restores_all() {
+    let place = Place::new();
+    let log = small().open(place.log()).unwrap();
+    log.commit(record(1, 0)).unwrap();
+    said(&place, "push log bucket --create", 0);
+    let mut lsn = 2;
+    for pause in [5, 40, 80, 120, 160, 220, 300] {
+        let archiver = spawn(&place, "push log bucket --follow --chunk 64K --every 30ms");
+        let until = Instant::now() + Duration::from_millis(pause);
+        while Instant::now() < until {
+            log.commit(record(lsn, 700)).unwrap();
+            lsn += 1;
+        }
+        drop(archiver);
+    }
+    let follower = spawn(&place, "follow bucket standby --every 20ms --segment-size 64K");
+    let archiver = spawn(&place, "push log bucket --follow --rpo 10ms --every 1s");
+    let begun = Instant::now();
+    while foreword::View::open(place.path("standby")).and_then(|view| view.last_lsn()).unwrap_or(Lsn::ZERO) < log.last_lsn() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the standby does not catch up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop((follower, archiver));
+    log.close().unwrap();
+    let expected = records(&place.log());
+    std::fs::remove_dir_all(place.log()).unwrap();
+    said(&place, "restore bucket log --segment-size 64K", 0);
+    assert!(records(&place.log()) == expected);
+    assert!(said(&place, "verify bucket", 0).contains("all sound"));
+    assert!(said(&place, "promote bucket standby", 0).contains("is the log"));
+}
+
+#[test]
+fn each_subcommand_helps() {
+    let place = Place::new();
+    for name in ["push", "restore", "follow", "promote", "status", "cat", "verify", "expire", "check", "doctor", "keygen"] {
+        let help = said(&place, &format!("{name} --help"), 0);
+        assert!(help.contains("Example"), "{name}: {help}");
+    }
+}
