@@ -113,6 +113,8 @@ pub enum Error {
         object: String,
         /// Its format.
         format: u32,
+        /// The newest that this program reads.
+        newest: u32,
     },
 }
 
@@ -178,12 +180,8 @@ impl fmt::Display for Error {
             ),
             Error::NotThere { why } => f.write_str(why),
             Error::Invalid { what, why } => write!(f, "{what}: {why}"),
-            Error::Unsupported { object, format } => {
-                write!(
-                    f,
-                    "{object} has format {format}, and this program reads up to {}: use a newer one",
-                    crate::manifest::FORMAT
-                )
+            Error::Unsupported { object, format, newest } => {
+                write!(f, "{object} has format {format}, and this program reads up to {newest}: use a newer one")
             }
         }
     }

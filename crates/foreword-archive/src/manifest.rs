@@ -270,7 +270,7 @@ impl Manifest {
         let (line, rest) = bytes.split_at(end);
         let Format { format } = serde_json::from_slice(line).map_err(damaged)?;
         if format > FORMAT {
-            return Err(Error::Unsupported { object: name, format });
+            return Err(Error::Unsupported { object: name, format, newest: FORMAT });
         }
         if rest != format!("\n{}\n", hex(&sha256(line))).as_bytes() {
             return Err(Error::damaged(&name, "it is not what was written"));

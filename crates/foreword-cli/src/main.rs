@@ -14,6 +14,7 @@ mod units;
 mod verdict;
 mod victim;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -60,6 +61,7 @@ enum Command {
     Dump(cmd::dump::Args),
     Doctor(cmd::doctor::Args),
     Bench(cmd::bench::Args),
+    Archive(cmd::archive::Args),
     Demo(cmd::demo::Args),
     #[command(hide = true)]
     DemoWorker(victim::Args),
@@ -70,8 +72,15 @@ enum Command {
     Man(cmd::manual::ManArgs),
 }
 
+impl Cli {
+    /// What has an archive in the place of a log's directory.
+    fn archive(args: Vec<OsString>) -> Cli {
+        Cli { color: colorchoice_clap::Color::default(), command: Command::Archive(cmd::archive::Args { args }) }
+    }
+}
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match cmd::archive::asked_for().map_or_else(Cli::try_parse, |args| Ok(Cli::archive(args))) {
         Ok(cli) => cli,
         Err(told) => {
             let status = u8::from(told.use_stderr());
@@ -93,6 +102,7 @@ fn main() -> ExitCode {
         Command::Dump(args) => cmd::dump::run(&args),
         Command::Doctor(args) => cmd::doctor::run(&args),
         Command::Bench(args) => cmd::bench::run(&args),
+        Command::Archive(args) => cmd::archive::run(&args.args),
         Command::Demo(args) => cmd::demo::run(&args),
         Command::DemoWorker(args) => cmd::demo::worker::run(&args),
         Command::Chaos(args) => cmd::chaos::run(&args),

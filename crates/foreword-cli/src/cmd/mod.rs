@@ -1,6 +1,7 @@
 //! The subcommands.
 
 pub(crate) mod append;
+pub(crate) mod archive;
 mod baseline;
 pub(crate) mod bench;
 pub(crate) mod cat;
