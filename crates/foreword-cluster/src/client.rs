@@ -158,10 +158,6 @@ impl Router {
             if matches!(error, Error::Unknown { .. }) {
                 lost = Some(error.clone());
             }
-            if begun.elapsed() >= search {
-                // Whatever came last: if one answer was lost, it may have been carried out.
-                return Err(lost.unwrap_or(Error::NoLeader { waited: search, last: error.to_string() }));
-            }
             let nodes = match &error {
                 Error::NotLeader { leader: Some((_, leader)) } if !leader.is_empty() && *leader != address => {
                     around = !self.prefer(leader);
@@ -169,6 +165,10 @@ impl Router {
                 }
                 _ => self.next(address),
             };
+            if begun.elapsed() >= search {
+                // Whatever came last: if one answer was lost, it may have been carried out.
+                return Err(lost.unwrap_or(Error::NoLeader { waited: search, last: error.to_string() }));
+            }
             tried += 1;
             if tried >= nodes {
                 // All were asked, or each says that the other leads: soon one of them will know.

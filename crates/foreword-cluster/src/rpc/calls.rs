@@ -143,3 +143,129 @@ impl Drop for Place<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tempfile::TempDir;
+
+    use super::super::network::Connection;
+    use super::super::{Answer, Asked};
+    use super::*;
+    use crate::raft::Item;
+    use crate::{Options, ReplicatedLog};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A leader without a majority, and a connection to it: what is to be appended waits, since its
+    /// lease is long.
+    async fn alone() -> (TempDir, ReplicatedLog, Connection) {
+        let dir = tempfile::tempdir().unwrap();
+        let timing = (Duration::from_millis(300), LONG);
+        let node = |id| Options::new().node(id).listen("127.0.0.1:0").timing(Duration::from_millis(100), timing);
+        let log = node(1).open(dir.path().join("1")).await.unwrap();
+        let other = node(2).join([log.address()]).open(dir.path().join("2")).await.unwrap();
+        log.promote(2).await.unwrap();
+        other.halt().await.unwrap();
+        let connection = Connection::new(log.address(), None).unwrap();
+        (dir, log, connection)
+    }
+
+    fn append(bytes: usize) -> Call {
+        Call::Propose(Item::Append { records: vec![Bytes::from(vec![7; bytes])] })
+    }
+
+    fn begin(connection: &Connection, call: Call) -> tokio::task::JoinHandle<Result<Reply>> {
+        let connection = connection.clone();
+        tokio::spawn(async move { connection.call(call, None, LONG).await })
+    }
+
+    async fn wait_for(what: &str, check: impl Fn() -> bool) {
+        for _ in 0..2000 {
+            if check() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not within 20 s: {what}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_call_that_waits_delays_no_other() {
+        let (_dir, log, connection) = alone().await;
+        let slow = [append(10), Call::Promote { node: 9 }].map(|call| begin(&connection, call));
+        let stream = connection.calls();
+        wait_for("two calls are under way", || stream.waiting.callers().answers.len() == 2).await;
+        for _ in 0..100 {
+            assert!(matches!(connection.call(Call::Status, None, LONG).await, Ok(Ok(Answer::Status(_)))));
+        }
+        assert!(slow.iter().all(|slow| !slow.is_finished()));
+        assert!(Arc::ptr_eq(&stream, &connection.calls()), "they were not on one stream");
+        // When the node stops, what is under way is answered, and what it will not read is refused.
+        log.halt().await.unwrap();
+        for slow in slow {
+            assert!(matches!(slow.await.unwrap(), Ok(Err(_))));
+        }
+        wait_for("the stream ends", || stream.waiting.callers().ended.is_some()).await;
+        assert_eq!(stream.waiting.callers().ended, Some(Error::Closed));
+        assert!(!stream.takes_more());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_caller_that_goes_away_leaves_nothing_behind() {
+        let (_dir, log, connection) = alone().await;
+        let before = Arc::strong_count(log.inner());
+        let stream = connection.calls();
+        let [goes, stays] = [(); 2].map(|()| begin(&connection, Call::Promote { node: 9 }));
+        wait_for("two calls are under way", || stream.waiting.callers().answers.len() == 2).await;
+        wait_for("the node is at them", || Arc::strong_count(log.inner()) >= before + 4).await;
+        goes.abort();
+        wait_for("the caller is gone", || stream.waiting.callers().answers.len() == 1).await;
+        // The other goes on, and what comes then takes another stream.
+        assert!(!Arc::ptr_eq(&stream, &connection.calls()));
+        assert!(matches!(connection.call(Call::Status, None, LONG).await, Ok(Ok(Answer::Status(_)))));
+        assert!(!stays.is_finished());
+        stays.abort();
+        let gone = Arc::downgrade(&stream);
+        drop(stream);
+        wait_for("the stream is gone", || gone.upgrade().is_none()).await;
+        // So it is at the node, and with the connection all that it had.
+        drop(connection);
+        wait_for("the node is at nothing", || Arc::strong_count(log.inner()) == before).await;
+        log.halt().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn calls_wait_while_the_window_is_full() {
+        let (_dir, log, connection) = alone().await;
+        let stream = connection.calls();
+        let fit = (WINDOW / append(60 << 10).cost()) as usize;
+        let calls: Vec<_> = (0..fit + 10).map(|_| begin(&connection, append(60 << 10))).collect();
+        let under_way = |stream: &Calls| stream.waiting.callers().answers.len();
+        wait_for("the window is full", || under_way(&stream) == fit).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(under_way(&stream), fit);
+        // Those that wait for room do not wait for one that nobody waits for.
+        calls[0].abort();
+        wait_for("the others are under way", || under_way(&stream) + under_way(&connection.calls()) >= fit + 9).await;
+        log.halt().await.unwrap();
+        for call in calls.into_iter().skip(1) {
+            assert!(!matches!(call.await.unwrap(), Ok(Ok(_))));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_reads_no_more_than_its_window_holds() {
+        let (_dir, log, connection) = alone().await;
+        for (bytes, reads_on) in [(1000, true), (WINDOW as usize, false)] {
+            let (asked, requests) = mpsc::unbounded_channel();
+            for (number, call) in [(1, append(bytes)), (2, Call::Status)] {
+                asked.send(Asked { number, pass_on: None, call }).unwrap();
+            }
+            let mut answers = connection.target().calls(requests).await.unwrap();
+            let patience = if reads_on { LONG } else { Duration::from_millis(500) };
+            assert_eq!(tokio::time::timeout(patience, answers.next()).await.is_ok(), reads_on, "{bytes} bytes");
+        }
+        log.halt().await.unwrap();
+    }
+}

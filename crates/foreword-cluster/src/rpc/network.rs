@@ -111,8 +111,13 @@ impl Connection {
         &self.target.address
     }
 
+    #[cfg(test)]
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// The stream that takes calls.
-    fn calls(&self) -> Arc<Calls> {
+    pub(super) fn calls(&self) -> Arc<Calls> {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         match &*calls {
             Some(calls) if calls.takes_more() => calls.clone(),
