@@ -180,8 +180,10 @@ impl Router {
 
 /// A client of a cluster. Clones share their connections; any task may use any.
 ///
-/// Each call goes to the node that leads, wherever it is: a node that does not says who does. One
-/// address is enough, as long as its node is up when the client begins; it learns the others.
+/// Each call goes to the node that leads, wherever it is: a node that does not says who does, and
+/// passes the call on if the client cannot reach that one. Calls under way share a stream; up to 4
+/// MiB are, and others wait. One address is enough, as long as its node is up when the client
+/// begins; it learns the others.
 #[derive(Clone)]
 pub struct Client {
     router: Router,
