@@ -94,7 +94,12 @@ impl Connection {
             headers.insert(name, value);
         }
         let target = Target { channel: channel.clone(), address: address.clone(), headers };
-        Connection { target: Arc::new(target), calls: Arc::default(), ..self.clone() }
+        Connection {
+            target: Arc::new(target),
+            calls: Arc::default(),
+            #[cfg(test)]
+            simulated: self.simulated.clone(),
+        }
     }
 
     /// To a node of this cluster only.
