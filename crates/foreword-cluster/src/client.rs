@@ -22,6 +22,8 @@ use crate::status::{Record, SESSIONS, Status};
 
 /// How long a node may think about a call that can be made elsewhere, too.
 const ATTEMPT: Duration = Duration::from_secs(2);
+/// So long a node that could not be reached is not tried as a leader: others pass calls on to it.
+const SHUNNED: Duration = Duration::from_secs(5);
 
 /// Nodes that can be asked, and which of them is to be asked first.
 #[derive(Clone)]
@@ -32,10 +34,27 @@ pub(crate) struct Router {
 
 #[derive(Default)]
 struct Known {
-    connections: Vec<(String, Connection)>,
+    nodes: Vec<Host>,
     /// Which is asked first.
     first: usize,
     cluster: Option<u128>,
+}
+
+struct Host {
+    connection: Connection,
+    /// When it was tried last, and could not be reached.
+    lost: Option<Instant>,
+}
+
+impl Known {
+    fn find(&mut self, address: &str) -> Option<(usize, &mut Host)> {
+        self.nodes.iter_mut().enumerate().find(|(_, node)| node.connection.address() == address)
+    }
+
+    fn first(&self) -> Result<&Connection> {
+        let at = self.first.checked_rem(self.nodes.len());
+        at.map(|at| &self.nodes[at].connection).ok_or(Error::NotLeader { leader: None })
+    }
 }
 
 impl Router {
@@ -48,52 +67,69 @@ impl Router {
     }
 
     pub(crate) fn set_cluster(&self, cluster: u128) {
-        self.known().cluster = Some(cluster);
+        let mut known = self.known();
+        known.cluster = Some(cluster);
+        known.nodes.iter_mut().for_each(|node| node.connection = node.connection.only_cluster(cluster));
+    }
+
+    fn add(&self, address: &str) -> Result<()> {
+        let connection = Connection::new(address, self.tls.as_ref())?;
+        let mut known = self.known();
+        if known.find(address).is_none() {
+            let connection = known.cluster.map_or(connection.clone(), |cluster| connection.only_cluster(cluster));
+            known.nodes.push(Host { connection, lost: None });
+        }
+        Ok(())
     }
 
     /// A node at an address; one that is known is kept.
     pub(crate) fn learn(&self, address: &str) {
-        let known = |known: &Known| known.connections.iter().any(|(at, _)| at == address);
-        if !known(&self.known())
-            && let Ok(connection) = Connection::new(address, self.tls.as_ref())
-        {
-            let mut all = self.known();
-            if !known(&all) {
-                all.connections.push((address.to_owned(), connection));
-            }
+        let known = self.known().find(address).is_some();
+        if !known {
+            _ = self.add(address);
         }
     }
 
-    /// The node that is asked first from now on.
-    pub(crate) fn prefer(&self, address: &str) {
+    /// The node that is asked first from now on: the leader. False if it could not be reached just
+    /// now; after a while one call tries again.
+    pub(crate) fn prefer(&self, address: &str) -> bool {
         self.learn(address);
         let mut known = self.known();
-        if let Some(at) = known.connections.iter().position(|(known, _)| known == address) {
-            known.first = at;
+        let Some((at, node)) = known.find(address) else { return false };
+        if node.lost.is_some_and(|lost| lost.elapsed() < SHUNNED) {
+            return false;
         }
+        node.lost = node.lost.map(|_| Instant::now());
+        known.first = at;
+        true
     }
 
     fn next(&self, failed: &str) -> usize {
         let mut known = self.known();
-        let count = known.connections.len().max(1);
+        let count = known.nodes.len().max(1);
         // Unless another call has found a better one meanwhile.
-        if known.connections.get(known.first % count).is_some_and(|(at, _)| at == failed) {
+        if known.first().is_ok_and(|first| first.address() == failed) {
             known.first = (known.first + 1) % count;
         }
         count
     }
 
-    fn connection(&self) -> Result<(String, Connection)> {
-        let known = self.known();
-        let count = known.connections.len();
-        let Some((address, connection)) = (count > 0).then(|| &known.connections[known.first % count]) else {
-            return Err(Error::NotLeader { leader: None });
-        };
-        let connection = match known.cluster {
-            Some(cluster) => connection.clone().only_cluster(cluster),
-            None => connection.clone(),
-        };
-        Ok((address.clone(), connection))
+    /// Notes whether a node could be reached.
+    fn heard(&self, address: &str, reached: bool) {
+        if let Some((_, node)) = self.known().find(address) {
+            node.lost = (!reached).then(Instant::now);
+        }
+    }
+
+    fn connection(&self) -> Result<Connection> {
+        self.known().first().cloned()
+    }
+
+    /// The connection to a node.
+    pub(crate) fn at(&self, address: &str) -> Result<Connection> {
+        self.learn(address);
+        let node = self.known().find(address).map(|(_, node)| node.connection.clone());
+        node.ok_or_else(|| Error::invalid("address", address))
     }
 
     /// Makes a call until a node carries it out: for `search` at most as long as none does, and for
@@ -106,27 +142,33 @@ impl Router {
         patience: Duration,
     ) -> Result<Answer> {
         let begun = Instant::now();
+        let attempt = if harmless { ATTEMPT.min(patience) } else { patience };
         let (mut tried, mut lost) = (0, None);
+        // Whether the leader is known and cannot be reached, so that others are to pass this on.
+        let mut around = false;
         loop {
-            let (address, connection) = self.connection()?;
-            let error = match connection.call(call(), if harmless { ATTEMPT.min(patience) } else { patience }).await {
+            let connection = self.connection()?;
+            let address = connection.address();
+            let called = connection.call(call(), around.then_some(attempt), attempt).await;
+            self.heard(address, !matches!(called, Err(Error::Unreachable { .. } | Error::Unknown { .. })));
+            let error = match called.and_then(|reply| reply) {
                 Err(error) if error.is_refusal() || (harmless && matches!(error, Error::Unknown { .. })) => error,
                 answered => return answered,
             };
             if matches!(error, Error::Unknown { .. }) {
                 lost = Some(error.clone());
             }
+            let nodes = match &error {
+                Error::NotLeader { leader: Some((_, leader)) } if !leader.is_empty() && *leader != address => {
+                    around = !self.prefer(leader);
+                    2
+                }
+                _ => self.next(address),
+            };
             if begun.elapsed() >= search {
                 // Whatever came last: if one answer was lost, it may have been carried out.
                 return Err(lost.unwrap_or(Error::NoLeader { waited: search, last: error.to_string() }));
             }
-            let nodes = match &error {
-                Error::NotLeader { leader: Some((_, leader)) } if !leader.is_empty() && *leader != address => {
-                    self.prefer(leader);
-                    2
-                }
-                _ => self.next(&address),
-            };
             tried += 1;
             if tried >= nodes {
                 // All were asked, or each says that the other leads: soon one of them will know.
@@ -138,8 +180,10 @@ impl Router {
 
 /// A client of a cluster. Clones share their connections; any task may use any.
 ///
-/// Each call goes to the node that leads, wherever it is: a node that does not says who does. One
-/// address is enough, as long as its node is up when the client begins; it learns the others.
+/// Each call goes to the node that leads, wherever it is: a node that does not says who does, and
+/// passes the call on if the client cannot reach that one. Calls under way share a stream; up to 4
+/// MiB are, and others wait. One address is enough, as long as its node is up when the client
+/// begins; it learns the others.
 #[derive(Clone)]
 pub struct Client {
     router: Router,
@@ -149,7 +193,7 @@ pub struct Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = self.router.known();
-        let addresses: Vec<_> = known.connections.iter().map(|(address, _)| address).collect();
+        let addresses: Vec<_> = known.nodes.iter().map(|node| node.connection.address()).collect();
         f.debug_struct("Client").field("addresses", &addresses).finish_non_exhaustive()
     }
 }
@@ -162,10 +206,9 @@ impl Client {
     pub fn new<A: AsRef<str>>(addresses: impl IntoIterator<Item = A>, tls: Option<Tls>) -> Result<Client> {
         let router = Router::new(tls);
         for address in addresses {
-            let connection = Connection::new(address.as_ref(), router.tls.as_ref())?;
-            router.known().connections.push((address.as_ref().to_owned(), connection));
+            router.add(address.as_ref())?;
         }
-        if router.known().connections.is_empty() {
+        if router.known().nodes.is_empty() {
             return Err(Error::invalid("addresses", "there are none: give at least one node as host:port"));
         }
         Ok(Client { router, patience: Duration::from_secs(10) })
@@ -280,7 +323,7 @@ impl Client {
         struct Following {
             client: Client,
             next: u64,
-            pages: Option<(String, tonic::Streaming<Bytes>)>,
+            pages: Option<(Connection, tonic::Streaming<Bytes>)>,
             failing: Option<Instant>,
         }
         let begin = Following { client, next: from, pages: None, failing: None };
@@ -290,36 +333,36 @@ impl Client {
                 let error = match &mut state.pages {
                     None => match state.client.router.connection() {
                         Err(error) => return Some((Err(error), None)),
-                        Ok((address, connection)) => match connection.follow(state.next).await {
+                        Ok(connection) => match connection.follow(state.next).await {
                             Ok(pages) => {
-                                state.pages = Some((address, pages));
+                                state.pages = Some((connection, pages));
                                 continue;
                             }
-                            Err(error) => (address, error),
+                            Err(error) => (connection, error),
                         },
                     },
-                    Some((address, pages)) => {
+                    Some((connection, pages)) => {
                         match pages.next().await.map(|page| page.and_then(|page| decode::<Result<Page>>(&page))) {
                             Some(Ok(Ok(page))) => {
                                 state.failing = None;
                                 state.next = page.from + page.records.len() as u64;
                                 return Some((Ok(page), Some(state)));
                             }
-                            Some(Ok(Err(error))) => (address.clone(), error),
-                            Some(Err(status)) => (address.clone(), Error::unknown(status.message())),
-                            None => (address.clone(), Error::Closed),
+                            Some(Ok(Err(error))) => (connection.clone(), error),
+                            Some(Err(status)) => (connection.clone(), Error::unknown(status.message())),
+                            None => (connection.clone(), Error::Closed),
                         }
                     }
                 };
                 state.pages = None;
-                let (address, error) = error;
+                let (connection, error) = error;
                 let since = *state.failing.get_or_insert_with(Instant::now);
                 // (A node that is behind another catches up.)
                 let elsewhere = error.is_refusal() || matches!(error, Error::Unknown { .. } | Error::Ahead { .. });
                 if !elsewhere || since.elapsed() > state.client.patience {
                     return Some((Err(error), None));
                 }
-                state.client.router.next(&address);
+                state.client.router.next(connection.address());
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });

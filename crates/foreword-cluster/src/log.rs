@@ -225,8 +225,8 @@ impl Options {
         let machine = Machine::open(own, self.checkpoint_bytes)?;
         let store = LogStore::new(group);
         let cluster = watch::Sender::new(identity.borrow().cluster);
-        let addresses = Addresses::new(self.tls.clone());
-        let network = Network { cluster: cluster.subscribe(), addresses: addresses.clone() };
+        let addresses = Addresses::new(cluster.subscribe(), self.tls.clone());
+        let network = Network(addresses.clone());
         let id = known.borrow().node;
         #[cfg(test)]
         let store = crate::sim::Store::new(id, store);

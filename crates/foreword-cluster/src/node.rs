@@ -18,7 +18,7 @@ use crate::client::Router;
 use crate::error::{Error, Result};
 use crate::raft::{Item, LogId, Outcome, Peer, Proposal, Types};
 use crate::rpc::network::{Addresses, hex};
-use crate::rpc::{Answer, Call, MESSAGE_MAX, Page};
+use crate::rpc::{Answer, Call, MESSAGE_MAX, PAGE_BYTES, Page, Reply};
 use crate::status::{Member, Status};
 use crate::store::{Identity, Machine, Raft};
 
@@ -31,14 +31,13 @@ const ENTRY_ITEMS: usize = 1024;
 const ENTRIES_AT_ONCE: usize = 8;
 /// How long a node looks for a leader elsewhere before it looks whether it leads itself.
 const SEARCH: Duration = Duration::from_millis(500);
-/// What is read at once.
-const PAGE_BYTES: usize = 1 << 20;
+/// What is read at once, of [`PAGE_BYTES`] at most.
 const PAGE_RECORDS: usize = 16 << 10;
 
 /// A proposal on its way to the group.
 struct Waiting {
     item: Item,
-    answer: oneshot::Sender<Result<Outcome>>,
+    answer: Box<dyn FnOnce(Result<Outcome>) + Send>,
 }
 
 pub(crate) struct Node {
@@ -112,16 +111,41 @@ impl Node {
 
     /// Has the group agree, if this node leads.
     pub(crate) async fn propose(&self, item: Item) -> Result<Outcome> {
-        self.check_open()?;
-        if item.bytes() > ITEM_MAX {
-            return Err(Error::invalid(
-                "records",
-                format!("they have {} bytes, and at most {ITEM_MAX} go at once", item.bytes()),
-            ));
-        }
         let (answer, answered) = oneshot::channel();
-        self.proposals.send(Waiting { item, answer }).await.map_err(|_| Error::Closed)?;
+        if let Some(room) = self.offer(item, |outcome| _ = answer.send(outcome)) {
+            room.await;
+        }
         answered.await.unwrap_or(Err(Error::unknown("the node has stopped")))
+    }
+
+    /// As [`propose`](Node::propose), without waiting: `answer` hears what becomes of it, unless the
+    /// node stops. If much waits already, this is to be waited for first.
+    pub(crate) fn offer(
+        &self,
+        item: Item,
+        answer: impl FnOnce(Result<Outcome>) + Send + 'static,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let bytes = item.bytes();
+        let large = || Error::invalid("records", format!("they have {bytes} bytes, and at most {ITEM_MAX} go at once"));
+        if let Err(error) = self.check_open().and(if bytes > ITEM_MAX { Err(large()) } else { Ok(()) }) {
+            answer(Err(error));
+            return None;
+        }
+        match self.proposals.try_send(Waiting { item, answer: Box::new(answer) }) {
+            Ok(()) => None,
+            Err(mpsc::error::TrySendError::Closed(waiting)) => {
+                (waiting.answer)(Err(Error::Closed));
+                None
+            }
+            Err(mpsc::error::TrySendError::Full(waiting)) => {
+                let proposals = self.proposals.clone();
+                Some(async move {
+                    if let Err(mpsc::error::SendError(waiting)) = proposals.send(waiting).await {
+                        (waiting.answer)(Err(Error::Closed));
+                    }
+                })
+            }
+        }
     }
 
     /// The entry up to which a read has to be applied that sees all that was acknowledged before;
@@ -350,6 +374,23 @@ impl Node {
             self.router.prefer(&address);
         }
         self.router.call(call, harmless, self.patience, self.patience).await
+    }
+
+    /// Has the leader do what a client asks that cannot reach it, within this time. It does not pass
+    /// it on. `Err` gives the call back, if this node knows of no other that leads.
+    pub(crate) async fn pass_on(&self, call: Call, patience: Duration) -> Result<Reply, Call> {
+        match self.not_leader() {
+            Error::NotLeader { leader: Some((_, address)) } if !address.is_empty() => Ok(match self.router.at(&address) {
+                Ok(leader) => leader.call(call, None, patience).await.and_then(|reply| reply),
+                Err(error) => Err(error),
+            }),
+            _ => Err(call),
+        }
+    }
+
+    /// Returns when this node is closed.
+    pub(crate) async fn is_closed(&self) {
+        _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     pub(crate) fn leads(&self) -> bool {
@@ -627,12 +668,10 @@ async fn gather(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
             drop(permit);
             match outcome {
                 Ok(outcomes) if outcomes.len() == answers.len() => {
-                    answers.into_iter().zip(outcomes).for_each(|(answer, outcome)| _ = answer.send(Ok(outcome)));
+                    answers.into_iter().zip(outcomes).for_each(|(answer, outcome)| answer(Ok(outcome)));
                 }
-                Ok(_) => {
-                    answers.into_iter().for_each(|answer| _ = answer.send(Err(Error::unknown("an entry without its outcome"))))
-                }
-                Err(error) => answers.into_iter().for_each(|answer| _ = answer.send(Err(error.clone()))),
+                Ok(_) => answers.into_iter().for_each(|answer| answer(Err(Error::unknown("an entry without its outcome")))),
+                Err(error) => answers.into_iter().for_each(|answer| answer(Err(error.clone()))),
             }
         });
     }

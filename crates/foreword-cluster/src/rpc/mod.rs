@@ -3,7 +3,7 @@
 //!
 //! | method | request | answer |
 //! |---|---|---|
-//! | `/foreword.raft/Call` | one [`Call`] | one [`Reply`] |
+//! | `/foreword.raft/Calls` | a stream of [`Asked`], several in a message | a stream of [`Answered`], likewise, in any order |
 //! | `/foreword.raft/Replicate` | a stream of entries | a stream of what became of them, in order |
 //! | `/foreword.raft/Follow` | one [`From`] | a stream of [`Page`]s |
 //!
@@ -11,16 +11,21 @@
 //! which directory under which id, it believes to speak. The node that is called compares them
 //! before it reads anything else.
 
+pub(crate) mod calls;
 pub(crate) mod network;
 pub(crate) mod server;
 pub(crate) mod tls;
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes};
+use futures_util::Stream;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
@@ -28,19 +33,23 @@ use crate::error::Error;
 use crate::raft::{Item, Outcome, Peer, Types, Vote};
 
 /// The version of the protocol. Another is refused.
-pub(crate) const PROTOCOL: &str = "1";
+pub(crate) const PROTOCOL: &str = "2";
+/// What is read at once.
+pub(crate) const PAGE_BYTES: usize = 1 << 20;
 /// A message is at most so large: a proposal is at most a quarter.
 pub(crate) const MESSAGE_MAX: usize = 64 << 20;
 /// Bytes that may be under way on a connection, and on one stream, before the other side has taken
-/// them.
+/// them. And so much the calls of a stream [cost](Call::cost) at most that are not answered yet.
 pub(crate) const WINDOW: u32 = 4 << 20;
+/// What is ready goes together, in messages of about so many bytes.
+const TOGETHER: usize = 32 << 10;
 
 pub(crate) const HEADER_PROTOCOL: &str = "foreword-protocol";
 pub(crate) const HEADER_CLUSTER: &str = "foreword-cluster";
 pub(crate) const HEADER_NODE: &str = "foreword-node";
 pub(crate) const HEADER_INSTANCE: &str = "foreword-instance";
 
-pub(crate) const CALL: &str = "/foreword.raft/Call";
+pub(crate) const CALLS: &str = "/foreword.raft/Calls";
 pub(crate) const REPLICATE: &str = "/foreword.raft/Replicate";
 pub(crate) const FOLLOW: &str = "/foreword.raft/Follow";
 
@@ -70,7 +79,51 @@ impl Call {
     pub(crate) fn is_between_members(&self) -> bool {
         matches!(self, Call::Append(_) | Call::Vote(_) | Call::PreVote(_) | Call::Snapshot { .. } | Call::TakeOver(_))
     }
+
+    /// Whether the leader alone does it.
+    pub(crate) fn is_for_the_leader(&self) -> bool {
+        !self.is_between_members() && !matches!(self, Call::Read { .. } | Call::Status)
+    }
+
+    /// What it takes of the window of a stream while it is under way.
+    pub(crate) fn cost(&self) -> u32 {
+        let bytes = match self {
+            Call::Propose(item) => item.bytes(),
+            Call::Append(request) => request.entries.iter().map(entry_bytes).sum(),
+            Call::Snapshot { data, .. } => data.len(),
+            Call::Read { bytes, .. } => PAGE_BYTES.min(*bytes as usize), // Of its answer.
+            _ => 0,
+        };
+        u32::try_from(bytes + 256).unwrap_or(u32::MAX).min(WINDOW)
+    }
+
+    /// Whether others would wait for it on a stream, or for its answer, since it is large.
+    pub(crate) fn is_large(&self) -> bool {
+        self.cost() > 64 << 10
+    }
 }
+
+fn entry_bytes(entry: &crate::raft::Entry) -> usize {
+    match &entry.payload {
+        openraft::EntryPayload::Normal(proposal) => proposal.bytes(),
+        _ => 0,
+    }
+}
+
+/// A call on its way.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    /// From 1 on, another for each call of a stream.
+    pub(crate) number: u64,
+    /// The caller cannot reach the leader, and waits so long: a node that does not lead is to pass
+    /// this on to the one that does. That one does not.
+    pub(crate) pass_on: Option<Duration>,
+    pub(crate) call: Call,
+}
+
+/// What became of the call with this number. With number 0, of all that have no other answer: they
+/// were not read, and no more will be.
+pub(crate) type Answered = (u64, Reply);
 
 /// What it answers, if it does not answer with an error.
 #[derive(Debug, Serialize, Deserialize)]
@@ -105,16 +158,47 @@ pub(crate) struct Page {
 
 /// A message's bytes.
 pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Status> {
-    postcard::to_stdvec(message).map_err(|error| Status::internal(error.to_string()))
+    encode_behind(Vec::new(), message)
+}
+
+fn encode_behind<T: Serialize>(bytes: Vec<u8>, message: &T) -> Result<Vec<u8>, Status> {
+    postcard::to_extend(message, bytes).map_err(|error| Status::internal(error.to_string()))
 }
 
 /// The message that bytes are, if they are one and nothing else.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Status> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((message, [])) => Ok(message),
-        Ok((_, more)) => Err(Status::invalid_argument(format!("{} bytes follow a message", more.len()))),
-        Err(error) => Err(Status::invalid_argument(format!("not a message: {error}"))),
+pub(crate) fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, Status> {
+    match (decode_next(&mut bytes)?, bytes) {
+        (Some(message), []) => Ok(message),
+        (Some(_), more) => Err(Status::invalid_argument(format!("{} bytes follow a message", more.len()))),
+        (None, _) => Err(Status::invalid_argument("nothing is no message")),
     }
+}
+
+/// The first of what was put together, if something is left.
+pub(crate) fn decode_next<T: DeserializeOwned>(bytes: &mut &[u8]) -> Result<Option<T>, Status> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let (message, rest) =
+        postcard::take_from_bytes(bytes).map_err(|error| Status::invalid_argument(format!("not a message: {error}")))?;
+    *bytes = rest;
+    Ok(Some(message))
+}
+
+/// Messages as they come; those that are ready go together. What cannot be encoded ends it: there is
+/// nothing of that kind.
+pub(crate) fn together<T: Serialize + Send + 'static>(
+    messages: mpsc::UnboundedReceiver<T>,
+) -> impl Stream<Item = Vec<u8>> + Send + 'static {
+    futures_util::stream::unfold(messages, async |mut messages| {
+        let mut bytes = encode(&messages.recv().await?).ok()?;
+        while bytes.len() < TOGETHER
+            && let Ok(next) = messages.try_recv()
+        {
+            bytes = encode_behind(bytes, &next).ok()?;
+        }
+        Some((bytes, messages))
+    })
 }
 
 /// gRPC's encoding: bytes as they are. (With types here, the compiler does not see that what tonic

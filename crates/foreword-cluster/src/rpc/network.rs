@@ -16,30 +16,39 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tokio::sync::{mpsc, watch};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
+use super::calls::Calls;
 use super::tls::Tls;
 use super::{
-    Answer, CALL, Call, FOLLOW, From, HEADER_CLUSTER, HEADER_INSTANCE, HEADER_NODE, HEADER_PROTOCOL, MESSAGE_MAX, PROTOCOL,
-    REPLICATE, Raw, Reply, WINDOW, decode, encode,
+    Answer, Asked, CALLS, Call, FOLLOW, From, HEADER_CLUSTER, HEADER_INSTANCE, HEADER_NODE, HEADER_PROTOCOL, MESSAGE_MAX,
+    PROTOCOL, REPLICATE, Raw, Reply, WINDOW, decode, encode, together,
 };
 use crate::error::{Error, Result};
 use crate::raft::{Peer, Types};
 
 use bytes::Bytes;
 
-/// A connection to an address, made when it is used, and made again when it breaks.
+/// A connection to an address, made when it is used, and made again when it breaks. Clones share it,
+/// and the stream of calls on it.
 #[derive(Clone)]
 pub(crate) struct Connection {
+    target: Arc<Target>,
+    calls: Arc<Mutex<Option<Arc<Calls>>>>,
+    #[cfg(test)]
+    simulated: Option<crate::sim::Link>,
+}
+
+/// Whom a connection is to.
+pub(super) struct Target {
     channel: Channel,
     address: String,
     headers: MetadataMap,
-    #[cfg(test)]
-    simulated: Option<crate::sim::Link>,
 }
 
 pub(crate) fn hex(id: u128) -> String {
@@ -68,32 +77,94 @@ impl Connection {
         }
         let mut headers = MetadataMap::new();
         headers.insert(HEADER_PROTOCOL, AsciiMetadataValue::from_static(PROTOCOL));
+        let target = Target { channel: endpoint.connect_lazy(), address: address.to_owned(), headers };
         Ok(Connection {
-            channel: endpoint.connect_lazy(),
-            address: address.to_owned(),
-            headers,
+            target: Arc::new(target),
+            calls: Arc::default(),
             #[cfg(test)]
             simulated,
         })
     }
 
-    fn header(mut self, name: &'static str, value: &str) -> Connection {
+    /// The same, with another header.
+    fn header(&self, name: &'static str, value: &str) -> Connection {
+        let Target { channel, address, headers } = &*self.target;
+        let mut headers = headers.clone();
         if let Ok(value) = value.parse() {
-            self.headers.insert(name, value);
+            headers.insert(name, value);
         }
-        self
+        let target = Target { channel: channel.clone(), address: address.clone(), headers };
+        Connection {
+            target: Arc::new(target),
+            calls: Arc::default(),
+            #[cfg(test)]
+            simulated: self.simulated.clone(),
+        }
     }
 
     /// To a node of this cluster only.
-    pub(crate) fn only_cluster(self, cluster: u128) -> Connection {
+    pub(crate) fn only_cluster(&self, cluster: u128) -> Connection {
         self.header(HEADER_CLUSTER, &hex(cluster))
     }
 
     /// To this directory under this id only.
-    pub(crate) fn only_node(self, node: u64, instance: u128) -> Connection {
+    pub(crate) fn only_node(&self, node: u64, instance: u128) -> Connection {
         self.header(HEADER_NODE, &node.to_string()).header(HEADER_INSTANCE, &hex(instance))
     }
 
+    pub(crate) fn address(&self) -> &str {
+        &self.target.address
+    }
+
+    #[cfg(test)]
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The stream that takes calls.
+    pub(super) fn calls(&self) -> Arc<Calls> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*calls {
+            Some(calls) if calls.takes_more() => calls.clone(),
+            _ => calls.insert(Calls::begin(self.target.clone())).clone(),
+        }
+    }
+
+    /// Asks for something, and waits for the answer so long. A node that does not lead passes it on,
+    /// if it is told to.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] and [`Error::Closed`] if the call was not made for certain, and
+    /// [`Error::Unknown`] if it may have been; beside what the node answers.
+    pub(crate) async fn call(&self, call: Call, pass_on: Option<Duration>, patience: Duration) -> Result<Reply> {
+        let asked = async {
+            #[cfg(test)]
+            if let Some(link) = &self.simulated {
+                return link.call(&self.target.headers, call, pass_on, |status| self.target.error(status)).await;
+            }
+            loop {
+                // What is large gets a stream of its own, and nothing waits behind it.
+                let calls = if call.is_large() { Calls::begin(self.target.clone()) } else { self.calls() };
+                if let Some(place) = calls.place(call.cost()).await {
+                    return place.call(call, pass_on).await;
+                }
+            }
+        };
+        match tokio::time::timeout(patience, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::unknown(format!("{} has not answered within {patience:?}", self.address()))),
+        }
+    }
+
+    pub(crate) async fn follow(&self, from: u64) -> Result<Streaming<Bytes>> {
+        let from = encode(&From { from }).map_err(Error::unknown)?;
+        let target = &self.target;
+        let answer = target.grpc().await?.server_streaming(target.request(from), PathAndQuery::from_static(FOLLOW), Raw).await;
+        Ok(answer.map_err(|status| target.error(status))?.into_inner())
+    }
+}
+
+impl Target {
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         *request.metadata_mut() = self.headers.clone();
@@ -109,39 +180,17 @@ impl Connection {
         }
     }
 
-    /// Asks for something, and waits for the answer so long.
-    ///
-    /// # Errors
-    /// What the node answers; [`Error::Unreachable`] if the call was not made for certain, and
-    /// [`Error::Unknown`] if it may have been.
-    pub(crate) async fn call(&self, call: Call, patience: Duration) -> Result<Answer> {
-        let asked = async {
-            let call = encode(&call).map_err(|status| Error::invalid("call", status.message()))?;
-            #[cfg(test)]
-            if let Some(link) = &self.simulated {
-                return link.call(&self.headers, &call, |status| self.error(status)).await;
-            }
-            let path = PathAndQuery::from_static(CALL);
-            let answer = self.grpc().await?.unary(self.request(call), path, Raw).await;
-            let answer = answer.map_err(|status| self.error(status))?.into_inner();
-            decode::<Reply>(&answer).map_err(Error::unknown)?
-        };
-        match tokio::time::timeout(patience, asked).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::unknown(format!("{} has not answered within {patience:?}", self.address))),
-        }
+    /// Makes calls: what is answered.
+    pub(super) async fn calls(&self, requests: mpsc::UnboundedReceiver<Asked>) -> Result<Streaming<Bytes>> {
+        let requests = self.request(together(requests));
+        let answers = self.grpc().await?.streaming(requests, PathAndQuery::from_static(CALLS), Raw).await;
+        Ok(answers.map_err(|status| self.error(status))?.into_inner())
     }
 
-    pub(crate) async fn follow(&self, from: u64) -> Result<tonic::Streaming<Bytes>> {
-        let from = encode(&From { from }).map_err(Error::unknown)?;
-        let answer = self.grpc().await?.server_streaming(self.request(from), PathAndQuery::from_static(FOLLOW), Raw).await;
-        Ok(answer.map_err(|status| self.error(status))?.into_inner())
-    }
-
-    pub(crate) fn error(&self, status: Status) -> Error {
+    pub(super) fn error(&self, status: Status) -> Error {
         let theirs = status.metadata().get(HEADER_PROTOCOL).and_then(|version| version.to_str().ok());
         match status.code() {
-            // A refusal before the message was read.
+            // A refusal before anything was read.
             Code::FailedPrecondition | Code::Unimplemented if theirs.is_some_and(|theirs| theirs != PROTOCOL) => {
                 Error::Protocol { ours: theirs.unwrap_or_default().to_owned(), theirs: PROTOCOL.to_owned() }
             }
@@ -190,12 +239,14 @@ type Members = HashMap<u64, (Peer, Result<Connection>)>;
 #[derive(Clone)]
 pub(crate) struct Addresses {
     known: Arc<Mutex<Members>>,
+    /// Which it is, a node knows before it knows of members.
+    cluster: watch::Receiver<u128>,
     tls: Option<Tls>,
 }
 
 impl Addresses {
-    pub(crate) fn new(tls: Option<Tls>) -> Addresses {
-        Addresses { known: Arc::default(), tls }
+    pub(crate) fn new(cluster: watch::Receiver<u128>, tls: Option<Tls>) -> Addresses {
+        Addresses { known: Arc::default(), cluster, tls }
     }
 
     fn known(&self) -> MutexGuard<'_, Members> {
@@ -206,7 +257,8 @@ impl Addresses {
     pub(crate) fn set(&self, node: u64, peer: &Peer) {
         if self.known().get(&node).is_none_or(|(known, _)| known != peer) {
             let connection = Connection::new(&peer.address, self.tls.as_ref());
-            let connection = connection.map(|connection| connection.only_node(node, peer.instance));
+            let cluster = *self.cluster.borrow();
+            let connection = connection.map(|connection| connection.only_cluster(cluster).only_node(node, peer.instance));
             self.known().insert(node, (peer.clone(), connection));
         }
     }
@@ -218,17 +270,14 @@ impl Addresses {
 }
 
 /// openraft's connections to the members.
-pub(crate) struct Network {
-    pub(crate) cluster: tokio::sync::watch::Receiver<u128>,
-    pub(crate) addresses: Addresses,
-}
+pub(crate) struct Network(pub(crate) Addresses);
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Member;
 
     async fn new_client(&mut self, node: u64, peer: &Peer) -> Member {
-        self.addresses.set(node, peer);
-        Member { node, addresses: self.addresses.clone(), cluster: self.cluster.clone() }
+        self.0.set(node, peer);
+        Member { node, addresses: self.0.clone() }
     }
 }
 
@@ -236,18 +285,16 @@ impl RaftNetworkFactory<Types> for Network {
 pub(crate) struct Member {
     node: u64,
     addresses: Addresses,
-    cluster: tokio::sync::watch::Receiver<u128>,
 }
 
 impl Member {
     fn connection(&self) -> Result<Connection, RPCError<Types>> {
-        let cluster = *self.cluster.borrow();
-        let connection = self.addresses.connection(self.node);
-        connection.map(|connection| connection.only_cluster(cluster)).map_err(|error| unreachable(&error))
+        self.addresses.connection(self.node).map_err(|error| unreachable(&error))
     }
 
     async fn ask(&self, call: Call, option: &RPCOption) -> Result<Answer, RPCError<Types>> {
-        self.connection()?.call(call, option.soft_ttl()).await.map_err(|error| match error {
+        let asked = self.connection()?.call(call, None, option.soft_ttl()).await;
+        asked.and_then(|reply| reply).map_err(|error| match error {
             Error::Unknown { .. } => RPCError::Network(NetworkError::new(&error)),
             _ => unreachable(&error),
         })
@@ -289,13 +336,14 @@ impl RaftNetworkV2<Types> for Member {
         let _ = option; // The stream has no deadline: it lasts as long as the leader.
         Box::pin(async move {
             let connection = self.connection()?;
+            let target = connection.target;
             #[cfg(test)]
-            if let Some(link) = connection.simulated.clone() {
+            if let Some(link) = connection.simulated {
                 if !link.streams() {
                     return openraft::network::stream_append_sequential(self, input, option).await;
                 }
-                let refusal = |status| connection.error(status);
-                let answers = link.replicate(&connection.headers, refusal, input).await.map_err(|error| unreachable(&error))?;
+                let refusal = |status| target.error(status);
+                let answers = link.replicate(&target.headers, refusal, input).await.map_err(|error| unreachable(&error))?;
                 let answers = answers.map(|answer| match answer {
                     Ok(Ok(answer)) => Ok(answer),
                     Ok(Err(error)) => Err(unreachable(&error)),
@@ -303,20 +351,20 @@ impl RaftNetworkV2<Types> for Member {
                 });
                 return Ok(Box::pin(answers) as BoxStream<'s, _>);
             }
-            let mut grpc = connection.grpc().await.map_err(|error| unreachable(&error))?;
+            let mut grpc = target.grpc().await.map_err(|error| unreachable(&error))?;
             let path = PathAndQuery::from_static(REPLICATE);
             // What cannot be encoded ends the stream: there is nothing of that kind.
             let input = input
                 .map(|request| encode(&request))
                 .take_while(|request| std::future::ready(request.is_ok()))
                 .filter_map(|request| std::future::ready(request.ok()));
-            let answers = grpc.streaming(connection.request(input), path, Raw).await;
-            let answers = answers.map_err(|status| unreachable(&connection.error(status)))?.into_inner();
+            let answers = grpc.streaming(target.request(input), path, Raw).await;
+            let answers = answers.map_err(|status| unreachable(&target.error(status)))?.into_inner();
             let answers =
                 answers.map(move |answer| match answer.and_then(|answer| decode::<Result<StreamAppendResult<Types>>>(&answer)) {
                     Ok(Ok(answer)) => Ok(answer),
                     Ok(Err(error)) => Err(unreachable(&error)),
-                    Err(status) => Err(RPCError::Network(NetworkError::new(&connection.error(status)))),
+                    Err(status) => Err(RPCError::Network(NetworkError::new(&target.error(status)))),
                 });
             Ok(Box::pin(answers) as BoxStream<'s, _>)
         })
@@ -375,11 +423,15 @@ mod tests {
     async fn who_speaks_otherwise_or_to_another_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let log = crate::Options::new().listen("127.0.0.1:0").open(dir.path()).await.unwrap();
-        let call = |connection: Connection, call: Call| async move { connection.call(call, Duration::from_secs(5)).await };
+        let call = |connection: Connection, call: Call| async move {
+            connection.call(call, None, Duration::from_secs(5)).await.and_then(|reply| reply)
+        };
         let new = || Connection::new(log.address(), None).unwrap();
         assert!(matches!(call(new(), Call::Status).await, Ok(Answer::Status(_))));
-        let newer = call(new().header(HEADER_PROTOCOL, "2"), Call::Status).await.unwrap_err();
-        assert_eq!(newer, Error::Protocol { ours: "1".to_owned(), theirs: "2".to_owned() });
+        for other in ["1", "3"] {
+            let refused = call(new().header(HEADER_PROTOCOL, other), Call::Status).await.unwrap_err();
+            assert_eq!(refused, Error::Protocol { ours: "2".to_owned(), theirs: other.to_owned() });
+        }
         let cluster = call(new().only_cluster(7), Call::Status).await.unwrap_err();
         assert!(matches!(&cluster, Error::WrongCluster { expected, .. } if expected.ends_with("07")), "{cluster}");
         for (node, instance) in [(1, 7), (2, 7)] {
@@ -390,8 +442,8 @@ mod tests {
         let vote = Vote::new(9, 9);
         let stranger = call(new(), Call::Vote(VoteRequest::new(vote, None))).await.unwrap_err();
         assert!(matches!(stranger, Error::Invalid { .. }), "{stranger}");
-        let mut grpc = new().grpc().await.unwrap();
-        let nothing = new().request(futures_util::stream::empty());
+        let mut grpc = new().target.grpc().await.unwrap();
+        let nothing = new().target.request(futures_util::stream::empty());
         let replicated = grpc.streaming(nothing, PathAndQuery::from_static(REPLICATE), Raw);
         assert_eq!(replicated.await.unwrap_err().code(), Code::Unimplemented);
         assert_eq!(log.append("still there").await.unwrap(), 1);
@@ -406,12 +458,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = crate::Options::new().listen("127.0.0.1:0").tls(tls.clone()).open(dir.path()).await.unwrap();
         let with = Connection::new(log.address(), Some(&tls)).unwrap();
-        assert!(matches!(with.call(Call::Status, Duration::from_secs(5)).await, Ok(Answer::Status(_))));
+        assert!(matches!(with.call(Call::Status, None, Duration::from_secs(5)).await, Ok(Ok(Answer::Status(_)))));
         let config = tonic::transport::ClientTlsConfig::new().domain_name("node.test");
         let config = config.ca_certificate(tonic::transport::Certificate::from_pem(certificate));
         let endpoint = Endpoint::from_shared(format!("https://{}", log.address())).unwrap().tls_config(config).unwrap();
-        let without = Connection { channel: endpoint.connect_lazy(), ..with };
-        assert!(without.call(Call::Status, Duration::from_secs(5)).await.is_err());
+        let Target { address, headers, .. } = &*with.target;
+        let target = Target { channel: endpoint.connect_lazy(), address: address.clone(), headers: headers.clone() };
+        let without = Connection { target: Arc::new(target), calls: Arc::default(), simulated: None };
+        assert!(without.call(Call::Status, None, Duration::from_secs(5)).await.is_err());
         log.halt().await.unwrap();
     }
 

@@ -4,11 +4,15 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use openraft::{Snapshot, SnapshotMeta};
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -17,8 +21,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::network::hex;
 use super::{
-    Answer, CALL, Call, FOLLOW, From, HEADER_CLUSTER, HEADER_INSTANCE, HEADER_NODE, HEADER_PROTOCOL, MESSAGE_MAX, PROTOCOL,
-    REPLICATE, Raw, Reply, decode, encode,
+    Answer, Answered, Asked, CALLS, Call, FOLLOW, From, HEADER_CLUSTER, HEADER_INSTANCE, HEADER_NODE, HEADER_PROTOCOL,
+    MESSAGE_MAX, PROTOCOL, REPLICATE, Raw, Reply, WINDOW, decode, decode_next, encode, together,
 };
 use crate::error::{Error, Result};
 use crate::node::Node;
@@ -29,14 +33,14 @@ use crate::raft::{Checkpoint, Types, unseal};
 pub(crate) struct Server(pub(crate) Arc<Node>);
 
 /// How a method is answered, and whether the caller names this node.
-type Answered<T, U> = fn(Arc<Node>, T, bool) -> BoxFuture<Response<U>, Status>;
+type Handler<T, U> = fn(Arc<Node>, T, bool) -> BoxFuture<Response<U>, Status>;
 
 /// The service of one method. (A closure would do, if the compiler saw that what tonic makes of it
 /// is `Send`.)
 struct Method<T, U> {
     node: Arc<Node>,
     addressed: bool,
-    answer: Answered<T, U>,
+    answer: Handler<T, U>,
 }
 
 impl<T, U> Service<Request<T>> for Method<T, U> {
@@ -72,9 +76,9 @@ impl Service<http::Request<Body>> for Server {
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
         match request.uri().path() {
-            CALL => {
-                let method = Method { node, addressed, answer: reply };
-                Box::pin(async move { Ok(grpc().unary(method, request).await) })
+            CALLS => {
+                let method = Method { node, addressed, answer: calls };
+                Box::pin(async move { Ok(grpc().streaming(method, request).await) })
             }
             REPLICATE if addressed => {
                 let method = Method { node, addressed, answer: replicate };
@@ -140,18 +144,124 @@ fn follow(node: Arc<Node>, from: Bytes, _: bool) -> BoxFuture<Response<Stretch>,
     Box::pin(std::future::ready(pages))
 }
 
-fn reply(node: Arc<Node>, call: Bytes, addressed: bool) -> BoxFuture<Response<Vec<u8>>, Status> {
-    Box::pin(async move {
-        let call = decode(&call)?;
-        Ok(Response::new(encode(&answer(node, call, addressed).await)?))
-    })
+fn calls(node: Arc<Node>, requests: Streaming<Bytes>, addressed: bool) -> BoxFuture<Response<Stretch>, Status> {
+    let (answers, ready) = mpsc::unbounded_channel();
+    tokio::spawn(take(node, requests, addressed, answers));
+    // All that was read has its answer then.
+    let end: Answered = (0, Err(Error::Closed));
+    let end = futures_util::stream::once(std::future::ready(encode(&end)));
+    let answers: Stretch = Box::pin(together(ready).map(Ok).chain(end));
+    Box::pin(std::future::ready(Ok(Response::new(answers))))
 }
 
-pub(crate) async fn answer(node: Arc<Node>, call: Call, addressed: bool) -> Reply {
+/// An answer that is ready. Until it is on its way, the call takes room.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Ready {
+    answer: Answered,
+    #[serde(skip)]
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Answers one call, if only that the answer is lost.
+struct Caller {
+    number: u64,
+    answers: mpsc::UnboundedSender<Ready>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Caller {
+    fn answer(mut self, reply: Reply) {
+        self.send(reply);
+    }
+
+    fn send(&mut self, reply: Reply) {
+        if let Some(room) = self.room.take() {
+            // If nobody receives it, the stream has ended.
+            _ = self.answers.send(Ready { answer: (self.number, reply), _room: Some(room) });
+        }
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.send(Err(Error::unknown("the node has stopped")));
+    }
+}
+
+/// Takes the calls of a stream until it ends, or this node is closed; and has them answered until
+/// all are, or the caller is gone.
+async fn take(node: Arc<Node>, mut requests: Streaming<Bytes>, addressed: bool, answers: mpsc::UnboundedSender<Ready>) {
+    let window = Arc::new(Semaphore::new(WINDOW as usize));
+    let mut taker = Taker { node: node.clone(), addressed, answers: answers.clone(), window, tasks: JoinSet::new() };
+    let gone = answers.closed();
+    tokio::pin!(gone);
+    tokio::select! {
+        biased;
+        () = &mut gone => return,
+        () = node.is_closed() => {},
+        taken = taker.take(&mut requests) => if let Err(status) = taken {
+            _ = answers.send(Ready { answer: (0, Err(Error::unknown(status.message()))), _room: None });
+        },
+    }
+    tokio::select! {
+        biased;
+        () = gone => {},
+        () = async { while taker.tasks.join_next().await.is_some() {} } => {},
+    }
+}
+
+struct Taker {
+    node: Arc<Node>,
+    addressed: bool,
+    answers: mpsc::UnboundedSender<Ready>,
+    /// Room for calls under way: while there is none, no more is read.
+    window: Arc<Semaphore>,
+    /// What ends with the stream.
+    tasks: JoinSet<()>,
+}
+
+impl Taker {
+    async fn take(&mut self, requests: &mut Streaming<Bytes>) -> Result<(), Status> {
+        while let Some(message) = requests.next().await {
+            let message = message?;
+            let mut rest = &message[..];
+            while let Some(asked) = decode_next::<Asked>(&mut rest)? {
+                let room = self.window.clone().acquire_many_owned(asked.call.cost()).await.ok();
+                self.begin(asked, room);
+            }
+            while self.tasks.try_join_next().is_some() {}
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, asked: Asked, room: Option<OwnedSemaphorePermit>) {
+        let Asked { number, pass_on, call } = asked;
+        let caller = Caller { number, answers: self.answers.clone(), room };
+        let (node, addressed) = (self.node.clone(), self.addressed);
+        match call {
+            // The usual, without a task for each.
+            Call::Propose(item) if pass_on.is_none() => {
+                let full = node.offer(item, move |outcome| caller.answer(outcome.map(Answer::Proposed)));
+                full.map(|room| self.tasks.spawn(room));
+            }
+            call => _ = self.tasks.spawn(async move { caller.answer(answer(node, call, pass_on, addressed).await) }),
+        }
+    }
+}
+
+pub(crate) async fn answer(node: Arc<Node>, call: Call, pass_on: Option<Duration>, addressed: bool) -> Reply {
     let raft = node.raft().clone();
     if call.is_between_members() && !addressed {
         return Err(Error::invalid("call", "members alone say so to each other, and name each other"));
     }
+    let call = match pass_on.filter(|_| call.is_for_the_leader()) {
+        Some(patience) => match node.pass_on(call, patience).await {
+            Ok(reply) => return reply,
+            Err(call) => call,
+        },
+        None => call,
+    };
     match call {
         Call::Append(request) => Ok(Answer::Append(raft.append_entries(request).await.map_err(fatal)?)),
         Call::Vote(request) => Ok(Answer::Vote(raft.vote(request).await.map_err(fatal)?)),

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::raft::Types;
 use crate::rpc::tls::Tls;
-use crate::rpc::{Answer, Call, Reply, decode, encode, server};
+use crate::rpc::{Asked, Call, Reply, decode, encode, server};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -114,40 +114,42 @@ impl Link {
     pub(crate) fn call<'a>(
         &'a self,
         headers: &'a MetadataMap,
-        call: &'a [u8],
+        call: Call,
+        pass_on: Option<Duration>,
         refusal: impl Fn(Status) -> Error + Send + 'a,
-    ) -> BoxFuture<'a, Result<Answer>> {
-        Box::pin(self.ask(headers, call, refusal))
+    ) -> BoxFuture<'a, Result<Reply>> {
+        Box::pin(self.ask(headers, Asked { number: 1, pass_on, call }, refusal))
     }
 
-    async fn ask(&self, headers: &MetadataMap, call: &[u8], refusal: impl Fn(Status) -> Error) -> Result<Answer> {
-        self.travel(self.from, self.to, call).await?;
+    async fn ask(&self, headers: &MetadataMap, asked: Asked, refusal: impl Fn(Status) -> Error) -> Result<Reply> {
+        let asked = encode(&asked).map_err(Error::unknown)?;
+        self.travel(self.from, self.to, &asked).await?;
         let Some((node, life)) = self.node() else { return Err(self.unreachable()) };
         let addressed = server::addressed(&node, headers).map_err(refusal)?;
-        let read = || decode::<Call>(call).map_err(Error::unknown);
-        let parsed = read()?;
+        let read = || decode::<Asked>(&asked).map_err(Error::unknown);
+        let Asked { pass_on, call: parsed, .. } = read()?;
         let repeats =
             addressed && parsed.is_between_members() && self.sim.draw(|random| random.chance(lock(&self.sim.net).twice));
         if repeats {
             self.sim.count("messages twice");
-            let (node, again, later) = (node.clone(), read()?, self.sim.draw(|random| random.between(0, 400)));
+            let (node, again, later) = (node.clone(), read()?.call, self.sim.draw(|random| random.between(0, 400)));
             tokio::spawn(async move {
                 sleep(Duration::from_millis(later)).await;
-                _ = server::answer(node, again, addressed).await;
+                _ = server::answer(node, again, None, addressed).await;
             });
         }
         if matches!(parsed, Call::Snapshot { .. }) {
             self.sim.count("snapshots installed");
         }
         // It goes on there, also if nobody waits for the answer.
-        let answered = tokio::spawn(server::answer(node, parsed, addressed));
+        let answered = tokio::spawn(server::answer(node, parsed, pass_on, addressed));
         let answer = answered.await.map_err(|_| Error::unknown("the connection broke"))?;
         let bytes = encode(&answer).map_err(Error::unknown)?;
         if self.node().is_none_or(|(_, now)| now != life) {
             return Err(Error::unknown("the connection broke"));
         }
         self.travel(self.to, self.from, &bytes).await?;
-        decode::<Reply>(&bytes).map_err(Error::unknown)?
+        decode::<Reply>(&bytes).map_err(Error::unknown)
     }
 
     /// Whether the caller is to use a stream.

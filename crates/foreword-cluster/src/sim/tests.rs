@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::network::{Link, address};
 use super::plan::Plan;
-use super::world::World;
-use super::{Bug, Sim};
+use super::world::{PATIENCE, World};
+use super::{Bug, Sim, lock};
+use crate::Client;
 
 fn given(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |given| given.parse().unwrap())
@@ -107,6 +109,42 @@ fn whatever_the_front_is_what_is_kept_can_be_read() {
         assert!(purged > 100, "{purged}");
         world.stop(1, false).await;
     });
+}
+
+/// Whoever is cut off from the leader alone, a client or a node, has others pass its calls on. They
+/// count once, also where the leader hears it and is not heard.
+#[test]
+fn who_is_cut_off_from_the_leader_alone_is_served() {
+    for (seed, (to, from)) in [(true, true), (true, false), (false, true)].into_iter().enumerate() {
+        Sim::run(seed as u64, None, async |sim| {
+            let world = World::new(sim.clone());
+            let leader = world.start(1, None).await.unwrap();
+            for id in 2..=3 {
+                world.start(id, Some(vec![1])).await.unwrap();
+                leader.promote(id).await.unwrap();
+            }
+            let client = Client::new((1..=3).map(address), Some(Link::certificate(9))).unwrap().patience(PATIENCE);
+            let node = world.up().into_iter().find(|(id, _, _)| *id == 2).unwrap().2;
+            for host in [9, 2] {
+                lock(&sim.net).cut = [to.then_some((host, 1)), from.then_some((1, host))].into_iter().flatten().collect();
+                let session = leader.open_session().await.unwrap();
+                let first = leader.last().await.unwrap() + 1;
+                for sequence in 1..=15 {
+                    let appended = match host {
+                        9 => client.append_once(session, sequence, ["once"]).await,
+                        _ => node.append_once(session, sequence, ["once"]).await,
+                    };
+                    assert_eq!(appended.unwrap(), first + sequence - 1, "{host} {to} {from}");
+                    tokio::time::sleep(Duration::from_millis(500)).await; // Now and then the leader is tried again.
+                }
+                assert_eq!(leader.last().await.unwrap(), first + 14);
+                assert!(leader.inner().leads());
+            }
+            for id in 1..=3 {
+                world.stop(id, false).await;
+            }
+        });
+    }
 }
 
 /// Each is found within so many seeds: `FOREWORD_CLUSTER_SEEDS`, 200 by default.

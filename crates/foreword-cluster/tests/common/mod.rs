@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use foreword_cluster::{Client, Error, Options, ReplicatedLog};
 use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 pub(crate) type Log = ReplicatedLog;
 
@@ -112,6 +115,48 @@ impl Cluster {
         for log in self.nodes.iter_mut().filter_map(Option::take) {
             log.halt().await.unwrap();
         }
+    }
+}
+
+/// What passes connections on to a node.
+pub(crate) struct Proxy {
+    pub(crate) address: String,
+    breaks: watch::Sender<()>,
+    accepts: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// `to` is where the node listens, when that is known.
+    pub(crate) async fn new(to: watch::Receiver<String>) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let breaks = watch::Sender::new(());
+        let breaking = breaks.clone();
+        let accepts = tokio::spawn(async move {
+            while let Ok((mut from, _)) = listener.accept().await {
+                let (mut broken, mut to) = (breaking.subscribe(), to.clone());
+                tokio::spawn(async move {
+                    let to = to.wait_for(|to| !to.is_empty()).await.unwrap().clone();
+                    let Ok(mut to) = TcpStream::connect(to).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut from, &mut to) => {},
+                        _ = broken.changed() => {},
+                    }
+                });
+            }
+        });
+        Proxy { address, breaks, accepts }
+    }
+
+    /// Breaks all connections.
+    pub(crate) fn break_all(&self) {
+        self.breaks.send_replace(());
+    }
+
+    /// Lets no other connection through. Those that are there stay.
+    pub(crate) async fn close(&mut self) {
+        self.accepts.abort();
+        _ = (&mut self.accepts).await;
     }
 }
 

@@ -2,6 +2,7 @@
 //! the metrics needs a feature.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod calls;
 mod cluster;
 mod command;
 #[path = "../common/mod.rs"]
