@@ -65,6 +65,10 @@ graph() {
     command -v python3 >/dev/null || cannot "there is no python3" || return
     scripts/graph-kills.sh "$@"
 }
+archive_server() {
+    command -v python3 >/dev/null || cannot "there is no python3" || return
+    scripts/archive-server.sh "$@"
+}
 install() {
     local prefix
     prefix=$(mktemp -d -p "$out")
@@ -109,6 +113,9 @@ campaigns() {
         cluster_chaos --minutes "$(full $((tenth / 60 + 1)) 1)" --seed "$seed"
     campaign cluster-lost "the same, put back to an earlier copy, which must be reported" \
         scripts/cluster-chaos.sh --self-check --out "$out/cluster-lost"
+    campaign archive "random histories of archived logs, each restored to 1,000 points" \
+        with "FOREWORD_ARCHIVE_POINTS=$(full 1000 100)" $test -p foreword-archive --test it histories::
+    campaign archive-server "an archive on a server that speaks S3, through kills and take-overs" archive_server
     campaign report "the HTML reports in a browser" report "$out/pictures"
     campaign install "installing and uninstalling the command" install
     campaign packages "the packages, each built from what is in it alone" scripts/package.sh

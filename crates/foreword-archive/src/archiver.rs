@@ -497,11 +497,7 @@ impl Archiver {
             match ended {
                 End::Done => return Ok(()),
                 End::Failed(error) => return Err(error),
-                End::Cut => {
-                    let dir = self.dir.clone();
-                    self.view = blocking(move || View::open(dir)).await??;
-                    self.attach().await?;
-                }
+                End::Cut => self.attach().await?,
                 End::Missed(gap) => self.skip(gap).await?,
                 End::GivenUp(gap) => self.give_up(gap).await?,
             }

@@ -27,7 +27,8 @@ fn each_object_that_is_flipped_cut_swapped_or_gone_is_named() {
         let (objects, expected) = (faulty.objects().await, records(&place.log()));
         assert!(objects.len() > 8, "{:?}", objects.keys());
         let names: Vec<_> = objects.keys().cloned().collect();
-        let changes: [fn(&[u8], usize) -> Option<Vec<u8>>; 5] = [
+        type Damaged = fn(&[u8], usize) -> Option<Vec<u8>>;
+        let changes: [Damaged; 5] = [
             |bytes, _| Some(bytes.iter().enumerate().map(|(n, b)| if n == bytes.len() / 2 { b ^ 4 } else { *b }).collect()),
             |bytes, _| Some(bytes.iter().enumerate().map(|(n, b)| if n == 30 { b ^ 1 } else { *b }).collect()),
             |bytes, _| Some(bytes[..bytes.len() - 1].to_vec()),
@@ -108,7 +109,7 @@ fn a_newer_format_is_said() {
         let (place, (faulty, store)) = (Place::new(), Faulty::new());
         commit(&small().open(place.log()).unwrap(), 1..5);
         push(&place.log(), &store).await.unwrap();
-        let newest = faulty.objects().await.keys().filter(|name| name.starts_with("manifest/")).next_back().unwrap().clone();
+        let newest = faulty.objects().await.keys().rfind(|name| name.starts_with("manifest/")).unwrap().clone();
         faulty.write(&newest, br#"{"format":2,"what":"nobody knows"}"#.to_vec()).await;
         let opened = Archive::open(store, keys()).await;
         assert!(matches!(opened, Err(Error::Unsupported { format: 2, .. })), "{opened:?}");

@@ -23,8 +23,9 @@ pub fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(work)
 }
 
+/// Small segments; other processes see a record at once.
 pub fn small() -> Options {
-    Options::new().segment_bytes(64 << 10)
+    Options::new().segment_bytes(64 << 10).idle_mark(Some(Duration::from_millis(1)))
 }
 
 pub fn keys() -> Keys {
@@ -37,8 +38,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// In memory, where there is such a directory: nothing here is about the disk.
     pub fn new() -> Place {
-        Place { tmp: tempfile::tempdir().unwrap() }
+        let memory = Path::new("/dev/shm");
+        let tmp = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Place { tmp: tmp.unwrap() }
     }
 
     pub fn log(&self) -> PathBuf {
