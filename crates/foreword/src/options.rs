@@ -214,6 +214,9 @@ impl Options {
     }
 
     /// `true` (the default): make the log if there is none. `false`: [`Error::NotFound`] then.
+    ///
+    /// A log is made in a directory of its own, which is made, too, if it is not there. One with
+    /// other files in it, and no log, is refused ([`Error::NotALog`]); only `lost+found` may be there.
     #[must_use]
     pub fn create(mut self, create: bool) -> Options {
         self.existence = if create { Existence::CreateIfMissing } else { Existence::MustExist };

@@ -91,7 +91,7 @@ impl DiskDir for SimDir {
         let (state, done) = self.disk.simple(OpKind::List, &path)?;
         let all = state.names.keys().map(|name| &**name).chain(state.dirs.keys().map(PathBuf::as_path));
         let within = all.filter(|entry| entry.parent() == Some(&path));
-        let names = within.filter_map(|entry| Some(entry.file_name()?.to_str()?.to_owned())).collect();
+        let names = within.filter_map(|entry| Some(entry.file_name()?.to_string_lossy().into_owned())).collect();
         done.map(|()| names)
     }
 

@@ -57,7 +57,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
 /// directory in it. Names never lead out of it. What a crash may do to what was not synced is
 /// described in [the guarantees](crate::_docs::guarantees); an implementation may do no worse.
 pub trait DiskDir: Send + Sync + fmt::Debug {
-    /// The names of what is in the directory, in any order. Names that are not UTF-8 are left out.
+    /// The names of what is in the directory, in any order. None is left out: of one that is not UTF-8, what is not
+    /// is `\u{fffd}`.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Opens a file. What is not a plain file is refused, and is not waited for.
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>>;

@@ -114,8 +114,10 @@ impl DiskDir for OsDir {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.file)? {
             let entry = entry?;
-            let name = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | ".."));
-            names.extend(name.map(str::to_owned));
+            let name = entry.file_name().to_string_lossy();
+            if !matches!(&*name, "." | "..") {
+                names.push(name.into_owned());
+            }
         }
         Ok(names)
     }
