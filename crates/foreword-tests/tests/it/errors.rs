@@ -522,8 +522,14 @@ fn lsns_that_are_not_there() {
     commit(&log, 1..20);
     log.truncate_front(Lsn(10)).unwrap();
     for lsn in [Lsn(0), Lsn(20), Lsn::MAX] {
-        assert!(matches!(log.get(lsn), Err(Error::NotAppended { lsn: said, .. }) if said == lsn));
+        let views = foreword::View::open(dir.path()).unwrap();
+        for got in [log.get(lsn), log.reader().get(lsn).map(|r| r.data.to_vec()), views.get(lsn)] {
+            assert!(matches!(got, Err(Error::NotAppended { lsn: said, last: Lsn(19), .. }) if said == lsn), "{got:?}");
+        }
     }
+    let error = log.truncate_back(Lsn::ZERO).unwrap_err();
+    assert!(matches!(&error, Error::NotAppended { lsn: Lsn::ZERO, last: Lsn(19), .. }), "{error:?}");
+    says(&error, &["LSNs begin with 1"]);
     for lsn in [Lsn(20), Lsn::MAX] {
         assert!(matches!(log.sync_to(lsn), Err(Error::NotAppended { last: Lsn(19), .. })));
         assert!(matches!(log.durable(lsn), Err(Error::NotAppended { .. })));

@@ -38,7 +38,8 @@ impl Log {
     /// is one that a salvage gave up, all that were given up with it are cut off.
     ///
     /// # Errors
-    /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`],
+    /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NotAppended`] for
+    /// [`Lsn::ZERO`], which no record has; [`Error::NoSpace`],
     /// [`Error::Corruption`] (of what has to be written again), [`Error::HoldsDamaged`],
     /// [`Error::Busy`] as for [`hold`](Log::hold), [`Error::Io`]: nothing was cut, and the log goes
     /// on. [`Error::Poisoned`]: it is not known whether it was cut. [`Error::Closed`].

@@ -286,7 +286,10 @@ impl Reader {
     /// As [`next`](Reader::next), and [`Error::NotAppended`] if it is not there (or not durable)
     /// yet, [`Error::Lost`] if it was given up.
     pub fn get(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
-        if lsn == Lsn::ZERO || !self.readable(lsn)? {
+        if lsn == Lsn::ZERO {
+            return Err(Error::NotAppended { lsn, last: self.source.limit(Lsn::MAX)? });
+        }
+        if !self.readable(lsn)? {
             return Err(Error::NotAppended { lsn, last: self.limit });
         }
         if self.chain.gap(lsn).is_some() {

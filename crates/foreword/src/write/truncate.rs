@@ -238,6 +238,9 @@ impl LogInner {
     pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {
         let _changing = self.one_at_a_time()?;
         let mut state = self.open_state()?;
+        if from == Lsn::ZERO {
+            return Err(Error::NotAppended { lsn: from, last: state.last_lsn() });
+        }
         // New appends wait, or the log might never be quiet. Nothing else changes what the fork
         // builds on. The lock is not held meanwhile.
         state.change.cutting = true;
