@@ -17,7 +17,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The operating system refused. Reading may be tried again; a writer that failed is
     /// [`Poisoned`](Error::Poisoned) from then on. If too many files are open, raise the limit, or
-    /// use larger segments: a record has all segments open that it lies in until it is written.
+    /// use larger segments: a record has all segments open that it lies in until it is durable. (An
+    /// append that finds no file handle makes durable what has them, and tries again.)
     #[non_exhaustive]
     Io {
         /// What was being done, as in "cannot *open the segment*".
@@ -395,12 +396,16 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Whether too many files are open: in this process, or on the whole machine.
+fn is_too_many_files(error: &io::Error) -> bool {
+    let too_many: &[i32] = if cfg!(windows) { &[4] } else { &[24, 23] };
+    error.raw_os_error().is_some_and(|code| too_many.contains(&code))
+}
+
 /// What to do about what the operating system said, where that is not in its words.
 fn remedy(source: &io::Error) -> &'static str {
-    // Of this process, and of the whole machine.
-    let too_many: &[i32] = if cfg!(windows) { &[4] } else { &[24, 23] };
     match source.raw_os_error() {
-        Some(code) if too_many.contains(&code) => {
+        Some(_) if is_too_many_files(source) => {
             "; raise the limit of open files (ulimit -n), or open the log with larger segments"
         }
         _ if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -492,6 +497,10 @@ impl Error {
 
     pub(crate) fn is_no_space(&self) -> bool {
         matches!(self, Error::NoSpace { .. })
+    }
+
+    pub(crate) fn is_too_many_files(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if is_too_many_files(source))
     }
 
     /// As the error of what changes nothing until it succeeds: that there was no room, for so many
