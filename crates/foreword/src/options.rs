@@ -6,6 +6,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use crate::Log;
+use crate::assemble::room::FRAME_BYTES;
 use crate::files::disk::{Disk, OsDisk};
 use crate::format::{BLOCK, LogId, SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
 use crate::limit::Limit;
@@ -248,6 +249,10 @@ impl Options {
 
     /// How much may be appended and not yet written before an append has to wait for that: 512 KiB
     /// to 1 GiB; 8 MiB by default. A single record or batch may exceed it.
+    ///
+    /// As much memory, and up to 2 MiB of it for readers of what was written last, a log that has
+    /// written so fast has for the next time; one that falls [idle](Options::idle_mark) gives it
+    /// back.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Options {
         self.buffer_bytes = bytes;
@@ -509,6 +514,11 @@ impl Options {
     /// How many recycled segments are kept ready; others are removed.
     pub(crate) fn spares_kept(&self) -> usize {
         SPARES_KEPT.max(self.spare_segments)
+    }
+
+    /// How many buffers of a frame a log has at most between one use and the next.
+    pub(crate) fn buffers(&self) -> usize {
+        self.buffer_bytes / FRAME_BYTES
     }
 
     pub(crate) fn check(&self) -> Result<()> {
