@@ -255,7 +255,7 @@ pub use lsn::Lsn;
 pub use observe::publish::Published;
 pub use observe::stats::{Histogram, RecoveryReport, Stats};
 pub use open::repair::{RepairPlan, repair_plan, repair_plan_on};
-pub use options::{OnDamage, Options, SyncPolicy};
+pub use options::{BackgroundError, Durable, OnDamage, Options, Rotated, SyncPolicy};
 pub use read::iter::Iter;
 pub use read::reader::Reader;
 pub use read::record::{Record, RecordRef};

@@ -115,12 +115,44 @@ pub(crate) enum Existence {
     MustNotExist,
 }
 
+/// What the hook of [`Options::on_error`] is told.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BackgroundError {
+    /// Which log it is.
+    pub log: LogId,
+    /// What went wrong; it names the file.
+    pub error: Error,
+}
+
+/// What the hook of [`Options::on_durable`] is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Durable {
+    /// Which log it is.
+    pub log: LogId,
+    /// The last LSN that is durable: all before it are.
+    pub lsn: Lsn,
+}
+
+/// What the hook of [`Options::on_rotate`] is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rotated {
+    /// Which log it is.
+    pub log: LogId,
+    /// The segment in which the log has gone on.
+    pub epoch: u64,
+    /// The LSN of the first record in it.
+    pub first_lsn: Lsn,
+}
+
 /// Hears of errors that no caller is waiting for.
-pub(crate) type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
+pub(crate) type ErrorHook = Arc<dyn Fn(BackgroundError) + Send + Sync>;
 /// Hears of what has become durable.
-pub(crate) type DurableHook = Arc<dyn Fn(Lsn) + Send + Sync>;
-/// Hears of segments: the epoch, and the LSN that comes first there.
-pub(crate) type RotateHook = Arc<dyn Fn(u64, Lsn) + Send + Sync>;
+pub(crate) type DurableHook = Arc<dyn Fn(Durable) + Send + Sync>;
+/// Hears of segments.
+pub(crate) type RotateHook = Arc<dyn Fn(Rotated) + Send + Sync>;
 
 /// How a log is opened for writing. The defaults are right for most.
 ///
@@ -431,7 +463,7 @@ impl Options {
     /// is dropped without [`close`](Log::close). By default a line on standard error. It may use
     /// the log, and close it; a panic in it does no harm.
     #[must_use]
-    pub fn on_error(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Options {
+    pub fn on_error(mut self, hook: impl Fn(BackgroundError) + Send + Sync + 'static) -> Options {
         self.on_error = Some(Arc::new(hook));
         self
     }
@@ -464,7 +496,7 @@ impl Options {
     /// # let dir = tempfile::tempdir().unwrap();
     /// use foreword::{Lsn, Options};
     /// let (durable, told) = std::sync::mpsc::channel();
-    /// let log = Options::new().segment_bytes(1 << 20).on_durable(move |lsn| _ = durable.send(lsn)).open(dir.path())?;
+    /// let log = Options::new().segment_bytes(1 << 20).on_durable(move |told| _ = durable.send(told.lsn)).open(dir.path())?;
     /// log.append("one")?;
     /// log.append("two")?;
     /// log.close()?;
@@ -472,7 +504,7 @@ impl Options {
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn on_durable(mut self, hook: impl Fn(Lsn) + Send + Sync + 'static) -> Options {
+    pub fn on_durable(mut self, hook: impl Fn(Durable) + Send + Sync + 'static) -> Options {
         self.on_durable = Some(Arc::new(hook));
         self
     }
@@ -492,17 +524,17 @@ impl Options {
     /// # let dir = tempfile::tempdir().unwrap();
     /// use foreword::{Lsn, Options};
     /// let (rotated, told) = std::sync::mpsc::channel();
-    /// let log = Options::new().segment_bytes(64 << 10).on_rotate(move |epoch, lsn| _ = rotated.send((epoch, lsn))).open(dir.path())?;
+    /// let log = Options::new().segment_bytes(64 << 10).on_rotate(move |told| _ = rotated.send(told)).open(dir.path())?;
     /// for _ in 0..10 {
     ///     log.commit([0; 10_000])?;
     /// }
     /// log.close()?;
-    /// let (epoch, first) = told.recv().unwrap();
-    /// assert!(epoch > 1 && first > Lsn::FIRST);
+    /// let told = told.recv().unwrap();
+    /// assert!(told.log == log.id() && told.epoch > 1 && told.first_lsn > Lsn::FIRST);
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn on_rotate(mut self, hook: impl Fn(u64, Lsn) + Send + Sync + 'static) -> Options {
+    pub fn on_rotate(mut self, hook: impl Fn(Rotated) + Send + Sync + 'static) -> Options {
         self.on_rotate = Some(Arc::new(hook));
         self
     }

@@ -269,7 +269,7 @@ fn a_log_without_background_work_drops_nothing_by_itself() {
 fn what_retention_cannot_do_is_reported_and_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let (said, says) = std::sync::mpsc::channel();
-    let log = options().retain(Limit::bytes(50_000)).on_error(move |error| _ = said.send(error.clone()));
+    let log = options().retain(Limit::bytes(50_000)).on_error(move |told| _ = said.send(told.error));
     let log = log.open(dir.path()).unwrap();
     let stuck = dir.path().join(format!("{:020}.seg", 1));
     let aside = dir.path().join("aside");
@@ -609,7 +609,7 @@ fn closing_a_log_that_drops_what_is_old_is_no_error() {
     for i in 0..100 {
         let (dir, hears) = (tempfile::tempdir().unwrap(), reported.clone());
         let options = options().zero_fill(false).retain(Limit::bytes(10_000));
-        let log = options.on_error(move |error| hears.lock().unwrap().push(error.clone())).open(dir.path()).unwrap();
+        let log = options.on_error(move |told| hears.lock().unwrap().push(told.error)).open(dir.path()).unwrap();
         for _ in 0..12 + i % 7 {
             log.append([7; 10_000]).unwrap();
         }

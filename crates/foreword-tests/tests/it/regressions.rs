@@ -691,7 +691,7 @@ fn a_reader_that_waits_hears_that_the_log_is_poisoned() {
             true => Err(io::Error::other("broken")),
             false => Ok(()),
         });
-        let hook = |_: &Error| {};
+        let hook = |_| {};
         // (With a segment ready: that one cannot be made is no failure of the log.)
         let log = small().spare_segments(1).disk(disk).on_error(hook).open(MEM).unwrap();
         commit(&log, 1..4);
