@@ -261,7 +261,7 @@ pub use read::reader::Reader;
 pub use read::record::{Record, RecordRef};
 #[cfg(feature = "stream")]
 pub use read::stream::RecordStream;
-pub use read::verify::{VerifyReport, verify, verify_on};
+pub use read::verify::{Verify, VerifyProgress, VerifyReport, verify};
 pub use read::view::View;
 pub use recovery::Verdict;
 pub use write::runtime::Runtime;

@@ -98,7 +98,7 @@ fn open_locked(options: &Options, dir: &Dir, started: Instant) -> Result<Opened>
 fn find(options: &Options, dir: &Dir, names: Names) -> Result<Opened> {
     // A caller that wants damage mended means all of it, not only what lies on the way to the end.
     let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
-    let found = recovery::survey(dir, names, depth, &[], &mut |_, _| {})?;
+    let found = recovery::survey(dir, names, depth, &[], &mut |_, _| Ok(()))?;
     match found {
         None if options.existence == Existence::MustExist => Err(Error::NotFound { dir: dir.path.clone() }),
         None => create(options, dir),
@@ -194,8 +194,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
         _ => (found, Repair::default()),
     };
     if let Some(expected) = options.expect_id.filter(|&id| id != survey.log) {
-        let why = format!("it is log {}, not {expected}", survey.log);
-        return Err(Error::NotALog { dir: dir.path.clone(), why });
+        return Err(Error::Replaced { dir: dir.path.clone(), expected, found: survey.log });
     }
     let last_lsn = repair.next_lsn.unwrap_or(survey.next_lsn).prev();
     if last_lsn < options.expect_lsn {

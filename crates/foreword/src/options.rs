@@ -443,8 +443,9 @@ impl Options {
         self
     }
 
-    /// The identity that the log must have ([`Log::id`]); [`Error::NotALog`] if it is another, or
-    /// there is none: the wrong disk mounted, say, or none. So no log is made.
+    /// The identity that the log must have ([`Log::id`]). [`Error::Replaced`] if it is another's: the
+    /// wrong disk is mounted, say. [`Error::NotALog`] if there is none: no disk is. So no log is
+    /// made.
     #[must_use]
     pub fn expect_id(mut self, id: LogId) -> Options {
         self.expect_id = Some(id);

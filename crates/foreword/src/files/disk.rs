@@ -27,10 +27,20 @@ pub enum Access {
     New,
 }
 
-/// What tells a file or directory from every other, whatever its name: on Unix, its device and
-/// inode.
+/// What tells a file or directory from every other, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FileId(pub u64, pub u64);
+pub struct FileId {
+    volume: u128,
+    file: u128,
+}
+
+impl FileId {
+    /// A file by the volume that it is on, and its number there: on Unix, device and inode.
+    #[must_use]
+    pub const fn new(volume: u128, file: u128) -> FileId {
+        FileId { volume, file }
+    }
+}
 
 /// A file system, as a log needs it: where it finds its directory. The rest is the directory's
 /// business.
