@@ -262,7 +262,8 @@ fn change(log: &Log, step: Step, last: Lsn, model: &mut Model) {
     };
     match (done, step) {
         (Ok(()), _) | (Err(Error::NoSpace { .. }), _) => {}
-        (Err(Error::NotAppended { .. }), Step::TruncateFront(lsn)) if u64::from(lsn) > last.0 + 1 => {}
+        (Err(Error::NotAppended { .. }), Step::TruncateFront(lsn) | Step::Hold(lsn)) if u64::from(lsn) > last.0 + 1 => {}
+        (Err(Error::NotAppended { .. }), Step::TruncateBack(0)) => {}
         (Err(Error::Dropped { .. }), Step::TruncateBack(lsn)) if Lsn(lsn.into()) < log.start_lsn() => {}
         (Err(error), _) => panic!("{step:?}: {error:?}"),
     }

@@ -112,7 +112,7 @@ pub fn look(disk: &SimDisk, files: &Files) -> Option<Seen> {
 }
 
 fn look_once(disk: &SimDisk) -> Option<Seen> {
-    let report = foreword::verify_on(disk.handle(), DIR, &mut |_, _| {});
+    let report = foreword::Verify::new().disk(disk.handle()).run(DIR);
     let view = View::open_on(disk.handle(), DIR).and_then(|view| view.recoverable());
     match (report, view) {
         (Ok(report), Ok(view)) => Some(look_at(report, &view)),

@@ -1,5 +1,5 @@
 //! Input to records: bytes that arrive in pieces of any size become records. Never holds more than
-//! one record.
+//! one line or record.
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -26,7 +26,7 @@ type Put<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Failure>;
 
 pub(crate) struct Decoder {
     format: InputFormat,
-    /// The longest record; in JSON and hex, the longest line.
+    /// The longest record.
     max: usize,
     /// Records that are complete.
     records: u64,
@@ -83,7 +83,7 @@ impl Decoder {
     }
 
     fn gather(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.check_len(self.partial.len() + bytes.len())?;
+        self.check_line(self.partial.len() + bytes.len())?;
         self.partial.extend_from_slice(bytes);
         Ok(())
     }
@@ -95,13 +95,28 @@ impl Decoder {
         Err(self.wrong(&format!("longer than {} bytes (see --max-record)", self.max)))
     }
 
+    /// A line may be as long as a record needs that is as long as may be: so what one command
+    /// writes, the other reads.
+    fn check_line(&self, len: usize) -> Result<(), Failure> {
+        let allowed = match self.format {
+            InputFormat::Hex => self.max.saturating_mul(2),
+            // Six characters for a byte (`\u0000`), and what stands around them.
+            InputFormat::Json => self.max.saturating_mul(6).saturating_add(1 << 10),
+            InputFormat::Lines | InputFormat::LengthPrefixed => self.max,
+        };
+        if len <= allowed { Ok(()) } else { self.check_len(self.max.saturating_add(1)) }
+    }
+
     fn line(&mut self, line: &[u8], put: Put<'_>) -> Result<(), Failure> {
-        self.check_len(line.len())?;
-        match self.format {
-            InputFormat::Hex => put(&hex(line).map_err(|why| self.wrong(&why))?)?,
-            InputFormat::Json => put(&json(line).map_err(|why| self.wrong(&why))?)?,
-            InputFormat::Lines | InputFormat::LengthPrefixed => put(line)?,
-        }
+        self.check_line(line.len())?;
+        let decoded = match self.format {
+            InputFormat::Hex => Some(hex(line).map_err(|why| self.wrong(&why))?),
+            InputFormat::Json => Some(json(line).map_err(|why| self.wrong(&why))?),
+            InputFormat::Lines | InputFormat::LengthPrefixed => None,
+        };
+        let record = decoded.as_deref().unwrap_or(line);
+        self.check_len(record.len())?;
+        put(record)?;
         self.records += 1;
         Ok(())
     }
@@ -227,6 +242,14 @@ mod tests {
         all_pieces(InputFormat::Hex, 9, b"00fF\n\nab", &[b"\0\xff", b"", b"\xab"], None);
         all_pieces(InputFormat::Hex, 9, b"00\n0\n", &[b"\0"], Some("line 2 of the input: an odd number"));
         all_pieces(InputFormat::Hex, 9, b"0g\n", &[], Some("`g` is no hex digit"));
+        all_pieces(InputFormat::Hex, 2, b"0011\n001122\n", &[b"\0\x11"], Some("line 2 of the input: longer than 2 bytes"));
+        all_pieces(
+            InputFormat::Json,
+            2,
+            b"\"\\u0000\\u0000\"\n\"abc\"\n",
+            &[b"\0\0"],
+            Some("line 2 of the input: longer than 2"),
+        );
         let input = b"\"a\\n\\u00e9\"\n{\"data\":\"x\",\"lsn\":7}\n{\"hex\":\"00ff\"}";
         all_pieces(InputFormat::Json, 99, input, &["a\né".as_bytes(), b"x", b"\0\xff"], None);
         for wrong in ["7", "{}", "{\"data\":1}", "{\"data\":\"\",\"hex\":\"\"}", "[\"a\"]"] {

@@ -125,6 +125,11 @@ pub(crate) fn lsn(text: &str) -> Result<foreword::Lsn, String> {
     text.parse().ok().filter(|&lsn| lsn > 0).map(foreword::Lsn).ok_or_else(|| "an LSN is a number from 1 on".to_owned())
 }
 
+/// The same, or 0, which `stat` says of a log without records.
+pub(crate) fn lsn_or_none(text: &str) -> Result<foreword::Lsn, String> {
+    if text == "0" { Ok(foreword::Lsn::ZERO) } else { lsn(text) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -343,7 +343,8 @@ fn a_hook_is_told_in_order_of_all_that_became_durable() {
         let told = Arc::new(std::sync::Mutex::new(Vec::new()));
         let tells = told.clone();
         let log = Arc::new(open_with(&Memory::new(i64::MAX), |options| {
-            options.on_durable(move |lsn| {
+            options.on_durable(move |told| {
+                let lsn = told.lsn;
                 // Long enough for other threads to flush meanwhile.
                 (0..50).for_each(|_| thread::yield_now());
                 tells.lock().unwrap().push(lsn);
@@ -374,9 +375,9 @@ fn a_log_is_closed_while_others_use_it() {
         let told = Arc::new(std::sync::Mutex::new(Lsn::ZERO));
         let tells = told.clone();
         let log = Arc::new(open_with(&memory, |options| {
-            options.on_durable(move |lsn| {
+            options.on_durable(move |told| {
                 thread::yield_now();
-                *tells.lock().unwrap() = lsn;
+                *tells.lock().unwrap() = told.lsn;
             })
         }));
         let acknowledged = Arc::new(Mutex::new(Lsn::ZERO));

@@ -2,7 +2,7 @@
 //! `docs/FORMAT.md` alone (not by the library's own code), and a disk in memory.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, RwLock};
 
 use foreword::disk::{Access, Disk, DiskDir, DiskFile, FileId};
-use foreword::{Error, Iter, Log, Lsn, OnDamage, Options, SyncPolicy, VerifyReport, View, verify, verify_on};
+use foreword::{Error, Iter, Log, Lsn, OnDamage, Options, SyncPolicy, Verify, VerifyReport, View, verify};
 
 pub mod hooked;
 
@@ -222,7 +222,7 @@ pub fn collect(iter: Iter) -> (Vec<(u64, Vec<u8>)>, Option<Error>) {
 }
 
 pub fn check_dir(dir: &Path) -> VerifyReport {
-    verify(dir, &mut |_, _| {}).unwrap()
+    verify(dir).unwrap()
 }
 
 /// Runs the independent reader on directories: its records, verdict name and row for each. `None`
@@ -294,7 +294,7 @@ type Bytes = Arc<RwLock<Vec<u8>>>;
 struct Tree {
     files: BTreeMap<PathBuf, Bytes>,
     dirs: BTreeSet<PathBuf>,
-    locked: Arc<Mutex<BTreeSet<u64>>>,
+    locked: Arc<Mutex<HashSet<FileId>>>,
     /// Each time a file is asked for, it is another: how often it was.
     unstable: Option<u64>,
 }
@@ -332,7 +332,7 @@ impl MemDisk {
     }
 
     pub fn verify(&self) -> VerifyReport {
-        verify_on(Arc::new(self.clone()), MEM, &mut |_, _| {}).unwrap()
+        Verify::new().disk(Arc::new(self.clone())).run(MEM).unwrap()
     }
 
     /// As recovery would have it.
@@ -420,7 +420,7 @@ impl DiskDir for MemDir {
     fn lock(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut tree = self.tree.lock().unwrap();
         let bytes = tree.files.entry(self.path.join(name)).or_default().clone();
-        let id = bytes_id(&bytes).1;
+        let id = bytes_id(&bytes);
         if !tree.locked.lock().unwrap().insert(id) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -431,11 +431,11 @@ impl DiskDir for MemDir {
     fn is_locked(&self, name: &str) -> io::Result<bool> {
         let tree = self.tree.lock().unwrap();
         let bytes = tree.files.get(&self.path.join(name));
-        Ok(bytes.is_some_and(|bytes| tree.locked.lock().unwrap().contains(&bytes_id(bytes).1)))
+        Ok(bytes.is_some_and(|bytes| tree.locked.lock().unwrap().contains(&bytes_id(bytes))))
     }
 
     fn id(&self) -> io::Result<FileId> {
-        Ok(FileId(0, 0))
+        Ok(FileId::new(0, 0))
     }
 
     fn id_of(&self, name: &str) -> io::Result<FileId> {
@@ -443,19 +443,19 @@ impl DiskDir for MemDir {
         let id = bytes_id(not_found(tree.files.get(&self.path.join(name)))?);
         Ok(tree.unstable.as_mut().map_or(id, |asked| {
             *asked += 1;
-            FileId(2, *asked)
+            FileId::new(2, (*asked).into())
         }))
     }
 }
 
 fn bytes_id(bytes: &Bytes) -> FileId {
-    FileId(1, Arc::as_ptr(bytes).addr() as u64)
+    FileId::new(1, Arc::as_ptr(bytes).addr() as u128)
 }
 
 #[derive(Debug)]
 struct MemFile {
     bytes: Bytes,
-    lock: Option<(Arc<Mutex<BTreeSet<u64>>>, u64)>,
+    lock: Option<(Arc<Mutex<HashSet<FileId>>>, FileId)>,
 }
 
 impl Drop for MemFile {

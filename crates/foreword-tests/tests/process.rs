@@ -531,7 +531,7 @@ fn odd_files() {
             for looked in [
                 opened,
                 View::open(path).and_then(|view| view.iter(Lsn::ZERO).try_for_each(|r| r.map(drop))),
-                foreword::verify(path, &mut |_, _| {}).map(drop),
+                foreword::verify(path).map(drop),
                 foreword::inspect::segments(path).map(drop),
                 foreword::inspect::writer(path).map(drop),
             ] {
@@ -689,6 +689,43 @@ fn a_log_is_opened_with_as_few_open_files_as_it_was_written_with() {
         let log = options().open(copy.path()).unwrap();
         assert!(log.get(Lsn(1)).unwrap() == record);
         log.close().unwrap();
+    });
+}
+
+/// Bug: a program that only appends got an error each time, once what was not synced had all the
+/// handles.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_append_that_finds_no_file_handle_syncs_what_has_them() {
+    alone("an_append_that_finds_no_file_handle_syncs_what_has_them", || {
+        limit_open_files(32);
+        for (background, tries) in [(true, false), (false, false), (true, true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options::new().segment_bytes(64 << 10).background(background).sync(SyncPolicy::manual());
+            let log = options.open(dir.path()).unwrap();
+            let (record, patience) = (vec![7; 20_000], std::time::Instant::now());
+            for lsn in 1..=150 {
+                let appended = loop {
+                    match if tries { log.try_append(&record) } else { log.append(&record) } {
+                        Err(error) if tries => {
+                            assert!(patience.elapsed().as_secs() < 60, "LSN {lsn}: {error}");
+                            std::thread::sleep(std::time::Duration::from_millis(1));
+                        }
+                        appended => break appended.unwrap(),
+                    }
+                };
+                assert_eq!(appended, Lsn(lsn));
+            }
+            // With what few the log has itself, when others of the process have the rest.
+            let held: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+            (0..100).for_each(|_| _ = log.append(&record).unwrap());
+            // What no sync helps is an error still.
+            let error = log.append(vec![7; 3 << 20]).unwrap_err();
+            assert!(error.to_string().contains("raise the limit of open files"), "{error}");
+            drop(held);
+            log.append(&record).unwrap();
+            log.close().unwrap();
+        }
     });
 }
 

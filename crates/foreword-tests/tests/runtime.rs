@@ -293,8 +293,8 @@ fn close_in_a_circle(dir: &Path, options: &[Options]) -> Vec<foreword::Result<()
     let logs: Vec<Arc<Log>> = (options.iter().zip(&next).enumerate())
         .map(|(n, (options, next))| {
             let (next, all, told, last) = (next.clone(), all.clone(), told.clone(), last.clone());
-            let hook = move |lsn| {
-                last.lock().unwrap()[n] = lsn;
+            let hook = move |now: foreword::Durable| {
+                last.lock().unwrap()[n] = now.lsn;
                 let Some(next) = next.lock().unwrap().take() else { return };
                 all.wait();
                 next.append("before it was closed").unwrap();
@@ -486,7 +486,7 @@ fn a_log_is_closed_that_is_dropped_in_a_hook_for_which_its_retention_waits() {
     other.append("one").unwrap();
     let (said, reports) = mpsc::channel();
     let retaining = options(&runtime).sync(SyncPolicy::manual()).retain(Limit::bytes(50_000));
-    let retaining = retaining.on_error(move |error| said.send(error.clone()).unwrap());
+    let retaining = retaining.on_error(move |told| said.send(told.error).unwrap());
     let log = retaining.open(dir.path().join("log")).unwrap();
     let closes = || std::thread::current().name() == Some("foreword-prepare");
     let waker = Arc::new(Closing { begin: begin.clone(), closes, log: Mutex::new(Some(other.clone())), told }).into();
@@ -531,7 +531,7 @@ fn a_panic_in_one_logs_hook_harms_no_other() {
 fn a_runtime_has_1_to_64_threads_that_sync() {
     let _alone = alone();
     for threads in [0, 65, usize::MAX] {
-        assert_eq!(Runtime::new(threads).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+        assert!(matches!(Runtime::new(threads).unwrap_err(), foreword::Error::Invalid { what: "a runtime", .. }));
     }
     let runtime = Runtime::new(64).unwrap();
     #[cfg(target_os = "linux")]

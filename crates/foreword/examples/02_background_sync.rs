@@ -15,7 +15,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     // ANCHOR: open
     let log = Log::options()
         .sync(SyncPolicy::interval(Duration::from_millis(20)))
-        .on_error(|error| eprintln!("the disk has failed, and nobody was waiting: {error}"))
+        .on_error(|told| eprintln!("the disk has failed, and nobody was waiting: {}", told.error))
         .open(dir.path())?;
     // ANCHOR_END: open
 

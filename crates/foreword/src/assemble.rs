@@ -22,7 +22,7 @@ use crate::{Lsn, Result};
 
 /// In microseconds.
 const SECOND: u64 = 1_000_000;
-/// So many buffers and lists are kept for the next use: 8 MiB, as much as
+/// So many buffers and lists at most are kept for the next use: 8 MiB, as much as
 /// [`Options::buffer_bytes`](crate::Options::buffer_bytes) lets gather by default.
 const FREE_MAX: usize = 128;
 
@@ -343,9 +343,9 @@ impl Assembler {
     /// Takes buffers of written frames back: enough for a group that is gathering and those being
     /// flushed. What is left of the frames is to be dropped without the lock: much memory, or the
     /// last handle of a segment.
-    pub(crate) fn reclaim(&mut self, written: &mut VecDeque<Placed>) {
+    pub(crate) fn reclaim(&mut self, written: &mut VecDeque<Placed>, max: usize) {
         for Placed { buf, .. } in written {
-            if buf.len() == FRAME_BYTES && self.free.len() < FREE_MAX {
+            if buf.len() == FRAME_BYTES && self.free.len() < max.min(FREE_MAX) {
                 self.free.push(std::mem::take(buf));
             }
         }
@@ -356,6 +356,12 @@ impl Assembler {
         if self.free_lists.len() < FREE_MAX {
             self.free_lists.push(list);
         }
+    }
+
+    /// Gives back, to be dropped without the lock, all buffers but so many.
+    pub(crate) fn give_back(&mut self, kept: usize) -> (Vec<FrameBuf>, Vec<VecDeque<Placed>>) {
+        let kept = self.free.split_off(self.free.len().saturating_sub(kept));
+        (std::mem::replace(&mut self.free, kept), std::mem::take(&mut self.free_lists))
     }
 
     #[inline(always)]

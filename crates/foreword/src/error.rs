@@ -17,7 +17,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The operating system refused. Reading may be tried again; a writer that failed is
     /// [`Poisoned`](Error::Poisoned) from then on. If too many files are open, raise the limit, or
-    /// use larger segments: a record has all segments open that it lies in until it is written.
+    /// use larger segments: a record has all segments open that it lies in until it is durable. (An
+    /// append that finds no file handle makes durable what has them, and tries again.)
     #[non_exhaustive]
     Io {
         /// What was being done, as in "cannot *open the segment*".
@@ -120,13 +121,14 @@ pub enum Error {
         /// The last LSN that is there; [`Lsn::ZERO`]: there is no record, or no log.
         found: Lsn,
     },
-    /// Another log stands where a [`View`](crate::View) had opened one: open that anew, or find
-    /// where the first has gone.
+    /// Another log stands where a [`View`](crate::View) had opened one, or where
+    /// [`Options::expect_id`](crate::Options::expect_id) expects one: open that one, or find where
+    /// the expected one has gone.
     #[non_exhaustive]
     Replaced {
         /// The directory.
         dir: PathBuf,
-        /// The identity of the log that was opened.
+        /// The identity of the log that was opened, or that is expected.
         expected: crate::LogId,
         /// That of the log that is there now.
         found: crate::LogId,
@@ -211,6 +213,8 @@ pub enum Error {
         /// The last that is there; for a reader, the last that is durable.
         last: Lsn,
     },
+    /// The caller's own hook ended the call before it was done ([`Verify::progress`](crate::Verify::progress)).
+    Canceled,
     /// An option or argument has a value that cannot be.
     #[non_exhaustive]
     Invalid {
@@ -311,6 +315,9 @@ impl fmt::Display for Damage {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Error::Io { doing, path, source } if path.as_os_str().is_empty() => {
+                write!(f, "cannot {doing}: {source}{}", remedy(source))
+            }
             Error::Io { doing, path, source } => write!(f, "cannot {doing} ({}): {source}{}", path.display(), remedy(source)),
             Error::NoSpace { dir, bytes, source } => {
                 let what = bytes.map(|bytes| format!(" for another segment of {bytes} bytes")).unwrap_or_default();
@@ -355,7 +362,7 @@ impl fmt::Display for Error {
                 dir.display()
             ),
             Error::Replaced { dir, expected, found } => {
-                write!(f, "another log is in {} now: it is {found}, and {expected} was being read; open it anew", dir.display())
+                write!(f, "another log is in {}: it is {found}, not {expected}; open that one, or find the other", dir.display())
             }
             Error::TooLarge { bytes, max } => write!(f, "{bytes} bytes are more than the {max} allowed; nothing was appended"),
             Error::Busy => f.write_str("the log is busy, and the call was not to wait; nothing was appended: try again"),
@@ -385,6 +392,7 @@ impl fmt::Display for Error {
             Error::Lost { lsn } => write!(f, "record {lsn} was given up when the log was salvaged"),
             Error::NotAppended { lsn: Lsn::ZERO, .. } => f.write_str("there is no record 0: LSNs begin with 1"),
             Error::NotAppended { lsn, last } => write!(f, "there is no record {lsn}, or not yet: the last is {last}"),
+            Error::Canceled => f.write_str("it was ended before it was done, as the caller asked"),
             Error::Invalid { what, why } => write!(f, "{what}: {why}"),
         }
     }
@@ -395,12 +403,16 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Whether too many files are open: in this process, or on the whole machine.
+fn is_too_many_files(error: &io::Error) -> bool {
+    let too_many: &[i32] = if cfg!(windows) { &[4] } else { &[24, 23] };
+    error.raw_os_error().is_some_and(|code| too_many.contains(&code))
+}
+
 /// What to do about what the operating system said, where that is not in its words.
 fn remedy(source: &io::Error) -> &'static str {
-    // Of this process, and of the whole machine.
-    let too_many: &[i32] = if cfg!(windows) { &[4] } else { &[24, 23] };
     match source.raw_os_error() {
-        Some(code) if too_many.contains(&code) => {
+        Some(_) if is_too_many_files(source) => {
             "; raise the limit of open files (ulimit -n), or open the log with larger segments"
         }
         _ if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -461,7 +473,7 @@ impl From<Error> for io::Error {
             | Error::HoldsDamaged { .. } => ErrorKind::InvalidData,
             Error::UnsupportedVersion { .. } | Error::UnsupportedFeatures { .. } => ErrorKind::Unsupported,
             Error::TooLarge { .. } | Error::Invalid { .. } => ErrorKind::InvalidInput,
-            Error::LockLost { .. } | Error::Poisoned(_) | Error::Cut { .. } => ErrorKind::Other,
+            Error::LockLost { .. } | Error::Poisoned(_) | Error::Cut { .. } | Error::Canceled => ErrorKind::Other,
         };
         io::Error::new(kind, error)
     }
@@ -492,6 +504,10 @@ impl Error {
 
     pub(crate) fn is_no_space(&self) -> bool {
         matches!(self, Error::NoSpace { .. })
+    }
+
+    pub(crate) fn is_too_many_files(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if is_too_many_files(source))
     }
 
     /// As the error of what changes nothing until it succeeds: that there was no room, for so many

@@ -255,13 +255,13 @@ pub use lsn::Lsn;
 pub use observe::publish::Published;
 pub use observe::stats::{Histogram, RecoveryReport, Stats};
 pub use open::repair::{RepairPlan, repair_plan, repair_plan_on};
-pub use options::{OnDamage, Options, SyncPolicy};
+pub use options::{BackgroundError, Durable, OnDamage, Options, Rotated, SyncPolicy};
 pub use read::iter::Iter;
 pub use read::reader::Reader;
 pub use read::record::{Record, RecordRef};
 #[cfg(feature = "stream")]
 pub use read::stream::RecordStream;
-pub use read::verify::{VerifyReport, verify, verify_on};
+pub use read::verify::{Verify, VerifyProgress, VerifyReport, verify};
 pub use read::view::View;
 pub use recovery::Verdict;
 pub use write::runtime::Runtime;

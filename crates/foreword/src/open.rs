@@ -19,7 +19,7 @@ use crate::error::Doing;
 use crate::files::dir::Dir;
 use crate::files::disk::Access;
 use crate::files::fill::at_once;
-use crate::files::names::{HOLDS_TMP, IDENTITY, Names, STATS, segment_name};
+use crate::files::names::{HOLDS_TMP, IDENTITY, LOCK, Names, STATS, segment_name};
 use crate::files::prepare::Stuff;
 use crate::files::segment::Found;
 use crate::format::{BLOCK, Control, Count, Entry, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR};
@@ -56,9 +56,17 @@ fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
     if options.existence == Existence::MustNotExist || !matches!(dir.read_identity(), Ok(Ok(_))) {
         look_before(options, &dir)?;
     }
-    dir.lock()?;
+    let locked_anew = dir.lock()?;
     (dir.zero_fill, dir.reserve) = (options.zero_fill, options.reserve);
-    let dir = dir;
+    let opened = open_locked(options, &dir, started);
+    if opened.is_err() && locked_anew {
+        // Where no log is opened, nothing of one is left.
+        dir.remove_lock();
+    }
+    opened.map(|opened| (dir, opened))
+}
+
+fn open_locked(options: &Options, dir: &Dir, started: Instant) -> Result<Opened> {
     // Before the names are read: where `LOCK` was removed, another writer may be at work until it
     // lets go of this one.
     let known = dir.handle.id_of(IDENTITY).is_ok();
@@ -67,13 +75,13 @@ fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
     }
     // Again, now that no other process can make one: a log made meanwhile is not to be made anew
     // over it.
-    let names = look_before(options, &dir)?;
+    let names = look_before(options, dir)?;
     if names.identity && !known {
         dir.lock_identity()?;
     }
     dir.sign_lock();
-    let mut opened = find(options, &dir, names)?;
-    prepare_spares(options, &dir, &mut opened)?;
+    let mut opened = find(options, dir, names)?;
+    prepare_spares(options, dir, &mut opened)?;
     opened.report.took = started.elapsed();
     let report = &opened.report;
     crate::trace::info!(
@@ -83,14 +91,14 @@ fn open_or_leave(options: &Options, path: &Path) -> Result<(Dir, Opened)> {
         millis = report.took.as_millis() as u64,
         "opened"
     );
-    Ok((dir, opened))
+    Ok(opened)
 }
 
 /// Recovers the log that is there, or makes one.
 fn find(options: &Options, dir: &Dir, names: Names) -> Result<Opened> {
     // A caller that wants damage mended means all of it, not only what lies on the way to the end.
     let depth = if options.on_damage == OnDamage::Refuse { Depth::Tail } else { Depth::All };
-    let found = recovery::survey(dir, names, depth, &[], &mut |_, _| {})?;
+    let found = recovery::survey(dir, names, depth, &[], &mut |_, _| Ok(()))?;
     match found {
         None if options.existence == Existence::MustExist => Err(Error::NotFound { dir: dir.path.clone() }),
         None => create(options, dir),
@@ -128,9 +136,11 @@ fn look_before(options: &Options, dir: &Dir) -> Result<Names> {
         return Ok(names);
     }
     expect_nothing(options, &dir.path)?;
-    // (Where no log ever was, `STATS` is another's, and so is `HOLDS.tmp`.)
+    // (Where no log ever was, `STATS` is another's, and so are `HOLDS` and its like.)
     let stats = names.temporary.iter().filter(|name| *name == STATS);
-    let mut strange = names.others.iter().chain(stats).map(String::as_str).chain(names.holds_begun.then_some(HOLDS_TMP));
+    let others = names.others.iter().chain(stats).chain(&names.later).map(String::as_str);
+    let lock = names.lock && !dir.lock_is_a_logs();
+    let mut strange = others.chain(names.holds_begun.then_some(HOLDS_TMP)).chain(lock.then_some(LOCK));
     if let Some(other) = strange.find(|name| *name != "lost+found") {
         let why = format!("it holds other files ({other}), and no log: give it a directory of its own");
         return Err(Error::NotALog { dir: dir.path.clone(), why });
@@ -184,8 +194,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
         _ => (found, Repair::default()),
     };
     if let Some(expected) = options.expect_id.filter(|&id| id != survey.log) {
-        let why = format!("it is log {}, not {expected}", survey.log);
-        return Err(Error::NotALog { dir: dir.path.clone(), why });
+        return Err(Error::Replaced { dir: dir.path.clone(), expected, found: survey.log });
     }
     let last_lsn = repair.next_lsn.unwrap_or(survey.next_lsn).prev();
     if last_lsn < options.expect_lsn {

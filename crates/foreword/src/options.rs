@@ -6,6 +6,7 @@ use std::time::Duration;
 
 #[cfg(doc)]
 use crate::Log;
+use crate::assemble::room::FRAME_BYTES;
 use crate::files::disk::{Disk, OsDisk};
 use crate::format::{BLOCK, LSN_MAX, LogId, SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
 use crate::limit::Limit;
@@ -114,12 +115,44 @@ pub(crate) enum Existence {
     MustNotExist,
 }
 
+/// What the hook of [`Options::on_error`] is told.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BackgroundError {
+    /// Which log it is.
+    pub log: LogId,
+    /// What went wrong; it names the file.
+    pub error: Error,
+}
+
+/// What the hook of [`Options::on_durable`] is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Durable {
+    /// Which log it is.
+    pub log: LogId,
+    /// The last LSN that is durable: all before it are.
+    pub lsn: Lsn,
+}
+
+/// What the hook of [`Options::on_rotate`] is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rotated {
+    /// Which log it is.
+    pub log: LogId,
+    /// The segment in which the log has gone on.
+    pub epoch: u64,
+    /// The LSN of the first record in it.
+    pub first_lsn: Lsn,
+}
+
 /// Hears of errors that no caller is waiting for.
-pub(crate) type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
+pub(crate) type ErrorHook = Arc<dyn Fn(BackgroundError) + Send + Sync>;
 /// Hears of what has become durable.
-pub(crate) type DurableHook = Arc<dyn Fn(Lsn) + Send + Sync>;
-/// Hears of segments: the epoch, and the LSN that comes first there.
-pub(crate) type RotateHook = Arc<dyn Fn(u64, Lsn) + Send + Sync>;
+pub(crate) type DurableHook = Arc<dyn Fn(Durable) + Send + Sync>;
+/// Hears of segments.
+pub(crate) type RotateHook = Arc<dyn Fn(Rotated) + Send + Sync>;
 
 /// How a log is opened for writing. The defaults are right for most.
 ///
@@ -217,6 +250,9 @@ impl Options {
     }
 
     /// `true` (the default): make the log if there is none. `false`: [`Error::NotFound`] then.
+    ///
+    /// A log is made in a directory of its own, which is made, too, if it is not there. One with
+    /// other files in it, and no log, is refused ([`Error::NotALog`]); only `lost+found` may be there.
     #[must_use]
     pub fn create(mut self, create: bool) -> Options {
         self.existence = if create { Existence::CreateIfMissing } else { Existence::MustExist };
@@ -248,6 +284,10 @@ impl Options {
 
     /// How much may be appended and not yet written before an append has to wait for that: 512 KiB
     /// to 1 GiB; 8 MiB by default. A single record or batch may exceed it.
+    ///
+    /// As much memory, and up to 2 MiB of it for readers of what was written last, a log that has
+    /// written so fast has for the next time; one that falls [idle](Options::idle_mark) gives it
+    /// back.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Options {
         self.buffer_bytes = bytes;
@@ -415,8 +455,9 @@ impl Options {
         self
     }
 
-    /// The identity that the log must have ([`Log::id`]); [`Error::NotALog`] if it is another, or
-    /// there is none: the wrong disk mounted, say, or none. So no log is made.
+    /// The identity that the log must have ([`Log::id`]). [`Error::Replaced`] if it is another's: the
+    /// wrong disk is mounted, say. [`Error::NotALog`] if there is none: no disk is. So no log is
+    /// made.
     #[must_use]
     pub fn expect_id(mut self, id: LogId) -> Options {
         self.expect_id = Some(id);
@@ -435,7 +476,7 @@ impl Options {
     /// is dropped without [`close`](Log::close). By default a line on standard error. It may use
     /// the log, and close it; a panic in it does no harm.
     #[must_use]
-    pub fn on_error(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> Options {
+    pub fn on_error(mut self, hook: impl Fn(BackgroundError) + Send + Sync + 'static) -> Options {
         self.on_error = Some(Arc::new(hook));
         self
     }
@@ -468,7 +509,7 @@ impl Options {
     /// # let dir = tempfile::tempdir().unwrap();
     /// use foreword::{Lsn, Options};
     /// let (durable, told) = std::sync::mpsc::channel();
-    /// let log = Options::new().segment_bytes(1 << 20).on_durable(move |lsn| _ = durable.send(lsn)).open(dir.path())?;
+    /// let log = Options::new().segment_bytes(1 << 20).on_durable(move |told| _ = durable.send(told.lsn)).open(dir.path())?;
     /// log.append("one")?;
     /// log.append("two")?;
     /// log.close()?;
@@ -476,7 +517,7 @@ impl Options {
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn on_durable(mut self, hook: impl Fn(Lsn) + Send + Sync + 'static) -> Options {
+    pub fn on_durable(mut self, hook: impl Fn(Durable) + Send + Sync + 'static) -> Options {
         self.on_durable = Some(Arc::new(hook));
         self
     }
@@ -496,17 +537,17 @@ impl Options {
     /// # let dir = tempfile::tempdir().unwrap();
     /// use foreword::{Lsn, Options};
     /// let (rotated, told) = std::sync::mpsc::channel();
-    /// let log = Options::new().segment_bytes(64 << 10).on_rotate(move |epoch, lsn| _ = rotated.send((epoch, lsn))).open(dir.path())?;
+    /// let log = Options::new().segment_bytes(64 << 10).on_rotate(move |told| _ = rotated.send(told)).open(dir.path())?;
     /// for _ in 0..10 {
     ///     log.commit([0; 10_000])?;
     /// }
     /// log.close()?;
-    /// let (epoch, first) = told.recv().unwrap();
-    /// assert!(epoch > 1 && first > Lsn::FIRST);
+    /// let told = told.recv().unwrap();
+    /// assert!(told.log == log.id() && told.epoch > 1 && told.first_lsn > Lsn::FIRST);
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn on_rotate(mut self, hook: impl Fn(u64, Lsn) + Send + Sync + 'static) -> Options {
+    pub fn on_rotate(mut self, hook: impl Fn(Rotated) + Send + Sync + 'static) -> Options {
         self.on_rotate = Some(Arc::new(hook));
         self
     }
@@ -518,6 +559,11 @@ impl Options {
     /// How many recycled segments are kept ready; others are removed.
     pub(crate) fn spares_kept(&self) -> usize {
         SPARES_KEPT.max(self.spare_segments)
+    }
+
+    /// How many buffers of a frame a log has at most between one use and the next.
+    pub(crate) fn buffers(&self) -> usize {
+        self.buffer_bytes / FRAME_BYTES
     }
 
     pub(crate) fn check(&self) -> Result<()> {

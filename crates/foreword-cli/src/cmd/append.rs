@@ -50,8 +50,8 @@ pub(crate) struct Args {
     /// Size of new segments, 64K to 4G [default: as in the log; 64M for a new log]
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
     segment_size: Option<u64>,
-    /// The longest record (in JSON and hex: the longest line), up to 1G. Memory use grows with it
-    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = units::size)]
+    /// The longest record, up to 1G. Memory use grows with the records
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = max_record)]
     max_record: u64,
     /// How records are encoded in the input
     #[arg(long, value_enum, default_value = "lines")]
@@ -63,6 +63,11 @@ pub(crate) struct Args {
     /// Print no LSNs, but the summary as JSON, to standard output
     #[arg(long)]
     json: bool,
+}
+
+/// "1G" is meant as the most that there can be, which is a byte less.
+fn max_record(text: &str) -> Result<u64, String> {
+    units::size(text).map(|bytes| if bytes == 1 << 30 { bytes - 1 } else { bytes })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,7 +109,19 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     let stats = log.stats();
     log.close()?;
     summarize(args, &stats, before, started.elapsed())?;
-    read.map(|()| input.status())
+    read.map(|()| input.status()).map_err(|failure| incomplete(failure, &stats, before))
+}
+
+/// What was read before the failure is in the log, which must not pass for a copy of all of it.
+fn incomplete(failure: Failure, stats: &Stats, before: Lsn) -> Failure {
+    let there = match stats.records {
+        0 => "nothing of it was appended".to_owned(),
+        _ => format!(
+            "what came before it was appended (records {}), and nothing behind it",
+            verdict::range(before.next(), stats.appended_lsn)
+        ),
+    };
+    Failure::Wrong(format!("{failure}; the input is not complete in the log: {there}"))
 }
 
 /// Standard input, which a signal ends.

@@ -29,8 +29,8 @@ pub(crate) struct Args {
     /// The first record [default: the first of the log]
     #[arg(long, value_name = "LSN", value_parser = units::lsn)]
     from: Option<Lsn>,
-    /// The last record [default: the last of the log]
-    #[arg(long, value_name = "LSN", value_parser = units::lsn)]
+    /// The last record; 0 for none [default: the last of the log]
+    #[arg(long, value_name = "LSN", value_parser = units::lsn_or_none)]
     to: Option<Lsn>,
     /// Begin with the first record written at this time or later: 2026-11-29T08:30:00Z,
     /// 2026-11-29T09:30:00+01:00, 2026-11-29 (from midnight UTC), or how long ago, as in 10m,

@@ -1,8 +1,9 @@
 //! `foreword verify`: reads everything, and prints the verdict.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use foreword::{Lsn, OnDamage, VerifyReport};
+use foreword::{Lsn, OnDamage, Verify, VerifyReport};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -32,11 +33,12 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent} %, {eta} to go") {
         bar.set_style(style);
     }
-    let report = foreword::verify(&args.dir, &mut |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
+    let check = Verify::new().progress(|now| {
+        bar.set_length(now.total);
+        bar.set_position(now.done);
+        ControlFlow::Continue(())
     });
-    let report = report?;
+    let report = check.run(&args.dir)?;
     let losses = losses(args, &report);
     bar.finish_and_clear();
     let mut out = Output::new();

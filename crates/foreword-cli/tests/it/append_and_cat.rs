@@ -353,7 +353,7 @@ fn a_read_only_directory_can_be_read_and_refuses_a_writer() {
 #[test]
 fn memory_is_bounded_whatever_the_input() {
     let dir = dir();
-    let mut append = start(&["append", dir.str(), "--quiet"]);
+    let mut append = start(&["append", dir.str(), "--quiet", "--max-record", "16M"]);
     let mut input = append.0.stdin.take().unwrap();
     let status = format!("/proc/{}/status", append.0.id());
     let peak = || -> u64 {

@@ -110,6 +110,103 @@ fn a_log_is_copied_record_by_record_while_it_is_written() {
     log.close().unwrap();
 }
 
+/// The recipe of OPERATIONS.md, as it stands there, in a directory with `mylog`: whether it says
+/// that the copy is complete.
+#[cfg(unix)]
+fn copy_by_recipe(place: &Path) -> bool {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/OPERATIONS.md")).unwrap();
+    let recipe =
+        text.split("```sh\n").map(|block| block.split("```").next().unwrap()).find(|block| block.contains("pipefail")).unwrap();
+    // (For machines without it.)
+    let jq = r#"jq() { grep -o '"last_lsn":[0-9]*' | head -1 | grep -o '[0-9]*$'; }"#;
+    let script = format!("{jq}\nforeword() {{ \"{}\" \"$@\"; }}\n{recipe}", env!("CARGO_BIN_EXE_foreword"));
+    let mut bash = std::process::Command::new("bash");
+    let said = bash.arg("-c").arg(script).current_dir(place).output().unwrap();
+    println!("{}", String::from_utf8_lossy(&said.stderr));
+    said.status.success()
+}
+
+#[cfg(unix)]
+#[test]
+fn the_recipe_for_a_copy_copies_every_log_and_says_where_it_could_not() {
+    type Write = fn(&Path);
+    let logs: &[(&str, Write, bool)] = &[
+        ("an empty log", |log| options().open(log).unwrap().close().unwrap(), true),
+        (
+            "a log whose records are all dropped",
+            |log| {
+                let log = options().open(log).unwrap();
+                log.commit_batch(&["a", "b"]).unwrap();
+                log.truncate_front(Lsn(3)).unwrap();
+                log.close().unwrap();
+            },
+            true,
+        ),
+        (
+            "records longer than the default of the command",
+            |log| {
+                let log = Options::new().record_bytes_max(65 << 20).open(log).unwrap();
+                for len in [3, 20 << 20, 65 << 20, 0] {
+                    log.commit(vec![7; len]).unwrap();
+                }
+                log.close().unwrap();
+            },
+            true,
+        ),
+        (
+            "damage in the middle",
+            |log| {
+                {
+                    let log = options().open(log).unwrap();
+                    for i in 1..=100 {
+                        log.commit(record(i)).unwrap();
+                    }
+                    log.close().unwrap();
+                }
+                let segment = log.join("00000000000000000001.seg");
+                let mut bytes = fs::read(&segment).unwrap();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                bytes[middle + 4096] ^= 1;
+                fs::write(&segment, bytes).unwrap();
+            },
+            false,
+        ),
+    ];
+    for (what, write, complete) in logs {
+        let place = tempfile::tempdir().unwrap();
+        let (log, backup) = (place.path().join("mylog"), place.path().join("backup"));
+        write(&log);
+        assert_eq!(copy_by_recipe(place.path()), *complete, "{what}");
+        if *complete {
+            let hashes = |dir: &Path| {
+                let view = foreword::View::open(dir).unwrap();
+                view.iter(Lsn::ZERO).map(|r| r.unwrap().data).collect::<Vec<_>>()
+            };
+            assert!(hashes(&log) == hashes(&backup), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_is_not_complete_says_what_is_there() {
+    for format in ["length-prefixed", "hex", "json", "lines"] {
+        let (log, copy) = (dir(), dir());
+        let written = options().open(log.path()).unwrap();
+        for len in [40, 99, 100, 101, 5] {
+            written.commit(vec![b'\0'; len]).unwrap();
+        }
+        written.close().unwrap();
+        let records = run(&["cat", log.str(), "--format", if format == "lines" { "text" } else { format }]).out;
+        let append = |max| run_with(&["append", copy.str(), "--format", format, "--max-record", max], &records);
+        let said = append("39").status(1);
+        assert!(said.err.contains("not complete") && said.err.contains("nothing of it was appended"), "{}", said.err);
+        let said = append("100").status(1);
+        assert!(said.err.contains("longer than 100 bytes (see --max-record)"), "{}", said.err);
+        assert!(said.err.contains("not complete in the log") && said.err.contains("records 3: LSN 1 to 3"), "{}", said.err);
+    }
+}
+
 /// A closed log may be moved, renamed, restored under another name; nothing in it names its place.
 #[test]
 fn a_closed_log_is_its_directory() {

@@ -91,7 +91,7 @@ impl DiskDir for SimDir {
         let (state, done) = self.disk.simple(OpKind::List, &path)?;
         let all = state.names.keys().map(|name| &**name).chain(state.dirs.keys().map(PathBuf::as_path));
         let within = all.filter(|entry| entry.parent() == Some(&path));
-        let names = within.filter_map(|entry| Some(entry.file_name()?.to_str()?.to_owned())).collect();
+        let names = within.filter_map(|entry| Some(entry.file_name()?.to_string_lossy().into_owned())).collect();
         done.map(|()| names)
     }
 
@@ -168,7 +168,7 @@ impl DiskDir for SimDir {
     }
 
     fn id(&self) -> io::Result<FileId> {
-        Ok(FileId(1, self.id))
+        Ok(FileId::new(1, self.id.into()))
     }
 
     fn id_of(&self, name: &str) -> io::Result<FileId> {
@@ -177,7 +177,7 @@ impl DiskDir for SimDir {
         if state.off {
             return Err(no_power());
         }
-        let file = state.names.get(&path).map(|&ino| FileId(0, ino));
-        file.or_else(|| state.dirs.get(&*path).map(|&id| FileId(1, id))).ok_or_else(not_found)
+        let file = state.names.get(&path).map(|&ino| FileId::new(0, ino.into()));
+        file.or_else(|| state.dirs.get(&*path).map(|&id| FileId::new(1, id.into()))).ok_or_else(not_found)
     }
 }

@@ -165,7 +165,7 @@ impl DiskFile for SimFile {
     }
 
     fn id(&self) -> io::Result<FileId> {
-        Ok(FileId(0, self.ino))
+        Ok(FileId::new(0, self.ino.into()))
     }
 
     fn len(&self) -> io::Result<u64> {

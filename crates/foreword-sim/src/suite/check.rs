@@ -10,7 +10,7 @@ use crate::{Choice, SimDisk};
 /// second recovery. Returns the log, and what it has.
 pub(crate) fn check_state(disk: &SimDisk, model: &Model, floor: u64, shape: Shape, seed: u64) -> Checked<(Log, Found)> {
     let sees = view(disk);
-    let verified = foreword::verify_on(disk.handle(), DIR, &mut |_, _| {});
+    let verified = foreword::Verify::new().disk(disk.handle()).run(DIR);
     let log = match options(disk, shape).open(DIR) {
         Ok(log) => log,
         Err(error) => return violated("what a crash leaves opens", error.to_string()),

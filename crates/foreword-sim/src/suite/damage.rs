@@ -172,7 +172,7 @@ impl Subject {
         };
         ensure(matches!(error, Error::Corruption(_)), "damage is reported as such", || error.to_string())?;
         tally.reported += 1;
-        let verified = foreword::verify_on(disk.handle(), DIR, &mut |_, _| {});
+        let verified = foreword::Verify::new().disk(disk.handle()).run(DIR);
         let says_so = verified.as_ref().is_ok_and(|v| v.verdict.as_ref().is_some_and(|v| v.name() == "corruption"));
         ensure(says_so, "verify finds the damage that readers find", || format!("{verified:?} for {error}"))?;
         for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {

@@ -116,7 +116,7 @@ fn a_torn_mark_behind_a_closed_one() {
     log.close().unwrap();
     for crashed in at_each_change(&disk, |disk| drop(open(disk).map(std::mem::forget))) {
         for after in crashed.crash_states(256, 1) {
-            let verified = foreword::verify_on(after.handle(), "/log", &mut |_, _| {}).unwrap().verdict.unwrap();
+            let verified = foreword::Verify::new().disk(after.handle()).run("/log").unwrap().verdict.unwrap();
             let log = open(&after).unwrap();
             assert_eq!(log.recovery().verdict, verified);
             assert_eq!(records(&log), [(1, b"one".to_vec())]);

@@ -95,7 +95,7 @@ impl DiskDir for Memory {
         Ok(false)
     }
     fn id(&self) -> io::Result<FileId> {
-        Ok(FileId(0, 0))
+        Ok(FileId::new(0, 0))
     }
     fn id_of(&self, name: &str) -> io::Result<FileId> {
         self.files.lock().unwrap().get(name).ok_or(io::ErrorKind::NotFound)?.id()
@@ -132,7 +132,7 @@ impl DiskFile for File {
         if self.healthy.fetch_sub(1, SeqCst) > 0 { Ok(()) } else { Err(io::Error::other("the disk has failed")) }
     }
     fn id(&self) -> io::Result<FileId> {
-        Ok(FileId(1, Arc::as_ptr(&self.bytes).addr() as u64))
+        Ok(FileId::new(1, Arc::as_ptr(&self.bytes).addr() as u128))
     }
     fn len(&self) -> io::Result<u64> {
         Ok(self.bytes.lock().unwrap().len() as u64)

@@ -57,7 +57,7 @@ fn records_come_back_over_segments_and_reopenings() {
         }
         log.close().unwrap();
     }
-    let report = foreword::verify(dir.path(), &mut |_, _| {}).unwrap();
+    let report = foreword::verify(dir.path()).unwrap();
     assert_eq!(report.verdict, Some(Verdict::Clean));
     assert_eq!(report.last_lsn, Lsn(next - 1));
     let view = View::open(dir.path()).unwrap().recoverable().unwrap();
@@ -179,7 +179,7 @@ fn a_record_in_parts_is_the_record() {
     let records: Vec<_> = log.into_iter().map(|record| record.unwrap().data).collect();
     assert_eq!(records.len(), expected.len());
     assert!(records.iter().zip(&expected).all(|(record, expected)| record == expected));
-    assert_eq!(log.bytes_between(Lsn(1), log.last_lsn().next()).unwrap(), expected.iter().map(|e| e.len() as u64).sum());
+    assert_eq!(log.bytes_between(Lsn(1), log.last_lsn().next()).unwrap(), expected.iter().map(|e| e.len() as u64).sum::<u64>());
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_batch_of_records_in_parts_is_the_batch() {
     let records: Vec<_> = log.into_iter().map(|record| record.unwrap().data).collect();
     assert_eq!(records.len(), expected.len());
     assert!(records.iter().zip(&expected).all(|(record, expected)| record == expected));
-    assert_eq!(log.bytes_between(Lsn(1), log.last_lsn().next()).unwrap(), expected.iter().map(|e| e.len() as u64).sum());
+    assert_eq!(log.bytes_between(Lsn(1), log.last_lsn().next()).unwrap(), expected.iter().map(|e| e.len() as u64).sum::<u64>());
 }
 
 #[test]
@@ -462,11 +462,15 @@ fn a_hold_moves_once_for_many_records_and_keeps_nothing_that_is_not_appended() {
     let flushes = log.stats().flushes;
     log.hold("a hold", Lsn(5)).unwrap();
     assert_eq!(log.stats().flushes, flushes, "it stands there already");
-    log.hold("a hold", Lsn(100)).unwrap();
+    log.hold("a hold", Lsn(11)).unwrap();
     assert!(log.stats().flushes > flushes);
-    assert_eq!(log.truncate_front(Lsn(11)).unwrap(), Lsn(11), "what is not appended is not kept");
+    assert_eq!(log.truncate_front(Lsn(11)).unwrap(), Lsn(11), "what is to come is kept");
+    for beyond in [Lsn(12), Lsn::MAX] {
+        let error = log.hold("a hold", beyond).unwrap_err();
+        assert!(matches!(error, Error::NotAppended { lsn, last: Lsn(10), .. } if lsn == beyond), "{error:?}");
+    }
     log.close().unwrap();
     let log = Options::new().open(dir.path()).unwrap();
-    assert_eq!(log.holds()["a hold"].lsn, Lsn(100));
+    assert_eq!(log.holds()["a hold"].lsn, Lsn(11));
     log.close().unwrap();
 }

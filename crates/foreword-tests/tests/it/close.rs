@@ -224,7 +224,7 @@ fn hooks_may_close_the_log() {
         let options = options().background(background).disk(stays);
         let options = match hook {
             "durable" => options.on_durable(move |_| closes()),
-            "rotate" => options.on_rotate(move |_, _| closes()),
+            "rotate" => options.on_rotate(move |_| closes()),
             _ => options.on_error(move |_| closes()),
         };
         let log = Arc::new(options.open(MEM).unwrap());

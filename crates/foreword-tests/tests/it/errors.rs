@@ -8,7 +8,7 @@ use foreword::{DamageKind, Error, Lsn, OnDamage, Options, SyncPolicy, Verdict, V
 use foreword_tests::*;
 
 fn verify_error(dir: &Path) -> Error {
-    verify(dir, &mut |_, _| {}).unwrap_err()
+    verify(dir).unwrap_err()
 }
 
 /// The message has all of these.
@@ -151,6 +151,67 @@ fn a_file_called_log_that_is_not_a_logs_is_told_so_and_nothing_is_touched() {
     }
 }
 
+/// A directory that has anything of another program's in it, and no log, is not taken.
+#[test]
+fn no_log_is_made_beside_files_of_others() {
+    type Make = fn(&Path);
+    let makes: &[(&str, Make)] = &[
+        ("a name", |dir| std::fs::write(dir.join(".gitkeep"), "").unwrap()),
+        #[cfg(unix)]
+        ("a name that is not UTF-8", |dir| {
+            use std::os::unix::ffi::OsStrExt;
+            std::fs::write(dir.join(std::ffi::OsStr::from_bytes(b"\xff.seg")), "mine").unwrap()
+        }),
+        ("a lock", |dir| std::fs::write(dir.join("LOCK"), "z important").unwrap()),
+        ("a lock of the length of ours", |dir| std::fs::write(dir.join("LOCK"), [b'x'; 48]).unwrap()),
+        ("a lock of bytes", |dir| std::fs::write(dir.join("LOCK"), [0xff; 5]).unwrap()),
+        ("a directory for a lock", |dir| std::fs::create_dir(dir.join("LOCK")).unwrap()),
+        ("holds", |dir| std::fs::write(dir.join("HOLDS"), "mine").unwrap()),
+        ("a reserve", |dir| std::fs::write(dir.join("RESERVE-1"), "mine").unwrap()),
+        ("damaged", |dir| std::fs::create_dir(dir.join("damaged")).unwrap()),
+    ];
+    let names = |dir: &Path| {
+        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    for (what, make) in makes {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path());
+        let (before, lock) = (names(dir.path()), std::fs::read(dir.path().join("LOCK")).ok());
+        for options in [small(), small().create_new()] {
+            let error = options.open(dir.path()).unwrap_err();
+            assert!(matches!(&error, Error::NotALog { .. }), "{what}: {error:?}");
+            says(&error, &["other files", "a directory of its own"]);
+        }
+        assert_eq!(names(dir.path()), before, "{what}");
+        assert_eq!(std::fs::read(dir.path().join("LOCK")).ok(), lock, "{what}");
+    }
+    // What a program that was killed leaves of a log is not another's.
+    for lock in ["".to_owned(), "\0".repeat(48), format!("{:20}\nsince {:020}\n", "process 17", 1_800_000_000_000_000_000u64)] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("LOCK"), lock).unwrap();
+        small().open(dir.path()).unwrap();
+    }
+}
+
+/// A directory in which no log is opened has no file more than before.
+#[test]
+fn what_is_refused_gets_no_lock_file() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("00000000000000000001.seg"), "a film, first part").unwrap();
+    assert!(matches!(small().open(dir.path()), Err(Error::Corruption(_))));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    // A copy of a log without its lock.
+    let files = Files::closed(|log| commit(log, 1..3));
+    let dir = files.dir();
+    let _ = std::fs::remove_file(dir.path().join("LOCK"));
+    assert!(small().expect_lsn(Lsn(9)).open(dir.path()).is_err());
+    assert!(!dir.path().join("LOCK").exists());
+    assert_eq!(small().open(dir.path()).unwrap().last_lsn(), Lsn(2));
+    assert!(dir.path().join("LOCK").exists());
+}
+
 #[test]
 fn what_is_left_of_a_log_is_damage_though_its_file_log_is_damaged() {
     let whole = Files::closed(|log| commit(log, 1..10));
@@ -168,7 +229,7 @@ fn what_is_left_of_a_log_is_damage_though_its_file_log_is_damaged() {
         alone.0.retain(|name, _| name == "LOG");
         for (files, kind) in [(files, DamageKind::Identity), (alone, DamageKind::LostAll)] {
             let dir = files.dir();
-            let verdict = verify(dir.path(), &mut |_, _| {}).unwrap().verdict;
+            let verdict = verify(dir.path()).unwrap().verdict;
             assert!(matches!(verdict, Some(Verdict::Corruption(damage)) if damage.kind == kind), "{log:?}, {kind:?}");
             assert!(matches!(small().open(dir.path()), Err(Error::Corruption(damage)) if damage.kind == kind), "{log:?}");
             assert_eq!(Files::read(dir.path()), files);
@@ -369,7 +430,9 @@ fn another_log_than_the_one_expected() {
     let dir = files.dir();
     let other = foreword::LogId([7; 16]);
     let error = small().expect_id(other).open(dir.path()).unwrap_err();
-    assert!(matches!(&error, Error::NotALog { .. }), "{error:?}");
+    let is =
+        |error: &Error| matches!(error, Error::Replaced { expected, found, .. } if *expected == other && found.0 == files.uuid());
+    assert!(is(&error), "{error:?}");
     says(&error, &[&other.to_string(), &foreword::LogId(files.uuid()).to_string()]);
     assert_eq!(Files::read(dir.path()), files);
     small().expect_id(foreword::LogId(files.uuid())).open(dir.path()).unwrap();
@@ -461,8 +524,14 @@ fn lsns_that_are_not_there() {
     commit(&log, 1..20);
     log.truncate_front(Lsn(10)).unwrap();
     for lsn in [Lsn(0), Lsn(20), Lsn::MAX] {
-        assert!(matches!(log.get(lsn), Err(Error::NotAppended { lsn: said, .. }) if said == lsn));
+        let views = foreword::View::open(dir.path()).unwrap();
+        for got in [log.get(lsn), log.reader().get(lsn).map(|r| r.data.to_vec()), views.get(lsn)] {
+            assert!(matches!(got, Err(Error::NotAppended { lsn: said, last: Lsn(19), .. }) if said == lsn), "{got:?}");
+        }
     }
+    let error = log.truncate_back(Lsn::ZERO).unwrap_err();
+    assert!(matches!(&error, Error::NotAppended { lsn: Lsn::ZERO, last: Lsn(19), .. }), "{error:?}");
+    says(&error, &["LSNs begin with 1"]);
     for lsn in [Lsn(20), Lsn::MAX] {
         assert!(matches!(log.sync_to(lsn), Err(Error::NotAppended { last: Lsn(19), .. })));
         assert!(matches!(log.durable(lsn), Err(Error::NotAppended { .. })));
@@ -482,13 +551,14 @@ fn holds_that_cannot_be() {
     for name in ["", &"x".repeat(65)] {
         assert!(matches!(log.hold(name, Lsn(1)), Err(Error::Invalid { what: "the hold's name", .. })));
     }
+    commit(&log, 1..41);
     for i in 0..32 {
         log.hold(&format!("{i:064}"), Lsn(i)).unwrap();
     }
     let error = log.hold("one more", Lsn(1)).unwrap_err();
     assert!(matches!(&error, Error::Invalid { what: "holds", .. }), "{error:?}");
     says(&error, &["release one"]);
-    log.hold(&format!("{:064}", 3), Lsn(100)).unwrap();
+    log.hold(&format!("{:064}", 3), Lsn(41)).unwrap();
     assert!(!log.release("nobody").unwrap());
     // The fullest MARK there can be comes back.
     let crashed = Files::read(dir.path());

@@ -368,9 +368,11 @@ fn make() -> Vec<(&'static str, Files)> {
         "limits",
         Files::closed(|log| {
             log.hold_up_to("overtaken", Lsn(1), Limit::bytes(4096)).unwrap();
-            log.hold_up_to("of two kinds", Lsn(12), Limit::bytes(1 << 20).or_age(Duration::from_secs(86_400))).unwrap();
-            log.hold("without end", Lsn(15)).unwrap();
+            log.hold_up_to("of two kinds", Lsn(1), Limit::bytes(1 << 20).or_age(Duration::from_secs(86_400))).unwrap();
+            log.hold("without end", Lsn(1)).unwrap();
             three(log);
+            log.hold("of two kinds", Lsn(12)).unwrap();
+            log.hold("without end", Lsn(15)).unwrap();
             log.truncate_front(Lsn(14)).unwrap();
         }),
     ));

@@ -118,8 +118,8 @@ fn a_hold_that_is_lost_keeps_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let log = options().background(false).open(dir.path()).unwrap();
     log.hold_up_to("gone", Lsn(1), Limit::bytes(200_000)).unwrap();
-    log.hold_up_to("waits", Lsn(60), Limit::bytes(200_000)).unwrap();
     commit(&log, 60);
+    log.hold_up_to("waits", Lsn(60), Limit::bytes(200_000)).unwrap();
     let lost = log.truncate_front(Lsn(61)).unwrap();
     assert!(log.holds()["gone"].is_lost(lost) && kept(&log) >= 200_000, "{lost}");
     assert_eq!((log.stats().holds, log.stats().first_held_lsn), (2, Lsn(60)));
@@ -144,8 +144,9 @@ fn limits_in_time_let_go_of_what_is_older() {
 fn retention_keeps_the_last_bytes_and_stops_at_holds() {
     let dir = tempfile::tempdir().unwrap();
     let log = options().retain(Limit::bytes(150_000)).open(dir.path()).unwrap();
-    log.hold("a reader", Lsn(30)).unwrap();
+    log.hold("a reader", Lsn(1)).unwrap();
     commit(&log, 100);
+    log.hold("a reader", Lsn(30)).unwrap();
     until("what no hold keeps is dropped", || log.start_lsn() == Lsn(30));
     log.release("a reader").unwrap();
     commit(&log, 10);
@@ -269,7 +270,7 @@ fn a_log_without_background_work_drops_nothing_by_itself() {
 fn what_retention_cannot_do_is_reported_and_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let (said, says) = std::sync::mpsc::channel();
-    let log = options().retain(Limit::bytes(50_000)).on_error(move |error| _ = said.send(error.clone()));
+    let log = options().retain(Limit::bytes(50_000)).on_error(move |told| _ = said.send(told.error));
     let log = log.open(dir.path()).unwrap();
     let stuck = dir.path().join(format!("{:020}.seg", 1));
     let aside = dir.path().join("aside");
@@ -609,7 +610,7 @@ fn closing_a_log_that_drops_what_is_old_is_no_error() {
     for i in 0..100 {
         let (dir, hears) = (tempfile::tempdir().unwrap(), reported.clone());
         let options = options().zero_fill(false).retain(Limit::bytes(10_000));
-        let log = options.on_error(move |error| hears.lock().unwrap().push(error.clone())).open(dir.path()).unwrap();
+        let log = options.on_error(move |told| hears.lock().unwrap().push(told.error)).open(dir.path()).unwrap();
         for _ in 0..12 + i % 7 {
             log.append([7; 10_000]).unwrap();
         }
@@ -670,14 +671,14 @@ fn a_file_of_holds_that_cannot_be_read_is_told_of_and_stops_neither_an_opening_n
         commit(&log, 1);
         assert_eq!((log.start_lsn(), log.last_lsn()), (Lsn(1), Lsn(31)), "{what}");
         log.close().unwrap();
-        let report = foreword::verify(dir.path(), &mut |_, _| {}).unwrap();
+        let report = foreword::verify(dir.path()).unwrap();
         assert_eq!(report.verdict, Some(foreword::Verdict::Clean), "{what}");
         assert_eq!(matches!(report.holds_unknown, Some(Error::HoldsDamaged { .. })), *is_damage, "{what}");
         assert!(report.holds_unknown.is_some(), "{what}");
         let log = options().background(false).open(dir.path()).unwrap();
         let _ = std::fs::remove_file(&file).or_else(|_| std::fs::remove_dir(&file));
         assert_eq!(log.truncate_front(Lsn(20)).unwrap(), Lsn(20), "{what}");
-        assert!(foreword::verify(dir.path(), &mut |_, _| {}).unwrap().holds_unknown.is_none());
+        assert!(foreword::verify(dir.path()).unwrap().holds_unknown.is_none());
     }
 }
 

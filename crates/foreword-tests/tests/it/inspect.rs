@@ -172,3 +172,39 @@ fn no_log_and_no_segment_are_errors() {
     drop(open(dir.path()));
     assert!(matches!(inspect::frames(dir.path(), 99), Err(Error::Io { .. })));
 }
+
+/// It ends as soon as it is asked to, and says so, with a writer or without.
+#[test]
+fn a_check_says_how_far_it_is_and_can_be_ended() {
+    use std::ops::ControlFlow;
+
+    use foreword::Verify;
+    let dir = tempfile::tempdir().unwrap();
+    let log = Options::new().segment_bytes(1 << 20).open(dir.path()).unwrap();
+    for _ in 0..20_000 {
+        log.append([7; 100]).unwrap();
+    }
+    log.sync().unwrap();
+    let started = std::time::Instant::now();
+    while foreword::View::open(dir.path()).unwrap().last_lsn().unwrap() < Lsn(20_000) {
+        assert!(started.elapsed().as_secs() < 20);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    for writer in [true, false] {
+        if !writer {
+            log.close().unwrap();
+        }
+        let mut told = Vec::new();
+        let report = Verify::new().progress(|now| (told.push(now), ControlFlow::Continue(())).1).run(dir.path()).unwrap();
+        assert_eq!(report.records, 20_000);
+        assert!(told.len() >= 4 && told.is_sorted_by_key(|now| now.done), "{told:?}");
+        assert!(told.iter().all(|now| now.done <= now.total), "{told:?}");
+        let mut asked = 0;
+        let ended = Verify::new().progress(|_| {
+            asked += 1;
+            if asked < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        assert!(matches!(ended.run(dir.path()), Err(Error::Canceled)));
+        assert_eq!(asked, 3);
+    }
+}

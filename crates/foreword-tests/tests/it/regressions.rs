@@ -335,7 +335,7 @@ fn commits_holds_and_syncs_that_race_all_end() {
                     }
                 });
             }
-            s.spawn(|| (0..400).for_each(|lsn| log.hold("a hold", Lsn(lsn)).unwrap()));
+            s.spawn(|| (0..400).for_each(|_| log.hold("a hold", log.last_lsn()).unwrap()));
             s.spawn(|| {
                 for _ in 0..400 {
                     log.append(b"a record").unwrap();
@@ -691,7 +691,7 @@ fn a_reader_that_waits_hears_that_the_log_is_poisoned() {
             true => Err(io::Error::other("broken")),
             false => Ok(()),
         });
-        let hook = |_: &Error| {};
+        let hook = |_| {};
         // (With a segment ready: that one cannot be made is no failure of the log.)
         let log = small().spare_segments(1).disk(disk).on_error(hook).open(MEM).unwrap();
         commit(&log, 1..4);
@@ -850,12 +850,12 @@ fn a_writer_that_comes_and_goes_while_a_log_is_looked_at_makes_no_damage_of_it()
             let disks: [_; 3] = std::array::from_fn(|_| MemDisk::new(&made.files()));
             let [viewed, verified, listed] = disks.each_ref().map(|disk| visited(disk, comes, goes, NEXT));
             let view = View::open_on(viewed, MEM).unwrap();
-            let report = foreword::verify_on(verified, MEM, &mut |_, _| {}).unwrap();
+            let report = foreword::Verify::new().disk(verified).run(MEM).unwrap();
             foreword::inspect::segments_on(listed, MEM).unwrap();
             // (It is still there if the reader opened fewer files.)
             assert!(matches!(report.verdict, None | Some(Verdict::Clean)), "from {comes} to {goes}: {report:?}");
             let seen = (view.last_lsn().unwrap(), view.verdict());
-            let last = |disk: MemDisk| foreword::verify_on(Arc::new(disk), MEM, &mut |_, _| {}).unwrap().last_lsn;
+            let last = |disk: MemDisk| foreword::Verify::new().disk(Arc::new(disk)).run(MEM).unwrap().last_lsn;
             let lasts = disks.map(last);
             // (A writer may come when all was read, too.)
             if !view.has_writer() {

@@ -30,7 +30,7 @@ fn a_repair_finds_damage_before_the_tail_of_a_closed_log() {
         let (first, last) = plan.given_up[0];
         log.close().unwrap();
 
-        let verified = foreword::verify(dir.path(), &mut |_, _| {}).unwrap();
+        let verified = foreword::verify(dir.path()).unwrap();
         assert_eq!(verified.verdict, Some(Verdict::Clean));
         let log = options.open(dir.path()).unwrap();
         for i in 0..100u64 {

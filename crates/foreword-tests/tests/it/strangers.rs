@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use foreword::{Commit, Error, Log, Lsn, Options, SyncPolicy, View, inspect};
+use foreword::{Commit, Durable, Error, Log, Lsn, Options, SyncPolicy, View, inspect};
 use foreword_tests::hooked::*;
 use foreword_tests::*;
 
@@ -253,8 +253,8 @@ enum Told {
 fn telling(options: Options) -> (Options, Arc<Mutex<Vec<Told>>>) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let (durable, rotated) = (told.clone(), told.clone());
-    let options = options.on_durable(move |lsn| durable.lock().unwrap().push(Told::Durable(lsn.0)));
-    (options.on_rotate(move |epoch, lsn| rotated.lock().unwrap().push(Told::Rotated(epoch, lsn.0))), told)
+    let options = options.on_durable(move |told| durable.lock().unwrap().push(Told::Durable(told.lsn.0)));
+    (options.on_rotate(move |told| rotated.lock().unwrap().push(Told::Rotated(told.epoch, told.first_lsn.0))), told)
 }
 
 fn durable(told: &[Told]) -> Vec<u64> {
@@ -292,6 +292,25 @@ fn hooks_are_told_once_and_in_order_of_what_became_durable_and_of_each_segment()
                 assert!(durable(&told[at..]).first().is_none_or(|lsn| *lsn + 1 >= *first), "the segments before are durable");
             }
         }
+    }
+}
+
+/// Logs that are opened with the same options have the same hooks.
+#[test]
+fn a_hook_is_told_which_log_it_is() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let [durable, rotated] = [told.clone(), told.clone()];
+    let options = options().segment_bytes(64 << 10).background(false);
+    let options = options.on_durable(move |now| durable.lock().unwrap().push(now.log));
+    let options = options.on_rotate(move |now| rotated.lock().unwrap().push(now.log));
+    let logs = [1, 2].map(|_| options.clone().disk(Arc::new(MemDisk::default())).open(MEM).unwrap());
+    assert_ne!(logs[0].id(), logs[1].id());
+    for log in &logs {
+        told.lock().unwrap().clear();
+        (0..10).for_each(|_| _ = log.commit([7; 10_000]).unwrap());
+        assert!(log.stats().rotations > 0);
+        let told = told.lock().unwrap();
+        assert!(told.len() > 10 && told.iter().all(|id| *id == log.id()), "{told:?}");
     }
 }
 
@@ -336,7 +355,7 @@ fn a_hook_may_use_the_log_and_may_panic() {
         let (told, asks) = (Arc::new(Mutex::new(Vec::new())), Arc::new(OnceLock::<Weak<Log>>::new()));
         let (tells, log) = (told.clone(), asks.clone());
         let options = options().segment_bytes(64 << 10).background(background).disk(Arc::new(MemDisk::default()));
-        let hook = move |lsn: Lsn| {
+        let hook = move |Durable { lsn, .. }: Durable| {
             if let Some(log) = log.get().and_then(Weak::upgrade) {
                 assert!(log.durable_lsn() >= lsn);
                 log.get(lsn).unwrap();
@@ -345,7 +364,7 @@ fn a_hook_may_use_the_log_and_may_panic() {
             tells.lock().unwrap().push(lsn);
             panic!("the hook panics");
         };
-        let log = Arc::new(options.on_durable(hook).on_rotate(|_, _| panic!("the hook panics")).open(MEM).unwrap());
+        let log = Arc::new(options.on_durable(hook).on_rotate(|_| panic!("the hook panics")).open(MEM).unwrap());
         asks.set(Arc::downgrade(&log)).unwrap();
         let acting = log.clone();
         within(move || (0..50).for_each(|_| _ = acting.commit([1; 5000]).unwrap()));
@@ -361,7 +380,7 @@ fn a_hook_that_takes_its_time_holds_up_no_call() {
     let gate = Arc::new(Gate::default());
     let (passes, told) = (gate.clone(), Arc::new(Mutex::new(Vec::new())));
     let tells = told.clone();
-    let hook = move |lsn: Lsn| {
+    let hook = move |Durable { lsn, .. }: Durable| {
         tells.lock().unwrap().push(lsn.0);
         passes.pass();
     };
@@ -461,7 +480,7 @@ fn a_hook_that_waits_for_its_log_is_told_so_on_any_thread() {
     for (background, closes) in [(false, false), (true, true), (false, true)] {
         let (hooked, (told, tells)) = (Arc::new(OnceLock::<Weak<Log>>::new()), std::sync::mpsc::channel());
         let (log, told) = (hooked.clone(), Mutex::new(told));
-        let hook = move |lsn: Lsn| {
+        let hook = move |Durable { lsn, .. }: Durable| {
             if let Some(log) = log.get().and_then(Weak::upgrade) {
                 let waited = log.reader_at(lsn.next()).wait_next(None).map(drop);
                 told.lock().unwrap().send((thread::current().id(), waited)).unwrap();
@@ -518,7 +537,7 @@ fn when_a_log_is_closed_all_was_told_on_whichever_thread() {
         let gate = Arc::new(Gate::default());
         let (passes, told) = (gate.clone(), Arc::new(Mutex::new(Vec::new())));
         let tells = told.clone();
-        let hook = move |lsn: Lsn| {
+        let hook = move |Durable { lsn, .. }: Durable| {
             passes.pass();
             tells.lock().unwrap().push(lsn.0);
         };

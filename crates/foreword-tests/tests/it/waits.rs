@@ -144,7 +144,10 @@ fn a_removal_that_fails_is_tried_again_and_is_no_error_of_the_truncation() {
         });
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hears = heard.clone();
-        let options = options().background(background).disk(hooked).on_error(move |e| hears.lock().unwrap().push(e.to_string()));
+        let options = options()
+            .background(background)
+            .disk(hooked)
+            .on_error(move |told| hears.lock().unwrap().push(told.error.to_string()));
         let log = options.open(MEM).unwrap();
         fill_segments(&log, 8);
         let last = log.last_lsn();

@@ -101,7 +101,8 @@ impl Dir {
                 // Stats that are there when a log is opened are of a process that was killed.
                 None if name == STATS || name.strip_suffix(TMP).is_some_and(is_made_by_rename) => names.temporary.push(name),
                 None if name == HOLDS_TMP => names.holds_begun = true,
-                None if [LOCK, HOLDS, DAMAGED].contains(&&*name) || RESERVES.contains(&&*name) => {}
+                None if name == LOCK => names.lock = true,
+                None if [HOLDS, DAMAGED].contains(&&*name) || RESERVES.contains(&&*name) => names.later.push(name),
                 None => names.others.push(name),
             }
         }

@@ -27,10 +27,20 @@ pub enum Access {
     New,
 }
 
-/// What tells a file or directory from every other, whatever its name: on Unix, its device and
-/// inode.
+/// What tells a file or directory from every other, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FileId(pub u64, pub u64);
+pub struct FileId {
+    volume: u128,
+    file: u128,
+}
+
+impl FileId {
+    /// A file by the volume that it is on, and its number there: on Unix, device and inode.
+    #[must_use]
+    pub const fn new(volume: u128, file: u128) -> FileId {
+        FileId { volume, file }
+    }
+}
 
 /// A file system, as a log needs it: where it finds its directory. The rest is the directory's
 /// business.
@@ -57,7 +67,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
 /// directory in it. Names never lead out of it. What a crash may do to what was not synced is
 /// described in [the guarantees](crate::_docs::guarantees); an implementation may do no worse.
 pub trait DiskDir: Send + Sync + fmt::Debug {
-    /// The names of what is in the directory, in any order. Names that are not UTF-8 are left out.
+    /// The names of what is in the directory, in any order. None is left out: of one that is not UTF-8, what is not
+    /// is `\u{fffd}`.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Opens a file. What is not a plain file is refused, and is not waited for.
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>>;

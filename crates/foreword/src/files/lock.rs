@@ -50,11 +50,13 @@ fn lock_text(process: u32) -> String {
 }
 
 impl Dir {
-    /// Takes `LOCK`. From here on, this is a writer's handle.
-    pub(crate) fn lock(&mut self) -> Result<()> {
+    /// Takes `LOCK`; whether it was not there before. From here on, this is a writer's handle.
+    pub(crate) fn lock(&mut self) -> Result<bool> {
+        let not_there = |found: io::Result<FileId>| found.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        let anew = not_there(self.handle.id_of(LOCK));
         // One that was lost is made anew for the users that the log is for. (If another is faster,
         // it does that.)
-        if self.handle.id_of(LOCK).is_err() && self.handle.id_of(IDENTITY).is_ok() {
+        if anew && self.handle.id_of(IDENTITY).is_ok() {
             let _ = self.handle.create_like(LOCK, IDENTITY);
         }
         for _ in 0..TRIES {
@@ -62,13 +64,38 @@ impl Dir {
             let id = file.id().doing(LOOK, &self.file(LOCK))?;
             if self.is_lock(id)? {
                 self.own(file, Some(id));
-                return Ok(());
+                return Ok(anew);
             }
             // The file was removed before it was locked: another file has the name now.
         }
         let file = self.take(LOCK)?.ok_or_else(|| self.locked_by_another())?;
         self.own(file, None);
-        Ok(())
+        Ok(anew)
+    }
+
+    /// Removes `LOCK`, which this writer made and has locked. (One that waits for it finds that the
+    /// name is gone, and makes another.)
+    pub(crate) fn remove_lock(&self) {
+        if let Some(id) = self.writer.as_ref().and_then(|writer| writer.lock)
+            && self.is_lock(id).is_ok_and(|mine| mine)
+        {
+            let _ = self.handle.remove(LOCK);
+        }
+    }
+
+    /// Whether `LOCK`, where there is no log, may be what one left that was not made after all:
+    /// what a writer writes, or nothing. (What cannot be read is another's, or locked.)
+    pub(crate) fn lock_is_a_logs(&self) -> bool {
+        match self.read_lock() {
+            Ok(text) => {
+                let same =
+                    |(there, ours): (u8, u8)| there == ours || (ours.is_ascii_digit() && matches!(there, b'0'..=b'9' | b' '));
+                let ours = lock_text(u32::MAX);
+                let written = text.len() == ours.len() && text.bytes().zip(ours.bytes()).all(same);
+                written || text.bytes().all(|byte| byte == 0)
+            }
+            Err(e) => !matches!(e.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput),
+        }
     }
 
     fn own(&mut self, file: Box<dyn DiskFile>, lock: Option<FileId>) {

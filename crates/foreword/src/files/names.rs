@@ -44,8 +44,11 @@ pub(crate) struct Names {
     /// What an unfinished step of an earlier writer left: the next writer removes it.
     pub(crate) temporary: Vec<String>,
     pub(crate) identity: bool,
+    pub(crate) lock: bool,
     /// [`HOLDS_TMP`] is there.
     pub(crate) holds_begun: bool,
+    /// Names that a log uses only where there is one already.
+    pub(crate) later: Vec<String>,
     /// Names that a log does not use.
     pub(crate) others: Vec<String>,
 }

@@ -284,8 +284,8 @@ impl Log {
     }
 
     /// As [`append_batch`](Log::append_batch), for records that lie in [parts](Log::append_parts):
-    /// each in as many as the others, of which any may be empty. A list of them is allocated; the
-    /// bytes are copied once, from where they are.
+    /// each in as many as the others, of which any may be empty; `[IoSlice; 0]` does not compile. A
+    /// list of them is allocated; the bytes are copied once, from where they are.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -461,7 +461,9 @@ impl Log {
         self.inner.wait_durable(lsn, timeout)
     }
 
-    /// A future that completes when a record is durable.
+    /// A future that completes when a record is durable. Like every [`Commit`], it asks for a flush
+    /// in the background, whatever the [`SyncPolicy`](crate::SyncPolicy);
+    /// [`wait_durable`](Log::wait_durable) does not.
     ///
     /// # Errors
     /// [`Error::NotAppended`] if there is no such record yet; [`Error::Poisoned`],

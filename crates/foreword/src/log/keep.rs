@@ -38,7 +38,8 @@ impl Log {
     /// is one that a salvage gave up, all that were given up with it are cut off.
     ///
     /// # Errors
-    /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NoSpace`],
+    /// [`Error::Dropped`] if records before the cut are gone already; [`Error::NotAppended`] for
+    /// [`Lsn::ZERO`], which no record has; [`Error::NoSpace`],
     /// [`Error::Corruption`] (of what has to be written again), [`Error::HoldsDamaged`],
     /// [`Error::Busy`] as for [`hold`](Log::hold), [`Error::Io`]: nothing was cut, and the log goes
     /// on. [`Error::Poisoned`]: it is not known whether it was cut. [`Error::Closed`].
@@ -51,8 +52,8 @@ impl Log {
     /// hold has a name, by which it is moved and released, and lasts beyond this process: after a
     /// restart [`holds`](Log::holds) says where its owner stood.
     ///
-    /// [`Lsn::ZERO`] is where the log starts. An LSN that is not appended yet keeps nothing until
-    /// it is; one that was dropped is an error. A truncation that a hold bounds drops less, and is
+    /// [`Lsn::ZERO`] is where the log starts. The LSN behind the last keeps all that is to come; one
+    /// further on, or one that was dropped, is an error. A truncation that a hold bounds drops less, and is
     /// no error. A hold that is moved keeps the [limit](Log::hold_up_to) that it had, if any.
     ///
     /// Durable when it returns: it blocks for a flush, unless the hold stands there already. So an
@@ -73,7 +74,8 @@ impl Log {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the LSN is gone; [`Error::HoldLost`] if the hold of that name is
+    /// [`Error::Dropped`] if the LSN is gone, [`Error::NotAppended`] if it is more than one beyond the
+    /// last; [`Error::HoldLost`] if the hold of that name is
     /// [lost](Hold::is_lost): release it, and begin anew. [`Error::Busy`]: another process has had
     /// the file `HOLDS` for a tenth of a second; try again. [`Error::HoldsDamaged`].
     /// [`Error::Invalid`] for a name that is empty or longer than 64 bytes, or a 33rd hold;

@@ -4,11 +4,11 @@ use std::ops::RangeBounds;
 use std::time::SystemTime;
 
 use super::Log;
-#[cfg(doc)]
-use crate::Error;
 use crate::read::iter::Iter;
 use crate::read::reader::Reader;
 use crate::read::record::Record;
+#[cfg(doc)]
+use crate::{Error, Options};
 use crate::{Lsn, Result};
 
 /// Reading.
@@ -61,8 +61,9 @@ impl Log {
     }
 
     /// One record, which must be durable. A [`Reader`] is better for many. What was written last
-    /// (32 frames, each of up to 64 KiB) is in memory; what lies behind is read from the file, the
-    /// first time from the device.
+    /// (32 frames, each of up to 64 KiB) is in memory until the log falls
+    /// [idle](Options::idle_mark); what lies behind is read from the file, the first time from the
+    /// device.
     ///
     /// # Errors
     /// As [`Reader::get`].

@@ -8,18 +8,17 @@ use crate::{Lsn, Verdict};
 ///
 /// ```
 /// let mut h = foreword::Histogram::default();
-/// h.buckets[10] = 3; // three values from 1024 to 2047
-/// h.buckets[11] = 1;
+/// [1024, 1500, 2047].map(|value| h.add(value));
+/// h.add(2048);
+/// assert_eq!(h.buckets()[10..12], [3, 1]);
 /// assert_eq!((h.count(), h.quantile(0.5)), (4, 2047));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Histogram {
-    /// How many values there were in each power of two: bucket `i` counts those from 2^i to 2^(i+1)
-    /// - 1; bucket 0 also counts zeros.
-    pub buckets: [u64; 64],
-    /// The sum of all values.
-    pub sum: u64,
+    /// See [`buckets`](Histogram::buckets).
+    pub(crate) buckets: [u64; 64],
+    pub(crate) sum: u64,
 }
 
 impl Default for Histogram {
@@ -33,16 +32,41 @@ impl Histogram {
     ///
     /// ```
     /// let mut now = foreword::Histogram::default();
-    /// now.buckets[3] = 5;
+    /// now.add(8);
     /// let before = now.clone();
-    /// now.buckets[3] = 7;
-    /// assert_eq!(now.since(&before).count(), 2);
+    /// now.add(15);
+    /// assert_eq!((now.since(&before).count(), now.since(&before).sum()), (1, 15));
     /// ```
     #[must_use]
     pub fn since(&self, before: &Histogram) -> Histogram {
         // (A sum may have been read a moment before the buckets.)
         let buckets = std::array::from_fn(|i| self.buckets[i].saturating_sub(before.buckets[i]));
         Histogram { buckets, sum: self.sum.saturating_sub(before.sum) }
+    }
+
+    /// Counts one value more.
+    pub fn add(&mut self, value: u64) {
+        self.buckets[value.max(1).ilog2() as usize] += 1;
+        self.sum = self.sum.saturating_add(value);
+    }
+
+    /// Counts all that another has counted.
+    pub fn merge(&mut self, other: &Histogram) {
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(all, some)| *all += some);
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    /// How many values there were in each power of two: bucket `i` counts those from 2^i to 2^(i+1)
+    /// - 1; bucket 0 also counts zeros.
+    #[must_use]
+    pub fn buckets(&self) -> &[u64] {
+        &self.buckets
+    }
+
+    /// The sum of all values.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.sum
     }
 
     /// How many values there were.

@@ -218,7 +218,7 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
             }
             placed.write(before, false)?;
         }
-        assembler.reclaim(&mut frames);
+        assembler.reclaim(&mut frames, usize::MAX);
         frames.clear();
         assembler.reclaim_list(frames);
         Ok(())

@@ -39,7 +39,7 @@ impl Repair {
 }
 
 fn survey_all(dir: &Dir, depth: Depth, waivers: &[Waiver]) -> Result<Survey> {
-    dir.there(recovery::survey(dir, dir.names()?, depth, waivers, &mut |_, _| {})?)
+    dir.there(recovery::survey(dir, dir.names()?, depth, waivers, &mut |_, _| Ok(()))?)
 }
 
 /// What going on with a damaged log would mean, from what was found when all of it was read.

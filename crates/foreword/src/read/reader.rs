@@ -285,7 +285,10 @@ impl Reader {
     /// As [`next`](Reader::next), and [`Error::NotAppended`] if it is not there (or not durable)
     /// yet, [`Error::Lost`] if it was given up.
     pub fn get(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
-        if lsn == Lsn::ZERO || !self.readable(lsn)? {
+        if lsn == Lsn::ZERO {
+            return Err(Error::NotAppended { lsn, last: self.source.limit(Lsn::MAX)? });
+        }
+        if !self.readable(lsn)? {
             return Err(Error::NotAppended { lsn, last: self.limit });
         }
         if self.chain.gap(lsn).is_some() {
@@ -297,7 +300,9 @@ impl Reader {
     }
 
     /// The next record, waiting for it to become durable: for as long as it takes, or the time
-    /// given. `None` when the time is over, or when the log was closed and all of it is read.
+    /// given. `None` when the time is over, or when the log was closed and all of it is read: at once
+    /// then, and each time. A log that another process closed may be opened again by another; how to
+    /// follow it through that, see [`View`](crate::View).
     ///
     /// # Errors
     /// As [`next`](Reader::next); [`Error::Busy`] as [`wait_durable`](crate::Log::wait_durable).
@@ -316,7 +321,7 @@ impl Reader {
     /// is consumed only by a completed await, and nothing is left of one that is given up.
     ///
     /// On a log that another process writes, one thread for each [`View`](crate::View) looks for
-    /// all tasks that wait; it ends when none does.
+    /// all tasks that wait; it ends when none does. `None` means there what it does for `wait_next`.
     ///
     /// # Errors
     /// As [`next`](Reader::next).

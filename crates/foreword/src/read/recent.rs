@@ -10,7 +10,7 @@ use crate::files::segment::Segment;
 use crate::format::{BLOCK, Chain, FrameHeader, Position};
 use crate::sync::ProcessLock;
 
-/// So many of the last frames are kept: at most 2 MiB.
+/// So many of the last frames are kept at most: 2 MiB.
 const RECENT_MAX: usize = 32;
 /// So many frames' places are known at most: of more, every other one is forgotten, and found again
 /// from its neighbours.
@@ -28,11 +28,11 @@ const OPEN_MAX: usize = 4;
 pub(crate) struct Recent(ProcessLock<VecDeque<Placed>>);
 
 impl Recent {
-    /// Keeps frames that were written; the oldest, which make room for them, are left in their
-    /// place.
-    pub(crate) fn keep(&self, frames: &mut VecDeque<Placed>) {
+    /// Keeps frames that were written, up to a number; the oldest, which make room for them, are
+    /// left in their place.
+    pub(crate) fn keep(&self, frames: &mut VecDeque<Placed>, max: usize) {
         let Some(mut kept) = self.0.lock() else { return };
-        while kept.len() < RECENT_MAX {
+        while kept.len() < max.min(RECENT_MAX) {
             let Some(frame) = frames.pop_front() else { return };
             kept.push_back(frame);
         }
@@ -76,6 +76,11 @@ impl Recent {
     /// A segment of which frames are kept: open already.
     pub(crate) fn segment(&self, epoch: u64) -> Option<Arc<Segment>> {
         self.0.lock()?.iter().rev().map(|frame| &frame.segment).find(|segment| segment.epoch() == epoch).cloned()
+    }
+
+    /// Forgets all: what is to be dropped under no lock.
+    pub(crate) fn take(&self) -> VecDeque<Placed> {
+        self.0.lock().map(|mut kept| std::mem::take(&mut *kept)).unwrap_or_default()
     }
 
     /// Forgets what is of other segments than these: a file that is held open keeps its space.

@@ -37,7 +37,7 @@ impl Reader {
 }
 
 /// The records of a log as they become durable; see [`Reader::into_stream`]. Ends when the log was
-/// closed and all of it is read, or after an error.
+/// closed and all of it is read, by whichever process closed it, or after an error.
 #[derive(Debug)]
 pub struct RecordStream {
     reader: Reader,

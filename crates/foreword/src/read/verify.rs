@@ -1,6 +1,7 @@
 //! The check of everything.
 
 use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::files::dir::Dir;
 use crate::files::disk::{Disk, OsDisk};
 use crate::format::LogId;
 use crate::read::view::records_between;
-use crate::recovery::{self, Depth, Verdict};
+use crate::recovery::{self, Depth, Progress, Verdict};
 use crate::{Error, Lsn, Result, View};
 
 /// What [`verify`] found.
@@ -44,23 +45,103 @@ pub struct VerifyReport {
     pub holds_unknown: Option<Error>,
 }
 
-/// Reads and checks the whole log in a directory; changes nothing. `progress` is told how many
-/// bytes are done, of about how many.
+/// How far a check is; see [`Verify::progress`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyProgress {
+    /// Done so far: bytes, or LSNs where a writer has the log open.
+    pub done: u64,
+    /// Of about so many.
+    pub total: u64,
+}
+
+/// Reads and checks the whole log in a directory; changes nothing. To hear how far it is, or to end
+/// it early, see [`Verify`].
 ///
 /// Damage is not an error here but a verdict.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::NotALog`], [`Error::UnsupportedVersion`], [`Error::Io`].
-pub fn verify(dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
-    verify_on(Arc::new(OsDisk::new()), dir, progress)
+pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport> {
+    Verify::new().run(dir)
 }
 
-/// As [`verify`], on a file system of one's own.
+/// How the check is told.
+type Hook<'a> = dyn FnMut(VerifyProgress) -> ControlFlow<()> + 'a;
+
+/// A check of a whole log, with options.
 ///
-/// # Errors
-/// As [`verify`].
-pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
-    let dir = Dir::open(&*disk, dir.as_ref())?;
+/// ```
+/// # fn main() -> Result<(), foreword::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?.commit(b"one")?;
+/// use foreword::{Error, Verify};
+/// use std::ops::ControlFlow;
+/// use std::time::{Duration, Instant};
+/// let started = Instant::now();
+/// let checked = Verify::new().progress(|now| {
+///     println!("{} of {}", now.done, now.total);
+///     if started.elapsed() < Duration::from_secs(60) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+/// });
+/// match checked.run(dir.path()) {
+///     Err(Error::Canceled) => println!("it takes too long"),
+///     report => assert_eq!(report?.records, 1),
+/// }
+/// # Ok(()) }
+/// ```
+pub struct Verify<'a> {
+    disk: Arc<dyn Disk>,
+    progress: Box<Hook<'a>>,
+}
+
+impl std::fmt::Debug for Verify<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verify").field("disk", &self.disk).finish_non_exhaustive()
+    }
+}
+
+impl Default for Verify<'_> {
+    fn default() -> Self {
+        Verify::new()
+    }
+}
+
+impl<'a> Verify<'a> {
+    /// As [`verify`] does it.
+    #[must_use]
+    pub fn new() -> Verify<'a> {
+        Verify { disk: Arc::new(OsDisk::new()), progress: Box::new(|_| ControlFlow::Continue(())) }
+    }
+
+    /// The file system to use.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Verify<'a> {
+        self.disk = disk;
+        self
+    }
+
+    /// Is told now and then how far the check is, on the thread that makes it. `Break` ends it, with
+    /// [`Error::Canceled`].
+    #[must_use]
+    pub fn progress(mut self, hook: impl FnMut(VerifyProgress) -> ControlFlow<()> + 'a) -> Verify<'a> {
+        self.progress = Box::new(hook);
+        self
+    }
+
+    /// Makes the check.
+    ///
+    /// # Errors
+    /// As [`verify`]; [`Error::Canceled`].
+    pub fn run(mut self, dir: impl AsRef<Path>) -> Result<VerifyReport> {
+        verify_on(self.disk, dir.as_ref(), &mut |done, total| match (self.progress)(VerifyProgress { done, total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Canceled),
+        })
+    }
+}
+
+fn verify_on(disk: Arc<dyn Disk>, dir: &Path, progress: Progress<'_>) -> Result<VerifyReport> {
+    let dir = Dir::open(&*disk, dir)?;
     // Beside a writer the reader itself looks again; and what is found twice alike is there: all of
     // a large log is read for it.
     let found = RefCell::new(None);
@@ -82,7 +163,7 @@ pub fn verify_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, progress: &mut dyn 
     )
 }
 
-fn verify_at_rest(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
+fn verify_at_rest(dir: &Dir, progress: Progress<'_>) -> Result<VerifyReport> {
     let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::All, &[], progress)?)?;
     let (start_lsn, last_lsn, lost) = (survey.control.start, survey.last_lsn(), survey.control.lost());
     Ok(VerifyReport {
@@ -101,7 +182,7 @@ fn verify_at_rest(dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<Verif
 }
 
 /// Reads all that the writer says is durable.
-fn verify_beside_writer(disk: Arc<dyn Disk>, dir: &Dir, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport> {
+fn verify_beside_writer(disk: Arc<dyn Disk>, dir: &Dir, progress: Progress<'_>) -> Result<VerifyReport> {
     let view = View::of(disk, dir.clone())?;
     let mut reader = view.reader_at(Lsn::ZERO);
     let (start_lsn, last_lsn) = (view.start_lsn(), view.last_lsn()?);
@@ -121,7 +202,7 @@ fn verify_beside_writer(disk: Arc<dyn Disk>, dir: &Dir, progress: &mut dyn FnMut
             Err(error) => return Err(error),
         }
         if at.0 % 4096 == 0 {
-            progress(at.0.saturating_sub(start_lsn.0), records);
+            progress(at.0.saturating_sub(start_lsn.0), records)?;
         }
     }
     // Before the damage.

@@ -60,6 +60,46 @@ const LINGER: u32 = 20;
 /// assert_eq!(view.get(foreword::Lsn(1))?, b"one");
 /// # Ok(()) }
 /// ```
+///
+/// # To follow a log through restarts of its writer
+///
+/// While a writer has the log open, or after it was killed, a reader of a view waits for more. After
+/// a clean close there is no more to wait for: [`wait_next`](Reader::wait_next) and
+/// [`next_async`](Reader::next_async) give `None` at once, each time (and a stream ends). When another
+/// writer goes on, the same reader reads on; nothing wakes it for that. So a follower takes `None`
+/// for "not now", and asks again after a while:
+///
+/// ```
+/// # fn main() -> Result<(), foreword::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let options = foreword::Options::new().segment_bytes(1 << 20);
+/// # options.open(dir.path())?.close()?;
+/// # let (path, again) = (dir.path().to_owned(), options.clone());
+/// # let writer = std::thread::spawn(move || for text in ["one", "two", "three"] {
+/// #     let log = again.open(&path).unwrap();
+/// #     log.commit(text).unwrap();
+/// #     log.close().unwrap();
+/// #     std::thread::sleep(std::time::Duration::from_millis(20));
+/// # });
+/// use foreword::View;
+/// use std::time::Duration;
+/// let view = View::open(dir.path())?;
+/// let mut reader = view.reader(); // or at the LSN up to which an earlier run of this process came
+/// let mut seen = Vec::new();
+/// while seen.len() < 3 {
+///     match reader.wait_next(Some(Duration::from_secs(1)))? {
+///         Some(record) => seen.push(record.data.to_vec()),
+///         None if view.has_writer() => {} //                  nothing for a second
+///         None => std::thread::sleep(Duration::from_millis(100)), // no writer now: one may come
+///     }
+/// }
+/// assert_eq!(seen, [&b"one"[..], b"two", b"three"]);
+/// # writer.join().unwrap();
+/// # Ok(()) }
+/// ```
+///
+/// Where the new writer has cut records off, the next call is [`Error::Cut`]; where the directory
+/// was replaced, [`Error::Replaced`].
 #[derive(Clone, Debug)]
 pub struct View {
     inner: Arc<ViewInner>,
@@ -241,7 +281,8 @@ impl View {
     /// a consumer in another process, whether or not a writer has the log open. The hold is durable
     /// when this returns: no truncation that begins after that drops what it keeps. (The file
     /// `HOLDS` has it, until the writer takes it into the log with its next truncation or hold.)
-    /// Needs the right to write to the directory; blocks while the writer truncates, for a tenth of
+    /// An LSN that the writer has not appended yet keeps nothing until it has: what that is, is not
+    /// known here. Needs the right to write to the directory; blocks while the writer truncates, for a tenth of
     /// a second at the most. A log has at most 32 holds, those of its own process included.
     ///
     /// It writes the small file twice, and syncs it each time: two flushes, one behind the other. On
@@ -331,6 +372,12 @@ impl View {
         records_between(from.max(self.start_lsn()), to.min(last.next()), &self.lost())
     }
 
+    /// A reader that stands before the first record; see [`Log::reader`](crate::Log::reader).
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.reader_at(Lsn::ZERO)
+    }
+
     /// A reader that stands before a record; see [`Log::reader_at`](crate::Log::reader_at).
     #[must_use]
     pub fn reader_at(&self, lsn: Lsn) -> Reader {
@@ -362,7 +409,7 @@ impl View {
     /// # Errors
     /// As [`Reader::seek_to_time`].
     pub fn lsn_at(&self, time: SystemTime) -> Result<Lsn> {
-        self.reader_at(Lsn::ZERO).seek_to_time(time)
+        self.reader().seek_to_time(time)
     }
 
     /// How many bytes the records have from one LSN up to another; see [`Reader::bytes_between`].
@@ -370,7 +417,7 @@ impl View {
     /// # Errors
     /// As [`Reader::bytes_between`].
     pub fn bytes_between(&self, from: Lsn, to: Lsn) -> Result<u64> {
-        self.reader_at(Lsn::ZERO).bytes_between(from, to)
+        self.reader().bytes_between(from, to)
     }
 
     /// One record; see [`Log::get`](crate::Log::get).

@@ -126,7 +126,7 @@ impl Watch {
 }
 
 fn at_rest(dir: &Dir) -> Result<(Option<Tip>, Seen)> {
-    let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::Tail, &[], &mut |_, _| {})?)?;
+    let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::Tail, &[], &mut |_, _| Ok(()))?)?;
     let (proven, recoverable) = (survey.proven_lsn(), survey.last_lsn());
     let Survey { log, verdict, chain, control, cuts, .. } = survey;
     let chain = Chain { cuts, ..Chain::new(log, chain, &control) };

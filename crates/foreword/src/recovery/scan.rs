@@ -42,8 +42,8 @@ impl Depth {
     }
 }
 
-/// Told how far a survey is: bytes done, bytes in all.
-pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+/// Told how far a survey is: bytes done, bytes in all. An error ends it.
+pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
 
 /// A scan along the chain.
 #[derive(Debug)]
@@ -316,7 +316,7 @@ impl Scan {
                         return Ok(Place::Structure(why));
                     }
                     self.scanned += header.frame_len() as u64;
-                    progress(self.scanned, total);
+                    progress(self.scanned, total)?;
                 }
                 Found::Unwritten => return Ok(Place::Unwritten),
                 Found::Torn => return Ok(Place::Torn),

@@ -171,6 +171,11 @@ fn prepare(log: &LogInner) -> Next {
     if let Err(error) = prepared {
         // An append that needs the segment tries again, and gets the error.
         state.spares.failed(&error);
+        if error.is_too_many_files() && state.has_unsynced() {
+            // What is synced has no file open.
+            state.requests.sync_due = true;
+            log.kick(Lane::Sync);
+        }
         drop(state);
         crate::trace::warn!(error = %error, "cannot prepare a segment");
     }

@@ -9,7 +9,7 @@ use crate::write::inner::LogInner;
 use crate::write::runtime::Tasks;
 use crate::write::state::life::Ending;
 use crate::write::state::{Guard, LogState};
-use crate::{Error, Result, strangers};
+use crate::{Error, Result};
 
 impl LogInner {
     /// Closes the log, or waits for the thread that does; what that came to.
@@ -48,7 +48,7 @@ impl LogInner {
         let state = self.finish();
         let ended = state.life.ended();
         drop(state);
-        strangers::run(|| self.readable.recent.retain(|_| false));
+        self.shed_memory(0);
         self.dir.unlock();
         let mut state = self.lock();
         state.life.ending = Ending::Ended;

@@ -73,7 +73,7 @@ impl LogInner {
             }
         }
         if written.is_ok() {
-            self.readable.recent.keep(&mut group.frames);
+            self.readable.recent.keep(&mut group.frames, self.options.buffers());
         }
         drop(work);
         let mut state = self.lock();
@@ -197,7 +197,7 @@ impl LogInner {
     /// is woken.
     fn unlock_and_end_flush<'a>(&'a self, mut state: Guard<'a>, group: Group, written: Result<()>) -> Guard<'a> {
         let mut frames = group.frames;
-        state.assembler.reclaim(&mut frames);
+        state.assembler.reclaim(&mut frames, self.options.buffers());
         let failed = written.err().filter(|error| state.fail(error));
         state.flushes.end(group.id);
         let mut counted = Slots::default();

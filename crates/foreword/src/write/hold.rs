@@ -4,7 +4,7 @@ use crate::assemble::room::Urgency;
 use crate::files::outside::Outside;
 use crate::limit::{Holds, Limit, check_name, place};
 use crate::write::inner::LogInner;
-use crate::{Lsn, Result};
+use crate::{Error, Lsn, Result};
 
 /// Whether what other processes ask for is all in the log by now, durably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,10 @@ pub(crate) enum Asked {
 impl LogInner {
     pub(crate) fn hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
         check_name(name)?;
-        self.change_holds(|start, holds| {
+        self.change_holds(|start, last, holds| {
+            if lsn > last.next() {
+                return Err(Error::NotAppended { lsn, last });
+            }
             let hold = place(name, lsn, limit, start, holds)?;
             holds.insert(name.to_owned(), hold);
             Ok(())
@@ -24,19 +27,19 @@ impl LogInner {
     }
 
     pub(crate) fn release(&self, name: &str) -> Result<bool> {
-        self.change_holds(|_, holds| Ok(holds.remove(name).is_some()))
+        self.change_holds(|_, _, holds| Ok(holds.remove(name).is_some()))
     }
 
     /// Changes the holds, of which those are that other processes have placed: durably, if that
-    /// makes a difference. What the change says.
-    fn change_holds<T>(&self, change: impl FnOnce(Lsn, &mut Holds) -> Result<T>) -> Result<T> {
+    /// makes a difference. It is told where the log starts, and the last LSN. What the change says.
+    fn change_holds<T>(&self, change: impl FnOnce(Lsn, Lsn, &mut Holds) -> Result<T>) -> Result<T> {
         let _changing = self.one_at_a_time()?;
         let outside = self.outside()?;
         let mut state = self.open_state()?;
-        let start = state.change.control.start;
+        let (start, last) = (state.change.control.start, state.last_lsn());
         let before = state.change.control.holds.clone();
         outside.iter().for_each(|outside| outside.apply(&mut state.change.control.holds));
-        let changed = change(start, &mut state.change.control.holds);
+        let changed = change(start, last, &mut state.change.control.holds);
         if changed.is_err() {
             state.change.control.holds = before;
             return changed;

@@ -10,6 +10,7 @@ use crate::files::reserve::Keeping;
 use crate::format::{Chain, LogId};
 use crate::observe::counters::Counters;
 use crate::open::opened::Opened;
+use crate::options::BackgroundError;
 use crate::strangers::{self, AtWork};
 use crate::sync::atomic::AtomicU32;
 use crate::sync::{Event, Mutex, PoisonError, TryLockError, thread};
@@ -162,7 +163,10 @@ impl LogInner {
     pub(crate) fn report(&self, error: &Error) {
         crate::trace::error!(error = %error, dir = %self.dir.path.display(), "background error");
         match &self.options.on_error {
-            Some(hook) => _ = strangers::run(|| hook(error)),
+            Some(hook) => {
+                let told = BackgroundError { log: self.id, error: error.clone() };
+                strangers::run(|| hook(told));
+            }
             // Standard error may be closed, or full.
             None => _ = writeln!(io::stderr(), "foreword: {}: {error}", self.dir.path.display()),
         }

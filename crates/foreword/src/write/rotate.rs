@@ -113,12 +113,16 @@ impl LogInner {
             true => state.assembler.lacks_space(),
             false => state.spares.ready.len() < need && state.assembler.segment().epoch() == epoch,
         };
+        let mut closed_files = false;
         while needs(&state) {
             let freed = state.removals.freed();
             let (after, prepared) = self.unlock_and_prepare(state);
             state = after;
             state = match prepared {
                 Err(error) if error.is_no_space() => self.unlock_and_make_room(state, freed).map_err(|state| (state, error)),
+                Err(error) if error.is_too_many_files() && !std::mem::replace(&mut closed_files, true) => {
+                    self.unlock_and_close_files(state, error)
+                }
                 Err(error) => Err((state, error)),
                 Ok(()) => Ok(state),
             }
@@ -136,6 +140,23 @@ impl LogInner {
             return Ok(state);
         }
         if state.removals.is_removing() || state.wants_removal(now) { Ok(self.unlock_and_remove(state, now)) } else { Err(state) }
+    }
+
+    /// When too many files are open: what is not synced has its segments open, and so have the
+    /// frames that were written last. The error again where that cannot be waited for.
+    fn unlock_and_close_files<'a>(&'a self, state: Guard<'a>, error: Error) -> Result<Guard<'a>, (Guard<'a>, Error)> {
+        if self.may_wait_for_sync(&state, None).is_err() {
+            return Err((state, error));
+        }
+        let current = state.assembler.segment().epoch();
+        let goal = state.goal(state.last_lsn());
+        let synced = self.reach(state, goal, true);
+        self.readable.recent.retain(|epoch| epoch == current);
+        let state = self.lock();
+        match synced {
+            Ok(()) => Ok(state),
+            Err(error) => Err((state, error)),
+        }
     }
 
     /// When a unit is refused: what was prepared for it, and is more than is kept, is removed. The

@@ -9,11 +9,13 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::bug::bug;
+use crate::error::Doing;
 use crate::strangers;
 use crate::sync::{
     self, ThreadId,
@@ -21,6 +23,7 @@ use crate::sync::{
     thread_local,
 };
 use crate::write::circle::{Thing, Wait, let_go};
+use crate::{Error, Result};
 
 thread_local! {
     /// For which lane of which threads this one works: the lane's address, or 0.
@@ -97,13 +100,14 @@ impl Runtime {
     /// flushes at once: 4 are right for most.
     ///
     /// # Errors
-    /// `InvalidInput` if there are to be fewer or more; what the operating system says if it starts
-    /// no thread.
-    pub fn new(sync_threads: usize) -> io::Result<Runtime> {
+    /// [`Error::Invalid`] if there are to be fewer or more; [`Error::Io`] if the operating system
+    /// starts no thread.
+    pub fn new(sync_threads: usize) -> Result<Runtime> {
         if !(1..=64).contains(&sync_threads) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a runtime has 1 to 64 threads that sync"));
+            let why = format!("1 to 64 threads that sync, not {sync_threads}");
+            return Err(Error::Invalid { what: "a runtime", why });
         }
-        Runtime::start(sync_threads, true)
+        Runtime::start(sync_threads, true).doing("start the threads of a runtime", Path::new(""))
     }
 
     /// With a thread that publishes only if it is needed.

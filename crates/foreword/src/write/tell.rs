@@ -8,6 +8,7 @@
 use crate::Lsn;
 use crate::bug::bug;
 use crate::format::Promise;
+use crate::options::{Durable, Rotated};
 use crate::strangers;
 use crate::sync::thread;
 use crate::write::circle::{Thing, Wait, let_go};
@@ -46,8 +47,8 @@ impl LogInner {
             state.hooks.telling = Some(thread::current().id());
             drop(state);
             strangers::run(|| match (news, &self.options.on_durable, &self.options.on_rotate) {
-                (News::Durable(lsn), Some(hook), _) => hook(lsn),
-                (News::Rotated(epoch, first), _, Some(hook)) => hook(epoch, first),
+                (News::Durable(lsn), Some(hook), _) => hook(Durable { log: self.id, lsn }),
+                (News::Rotated(epoch, first_lsn), _, Some(hook)) => hook(Rotated { log: self.id, epoch, first_lsn }),
                 _ => {}
             });
             state = self.lock();

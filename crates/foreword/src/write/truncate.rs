@@ -99,6 +99,9 @@ struct Framed {
     first: Lsn,
 }
 
+/// A log that commits now and then allocates nothing for it.
+const IDLE_BUFFERS: usize = 1;
+
 impl LogInner {
     /// Puts the control state into the log, durably. If it says that nothing of a full segment is
     /// needed any more, the log goes on in another, as far as there is one, so that this one can be
@@ -154,7 +157,22 @@ impl LogInner {
         }
         let end = state.assembler.end().position;
         state.flushes.idle_at(end);
-        (self.unlock_and_flush(state, true), true)
+        drop(self.unlock_and_flush(state, true));
+        self.shed_memory(IDLE_BUFFERS);
+        (self.lock(), true)
+    }
+
+    /// Gives back the memory that a log does not need while nothing is appended. Under no lock: it
+    /// closes files.
+    pub(crate) fn shed_memory(&self, kept: usize) {
+        strangers::run(|| {
+            let mut recent = self.readable.recent.take();
+            let mut state = self.lock();
+            state.assembler.reclaim(&mut recent, kept);
+            let spare = state.assembler.give_back(kept);
+            drop(state);
+            drop((recent, spare));
+        });
     }
 
     /// Waits for the right to change the state that is not records. One thread has it at a time, so
@@ -238,6 +256,9 @@ impl LogInner {
     pub(crate) fn truncate_back(&self, from: Lsn) -> Result<()> {
         let _changing = self.one_at_a_time()?;
         let mut state = self.open_state()?;
+        if from == Lsn::ZERO {
+            return Err(Error::NotAppended { lsn: from, last: state.last_lsn() });
+        }
         // New appends wait, or the log might never be quiet. Nothing else changes what the fork
         // builds on. The lock is not held meanwhile.
         state.change.cutting = true;

@@ -333,9 +333,7 @@ impl Rounds {
         self.ceilings.push(ceiling);
         self.bound = Some(bound);
         self.latency.merge(&run.outcome.latencies);
-        for (all, some) in self.groups.buckets.iter_mut().zip(run.groups.buckets) {
-            *all += some;
-        }
+        self.groups.merge(&run.groups);
         self.flushes += run.flushes;
         self.records += run.outcome.count;
         self.record_bytes += run.record_bytes;
@@ -365,7 +363,7 @@ impl Rounds {
             ceiling_by,
             eta,
             records_per_flush: self.records as f64 / self.flushes.max(1) as f64,
-            groups: self.groups.buckets.iter().enumerate().filter(|(_, flushes)| **flushes > 0).map(group).collect(),
+            groups: self.groups.buckets().iter().enumerate().filter(|(_, flushes)| **flushes > 0).map(group).collect(),
             latency: self.latency,
             flushes: self.flushes,
             log_bytes_per_byte: to_payload(self.written_bytes),

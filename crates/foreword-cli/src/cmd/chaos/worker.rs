@@ -23,9 +23,9 @@ const FULL: Duration = Duration::from_millis(3);
 pub(super) fn options() -> Options {
     let options = Options::new().publish(true).segment_bytes(256 << 10).sync(SyncPolicy::interval(Duration::from_millis(5)));
     // The process that removed LOCK says so.
-    options.on_error(|error| {
-        if !is_lock_lost(error) {
-            crate::output::note(format_args!("{error}"));
+    options.on_error(|told| {
+        if !is_lock_lost(&told.error) {
+            crate::output::note(format_args!("{}", told.error));
         }
     })
 }

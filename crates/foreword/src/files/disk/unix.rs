@@ -20,7 +20,7 @@ const NEW_FILE: Mode = Mode::from_raw_mode(0o666);
 const NEW_DIRECTORY: Mode = Mode::from_raw_mode(0o777);
 
 pub(super) fn id_of(metadata: &Metadata) -> FileId {
-    FileId(metadata.dev(), metadata.ino())
+    FileId::new(metadata.dev().into(), metadata.ino().into())
 }
 
 /// Gives a file the owner and the group of another, as far as this user may.
@@ -114,8 +114,10 @@ impl DiskDir for OsDir {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.file)? {
             let entry = entry?;
-            let name = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | ".."));
-            names.extend(name.map(str::to_owned));
+            let name = entry.file_name().to_string_lossy();
+            if !matches!(&*name, "." | "..") {
+                names.push(name.into_owned());
+            }
         }
         Ok(names)
     }
@@ -220,6 +222,6 @@ impl DiskDir for OsDir {
 
     fn id_of(&self, name: &str) -> io::Result<FileId> {
         let stat = rustix::fs::statat(&self.file, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(FileId(stat.st_dev as u64, stat.st_ino as u64))
+        Ok(FileId::new(stat.st_dev as u128, stat.st_ino as u128))
     }
 }

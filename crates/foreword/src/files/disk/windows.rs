@@ -19,7 +19,7 @@ const FILE_SHARE_READ_WRITE: u32 = 1 | 2;
 /// The standard library has no file index on Windows: when a file was made has to tell it from
 /// others.
 pub(super) fn id_of(metadata: &Metadata) -> FileId {
-    FileId(0, metadata.creation_time())
+    FileId::new(0, metadata.creation_time().into())
 }
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl DiskDir for OsDir {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(self.path("")?)? {
-            names.extend(entry?.file_name().into_string().ok());
+            names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
     }
