@@ -132,7 +132,7 @@ pub async fn restored(
     (options.to, options.timeline, options.segment_bytes) = (to, timeline, 64 << 10);
     let result = Archive::open(store.clone(), keys()).await?.restore(&dir, &options).await;
     let there = result.map(|_| {
-        foreword::verify(&dir, &mut |_, _| {}).unwrap();
+        foreword::verify(&dir).unwrap();
         records(&dir)
     });
     let _ = std::fs::remove_dir_all(&dir);
