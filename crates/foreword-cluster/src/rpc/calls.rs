@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::network::Target;
+use super::target::Target;
 use super::{Answered, Asked, Call, Reply, WINDOW, decode_next};
 use crate::error::{Error, Result};
 

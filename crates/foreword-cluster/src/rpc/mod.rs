@@ -14,6 +14,7 @@
 pub(crate) mod calls;
 pub(crate) mod network;
 pub(crate) mod server;
+mod target;
 pub(crate) mod tls;
 
 use std::time::Duration;

@@ -24,6 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::calls::Calls;
+use super::target::{Target, error_chain};
 use super::tls::Tls;
 use super::{
     Answer, Asked, CALLS, Call, FOLLOW, From, HEADER_CLUSTER, HEADER_INSTANCE, HEADER_NODE, HEADER_PROTOCOL, MESSAGE_MAX,
@@ -42,13 +43,6 @@ pub(crate) struct Connection {
     calls: Arc<Mutex<Option<Arc<Calls>>>>,
     #[cfg(test)]
     simulated: Option<crate::sim::Link>,
-}
-
-/// Whom a connection is to.
-pub(super) struct Target {
-    channel: Channel,
-    address: String,
-    headers: MetadataMap,
 }
 
 pub(crate) fn hex(id: u128) -> String {
@@ -162,74 +156,6 @@ impl Connection {
         let answer = target.grpc().await?.server_streaming(target.request(from), PathAndQuery::from_static(FOLLOW), Raw).await;
         Ok(answer.map_err(|status| target.error(status))?.into_inner())
     }
-}
-
-impl Target {
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        *request.metadata_mut() = self.headers.clone();
-        request
-    }
-
-    async fn grpc(&self) -> Result<Grpc<Channel>> {
-        let mut grpc =
-            Grpc::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX);
-        match grpc.ready().await {
-            Ok(()) => Ok(grpc),
-            Err(error) => Err(Error::Unreachable { address: self.address.clone(), why: error_chain(&error) }),
-        }
-    }
-
-    /// Makes calls: what is answered.
-    pub(super) async fn calls(&self, requests: mpsc::UnboundedReceiver<Asked>) -> Result<Streaming<Bytes>> {
-        let requests = self.request(together(requests));
-        let answers = self.grpc().await?.streaming(requests, PathAndQuery::from_static(CALLS), Raw).await;
-        Ok(answers.map_err(|status| self.error(status))?.into_inner())
-    }
-
-    pub(super) fn error(&self, status: Status) -> Error {
-        let theirs = status.metadata().get(HEADER_PROTOCOL).and_then(|version| version.to_str().ok());
-        match status.code() {
-            // A refusal before anything was read.
-            Code::FailedPrecondition | Code::Unimplemented if theirs.is_some_and(|theirs| theirs != PROTOCOL) => {
-                Error::Protocol { ours: theirs.unwrap_or_default().to_owned(), theirs: PROTOCOL.to_owned() }
-            }
-            Code::FailedPrecondition if !status.details().is_empty() => {
-                postcard::from_bytes(status.details()).unwrap_or_else(|_| Error::unknown(status.message()))
-            }
-            // hyper says so where no connection could be made.
-            Code::Unavailable if never_sent(&status) => {
-                Error::Unreachable { address: self.address.clone(), why: error_chain(&status) }
-            }
-            _ => Error::unknown(format!("{}: {}", self.address, error_chain(&status))),
-        }
-    }
-}
-
-/// Whether a connection could not be made, so that nothing was sent.
-fn never_sent(status: &Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if error.downcast_ref::<tonic::ConnectError>().is_some() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
-/// An error with what it came from: transports say the useful part last.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !said.contains(&more) {
-            said = format!("{said}: {more}");
-        }
-        source = error.source();
-    }
-    said
 }
 
 /// The members, by id.
