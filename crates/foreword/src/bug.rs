@@ -72,6 +72,8 @@ bugs! {
     TrustTornLink,
     /// a fork's LINK is written before its copies are synced
     LinkBeforeCopies,
+    /// a fork over several segments that did not come to its end is taken for a log whose front was dropped
+    TrustBegun,
     /// a fork never writes a small segment again: crashes and cuts fill the directory
     NeverAbsorb,
     /// a fork that has not room for all that it is to write again writes nothing of it

@@ -213,3 +213,29 @@ fn a_view_that_could_not_read_on() {
         log.truncate_front(log.last_lsn()).unwrap();
     }
 }
+
+/// An opening wrote an unproven burst again over several segments, and was killed. The fork's later
+/// segments had LINKs, and began before the start LSN: the next opening took them for the log.
+#[test]
+fn an_unfinished_fork_of_a_log_whose_front_was_dropped() {
+    let large = Options::new().segment_bytes(1 << 20).background(false).sync(SyncPolicy::manual()).idle_mark(None);
+    let disk = SimDisk::new(1);
+    let log = large.disk(disk.handle()).open("/log").unwrap();
+    (1..=100).for_each(|n| assert!(log.append(&[n; 2_000]).is_ok()));
+    assert_eq!(log.truncate_front(Lsn(75)).unwrap(), Lsn(75));
+    let killed = disk.kill();
+    drop(log);
+    let (mut forks, mut states) = (0, 0);
+    for dead in at_each_change(&killed, |disk| drop(open(disk).map(std::mem::forget))) {
+        for after in [dead.kill(), dead.crash(&Choice::All)] {
+            let segments = after.files().iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg")).count();
+            (forks, states) = (forks + usize::from(segments > 3), states + 1);
+            let view = View::open_on(after.handle(), "/log").unwrap();
+            assert_eq!(view.recoverable().unwrap().last_lsn().unwrap(), Lsn(100));
+            let log = open(&after).unwrap();
+            assert_eq!((log.start_lsn(), log.last_lsn()), (Lsn(75), Lsn(100)), "{:?}", after.files());
+            assert!(records(&log).into_iter().eq((75..=100).map(|n| (n, vec![n as u8; 2_000]))));
+        }
+    }
+    assert!(forks > 10, "{forks} of {states}");
+}
