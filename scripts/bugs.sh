@@ -25,7 +25,7 @@ shows() {
 shows "the table of faults and outcomes" foreword-sim "it matrix::" RetryFlush ForgetFailure
 shows "a process that was forked" foreword-tests process WriteInFork WaitInFork
 shows "crash loops and cuts without records" foreword-tests "it full_disk::" NeverAbsorb AbsorbAllOrNone LoseBegun GiveReserveBack \
-    RemoveKept CutAtOnce ReserveLast TakeLastReserve
+    RemoveKept CutAtOnce ReserveLast TakeLastReserve RecycleFirst ForgetLarger ForgetUrgent
 shows "a flush that is held up while a closed log goes on" foreword-tests "it corners::" OvertakeReopening
 shows "holds, limits and retention" foreword-tests "it holds::" ForgetHolds IgnoreOutside UnlockOutside ForgetLimit
 shows "what hooks are told" foreword-tests "it strangers::" TellEarly WaitForHooks CloseUntold

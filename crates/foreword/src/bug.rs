@@ -132,6 +132,12 @@ bugs! {
     TellEarly,
     /// records take space before the reserve is whole again
     ReserveLast,
+    /// a segment of the reserve that is larger than the log's segments is not written again
+    ForgetLarger,
+    /// a fork does not write again what lies where marks and checkpoints go
+    ForgetUrgent,
+    /// opening makes a segment for records of a superseded one before the reserve is whole again
+    RecycleFirst,
     /// a checkpoint takes the last of the reserve
     TakeLastReserve,
     /// a task is forgotten if it is called while another waits for the lane's threads
@@ -152,6 +158,9 @@ impl Bug {
         Bug::SealLate,
         Bug::OvertakeReopening,
         Bug::ReserveLast,
+        Bug::RecycleFirst,
+        Bug::ForgetLarger,
+        Bug::ForgetUrgent,
         Bug::TakeLastReserve,
         Bug::ForgetHolds,
         Bug::IgnoreOutside,

@@ -100,7 +100,7 @@ fn find(options: &Options, dir: &Dir, names: Names) -> Result<Opened> {
 
 /// As many spares as the options ask for, and the disk has room for.
 fn prepare_spares(options: &Options, dir: &Dir, opened: &mut Opened) -> Result<()> {
-    while opened.spares.len() < options.spare_segments {
+    while opened.spares.len() < options.spare_segments && !dir.reserve_is_short() {
         let epoch = opened.assembler.next_epoch(&opened.spares);
         match dir.prepare(opened.log, epoch, options.segment_blocks(), Stuff::Nothing, &at_once) {
             Ok(spare) => opened.spares.push_back(spare),
@@ -213,7 +213,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
         _ => None,
     };
     // First: on a full disk it is room.
-    clear_temporary(options, dir, &survey.names);
+    clear_temporary(dir, &survey.names);
     for name in &repair.copied {
         fork::put_aside(dir, name, true)?;
     }

@@ -35,11 +35,13 @@ const WRITE_AT: usize = 1 << 20;
 
 /// A segment with at most so many blocks of records is written again with what follows it, so that
 /// crashes and cuts do not fill the directory with segments that hold little: 1 MiB, or a quarter
-/// of a segment. Where the reserve is a whole segment, all that fits into one: else a log that is
+/// of a segment. Where the reserve is a whole segment, all that one can hold: else a log that is
 /// killed time after time on a full disk would leave the reserve behind, segment by segment.
 fn absorbed_max(segment_blocks: u32) -> u32 {
     let quarter = (segment_blocks / 4).min(256);
-    if reserve::blocks(segment_blocks) < segment_blocks { quarter } else { quarter.max(fresh_room(segment_blocks)) }
+    let mut whole = copy_room(segment_blocks);
+    bug!(ForgetUrgent, whole = fresh_room(segment_blocks));
+    if reserve::can_be_reserve(segment_blocks) { quarter.max(whole) } else { quarter }
 }
 
 /// A place between two units, and the LSN of the first record behind it.
@@ -69,8 +71,15 @@ pub(crate) fn absorb(
         let Ok((segment, None)) = dir.open_segment(Some(log), place.at.epoch, Access::Read)? else { break };
         let blocks = place.at.block.min(copied_end(segment.blocks)).saturating_sub(LINK_BLOCK + 1);
         // One that was made of the reserve is given up for another, or the reserve would not be
-        // there the next time.
-        let small = if segment.blocks < segment_blocks { copy_room(reserve::blocks(segment_blocks)) } else { 0 };
+        // there the next time. (Of those that are larger than the log's segments, only the tip: the
+        // log may have many from when it was opened with others.)
+        let is_tip = index + 1 == chain.len();
+        let mut small = match segment.blocks {
+            blocks if blocks < segment_blocks => copy_room(reserve::blocks(segment_blocks)),
+            blocks if blocks > segment_blocks && is_tip && reserve::can_be_reserve(blocks) => copy_room(blocks),
+            _ => 0,
+        };
+        bug!(ForgetLarger, small = if segment.blocks < segment_blocks { small } else { 0 });
         if blocks > left.max(small) || begins_within_unit(&segment)? {
             break;
         }
@@ -203,7 +212,9 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     let next = Count { lsn: next_lsn, bytes };
     let mut assembler = Assembler::link(first.clone(), segment_blocks, next, &Link { pred: at, cut, control: control.clone() });
     // Into a small one as much goes as was in another that is as small.
-    let urgency = if first.blocks < segment_blocks { Urgency::Copy } else { Urgency::Ordinary };
+    let mut small = first.blocks < segment_blocks || reserve::can_be_reserve(first.blocks);
+    bug!(ForgetUrgent, small = first.blocks < segment_blocks);
+    let urgency = if small { Urgency::Copy } else { Urgency::Ordinary };
     let mut link = assembler.take();
     let mut written = first;
 
