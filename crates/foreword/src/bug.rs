@@ -74,6 +74,8 @@ bugs! {
     LinkBeforeCopies,
     /// a fork over several segments that did not come to its end is taken for a log whose front was dropped
     TrustBegun,
+    /// a repair moves evidence aside before the log has gone on without it
+    MoveFirst,
     /// a fork never writes a small segment again: crashes and cuts fill the directory
     NeverAbsorb,
     /// a fork that has not room for all that it is to write again writes nothing of it
@@ -158,6 +160,7 @@ impl Bug {
         Bug::SealLate,
         Bug::OvertakeReopening,
         Bug::ReserveLast,
+        Bug::MoveFirst,
         Bug::RecycleFirst,
         Bug::ForgetLarger,
         Bug::ForgetUrgent,

@@ -101,7 +101,8 @@ impl Dir {
                 // Stats that are there when a log is opened are of a process that was killed.
                 None if name == STATS || name.strip_suffix(TMP).is_some_and(is_made_by_rename) => names.temporary.push(name),
                 None if name == HOLDS_TMP => names.holds_begun = true,
-                None if [LOCK, HOLDS, DAMAGED].contains(&&*name) || RESERVES.contains(&&*name) => {}
+                None if name == DAMAGED => names.damaged = true,
+                None if [LOCK, HOLDS].contains(&&*name) || RESERVES.contains(&&*name) => {}
                 None => names.others.push(name),
             }
         }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::assemble::payload::Payload;
@@ -16,9 +17,9 @@ use crate::assemble::{Assembler, NeedSegments, Placement};
 use crate::bug::bug;
 use crate::error::Doing;
 use crate::files::dir::Dir;
-use crate::files::disk::Access;
+use crate::files::disk::{Access, DiskDir};
 use crate::files::fill::at_once;
-use crate::files::names::{DAMAGED, TMP, segment_name};
+use crate::files::names::{DAMAGED, TMP, parse_segment_name, segment_name};
 use crate::files::prepare::Stuff;
 use crate::files::reserve;
 use crate::files::segment::{Found, Segment};
@@ -379,23 +380,82 @@ pub(crate) fn replace_by_copies(dir: &Dir, epochs: impl Iterator<Item = u64>) ->
     dir.sync()
 }
 
-/// Keeps a damaged file: as a copy, or the file itself.
-pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
-    let path = dir.file(DAMAGED);
-    let aside = dir.handle.create_dir(DAMAGED).doing("create the directory", &path)?;
-    let taken = aside.list().doing("list the directory", &path)?;
-    let mut kept = name.to_owned();
-    for n in 1.. {
-        if !taken.contains(&kept) {
-            break;
+/// The directory for what is put aside; made, if it is not there.
+struct Aside<'a> {
+    dir: &'a Dir,
+    handle: Arc<dyn DiskDir>,
+    path: PathBuf,
+}
+
+impl Aside<'_> {
+    fn open(dir: &Dir) -> Result<Aside<'_>> {
+        let path = dir.file(DAMAGED);
+        let handle = dir.handle.create_dir(DAMAGED).doing("create the directory", &path)?;
+        Ok(Aside { dir, handle, path })
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        self.handle.list().doing("list the directory", &self.path)
+    }
+
+    /// A name that is free, as the log's directory has it.
+    fn free_name(&self, name: &str) -> Result<String> {
+        let taken = self.list()?;
+        let numbered = (1..).map(|n| format!("{name}.{n}"));
+        let free = std::iter::once(name.to_owned()).chain(numbered).find(|kept| !taken.contains(kept));
+        Ok(format!("{DAMAGED}/{}", free.unwrap_or_default()))
+    }
+
+    /// The places that are kept, each with the epoch of the segment that it is kept for.
+    fn places(&self) -> Result<Vec<(u64, String)>> {
+        let epoch_of = |name: &String| parse_segment_name(name.get(..segment_name(0).len())?);
+        let segments = self.list()?.into_iter().filter_map(|name| Some((epoch_of(&name)?, name)));
+        let is_empty = |name: &str| self.handle.open(name, Access::Read).and_then(|file| file.is_empty());
+        let places = segments.filter(|(_, name)| is_empty(name).unwrap_or(false));
+        Ok(places.map(|(epoch, name)| (epoch, format!("{DAMAGED}/{name}"))).collect())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.handle.sync().doing("sync the directory", &self.path)?;
+        self.dir.sync()
+    }
+}
+
+/// Keeps a copy of a damaged file.
+pub(crate) fn copy_aside(dir: &Dir, name: &str) -> Result<()> {
+    let aside = Aside::open(dir)?;
+    copy(dir, name, &aside.free_name(name)?)?;
+    aside.sync()
+}
+
+/// Keeps a place for each of these segments that is there, and for none of the chain: an empty
+/// file. With it, a repair that is killed before it has moved one there leaves that to the next
+/// opening, which would otherwise remove a segment that is not of the log any more.
+pub(crate) fn keep_places(dir: &Dir, names: &[String], chain: &[Entry]) -> Result<()> {
+    let aside = Aside::open(dir)?;
+    let places = aside.places()?;
+    let stays = |epoch: u64| chain.iter().any(|e| e.epoch == epoch) && !names.contains(&segment_name(epoch));
+    for (_, place) in places.iter().filter(|(epoch, _)| stays(*epoch)) {
+        dir.handle.remove(place).doing("remove the file", &dir.file(place))?;
+    }
+    let there = |name: &&String| dir.handle.id_of(name).is_ok();
+    for name in names.iter().filter(there).filter(|name| !places.iter().any(|(epoch, _)| segment_name(*epoch) == **name)) {
+        let place = aside.free_name(name)?;
+        dir.handle.create_like(&place, name).doing("create the file", &dir.file(&place))?;
+    }
+    aside.sync()
+}
+
+/// Moves segments to the places that are kept for them, as far as both are there. They are not
+/// of the log any more, durably.
+pub(crate) fn move_aside(dir: &Dir, moves: impl Fn(u64) -> bool) -> Result<()> {
+    let aside = Aside::open(dir)?;
+    for (epoch, place) in aside.places()?.into_iter().filter(|(epoch, _)| moves(*epoch)) {
+        let name = segment_name(epoch);
+        match dir.handle.replace(&name, &place) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            moved => moved.doing("put the file aside", &dir.file(&name))?,
         }
-        kept = format!("{name}.{n}");
     }
-    if copy {
-        self::copy(dir, name, &format!("{DAMAGED}/{kept}"))?;
-    } else {
-        dir.handle.rename(name, &format!("{DAMAGED}/{kept}")).doing("put the file aside", &dir.file(name))?;
-    }
-    aside.sync().doing("sync the directory", &path)?;
-    dir.sync()
+    aside.sync()
 }

@@ -129,7 +129,7 @@ fn clear_superseded(dir: &Dir, survey: &Survey, blocks: u32) -> Result<Option<u6
 /// Segments past which a LINK of the chain leads, which is durable by now. Not those that were
 /// dropped from the front: that they were may be only in the page cache, in a MARK, until the fork
 /// says it, too.
-fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
+pub(super) fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
     let (Some(first), Some(tip)) = (survey.chain.first(), survey.chain.last()) else { return Ok(Vec::new()) };
     let link = match dir.open_segment(Some(survey.log), first.epoch, Access::Read)? {
         Ok((segment, None)) => fork::link_of(&segment)?,
@@ -150,10 +150,7 @@ fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
 pub(super) fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: &Names) {
     opened.spares.truncate(options.spares_kept());
     dir.fill_holes_in_reserve();
-    let of_log = |opened: &Opened, epoch: u64| {
-        opened.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok() || opened.spares.iter().any(|s| s.epoch() == epoch)
-    };
-    let superseded = names.epochs.iter().copied().filter(|&epoch| !of_log(opened, epoch));
+    let superseded = names.epochs.iter().copied().filter(|&epoch| !opened.has(epoch));
     let (small, others) = dir.fit_for_reserve(superseded);
     let use_or_remove = |opened: &mut Opened, epochs: Vec<u64>| {
         let mut unneeded = Vec::new();
@@ -162,7 +159,7 @@ pub(super) fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: 
             let mut short = dir.lacks_reserve(options.segment_blocks());
             bug!(RecycleFirst, short = false);
             let spares_wanted = if short { 0 } else { options.spare_segments.max(1) };
-            let wanted = opened.spares.len() < spares_wanted && epoch < next && !of_log(opened, epoch);
+            let wanted = opened.spares.len() < spares_wanted && epoch < next && !opened.has(epoch);
             if wanted && dir.has_blocks(epoch, options.segment_blocks()) {
                 let recycled = dir.prepare(opened.log, next, options.segment_blocks(), Stuff::Segment(epoch), &at_once);
                 opened.spares.extend(recycled);
@@ -170,7 +167,7 @@ pub(super) fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: 
                 unneeded.push(epoch);
             }
         }
-        fork::clear_away(dir, unneeded.into_iter().filter(|&epoch| !of_log(opened, epoch)).map(segment_name));
+        fork::clear_away(dir, unneeded.into_iter().filter(|&epoch| !opened.has(epoch)).map(segment_name));
     };
     // First those that cannot be the reserve: what they leave may be room for it.
     use_or_remove(opened, others);
