@@ -30,8 +30,7 @@ shows "a flush that is held up while a closed log goes on" foreword-tests "it co
 shows "holds, limits and retention" foreword-tests "it holds::" ForgetHolds IgnoreOutside UnlockOutside ForgetLimit
 shows "what hooks are told" foreword-tests "it strangers::" TellEarly WaitForHooks CloseUntold
 shows "many logs on a few threads" foreword-tests "runtime many_logs" ForgetTask
-shows "what the suite once found" foreword-sim "it regressions::" SealLate
-shows "damage and what repairs leave" foreword-sim "it damage::" MoveFirst
+shows "what the suite once found" foreword-sim "it regressions::" SealLate TrustBegun MoveFirst ResumeSealed
 shows "replaying the fuzz corpus" foreword-fuzz replay TrustBody IgnoreEpoch AcceptPartialUnit
 
 cargo run --quiet --release -p foreword-sim -- --bugs

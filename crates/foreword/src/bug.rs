@@ -74,6 +74,8 @@ bugs! {
     LinkBeforeCopies,
     /// a fork over several segments that did not come to its end is taken for a log whose front was dropped
     TrustBegun,
+    /// opening goes on in place behind a CLOSED mark, though the segment has a SEAL
+    ResumeSealed,
     /// a repair moves evidence aside before the log has gone on without it
     MoveFirst,
     /// a fork never writes a small segment again: crashes and cuts fill the directory
@@ -161,6 +163,7 @@ impl Bug {
         Bug::OvertakeReopening,
         Bug::ReserveLast,
         Bug::MoveFirst,
+        Bug::ResumeSealed,
         Bug::RecycleFirst,
         Bug::ForgetLarger,
         Bug::ForgetUrgent,

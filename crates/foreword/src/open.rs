@@ -247,8 +247,13 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     if !survey.names.identity || dir.read_identity()?.as_ref() != Ok(&survey.log) {
         dir.write_identity(survey.log, survey.names.identity)?;
     }
-    // (Garbled sectors ahead would stand in the way of a later frame.)
+    // (Garbled sectors ahead would stand in the way of a later frame. Of what a closed log went on
+    // with, a crash may have kept the SEAL alone: it vouches for the next file, whatever size that
+    // has.)
     let mut in_place = report.verdict == Verdict::Clean && report.garbled_sectors == 0;
+    let mut left = survey.left;
+    bug!(ResumeSealed, left = false);
+    in_place &= !left;
     bug!(AppendAfterTear, in_place |= matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail));
     let mut opened = if in_place {
         resume(options, dir, &survey, report)?

@@ -250,7 +250,8 @@ fn a_mark_or_a_checkpoint_before_each_kill_on_a_full_disk() {
     let front = |log: &Log, _| drop(log.truncate_front(log.start_lsn().next()));
     let hold = |log: &Log, round| drop(log.hold(&format!("hold {}", round % 2), Lsn(log.start_lsn().0 + round)));
     let checkpoint = |log: &Log, _| drop(log.commit_checkpoint(b"checkpoint"));
-    let works: [&dyn Fn(&Log, u64); 3] = [&front, &hold, &checkpoint];
+    type Work<'a> = &'a dyn Fn(&Log, u64);
+    let works: [Work<'_>; 3] = [&front, &hold, &checkpoint];
     for segment_bytes in [64 << 10, 192 << 10, 384 << 10, MIB] {
         for (records, work) in [20, 27, 46].into_iter().flat_map(|records| works.map(|work| (records, work))) {
             let disk = SimDisk::new(1);
@@ -732,13 +733,16 @@ fn what_can_be_the_reserve_keeps_its_space() {
     let log = open(&disk);
     // A segment that begins within a record is not written again.
     log.commit(&[7; 50_000]).unwrap();
-    disk.set_free(0);
+    log.commit(&record(2)).unwrap();
+    log.truncate_front(Lsn(2)).unwrap();
     let killed = disk.kill();
     drop(log);
-    let log = open(&killed);
-    assert_eq!(reserve(&killed).len(), 1);
+    killed.lose("/log/00000000000000000003.seg"); // It was prepared.
     killed.set_free(0);
-    log.truncate_back(Lsn(1)).unwrap();
+    let log = open(&killed);
+    assert_eq!((reserve(&killed).len(), log.stats().segments), (1, 2));
+    killed.set_free(0);
+    log.truncate_front(Lsn(3)).unwrap();
     assert_eq!(reserve(&killed).len(), 2, "{:?}", killed.files());
 }
 

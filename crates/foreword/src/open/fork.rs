@@ -29,20 +29,17 @@ use crate::format::{
     SEGMENT_BLOCKS_MIN,
 };
 use crate::read::reader::Reader;
-use crate::{Lsn, Result};
+use crate::{Error, Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.
 const WRITE_AT: usize = 1 << 20;
 
 /// A segment with at most so many blocks of records is written again with what follows it, so that
 /// crashes and cuts do not fill the directory with segments that hold little: 1 MiB, or a quarter
-/// of a segment. Where the reserve is a whole segment, all that one can hold: else a log that is
-/// killed time after time on a full disk would leave the reserve behind, segment by segment.
+/// of a segment; where the reserve is a whole segment, all records that one has room for.
 fn absorbed_max(segment_blocks: u32) -> u32 {
     let quarter = (segment_blocks / 4).min(256);
-    let mut whole = copy_room(segment_blocks);
-    bug!(ForgetUrgent, whole = fresh_room(segment_blocks));
-    if reserve::can_be_reserve(segment_blocks) { quarter.max(whole) } else { quarter }
+    if reserve::blocks(segment_blocks) < segment_blocks { quarter } else { quarter.max(fresh_room(segment_blocks)) }
 }
 
 /// A place between two units, and the LSN of the first record behind it.
@@ -72,15 +69,16 @@ pub(crate) fn absorb(
         let Ok((segment, None)) = dir.open_segment(Some(log), place.at.epoch, Access::Read)? else { break };
         let blocks = place.at.block.min(copied_end(segment.blocks)).saturating_sub(LINK_BLOCK + 1);
         // One that was made of the reserve is given up for another, or the reserve would not be
-        // there the next time. (Of those that are larger than the log's segments, only the tip: the
-        // log may have many from when it was opened with others.)
+        // there the next time. (Of those that are no smaller than the log's segments, only the tip:
+        // the log may have many.)
         let is_tip = index + 1 == chain.len();
         let mut small = match segment.blocks {
             blocks if blocks < segment_blocks => copy_room(reserve::blocks(segment_blocks)),
-            blocks if blocks > segment_blocks && is_tip && reserve::can_be_reserve(blocks) => copy_room(blocks),
+            blocks if is_tip && reserve::can_be_reserve(blocks) => copy_room(blocks),
             _ => 0,
         };
-        bug!(ForgetLarger, small = if segment.blocks < segment_blocks { small } else { 0 });
+        bug!(ForgetLarger, small = if segment.blocks > segment_blocks { 0 } else { small });
+        bug!(ForgetUrgent, small = if segment.blocks == segment_blocks { 0 } else { small });
         if blocks > left.max(small) || begins_within_unit(&segment)? {
             break;
         }
@@ -446,11 +444,24 @@ pub(crate) fn keep_places(dir: &Dir, names: &[String], chain: &[Entry]) -> Resul
     aside.sync()
 }
 
+fn is_no_directory(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidInput, NotADirectory, PermissionDenied};
+    matches!(kind, NotADirectory | AlreadyExists | InvalidInput | PermissionDenied)
+}
+
 /// Moves segments to the places that are kept for them, as far as both are there. They are not
 /// of the log any more, durably.
 pub(crate) fn move_aside(dir: &Dir, moves: impl Fn(u64) -> bool) -> Result<()> {
-    let aside = Aside::open(dir)?;
-    for (epoch, place) in aside.places()?.into_iter().filter(|(epoch, _)| moves(*epoch)) {
+    let aside = match Aside::open(dir) {
+        // What is no such directory, or not for this process, has no place for any.
+        Err(Error::Io { source, .. }) if is_no_directory(source.kind()) => return Ok(()),
+        opened => opened?,
+    };
+    let places: Vec<_> = aside.places()?.into_iter().filter(|(epoch, _)| moves(*epoch)).collect();
+    if places.is_empty() {
+        return Ok(());
+    }
+    for (epoch, place) in places {
         let name = segment_name(epoch);
         match dir.handle.replace(&name, &place) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
