@@ -25,12 +25,12 @@ shows() {
 shows "the table of faults and outcomes" foreword-sim "it matrix::" RetryFlush ForgetFailure
 shows "a process that was forked" foreword-tests process WriteInFork WaitInFork
 shows "crash loops and cuts without records" foreword-tests "it full_disk::" NeverAbsorb AbsorbAllOrNone LoseBegun GiveReserveBack \
-    RemoveKept CutAtOnce ReserveLast TakeLastReserve
+    RemoveKept CutAtOnce ReserveLast TakeLastReserve RecycleFirst ForgetLarger ForgetUrgent
 shows "a flush that is held up while a closed log goes on" foreword-tests "it corners::" OvertakeReopening
 shows "holds, limits and retention" foreword-tests "it holds::" ForgetHolds IgnoreOutside UnlockOutside ForgetLimit
 shows "what hooks are told" foreword-tests "it strangers::" TellEarly WaitForHooks CloseUntold
 shows "many logs on a few threads" foreword-tests "runtime many_logs" ForgetTask
-shows "what the suite once found" foreword-sim "it regressions::" SealLate
+shows "what the suite once found" foreword-sim "it regressions::" SealLate TrustBegun MoveFirst ResumeSealed
 shows "replaying the fuzz corpus" foreword-fuzz replay TrustBody IgnoreEpoch AcceptPartialUnit
 
 cargo run --quiet --release -p foreword-sim -- --bugs

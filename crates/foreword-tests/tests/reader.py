@@ -389,11 +389,21 @@ class Reader:
             if before == 0:
                 self.expected = 1
             if before == 0 or first <= start:
-                return chain[::-1], None, None
+                begun = self.begun(epoch)
+                return (chain, begun, None) if begun else (chain[::-1], None, None)
             if before in self.segs and not 1 <= end <= self.segs[before].last:
                 raise Corrupt(22, (epoch, 1))
             epoch = before
             chain.append((epoch, end))
+
+    def begun(self, epoch):
+        """The first segment of a fork that did not come to its end, if the LINKs lead back to one."""
+        while epoch in self.actives and not self.way_in(epoch):
+            before = self.segs[epoch].link()[0]
+            if before in self.segs and before not in self.actives and not self.way_in(before):
+                return before if self.segs[epoch].promise_at(1) <= (before, 1) else None
+            epoch = before
+        return None
 
     def walk(self, chain):
         index, block = 0, 1

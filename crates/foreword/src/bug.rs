@@ -72,6 +72,12 @@ bugs! {
     TrustTornLink,
     /// a fork's LINK is written before its copies are synced
     LinkBeforeCopies,
+    /// a fork over several segments that did not come to its end is taken for a log whose front was dropped
+    TrustBegun,
+    /// opening goes on in place behind a CLOSED mark, though the segment has a SEAL
+    ResumeSealed,
+    /// a repair moves evidence aside before the log has gone on without it
+    MoveFirst,
     /// a fork never writes a small segment again: crashes and cuts fill the directory
     NeverAbsorb,
     /// a fork that has not room for all that it is to write again writes nothing of it
@@ -130,6 +136,12 @@ bugs! {
     TellEarly,
     /// records take space before the reserve is whole again
     ReserveLast,
+    /// a segment of the reserve that is larger than the log's segments is not written again
+    ForgetLarger,
+    /// a fork does not write again what lies where marks and checkpoints go
+    ForgetUrgent,
+    /// opening makes a segment for records of a superseded one before the reserve is whole again
+    RecycleFirst,
     /// a checkpoint takes the last of the reserve
     TakeLastReserve,
     /// a task is forgotten if it is called while another waits for the lane's threads
@@ -150,6 +162,11 @@ impl Bug {
         Bug::SealLate,
         Bug::OvertakeReopening,
         Bug::ReserveLast,
+        Bug::MoveFirst,
+        Bug::ResumeSealed,
+        Bug::RecycleFirst,
+        Bug::ForgetLarger,
+        Bug::ForgetUrgent,
         Bug::TakeLastReserve,
         Bug::ForgetHolds,
         Bug::IgnoreOutside,

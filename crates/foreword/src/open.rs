@@ -25,7 +25,7 @@ use crate::files::segment::Found;
 use crate::format::{BLOCK, Control, Count, Entry, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR};
 use crate::observe::stats::RecoveryReport;
 use crate::open::branch::branch;
-use crate::open::fresh::{clear_temporary, tidy_up};
+use crate::open::fresh::{clear_temporary, superseded, tidy_up};
 use crate::open::opened::Opened;
 use crate::open::repair::{Repair, plan};
 use crate::options::{Existence, OnDamage};
@@ -108,7 +108,7 @@ fn find(options: &Options, dir: &Dir, names: Names) -> Result<Opened> {
 
 /// As many spares as the options ask for, and the disk has room for.
 fn prepare_spares(options: &Options, dir: &Dir, opened: &mut Opened) -> Result<()> {
-    while opened.spares.len() < options.spare_segments {
+    while opened.spares.len() < options.spare_segments && !dir.reserve_is_short() {
         let epoch = opened.assembler.next_epoch(&opened.spares);
         match dir.prepare(opened.log, epoch, options.segment_blocks(), Stuff::Nothing, &at_once) {
             Ok(spare) => opened.spares.push_back(spare),
@@ -222,12 +222,9 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
         _ => None,
     };
     // First: on a full disk it is room.
-    clear_temporary(options, dir, &survey.names);
+    clear_temporary(dir, &survey.names);
     for name in &repair.copied {
-        fork::put_aside(dir, name, true)?;
-    }
-    for name in &repair.moved {
-        fork::put_aside(dir, name, false)?;
+        fork::copy_aside(dir, name)?;
     }
     if !survey.names.identity {
         // `LOG` and `LOCK` may have been removed under a writer, which finds that out only when
@@ -244,17 +241,37 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     if let Some(epoch) = survey.unproven_link {
         rewrite_link(dir, survey.log, epoch)?;
     }
+    // What is put aside is moved when the fork has joined the log: until then it is evidence, of the
+    // start LSN too, and a repair that is killed is to find again what this one found.
+    let puts_aside = survey.names.damaged || !repair.moved.is_empty();
+    if puts_aside {
+        // (Of a repair whose fork had joined. They are not to be the stuff of another.)
+        let superseded = superseded(dir, &survey)?;
+        fork::move_aside(dir, |epoch| superseded.contains(&epoch))?;
+    }
+    if puts_aside && matches!(report.verdict, Verdict::Corruption(_)) {
+        fork::keep_places(dir, &repair.moved, &survey.chain)?;
+        bug!(MoveFirst, fork::move_aside(dir, |_| true)?);
+    }
     if !survey.names.identity || dir.read_identity()?.as_ref() != Ok(&survey.log) {
         dir.write_identity(survey.log, survey.names.identity)?;
     }
-    // (Garbled sectors ahead would stand in the way of a later frame.)
+    // (Garbled sectors ahead would stand in the way of a later frame. Of what a closed log went on
+    // with, a crash may have kept the SEAL alone: it vouches for the next file, whatever size that
+    // has.)
     let mut in_place = report.verdict == Verdict::Clean && report.garbled_sectors == 0;
+    let mut left = survey.left;
+    bug!(ResumeSealed, left = false);
+    in_place &= !left;
     bug!(AppendAfterTear, in_place |= matches!(report.verdict, Verdict::Unclosed | Verdict::TornTail));
     let mut opened = if in_place {
         resume(options, dir, &survey, report)?
     } else {
         branch(options, dir, &survey, &repair, outside.as_mut(), report)?
     };
+    if puts_aside {
+        fork::move_aside(dir, |epoch| !opened.has(epoch))?;
+    }
     drop(outside);
     tidy_up(options, dir, &mut opened, &survey.names);
     Ok(opened)

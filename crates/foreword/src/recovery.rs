@@ -57,6 +57,8 @@ pub(crate) struct Survey {
     pub(crate) names: Names,
     /// Active segments from the fork on: their seals are absent, or may be only in the page cache.
     pub(crate) unsealed: Vec<u64>,
+    /// The segment of the end has a SEAL, which says that the log had left it.
+    pub(crate) left: bool,
     /// The highest LSN of which any frame speaks, before the break or behind it.
     pub(crate) known: Lsn,
     /// Garbled sectors where nothing can have been acknowledged (row 18).
@@ -127,6 +129,7 @@ fn survey_to(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: 
         newest,
         highest: epochs.copied().map(within_reach).max().unwrap_or(0),
         unsealed: seals.unsealed,
+        left: seals.left,
         known: scan.next.prev().max(behind.known),
         garbled_behind: behind.garbled,
         unwritten: behind.unwritten,
@@ -221,6 +224,7 @@ impl Survey {
             highest,
             names,
             unsealed: Vec::new(),
+            left: false,
             known: Lsn::ZERO,
             garbled_behind: 0,
             unwritten: Vec::new(),

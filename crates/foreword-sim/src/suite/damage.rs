@@ -178,6 +178,9 @@ impl Subject {
         for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
             let done = self.check_repair(&disk.copy(), action)?;
             *(if done { &mut tally.repaired } else { &mut tally.refused }) += 1;
+            if tally.reported.is_multiple_of(4) {
+                self.check_killed_repair(&disk, action, tally.states)?;
+            }
         }
         Ok(())
     }
@@ -190,6 +193,40 @@ impl Subject {
             Err(_) if action == OnDamage::Salvage => Ok(false),
             Err(error) => violated("a log that stops at its damage can be gone on with", error.to_string()),
         }
+    }
+
+    /// Kills a repair in one of its changes. The next one leaves the same records, and in `damaged/`
+    /// at least the same files.
+    fn check_killed_repair(&self, disk: &SimDisk, action: OnDamage, seed: u64) -> Checked {
+        let mut rng = Rng::new(seed);
+        let repair = |disk: &SimDisk| options(disk, Shape::SMALL).on_damage(action).open(DIR);
+        let left = |disk: &SimDisk| -> Result<_, Error> {
+            let log = repair(disk)?;
+            let (start, records) = (log.start_lsn(), log.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn, r.data))).collect::<Vec<_>>());
+            Ok((disk.changes(), start, log.last_lsn(), records.into_iter().map_while(Result::ok).collect::<Vec<_>>()))
+        };
+        let aside = |disk: &SimDisk| {
+            let files = disk.files().into_iter().filter(|(path, _)| path.starts_with(Path::new(DIR).join("damaged")));
+            files.map(|(path, len)| (path.with_extension("").with_extension(""), len)).collect::<Vec<_>>()
+        };
+        let whole = disk.copy();
+        let Ok((changes, start, last, records)) = left(&whole) else { return Ok(()) };
+        let point = 1 + rng.below(changes - disk.changes());
+        let killed = disk.copy();
+        killed.power_off_at(killed.changes() + point);
+        drop(repair(&killed).map(std::mem::forget));
+        let after = if rng.chance(500) { killed.kill() } else { killed.crash(&Choice::Seed(seed)) };
+        let again = match left(&after) {
+            Ok((_, start, last, records)) => (start, last, records),
+            Err(error) => return violated("a repair that was killed can be done again", format!("{action:?}, {point}: {error}")),
+        };
+        ensure((start, last, &records) == (again.0, again.1, &again.2), "a repair that is killed changes nothing", || {
+            format!("{action:?}, killed at change {point}: {}..{}, not {start}..{last}", again.0, again.1)
+        })?;
+        let (kept, want) = (aside(&after), aside(&whole));
+        ensure(want.iter().all(|file| kept.contains(file)), "a repair that is killed loses no evidence", || {
+            format!("{action:?}, killed at change {point}: {kept:?}, not {want:?}")
+        })
     }
 
     fn repair(&self, disk: &SimDisk, action: OnDamage) -> Checked<Result<(), Error>> {

@@ -131,6 +131,11 @@ impl Past {
         let steps = [Step::Commit(100), Step::Reopen].into_iter().chain(far).collect();
         Past { name: "a log of large segments, reopened and written to", shape: Shape::of(1 << 20), steps }
     }
+
+    /// Records over several segments that no promise covers: a recovery writes all of them again.
+    fn burst() -> Past {
+        Past { name: "a log with a burst of records", shape: Shape::SMALL, steps: vec![Step::Append(12_000); 16] }
+    }
 }
 
 /// All workloads of one step to this many.
@@ -150,11 +155,11 @@ fn workloads(steps: usize) -> Vec<Vec<Step>> {
 /// # Errors
 /// The first failure.
 pub fn exhaustive(bounds: &Bounds, progress: &(dyn Fn(f64) + Sync)) -> Result<Tally, Box<Failure>> {
-    let (none, aged, reopened) = (Past::none(), Past::aged(), Past::reopened());
+    let (none, aged, reopened, burst) = (Past::none(), Past::aged(), Past::reopened(), Past::burst());
     let mut all = vec![(&none, Vec::new())]; // No step: the log is made.
     all.extend(workloads(bounds.steps).into_iter().map(|w| (&none, w)));
     all.extend(workloads(bounds.steps_aged).into_iter().map(|w| (&aged, w)));
-    all.extend(workloads(1).into_iter().map(|w| (&reopened, w)));
+    all.extend(workloads(1).into_iter().flat_map(|w| [(&reopened, w.clone()), (&burst, w)]));
     let counters = Counters::default();
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);

@@ -1,7 +1,7 @@
 //! Bugs that the suite found in the library, each at its smallest: what happened, and what must
 //! happen.
 
-use foreword::{Log, Lsn, Options, SyncPolicy, Verdict, View};
+use foreword::{Log, Lsn, OnDamage, Options, SyncPolicy, Verdict, View};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
 
 fn open(disk: &SimDisk) -> foreword::Result<Log> {
@@ -212,4 +212,93 @@ fn a_view_that_could_not_read_on() {
         }
         log.truncate_front(log.last_lsn()).unwrap();
     }
+}
+
+/// An opening wrote an unproven burst again over several segments, and was killed. The fork's later
+/// segments had LINKs, and began before the start LSN: the next opening took them for the log.
+#[test]
+fn an_unfinished_fork_of_a_log_whose_front_was_dropped() {
+    let large = Options::new().segment_bytes(1 << 20).background(false).sync(SyncPolicy::manual()).idle_mark(None);
+    let disk = SimDisk::new(1);
+    let log = large.disk(disk.handle()).open("/log").unwrap();
+    (1..=100).for_each(|n| assert!(log.append(&[n; 2_000]).is_ok()));
+    assert_eq!(log.truncate_front(Lsn(75)).unwrap(), Lsn(75));
+    let killed = disk.kill();
+    drop(log);
+    let (mut forks, mut states) = (0, 0);
+    for dead in at_each_change(&killed, |disk| drop(open(disk).map(std::mem::forget))) {
+        for after in [dead.kill(), dead.crash(&Choice::All)] {
+            let segments = after.files().iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg")).count();
+            (forks, states) = (forks + usize::from(segments > 3), states + 1);
+            let view = View::open_on(after.handle(), "/log").unwrap();
+            assert_eq!(view.recoverable().unwrap().last_lsn().unwrap(), Lsn(100));
+            let log = open(&after).unwrap();
+            assert_eq!((log.start_lsn(), log.last_lsn()), (Lsn(75), Lsn(100)), "{:?}", after.files());
+            assert!(records(&log).into_iter().eq((75..=100).map(|n| (n, vec![n as u8; 2_000]))));
+        }
+    }
+    assert!(forks > 10, "{forks} of {states}");
+}
+
+/// A repair moved to `damaged/` what followed the damage, and with it the MARK that told of the
+/// start LSN. It was killed before the log had gone on, and the next one gave all of it up.
+#[test]
+fn a_repair_that_is_killed_when_it_has_put_files_aside() {
+    let repair = |disk: &SimDisk| {
+        let options = Options::new().segment_bytes(64 << 10).background(false).on_damage(OnDamage::StopAtDamage);
+        options.on_error(|_| ()).disk(disk.handle()).open("/log")
+    };
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    (0..60).for_each(|_| assert!(log.commit(&[7; 3_000]).is_ok()));
+    log.truncate_front(Lsn(20)).unwrap();
+    log.close().unwrap();
+    let damaged = disk.files()[2].0.clone();
+    assert!(disk.flip(&damaged, 30_000, 3));
+    let whole = disk.copy();
+    let last = repair(&whole).unwrap().last_lsn();
+    let aside = |disk: &SimDisk| disk.files().into_iter().filter(|f| f.0.starts_with("/log/damaged")).collect::<Vec<_>>();
+    for killed in at_each_change(&disk, |disk| drop(repair(disk).map(std::mem::forget))) {
+        for after in [killed.kill(), killed.crash(&Choice::None), killed.crash(&Choice::Seed(1))] {
+            let log = repair(&after).unwrap();
+            assert_eq!((log.start_lsn(), log.last_lsn()), (Lsn(20), last), "{:?}", after.files());
+            // All that is put aside is there; a copy may be there twice.
+            let (kept, want) = (aside(&after), aside(&whole));
+            let is_kept = |(path, len): &(std::path::PathBuf, u64)| {
+                kept.iter().any(|(p, l)| l == len && p.to_str().unwrap().starts_with(path.to_str().unwrap()))
+            };
+            assert!(want.iter().all(is_kept), "{kept:?}, not {want:?}");
+        }
+    }
+}
+
+/// A power failure left of what a closed log had gone on with the SEAL alone. An opening with
+/// segments of another size had no use for the file for which it vouches, and removed it.
+#[test]
+fn a_seal_behind_a_closed_log_vouches_for_a_segment_of_any_size() {
+    let open_large = |disk: &SimDisk| {
+        let options = Options::new().segment_bytes(128 << 10).background(false).sync(SyncPolicy::manual());
+        drop(options.on_error(|_| ()).disk(disk.handle()).open("/log").map(std::mem::forget));
+    };
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    log.commit(&[1; 20_000]).unwrap();
+    log.close().unwrap();
+    let mut sealed = 0;
+    for killed in at_each_change(&disk, |disk| drop(open(disk).map(|log| log.commit(b"more")))).map(|disk| disk.kill()) {
+        for crashed in at_each_change(&killed, |disk| drop(open(disk).map(std::mem::forget))) {
+            let after = crashed.crash(&Choice::None);
+            let seal = after.peek("/log/00000000000000000001.seg", 15 * 4096, 4096).unwrap_or_default();
+            let verified = foreword::verify_on(after.handle(), "/log", &mut |_, _| {}).unwrap().verdict;
+            if verified != Some(Verdict::Clean) || seal.iter().all(|&byte| byte == 0) {
+                continue;
+            }
+            sealed += 1;
+            for dead in at_each_change(&after, open_large) {
+                let again = dead.kill();
+                assert_eq!(open(&again).unwrap().last_lsn(), Lsn(1), "{:?}", again.files());
+            }
+        }
+    }
+    assert!(sealed > 0);
 }

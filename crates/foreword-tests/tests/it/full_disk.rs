@@ -1,6 +1,7 @@
 //! A full disk, and a program that crashes again and again, end in a running log: nothing gets
 //! stuck, and nothing grows without records.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
@@ -187,6 +188,94 @@ fn a_log_that_is_killed_behind_many_checkpoints_on_a_full_disk_opens() {
     }
 }
 
+/// Appends all that there is space for, kills the log, and opens it with each of some sizes in turn.
+fn filled_and_killed(mut disk: SimDisk, mut log: Log, sizes: &[u64], mut before_kill: impl FnMut(&Log, u64)) {
+    for (&segment_bytes, round) in sizes.iter().zip(0..) {
+        while log.commit(&[7; 3_900]).is_ok() {}
+        before_kill(&log, round);
+        let (killed, last) = (disk.kill(), log.last_lsn());
+        let opened = on(&killed).segment_bytes(segment_bytes).open("/log");
+        let opened = opened.unwrap_or_else(|error| panic!("round {round} of {sizes:?}: {error}, {:#?}", killed.files()));
+        assert_eq!(opened.last_lsn(), last, "round {round} of {sizes:?}");
+        disk = killed;
+        drop(std::mem::replace(&mut log, opened));
+    }
+}
+
+/// Bug: the opening went on in the reserve, made a whole segment for records of the one that held
+/// them, and, when that was full, had nothing left of the reserve.
+#[test]
+fn a_log_with_few_records_is_filled_and_killed_on_a_full_disk() {
+    for (records, free) in [(1, 0), (20, 0), (20, 500_000), (90, 0), (90, 200_000)] {
+        let disk = SimDisk::new(1);
+        let log = mib(&disk).open("/log").unwrap();
+        (0..records).for_each(|_| assert!(log.commit(&[7; 3_900]).is_ok()));
+        disk.set_free(free);
+        let killed = disk.kill();
+        drop(log);
+        let log = mib(&killed).open("/log").unwrap();
+        filled_and_killed(killed, log, &[MIB; 6], |_, _| ());
+    }
+}
+
+/// Bug: what was of the reserve was not, for a log with other segments.
+#[test]
+fn segments_of_other_sizes_are_asked_for_on_a_full_disk() {
+    const KIB: u64 = 1 << 10;
+    for [first, then, last] in [
+        [MIB, 64 * KIB, 64 * KIB],
+        [4 * MIB, 192 * KIB, 4 * MIB],
+        [192 * KIB, MIB, 64 * KIB],
+        [384 * KIB, 64 * KIB, MIB],
+        [64 * KIB, MIB, MIB],
+    ] {
+        // Room for one larger part of the reserve, and not for two.
+        for free in [0, 450 * KIB] {
+            let disk = SimDisk::new(1);
+            let log = on(&disk).segment_bytes(first).open("/log").unwrap();
+            (0..100).for_each(|_| assert!(log.commit(&[7; 3_900]).is_ok()));
+            disk.set_free(0);
+            log.close().unwrap();
+            disk.set_free(free);
+            let log = on(&disk).segment_bytes(first).open("/log").unwrap();
+            filled_and_killed(disk, log, &[first, then, then, last, last, last, last, first], |_, _| ());
+        }
+    }
+}
+
+/// Bug: the mark stood where records do not go, so that what had been the reserve was not written
+/// again as a whole.
+#[test]
+fn a_mark_or_a_checkpoint_before_each_kill_on_a_full_disk() {
+    let front = |log: &Log, _| drop(log.truncate_front(log.start_lsn().next()));
+    let hold = |log: &Log, round| drop(log.hold(&format!("hold {}", round % 2), Lsn(log.start_lsn().0 + round)));
+    let checkpoint = |log: &Log, _| drop(log.commit_checkpoint(b"checkpoint"));
+    type Work<'a> = &'a dyn Fn(&Log, u64);
+    let works: [Work<'_>; 3] = [&front, &hold, &checkpoint];
+    for segment_bytes in [64 << 10, 192 << 10, 384 << 10, MIB] {
+        for (records, work) in [20, 27, 46].into_iter().flat_map(|records| works.map(|work| (records, work))) {
+            let disk = SimDisk::new(1);
+            let log = on(&disk).segment_bytes(segment_bytes).open("/log").unwrap();
+            (0..records).for_each(|_| assert!(log.commit(&[7; 3_900]).is_ok()));
+            disk.set_free(0);
+            filled_and_killed(disk, log, &[segment_bytes; 12], work);
+        }
+    }
+}
+
+/// A part of the reserve that is larger than it is made is one: only others can have made it so.
+#[test]
+fn a_larger_reserve_is_taken() {
+    let disk = SimDisk::new(1);
+    let log = mib(&disk).open("/log").unwrap();
+    (0..100).for_each(|_| assert!(log.commit(&[7; 3_900]).is_ok()));
+    for name in ["/log/RESERVE-1", "/log/RESERVE-2"] {
+        assert!(disk.cut(name, MIB));
+    }
+    disk.set_free(0);
+    filled_and_killed(disk, log, &[MIB; 4], |_, _| ());
+}
+
 /// Numbers from a seed.
 fn random(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed;
@@ -207,8 +296,10 @@ fn kills_cuts_and_checkpoints_on_a_full_disk() {
 }
 
 fn used_on_a_full_disk(seed: u64) {
+    const SIZES: [u64; 6] = [64 << 10, 192 << 10, 384 << 10, MIB, 4 * MIB, MIB];
     let mut below = random(seed);
-    let segment_bytes = [MIB, 4 * MIB][below(2) as usize];
+    let segment_bytes = Cell::new(SIZES[below(6) as usize]);
+    let sizes = below(3) == 0;
     let eats = Arc::new(AtomicBool::new(false));
     let options = |disk: &SimDisk| {
         let (other, eats) = (disk.clone(), eats.clone());
@@ -218,7 +309,7 @@ fn used_on_a_full_disk(seed: u64) {
             }
             Ok(())
         });
-        on(disk).segment_bytes(segment_bytes).disk(eaten)
+        on(disk).segment_bytes(segment_bytes.get()).disk(eaten)
     };
     let mut disk = SimDisk::new(seed);
     let mut log = options(&disk).open("/log").unwrap();
@@ -232,7 +323,8 @@ fn used_on_a_full_disk(seed: u64) {
             Err(error) => panic!("seed {seed}: {error}"),
         }
     };
-    for _ in 0..below(260) {
+    let most = [20, 260][below(2) as usize];
+    for _ in 0..below(most) {
         append(&log, &mut all, 1000, false);
     }
     disk.set_free(0);
@@ -240,7 +332,14 @@ fn used_on_a_full_disk(seed: u64) {
     for round in 0..60 {
         let at = |disk: &SimDisk| format!("seed {seed}, round {round}: {:#?}", disk.files());
         match below(10) {
-            0..=2 => (0..below(40)).for_each(|_| append(&log, &mut all, 1000, false)),
+            0 => {
+                // All that there is space for.
+                let mut before = None;
+                while before.replace(all.len()) != Some(all.len()) {
+                    append(&log, &mut all, 3_900, false);
+                }
+            }
+            1 | 2 => (0..below(40)).for_each(|_| append(&log, &mut all, 1000, false)),
             3 => append(&log, &mut all, [30_000, 90_000][below(2) as usize], false),
             4 => (0..below(8)).for_each(|_| append(&log, &mut all, 3_900, true)),
             5 | 6 => {
@@ -250,6 +349,9 @@ fn used_on_a_full_disk(seed: u64) {
             }
             _ => {
                 let mut killed = disk.kill();
+                if sizes {
+                    segment_bytes.set(SIZES[below(6) as usize]);
+                }
                 for _ in 0..below(4) {
                     killed.power_off_at(1 + below(70));
                     let _ = options(&killed).open("/log");
@@ -629,16 +731,18 @@ fn the_reserve_is_made_by_one_thread_and_waited_for_by_none() {
 fn what_can_be_the_reserve_keeps_its_space() {
     let disk = SimDisk::new(1);
     let log = open(&disk);
-    let next = fill_segment(&log, 1);
-    // Now it holds more than is written again.
-    (0..2).for_each(|_| _ = log.commit_checkpoint(&record(next)).unwrap());
-    disk.set_free(0);
+    // A segment that begins within a record is not written again.
+    log.commit(&[7; 50_000]).unwrap();
+    log.commit(&record(2)).unwrap();
+    log.truncate_front(Lsn(2)).unwrap();
     let killed = disk.kill();
     drop(log);
-    let log = open(&killed);
-    assert_eq!(reserve(&killed).len(), 1);
+    killed.lose("/log/00000000000000000003.seg"); // It was prepared.
     killed.set_free(0);
-    log.truncate_back(Lsn(1)).unwrap();
+    let log = open(&killed);
+    assert_eq!((reserve(&killed).len(), log.stats().segments), (1, 2));
+    killed.set_free(0);
+    log.truncate_front(Lsn(3)).unwrap();
     assert_eq!(reserve(&killed).len(), 2, "{:?}", killed.files());
 }
 
@@ -789,7 +893,8 @@ fn a_full_disk_and_a_crash_at_every_point_end_in_a_log_that_commits() {
         assert_eq!(lsns(&log), (log.start_lsn().0..=last).collect::<Vec<_>>(), "{what}");
         let last = log.commit_checkpoint(&record(last + 1)).map_or(last, |lsn| lsn.0);
         log.truncate_front(Lsn(last)).unwrap_or_else(|error| panic!("{what}: {error}"));
-        for lsn in last + 1..last + 9 {
+        // As many as a segment has room for.
+        for lsn in last + 1..last + 8 {
             assert_eq!(
                 log.commit(&record(lsn)).unwrap_or_else(|error| panic!("{what}: {error} {:#?} {:?}", disk.files(), log.stats())),
                 Lsn(lsn)

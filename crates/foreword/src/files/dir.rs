@@ -102,7 +102,11 @@ impl Dir {
                 None if name == STATS || name.strip_suffix(TMP).is_some_and(is_made_by_rename) => names.temporary.push(name),
                 None if name == HOLDS_TMP => names.holds_begun = true,
                 None if name == LOCK => names.lock = true,
-                None if [HOLDS, DAMAGED].contains(&&*name) || RESERVES.contains(&&*name) => names.later.push(name),
+                None if name == DAMAGED => {
+                    names.damaged = true;
+                    names.later.push(name);
+                }
+                None if name == HOLDS || RESERVES.contains(&&*name) => names.later.push(name),
                 None => names.others.push(name),
             }
         }

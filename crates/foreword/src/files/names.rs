@@ -30,7 +30,7 @@ pub(super) fn is_made_by_rename(name: &str) -> bool {
     name == IDENTITY || RESERVES.contains(&name) || parse_segment_name(name).is_some()
 }
 
-pub(super) fn parse_segment_name(name: &str) -> Option<u64> {
+pub(crate) fn parse_segment_name(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     let epoch = (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?;
     epoch.filter(|&epoch| epoch <= EPOCH_MAX)
@@ -45,6 +45,8 @@ pub(crate) struct Names {
     pub(crate) temporary: Vec<String>,
     pub(crate) identity: bool,
     pub(crate) lock: bool,
+    /// [`DAMAGED`] is there.
+    pub(crate) damaged: bool,
     /// [`HOLDS_TMP`] is there.
     pub(crate) holds_begun: bool,
     /// Names that a log uses only where there is one already.

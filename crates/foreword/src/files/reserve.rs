@@ -31,19 +31,46 @@ pub(crate) fn blocks(segment_blocks: u32) -> u32 {
     BLOCKS.min(segment_blocks)
 }
 
+/// Whether a file of so many blocks can be the reserve, and a segment of so many be made of it:
+/// whatever the log's segments have now, it may have been opened with others before.
+pub(crate) fn can_be_reserve(blocks: u32) -> bool {
+    (SEGMENT_BLOCKS_MIN..=BLOCKS).contains(&blocks)
+}
+
 impl Dir {
     /// A segment made of the reserve, when there was no space for a new one, as `error` says. If
     /// the reserve is not there, there may still be space for one as small: what an unfinished step
     /// had made of the reserve was removed.
-    pub(crate) fn take_reserve(&self, log: LogId, epoch: u64, segment_blocks: u32, error: Error) -> Result<Arc<Segment>> {
+    ///
+    /// `superseded` is how many blocks the segment has that the new one supersedes, if it does: it
+    /// is of the reserve then. The new one is no larger than what is left for the next, in which
+    /// all that it comes to hold must have room.
+    pub(crate) fn take_reserve(
+        &self,
+        log: LogId,
+        epoch: u64,
+        segment_blocks: u32,
+        superseded: u32,
+        error: Error,
+    ) -> Result<Arc<Segment>> {
         self.short.store(self.reserve, Ordering::Relaxed);
-        for name in RESERVES {
-            let there = self.blocks_of(name);
-            if (SEGMENT_BLOCKS_MIN..=BLOCKS).contains(&there) {
-                return self.prepare(log, epoch, there, Stuff::Reserve(name), &at_once);
-            }
+        match self.reserve_behind(superseded) {
+            Some((blocks, name)) => self.prepare(log, epoch, blocks, Stuff::Reserve(name), &at_once),
+            None => self.prepare(log, epoch, blocks(segment_blocks), Stuff::Nothing, &at_once).map_err(|_| error),
         }
-        self.prepare(log, epoch, blocks(segment_blocks), Stuff::Nothing, &at_once).map_err(|_| error)
+    }
+
+    /// How many blocks a segment has that is made of the reserve now, and of which part; none, if
+    /// there is no reserve. See [`take_reserve`](Dir::take_reserve).
+    pub(crate) fn reserve_behind(&self, superseded: u32) -> Option<(u32, &'static str)> {
+        let there = RESERVES.map(|name| (self.blocks_of(name).min(BLOCKS), name));
+        let mut there: Vec<_> = there.into_iter().filter(|&(blocks, _)| blocks >= SEGMENT_BLOCKS_MIN).collect();
+        there.sort_unstable();
+        let largest = there.last()?.0;
+        let other = if there.len() > 1 { there[0].0 } else { 0 };
+        let next = other.max(if can_be_reserve(superseded) { superseded } else { 0 });
+        let blocks = if next == 0 { largest } else { largest.min(next) };
+        there.into_iter().find(|&(has, _)| has >= blocks).map(|(_, name)| (blocks, name))
     }
 
     /// Whether a part of the reserve would be left for the next opening.
@@ -65,22 +92,21 @@ impl Dir {
         Error::NoSpace { dir: self.path.clone(), bytes: Some(bytes), source: Arc::new(source) }
     }
 
-    /// Whether a file of so many blocks can be the reserve of a log.
-    pub(crate) fn can_be_reserve(&self, segment_blocks: u32, has: u32) -> bool {
-        self.reserve && (SEGMENT_BLOCKS_MIN..=blocks(segment_blocks)).contains(&has)
+    /// Whether a file of so many blocks can be the reserve of this log.
+    pub(crate) fn can_be_reserve(&self, has: u32) -> bool {
+        self.reserve && can_be_reserve(has)
     }
 
     /// Those of some segments that can be the reserve of a log, and the others.
-    pub(crate) fn fit_for_reserve(&self, segment_blocks: u32, epochs: impl IntoIterator<Item = u64>) -> (Vec<u64>, Vec<u64>) {
-        let fits = |epoch: &u64| self.can_be_reserve(segment_blocks, self.blocks_of(&segment_name(*epoch)));
-        epochs.into_iter().partition(fits)
+    pub(crate) fn fit_for_reserve(&self, epochs: impl IntoIterator<Item = u64>) -> (Vec<u64>, Vec<u64>) {
+        epochs.into_iter().partition(|&epoch| self.can_be_reserve(self.blocks_of(&segment_name(epoch))))
     }
 
     /// Makes a temporary file, which an unfinished step left, the reserve that it may have been
     /// made of, if that is missing or smaller. Not durable.
-    pub(crate) fn rescue_reserve(&self, segment_blocks: u32, name: &str) -> bool {
+    pub(crate) fn rescue_reserve(&self, name: &str) -> bool {
         bug!(LoseBegun, return false);
-        name.ends_with(TMP) && self.can_be_reserve(segment_blocks, self.blocks_of(name)) && self.becomes_reserve(name)
+        name.ends_with(TMP) && self.can_be_reserve(self.blocks_of(name)) && self.becomes_reserve(name)
     }
 
     /// Makes what of the reserve is missing, or smaller than the log's segments ask for: of

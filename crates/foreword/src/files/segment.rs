@@ -155,8 +155,8 @@ impl Dir {
     /// from `block` on, behind which nothing was written. They go on reading as unwritten. Best
     /// effort: what a file system cannot do stays taken. One that can be the reserve, once it is
     /// superseded, keeps its space for that.
-    pub(crate) fn give_back(&self, segment: &Segment, block: u32, segment_blocks: u32) {
-        let mut keeps = self.can_be_reserve(segment_blocks, segment.blocks);
+    pub(crate) fn give_back(&self, segment: &Segment, block: u32) {
+        let mut keeps = self.can_be_reserve(segment.blocks);
         bug!(GiveReserveBack, keeps = false);
         if keeps {
             return;

@@ -38,7 +38,7 @@ pub(super) fn branch(
     let fresh = fresh_segments(options, dir, survey, branching.epoch, branching.damaged)?;
     let (from, control, mut branched) = branching.make(fresh)?;
     if let Some(written_to) = survey.written_to.filter(|w| w.epoch == from.at.epoch && !branching.damaged) {
-        give_back_rest(options, dir, survey.log, written_to)?;
+        give_back_rest(dir, survey.log, written_to)?;
     }
     if from.next_lsn <= survey.promise.lsn {
         branched.prove(&control)?;
@@ -207,9 +207,9 @@ fn unproven_from(survey: &Survey) -> Option<Place> {
 
 /// Gives back the space behind what was ever written to the segment in which the log left its
 /// branch.
-fn give_back_rest(options: &Options, dir: &Dir, log: LogId, written_to: Position) -> Result<()> {
+fn give_back_rest(dir: &Dir, log: LogId, written_to: Position) -> Result<()> {
     if let Ok((segment, None)) = dir.open_segment(Some(log), written_to.epoch, Access::Write)? {
-        dir.give_back(&segment, written_to.block, options.segment_blocks());
+        dir.give_back(&segment, written_to.block);
     }
     Ok(())
 }

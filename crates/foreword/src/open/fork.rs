@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::assemble::payload::Payload;
@@ -16,9 +17,9 @@ use crate::assemble::{Assembler, NeedSegments, Placement};
 use crate::bug::bug;
 use crate::error::Doing;
 use crate::files::dir::Dir;
-use crate::files::disk::Access;
+use crate::files::disk::{Access, DiskDir};
 use crate::files::fill::at_once;
-use crate::files::names::{DAMAGED, TMP, segment_name};
+use crate::files::names::{DAMAGED, TMP, parse_segment_name, segment_name};
 use crate::files::prepare::Stuff;
 use crate::files::reserve;
 use crate::files::segment::{Found, Segment};
@@ -28,15 +29,14 @@ use crate::format::{
     SEGMENT_BLOCKS_MIN,
 };
 use crate::read::reader::Reader;
-use crate::{Lsn, Result};
+use crate::{Error, Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.
 const WRITE_AT: usize = 1 << 20;
 
 /// A segment with at most so many blocks of records is written again with what follows it, so that
 /// crashes and cuts do not fill the directory with segments that hold little: 1 MiB, or a quarter
-/// of a segment. Where the reserve is a whole segment, all that fits into one: else a log that is
-/// killed time after time on a full disk would leave the reserve behind, segment by segment.
+/// of a segment; where the reserve is a whole segment, all records that one has room for.
 fn absorbed_max(segment_blocks: u32) -> u32 {
     let quarter = (segment_blocks / 4).min(256);
     if reserve::blocks(segment_blocks) < segment_blocks { quarter } else { quarter.max(fresh_room(segment_blocks)) }
@@ -69,8 +69,16 @@ pub(crate) fn absorb(
         let Ok((segment, None)) = dir.open_segment(Some(log), place.at.epoch, Access::Read)? else { break };
         let blocks = place.at.block.min(copied_end(segment.blocks)).saturating_sub(LINK_BLOCK + 1);
         // One that was made of the reserve is given up for another, or the reserve would not be
-        // there the next time.
-        let small = if segment.blocks < segment_blocks { copy_room(reserve::blocks(segment_blocks)) } else { 0 };
+        // there the next time. (Of those that are no smaller than the log's segments, only the tip:
+        // the log may have many.)
+        let is_tip = index + 1 == chain.len();
+        let mut small = match segment.blocks {
+            blocks if blocks < segment_blocks => copy_room(reserve::blocks(segment_blocks)),
+            blocks if is_tip && reserve::can_be_reserve(blocks) => copy_room(blocks),
+            _ => 0,
+        };
+        bug!(ForgetLarger, small = if segment.blocks > segment_blocks { 0 } else { small });
+        bug!(ForgetUrgent, small = if segment.blocks == segment_blocks { 0 } else { small });
         if blocks > left.max(small) || begins_within_unit(&segment)? {
             break;
         }
@@ -203,7 +211,9 @@ pub(crate) fn fork(dir: &Dir, branch: Branch, copies: Option<Reader>) -> Result<
     let next = Count { lsn: next_lsn, bytes };
     let mut assembler = Assembler::link(first.clone(), segment_blocks, next, &Link { pred: at, cut, control: control.clone() });
     // Into a small one as much goes as was in another that is as small.
-    let urgency = if first.blocks < segment_blocks { Urgency::Copy } else { Urgency::Ordinary };
+    let mut small = first.blocks < segment_blocks || reserve::can_be_reserve(first.blocks);
+    bug!(ForgetUrgent, small = first.blocks < segment_blocks);
+    let urgency = if small { Urgency::Copy } else { Urgency::Ordinary };
     let mut link = assembler.take();
     let mut written = first;
 
@@ -368,23 +378,95 @@ pub(crate) fn replace_by_copies(dir: &Dir, epochs: impl Iterator<Item = u64>) ->
     dir.sync()
 }
 
-/// Keeps a damaged file: as a copy, or the file itself.
-pub(crate) fn put_aside(dir: &Dir, name: &str, copy: bool) -> Result<()> {
-    let path = dir.file(DAMAGED);
-    let aside = dir.handle.create_dir(DAMAGED).doing("create the directory", &path)?;
-    let taken = aside.list().doing("list the directory", &path)?;
-    let mut kept = name.to_owned();
-    for n in 1.. {
-        if !taken.contains(&kept) {
-            break;
+/// The directory for what is put aside; made, if it is not there.
+struct Aside<'a> {
+    dir: &'a Dir,
+    handle: Arc<dyn DiskDir>,
+    path: PathBuf,
+}
+
+impl Aside<'_> {
+    fn open(dir: &Dir) -> Result<Aside<'_>> {
+        let path = dir.file(DAMAGED);
+        let handle = dir.handle.create_dir(DAMAGED).doing("create the directory", &path)?;
+        Ok(Aside { dir, handle, path })
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        self.handle.list().doing("list the directory", &self.path)
+    }
+
+    /// A name that is free, as the log's directory has it.
+    fn free_name(&self, name: &str) -> Result<String> {
+        let taken = self.list()?;
+        let numbered = (1..).map(|n| format!("{name}.{n}"));
+        let free = std::iter::once(name.to_owned()).chain(numbered).find(|kept| !taken.contains(kept));
+        Ok(format!("{DAMAGED}/{}", free.unwrap_or_default()))
+    }
+
+    /// The places that are kept, each with the epoch of the segment that it is kept for.
+    fn places(&self) -> Result<Vec<(u64, String)>> {
+        let epoch_of = |name: &String| parse_segment_name(name.get(..segment_name(0).len())?);
+        let segments = self.list()?.into_iter().filter_map(|name| Some((epoch_of(&name)?, name)));
+        let is_empty = |name: &str| self.handle.open(name, Access::Read).and_then(|file| file.is_empty());
+        let places = segments.filter(|(_, name)| is_empty(name).unwrap_or(false));
+        Ok(places.map(|(epoch, name)| (epoch, format!("{DAMAGED}/{name}"))).collect())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.handle.sync().doing("sync the directory", &self.path)?;
+        self.dir.sync()
+    }
+}
+
+/// Keeps a copy of a damaged file.
+pub(crate) fn copy_aside(dir: &Dir, name: &str) -> Result<()> {
+    let aside = Aside::open(dir)?;
+    copy(dir, name, &aside.free_name(name)?)?;
+    aside.sync()
+}
+
+/// Keeps a place for each of these segments that is there, and for none of the chain: an empty
+/// file. With it, a repair that is killed before it has moved one there leaves that to the next
+/// opening, which would otherwise remove a segment that is not of the log any more.
+pub(crate) fn keep_places(dir: &Dir, names: &[String], chain: &[Entry]) -> Result<()> {
+    let aside = Aside::open(dir)?;
+    let places = aside.places()?;
+    let stays = |epoch: u64| chain.iter().any(|e| e.epoch == epoch) && !names.contains(&segment_name(epoch));
+    for (_, place) in places.iter().filter(|(epoch, _)| stays(*epoch)) {
+        dir.handle.remove(place).doing("remove the file", &dir.file(place))?;
+    }
+    let there = |name: &&String| dir.handle.id_of(name).is_ok();
+    for name in names.iter().filter(there).filter(|name| !places.iter().any(|(epoch, _)| segment_name(*epoch) == **name)) {
+        let place = aside.free_name(name)?;
+        dir.handle.create_like(&place, name).doing("create the file", &dir.file(&place))?;
+    }
+    aside.sync()
+}
+
+fn is_no_directory(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidInput, NotADirectory, PermissionDenied};
+    matches!(kind, NotADirectory | AlreadyExists | InvalidInput | PermissionDenied)
+}
+
+/// Moves segments to the places that are kept for them, as far as both are there. They are not
+/// of the log any more, durably.
+pub(crate) fn move_aside(dir: &Dir, moves: impl Fn(u64) -> bool) -> Result<()> {
+    let aside = match Aside::open(dir) {
+        // What is no such directory, or not for this process, has no place for any.
+        Err(Error::Io { source, .. }) if is_no_directory(source.kind()) => return Ok(()),
+        opened => opened?,
+    };
+    let places: Vec<_> = aside.places()?.into_iter().filter(|(epoch, _)| moves(*epoch)).collect();
+    if places.is_empty() {
+        return Ok(());
+    }
+    for (epoch, place) in places {
+        let name = segment_name(epoch);
+        match dir.handle.replace(&name, &place) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            moved => moved.doing("put the file aside", &dir.file(&name))?,
         }
-        kept = format!("{name}.{n}");
     }
-    if copy {
-        self::copy(dir, name, &format!("{DAMAGED}/{kept}"))?;
-    } else {
-        dir.handle.rename(name, &format!("{DAMAGED}/{kept}")).doing("put the file aside", &dir.file(name))?;
-    }
-    aside.sync().doing("sync the directory", &path)?;
-    dir.sync()
+    aside.sync()
 }

@@ -9,6 +9,7 @@ use crate::files::disk::Access;
 use crate::files::fill::at_once;
 use crate::files::names::{Names, segment_name};
 use crate::files::prepare::Stuff;
+use crate::files::reserve::can_be_reserve;
 use crate::files::segment::Segment;
 use crate::open::fork;
 use crate::open::opened::Opened;
@@ -57,11 +58,15 @@ pub(super) fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoc
     Ok(Fresh { segment, spares })
 }
 
-/// Makes a segment: of a superseded one of its size, or of new space; on a full disk, of a
+/// Makes a segment, of the log's size (or that of its tip, if that is larger and may be of the
+/// reserve): of a superseded one of that size, or of new space; on a full disk, of a
 /// superseded one of any size, of what an unfinished fork left under its name (before new space, if
 /// a part of the reserve is missing), or of the reserve.
 pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch: u64, damaged: bool) -> Result<Arc<Segment>> {
-    let blocks = options.segment_blocks();
+    let tip = survey.chain.last().map_or(0, |entry| dir.blocks_of(&segment_name(entry.epoch)));
+    // One that may be of the reserve is written again, all of it, so as to be the reserve again.
+    let mut blocks = if can_be_reserve(tip) { options.segment_blocks().max(tip) } else { options.segment_blocks() };
+    bug!(ForgetLarger, blocks = options.segment_blocks());
     // (Of a damaged log they are evidence.)
     let superseded = if damaged { None } else { clear_superseded(dir, survey, blocks)? };
     let reuse = |fits: &dyn Fn(u32) -> bool| {
@@ -83,7 +88,7 @@ pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch
         Ok(Some(Arc::new(begun)))
     };
     // A new one would replace it, and its space be there for others.
-    if dir.lacks_reserve(blocks)
+    if dir.lacks_reserve(options.segment_blocks())
         && let Ok(Some(begun)) = begun()
     {
         return Ok(begun);
@@ -98,13 +103,13 @@ pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch
     if let Ok(Some(begun)) = begun() {
         return Ok(begun);
     }
-    dir.take_reserve(survey.log, epoch, blocks, error)
+    dir.take_reserve(survey.log, epoch, blocks, tip, error)
 }
 
 /// Clears away what an unfinished step left under a temporary name. What it had made of the reserve
 /// is the reserve again: there may be no space to make another.
-pub(super) fn clear_temporary(options: &Options, dir: &Dir, names: &Names) {
-    let rescued = |name: &&String| dir.rescue_reserve(options.segment_blocks(), name);
+pub(super) fn clear_temporary(dir: &Dir, names: &Names) {
+    let rescued = |name: &&String| dir.rescue_reserve(name);
     fork::clear_away(dir, names.temporary.iter().filter(|name| !rescued(name)).cloned());
 }
 
@@ -115,7 +120,7 @@ fn clear_superseded(dir: &Dir, survey: &Survey, blocks: u32) -> Result<Option<u6
     let superseded = superseded(dir, survey)?;
     let fitness = |epoch: u64| (dir.has_blocks(epoch, blocks), dir.blocks_of(&segment_name(epoch)));
     let Some(best) = superseded.iter().copied().max_by_key(|&epoch| fitness(epoch)) else { return Ok(None) };
-    let (small, unneeded) = dir.fit_for_reserve(blocks, superseded.into_iter().filter(|&epoch| epoch != best));
+    let (small, unneeded) = dir.fit_for_reserve(superseded.into_iter().filter(|&epoch| epoch != best));
     let unneeded = dir.fill_reserve(small).into_iter().chain(unneeded);
     fork::clear_away(dir, unneeded.map(segment_name));
     Ok(Some(best))
@@ -124,7 +129,7 @@ fn clear_superseded(dir: &Dir, survey: &Survey, blocks: u32) -> Result<Option<u6
 /// Segments past which a LINK of the chain leads, which is durable by now. Not those that were
 /// dropped from the front: that they were may be only in the page cache, in a MARK, until the fork
 /// says it, too.
-fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
+pub(super) fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
     let (Some(first), Some(tip)) = (survey.chain.first(), survey.chain.last()) else { return Ok(Vec::new()) };
     let link = match dir.open_segment(Some(survey.log), first.epoch, Access::Read)? {
         Ok((segment, None)) => fork::link_of(&segment)?,
@@ -138,21 +143,23 @@ fn superseded(dir: &Dir, survey: &Survey) -> Result<Vec<u64>> {
 }
 
 /// Makes use of the files that are not of the log any more: as its reserve, and of one (or as many
-/// as there are to be spares) as the next segment. The others go, and spares beyond what a log
-/// keeps. None of this can fail the opening: the log has gone on.
+/// as there are to be spares) as the next segment, but none while a part of the reserve is missing:
+/// the next opening may need more than there is of it, when records have filled that segment. The
+/// others go, and spares beyond what a log keeps. None of this can fail the opening: the log has
+/// gone on.
 pub(super) fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: &Names) {
     opened.spares.truncate(options.spares_kept());
     dir.fill_holes_in_reserve();
-    let of_log = |opened: &Opened, epoch: u64| {
-        opened.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok() || opened.spares.iter().any(|s| s.epoch() == epoch)
-    };
-    let superseded = names.epochs.iter().copied().filter(|&epoch| !of_log(opened, epoch));
-    let (small, others) = dir.fit_for_reserve(options.segment_blocks(), superseded);
+    let superseded = names.epochs.iter().copied().filter(|&epoch| !opened.has(epoch));
+    let (small, others) = dir.fit_for_reserve(superseded);
     let use_or_remove = |opened: &mut Opened, epochs: Vec<u64>| {
         let mut unneeded = Vec::new();
         for epoch in epochs {
             let next = opened.assembler.next_epoch(&opened.spares);
-            let wanted = opened.spares.len() < options.spare_segments.max(1) && epoch < next && !of_log(opened, epoch);
+            let mut short = dir.lacks_reserve(options.segment_blocks());
+            bug!(RecycleFirst, short = false);
+            let spares_wanted = if short { 0 } else { options.spare_segments.max(1) };
+            let wanted = opened.spares.len() < spares_wanted && epoch < next && !opened.has(epoch);
             if wanted && dir.has_blocks(epoch, options.segment_blocks()) {
                 let recycled = dir.prepare(opened.log, next, options.segment_blocks(), Stuff::Segment(epoch), &at_once);
                 opened.spares.extend(recycled);
@@ -160,7 +167,7 @@ pub(super) fn tidy_up(options: &Options, dir: &Dir, opened: &mut Opened, names: 
                 unneeded.push(epoch);
             }
         }
-        fork::clear_away(dir, unneeded.into_iter().filter(|&epoch| !of_log(opened, epoch)).map(segment_name));
+        fork::clear_away(dir, unneeded.into_iter().filter(|&epoch| !opened.has(epoch)).map(segment_name));
     };
     // First those that cannot be the reserve: what they leave may be room for it.
     use_or_remove(opened, others);

@@ -18,3 +18,10 @@ pub(crate) struct Opened {
     pub(crate) durable: Promise,
     pub(crate) report: RecoveryReport,
 }
+
+impl Opened {
+    /// Whether a segment is of the log, or prepared for it.
+    pub(crate) fn has(&self, epoch: u64) -> bool {
+        self.entries.binary_search_by_key(&epoch, |e| e.epoch).is_ok() || self.spares.iter().any(|s| s.epoch() == epoch)
+    }
+}

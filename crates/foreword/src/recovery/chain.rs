@@ -3,6 +3,7 @@
 
 use super::evidence::{Front, LinkFound, Unusable};
 use super::files::{LinkState, Segments};
+use crate::bug::bug;
 use crate::format::{Control, Cut, Cuts, Entry, FrameHeader, Head, LINK_BLOCK, Position, is_later, way_in};
 use crate::{Lsn, Result};
 
@@ -75,14 +76,27 @@ impl Segments<'_> {
             chain.push(Entry { epoch, first_lsn, bytes, time, end });
             let pred = self.pred_of(epoch, control).unwrap_or_default();
             // What is not there was dropped, or is lost: judged after the scan.
-            let dropped = first_lsn <= control.start && self.first_lsn(pred.epoch, control).is_none();
-            if pred.epoch == 0 || dropped || !(self.found.contains_key(&pred.epoch) || self.unusable.contains_key(&pred.epoch)) {
+            let mut dropped = first_lsn <= control.start && self.first_lsn(pred.epoch, control).is_none();
+            let there = self.found.contains_key(&pred.epoch) || self.unusable.contains_key(&pred.epoch);
+            let mut joined = !there || self.proves_link(epoch, pred.epoch, control);
+            bug!(TrustBegun, joined = true);
+            dropped &= joined;
+            if pred.epoch == 0 || dropped || !there {
                 chain.reverse();
                 return Ok(Ok(chain));
             }
             (epoch, end) = (pred.epoch, Some(pred.block));
         }
         Ok(Err(epoch))
+    }
+
+    /// Whether what leads to a segment says that its predecessor was part of the log, though that
+    /// has no LINK that can be read: the promise of its LINK lies behind that one, or a waiver leads
+    /// there. Else the predecessor may be the first segment of a fork that did not come to its end,
+    /// which gets its LINK last; all others of the fork promise what lies before it.
+    fn proves_link(&self, epoch: u64, pred: u64, control: &Control) -> bool {
+        let promised = |(_, header): (_, &FrameHeader)| header.promise.position > Position::new(pred, LINK_BLOCK);
+        way_in(epoch, control).is_some() || self.active(epoch).is_some_and(promised)
     }
 
     /// Whether the chain goes back to the start LSN. A front that is gone is no damage if its

@@ -86,9 +86,7 @@ impl LogInner {
             self.readable.places.keep_to(&chain);
             self.readable.recent.retain(|epoch| chain.has(epoch));
         });
-        let blocks = self.options.segment_blocks();
-        let sorted =
-            self.attempt("look at the files", &self.dir.path, || Ok(self.dir.fit_for_reserve(blocks, epochs.iter().copied())));
+        let sorted = self.attempt("look at the files", &self.dir.path, || Ok(self.dir.fit_for_reserve(epochs.iter().copied())));
         let (small, others) = sorted.unwrap_or((Vec::new(), epochs.to_vec()));
         let mut failed: Vec<_> = others.into_iter().filter_map(remove).collect();
         // Now there is room for what of the reserve was used.
@@ -132,9 +130,10 @@ impl LogInner {
     }
 
     /// A segment made of the reserve, when there was no space for a new one, as `error` says.
-    pub(crate) fn segment_of_reserve(&self, epoch: u64, error: Error) -> Result<Arc<Segment>> {
+    /// See [`Dir::take_reserve`] for what it supersedes.
+    pub(crate) fn segment_of_reserve(&self, epoch: u64, superseded: u32, error: Error) -> Result<Arc<Segment>> {
         self.keeping.taken();
-        self.dir.take_reserve(self.id, epoch, self.options.segment_blocks(), error)
+        self.dir.take_reserve(self.id, epoch, self.options.segment_blocks(), superseded, error)
     }
 
     /// Makes what is missing of the reserve, of superseded segments or anew: those that are left. If

@@ -93,7 +93,7 @@ impl LogInner {
             if urgency == Urgency::Checkpoint && !self.dir.has_reserve_to_spare() {
                 return Err(error);
             }
-            self.segment_of_reserve(epoch, error)
+            self.segment_of_reserve(epoch, 0, error)
         });
         if taken.is_err() {
             self.keep_reserve(Vec::new());

@@ -10,6 +10,7 @@ use crate::assemble::room::{Urgency, copy_room};
 use crate::bug::bug;
 use crate::files::disk::Access;
 use crate::files::fill::Fill;
+use crate::files::names::segment_name;
 use crate::files::outside::Outside;
 use crate::files::prepare::Stuff;
 use crate::files::reserve;
@@ -480,7 +481,7 @@ impl LogInner {
         if place.at.epoch == end.epoch
             && let Ok(Ok((segment, None))) = self.dir.open_segment(Some(self.id), end.epoch, Access::Write)
         {
-            self.dir.give_back(&segment, end.block, self.options.segment_blocks());
+            self.dir.give_back(&segment, end.block);
         }
         Ok(branched)
     }
@@ -542,13 +543,19 @@ impl LogInner {
                 made => return made,
             };
             // What the log has dropped is room, or the reserve, as soon as it is removed.
-            bug!(CutAtOnce, return self.segment_of_reserve(epoch, error));
+            let superseded = self.dir.blocks_of(&segment_name(epoch - 1));
+            bug!(CutAtOnce, return self.segment_of_reserve(epoch, superseded, error));
             match self.unlock_and_make_room(self.lock(), freed) {
                 Ok(state) => state.life.usable()?,
-                Err(_) if own > u64::from(copy_room(reserve::blocks(blocks))) => return Err(error),
+                Err(_)
+                    if own
+                        > u64::from(copy_room(self.dir.reserve_behind(superseded).map_or(reserve::blocks(blocks), |r| r.0))) =>
+                {
+                    return Err(error);
+                }
                 Err(state) => {
                     drop(state);
-                    return self.segment_of_reserve(epoch, error);
+                    return self.segment_of_reserve(epoch, superseded, error);
                 }
             }
         }
