@@ -289,7 +289,7 @@ fn a_seal_behind_a_closed_log_vouches_for_a_segment_of_any_size() {
         for crashed in at_each_change(&killed, |disk| drop(open(disk).map(std::mem::forget))) {
             let after = crashed.crash(&Choice::None);
             let seal = after.peek("/log/00000000000000000001.seg", 15 * 4096, 4096).unwrap_or_default();
-            let verified = foreword::verify_on(after.handle(), "/log", &mut |_, _| {}).unwrap().verdict;
+            let verified = foreword::Verify::new().disk(after.handle()).run("/log").unwrap().verdict;
             if verified != Some(Verdict::Clean) || seal.iter().all(|&byte| byte == 0) {
                 continue;
             }
