@@ -16,19 +16,18 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use tokio::sync::{mpsc, watch};
-use tonic::client::Grpc;
+use tokio::sync::watch;
+use tonic::Streaming;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::transport::Endpoint;
 
 use super::calls::Calls;
 use super::target::{Target, error_chain};
 use super::tls::Tls;
 use super::{
-    Answer, Asked, CALLS, Call, FOLLOW, From, HEADER_CLUSTER, HEADER_INSTANCE, HEADER_NODE, HEADER_PROTOCOL, MESSAGE_MAX,
-    PROTOCOL, REPLICATE, Raw, Reply, WINDOW, decode, encode, together,
+    Answer, Call, FOLLOW, From, HEADER_CLUSTER, HEADER_INSTANCE, HEADER_NODE, HEADER_PROTOCOL, PROTOCOL, REPLICATE, Raw, Reply,
+    WINDOW, decode, encode,
 };
 use crate::error::{Error, Result};
 use crate::raft::{Peer, Types};
@@ -371,7 +370,7 @@ mod tests {
         let mut grpc = new().target.grpc().await.unwrap();
         let nothing = new().target.request(futures_util::stream::empty());
         let replicated = grpc.streaming(nothing, PathAndQuery::from_static(REPLICATE), Raw);
-        assert_eq!(replicated.await.unwrap_err().code(), Code::Unimplemented);
+        assert_eq!(replicated.await.unwrap_err().code(), tonic::Code::Unimplemented);
         assert_eq!(log.append("still there").await.unwrap(), 1);
         log.close().await.unwrap();
     }
