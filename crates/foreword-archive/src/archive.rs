@@ -15,7 +15,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::chunk::{self, ArchiveId, Chunk, Fetched, Hash, Place, Record};
 use crate::error::{Error, Result};
-use crate::keys::{Keys, hex, random};
+use crate::keys::{KeyId, Keys, hex, random, unhex};
 use crate::manifest::{self, CHUNKS_MAX, Change, FORMAT, Index, Manifest, SUMMARY_EACH, State, Timeline};
 use crate::store::{Created, Store};
 
@@ -76,7 +76,15 @@ impl Archive {
     /// # Errors
     /// [`Error::NoArchive`], [`Error::Damaged`], [`Error::Unsupported`], [`Error::Store`].
     pub async fn open(store: Store, keys: Keys) -> Result<Archive> {
-        let number = newest(&store, 0).await?;
+        let mut number = newest(&store, 0).await?;
+        // One that is missing in between would look like the end.
+        while store.has_behind("manifest", &manifest::name(number)).await? {
+            let again = newest(&store, number).await?;
+            if again == number {
+                return Err(Error::damaged(&manifest::name(number + 1), "it is not there, and later ones are"));
+            }
+            number = again;
+        }
         if number == 0 {
             return Err(Error::NoArchive { url: store.url().to_owned() });
         }
@@ -130,8 +138,8 @@ impl Archive {
         Ok(self.tip.number > before)
     }
 
-    /// Begins an archive, with its first manifest; if another was faster, that one is opened.
-    pub(crate) async fn create(store: Store, keys: Keys, begin: Change) -> Result<Archive> {
+    /// Begins an archive, with its first manifest; `None` if another was faster.
+    pub(crate) async fn create(store: Store, keys: Keys, begin: Change) -> Result<Option<Archive>> {
         let mut archive = Archive {
             id: ArchiveId(random()?),
             state: State::default(),
@@ -141,15 +149,7 @@ impl Archive {
             store,
             keys,
         };
-        match archive.try_commit(std::slice::from_ref(&begin), 1).await? {
-            None => Ok(archive),
-            Some(_) => {
-                let Archive { store, keys, .. } = archive;
-                let mut archive = Archive::open(store, keys).await?;
-                archive.begin(begin).await?;
-                Ok(archive)
-            }
-        }
+        Ok(archive.try_commit(std::slice::from_ref(&begin), 1).await?.is_none().then_some(archive))
     }
 
     /// Begins an epoch: who has an earlier one is fenced.
@@ -168,22 +168,26 @@ impl Archive {
 
     /// Makes changes true: durable, and seen by all, when it returns.
     pub(crate) async fn commit(&mut self, changes: &[Change]) -> Result<()> {
-        while let Some((manifest, hash)) = self.try_commit(changes, self.epoch).await? {
-            // (The same epoch: what was expired by another process.)
-            if manifest.epoch > self.epoch {
-                return Err(Error::Fenced { epoch: self.epoch, by: manifest.epoch });
-            }
-            self.adopt(&manifest, hash)?;
-        }
+        while !self.commit_once(changes).await? {}
         Ok(())
     }
 
-    /// The same, beside an archiver that may run, and whose epoch it has.
-    pub(crate) async fn commit_beside(&mut self, changes: &[Change]) -> Result<()> {
-        while let Some((manifest, hash)) = self.try_commit(changes, self.tip.epoch).await? {
-            self.adopt(&manifest, hash)?;
+    /// The same; `false`: another process has changed something first (it has expired chunks), and
+    /// what was to be changed is to be looked at again.
+    pub(crate) async fn commit_once(&mut self, changes: &[Change]) -> Result<bool> {
+        let Some((manifest, hash)) = self.try_commit(changes, self.epoch).await? else { return Ok(true) };
+        if manifest.epoch > self.epoch {
+            return Err(Error::Fenced { epoch: self.epoch, by: manifest.epoch });
         }
-        Ok(())
+        self.adopt(&manifest, hash)?;
+        Ok(false)
+    }
+
+    /// The same, beside an archiver that may run, and whose epoch it has.
+    pub(crate) async fn commit_beside_once(&mut self, changes: &[Change]) -> Result<bool> {
+        let Some((manifest, hash)) = self.try_commit(changes, self.tip.epoch).await? else { return Ok(true) };
+        self.adopt(&manifest, hash)?;
+        Ok(false)
     }
 
     /// Creates the next manifest, or says which there is.
@@ -216,7 +220,16 @@ impl Archive {
                 self.tip = self.tip.behind(&manifest, Hash::of(&bytes));
                 Ok(None)
             }
-            Created::Other(there) => Ok(Some((Manifest::decode(number, &there)?, Hash::of(&there)))),
+            Created::Other(there) => {
+                let (other, hash) = (Manifest::decode(number, &there)?, Hash::of(&there));
+                // An earlier try, whose answer was lost.
+                if other.writer == self.writer && other.previous == self.tip.hash && other.changes == changes {
+                    self.state = state;
+                    self.tip = self.tip.behind(&other, hash);
+                    return Ok(None);
+                }
+                Ok(Some((other, hash)))
+            }
         }
     }
 
@@ -242,6 +255,13 @@ impl Archive {
         };
         self.create_own(&index.name, &bytes).await?;
         Ok(Some(Change::Index { timeline, index }))
+    }
+
+    /// The key of the newest chunk is there: what is encrypted stays so.
+    pub(crate) fn check_keys(&self) -> Result<()> {
+        let newest = self.state.timelines.values().rev().find_map(|timeline| timeline.chunks.last());
+        let Some(key) = newest.and_then(|chunk| chunk.key.as_deref()).and_then(unhex) else { return Ok(()) };
+        self.keys.get(KeyId(key)).map(drop)
     }
 
     /// A name that no other object ever has.

@@ -35,6 +35,10 @@ const READY: usize = 1;
 const PARTS_MAX: u32 = 100;
 /// An archiver that is to stop archives what is durable by then, but reads no longer than this.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
+/// How often a log that does not fit is looked at again, before that is believed.
+const LOOKS: usize = 10;
+/// So many records of the log and the archive are compared, up to the last that both have.
+const COMPARED: u64 = 64;
 /// How long the thread that reads waits at most, before it looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -153,14 +157,12 @@ pub(crate) struct Origin {
     pub(crate) last: u64,
     /// Of the log: what was cut since was cut of what was restored.
     pub(crate) generation: u32,
+    /// It is no standby any more.
+    #[serde(default)]
+    pub(crate) promoted: bool,
 }
 
 impl Origin {
-    /// Whether it is the same point of the same archive.
-    pub(crate) fn is_of(&self, other: &Origin) -> bool {
-        (&self.archive, self.timeline, self.last) == (&other.archive, other.timeline, other.last)
-    }
-
     pub(crate) fn read(dir: &Path) -> Result<Option<Origin>> {
         let path = dir.join(ORIGIN);
         let text = match std::fs::read_to_string(&path) {
@@ -227,10 +229,16 @@ impl Archiver {
                 if !options.trust_store {
                     trusted(&store).await?;
                 }
-                Archive::create(store, keys, begin).await?
+                let created = Archive::create(store.clone(), keys.clone(), begin.clone()).await?;
+                match created {
+                    Some(archive) => archive,
+                    // Another was faster: it may be that of another log.
+                    None => return Box::pin(Archiver::begin(dir, store, keys, options)).await,
+                }
             }
             opened => {
                 let mut archive = opened?;
+                archive.check_keys()?;
                 if !options.trust_store && matches!(store.atomicity(), Atomicity::Unknown(_)) {
                     trusted(&store).await?;
                 }
@@ -242,7 +250,7 @@ impl Archiver {
                     options: options.clone(),
                     timeline: 0,
                 };
-                archiver.look().await?;
+                archiver.look_well().await?;
                 archive.begin(begin).await?;
                 archive
             }
@@ -300,6 +308,9 @@ impl Archiver {
                 whole: first - 1,
             })
         };
+        if state.retired.contains(&log) {
+            return Err(Error::Foreign { why: "a standby of this log was promoted, and has taken its place".into() });
+        }
         let Some(timeline) = state.timelines.values().rev().find(|timeline| timeline.log == log) else {
             let dir = self.dir.clone();
             if let Some(origin) = blocking(move || Origin::read(&dir)).await?? {
@@ -333,7 +344,19 @@ impl Archiver {
         })
     }
 
-    /// Whether the log has the record that the archive has.
+    /// The same, of a log that may be opened, or cut, at this moment: what does not fit is looked at
+    /// again.
+    async fn look_well(&self) -> Result<Attach> {
+        for _ in 0..LOOKS {
+            match self.look().await {
+                Err(Error::Diverged { .. } | Error::Log(_)) => tokio::time::sleep(LOOK).await,
+                looked => return looked,
+            }
+        }
+        self.look().await
+    }
+
+    /// Whether the log has the records that the archive has: the last ones, with their times.
     async fn compare(&self, timeline: u32, lsn: u64, last: u64) -> Result<()> {
         let Some(of) = self.archive.state.timelines.get(&timeline) else {
             return Err(Error::Diverged { why: format!("the archive has no timeline {timeline} any more") });
@@ -345,21 +368,38 @@ impl Archiver {
         if lsn < start || lsn == 0 || of.gaps.iter().any(|gap| gap.last == lsn) {
             return Ok(());
         }
-        let archived = match self.archive.record(Some(timeline), Lsn(lsn)).await {
-            Err(Error::NotThere { .. }) => return Ok(()), // It has expired.
-            archived => archived?,
-        };
-        let view = self.view.clone();
-        let there = blocking(move || view.recoverable()?.get(Lsn(lsn))).await??;
-        if there[..] != archived.data[..] {
-            return Err(Error::Diverged { why: format!("their records {lsn} differ") });
+        let from = lsn.saturating_sub(COMPARED - 1).max(start);
+        let mut archived = self.archive.records(Some(timeline), Lsn(from), Lsn(lsn))?;
+        let mut records = Vec::new();
+        loop {
+            match archived.next().await {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => break,
+                Err(Error::NotThere { .. }) => return Ok(()), // They have expired.
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        let view = self.view.clone();
+        blocking(move || {
+            let mut reader = view.recoverable()?.reader();
+            for record in records {
+                let there = match reader.get(record.lsn) {
+                    Err(foreword::Error::Lost { .. }) => continue,
+                    there => there?,
+                };
+                // (Copies keep their times to the second.)
+                if there.data != &record.data[..] || micros(there.time()) / 1_000_000 != record.micros / 1_000_000 {
+                    return Err(Error::Diverged { why: format!("their records {} differ", record.lsn) });
+                }
+            }
+            Ok(())
+        })
+        .await?
     }
 
     /// Finds or begins the log's timeline, and places the hold.
     async fn attach(&mut self) -> Result<()> {
-        match self.look().await? {
+        match self.look_well().await? {
             Attach::As(timeline) => self.timeline = timeline,
             Attach::Generation(timeline, generation) => {
                 self.commit(vec![Change::Generation { timeline, generation }]).await?;
@@ -519,18 +559,24 @@ impl Archiver {
             there.push(chunk.clone());
         }
         drop(there);
-        let mut changes: Vec<_> = chunks.into_iter().map(|chunk| Change::Add { timeline, chunk }).collect();
+        let adds: Vec<_> = chunks.into_iter().map(|chunk| Change::Add { timeline, chunk }).collect();
         let began = Instant::now();
         let mut pause = Pause::default();
         loop {
-            match self.archive.index_some(timeline).await {
+            // What was expired meanwhile is not to be listed.
+            let confirmed = async {
+                let index = self.archive.index_some(timeline).await?;
+                self.archive.commit_once(&adds.iter().cloned().chain(index).collect::<Vec<_>>()).await
+            };
+            match confirmed.await {
+                Ok(true) => break,
+                Ok(false) => {}
                 Err(error) if error.is_retryable() => {
                     pause.wait(error, began, self.options.patience, self.options.on_event.as_deref()).await?;
                 }
-                index => break changes.extend(index?),
+                Err(error) => return Err(error),
             }
         }
-        self.commit(changes).await?;
         self.hold().await?;
         self.tell(&Event::Archived { lsn: self.archived(), bytes });
         // (What cannot be deleted now goes with the next `expire`.)
@@ -703,7 +749,7 @@ impl Reading {
             // (A log that fails, or was cut, is looked at again from where the archive ends.)
             let is_due = |gathering: &Gathering, age: Duration| gathering.since.elapsed() >= age;
             let full = chunk.take_if(|chunk| {
-                chunk.builder.record_bytes() >= options.chunk_bytes
+                chunk.builder.size() >= options.chunk_bytes
                     || is_due(chunk, options.chunk_age)
                     || at_end && (done || stopping || problem.is_some())
             });
@@ -746,9 +792,11 @@ impl Reading {
                     .flatten()
                     .fold(LOOK, Duration::min);
                 // Only waits: the loop reads it.
-                let came = reader.wait_next(Some(wait.max(Duration::from_millis(1)))).map(|record| record.is_some());
-                if matches!(came, Ok(true) | Err(_)) {
-                    reader.seek(next);
+                match reader.wait_next(Some(wait.max(Duration::from_millis(1)))).map(|record| record.is_some()) {
+                    Ok(false) => {}
+                    // (Said once: the next read would go on behind it.)
+                    Err(foreword::Error::Cut { .. }) => return Ok(End::Cut),
+                    _ => reader.seek(next),
                 }
             }
         }

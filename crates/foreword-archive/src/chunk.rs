@@ -25,6 +25,8 @@ const FOOTER: usize = 16;
 const BLOCK: usize = 256 << 10;
 /// Before each record: its time, and its length.
 const RECORD_HEADER: usize = 12;
+/// What a record takes in memory beside its bytes.
+const RECORD_COST: u64 = 64;
 /// Records, their headers included, that one block may have: what a table says beyond that is no
 /// reason to ask for the memory.
 const BLOCK_MAX: u32 = 2 << 30;
@@ -173,9 +175,9 @@ impl Builder {
         Lsn(self.next)
     }
 
-    /// The bytes of its records.
-    pub(crate) fn record_bytes(&self) -> u64 {
-        self.record_bytes
+    /// The memory that its records take when they are read.
+    pub(crate) fn size(&self) -> u64 {
+        self.record_bytes + (self.next - self.first) * RECORD_COST
     }
 
     pub(crate) fn push(&mut self, micros: u64, record: &[u8]) -> Result<()> {

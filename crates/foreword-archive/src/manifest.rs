@@ -2,7 +2,7 @@
 //! the hash of the one before. They are created and never deleted: no name that an archiver may
 //! still want to create is ever free again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,9 @@ pub(crate) const FORMAT: u32 = 1;
 /// reading its history.
 pub(crate) const SUMMARY_EACH: u64 = 64;
 /// So many chunks of a timeline stand in a summary; older ones move to an index of their own.
-pub(crate) const CHUNKS_MAX: usize = 512;
+pub(crate) const CHUNKS_MAX: usize = 256;
+/// No LSN is beyond this.
+const LSN_MAX: u64 = u64::MAX >> 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
@@ -79,6 +81,10 @@ pub(crate) enum Change {
     Drop {
         timeline: u32,
     },
+    /// A standby has taken the place of a log, which is not archived any more.
+    Retire {
+        log: String,
+    },
 }
 
 /// All that an archive has.
@@ -87,6 +93,9 @@ pub(crate) struct State {
     pub(crate) timelines: BTreeMap<u32, Timeline>,
     /// The highest that there ever was: numbers are not used again.
     pub(crate) last_timeline: u32,
+    /// Logs whose place others have taken.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) retired: BTreeSet<String>,
 }
 
 /// A history of the log. A cut of archived records, a salvage, and a restored log that goes on
@@ -186,14 +195,20 @@ impl State {
                 if timeline.id <= self.last_timeline {
                     return Err(format!("timeline {} was there before", timeline.id));
                 }
+                if !(1..=LSN_MAX).contains(&timeline.first) || timeline.last != timeline.first - 1 {
+                    return Err(format!("timeline {} begins at {}", timeline.id, timeline.first));
+                }
                 self.last_timeline = timeline.id;
                 self.timelines.insert(timeline.id, timeline.clone());
             }
             Change::Add { timeline, chunk } => {
                 let timeline = self.timeline(*timeline)?;
-                let follows = chunk.first == timeline.last + 1
-                    || timeline.chunks.iter().any(|there| there.first == chunk.first) && chunk.last >= timeline.last;
-                if chunk.last < chunk.first || !follows {
+                let before = timeline.chunks.iter().take_while(|there| there.first < chunk.first).last();
+                let follows = (timeline.first..=timeline.last + 1).contains(&chunk.first)
+                    && chunk.last >= timeline.last
+                    && before.is_none_or(|before| before.last < chunk.first)
+                    && timeline.indexes.last().is_none_or(|index| index.last < chunk.first);
+                if chunk.last < chunk.first || chunk.last > LSN_MAX || !follows {
                     return Err(format!("a chunk of {} to {} does not follow {}", chunk.first, chunk.last, timeline.last));
                 }
                 timeline.chunks.retain(|there| there.first < chunk.first);
@@ -205,7 +220,7 @@ impl State {
             }
             Change::Gap { timeline, gap } => {
                 let timeline = self.timeline(*timeline)?;
-                if gap.first != timeline.last + 1 || gap.last < gap.first {
+                if gap.first != timeline.last + 1 || gap.last < gap.first || gap.last > LSN_MAX {
                     return Err(format!("a gap of {} to {} does not follow {}", gap.first, gap.last, timeline.last));
                 }
                 (timeline.last, timeline.whole) = (gap.last, gap.last);
@@ -214,6 +229,9 @@ impl State {
             Change::Generation { timeline, generation } => self.timeline(*timeline)?.generation = *generation,
             Change::Index { timeline, index } => {
                 let timeline = self.timeline(*timeline)?;
+                if timeline.indexes.last().is_some_and(|before| before.last >= index.first) || index.last > timeline.last {
+                    return Err(format!("an index of {} to {} does not follow", index.first, index.last));
+                }
                 timeline.chunks.retain(|chunk| chunk.first > index.last);
                 timeline.indexes.push(index.clone());
             }
@@ -224,6 +242,7 @@ impl State {
                 timeline.gaps.retain(|gap| gap.last >= *before);
             }
             Change::Drop { timeline } => _ = self.timelines.remove(timeline),
+            Change::Retire { log } => _ = self.retired.insert(log.clone()),
         }
         Ok(())
     }

@@ -107,6 +107,17 @@ impl Archive {
             parts.extend(timeline.chunks.iter().cloned());
             self.verify_chunks(timeline, parts, sample, &mut verified, each).await?;
         }
+        // What was replaced or expired meanwhile is not missing.
+        let mut now = self.clone();
+        if !verified.faults.is_empty() && now.refresh().await? {
+            let mut named = HashSet::new();
+            for timeline in now.timelines() {
+                named.extend(timeline.indexes.iter().map(|index| index.name.clone()));
+                named.extend(now.all_chunks(timeline).await?.into_iter().map(|chunk| chunk.name));
+            }
+            let folder = |fault: &Fault| fault.object.starts_with("chunk/") || fault.object.starts_with("index/");
+            verified.faults.retain(|fault| !folder(fault) || named.contains(&fault.object));
+        }
         Ok(verified)
     }
 
@@ -157,7 +168,7 @@ impl Archive {
             verified.bytes += chunk.bytes;
             match read {
                 Ok(records) => verified.records += records,
-                Err(error @ (Error::Damaged { .. } | Error::Key { .. })) => {
+                Err(error @ Error::Damaged { .. }) => {
                     let lsns = Some((Lsn(chunk.first), Lsn(chunk.last)));
                     verified.faults.push(Fault { object: chunk.name, lsns, error });
                 }
@@ -198,38 +209,43 @@ impl Archive {
         if floor == u64::MAX {
             return Ok(expired);
         }
+        // The newest point is kept in any case.
+        let floor = floor.min(last);
+        // Timelines that are kept, and those that they come from.
+        let mut needed: HashSet<u32> = path.iter().map(|(id, ..)| *id).collect();
+        let mut forked = HashSet::new();
+        for timeline in self.timelines().filter(|timeline| !path.iter().any(|(id, ..)| *id == timeline.id)) {
+            let latest = self.all_chunks(timeline).await?.iter().map(|chunk| chunk.to).max().unwrap_or(timeline.began);
+            if keep.since.map_or(timeline.last >= floor, |since| latest >= since) {
+                let history = self.state.history(timeline.id, timeline.last);
+                forked.extend(history.iter().map(|(id, ..)| *id));
+                needed.extend(history.iter().map(|(id, ..)| *id));
+            }
+        }
         for timeline in self.timelines() {
-            let on_path = path.iter().find(|(id, ..)| *id == timeline.id);
             let chunks = self.all_chunks(timeline).await?;
-            let latest = chunks.iter().map(|chunk| chunk.to).max().unwrap_or(timeline.began);
-            let old = match keep.since {
-                Some(since) => latest < since,
-                None => timeline.last < floor,
-            };
-            if on_path.is_none() && old {
+            let sum = |chunks: &[Chunk]| (chunks.len() as u64, chunks.iter().map(|chunk| chunk.bytes).sum::<u64>());
+            if !needed.contains(&timeline.id) {
+                let (count, bytes) = sum(&chunks);
                 expired.timelines.push(timeline.id);
-                expired.chunks += chunks.len() as u64;
-                expired.bytes += chunks.iter().map(|chunk| chunk.bytes).sum::<u64>();
+                (expired.chunks, expired.bytes) = (expired.chunks + count, expired.bytes + bytes);
                 continue;
             }
-            // (Of one that stays, and is no part of the newest's history, all stays that it needs.)
-            let before = floor.min(if on_path.is_some() { u64::MAX } else { 0 });
-            let kept_by_others = self
-                .timelines()
-                .filter(|other| !path.iter().any(|(id, ..)| *id == other.id) && !expired.timelines.contains(&other.id));
-            let needed =
-                kept_by_others.flat_map(|other| self.state.history(other.id, other.last)).any(|(id, ..)| id == timeline.id);
-            if on_path.is_none() || needed {
+            // What another timeline that is kept comes from stays as it is.
+            if forked.contains(&timeline.id) {
                 continue;
             }
+            // (Behind where another timeline left it, it may be newer than its LSNs say.)
+            let old = |chunk: &&Chunk| chunk.last < floor && keep.since.is_none_or(|since| chunk.to < since);
+            let count = chunks.iter().take_while(old).count();
+            let before = count.checked_sub(1).map_or(0, |last| chunks[last].last + 1);
             // An index goes only as a whole.
             let whole = timeline.indexes.iter().filter(|index| index.last >= before).map(|index| index.first).min();
             let before = before.min(whole.unwrap_or(u64::MAX));
-            let gone: Vec<_> = chunks.iter().filter(|chunk| chunk.last < before).collect();
-            if let Some(last) = gone.last() {
-                expired.before.push((timeline.id, Lsn(last.last + 1)));
-                expired.chunks += gone.len() as u64;
-                expired.bytes += gone.iter().map(|chunk| chunk.bytes).sum::<u64>();
+            let (count, bytes) = sum(&chunks[..chunks.iter().take_while(|chunk| chunk.last < before).count()]);
+            if count > 0 {
+                expired.before.push((timeline.id, Lsn(before)));
+                (expired.chunks, expired.bytes) = (expired.chunks + count, expired.bytes + bytes);
             }
         }
         expired.unnamed = self.unnamed().await?.len() as u64;
@@ -289,9 +305,24 @@ impl Archive {
     /// Those of the store.
     pub async fn expire(&mut self, keep: Keep) -> Result<Expired> {
         self.refresh().await?;
-        let expired = self.expirable(keep).await?;
-        let mut gone = Vec::new();
-        let mut changes = Vec::new();
+        let (expired, mut gone) = loop {
+            let expired = self.expirable(keep).await?;
+            let (changes, gone) = self.expiry(&expired).await?;
+            // (What an archiver has changed meanwhile may be what was to go.)
+            if changes.is_empty() || self.commit_beside_once(&changes).await? {
+                break (expired, gone);
+            }
+        };
+        gone.extend(self.unnamed().await?);
+        for name in gone {
+            self.store.delete(&name).await?;
+        }
+        Ok(expired)
+    }
+
+    /// The changes that an expiry makes, and the objects that no manifest names then.
+    async fn expiry(&self, expired: &Expired) -> Result<(Vec<Change>, Vec<String>)> {
+        let (mut changes, mut gone) = (Vec::new(), Vec::new());
         for &(timeline, before) in &expired.before {
             let of = self.timeline(Some(timeline))?;
             gone.extend(of.indexes.iter().filter(|index| index.last < before.0).map(|index| index.name.clone()));
@@ -304,14 +335,7 @@ impl Archive {
             gone.extend(self.all_chunks(of).await?.into_iter().map(|chunk| chunk.name));
             changes.push(Change::Drop { timeline });
         }
-        if !changes.is_empty() {
-            self.commit_beside(&changes).await?;
-        }
-        gone.extend(self.unnamed().await?);
-        for name in gone {
-            self.store.delete(&name).await?;
-        }
-        Ok(expired)
+        Ok((changes, gone))
     }
 
     /// Whether a record that is written comes back: a canary is made, as the archiver makes chunks,
@@ -320,6 +344,7 @@ impl Archive {
     /// # Errors
     /// What an archiver or a restore would meet.
     pub async fn check(&self) -> Result<()> {
+        self.check_keys()?;
         let place = self.place(0);
         let canary: [u8; 64] = random()?;
         let mut builder = Builder::new(place, Lsn(1), &self.keys, 1)?;

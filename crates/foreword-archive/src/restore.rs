@@ -96,10 +96,13 @@ impl Archive {
             Target::Lsn(lsn) => lsn,
             Target::Time(micros) => self.lsn_at(Some(id), micros).await?,
         };
-        let first = self.first_before(id, last.0);
+        let first = self.first_before(id, last.0.min(timeline.last));
         if last.0 > timeline.last || last < first {
             let there = self.stretches(id).into_iter().map(|(first, last)| format!("{first} to {last}")).collect::<Vec<_>>();
-            let why = format!("timeline {id} has records {}, and not {last}; see `foreword-archive status`", there.join(", "));
+            let why = match there.is_empty() {
+                true => format!("timeline {id} has no records yet"),
+                false => format!("timeline {id} has records {}, and not {last}; see `foreword-archive status`", there.join(", ")),
+            };
             return Err(Error::NotThere { why });
         }
         let (bytes, objects) = self.chunks(id, first.0..last.0 + 1).size(self).await?;
@@ -118,10 +121,13 @@ impl Archive {
     pub async fn restore(&mut self, dir: impl AsRef<Path>, options: &RestoreOptions) -> Result<Plan> {
         let plan = self.plan(options).await?;
         let dir = dir.as_ref().to_owned();
-        let origin = Origin { archive: self.id.to_string(), timeline: plan.timeline, last: plan.last.0, generation: 0 };
+        let origin =
+            Origin { archive: self.id.to_string(), timeline: plan.timeline, last: plan.last.0, generation: 0, promoted: false };
         let work = Work::new(&dir)?;
         let (at, segment_bytes) = (work.clone(), options.segment_bytes);
-        let log = Arc::new(blocking(move || at.begin(&origin, plan.first, segment_bytes)).await??);
+        // Of which timelines the history is, and up to where: a restore of any of it goes on.
+        let history = self.state.history(plan.timeline, plan.last.0);
+        let log = Arc::new(blocking(move || at.begin(origin, plan.first, &history, segment_bytes)).await??);
         let filled = self.fill(&log, plan, options).await;
         let closed = blocking({
             let log = log.clone();
@@ -223,7 +229,7 @@ impl Work {
         Ok(Work { dir: dir.to_owned(), work: dir.with_file_name(work) })
     }
 
-    fn begin(&self, origin: &Origin, first: Lsn, segment_bytes: u64) -> Result<Log> {
+    fn begin(&self, origin: Origin, first: Lsn, history: &[(u32, u64, u64)], segment_bytes: u64) -> Result<Log> {
         let invalid = |why: String| Error::Invalid { what: "directory", why };
         match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -235,18 +241,28 @@ impl Work {
             }
         }
         let is_there = fs::exists(&self.work).map_err(|error| Error::io("look for", &self.work, error))?;
-        if is_there && !Origin::read(&self.work)?.is_some_and(|there| there.is_of(origin)) {
-            let begun =
-                foreword::View::open(&self.work).and_then(|view| view.recoverable_lsn().map(|last| last >= view.start_lsn()));
-            if Origin::read(&self.work)?.is_some() || matches!(begun, Ok(true)) {
-                let why = format!("{} is what another restore has left: remove it first", self.work.display());
-                return Err(invalid(why));
-            }
-            fs::remove_dir_all(&self.work).map_err(|error| Error::io("remove", &self.work, error))?;
+        if is_there && !self.goes_on(&origin, first, history)? {
+            let why = format!("{} is there, and not of a restore that could go on here: remove it first", self.work.display());
+            return Err(invalid(why));
         }
         let log = log_options(segment_bytes).first_lsn(first).open(&self.work)?;
-        write_origin(&self.work, origin.clone())?;
+        write_origin(&self.work, origin)?;
         Ok(log)
+    }
+
+    /// Whether what an earlier restore has left is the beginning of this one.
+    fn goes_on(&self, origin: &Origin, first: Lsn, history: &[(u32, u64, u64)]) -> Result<bool> {
+        let view = match foreword::View::open(&self.work) {
+            Err(foreword::Error::NotFound { .. }) => return Ok(true), // Not even a log: empty, or it is refused.
+            view => view?,
+        };
+        let (start, last) = (view.start_lsn(), view.recoverable_lsn()?);
+        let Some(there) = Origin::read(&self.work)? else {
+            // It was killed before it could say what it is.
+            return Ok(last < start && start == first);
+        };
+        let shared = history.iter().find(|(id, ..)| *id == there.timeline).map_or(0, |&(.., to)| to);
+        Ok(there.archive == origin.archive && last.0 <= shared && start <= first && first <= last.next())
     }
 
     fn finish(&self) -> Result<()> {
@@ -264,7 +280,7 @@ pub(crate) fn log_options(segment_bytes: u64) -> Options {
 }
 
 /// Says beside a log where it comes from. Durable when it returns.
-pub(crate) fn write_origin(dir: &Path, origin: Origin) -> Result<()> {
+pub(crate) fn write_origin(dir: &Path, origin: Origin) -> Result<Origin> {
     let origin = Origin { generation: foreword::View::open(dir)?.generation(), ..origin };
     let (path, tmp) = (dir.join(ORIGIN), dir.join("ARCHIVE.new"));
     let write = || {
@@ -274,7 +290,8 @@ pub(crate) fn write_origin(dir: &Path, origin: Origin) -> Result<()> {
         fs::rename(&tmp, &path)
     };
     write().map_err(|error| Error::io("write", &path, error))?;
-    sync_parent(&path)
+    sync_parent(&path)?;
+    Ok(origin)
 }
 
 fn sync_parent(path: &Path) -> Result<()> {

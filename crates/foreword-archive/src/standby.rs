@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use foreword::{Log, Lsn};
+use foreword::{Log, Lsn, View};
 use futures_util::FutureExt;
 
 use crate::archive::Archive;
@@ -41,9 +41,42 @@ impl Standby {
         let not_of =
             || Error::Foreign { why: format!("the log in {} was not restored from archive {}", dir.display(), archive.id()) };
         let origin = Origin::read(&dir)?.filter(|origin| origin.archive == archive.id().to_string()).ok_or_else(not_of)?;
+        if origin.promoted {
+            let why = format!("the log in {} was promoted: it is no standby any more", dir.display());
+            return Err(Error::Foreign { why });
+        }
         let (at, segment_bytes) = (dir.clone(), options.segment_bytes);
         let log = blocking(move || log_options(segment_bytes).create(false).open(&at)).await??;
-        Ok(Standby { archive, log: Arc::new(log), dir, options, origin })
+        let standby = Standby { archive, log: Arc::new(log), dir, options, origin };
+        let untouched = standby.is_untouched().await;
+        if !matches!(untouched, Ok(true)) {
+            let log = standby.log.clone();
+            blocking(move || log.close()).await??;
+            untouched?;
+            let why = format!("the log in {} was written to since it was restored", standby.dir.display());
+            return Err(Error::Foreign { why });
+        }
+        Ok(standby)
+    }
+
+    /// Whether it has nothing but what the archive has.
+    async fn is_untouched(&self) -> Result<bool> {
+        let (dir, last) = (self.dir.clone(), self.log.last_lsn());
+        if blocking(move || View::open(&dir).map(|view| view.generation())).await?? != self.origin.generation {
+            return Ok(false);
+        }
+        if last.0 <= self.origin.last {
+            return Ok(last.0 == self.origin.last);
+        }
+        // It was killed before it could say how far it had come.
+        let archived = match self.archive.record(Some(self.origin.timeline), last).await {
+            Err(Error::NotThere { .. }) => return Ok(false),
+            archived => archived?,
+        };
+        let log = self.log.clone();
+        let there = blocking(move || log.reader().get(last).map(|record| (record.data.to_vec(), record.time()))).await??;
+        let seconds = there.1.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Ok(there.0[..] == archived.data[..] && seconds == archived.micros / 1_000_000)
     }
 
     /// The last LSN that it has.
@@ -69,6 +102,7 @@ impl Standby {
         if whole >= next.0 {
             let plan = Plan { timeline: id, first: next, last: Lsn(whole), objects: 0, bytes: 0 };
             self.archive.fill(&self.log, plan, &self.options).await?;
+            self.note().await?;
         }
         Ok(self.log.last_lsn())
     }
@@ -93,7 +127,8 @@ impl Standby {
     async fn note(&mut self) -> Result<()> {
         self.origin.last = self.log.durable_lsn().0;
         let (dir, origin) = (self.dir.clone(), self.origin.clone());
-        blocking(move || write_origin(&dir, origin)).await?
+        self.origin = blocking(move || write_origin(&dir, origin)).await??;
+        Ok(())
     }
 
     /// Keeps up until `stop` is ready; looks at the archive as often as `each`. A store that does
@@ -146,6 +181,10 @@ impl Standby {
         self.archive.refresh().await?;
         self.archive.begin(Change::Begin { host, process: std::process::id() }).await?;
         self.catch_up().await?;
+        // From here on, the old one cannot be archived any more.
+        let old = self.archive.timeline(None)?.log.clone();
+        self.archive.commit(&[Change::Retire { log: old }]).await?;
+        self.origin.promoted = true;
         self.close().await
     }
 }

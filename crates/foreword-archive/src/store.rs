@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,16 +59,30 @@ impl Store {
     /// # Errors
     /// [`Error::Invalid`] for an address that is none; [`Error::Store`]; [`Error::Io`].
     pub fn open(url: &str) -> Result<Store> {
-        let invalid = |why: String| Error::Invalid { what: "address of the archive", why };
-        if !url.contains("://") {
-            return Store::directory(FilePath::new(url), url);
-        }
-        let parsed = Url::parse(url).map_err(|error| invalid(format!("{url}: {error}")))?;
-        if parsed.scheme() == "file" {
-            let path = parsed.to_file_path().map_err(|()| invalid(format!("{url} is no local path")))?;
+        if let Some(path) = Store::local_path(url)? {
             return Store::directory(&path, url);
         }
-        Store::cloud(&parsed, url)
+        Store::cloud(&Store::parse(url)?, url)
+    }
+
+    fn parse(url: &str) -> Result<Url> {
+        Url::parse(url).map_err(|error| Error::Invalid { what: "address of the archive", why: format!("{url}: {error}") })
+    }
+
+    /// The directory that an address means, if it means one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an address that is none.
+    pub fn local_path(url: &str) -> Result<Option<PathBuf>> {
+        if !url.contains("://") {
+            return Ok(Some(url.into()));
+        }
+        let parsed = Store::parse(url)?;
+        if parsed.scheme() != "file" {
+            return Ok(None);
+        }
+        let no_path = |()| Error::Invalid { what: "address of the archive", why: format!("{url} is no local path") };
+        parsed.to_file_path().map(Some).map_err(no_path)
     }
 
     fn directory(path: &FilePath, url: &str) -> Result<Store> {
@@ -150,7 +164,24 @@ impl Store {
 
     /// A part of an object.
     pub(crate) async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>> {
-        found(self.inner.get_range(&self.path(name), range).await, name)
+        let read = self.inner.get_range(&self.path(name), range.clone()).await;
+        match &read {
+            Ok(bytes) if bytes.len() as u64 == range.end - range.start => {}
+            Err(object_store::Error::NotFound { .. }) => {}
+            // Stores say this in many ways.
+            _ if self.inner.head(&self.path(name)).await.is_ok_and(|meta| meta.size < range.end) => {
+                return Err(Error::damaged(name, "it is shorter than was written"));
+            }
+            _ => {}
+        }
+        found(read, name)
+    }
+
+    /// Whether there is an object in a folder whose name comes behind this one.
+    pub(crate) async fn has_behind(&self, folder: &str, name: &str) -> Result<bool> {
+        let mut list = self.inner.list_with_offset(Some(&self.path(folder)), &self.path(name));
+        let next = list.try_next().await.map_err(|error| Error::store("list", folder, error))?;
+        Ok(next.is_some())
     }
 
     pub(crate) async fn exists(&self, name: &str) -> Result<bool> {

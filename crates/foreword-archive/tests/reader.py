@@ -86,6 +86,8 @@ class Archive:
                 assert there.keys() == self.timelines.keys(), f"the summary in {number}"
                 for k, v in there.items():
                     assert v["last"] == self.timelines[k]["last"] and v.get("chunks", []) == self.timelines[k]["chunks"]
+        newest = max(int(name) for name in os.listdir(os.path.join(root, "manifest")) if name.isdigit())
+        assert newest == number, f"manifest {number + 1} is not there, and {newest} is"
 
     def path(self, name):
         return os.path.join(self.root, *name.split("/"))
@@ -95,7 +97,7 @@ class Archive:
             return file.read()
 
     def apply(self, kind, what):
-        if kind == "begin":
+        if kind in ("begin", "retire"):
             return
         if kind == "timeline":
             what = {"gaps": [], "indexes": [], "chunks": [], **what}

@@ -99,15 +99,18 @@ fn a_restore_that_is_killed_at_any_call_goes_on() {
             }
         }
         assert!(records(&dir) == records(&place.log()));
-        // Another restore does not go on with what this one left.
-        faulty.set(Fault::DeadBefore(8));
+        // One to a later point goes on with what an earlier one left; one to an earlier point does not.
         let other = place.path("other");
+        options.to = Target::Lsn(Lsn(100));
         let mut archive = open_dying(&faulty, &store).await;
         assert!(archive.restore(&other, &options).await.is_err());
         faulty.set(Fault::None);
-        options.to = Target::Lsn(Lsn(50));
+        options.to = Target::Lsn(Lsn(10));
         let refused = archive.restore(&other, &options).await;
         assert!(matches!(refused, Err(Error::Invalid { what: "directory", .. })), "{refused:?}");
+        options.to = Target::Latest;
+        archive.restore(&other, &options).await.unwrap();
+        assert!(records(&other) == records(&place.log()));
     });
 }
 
@@ -115,7 +118,7 @@ fn a_restore_that_is_killed_at_any_call_goes_on() {
 async fn open_dying(faulty: &Faulty, store: &foreword_archive::Store) -> Archive {
     faulty.set(Fault::None);
     let archive = open(store).await;
-    faulty.set(Fault::DeadBefore(2));
+    faulty.set(Fault::DeadBefore(1));
     archive
 }
 
@@ -135,6 +138,60 @@ fn answers_that_are_lost_and_calls_that_fail_are_made_good() {
             faulty.set(Fault::None);
             assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()), "{fault:?}");
         }
+    });
+}
+
+/// Each call in turn is done, and its answer lost, while several chunks are confirmed at once, and
+/// some move to an index.
+#[test]
+fn an_answer_that_is_lost_changes_nothing() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        log.commit(record(1, 0)).unwrap();
+        let mut options = options();
+        (options.chunk_age, options.patience) = (Duration::ZERO, Some(Duration::from_secs(20)));
+        let mut archiver = Archiver::begin(place.log(), store.clone(), keys(), options).await.unwrap();
+        let mut lost = 0;
+        for at in 0..60 {
+            let next = log.last_lsn().0 + 1;
+            commit_each(&log, next..next + 8, 20);
+            faulty.set(Fault::LostOnce(at % 20));
+            push_on(&mut archiver, &log).await.unwrap();
+            lost += u64::from(faulty.calls.load(std::sync::atomic::Ordering::SeqCst) > at % 20);
+        }
+        faulty.set(Fault::None);
+        log.close().unwrap();
+        let archive = open(&store).await;
+        assert!(lost > 30 && !archive.timeline(None).unwrap().indexes.is_empty(), "{lost}");
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
+        assert!(archive.verify(1.0, &mut |_| {}).await.unwrap().faults.is_empty());
+    });
+}
+
+/// An archiver that does not know yet of an expiry moves no chunk to an index that is gone.
+#[test]
+fn an_expiry_and_an_index_at_once_leave_what_can_be_restored() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        log.commit(record(1, 0)).unwrap();
+        let mut options = options();
+        options.chunk_age = Duration::ZERO;
+        let mut archiver = Archiver::begin(place.log(), store.clone(), keys(), options).await.unwrap();
+        commit_each(&log, 2..258, 20);
+        while archiver.archive().timeline(None).unwrap().chunks.len() < 257 && archiver.archived() < log.last_lsn() {
+            archiver.push_all().await.unwrap();
+        }
+        let mut keep = Keep::default();
+        keep.from = Some(Lsn(100));
+        open(&store).await.expire(keep).await.unwrap();
+        commit_each(&log, 258..300, 20);
+        push_on(&mut archiver, &log).await.unwrap();
+        log.close().unwrap();
+        let there = restored(&store, &place, Target::Latest, None).await.unwrap();
+        assert!(there.len() >= 200 && there.contains_key(&299), "{:?}", there.keys());
+        assert!(open(&store).await.verify(1.0, &mut |_| {}).await.unwrap().faults.is_empty());
     });
 }
 

@@ -145,6 +145,29 @@ fn an_older_copy_another_log_and_one_that_went_on_differently_are_refused() {
     });
 }
 
+/// Of which the last records look the same.
+#[test]
+fn a_copy_that_went_on_differently_is_refused_by_its_times_or_the_records_before() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit(&log, 1..50);
+        log.close().unwrap();
+        copy(&place.log(), &place.path("copy"));
+        for name in ["log", "copy"] {
+            let log = small().open(place.path(name)).unwrap();
+            for n in 0..20 {
+                log.commit(format!("{name} {n}")).unwrap();
+                log.commit(b"tick").unwrap();
+            }
+            log.close().unwrap();
+        }
+        push(&place.log(), &store).await.unwrap();
+        let refused = push(&place.path("copy"), &store).await;
+        assert!(matches!(refused, Err(Error::Diverged { .. })), "{refused:?}");
+    });
+}
+
 #[test]
 fn an_archive_is_not_begun_by_mistake() {
     run(async {
@@ -235,5 +258,10 @@ fn a_restore_takes_no_directory_that_has_something() {
         std::fs::create_dir(place.path("empty")).unwrap();
         archive.restore(place.path("empty"), &RestoreOptions::default()).await.unwrap();
         assert_eq!(records(&place.path("empty")).len(), 4);
+        // Nor one beside it that is not a restore's.
+        std::fs::create_dir(place.path("new.restoring")).unwrap();
+        std::fs::write(place.path("new.restoring/a file"), "of the user").unwrap();
+        archive.restore(place.path("new"), &RestoreOptions::default()).await.unwrap_err();
+        assert!(place.path("new.restoring/a file").exists());
     });
 }

@@ -278,7 +278,7 @@ fn opening_reads_a_summary_and_what_is_behind_it() {
         }
         let archive = open(&store).await;
         let timeline = archive.timeline(None).unwrap();
-        assert!(timeline.indexes.len() >= 2 && timeline.chunks.len() <= 512 + 150, "{} indexes", timeline.indexes.len());
+        assert!(timeline.indexes.len() >= 4 && timeline.chunks.len() <= 256 + 150, "{} indexes", timeline.indexes.len());
         faulty.set(Fault::None);
         open(&store).await;
         let calls = faulty.calls.load(std::sync::atomic::Ordering::SeqCst);
@@ -327,5 +327,76 @@ fn a_standby_follows_through_cuts_and_takes_over() {
         let archiver = push(&place.path("standby"), &store).await.unwrap();
         assert_eq!((archiver.timeline(), archiver.archived()), (3, Lsn(75)));
         assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.path("standby")));
+    });
+}
+
+/// One that has caught up, and waits.
+#[test]
+fn a_follower_is_told_of_cuts() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit_each(&log, 1..40, 100);
+        let mut options = options();
+        options.chunk_age = Duration::from_millis(20);
+        let mut archiver = Archiver::begin(place.log(), store.clone(), keys(), options).await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let archiving = tokio::spawn(async move { archiver.run(async { drop(stopped.await) }).await.map(|()| archiver) });
+        let caught_up = async |timeline: u32| {
+            let begun = std::time::Instant::now();
+            loop {
+                let archive = open(&store).await;
+                if archive.timeline(None).is_ok_and(|newest| newest.id == timeline && newest.last == log.last_lsn().0) {
+                    break;
+                }
+                assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", archive.timelines().last());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        for timeline in 1..5 {
+            caught_up(timeline).await;
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            log.truncate_back(Lsn(log.last_lsn().0 - 8)).unwrap();
+            let next = log.last_lsn().0 + 1;
+            commit_each(&log, next..next + 30, 10 * timeline as usize);
+        }
+        caught_up(5).await;
+        stop.send(()).unwrap();
+        archiving.await.unwrap().unwrap();
+        log.close().unwrap();
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
+    });
+}
+
+#[test]
+fn a_log_that_was_written_to_is_no_standby() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit(&log, 1..50);
+        log.close().unwrap();
+        push(&place.log(), &store).await.unwrap();
+        let mut restore = RestoreOptions::default();
+        restore.segment_bytes = 64 << 10;
+        let follow = async |name: &str| Standby::open(open(&store).await, place.path(name), restore.clone()).await;
+        for (name, cut) in [("written", false), ("cut", true)] {
+            follow(name).await.unwrap().close().await.unwrap();
+            let own = small().open(place.path(name)).unwrap();
+            if cut {
+                own.truncate_back(Lsn(40)).unwrap();
+            }
+            own.commit(b"its own").unwrap();
+            own.close().unwrap();
+            let before = records(&place.path(name));
+            let refused = follow(name).await;
+            assert!(matches!(refused, Err(Error::Foreign { .. })), "{name}: {refused:?}");
+            assert!(records(&place.path(name)) == before);
+        }
+        // Once it is promoted, it is none either; and the old log is not archived any more.
+        follow("promoted").await.unwrap().promote().await.unwrap();
+        assert!(matches!(follow("promoted").await, Err(Error::Foreign { .. })));
+        let old = push(&place.log(), &store).await;
+        assert!(matches!(old, Err(Error::Foreign { .. })), "{old:?}");
+        assert_eq!(push(&place.path("promoted"), &store).await.unwrap().timeline(), 2);
     });
 }

@@ -51,6 +51,40 @@ fn expiry_keeps_what_it_is_told_to() {
     });
 }
 
+/// A timeline that is old, and that one comes from which is kept.
+#[test]
+fn expiry_keeps_what_kept_timelines_come_from() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit_each(&log, 1..100, 2_000);
+        push_log(&log, &store).await.unwrap();
+        log.truncate_back(Lsn(80)).unwrap();
+        commit_each(&log, 80..120, 1_000);
+        push_log(&log, &store).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        log.truncate_back(Lsn(110)).unwrap();
+        commit_each(&log, 110..130, 100);
+        push_log(&log, &store).await.unwrap();
+        log.close().unwrap();
+        // Another goes on from the first, and is the newest.
+        let mut options = foreword_archive::RestoreOptions::default();
+        (options.to, options.timeline, options.segment_bytes) = (Target::Lsn(Lsn(40)), Some(1), 64 << 10);
+        open(&store).await.restore(place.path("other"), &options).await.unwrap();
+        let other = small().open(place.path("other")).unwrap();
+        commit_each(&other, 41..60, 10);
+        other.close().unwrap();
+        push(&place.path("other"), &store).await.unwrap();
+        let expected = restored(&store, &place, Target::Latest, Some(3)).await.unwrap();
+        assert_eq!(expected.len(), 129);
+        let mut keep = Keep::default();
+        keep.since = Some(open(&store).await.changed_micros() - 1_400_000);
+        open(&store).await.expire(keep).await.unwrap();
+        assert!(restored(&store, &place, Target::Latest, Some(3)).await.unwrap() == expected);
+        assert_eq!(restored(&store, &place, Target::Latest, Some(4)).await.unwrap().len(), 59);
+    });
+}
+
 #[test]
 fn a_canary_goes_through_and_leaves_nothing() {
     run(async {
@@ -93,6 +127,7 @@ fn a_log_is_followed_while_it_is_written_and_truncated() {
             log
         });
         let log = log.await.unwrap();
+        shown(&log).await;
         stop.send(()).unwrap();
         assert_eq!(archiving.await.unwrap(), Lsn(1_999));
         assert!(log.truncate_front(Lsn(2_000)).unwrap() > Lsn(1_900), "the hold has moved with the archive");

@@ -61,7 +61,7 @@ fn a_second_reader_reads_the_same_records() {
             commit_each(&log, 650..660, 3_000);
             push_on(&mut archiver, &log).await.unwrap();
             let archive = Archive::open(store, keys.clone()).await.unwrap();
-            assert!(archive.timeline(Some(1)).unwrap().indexes.len() == 1 && archive.manifests() > 70);
+            assert!(!archive.timeline(Some(1)).unwrap().indexes.is_empty() && archive.manifests() > 70);
             let key = keys.0.first().map_or_else(String::new, foreword_archive::Key::to_text);
             for timeline in [1, 2] {
                 let Some(there) = read(&bucket, timeline, &key) else { return };

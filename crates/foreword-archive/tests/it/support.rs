@@ -153,6 +153,8 @@ pub enum Fault {
     AnswersLost,
     /// Each third call fails, once.
     Flaky,
+    /// This call is done, and its answer is lost.
+    LostOnce(u64),
 }
 
 /// A store in memory that fails.
@@ -195,6 +197,7 @@ impl Faulty {
             Fault::DeadBefore(at) => (call < at, call < at),
             Fault::DeadBehind(at) => (call <= at, call < at),
             Fault::Flaky => (call % 3 != 2, call % 3 != 2),
+            Fault::LostOnce(at) => (true, call != at),
         }
     }
 

@@ -39,7 +39,7 @@ impl Failure {
         match self {
             Failure::OutputClosed => Status::Fine,
             Failure::Archive(Error::Fenced { .. } | Error::Foreign { .. } | Error::Diverged { .. }) => Status::Fenced,
-            Failure::Archive(Error::Damaged { .. } | Error::Missed { .. }) => Status::Damaged,
+            Failure::Archive(Error::Damaged { .. } | Error::Missed { .. } | Error::NotThere { .. }) => Status::Damaged,
             _ => Status::Failed,
         }
     }

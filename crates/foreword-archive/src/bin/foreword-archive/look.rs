@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use foreword::{Lsn, View};
-use foreword_archive::Target;
+use foreword_archive::{Archive, Error, Target};
 use serde_json::json;
 
 use crate::exit::{Failure, Status};
@@ -62,7 +62,8 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
         let view = View::open(dir)?;
         let (log, last) = (view.id().to_string(), view.last_lsn()?);
         let of = archive.timelines().filter(|timeline| timeline.log == log).last();
-        let archived = Lsn(of.map_or(0, |timeline| timeline.last)).min(last);
+        let cut = of.and_then(|timeline| view.cut_since(timeline.generation)).unwrap_or(Lsn::MAX);
+        let archived = Lsn(of.map_or(0, |timeline| timeline.last)).min(last).min(cut.prev());
         let behind = last.0 - archived.0;
         let from = archived.next().max(view.start_lsn());
         let bytes = if behind > 0 { view.bytes_between(from, last.next())? } else { 0 };
@@ -132,14 +133,25 @@ pub(crate) async fn cat(args: CatArgs) -> Result<Status, Failure> {
     if from > to {
         return Err(Failure::Wrong(format!("the range is empty: {from} is behind {to}")));
     }
-    let mut records = archive.records(args.timeline, from, to)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let (mut archive, mut next) = (archive, from);
     let copied = loop {
-        let record = match records.next().await {
-            Ok(Some(record)) => record,
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        };
+        match copy(&archive, &args, &mut next, to, &mut out).await {
+            // A small chunk may have become part of a larger one, and be gone.
+            Err(Failure::Archive(Error::Damaged { .. })) if archive.refresh().await? => {}
+            copied => break copied,
+        }
+    };
+    // Readable records come first, then the error that ended them.
+    out.flush().map_err(Failure::output)?;
+    copied?;
+    Ok(Status::Fine)
+}
+
+/// Writes records, up to the one before `next`.
+async fn copy(archive: &Archive, args: &CatArgs, next: &mut Lsn, to: Lsn, out: &mut impl Write) -> Result<(), Failure> {
+    let mut records = archive.records(args.timeline, *next, to)?;
+    while let Some(record) = records.next().await? {
         let written = match args.json {
             true => {
                 let data = match std::str::from_utf8(&record.data) {
@@ -151,11 +163,9 @@ pub(crate) async fn cat(args: CatArgs) -> Result<Status, Failure> {
             false => out.write_all(&record.data).and_then(|()| out.write_all(b"\n")),
         };
         written.map_err(Failure::output)?;
-    };
-    // Readable records come first, then the error that ended them.
-    out.flush().map_err(Failure::output)?;
-    copied?;
-    Ok(Status::Fine)
+        *next = record.lsn.next();
+    }
+    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -110,11 +110,12 @@ struct At {
 impl At {
     /// A store that is there: a directory is not made.
     fn store(&self) -> Result<Store, Failure> {
-        let path = self.url.strip_prefix("file://").unwrap_or(&self.url);
-        if !path.contains("://") && !std::path::Path::new(path).is_dir() {
-            return Err(Failure::Wrong(format!("there is no archive at {}: there is no such directory", self.url)));
+        match Store::local_path(&self.url)? {
+            Some(path) if !path.is_dir() => {
+                Err(Failure::Wrong(format!("there is no archive at {}: there is no such directory", self.url)))
+            }
+            _ => Ok(Store::open(&self.url)?),
         }
-        Ok(Store::open(&self.url)?)
     }
 
     async fn open(&self) -> Result<Archive, Failure> {

@@ -11,6 +11,11 @@ use serde_json::json;
 use crate::exit::{Failure, Status};
 use crate::{KeyArgs, output, stopped, units};
 
+/// How long to wait before a store that does not answer is asked again, at the beginning.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How long what has been read may take to be archived, when it is to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
+
 /// Archive a log
 ///
 /// Archives all that is durable in the log, and with --follow what comes, until SIGINT or SIGTERM;
@@ -128,10 +133,38 @@ fn tell(event: &Event, json: bool) {
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let (store, keys) = (Store::open(&args.url)?, args.keys.load()?);
     let began = Instant::now();
-    let mut archiver = Archiver::begin(&args.dir, store, keys, args.options()).await?;
+    let mut archiver = loop {
+        match Archiver::begin(&args.dir, store.clone(), keys.clone(), args.options()).await {
+            Err(error)
+                if args.follow && error.is_retryable() && args.patience.is_none_or(|patience| began.elapsed() < patience) =>
+            {
+                output::note(format!("{error}; tried again"));
+                tokio::select! {
+                    () = stopped() => return Err(error.into()),
+                    () = tokio::time::sleep(AGAIN) => {}
+                }
+            }
+            archiver => break archiver?,
+        }
+    };
     let from = archiver.archived();
     if args.follow {
-        archiver.run(stopped()).await?;
+        // A store that does not answer must not keep it from ending.
+        let late = async {
+            stopped().await;
+            tokio::time::sleep(ENDS_WITHIN).await;
+        };
+        let ran = tokio::select! {
+            ran = archiver.run(stopped()) => Some(ran),
+            () = late => None,
+        };
+        let Some(ran) = ran else {
+            return Err(Failure::Wrong(format!(
+                "ended before all was archived; what is archived goes up to {}",
+                archiver.archived()
+            )));
+        };
+        ran?;
     } else {
         archiver.push_all().await?;
     }
