@@ -159,10 +159,10 @@ impl Knobs {
             Error::Invalid { .. } => !self.is_valid(),
             Error::NotFound { .. } => log.is_none() && self.existence == Existence::Must,
             Error::AlreadyExists { .. } => log.is_some() && self.existence == Existence::MustNot,
-            Error::NotALog { .. } => match log {
-                Some((id, _)) => matches!(self.expect_id, Some(Id::Other(other)) if LogId(other) != id),
-                None => self.expect_id.is_some(),
-            },
+            Error::NotALog { .. } => log.is_none() && self.expect_id.is_some(),
+            Error::Replaced { .. } => {
+                log.is_some_and(|(id, _)| matches!(self.expect_id, Some(Id::Other(other)) if LogId(other) != id))
+            }
             Error::RolledBack { .. } => self.expect_lsn.unwrap_or(0) > log.map_or(0, |(_, last)| last.0),
             Error::NoSpace { .. } => self.segment() > ROOM / 8,
             _ => false,
