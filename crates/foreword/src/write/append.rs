@@ -27,7 +27,9 @@ impl LogInner {
         self.check_unit(unit)?;
         let mut state = self.open_state()?;
         loop {
-            state = self.wait_for_cut(state)?;
+            if state.change.cutting {
+                state = self.wait_for_cut(state)?;
+            }
             match self.place(&mut state, unit, urgency) {
                 Ok(copier) => {
                     let appended = state.last_unit(unit.count());
@@ -39,7 +41,7 @@ impl LogInner {
     }
 
     /// Waits until no cut is under way.
-    #[inline]
+    #[cold]
     fn wait_for_cut<'a>(&'a self, mut state: Guard<'a>) -> Result<Guard<'a>> {
         while state.change.cutting {
             self.dir.check_process()?;
@@ -137,7 +139,7 @@ impl LogInner {
     }
 
     /// Gives a unit its place and LSNs, and counts it.
-    #[inline]
+    #[inline(always)]
     fn place(&self, state: &mut LogState, unit: Payload<'_>, urgency: Urgency) -> Result<Option<Box<Copier>>, NeedSegments> {
         let LogState { assembler, spares, change, .. } = state;
         let epoch = assembler.segment().epoch();
