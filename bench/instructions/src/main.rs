@@ -38,7 +38,7 @@ const HOT_PATHS: &[HotPath] = &[
     HotPath { name: "append_16_bytes", record_bytes: 16, calls: RECORDS, limit: 380, run: append_all },
     HotPath { name: "append_128_bytes", record_bytes: 128, calls: RECORDS, limit: 475, run: append_all },
     HotPath { name: "append_4_kib", record_bytes: 4096, calls: RECORDS, limit: 4_450, run: append_all },
-    HotPath { name: "commit_128_bytes", record_bytes: 128, calls: COMMITS, limit: 10_800, run: commit_all },
+    HotPath { name: "commit_128_bytes", record_bytes: 128, calls: COMMITS, limit: 10_850, run: commit_all },
     HotPath { name: "read_16_bytes", record_bytes: 16, calls: RECORDS, limit: 130, run: read_all },
     HotPath { name: "read_128_bytes", record_bytes: 128, calls: RECORDS, limit: 190, run: read_all },
     HotPath { name: "read_4_kib", record_bytes: 4096, calls: RECORDS, limit: 2_400, run: read_all },
