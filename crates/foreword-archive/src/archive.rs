@@ -45,8 +45,18 @@ struct Tip {
     time: u64,
 }
 
+pub(crate) fn micros(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
 pub(crate) fn now_micros() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+    micros(SystemTime::now())
+}
+
+/// A name that no other object ever has.
+pub(crate) fn object_name(folder: &str, timeline: u32, first: u64, last: u64, epoch: u64) -> Result<String> {
+    let random = hex(&random::<8>()?);
+    Ok(format!("{folder}/{timeline:010}/{first:020}-{last:020}-{epoch:010}-{random}"))
 }
 
 /// The newest manifest, from one on that is there: by doubling and halving, since none is missing in
@@ -245,7 +255,7 @@ impl Archive {
         let invalid = |error: serde_json::Error| Error::Invalid { what: "index", why: error.to_string() };
         let bytes = Bytes::from(serde_json::to_vec(chunks).map_err(invalid)?);
         let index = Index {
-            name: self.object("index", timeline, first.first, last.last)?,
+            name: object_name("index", timeline, first.first, last.last, self.epoch)?,
             sha256: Hash::of(&bytes),
             first: first.first,
             last: last.last,
@@ -264,13 +274,7 @@ impl Archive {
         self.keys.get(KeyId(key)).map(drop)
     }
 
-    /// A name that no other object ever has.
-    pub(crate) fn object(&self, folder: &str, timeline: u32, first: u64, last: u64) -> Result<String> {
-        let random = hex(&random::<8>()?);
-        Ok(format!("{folder}/{timeline:010}/{first:020}-{last:020}-{:010}-{random}", self.epoch))
-    }
-
-    /// Creates an object under such a name.
+    /// Creates an object under a name that no other has.
     pub(crate) async fn create_own(&self, name: &str, bytes: &Bytes) -> Result<()> {
         match self.store.create(name, bytes).await? {
             Created::Ours => Ok(()),
@@ -572,8 +576,8 @@ impl Archive {
         serde_json::from_slice(&bytes).map_err(|error| Error::damaged(&index.name, format!("it is no index: {error}")))
     }
 
-    /// Checks the whole chain of manifests, from the first; calls `each` with the number of each.
-    pub(crate) async fn verify_chain(&self, each: &mut dyn FnMut(u64)) -> Result<()> {
+    /// Checks the whole chain of manifests, from the first.
+    pub(crate) async fn verify_chain(&self) -> Result<()> {
         let read = async |number| Ok::<_, Error>((number, read_manifest(&self.store, number).await?));
         let mut chain = stream::iter(1..=self.tip.number).map(read).buffered(READS);
         let mut previous = None;
@@ -585,7 +589,6 @@ impl Archive {
                 return Err(damaged("it does not follow the one before"));
             }
             previous = Some(hash);
-            each(number);
         }
         if previous == self.tip.hash { Ok(()) } else { Err(Error::damaged(&manifest::name(self.tip.number), "it has changed")) }
     }

@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::archive::{Archive, now_micros};
+use crate::archive::{Archive, micros, now_micros, object_name};
 use crate::chunk::{Builder, Chunk, Place};
 use crate::error::{Error, Result};
-use crate::keys::{Keys, hex, random};
+use crate::keys::Keys;
 use crate::manifest::{Change, Gap, Parent, Timeline};
 use crate::probe;
 use crate::store::{Atomicity, Store};
@@ -221,9 +221,7 @@ impl Archiver {
         let dir = dir.as_ref().to_owned();
         let at = dir.clone();
         let view = blocking(move || View::open(at)).await??;
-        let process = std::process::id();
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-        let begin = Change::Begin { host, process };
+        let begin = Change::begin();
         let archive = match Archive::open(store.clone(), keys.clone()).await {
             Err(Error::NoArchive { .. }) if options.create => {
                 if !options.trust_store {
@@ -387,8 +385,7 @@ impl Archiver {
                     Err(foreword::Error::Lost { .. }) => continue,
                     there => there?,
                 };
-                // (Copies keep their times to the second.)
-                if there.data != &record.data[..] || micros(there.time()) / 1_000_000 != record.micros / 1_000_000 {
+                if !record.is_copy(there.data, there.time()) {
                     return Err(Error::Diverged { why: format!("their records {} differ", record.lsn) });
                 }
             }
@@ -402,12 +399,12 @@ impl Archiver {
         match self.look_well().await? {
             Attach::As(timeline) => self.timeline = timeline,
             Attach::Generation(timeline, generation) => {
-                self.commit(vec![Change::Generation { timeline, generation }]).await?;
+                self.commit(Change::Generation { timeline, generation }).await?;
                 self.timeline = timeline;
             }
             Attach::New(timeline) => {
                 let (id, reason) = (timeline.id, timeline.reason.clone());
-                self.commit(vec![Change::Timeline(timeline)]).await?;
+                self.commit(Change::Timeline(timeline)).await?;
                 self.timeline = id;
                 self.tell(&Event::Began { timeline: id, reason });
             }
@@ -418,16 +415,15 @@ impl Archiver {
     /// Keeps in the log what is not archived.
     async fn hold(&mut self) -> Result<()> {
         let Some(name) = self.options.hold.clone() else { return Ok(()) };
-        let (view, limit) = (self.view.clone(), self.options.hold_limit);
+        let limit = self.options.hold_limit;
         loop {
-            let (view, name, next) = (view.clone(), name.clone(), self.archived().next());
-            match blocking(move || view.hold_up_to(&name, next, limit)).await? {
+            let (view, hold, next) = (self.view.clone(), name.clone(), self.archived().next());
+            match blocking(move || view.hold_up_to(&hold, next, limit)).await? {
                 Ok(()) => return Ok(()),
                 Err(foreword::Error::Dropped { start, .. } | foreword::Error::HoldLost { start, .. }) => {
-                    let gap = missed(next.0, start.0);
-                    self.skip(gap).await?;
-                    let (view, name) = (self.view.clone(), self.options.hold.clone().unwrap_or_default());
-                    let _ = blocking(move || view.release(&name)).await?;
+                    self.skip(missed(next.0, start.0)).await?;
+                    let (view, hold) = (self.view.clone(), name.clone());
+                    let _ = blocking(move || view.release(&hold)).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -444,22 +440,17 @@ impl Archiver {
 
     async fn give_up(&mut self, gap: Gap) -> Result<()> {
         let event = Event::Skipped { first: Lsn(gap.first), last: Lsn(gap.last), reason: gap.reason.clone() };
-        self.commit(vec![Change::Gap { timeline: self.timeline, gap }]).await?;
+        self.commit(Change::Gap { timeline: self.timeline, gap }).await?;
         self.tell(&event);
         Ok(())
     }
 
-    async fn commit(&mut self, changes: Vec<Change>) -> Result<()> {
-        let began = Instant::now();
-        let mut pause = Pause::default();
-        loop {
-            match self.archive.commit(&changes).await {
-                Err(error) if error.is_retryable() => {
-                    pause.wait(error, began, self.options.patience, self.options.on_event.as_deref()).await?;
-                }
-                committed => return committed,
-            }
+    async fn commit(&mut self, change: Change) -> Result<()> {
+        let mut patience = Patience::new(&self.options);
+        while let Err(error) = self.archive.commit(std::slice::from_ref(&change)).await {
+            patience.wait(error).await?;
         }
+        Ok(())
     }
 
     /// Archives all that is durable now: the last LSN that the archive has.
@@ -560,8 +551,7 @@ impl Archiver {
         }
         drop(there);
         let adds: Vec<_> = chunks.into_iter().map(|chunk| Change::Add { timeline, chunk }).collect();
-        let began = Instant::now();
-        let mut pause = Pause::default();
+        let mut patience = Patience::new(&self.options);
         loop {
             // What was expired meanwhile is not to be listed.
             let confirmed = async {
@@ -571,10 +561,7 @@ impl Archiver {
             match confirmed.await {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(error) if error.is_retryable() => {
-                    pause.wait(error, began, self.options.patience, self.options.on_event.as_deref()).await?;
-                }
-                Err(error) => return Err(error),
+                Err(error) => patience.wait(error).await?,
             }
         }
         self.hold().await?;
@@ -587,19 +574,12 @@ impl Archiver {
     }
 
     fn upload(&self, chunk: Chunk, bytes: Bytes) -> impl Future<Output = Result<Chunk>> + use<> {
-        let (archive, options) = (self.archive.clone(), self.options.clone());
+        let (archive, mut patience) = (self.archive.clone(), Patience::new(&self.options));
         async move {
-            let began = Instant::now();
-            let mut pause = Pause::default();
-            loop {
-                match archive.create_own(&chunk.name, &bytes).await {
-                    Ok(()) => return Ok(chunk),
-                    Err(error) if error.is_retryable() => {
-                        pause.wait(error, began, options.patience, options.on_event.as_deref()).await?;
-                    }
-                    Err(error) => return Err(error),
-                }
+            while let Err(error) = archive.create_own(&chunk.name, &bytes).await {
+                patience.wait(error).await?;
             }
+            Ok(chunk)
         }
     }
 }
@@ -636,26 +616,31 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::io("run", "a thread", std::io::Error::other(error)))
 }
 
-/// Between tries: twice as long each time, up to half a minute.
-#[derive(Default)]
-struct Pause(u32);
+/// How a store that does not answer is asked again: after a pause that is twice as long each time,
+/// up to half a minute, for as long as the options allow.
+struct Patience {
+    began: Instant,
+    tries: u32,
+    most: Option<Duration>,
+    hook: Option<EventHook>,
+}
 
-impl Pause {
-    async fn wait(
-        &mut self,
-        error: Error,
-        began: Instant,
-        patience: Option<Duration>,
-        hook: Option<&(dyn Fn(&Event) + Send + Sync)>,
-    ) -> Result<()> {
-        let pause = Duration::from_millis(100 << self.0.min(9)).min(Duration::from_secs(30));
-        if patience.is_some_and(|patience| began.elapsed() + pause > patience) {
+impl Patience {
+    fn new(options: &PushOptions) -> Patience {
+        Patience { began: Instant::now(), tries: 0, most: options.patience, hook: options.on_event.clone() }
+    }
+
+    /// Waits before the next try; or gives the error back, if trying again does not help, or not
+    /// any more.
+    async fn wait(&mut self, error: Error) -> Result<()> {
+        let pause = Duration::from_millis(100 << self.tries.min(9)).min(Duration::from_secs(30));
+        if !error.is_retryable() || self.most.is_some_and(|most| self.began.elapsed() + pause > most) {
             return Err(error);
         }
-        if let Some(hook) = hook {
-            hook(&Event::Retrying { error, since: began.elapsed() });
+        if let Some(hook) = &self.hook {
+            hook(&Event::Retrying { error, since: self.began.elapsed() });
         }
-        self.0 += 1;
+        self.tries += 1;
         tokio::time::sleep(pause).await;
         Ok(())
     }
@@ -675,9 +660,7 @@ impl Cutter {
     }
 
     fn finish(&self, builder: Builder, first: Lsn, whole: bool) -> Result<Piece> {
-        let random = hex(&random::<8>()?);
-        let last = builder.next().prev();
-        let name = format!("chunk/{:010}/{first:020}-{last:020}-{:010}-{random}", self.place.timeline, self.epoch);
+        let name = object_name("chunk", self.place.timeline, first.0, builder.next().prev().0, self.epoch)?;
         let (chunk, bytes) = builder.finish(name, whole)?;
         Ok(Piece::Chunk(chunk, bytes))
     }
@@ -801,8 +784,4 @@ impl Reading {
             }
         }
     }
-}
-
-fn micros(time: std::time::SystemTime) -> u64 {
-    time.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }

@@ -7,6 +7,7 @@
 
 use std::io::Read;
 use std::ops::Range;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use foreword::Lsn;
@@ -102,6 +103,15 @@ pub struct Record {
     pub micros: u64,
     /// Its bytes.
     pub data: Bytes,
+}
+
+impl Record {
+    /// Whether a record of a log is a copy of this one, or the other way round: copies keep their
+    /// times to the second.
+    pub(crate) fn is_copy(&self, data: &[u8], time: SystemTime) -> bool {
+        let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        data == &self.data[..] && seconds == self.micros / 1_000_000
+    }
 }
 
 /// Where a chunk belongs.

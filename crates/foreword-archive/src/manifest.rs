@@ -87,6 +87,14 @@ pub(crate) enum Change {
     },
 }
 
+impl Change {
+    /// That this process begins.
+    pub(crate) fn begin() -> Change {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        Change::Begin { host, process: std::process::id() }
+    }
+}
+
 /// All that an archive has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
@@ -175,6 +183,18 @@ pub struct Index {
 }
 
 impl Timeline {
+    /// How many chunks it has of its own.
+    #[must_use]
+    pub fn chunk_count(&self) -> u64 {
+        self.chunks.len() as u64 + self.indexes.iter().map(|index| index.chunks).sum::<u64>()
+    }
+
+    /// The bytes of their objects.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.bytes).chain(self.indexes.iter().map(|index| index.bytes)).sum()
+    }
+
     /// The LSN from which on nothing is missing up to the last.
     #[must_use]
     pub fn after_gaps(&self, up_to: u64) -> Option<u64> {

@@ -11,10 +11,25 @@ use crate::archiver::blocking;
 use crate::chunk::{Builder, Chunk, fetch};
 use crate::error::{Error, Result};
 use crate::keys::{hex, random};
-use crate::manifest::{Change, Timeline};
+use crate::manifest::{Change, Index, Timeline};
 
 /// Chunks that are verified at once.
 const READS: usize = 4;
+
+/// What goes, or stays, as a whole: an index with its chunks, or a chunk.
+struct Part {
+    last: u64,
+    to: u64,
+    chunks: u64,
+    bytes: u64,
+}
+
+/// In the order of their LSNs.
+fn parts(timeline: &Timeline) -> impl Iterator<Item = Part> {
+    let of_index = |index: &Index| Part { last: index.last, to: index.to, chunks: index.chunks, bytes: index.bytes };
+    let of_chunk = |chunk: &Chunk| Part { last: chunk.last, to: chunk.to, chunks: 1, bytes: chunk.bytes };
+    timeline.indexes.iter().map(of_index).chain(timeline.chunks.iter().map(of_chunk))
+}
 
 /// What is wrong with an archive.
 #[derive(Clone, Debug)]
@@ -82,7 +97,7 @@ impl Archive {
     /// Those of the store. What is damaged is no error, but in what is returned.
     pub async fn verify(&self, sample: f64, each: &mut dyn FnMut(u64)) -> Result<Verified> {
         let mut verified = Verified::default();
-        match self.verify_chain(&mut |_| {}).await {
+        match self.verify_chain().await {
             Err(Error::Damaged { object, why }) => {
                 verified.faults.push(Fault { object: object.clone(), lsns: None, error: Error::Damaged { object, why } });
             }
@@ -110,11 +125,7 @@ impl Archive {
         // What was replaced or expired meanwhile is not missing.
         let mut now = self.clone();
         if !verified.faults.is_empty() && now.refresh().await? {
-            let mut named = HashSet::new();
-            for timeline in now.timelines() {
-                named.extend(timeline.indexes.iter().map(|index| index.name.clone()));
-                named.extend(now.all_chunks(timeline).await?.into_iter().map(|chunk| chunk.name));
-            }
+            let named = now.named().await?;
             let folder = |fault: &Fault| fault.object.starts_with("chunk/") || fault.object.starts_with("index/");
             verified.faults.retain(|fault| !folder(fault) || named.contains(&fault.object));
         }
@@ -187,6 +198,13 @@ impl Archive {
     /// # Errors
     /// Those of reading.
     pub async fn expirable(&self, keep: Keep) -> Result<Expired> {
+        let unnamed = self.unnamed().await?.len() as u64;
+        Ok(Expired { unnamed, ..self.old(keep).await? })
+    }
+
+    /// The same, without what no manifest names. Goes by what the manifests say of indexes and
+    /// chunks; an index goes only as a whole.
+    async fn old(&self, keep: Keep) -> Result<Expired> {
         let mut expired = Expired::default();
         let Ok(newest) = self.timeline(None) else { return Ok(expired) };
         let (newest, last) = (newest.id, newest.last);
@@ -215,7 +233,7 @@ impl Archive {
         let mut needed: HashSet<u32> = path.iter().map(|(id, ..)| *id).collect();
         let mut forked = HashSet::new();
         for timeline in self.timelines().filter(|timeline| !path.iter().any(|(id, ..)| *id == timeline.id)) {
-            let latest = self.all_chunks(timeline).await?.iter().map(|chunk| chunk.to).max().unwrap_or(timeline.began);
+            let latest = parts(timeline).map(|part| part.to).max().unwrap_or(timeline.began);
             if keep.since.map_or(timeline.last >= floor, |since| latest >= since) {
                 let history = self.state.history(timeline.id, timeline.last);
                 forked.extend(history.iter().map(|(id, ..)| *id));
@@ -223,12 +241,9 @@ impl Archive {
             }
         }
         for timeline in self.timelines() {
-            let chunks = self.all_chunks(timeline).await?;
-            let sum = |chunks: &[Chunk]| (chunks.len() as u64, chunks.iter().map(|chunk| chunk.bytes).sum::<u64>());
             if !needed.contains(&timeline.id) {
-                let (count, bytes) = sum(&chunks);
                 expired.timelines.push(timeline.id);
-                (expired.chunks, expired.bytes) = (expired.chunks + count, expired.bytes + bytes);
+                (expired.chunks, expired.bytes) = (expired.chunks + timeline.chunk_count(), expired.bytes + timeline.bytes());
                 continue;
             }
             // What another timeline that is kept comes from stays as it is.
@@ -236,19 +251,14 @@ impl Archive {
                 continue;
             }
             // (Behind where another timeline left it, it may be newer than its LSNs say.)
-            let old = |chunk: &&Chunk| chunk.last < floor && keep.since.is_none_or(|since| chunk.to < since);
-            let count = chunks.iter().take_while(old).count();
-            let before = count.checked_sub(1).map_or(0, |last| chunks[last].last + 1);
-            // An index goes only as a whole.
-            let whole = timeline.indexes.iter().filter(|index| index.last >= before).map(|index| index.first).min();
-            let before = before.min(whole.unwrap_or(u64::MAX));
-            let (count, bytes) = sum(&chunks[..chunks.iter().take_while(|chunk| chunk.last < before).count()]);
-            if count > 0 {
-                expired.before.push((timeline.id, Lsn(before)));
-                (expired.chunks, expired.bytes) = (expired.chunks + count, expired.bytes + bytes);
+            let old = |part: &Part| part.last < floor && keep.since.is_none_or(|since| part.to < since);
+            let mut before = None;
+            for part in parts(timeline).take_while(old) {
+                before = Some(Lsn(part.last + 1));
+                (expired.chunks, expired.bytes) = (expired.chunks + part.chunks, expired.bytes + part.bytes);
             }
+            expired.before.extend(before.map(|before| (timeline.id, before)));
         }
-        expired.unnamed = self.unnamed().await?.len() as u64;
         Ok(expired)
     }
 
@@ -278,13 +288,19 @@ impl Archive {
         Ok(chunks)
     }
 
-    /// Objects of earlier epochs that no manifest names.
-    async fn unnamed(&self) -> Result<Vec<String>> {
+    /// The objects with records that manifests name.
+    async fn named(&self) -> Result<HashSet<String>> {
         let mut named = HashSet::new();
         for timeline in self.timelines() {
             named.extend(timeline.indexes.iter().map(|index| index.name.clone()));
             named.extend(self.all_chunks(timeline).await?.into_iter().map(|chunk| chunk.name));
         }
+        Ok(named)
+    }
+
+    /// Objects of earlier epochs that no manifest names.
+    async fn unnamed(&self) -> Result<Vec<String>> {
+        let named = self.named().await?;
         // (What the archiver of this epoch has uploaded, it may be about to confirm.)
         let earlier = |name: &String| {
             let epoch = name.rsplit('-').nth(1).and_then(|epoch| epoch.parse::<u64>().ok());
@@ -305,16 +321,20 @@ impl Archive {
     /// Those of the store.
     pub async fn expire(&mut self, keep: Keep) -> Result<Expired> {
         self.refresh().await?;
-        let (expired, mut gone) = loop {
-            let expired = self.expirable(keep).await?;
+        let (mut expired, gone) = loop {
+            let expired = self.old(keep).await?;
             let (changes, gone) = self.expiry(&expired).await?;
             // (What an archiver has changed meanwhile may be what was to go.)
             if changes.is_empty() || self.commit_beside_once(&changes).await? {
                 break (expired, gone);
             }
         };
-        gone.extend(self.unnamed().await?);
         for name in gone {
+            self.store.delete(&name).await?;
+        }
+        let unnamed = self.unnamed().await?;
+        expired.unnamed = unnamed.len() as u64;
+        for name in unnamed {
             self.store.delete(&name).await?;
         }
         Ok(expired)

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use foreword::{Log, Lsn, View};
 use futures_util::FutureExt;
@@ -75,8 +75,7 @@ impl Standby {
         };
         let log = self.log.clone();
         let there = blocking(move || log.reader().get(last).map(|record| (record.data.to_vec(), record.time()))).await??;
-        let seconds = there.1.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Ok(there.0[..] == archived.data[..] && seconds == archived.micros / 1_000_000)
+        Ok(archived.is_copy(&there.0, there.1))
     }
 
     /// The last LSN that it has.
@@ -177,9 +176,8 @@ impl Standby {
     /// # Errors
     /// As [`catch_up`](Standby::catch_up).
     pub async fn promote(mut self) -> Result<Lsn> {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         self.archive.refresh().await?;
-        self.archive.begin(Change::Begin { host, process: std::process::id() }).await?;
+        self.archive.begin(Change::begin()).await?;
         self.catch_up().await?;
         // From here on, the old one cannot be archived any more.
         let old = self.archive.timeline(None)?.log.clone();

@@ -20,7 +20,7 @@ fn an_archiver_that_was_stopped_before_its_manifest_is_fenced() {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         assert!(!pushing.is_finished());
         // Another begins on the same store, and archives more.
-        let around = Store::new(std::sync::Arc::new(Around(faulty.clone())), "memory", Atomicity::Known("in memory"));
+        let around = Store::new(faulty.inner.clone(), "memory", Atomicity::Known("in memory"));
         commit(&log, 60..70);
         let other = push_log(&log, &around).await.unwrap();
         assert_eq!(other.archived(), Lsn(69));
@@ -31,48 +31,6 @@ fn an_archiver_that_was_stopped_before_its_manifest_is_fenced() {
         assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
         assert!(open(&store).await.verify(1.0, &mut |_| {}).await.unwrap().faults.is_empty());
     });
-}
-
-/// The same objects, past the gate.
-#[derive(Debug)]
-struct Around(std::sync::Arc<Faulty>);
-
-impl std::fmt::Display for Around {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-mod around {
-    use async_trait::async_trait;
-    use foreword_archive::object_store::path::Path;
-    use foreword_archive::object_store::*;
-    use futures_util::stream::BoxStream;
-
-    #[async_trait]
-    impl ObjectStore for super::Around {
-        async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-            self.0.inner.put_opts(at, payload, options).await
-        }
-        async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-            self.0.inner.put_multipart_opts(at, options).await
-        }
-        async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-            self.0.inner.get_opts(at, options).await
-        }
-        fn delete_stream(&self, at: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-            self.0.inner.delete_stream(at)
-        }
-        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-            self.0.inner.list(prefix)
-        }
-        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-            self.0.inner.list_with_delimiter(prefix).await
-        }
-        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-            self.0.inner.copy_opts(from, to, options).await
-        }
-    }
 }
 
 #[test]
@@ -194,56 +152,14 @@ fn races_are_counted_and_a_store_that_overwrites_is_refuted() {
         let seen = probe(&store, 20, 8).await.unwrap();
         assert_eq!((seen.races, seen.most, seen.is_refuted()), (20, 1, false));
         assert!(faulty.objects().await.is_empty());
-        let overwriting =
-            Store::new(std::sync::Arc::new(Overwriting(Around(faulty))), "overwriting", Atomicity::Known("it says so"));
+        faulty.set(Fault::Overwrites);
+        let overwriting = Store::new(faulty, "overwriting", Atomicity::Known("it says so"));
         assert!(probe(&overwriting, 5, 4).await.unwrap().is_refuted());
         let place = Place::new();
         commit(&small().open(place.log()).unwrap(), 1..5);
         let refused = push(&place.log(), &overwriting).await;
         assert!(matches!(refused, Err(Error::NotAtomic { .. })), "{refused:?}");
     });
-}
-
-/// As a server that does not know `If-None-Match`.
-#[derive(Debug)]
-struct Overwriting(Around);
-
-impl std::fmt::Display for Overwriting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-mod overwriting {
-    use async_trait::async_trait;
-    use foreword_archive::object_store::path::Path;
-    use foreword_archive::object_store::*;
-    use futures_util::stream::BoxStream;
-
-    #[async_trait]
-    impl ObjectStore for super::Overwriting {
-        async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-            self.0.put_opts(at, payload, PutOptions { mode: PutMode::Overwrite, ..options }).await
-        }
-        async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-            self.0.put_multipart_opts(at, options).await
-        }
-        async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-            self.0.get_opts(at, options).await
-        }
-        fn delete_stream(&self, at: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-            self.0.delete_stream(at)
-        }
-        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-            self.0.list(prefix)
-        }
-        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-            self.0.list_with_delimiter(prefix).await
-        }
-        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-            self.0.copy_opts(from, to, options).await
-        }
-    }
 }
 
 #[test]

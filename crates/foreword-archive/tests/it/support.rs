@@ -13,7 +13,7 @@ use foreword_archive::object_store::memory::InMemory;
 use foreword_archive::object_store::path::Path as ObjectPath;
 use foreword_archive::object_store::{
     CopyOptions, Error as StoreError, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
 };
 use foreword_archive::{Archive, Archiver, Atomicity, Key, Keys, PushOptions, RestoreOptions, Store, Target};
 use futures_util::stream::BoxStream;
@@ -153,6 +153,8 @@ pub enum Fault {
     AnswersLost,
     /// Each third call fails, once.
     Flaky,
+    /// As a server that does not know `If-None-Match`.
+    Overwrites,
     /// This call is done, and its answer is lost.
     LostOnce(u64),
 }
@@ -160,7 +162,7 @@ pub enum Fault {
 /// A store in memory that fails.
 #[derive(Debug, Default)]
 pub struct Faulty {
-    pub inner: InMemory,
+    pub inner: Arc<InMemory>,
     pub calls: AtomicU64,
     pub fault: Mutex<Fault>,
     /// Objects that are created wait until this is unlocked.
@@ -193,7 +195,7 @@ impl Faulty {
     fn next(&self) -> (bool, bool) {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         match *self.fault.lock().unwrap() {
-            Fault::None | Fault::AnswersLost => (true, true),
+            Fault::None | Fault::AnswersLost | Fault::Overwrites => (true, true),
             Fault::DeadBefore(at) => (call < at, call < at),
             Fault::DeadBehind(at) => (call <= at, call < at),
             Fault::Flaky => (call % 3 != 2, call % 3 != 2),
@@ -223,12 +225,15 @@ impl Faulty {
 
 #[async_trait]
 impl ObjectStore for Faulty {
-    async fn put_opts(&self, at: &ObjectPath, payload: PutPayload, options: PutOptions) -> StoreResult<PutResult> {
+    async fn put_opts(&self, at: &ObjectPath, payload: PutPayload, mut options: PutOptions) -> StoreResult<PutResult> {
         let (done, answered) = self.next();
         if !done {
             return Err(failed());
         }
         drop(self.gate.lock().await);
+        if *self.fault.lock().unwrap() == Fault::Overwrites {
+            options.mode = PutMode::Overwrite;
+        }
         if *self.fault.lock().unwrap() == Fault::AnswersLost {
             let _ = self.inner.put_opts(at, payload.clone(), options.clone()).await;
         }

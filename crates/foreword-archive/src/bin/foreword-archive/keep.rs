@@ -46,7 +46,7 @@ pub(crate) async fn expire(args: ExpireArgs) -> Result<Status, Failure> {
     let mut archive = args.at.open().await?;
     let mut keep = Keep::default();
     let since = args.window.map(|window| SystemTime::now().checked_sub(window).unwrap_or(UNIX_EPOCH));
-    keep.since = since.map(|since| since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64));
+    keep.since = since.map(units::micros);
     (keep.from, keep.bytes) = (args.from, args.bytes);
     let expired = if args.apply { archive.expire(keep).await? } else { archive.expirable(keep).await? };
     if args.json {

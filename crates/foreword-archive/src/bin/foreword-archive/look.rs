@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use foreword::{Lsn, View};
 use foreword_archive::{Archive, Error, Target};
@@ -28,13 +28,11 @@ pub(crate) struct StatusArgs {
 
 pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
     let archive = args.at.open().await?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+    let now = units::micros(SystemTime::now());
     let quiet = now.saturating_sub(archive.changed_micros()) / 1_000_000;
     let (mut rows, mut timelines) = (Vec::new(), Vec::new());
     for timeline in archive.timelines() {
-        let chunks = timeline.chunks.len() as u64 + timeline.indexes.iter().map(|index| index.chunks).sum::<u64>();
-        let bytes =
-            timeline.chunks.iter().map(|chunk| chunk.bytes).chain(timeline.indexes.iter().map(|index| index.bytes)).sum::<u64>();
+        let (chunks, bytes) = (timeline.chunk_count(), timeline.bytes());
         let stretches: Vec<_> = archive.stretches(timeline.id).into_iter().map(|(first, last)| (first.0, last.0)).collect();
         let ranges: Vec<_> = stretches.iter().map(|(first, last)| format!("{first} to {last}")).collect();
         let parent = timeline.parent.map(|parent| format!("{} at {}", parent.timeline, parent.last));

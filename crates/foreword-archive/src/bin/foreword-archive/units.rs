@@ -31,7 +31,11 @@ pub(crate) fn moment(text: &str) -> Result<u64, String> {
             SystemTime::now().checked_sub(ago).ok_or_else(|| "that is before all records".to_owned())?
         }
     };
-    Ok(moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64))
+    Ok(micros(moment))
+}
+
+pub(crate) fn micros(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 /// A size: `8M`, `64K`, `1G`, or bytes.
