@@ -21,11 +21,11 @@ const OUT: usize = 0;
 const IN: usize = NODES.len();
 
 /// The two halves of an edge are in two pages. Half an edge is a broken graph.
-fn half_out(txn: &mut Txn<'_>, from: usize, to: usize) -> Result<()> {
+fn half_out(txn: &mut Txn, from: usize, to: usize) -> Result<()> {
     Ok(txn.update(NODES[from].1, OUT + to, &[1])?)
 }
 
-fn half_in(txn: &mut Txn<'_>, from: usize, to: usize) -> Result<()> {
+fn half_in(txn: &mut Txn, from: usize, to: usize) -> Result<()> {
     Ok(txn.update(NODES[to].1, IN + from, &[1])?)
 }
 // ANCHOR_END: graph

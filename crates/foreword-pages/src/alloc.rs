@@ -8,8 +8,9 @@
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::latch::{Owner, Wait};
 use crate::page::{PAGES_MAX, PageId};
-use crate::pool::{Load, Pool};
+use crate::pool::Pool;
 use crate::{Error, Result};
 
 /// Bytes at the end of each map's body that are no bits.
@@ -46,9 +47,8 @@ impl Allocator {
         let mut bitmap = self.write();
         while bitmap.words.len() as u64 * 64 + 1 < pool.end() {
             let map = PageId(bitmap.words.len() as u64 * 64 + 1);
-            let pin = pool.fetch(map, Load::Read)?;
-            let page = pin.read()?;
-            let words = page.body()[..self.group as usize / 8]
+            let page = pool.share(map, Owner::NONE, Wait::Bounded)?.ok_or(Error::Deadlock { page: map })?;
+            let words = page[..self.group as usize / 8]
                 .chunks_exact(8)
                 .map(|b| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
             let first = bitmap.words.len();
@@ -73,6 +73,11 @@ impl Allocator {
     /// The map that names the root, and the offset of the name in its body.
     pub(crate) fn root_place(&self) -> (PageId, usize) {
         (PageId(1), self.group as usize / 8)
+    }
+
+    /// Whether a page is a map.
+    pub(crate) fn is_map(&self, page: PageId) -> bool {
+        page.0 % self.group == 1
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -109,11 +114,22 @@ impl Allocator {
         bitmap.leaving.remove(&page);
         let at = (page.0 - 1) as usize / 64;
         let mask = 1 << ((page.0 - 1) % 64);
-        // While recovery undoes, no map is loaded yet.
+        // While recovery undoes top actions, no map is loaded yet.
         if let Some(word) = bitmap.words.get_mut(at).filter(|word| **word & mask != 0) {
             *word &= !mask;
             bitmap.used -= 1;
             bitmap.hint = bitmap.hint.min(at);
+        }
+    }
+
+    /// Notes that a page is in use after all: what freed it was undone.
+    pub(crate) fn take_back(&self, page: PageId) {
+        let mut bitmap = self.write();
+        let mask = 1 << ((page.0 - 1) % 64);
+        // While recovery undoes top actions, no map is loaded yet.
+        if let Some(word) = bitmap.words.get_mut((page.0 - 1) as usize / 64).filter(|word| **word & mask == 0) {
+            *word |= mask;
+            bitmap.used += 1;
         }
     }
 

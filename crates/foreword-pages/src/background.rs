@@ -39,7 +39,7 @@ impl Drop for Background {
     }
 }
 
-fn run(engine: &Engine, interval: Option<Duration>) {
+fn run(engine: &Arc<Engine>, interval: Option<Duration>) {
     while let Some(is_due) = engine.checkpoints.wait(interval) {
         // `Stats` shows an error; the next attempt may succeed. A disk that panics has said so.
         if is_due && catch_unwind(AssertUnwindSafe(|| engine.checkpoint(WriteBack::Old))).is_err() {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use foreword::disk::Disk;
 
+use crate::error::HandlerError;
+use crate::txn::{Handler, Txn};
 use crate::{Options, Result, Store};
 
 impl Options {
@@ -95,6 +97,51 @@ impl Options {
         self
     }
 
+    /// Registers how a change of the caller's own [type](crate::Change::redo) is made in a page:
+    /// physiologically, as "insert these bytes at the 7th place". The handler gets the bytes of the
+    /// page and the change's payload. Of two handlers for one number, the last counts.
+    ///
+    /// It is called when the change is made, and again by recovery, on any thread and with the page
+    /// latched. It must depend on the two arguments alone, always do the same, and call no
+    /// transaction. If it fails or panics the page is as it was, and the change, or opening, fails
+    /// with [`Error::Handler`](crate::Error::Handler). A store whose log has a type that is not
+    /// registered is not opened: [`Error::UnknownType`](crate::Error::UnknownType).
+    ///
+    /// The log holds numbers; the name is for messages.
+    #[must_use]
+    pub fn redo_type(
+        mut self,
+        number: u16,
+        name: &str,
+        redo: impl Fn(&mut [u8], &[u8]) -> Result<(), HandlerError> + Send + Sync + 'static,
+    ) -> Options {
+        self.redo_types.insert(number, name, Arc::new(redo));
+        self
+    }
+
+    /// Registers how a change is [undone](crate::Change::undo) by what it meant, as "remove this
+    /// key, wherever it is". The handler gets the transaction that is rolled back and the payload.
+    /// It may latch and change any pages. Of two handlers for one number, the last counts.
+    ///
+    /// What it does is a [top action](crate::Txn::nested): it is there as a whole, and then the
+    /// change counts as undone, or it is undone itself, by bytes, and the handler is called again.
+    /// It is called when a transaction is rolled back (on the thread that does, or in a checkpoint)
+    /// and by recovery: then other transactions that have not ended are undone before or after, and
+    /// no top action is open. A failure or a panic is
+    /// [`Error::Handler`](crate::Error::Handler), or the error of this crate that the handler
+    /// passed on. It must not commit anything, and must not wait for what needs the transaction's
+    /// latches.
+    #[must_use]
+    pub fn undo_type(
+        mut self,
+        number: u16,
+        name: &str,
+        undo: impl Fn(&mut Txn, &[u8]) -> Result<(), HandlerError> + Send + Sync + 'static,
+    ) -> Options {
+        self.undo_types.insert(number, name, Arc::new(Handler(undo)));
+        self
+    }
+
     /// Opens the store in a directory, making it if there is none, and recovers it if need be. A
     /// store is made only in a directory of its own: in one that is not there yet, or is empty but
     /// for `lost+found` and what was left by a creation that was cut short.
@@ -103,6 +150,7 @@ impl Options {
     /// [`Error::Log`](crate::Error::Log), [`Error::NotAStore`](crate::Error::NotAStore),
     /// [`Error::UnsupportedVersion`](crate::Error::UnsupportedVersion),
     /// [`Error::Rotten`](crate::Error::Rotten), [`Error::BadRecord`](crate::Error::BadRecord),
+    /// [`Error::UnknownType`](crate::Error::UnknownType), [`Error::Handler`](crate::Error::Handler),
     /// [`Error::Io`](crate::Error::Io), [`Error::Invalid`](crate::Error::Invalid).
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(self, dir.as_ref())

@@ -1,15 +1,16 @@
 //! Fuzzy checkpoints: what recovery will need is logged while changes go on, and the log before
 //! that is dropped.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use foreword::Lsn;
 
 use crate::engine::Engine;
 use crate::engine::schedule::LastCheckpoint;
-use crate::latch::{self, Deadlock};
 use crate::record::{Checkpoint, Record};
 use crate::sabotage::{self, Bug};
+use crate::sync::lock;
 use crate::{Error, Result};
 
 /// Which pages a checkpoint writes.
@@ -40,12 +41,16 @@ pub struct Checkpointed {
 }
 
 impl Engine {
-    pub(crate) fn checkpoint(&self, write: WriteBack) -> Result<Checkpointed> {
-        let mut last = latch::lock_or_deadlock(&self.checkpoints.last).map_err(|Deadlock| Error::Deadlock { page: None })?;
+    pub(crate) fn checkpoint(self: &Arc<Self>, write: WriteBack) -> Result<Checkpointed> {
         self.roll_back_orphans();
-        self.checkpoints.begin();
-        let taken = self.take_checkpoint(write, &mut last);
-        self.checkpoints.note(taken.as_ref().err().cloned());
+        let taken = {
+            // Its holder waits for latches, but not without end.
+            let mut last = lock(&self.checkpoints.last);
+            self.checkpoints.begin();
+            let taken = self.take_checkpoint(write, &mut last);
+            self.checkpoints.note(taken.as_ref().err().cloned());
+            taken
+        };
         if self.txns.orphan_count() > 0 {
             // They hold the log back: what space there is now is theirs before it is anyone's.
             self.roll_back_orphans();

@@ -12,6 +12,10 @@ use crate::PageId;
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Why a [handler](crate::Options::redo_type) of the user failed. An [`Error`] of this crate stays
+/// that error.
+pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why an operation failed, and so what to do about it. Cheap to clone.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -49,14 +53,38 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
-    /// The thread would wait for itself, or for a thread that waits for it: it holds this page, or
-    /// other pages, by a [`PageRef`](crate::PageRef). Nothing was changed: drop those, and try
-    /// again.
+    /// The transaction or session has a guard of the page, and would wait for itself; or it has
+    /// waited ten seconds for another, which may wait for it. Nothing was changed: drop guards, and
+    /// try again.
     #[non_exhaustive]
     Deadlock {
-        /// The page that the call asked for. `None`: the call waited for a checkpoint of another
-        /// thread.
+        /// The page that was asked for.
+        page: PageId,
+    },
+    /// The handler of a record type failed, or panicked. Nothing was changed. In
+    /// [`Txn::apply`](crate::Txn::apply) the caller can go on. A rollback is tried again by the next
+    /// checkpoint, and when the store is opened; until that succeeds, opening fails.
+    #[non_exhaustive]
+    Handler {
+        /// The number of the type.
+        record_type: u16,
+        /// Its name.
+        name: Arc<str>,
+        /// The record. Zero: it was not logged yet.
+        lsn: Lsn,
+        /// The page. `None`: the handler undoes the record, wherever that is.
         page: Option<PageId>,
+        /// What the handler said, or how it panicked.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The log has a record of a type for which no handler is registered. Nothing was changed:
+    /// [register](crate::Options::redo_type) it.
+    #[non_exhaustive]
+    UnknownType {
+        /// The number of the type.
+        record_type: u16,
+        /// The record. Zero: it was not logged yet.
+        lsn: Lsn,
     },
     /// A page on disk is not what was written there, and the log does not hold what rebuilds it.
     /// Restore a copy.
@@ -150,6 +178,14 @@ impl Error {
         }
     }
 
+    /// A handler's error. An error of this crate, which the handler passed on, stays what it is.
+    pub(crate) fn handler(record_type: u16, name: Arc<str>, lsn: Lsn, page: Option<PageId>, why: HandlerError) -> Error {
+        match why.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(why) => Error::Handler { record_type, name, lsn, page, source: why.into() },
+        }
+    }
+
     /// Whether there was no room. Nothing was changed then, and the store goes on.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
@@ -174,14 +210,24 @@ impl fmt::Display for Error {
                 "the page file is no longer at {}: {why}; the log was not dropped: put the file back and take a checkpoint",
                 path.display()
             ),
-            Error::Deadlock { page: Some(page) } => {
-                write!(f, "the thread asks for page {page} while it holds that page, or others: drop them first")
+            Error::Deadlock { page } => {
+                write!(f, "the latch of page {page} is held by the owner that asks for it, or was not to be had in ten seconds")
             }
-            Error::Deadlock { page: None } => {
-                write!(
-                    f,
-                    "the thread waits for a checkpoint while it holds pages, which that may be waiting for: drop them first"
-                )
+            Error::Handler { record_type, name, lsn, page, source } => {
+                write!(f, "the handler of record type {record_type} ({name}) failed")?;
+                if *lsn > Lsn::ZERO {
+                    write!(f, " at record {lsn}")?;
+                }
+                if let Some(page) = page {
+                    write!(f, " on page {page}")?;
+                }
+                write!(f, ": {source}")
+            }
+            Error::UnknownType { record_type, lsn } if *lsn == Lsn::ZERO => {
+                write!(f, "no handler is registered for the record type {record_type}")
+            }
+            Error::UnknownType { record_type, lsn } => {
+                write!(f, "record {lsn} is of type {record_type}, for which no handler is registered")
             }
             Error::Rotten { page, path, why } => write!(
                 f,
@@ -213,6 +259,7 @@ impl std::error::Error for Error {
             Error::Log(error) => Some(error),
             Error::Io { source, .. } | Error::NoSpace { source, .. } => Some(source.as_ref()),
             Error::Poisoned(error) => Some(error.as_ref()),
+            Error::Handler { source, .. } => Some(source.as_ref()),
             _ => None,
         }
     }

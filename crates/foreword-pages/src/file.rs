@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use foreword::disk::{Access, Disk, DiskDir, DiskFile};
 use foreword::{Log, LogId, Lsn};
@@ -48,6 +48,8 @@ pub(crate) struct PageFile {
     /// The page LSN with which each map was written. A map that is read with a lower one is
     /// damaged.
     maps: Mutex<BTreeMap<PageId, Lsn>>,
+    /// Held shared while the file is written: [`close`](PageFile::close) waits for that.
+    writing: RwLock<()>,
     /// The first failure of a write. Nothing is known of what that write covered, so no write may
     /// follow.
     failed: OnceLock<Error>,
@@ -109,6 +111,7 @@ impl PageFile {
             growing: Mutex::default(),
             process: std::process::id(),
             maps: Mutex::default(),
+            writing: RwLock::default(),
             failed: OnceLock::new(),
         })
     }
@@ -121,13 +124,13 @@ impl PageFile {
 
     /// Names a checkpoint, by the LSN that ended it, durably.
     pub(crate) fn set_checkpoint(&self, end: Lsn) -> Result<()> {
-        self.may_write()?;
+        let _writing = self.may_write()?;
         let mut sector = [0; SECTOR];
         sector[..8].copy_from_slice(&end.0.to_le_bytes());
         let crc = crc32c::crc32c(&sector[..8]);
         sector[8..12].copy_from_slice(&crc.to_le_bytes());
         self.write_at(&sector, CHECKPOINT as u64)?;
-        self.sync()
+        self.sync_now()
     }
 
     /// Checks that the file's name still leads to this file, and that the file is complete. Called
@@ -174,7 +177,7 @@ impl PageFile {
         if has_room() || sabotage::has(Bug::RoomLater) {
             return Ok(());
         }
-        self.may_write()?;
+        let _writing = self.may_write()?;
         let _one = lock(&self.growing);
         if has_room() {
             return Ok(());
@@ -200,7 +203,7 @@ impl PageFile {
             let _ = self.file.set_len(before);
             return Err(Error::room("grow the page file", &self.path)(e));
         }
-        self.sync()?;
+        self.sync_now()?;
         self.room.store(pages, Ordering::Release);
         Ok(())
     }
@@ -246,7 +249,7 @@ impl PageFile {
     /// up to the last change in the page is durable. This is the only place where pages are
     /// written. The write is not synced: see [`sync`](PageFile::sync).
     pub(crate) fn write(&self, page: &mut Page, log: &Log) -> Result<()> {
-        self.may_write()?;
+        let _writing = self.may_write()?;
         if !sabotage::has(Bug::PageBeforeLog) {
             log.sync_to(page.lsn())?;
         }
@@ -267,7 +270,11 @@ impl PageFile {
 
     /// Makes all written pages durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.may_write()?;
+        let _writing = self.may_write()?;
+        self.sync_now()
+    }
+
+    fn sync_now(&self) -> Result<()> {
         if sabotage::has(Bug::NoPageSync) {
             return Ok(());
         }
@@ -286,6 +293,7 @@ impl PageFile {
     /// An error if the store is poisoned.
     pub(crate) fn check(&self) -> Result<()> {
         match self.failed.get() {
+            Some(closed @ Error::Log(foreword::Error::Closed)) => Err(closed.clone()),
             Some(error) => Err(Error::Poisoned(Arc::new(error.clone()))),
             None => Ok(()),
         }
@@ -298,12 +306,19 @@ impl PageFile {
     }
 
     /// An error if the file must not be written: in a forked child, or after a failure.
-    fn may_write(&self) -> Result<()> {
+    fn may_write(&self) -> Result<RwLockReadGuard<'_, ()>> {
         if self.is_forked() {
             let forked = io::Error::other("the process is a fork of the one that opened the store");
             self.fail(Error::io("write the page file", &self.path)(forked));
         }
-        self.check()
+        let writing = self.writing.read().unwrap_or_else(PoisonError::into_inner);
+        self.check().map(|()| writing)
+    }
+
+    /// From here on, nothing is written. Waits for what is being written.
+    pub(crate) fn close(&self) {
+        let _none = self.writing.write().unwrap_or_else(PoisonError::into_inner);
+        self.fail(Error::Log(foreword::Error::Closed));
     }
 
     /// Poisons the store: from here on, nothing is written and nothing changed. The first error

@@ -46,6 +46,16 @@
 //! - **The pool** (S3-FIFO) soon drops a page that is used once: a scan does not drive out the
 //!   pages that other threads work with.
 //!
+//! # An index on it
+//!
+//! - **Latches.** [`Txn::fetch_exclusive`], [`Txn::fetch_shared`] and [`Session::fetch_shared`] latch
+//!   pages, several at a time. The guards borrow nothing.
+//! - **Changes.** A [`Change`] has any number of places in any number of pages, in one record.
+//! - **Record types.** A [`redo_type`](Options::redo_type) is logged as what it means in a page, an
+//!   [`undo_type`](Options::undo_type) is undone by what it means in the index, wherever that is by
+//!   then.
+//! - **[Nested top actions](Txn::nested)** stay when their transaction is rolled back: splits.
+//!
 //! What lies in the files is [described](_docs::pages) byte by byte, with the rules that recovery
 //! depends on.
 //!
@@ -58,7 +68,8 @@
 //!   [read](Store::read) does not change while the caller holds it. But changes are visible at
 //!   once, and two live transactions must not change the same bytes: the rollback of one would take
 //!   the other's change back. Transactions on different pages, or on different bytes of one page,
-//!   need no care.
+//!   need no care. Where they share an index, a [handler undoes](Change::undo) what others may
+//!   move.
 //! - *Damage* is found by checksum. A page torn by a crash is rebuilt; a page that rotted is
 //!   [`Error::Rotten`], which names the page.
 //! - *A failed write* of a page poisons the store; reopening recovers from the log.
@@ -88,14 +99,17 @@ pub mod _docs {
 // circle (the core's tests/it/layers.rs, which has these groups).
 
 // Values and bytes: no I/O.
+mod change;
 mod error;
 mod ids;
-mod options;
+mod leb;
 mod page;
+mod parts;
 mod record;
 #[doc(hidden)]
 pub mod sabotage;
 mod sync;
+mod types;
 
 // Pages on disk and in memory.
 mod alloc;
@@ -118,17 +132,22 @@ mod recovery;
 
 // What a user meets.
 mod builder;
+mod options;
 mod replay;
+mod session;
 mod store;
 
 /// The log, in the version whose LSNs and errors this crate's calls return.
 pub use foreword;
 
+pub use change::Change;
 pub use checkpoint::Checkpointed;
-pub use error::{Error, Result};
+pub use error::{Error, HandlerError, Result};
 pub use options::Options;
 pub use page::PageId;
+pub use pool::{PageMut, PageRef};
 pub use recovery::{Phase, Recovery};
 pub use replay::{Pages, Replayed, replay};
-pub use store::{PageRef, Stats, Store};
-pub use txn::{Savepoint, Txn};
+pub use session::Session;
+pub use store::{Stats, Store};
+pub use txn::{Commit, Savepoint, Txn};

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use foreword::disk::{Disk, OsDisk};
 
+use crate::engine::UndoTypes;
 use crate::page::{PAGE_MAX, PAGE_MIN};
+use crate::types::RedoTypes;
 use crate::{Error, Result};
 
 const POOL_PAGES_MIN: usize = 16;
@@ -32,6 +34,8 @@ pub struct Options {
     pub(crate) background: bool,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log: foreword::Options,
+    pub(crate) redo_types: RedoTypes,
+    pub(crate) undo_types: UndoTypes,
 }
 
 impl Default for Options {
@@ -47,6 +51,8 @@ impl Default for Options {
             background: true,
             disk: Arc::new(OsDisk::new()),
             log: foreword::Options::new(),
+            redo_types: RedoTypes::default(),
+            undo_types: UndoTypes::default(),
         }
     }
 }

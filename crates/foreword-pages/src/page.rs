@@ -1,8 +1,12 @@
 //! A page as bytes: its header, its checksum, and the changes that can be made to it. No I/O.
 
 use std::fmt;
+use std::sync::Arc;
 
 use foreword::Lsn;
+
+use crate::parts::{Failed, Parts};
+use crate::types::RedoTypes;
 
 /// Bytes at the start of each page that belong to the store.
 pub(crate) const HEADER: usize = 32;
@@ -47,17 +51,23 @@ impl Kind {
     }
 }
 
-/// A page in memory. Its length never changes.
+/// A page in memory. Its length never changes. A clone is a reference to the same bytes, until one
+/// of the two is changed.
 #[derive(Clone, Debug)]
-pub(crate) struct Page(Box<[u8]>);
+pub(crate) struct Page(Arc<[u8]>);
 
 impl Page {
     pub(crate) fn blank(bytes: usize) -> Page {
         Page(vec![0; bytes].into())
     }
 
+    /// A page of its own bytes.
+    pub(crate) fn copy(&self) -> Page {
+        Page(self.0[..].into())
+    }
+
     pub(crate) fn clear_header(&mut self) {
-        self.0[..HEADER].fill(0);
+        self.bytes_mut()[..HEADER].fill(0);
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -65,7 +75,7 @@ impl Page {
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        Arc::make_mut(&mut self.0)
     }
 
     /// The bytes that belong to the store's user.
@@ -74,7 +84,7 @@ impl Page {
     }
 
     pub(crate) fn body_mut(&mut self) -> &mut [u8] {
-        &mut self.0[HEADER..]
+        &mut self.bytes_mut()[HEADER..]
     }
 
     pub(crate) fn id(&self) -> PageId {
@@ -109,13 +119,13 @@ impl Page {
     }
 
     pub(crate) fn set_kind(&mut self, kind: Kind) {
-        self.0[KIND] = kind as u8;
+        self.bytes_mut()[KIND] = kind as u8;
     }
 
     /// Sets the checksum. Nothing changes the page after that until it is written.
     pub(crate) fn seal(&mut self) {
         let crc = crc32c::crc32c(&self.0[4..]);
-        self.0[..4].copy_from_slice(&crc.to_le_bytes());
+        self.bytes_mut()[..4].copy_from_slice(&crc.to_le_bytes());
     }
 
     /// Why the bytes that were read are not what was written as this page. `None`: they are, or the
@@ -145,7 +155,7 @@ impl Page {
     }
 
     fn put_u64(&mut self, at: usize, value: u64) {
-        self.0[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        self.bytes_mut()[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
 }
 
@@ -270,24 +280,28 @@ fn longest_zeros(body: &[u8]) -> (usize, usize) {
     best
 }
 
-/// What a record does to a page: a change of a part, or all of it.
+/// What a record does to a page: a change of one part or of several, or all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Redo<'a> {
     Edit(Edit<'a>),
+    Parts(Parts<'a>),
     Image(Image<'a>),
 }
 
 impl Redo<'_> {
-    /// Makes the change that the record with this LSN describes.
-    pub(crate) fn apply(&self, page: &mut Page, lsn: Lsn) {
+    /// Makes the change that the record with this LSN describes. If that fails, the page is as it
+    /// was.
+    pub(crate) fn apply(&self, page: &mut Page, lsn: Lsn, types: &RedoTypes) -> Result<(), Failed> {
         match self {
             Redo::Edit(edit) => edit.apply(page),
+            Redo::Parts(parts) => parts.apply(page.body_mut(), types)?,
             Redo::Image(image) => {
                 image.apply(page);
                 page.set_image_lsn(lsn);
             }
         }
         page.set_lsn(lsn);
+        Ok(())
     }
 }
 

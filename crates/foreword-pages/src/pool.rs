@@ -1,29 +1,35 @@
 //! The buffer pool: a fixed number of frames, each with a latch; which page is in which frame; and
 //! which pages the page file does not have yet.
 //!
-//! Invariant: locks are taken in this order: the latch of one frame, the frame's dirty state, a
+//! Invariant: locks are taken in this order: latches, the dirty states of their frames, a
 //! transaction's undo chain, the log. A thread that holds a shard's lock does no I/O and waits for
-//! no latch.
+//! no latch. Nor does a thread that makes room for a page: an owner waits for a latch only where it
+//! asks for that page.
 
+mod apply;
 mod change;
 mod frame;
+mod guard;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use foreword::{Log, Lsn};
 
 use crate::file::PageFile;
 use crate::ids::{PageMap, mix};
-use crate::latch::{self, Deadlock};
+use crate::latch::{Deadlock, Wait};
 use crate::page::{HEADER, Page, PageId};
 use crate::policy::{Policy, Victim};
 use crate::sync::lock;
+use crate::types::RedoTypes;
 use crate::{Error, Result};
 
+pub(crate) use apply::Written;
 use frame::BufferFrame;
 pub(crate) use frame::Pin;
+pub use guard::{PageMut, PageRef};
 
 /// How long a thread waits for a frame when all are pinned.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,6 +41,8 @@ const SHARDS_MAX: usize = 16;
 pub(crate) struct Pool {
     pub(crate) file: PageFile,
     pub(crate) log: Log,
+    /// How the user's record types are redone.
+    pub(crate) types: RedoTypes,
     shards: Box<[Shard]>,
     /// One more than the highest page id that was ever used.
     end: AtomicU64,
@@ -59,7 +67,7 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 struct Shard {
     table: Mutex<PageTable>,
-    frames: Box<[BufferFrame]>,
+    frames: Box<[Arc<BufferFrame>]>,
 }
 
 /// Which page is in which frame of a shard. Frames go by their number in the shard.
@@ -84,22 +92,26 @@ pub(crate) enum Load {
 struct Loading<'p> {
     shard: &'p Shard,
     index: u32,
-    page: PageId,
-}
-
-impl Loading<'_> {
-    fn done(self) {
-        self.shard.lock().policy.insert(self.index, self.page);
-        std::mem::forget(self);
-    }
+    id: PageId,
+    pin: Pin,
+    page: Page,
+    is_done: bool,
 }
 
 impl Drop for Loading<'_> {
     fn drop(&mut self) {
+        if self.is_done {
+            self.pin.set_page(self.id);
+        }
+        self.pin.latch.end_loading(self.page.clone());
         let mut table = self.shard.lock();
-        table.frame_of.remove(&self.page);
-        // Threads may still wait for the latch. The frame is taken only when their pins are gone.
-        table.free.push(self.index);
+        if self.is_done {
+            table.policy.insert(self.index, self.id);
+        } else {
+            table.frame_of.remove(&self.id);
+            // Threads may still have pins of the frame. It is taken only when those are gone.
+            table.free.push(self.index);
+        }
     }
 }
 
@@ -120,7 +132,7 @@ impl Shard {
     fn new(frames: usize) -> Shard {
         let free = (0..frames as u32).rev().collect();
         let table = PageTable { frame_of: PageMap::default(), free, policy: Policy::new(frames) };
-        Shard { table: Mutex::new(table), frames: (0..frames).map(|_| BufferFrame::new()).collect() }
+        Shard { table: Mutex::new(table), frames: (0..frames).map(|_| Arc::new(BufferFrame::new())).collect() }
     }
 
     fn lock(&self) -> MutexGuard<'_, PageTable> {
@@ -128,18 +140,19 @@ impl Shard {
     }
 
     fn is_unused(&self, frame: u32) -> bool {
-        self.frames[frame as usize].is_unused()
+        Pin::is_unused(&self.frames[frame as usize])
     }
 }
 
 impl Pool {
-    pub(crate) fn new(file: PageFile, log: Log, pool_bytes: usize) -> Pool {
+    pub(crate) fn new(file: PageFile, log: Log, types: RedoTypes, pool_bytes: usize) -> Pool {
         let frames = pool_bytes / file.page_bytes();
         let shards = (frames / SHARD_FRAMES).clamp(1, SHARDS_MAX);
         let share = |i: usize| frames / shards + usize::from(i < frames % shards);
         Pool {
             file,
             log,
+            types,
             shards: (0..shards).map(|i| Shard::new(share(i))).collect(),
             end: AtomicU64::new(0),
             image_floor: AtomicU64::new(0),
@@ -184,22 +197,25 @@ impl Pool {
         self.images.store(images, Ordering::Release);
     }
 
+    fn shard(&self, page: PageId) -> &Shard {
+        &self.shards[(mix(page.0) >> 40) as usize % self.shards.len()]
+    }
+
     /// Brings a page into the pool, if it is not there, and pins it.
-    pub(crate) fn fetch(&self, page: PageId, load: Load) -> Result<Pin<'_>> {
-        let shard = &self.shards[(mix(page.0) >> 40) as usize % self.shards.len()];
+    pub(crate) fn fetch(&self, page: PageId, load: Load) -> Result<Pin> {
+        let shard = self.shard(page);
         loop {
             let mut table = shard.lock();
             if let Some(&index) = table.frame_of.get(&page) {
                 table.policy.touch(index);
                 let pin = Pin::new(&shard.frames[index as usize]);
                 drop(table);
-                if pin.frame.page() == page {
+                if pin.page() == page {
                     self.counters.hits.fetch_add(1, Ordering::Relaxed);
                     return Ok(pin);
                 }
-                // Another thread loads the page, with the latch held. If that fails, this thread
-                // tries.
-                drop(pin.read()?);
+                // Another thread loads the page. If that fails, this thread tries.
+                pin.latch.wait_loaded();
                 continue;
             }
             let (mut table, index) = self.take_frame(shard, table)?;
@@ -207,44 +223,32 @@ impl Pool {
                 table.free.push(index);
                 continue;
             }
-            // No other thread knows the frame yet, so its latch is free.
+            // No other thread knows the frame yet.
             let pin = Pin::new(&shard.frames[index as usize]);
-            let latched = pin.frame.latch.write_free();
+            let blank = pin.latch.begin_loading().filter(|page| !page.bytes().is_empty());
             table.frame_of.insert(page, index);
             drop(table);
-            return self.load(shard, index, pin, latched, page, load);
+            let blank = blank.unwrap_or_else(|| Page::blank(self.file.page_bytes()));
+            return self.load(Loading { shard, index, id: page, pin, page: blank, is_done: false }, load);
         }
     }
 
-    fn load<'p>(
-        &self,
-        shard: &'p Shard,
-        index: u32,
-        pin: Pin<'p>,
-        mut latched: RwLockWriteGuard<'p, Page>,
-        page: PageId,
-        load: Load,
-    ) -> Result<Pin<'p>> {
-        let loading = Loading { shard, index, page };
-        if latched.bytes().is_empty() {
-            *latched = Page::blank(self.file.page_bytes());
-        }
+    fn load(&self, mut loading: Loading<'_>, load: Load) -> Result<Pin> {
+        let Loading { id, ref mut page, .. } = loading;
         match load {
             Load::Read => {
                 self.counters.reads.fetch_add(1, Ordering::Relaxed);
-                self.file.read(page, &mut latched, &self.log)?;
+                self.file.read(id, page, &self.log)?;
             }
             Load::Blank => {
-                self.file.reserve(page)?;
-                latched.clear_header();
+                self.file.reserve(id)?;
+                page.clear_header();
             }
         }
-        latched.set_id(page);
-        self.raise_end(page.0 + 1);
-        pin.frame.set_page(page);
-        drop(latched);
-        loading.done();
-        Ok(pin)
+        page.set_id(id);
+        self.raise_end(id.0 + 1);
+        loading.is_done = true;
+        Ok(loading.pin.clone())
     }
 
     /// Takes a frame from its page and out of the policy's queues. A dirty page is written first.
@@ -272,15 +276,17 @@ impl Pool {
             let pin = Pin::new(frame);
             drop(table);
             let leaving = Leaving { shard, victim };
-            match self.write_back(&pin) {
-                Ok(()) => {}
+            match self.write_back(&pin, Wait::No) {
+                Ok(true) => {}
+                // Another page may be free.
+                Ok(false) => std::thread::sleep(Duration::from_millis(1)),
                 // Another page may need no room.
                 Err(e) if e.is_no_space() && refused < shard.frames.len() => refused += 1,
                 Err(e) => return Err(e),
             }
             table = shard.lock();
             drop(pin);
-            if frame.is_unused() && table.evict(frame, victim) {
+            if Pin::is_unused(frame) && table.evict(frame, victim) {
                 std::mem::forget(leaving);
                 return Ok((table, victim.frame));
             }
@@ -290,33 +296,45 @@ impl Pool {
         }
     }
 
-    /// Writes a frame's page to the page file, if it is dirty.
-    fn write_back(&self, pin: &Pin<'_>) -> Result<()> {
-        let frame = pin.frame;
-        let _one = latch::lock_or_deadlock(&frame.writing).map_err(|Deadlock| pin.deadlock())?;
-        let (mut copy, changes) = {
-            let page = pin.read()?;
-            let mut dirty = frame.dirty();
-            if dirty.rec_lsn.is_none() {
-                return Ok(());
-            }
+    /// Writes a frame's page to the page file, if it is dirty. `false`: it would have to wait for
+    /// another owner.
+    fn write_back(&self, pin: &Pin, wait: Wait) -> Result<bool> {
+        // Its holder waits for a latch, but not without end.
+        let _one = match wait {
+            Wait::Bounded => lock(&pin.writing),
+            Wait::No => match pin.writing.try_lock() {
+                Err(TryLockError::WouldBlock) => return Ok(false),
+                // A panic of the disk: `file` knows what that means.
+                Err(TryLockError::Poisoned(one)) => one.into_inner(),
+                Ok(one) => one,
+            },
+        };
+        let copied = pin.latch.look(wait, |page| {
+            let mut dirty = pin.dirty();
+            dirty.rec_lsn?;
             dirty.rec_lsn_after_copy = None;
-            (page.clone(), dirty.changes)
+            Some((page.copy(), dirty.changes))
+        });
+        let (mut copy, changes) = match copied {
+            Ok(Some(Some(copied))) => copied,
+            Ok(Some(None)) => return Ok(true),
+            Ok(None) => return Ok(false),
+            Err(Deadlock) => return Err(pin.deadlock()),
         };
         self.file.write(&mut copy, &self.log)?;
-        frame.dirty().written(changes);
+        pin.dirty().written(changes);
         self.counters.writes.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(true)
     }
 
     /// Writes a page, if it is in the pool and dirty.
     pub(crate) fn write_page(&self, page: PageId) -> Result<()> {
-        let shard = &self.shards[(mix(page.0) >> 40) as usize % self.shards.len()];
+        let shard = self.shard(page);
         let table = shard.lock();
         let Some(&index) = table.frame_of.get(&page) else { return Ok(()) };
         let pin = Pin::new(&shard.frames[index as usize]);
         drop(table);
-        self.write_back(&pin)
+        self.write_back(&pin, Wait::Bounded).map(|_| ())
     }
 
     /// The dirty pages by id, each with the LSN from which on the log rebuilds it.

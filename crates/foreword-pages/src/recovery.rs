@@ -7,6 +7,7 @@ mod redo;
 mod report;
 mod undo;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use foreword::Lsn;
@@ -19,7 +20,7 @@ pub use report::{Phase, Recovery};
 
 /// Brings the pages to the state of the log's end, without the changes of transactions that did not
 /// end.
-pub(crate) fn run(engine: &Engine, threads: usize, window_bytes: usize) -> Result<Recovery> {
+pub(crate) fn run(engine: &Arc<Engine>, threads: usize, window_bytes: usize) -> Result<Recovery> {
     let mut report = Recovery::new(engine.pool.log.recovery());
 
     let started = Instant::now();
@@ -40,7 +41,7 @@ pub(crate) fn run(engine: &Engine, threads: usize, window_bytes: usize) -> Resul
     report.analysis.took = started.elapsed();
 
     let started = Instant::now();
-    let (redone, transactions) = redo::run(&engine.pool, &plan, transactions, threads, window_bytes)?;
+    let (redone, transactions) = redo::run(engine, &plan, transactions, threads, window_bytes)?;
     engine.txns.set_next_id(transactions.next_id);
     report.threads = redone.threads;
     report.applied = redone.applied;

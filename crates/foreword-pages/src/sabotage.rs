@@ -43,6 +43,16 @@ pub enum Bug {
     DropUnseen,
     /// A checkpoint does not heed that the log has refused a record for lack of space.
     IgnoreRefusal,
+    /// A top action ends without the record that closes it.
+    NestedNotClosed,
+    /// What a handler should undo is undone by bytes.
+    UndoByBytes,
+    /// A page that a top action has changed is let go before the record that closes it is logged.
+    LatchNotKept,
+    /// What a handler has undone is not closed by a record.
+    UndoNotClosed,
+    /// Recovery calls handlers before the top actions are undone that the crash has left open.
+    NestedUndoneLate,
 }
 
 #[cfg(feature = "sabotage")]

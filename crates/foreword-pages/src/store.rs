@@ -1,10 +1,9 @@
 //! The store: pages, transactions on them, and the thread that takes checkpoints.
 
 use std::io;
-use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::{Arc, Mutex};
 
 use foreword::disk::Disk;
 use foreword::{Log, Lsn};
@@ -13,21 +12,29 @@ use crate::background::Background;
 use crate::checkpoint::{Checkpointed, WriteBack};
 use crate::engine::Engine;
 use crate::file::{self, LOG, PageFile};
-use crate::latch::Held;
-use crate::page::{Page, PageId};
-use crate::pool::{Load, Pin, Pool};
+use crate::latch::{Owner, Wait};
+use crate::page::PageId;
+use crate::pool::{PageRef, Pool};
 use crate::recovery::{self, Recovery};
 use crate::sabotage::{self, Bug};
+use crate::session::Session;
+use crate::sync::lock;
 use crate::txn::Txn;
 use crate::{Error, Options, Result};
 
 /// Pages that survive: a page file and its log, open for reading and writing.
 ///
-/// All methods take `&self` and may be called from any number of threads.
+/// All methods but [`close`](Store::close) take `&self` and may be called from any number of
+/// threads. A clone is another handle of the same store. When the last handle is dropped, the
+/// background thread ends; when the last transaction and session are, too, the files are closed.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Open>);
+
+/// What the handles of a store share.
 #[derive(Debug)]
-pub struct Store {
+struct Open {
     engine: Arc<Engine>,
-    background: Option<Background>,
+    background: Mutex<Option<Background>>,
     recovery: Recovery,
 }
 
@@ -52,10 +59,9 @@ impl Store {
         let log = open_log(options, dir)?;
         let file = PageFile::open(&options.disk, dir, &log, options.page_bytes)?;
         options.check_pool(file.page_bytes())?;
-        let pool = Pool::new(file, log, options.pool_bytes);
-        let engine = Arc::new(Engine::new(pool, options.checkpoint_bytes));
+        let pool = Pool::new(file, log, options.redo_types.clone(), options.pool_bytes);
+        let engine = Arc::new(Engine::new(pool, options.undo_types.clone(), options.checkpoint_bytes));
         let recovery = recovery::run(&engine, options.recovery_threads, options.recovery_bytes)?;
-        engine.alloc.load(&engine.pool)?;
         if engine.pool.logs_images() != options.full_page_images {
             engine.pool.set_images(options.full_page_images);
             if !sabotage::has(Bug::SwitchSilently) {
@@ -69,45 +75,44 @@ impl Store {
             }
         }
         let background = if options.background { Some(Background::start(&engine, options.checkpoint_interval)?) } else { None };
-        Ok(Store { engine, background, recovery })
+        Ok(Store(Arc::new(Open { engine, background: Mutex::new(background), recovery })))
     }
 
     /// What opening found and did.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
-        &self.recovery
+        &self.0.recovery
     }
 
     /// Bytes of a page that the caller can use: the page's size without the store's header.
     #[must_use]
     pub fn page_len(&self) -> usize {
-        self.engine.pool.body()
+        self.0.engine.pool.body()
     }
 
     /// Begins a transaction.
-    pub fn begin(&self) -> Txn<'_> {
-        Txn::begin(&self.engine)
+    pub fn begin(&self) -> Txn {
+        Txn::begin(&self.0.engine)
     }
 
-    /// Reads a page. The page stays in memory and does not change while the [`PageRef`] lives.
-    /// Threads that would change it wait for that long, so hold it only for moments.
+    /// Begins to read several pages at a time.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        Session::new(&self.0.engine)
+    }
+
+    /// Reads a page: the short form of a [session](Store::session) with one guard. The page stays in
+    /// memory and does not change while the [`PageRef`] lives. Those that would change it wait for
+    /// that long, so hold it only for moments.
     ///
-    /// A thread that holds pages never waits for itself, nor for long. While it holds pages, a call
-    /// of the store that cannot have what it needs returns [`Error::Deadlock`]: at once, if that is
-    /// a page that the thread holds (to change it, or to read it again while another thread waits
-    /// to change it); else after ten seconds.
+    /// The guard belongs to no transaction. So one that asks for the page to change it waits for ten
+    /// seconds, also if the same thread has the guard. To hold pages and change pages, read by
+    /// [`Txn::fetch_shared`]: then the transaction is told at once.
     ///
     /// # Errors
-    /// [`Error::Deadlock`], [`Error::NotAllocated`], [`Error::Rotten`], [`Error::Io`],
-    /// [`Error::PoolExhausted`]; [`Error::Poisoned`] and [`Error::Log`] where another page had to
-    /// be written to make room.
-    pub fn read(&self, page: PageId) -> Result<PageRef<'_>> {
-        let Engine { pool, alloc, .. } = &*self.engine;
-        alloc.check(page)?;
-        let pin = pool.fetch(page, Load::Read)?;
-        let latched = pin.read()?;
-        pool.check_written(page, &latched)?;
-        Ok(PageRef { latched, _held: pin.held(), _pin: pin })
+    /// [`Error::Deadlock`] after ten seconds; otherwise as [`Txn::fetch_shared`].
+    pub fn read(&self, page: PageId) -> Result<PageRef> {
+        self.0.engine.share(page, Owner::NONE, Wait::Bounded)?.ok_or(Error::Deadlock { page })
     }
 
     /// The page that was last [named](Txn::set_root) as the root, from which the others are found.
@@ -116,7 +121,7 @@ impl Store {
     /// # Errors
     /// As [`read`](Store::read).
     pub fn root(&self) -> Result<Option<PageId>> {
-        self.engine.root()
+        self.0.engine.root()
     }
 
     /// Waits until all transactions up to a commit record are durable, whatever durability they
@@ -125,7 +130,7 @@ impl Store {
     /// # Errors
     /// [`Error::Log`].
     pub fn sync_to(&self, commit: Lsn) -> Result<()> {
-        Ok(self.engine.pool.log.sync_to(commit)?)
+        Ok(self.0.engine.pool.log.sync_to(commit)?)
     }
 
     /// Takes a checkpoint: bounds what recovery has to read, and drops the log before that. Changes
@@ -144,7 +149,7 @@ impl Store {
     /// [`Error::Displaced`]: the page file is not where it was, and the log was not dropped.
     /// [`Error::Log`], [`Error::Io`], [`Error::Poisoned`].
     pub fn checkpoint(&self) -> Result<Checkpointed> {
-        self.engine.checkpoint(WriteBack::Old)
+        self.0.engine.checkpoint(WriteBack::Old)
     }
 
     /// As [`checkpoint`](Store::checkpoint), and writes all dirty pages: a recovery after this has
@@ -153,13 +158,13 @@ impl Store {
     /// # Errors
     /// As [`checkpoint`](Store::checkpoint).
     pub fn checkpoint_all(&self) -> Result<Checkpointed> {
-        self.engine.checkpoint(WriteBack::All)
+        self.0.engine.checkpoint(WriteBack::All)
     }
 
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let Engine { pool, alloc, txns, checkpoints, .. } = &*self.engine;
+        let Engine { pool, alloc, txns, checkpoints, .. } = &*self.0.engine;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             pages_used: alloc.used(),
@@ -178,15 +183,27 @@ impl Store {
     }
 
     /// Writes all dirty pages, marks the log as closed and gives the store up. The next opening has
-    /// nothing to recover.
+    /// nothing to recover, but for transactions that have not ended.
+    ///
+    /// Other handles, transactions and sessions may be left. From here on they can read what is in
+    /// memory, and every change is an error, [`foreword::Error::Closed`]. A transaction that has not
+    /// committed is rolled back when the store is opened next.
     ///
     /// # Errors
-    /// As [`checkpoint`](Store::checkpoint). What was committed is safe all the same.
-    pub fn close(mut self) -> Result<()> {
-        drop(self.background.take());
-        self.engine.checkpoint(WriteBack::All)?;
+    /// As [`checkpoint`](Store::checkpoint). The store is closed all the same, and what was
+    /// committed is safe.
+    pub fn close(self) -> Result<()> {
+        let Open { engine, background, .. } = &*self.0;
+        let background = lock(background).take();
+        drop(background);
+        let taken = engine.checkpoint(WriteBack::All);
+        // Invariant: the page file is not written once the log is given up: it may be another
+        // process's then.
+        engine.pool.file.close();
         // Dropping the log closes it, too, but returns no error.
-        Ok(self.engine.pool.log.close()?)
+        let closed = engine.pool.log.close();
+        taken?;
+        Ok(closed?)
     }
 }
 
@@ -212,31 +229,6 @@ fn has_log(disk: &dyn Disk, path: &Path) -> Result<bool> {
         Ok(names) => Ok(names.iter().any(|name| !matches!(name.as_str(), "LOCK" | "STATS"))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("list the log's directory", path)(e)),
-    }
-}
-
-/// A page that the caller reads: its bytes, without the store's header.
-#[derive(Debug)]
-pub struct PageRef<'s> {
-    // The fields are dropped in this order.
-    latched: RwLockReadGuard<'s, Page>,
-    _held: Held,
-    _pin: Pin<'s>,
-}
-
-impl PageRef<'_> {
-    /// The LSN of the last change of the page.
-    #[must_use]
-    pub fn lsn(&self) -> Lsn {
-        self.latched.lsn()
-    }
-}
-
-impl Deref for PageRef<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.latched.body()
     }
 }
 
@@ -278,6 +270,7 @@ mod tests {
 
     use super::*;
     use crate::page::Edit;
+    use crate::pool::Load;
     use crate::record::Record;
 
     /// A change may read the image floor before a checkpoint begins, and be logged when the
@@ -297,13 +290,14 @@ mod tests {
         let mut txn = store.begin();
         txn.update(page, 0, b"old").unwrap();
         txn.commit().unwrap();
-        let engine = &store.engine;
+        let engine = &store.0.engine;
         engine.pool.write_page(page).unwrap();
         assert!(engine.pool.dirty_pages().iter().all(|&(dirty, _)| dirty != page));
 
         std::thread::scope(|scope| {
             let edit = Edit::Bytes { offset: 0, bytes: b"new" };
-            let changed = engine.pool.change(page, edit, |undo, redo| {
+            let mut latched = engine.pool.exclude(page, Owner::NONE, Load::Read).unwrap();
+            let changed = engine.pool.change(&mut latched, edit, |undo, redo| {
                 let checkpoint = scope.spawn(|| engine.checkpoint(WriteBack::Old).unwrap());
                 // The checkpoint must wait for this change. If it does not, it ends soon.
                 let started = Instant::now();
@@ -312,14 +306,14 @@ mod tests {
                 }
                 let mut scratch = Vec::new();
                 let txn = 1_000_000;
-                let lsn =
-                    engine.append(&Record::Update { txn, prev: Lsn::ZERO, page, undo: undo.as_edit(), redo }, &mut scratch)?;
+                let (prev, is_nested, undo) = (Lsn::ZERO, false, undo.as_edit());
+                let lsn = engine.append(&Record::Update { txn, prev, is_nested, page, undo, redo }, &mut scratch)?;
                 engine.append(&Record::Commit { txn }, &mut scratch)?;
                 Ok(lsn)
             });
             assert!(changed.unwrap().is_some());
         });
-        store.engine.pool.log.sync().unwrap();
+        store.0.engine.pool.log.sync().unwrap();
         drop(store);
         let store = options.open(dir.path()).unwrap();
         assert_eq!(store.read(page).unwrap()[..3], *b"new");
@@ -334,11 +328,12 @@ mod tests {
         let page = txn.allocate().unwrap();
         txn.update(page, 0, b"old").unwrap();
         txn.commit().unwrap();
-        let pool = &store.engine.pool;
+        let pool = &store.0.engine.pool;
+        let latched = || pool.exclude(page, Owner::NONE, Load::Read).unwrap();
         let edit = Edit::Bytes { offset: 0, bytes: b"new" };
-        assert!(pool.change(page, edit, |_, _| Err(Error::NotAllocated { page })).is_err());
+        assert!(pool.change(&mut latched(), edit, |_, _| Err(Error::NotAllocated { page })).is_err());
         assert_eq!(store.read(page).unwrap()[..3], *b"old");
-        let change = || pool.change(page, edit, |_, _| std::panic::resume_unwind(Box::new("a disk's")));
+        let change = || pool.change(&mut latched(), edit, |_, _| std::panic::resume_unwind(Box::new("a disk's")));
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(change)).is_err());
         assert_eq!(store.read(page).unwrap()[..3], *b"old");
     }
@@ -352,8 +347,9 @@ mod tests {
         let page = txn.allocate().unwrap();
         txn.commit().unwrap();
         let before = std::fs::read(dir.path().join("PAGES")).unwrap();
-        Arc::get_mut(&mut store.engine).unwrap().pool.file.process ^= 1;
-        assert!(store.engine.pool.write_page(page).is_err());
+        let open = Arc::get_mut(&mut store.0).unwrap();
+        Arc::get_mut(&mut open.engine).unwrap().pool.file.process ^= 1;
+        assert!(store.0.engine.pool.write_page(page).is_err());
         assert!(matches!(store.checkpoint_all(), Err(Error::Poisoned(_))));
         assert!(matches!(store.begin().update(page, 0, b"x"), Err(Error::Poisoned(_))));
         assert_eq!(std::fs::read(dir.path().join("PAGES")).unwrap(), before);

@@ -1,24 +1,38 @@
 //! Transactions: changes of pages that happen together or not at all.
 
+mod commit;
+mod handler;
+mod nested;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use foreword::{Durability, Lsn};
+use foreword::Lsn;
 
+use crate::change::Change;
 use crate::engine::Engine;
-use crate::engine::txns::{Orphan, UndoChain, UndoStep};
-use crate::page::{Edit, Image, PageId};
-use crate::record::Record;
+use crate::engine::txns::Active;
+use crate::latch::Wait;
+use crate::page::{Edit, PageId};
+use crate::pool::{PageMut, PageRef};
 use crate::sabotage::{self, Bug};
 use crate::sync::lock;
 use crate::{Error, Result};
+
+pub use commit::Commit;
+pub(crate) use handler::Handler;
 
 /// A transaction: changes to any number of pages that happen together or not at all.
 /// [`Store::begin`](crate::Store::begin) makes one.
 ///
 /// Dropping a transaction without [committing](Txn::commit) it rolls it back. Its changes are in
 /// the pages at once, and all threads see them. The caller makes sure that no two live transactions
-/// change the same bytes, and decides what a reader may see.
+/// change the same bytes, and decides what a reader may see. (A change that a [handler
+/// undoes](Change::undo) allows more.)
+///
+/// A transaction borrows nothing: it can be kept and moved to other threads and tasks. While it
+/// lives the store's files stay open, also without a [`Store`](crate::Store). Its calls may block:
+/// for reading a page, for the log's room, and up to ten seconds for a latch.
 ///
 /// ```
 /// # fn main() -> Result<(), foreword_pages::Error> {
@@ -36,16 +50,26 @@ use crate::{Error, Result};
 /// ```
 #[derive(Debug)]
 #[must_use = "a transaction that is dropped is rolled back"]
-pub struct Txn<'s> {
-    engine: &'s Engine,
-    id: u64,
-    chain: Arc<Mutex<UndoChain>>,
-    /// Pages to free when the transaction commits.
-    frees: Vec<PageId>,
+pub struct Txn {
+    engine: Arc<Engine>,
+    active: Active,
+    /// Each with its number, what was to be undone next, and the pages freed before.
     savepoints: Vec<(u64, Lsn, usize)>,
     savepoint_ids: u64,
+    /// What was to be undone next when the top action began that is under way.
+    nested_from: Lsn,
+    /// An undo was cut short. Nothing may be done before it is completed.
+    undo_to: Option<Cut>,
     done: bool,
-    scratch: Vec<u8>,
+}
+
+/// An undo that was cut short.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// All that came after this is to be undone.
+    to: Lsn,
+    /// The latches that were kept since there were so many are let go then.
+    kept: usize,
 }
 
 /// A point within a transaction to which it can be [rolled back](Txn::rollback_to).
@@ -55,17 +79,81 @@ pub struct Savepoint {
     id: u64,
 }
 
-impl<'s> Txn<'s> {
-    pub(crate) fn begin(engine: &'s Engine) -> Txn<'s> {
-        let (id, chain) = engine.txns.begin();
-        let (frees, savepoints, scratch) = (Vec::new(), Vec::new(), Vec::new());
-        Txn { engine, id, chain, frees, savepoints, savepoint_ids: 0, done: false, scratch }
+impl Txn {
+    pub(crate) fn begin(engine: &Arc<Engine>) -> Txn {
+        Txn::resume(engine.clone(), engine.txns.begin())
+    }
+
+    fn resume(engine: Arc<Engine>, active: Active) -> Txn {
+        let (savepoints, savepoint_ids, undo_to) = (Vec::new(), 0, None);
+        let nested_from = lock(&active.chain).next.lsn;
+        let nested_from = if active.depth > 0 { nested_from } else { Lsn::ZERO };
+        Txn { engine, active, savepoints, savepoint_ids, nested_from, undo_to, done: false }
     }
 
     /// The transaction's id. No two transactions that the log knows of have the same id.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.id
+        self.active.id
+    }
+
+    /// Latches a page for reading. Several pages can be latched at a time, and a guard outlives its
+    /// transaction. Waits for those that have the page exclusively, or wait to.
+    ///
+    /// To latch pages in one order in all transactions (from the root to the leaves, from the left
+    /// to the right) is the caller's care. Where that is not possible, use
+    /// [`try_fetch_shared`](Txn::try_fetch_shared).
+    ///
+    /// # Errors
+    /// [`Error::Deadlock`]: at once if the transaction itself has the page exclusively, or shared
+    /// while another waits to change it; else after ten seconds. [`Error::NotAllocated`],
+    /// [`Error::Rotten`], [`Error::Io`], [`Error::PoolExhausted`]; [`Error::Poisoned`] and
+    /// [`Error::Log`] where another page had to be written to make room.
+    pub fn fetch_shared(&self, page: PageId) -> Result<PageRef> {
+        let latched = self.engine.share(page, self.active.owner, Wait::Bounded)?;
+        latched.ok_or(Error::Deadlock { page })
+    }
+
+    /// As [`fetch_shared`](Txn::fetch_shared), and waits for no latch: `None` if it had to. (It
+    /// waits for the disk if the page is not in memory.)
+    ///
+    /// # Errors
+    /// As [`fetch_shared`](Txn::fetch_shared).
+    pub fn try_fetch_shared(&self, page: PageId) -> Result<Option<PageRef>> {
+        self.engine.share(page, self.active.owner, Wait::No)
+    }
+
+    /// Latches a page for changing. Waits until no other guard has it.
+    ///
+    /// # Errors
+    /// As [`fetch_shared`](Txn::fetch_shared); [`Error::Deadlock`] at once if the transaction itself
+    /// has the page in any way.
+    pub fn fetch_exclusive(&self, page: PageId) -> Result<PageMut> {
+        let latched = self.engine.exclude(page, self.active.owner, Wait::Bounded)?;
+        latched.ok_or(Error::Deadlock { page })
+    }
+
+    /// As [`fetch_exclusive`](Txn::fetch_exclusive), and waits for no latch: `None` if it had to.
+    ///
+    /// # Errors
+    /// As [`fetch_exclusive`](Txn::fetch_exclusive).
+    pub fn try_fetch_exclusive(&self, page: PageId) -> Result<Option<PageMut>> {
+        self.engine.exclude(page, self.active.owner, Wait::No)
+    }
+
+    /// Makes a change of several places, all at once, and logs it in one record. `pages` are the
+    /// guards of the pages that it changes; others are left alone. Each page gets the record's LSN,
+    /// unless it was so already.
+    ///
+    /// # Errors
+    /// Nothing was changed, in no page, and the transaction goes on: [`Error::OutOfBounds`],
+    /// [`Error::NotAllocated`], [`Error::UnknownType`], [`Error::Handler`], [`Error::Log`] where
+    /// there was no space or the record is too large, [`Error::Invalid`] if a page has no guard here
+    /// or the guard is not this transaction's. [`Error::Poisoned`] and other errors of the log are
+    /// final.
+    pub fn apply(&mut self, change: &Change, pages: &mut [&mut PageMut]) -> Result<()> {
+        self.check()?;
+        self.engine.apply(&mut self.active, change, pages)
     }
 
     /// Writes bytes into a page. Only the bytes that differ from the page's are logged.
@@ -80,8 +168,9 @@ impl<'s> Txn<'s> {
         if bytes.len() > body || offset > body - bytes.len() {
             return Err(Error::OutOfBounds { page, offset, len: bytes.len(), body });
         }
+        self.check()?;
         self.engine.alloc.check(page)?;
-        self.change(page, Edit::Bytes { offset: offset as u32, bytes })
+        self.engine.edit(&mut self.active, page, Edit::Bytes { offset: offset as u32, bytes })
     }
 
     /// Allocates a page: all zeros, and not in use. If the transaction is rolled back, the page is
@@ -90,14 +179,8 @@ impl<'s> Txn<'s> {
     /// # Errors
     /// As [`update`](Txn::update).
     pub fn allocate(&mut self) -> Result<PageId> {
-        let page = self.engine.alloc.take()?;
-        let (map, bit) = self.engine.alloc.place(page);
-        let taken = self.format(page).and_then(|()| self.change(map, Edit::Bit { bit, set: true }));
-        if let Err(error) = taken {
-            self.engine.alloc.give_back(page);
-            return Err(error);
-        }
-        Ok(page)
+        self.check()?;
+        self.engine.allocate(&mut self.active)
     }
 
     /// Frees a page. The page is in use until the transaction commits.
@@ -105,8 +188,9 @@ impl<'s> Txn<'s> {
     /// # Errors
     /// [`Error::NotAllocated`], also if a transaction frees the page already.
     pub fn free(&mut self, page: PageId) -> Result<()> {
+        self.check()?;
         self.engine.alloc.leave(page)?;
-        self.frees.push(page);
+        self.active.frees.push(page);
         if sabotage::has(Bug::FreeTooSoon) {
             self.engine.alloc.give_back(page);
         }
@@ -145,6 +229,7 @@ impl<'s> Txn<'s> {
     /// As [`update`](Txn::update); [`Error::NotAllocated`] is about the page that is to be the
     /// root.
     pub fn set_root(&mut self, root: impl Into<Option<PageId>>) -> Result<()> {
+        self.check()?;
         let root = root.into();
         if let Some(page) = root {
             self.engine.alloc.check(page)?;
@@ -153,78 +238,65 @@ impl<'s> Txn<'s> {
         }
         let (map, offset) = self.engine.alloc.root_place();
         let bytes = root.unwrap_or_default().0.to_le_bytes();
-        self.change(map, Edit::Bytes { offset: offset as u32, bytes: &bytes })
+        self.engine.edit(&mut self.active, map, Edit::Bytes { offset: offset as u32, bytes: &bytes })
     }
 
     /// Marks the point to which [`rollback_to`](Txn::rollback_to) can go back.
     pub fn savepoint(&mut self) -> Savepoint {
         self.savepoint_ids += 1;
-        self.savepoints.push((self.savepoint_ids, lock(&self.chain).next, self.frees.len()));
-        Savepoint { txn: self.id, id: self.savepoint_ids }
+        let next = lock(&self.active.chain).next.lsn;
+        self.savepoints.push((self.savepoint_ids, next, self.active.frees.len()));
+        Savepoint { txn: self.active.id, id: self.savepoint_ids }
     }
 
     /// Undoes what the transaction did since a savepoint. The savepoint stays; later savepoints are
     /// gone.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the savepoint is of another transaction, or is gone. Else as
-    /// [`update`](Txn::update): a part may be undone then, and the caller can try again.
+    /// [`Error::Invalid`] if the savepoint is of another transaction, or is gone, or was set before
+    /// the [top action](Txn::nested) that is under way. Else as [`update`](Txn::update), and
+    /// [`Error::Deadlock`] if the transaction has a guard of a page that is to be changed. A part
+    /// may be undone then: the caller can try again, or abort, and nothing else.
     pub fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<()> {
-        let known = self.savepoints.iter().position(|&(id, ..)| id == savepoint.id && savepoint.txn == self.id);
-        let Some(at) = known else {
-            return Err(Error::Invalid { what: "savepoint", why: "it is not one of this transaction, or is gone".into() });
+        let gone = |why: &str| Err(Error::Invalid { what: "savepoint", why: why.into() });
+        let is_it = |&(id, ..): &(u64, Lsn, usize)| id == savepoint.id && savepoint.txn == self.active.id;
+        let Some(at) = self.savepoints.iter().position(is_it) else {
+            return gone("it is not one of this transaction, or is gone");
         };
         let (_, next, frees) = self.savepoints[at];
-        self.engine.undo(self.id, &self.chain, next, &mut self.scratch)?;
+        if next < self.nested_from {
+            return gone("it was set before the top action that is under way");
+        }
+        self.undo_back_to(next)?;
         self.savepoints.truncate(at + 1);
-        self.frees.drain(frees..).for_each(|page| self.engine.alloc.stay(page));
+        self.active.frees.drain(frees..).for_each(|page| self.engine.alloc.stay(page));
         Ok(())
     }
 
-    /// Commits the transaction, and returns when it is durable. Returns the LSN of the commit
-    /// record ([`Lsn::ZERO`] if the transaction changed nothing). Concurrent commits share one
-    /// flush of the log.
-    ///
-    /// # Errors
-    /// As [`update`](Txn::update). Where there was no space, the transaction is rolled back. After
-    /// any other error of the log, only reopening tells whether the transaction is committed.
-    pub fn commit(self) -> Result<Lsn> {
-        self.commit_with(Durability::Synced)
+    /// Undoes what came after an LSN. If that is cut short, nothing else may be done before it is
+    /// completed.
+    fn undo_back_to(&mut self, next: Lsn) -> Result<()> {
+        let cut = self.undo_to.unwrap_or(Cut { to: Lsn::MAX, kept: self.active.kept.len() });
+        if let Err(error) = self.engine.undo(&mut self.active, next) {
+            self.undo_to = Some(Cut { to: cut.to.min(next), ..cut });
+            return Err(error);
+        }
+        if cut.to >= next {
+            self.active.let_go(cut.kept);
+            self.undo_to = None;
+        }
+        Ok(())
     }
 
-    /// Commits the transaction, and returns when it has the durability that is asked for.
-    /// Transactions become durable in the order in which they commit.
-    ///
-    /// # Errors
-    /// As [`commit`](Txn::commit).
-    pub fn commit_with(mut self, durability: Durability) -> Result<Lsn> {
-        for i in 0..self.frees.len() {
-            let (map, bit) = self.engine.alloc.place(self.frees[i]);
-            self.change(map, Edit::Bit { bit, set: false })?;
+    /// Checks that no undo was cut short.
+    fn check(&self) -> Result<()> {
+        match self.undo_to {
+            None => Ok(()),
+            Some(_) => Err(Error::Invalid {
+                what: "transaction",
+                why: "undoing a part of it was cut short: complete that, or abort it".into(),
+            }),
         }
-        let lsn = {
-            let mut chain = lock(&self.chain);
-            let lsn = if chain.first == Lsn::ZERO {
-                Lsn::ZERO
-            } else {
-                self.engine.append(&Record::Commit { txn: self.id }, &mut self.scratch)?
-            };
-            chain.ended = true;
-            lsn
-        };
-        self.done = true;
-        self.engine.txns.end(self.id);
-        // Invariant: a transaction that takes one of these pages commits behind this one. So no
-        // crash keeps that transaction and loses this one.
-        self.frees.drain(..).for_each(|page| self.engine.alloc.give_back(page));
-        match durability {
-            Durability::Synced if !sabotage::has(Bug::CommitNotDurable) => self.engine.pool.log.sync_to(lsn)?,
-            Durability::Written => {
-                self.engine.pool.log.write()?;
-            }
-            _ => {}
-        }
-        Ok(lsn)
     }
 
     /// Rolls the transaction back. Dropping the transaction does the same, but cannot return an
@@ -239,33 +311,11 @@ impl<'s> Txn<'s> {
 
     fn roll_back(&mut self) -> Result<()> {
         self.done = true;
-        let orphan = Orphan { id: self.id, chain: self.chain.clone(), frees: std::mem::take(&mut self.frees) };
-        self.engine.roll_back(orphan, &mut self.scratch)
-    }
-
-    /// Begins a page anew, all zeros. The record belongs to no transaction, and is not undone.
-    fn format(&mut self, page: PageId) -> Result<()> {
-        let Txn { engine, scratch, .. } = self;
-        let image = Image::empty(engine.pool.body());
-        engine.pool.format(page, image, || engine.append(&Record::Format { page, image }, scratch))
-    }
-
-    /// Makes a change, logs it, and adds it to the transaction's undo chain.
-    fn change(&mut self, page: PageId, edit: Edit<'_>) -> Result<()> {
-        let Txn { engine, id, chain, scratch, .. } = self;
-        engine.pool.change(page, edit, |undo, redo| {
-            let mut chain = lock(chain);
-            let prev = chain.next;
-            let record = Record::Update { txn: *id, prev, page, undo: undo.as_edit(), redo };
-            let lsn = engine.append(&record, scratch)?;
-            chain.push(UndoStep { lsn, prev, page, undo: undo.clone() });
-            Ok(lsn)
-        })?;
-        Ok(())
+        self.engine.roll_back(self.active.lend())
     }
 }
 
-impl Drop for Txn<'_> {
+impl Drop for Txn {
     fn drop(&mut self) {
         // A forked child has a copy of the transaction, and must not end it.
         if !self.done && !self.engine.pool.file.is_forked() {

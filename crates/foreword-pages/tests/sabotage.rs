@@ -7,7 +7,7 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::full::FullDisk;
-use common::{Bank, Checked, DIR, Rng, World, options};
+use common::{Bank, Checked, DIR, Rng, Shelves, World, options};
 use foreword_pages::Error;
 use foreword_pages::sabotage::{Bug, switch};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
@@ -16,6 +16,12 @@ fn random_work(seed: u64) -> Checked<u64> {
     let mut world = World::new(seed);
     world.run(6)?;
     Ok(world.crashes)
+}
+
+fn shared_index(seed: u64) -> Checked<u64> {
+    let mut shelves = Shelves::new(seed);
+    shelves.run(6)?;
+    Ok(shelves.crashes)
 }
 
 fn switched_images(seed: u64) -> Checked<u64> {
@@ -133,7 +139,7 @@ fn caught(suite: Suite, most: u64) -> Option<(u64, String)> {
 
 #[test]
 fn every_bug_is_caught() {
-    let bugs: [(Bug, Suite); 19] = [
+    let bugs: [(Bug, Suite); 24] = [
         (Bug::PageBeforeLog, random_work),
         (Bug::NoImage, random_work),
         (Bug::NoCompensation, random_work),
@@ -153,6 +159,11 @@ fn every_bug_is_caught() {
         (Bug::ForgetMaps, blank_map),
         (Bug::DropUnseen, lost_file),
         (Bug::IgnoreRefusal, stays_full),
+        (Bug::NestedNotClosed, shared_index),
+        (Bug::UndoByBytes, shared_index),
+        (Bug::LatchNotKept, shared_index),
+        (Bug::UndoNotClosed, shared_index),
+        (Bug::NestedUndoneLate, shared_index),
     ];
     std::panic::set_hook(Box::new(|_| {}));
     let mut missed = Vec::new();

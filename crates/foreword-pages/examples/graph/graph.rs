@@ -317,7 +317,7 @@ impl Reader<'_> {
 /// A transaction on the graph.
 pub struct Writer<'g> {
     graph: &'g Graph,
-    txn: Txn<'g>,
+    txn: Txn,
 }
 
 impl Writer<'_> {

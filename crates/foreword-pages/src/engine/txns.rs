@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use foreword::Lsn;
 
+use crate::latch::Owner;
 use crate::page::{OwnedEdit, PageId};
+use crate::pool::Pin;
+use crate::record::Point;
 use crate::sync::lock;
 
 /// Bytes that a transaction keeps in memory to undo itself. Older steps are read from the log.
@@ -17,7 +20,7 @@ pub(crate) struct TxnTable {
     entries: Mutex<Entries>,
     /// Transactions whose rollback failed. Each checkpoint tries them again; recovery undoes the
     /// rest.
-    orphans: Mutex<Vec<Orphan>>,
+    orphans: Mutex<Vec<Active>>,
 }
 
 #[derive(Debug, Default)]
@@ -26,13 +29,40 @@ struct Entries {
     chains: BTreeMap<u64, Arc<Mutex<UndoChain>>>,
 }
 
-/// What rolling a transaction back needs once its `Txn` is gone.
+/// A transaction that has not ended: what changing pages for it needs, and rolling it back.
 #[derive(Debug)]
-pub(crate) struct Orphan {
+pub(crate) struct Active {
     pub(crate) id: u64,
+    pub(crate) owner: Owner,
     pub(crate) chain: Arc<Mutex<UndoChain>>,
-    /// Pages that the transaction freed: they stay in use.
+    /// Pages to free when the transaction commits, or the top action closes.
     pub(crate) frees: Vec<PageId>,
+    /// How many top actions are under way, one in another.
+    pub(crate) depth: u32,
+    /// Pages that those have changed. Their latches are kept until they close.
+    pub(crate) kept: Vec<Pin>,
+    /// Memory for the bytes of a record.
+    pub(crate) scratch: Vec<u8>,
+}
+
+impl Active {
+    fn new(id: u64, chain: Arc<Mutex<UndoChain>>) -> Active {
+        let (frees, kept, scratch) = (Vec::new(), Vec::new(), Vec::new());
+        Active { id, owner: Owner::transaction(id), chain, frees, depth: 0, kept, scratch }
+    }
+
+    /// Lends the transaction to a handler, which undoes a record of it.
+    pub(crate) fn lend(&mut self) -> Active {
+        let rest = Active::new(self.id, self.chain.clone());
+        std::mem::replace(self, rest)
+    }
+
+    /// Lets go of the latches that were kept since there were so many.
+    pub(crate) fn let_go(&mut self, from: usize) {
+        for pin in self.kept.drain(from.min(self.kept.len())..) {
+            pin.latch.let_go(self.owner);
+        }
+    }
 }
 
 /// What a transaction has logged and would have to undo.
@@ -43,26 +73,41 @@ pub(crate) struct Orphan {
 pub(crate) struct UndoChain {
     /// The transaction's first record; zero if there is none.
     pub(crate) first: Lsn,
-    /// The record to be undone next; zero if there is none.
-    pub(crate) next: Lsn,
+    /// What is to be undone next.
+    pub(crate) next: Point,
     pub(crate) ended: bool,
     /// The latest of the records to be undone, oldest first.
     steps: VecDeque<UndoStep>,
     bytes: usize,
 }
 
-/// A change that was logged, as far as undoing it needs.
+/// A record that was logged, as far as undoing it needs.
 #[derive(Clone, Debug)]
 pub(crate) struct UndoStep {
     pub(crate) lsn: Lsn,
     pub(crate) prev: Lsn,
-    pub(crate) page: PageId,
-    pub(crate) undo: OwnedEdit,
+    pub(crate) is_nested: bool,
+    pub(crate) undo: Undo,
+}
+
+/// What undoes a record.
+#[derive(Clone, Debug)]
+pub(crate) enum Undo {
+    Edit(PageId, OwnedEdit),
+    /// Pages, each with the parts that undo its change. The last is undone first.
+    Pages(Arc<[(PageId, Box<[u8]>)]>),
+    /// A handler's type, and its payload.
+    Logical(u16, Arc<[u8]>),
 }
 
 impl UndoStep {
     fn bytes(&self) -> usize {
-        self.undo.cost() + size_of::<UndoStep>()
+        let heap = match &self.undo {
+            Undo::Edit(_, edit) => edit.cost(),
+            Undo::Pages(pages) => pages.iter().map(|(_, parts)| parts.len() + size_of::<(PageId, Box<[u8]>)>()).sum(),
+            Undo::Logical(_, payload) => payload.len(),
+        };
+        heap + size_of::<UndoStep>()
     }
 }
 
@@ -72,7 +117,7 @@ impl UndoChain {
         if self.first == Lsn::ZERO {
             self.first = step.lsn;
         }
-        self.next = step.lsn;
+        self.next = Point::all_of(step.lsn);
         self.bytes += step.bytes();
         self.steps.push_back(step);
         while self.bytes > STEPS_BYTES_MAX
@@ -82,18 +127,19 @@ impl UndoChain {
         }
     }
 
-    /// Removes a step that was undone.
-    pub(crate) fn pop(&mut self, step: &UndoStep) {
-        self.next = step.prev;
-        if self.steps.back().is_some_and(|s| s.lsn == step.lsn) {
-            self.bytes -= step.bytes();
-            self.steps.pop_back();
+    /// Goes back to where this is to be undone next: what came later is undone, or closed.
+    pub(crate) fn go_back(&mut self, next: Point) {
+        self.next = next;
+        while self.steps.back().is_some_and(|last| last.lsn > next.lsn)
+            && let Some(last) = self.steps.pop_back()
+        {
+            self.bytes -= last.bytes();
         }
     }
 
     /// The step to be undone next, if it is in memory.
     pub(crate) fn kept(&self) -> Option<UndoStep> {
-        self.steps.back().filter(|step| step.lsn == self.next).cloned()
+        self.steps.back().filter(|step| step.lsn == self.next.lsn).cloned()
     }
 }
 
@@ -105,20 +151,20 @@ impl TxnTable {
 
     /// Adds a transaction that recovery found alive. Its first record is not known: `next` stands
     /// in for it.
-    pub(crate) fn take_up(&self, id: u64, next: Lsn) -> Arc<Mutex<UndoChain>> {
-        let chain = Arc::new(Mutex::new(UndoChain { first: next, next, ..UndoChain::default() }));
+    pub(crate) fn take_up(&self, id: u64, next: Point) -> Active {
+        let chain = Arc::new(Mutex::new(UndoChain { first: next.lsn, next, ..UndoChain::default() }));
         self.entries().chains.insert(id, chain.clone());
-        chain
+        Active::new(id, chain)
     }
 
     /// Adds a new transaction.
-    pub(crate) fn begin(&self) -> (u64, Arc<Mutex<UndoChain>>) {
+    pub(crate) fn begin(&self) -> Active {
         let mut entries = self.entries();
         let id = entries.next_id;
         entries.next_id += 1;
         let chain = Arc::<Mutex<UndoChain>>::default();
         entries.chains.insert(id, chain.clone());
-        (id, chain)
+        Active::new(id, chain)
     }
 
     /// Removes a transaction that committed or was rolled back.
@@ -127,12 +173,12 @@ impl TxnTable {
     }
 
     /// Keeps a transaction whose rollback failed.
-    pub(crate) fn add_orphan(&self, orphan: Orphan) {
+    pub(crate) fn add_orphan(&self, orphan: Active) {
         lock(&self.orphans).push(orphan);
     }
 
     /// Takes all transactions whose rollback failed.
-    pub(crate) fn take_orphans(&self) -> Vec<Orphan> {
+    pub(crate) fn take_orphans(&self) -> Vec<Active> {
         std::mem::take(&mut *lock(&self.orphans))
     }
 
@@ -145,8 +191,8 @@ impl TxnTable {
     }
 
     /// What a checkpoint logs: the next id, and each transaction that has logged anything, with its
-    /// first LSN and the LSN to be undone next.
-    pub(crate) fn snapshot(&self) -> (u64, Vec<(u64, Lsn, Lsn)>) {
+    /// first LSN and what is to be undone next.
+    pub(crate) fn snapshot(&self) -> (u64, Vec<(u64, Lsn, Point)>) {
         let (next_id, chains) = {
             let entries = self.entries();
             (entries.next_id, entries.chains.iter().map(|(id, chain)| (*id, chain.clone())).collect::<Vec<_>>())

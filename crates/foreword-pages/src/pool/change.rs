@@ -1,13 +1,17 @@
-//! Changes of pages: each under the page's exclusive latch, and logged before it counts.
+//! Changes of one place: each under the page's exclusive latch, and logged before it counts.
 
 use std::sync::atomic::Ordering;
 
 use foreword::Lsn;
 
+use super::frame::DirtyState;
+use super::guard::PageMut;
 use super::{Load, Pool};
-use crate::Result;
+use crate::latch::Owner;
 use crate::page::{Edit, Image, OwnedEdit, Page, PageId, Redo};
+use crate::parts::{self, Failed};
 use crate::sabotage::{self, Bug};
+use crate::{Error, Result};
 
 /// A change that was made and is not logged yet. Dropping it takes the change back, unless the
 /// change is [kept](Tentative::keep).
@@ -34,85 +38,97 @@ impl Drop for Tentative<'_> {
 }
 
 impl Pool {
-    /// Makes a change and logs it, under the page's latch: so the LSNs of a page rise with the log.
-    /// `log` gets what undoes the change and what redoes it, and appends the record. `None`: the
-    /// page is so already, and nothing was logged.
+    /// Makes a change and logs it, while the page's latch is held: so the LSNs of a page rise with
+    /// the log. `log` gets what undoes the change and what redoes it, and appends the record.
+    /// `None`: the page is so already, and nothing was logged.
     pub(crate) fn change(
         &self,
-        page: PageId,
+        latched: &mut PageMut,
         edit: Edit<'_>,
         log: impl FnOnce(&OwnedEdit, Redo<'_>) -> Result<Lsn>,
     ) -> Result<Option<Lsn>> {
         self.file.check()?;
-        let pin = self.fetch(page, Load::Read)?;
-        let mut latched = pin.write()?;
+        let (frame, page) = latched.open();
         if matches!(edit, Edit::Bytes { .. }) {
-            self.check_written(page, &latched)?;
+            self.check_written(page.id(), page.lsn())?;
         }
-        let Some((undo, edit)) = difference(&latched, edit) else { return Ok(None) };
+        let Some((undo, edit)) = difference(page, edit) else { return Ok(None) };
         // A checkpoint raises the floor, and locks the dirty state of each frame after that. So
         // either this change sees the new floor, or the checkpoint sees this change.
-        let mut dirty = pin.frame.dirty();
-        let images = self.logs_images();
-        let is_old = images && latched.image_lsn().0 < self.image_floor.load(Ordering::Acquire);
-        let imaged = latched.image_lsn() == Lsn::ZERO || is_old && !sabotage::has(Bug::NoImage);
-        let made = Tentative::make(&mut latched, &edit, &undo);
+        let mut dirty = frame.dirty();
+        let imaged = self.needs_image(page, self.image_floor.load(Ordering::Acquire));
+        let made = Tentative::make(page, &edit, &undo);
         let redo = if imaged { Redo::Image(Image::of(made.page)) } else { Redo::Edit(edit) };
         let lsn = log(&undo, redo)?;
         made.keep();
-        latched.set_lsn(lsn);
+        self.changed(page, &mut dirty, lsn, imaged);
+        Ok(Some(lsn))
+    }
+
+    /// Whether a change of a page is logged as an image.
+    pub(super) fn needs_image(&self, page: &Page, floor: u64) -> bool {
+        let is_old = self.logs_images() && page.image_lsn().0 < floor;
+        page.image_lsn() == Lsn::ZERO || is_old && !sabotage::has(Bug::NoImage)
+    }
+
+    /// Notes that a change of a page was logged.
+    pub(super) fn changed(&self, page: &mut Page, dirty: &mut DirtyState, lsn: Lsn, imaged: bool) {
+        page.set_lsn(lsn);
         if imaged {
-            latched.set_image_lsn(lsn);
+            page.set_image_lsn(lsn);
             self.counters.images.fetch_add(1, Ordering::Relaxed);
         }
-        dirty.changed(lsn, (images || imaged).then(|| latched.image_lsn()));
-        Ok(Some(lsn))
+        dirty.changed(lsn, (self.logs_images() || imaged).then(|| page.image_lsn()));
     }
 
     /// Checks that a page is not blank. A page that is in use, or that a record changes in part,
     /// had an image first: if it is blank, what was written is lost. (The first change of a map is
     /// of a bit, and logs an image, too.)
-    pub(crate) fn check_written(&self, page: PageId, latched: &Page) -> Result<()> {
-        match latched.lsn() {
-            Lsn::ZERO => Err(self.file.rotten(page, "nothing is there, and the page is in use".into())),
+    pub(crate) fn check_written(&self, id: PageId, lsn: Lsn) -> Result<()> {
+        match lsn {
+            Lsn::ZERO => Err(self.file.rotten(id, "nothing is there, and the page is in use".into())),
             _ => Ok(()),
         }
     }
 
     /// Begins a page anew, from an image. `log` appends the record.
-    pub(crate) fn format(&self, page: PageId, image: Image<'_>, log: impl FnOnce() -> Result<Lsn>) -> Result<()> {
+    pub(crate) fn format(&self, latched: &mut PageMut, image: Image<'_>, log: impl FnOnce() -> Result<Lsn>) -> Result<()> {
         self.file.check()?;
-        let pin = self.fetch(page, Load::Blank)?;
-        let mut latched = pin.write()?;
-        let mut dirty = pin.frame.dirty();
+        let (frame, page) = latched.open();
+        let mut dirty = frame.dirty();
         let lsn = log()?;
-        Redo::Image(image).apply(&mut latched, lsn);
+        image.apply(page);
+        page.set_image_lsn(lsn);
+        page.set_lsn(lsn);
         dirty.changed(lsn, Some(lsn));
         Ok(())
     }
 
     /// Makes changes of one page that are in the log already, in their order. Passes over those
     /// that the page has. Returns the number of changes made.
-    pub(crate) fn redo(&self, page: PageId, changes: &[(Lsn, Redo<'_>)], load: Load) -> Result<u64> {
+    pub(crate) fn redo(&self, id: PageId, changes: &[(Lsn, Redo<'_>)], load: Load) -> Result<u64> {
         let Some((first, _)) = changes.first() else { return Ok(0) };
-        let pin = self.fetch(page, load)?;
-        let mut latched = pin.write()?;
+        let mut latched = self.exclude(id, Owner::NONE, load)?;
+        let (frame, page) = latched.open();
         let mut applied = 0;
-        for (lsn, redo) in changes {
-            if matches!(redo, Redo::Edit(_)) {
-                self.check_written(page, &latched)?;
+        let mut redo = |lsn: Lsn, redo: &Redo<'_>| {
+            if !matches!(redo, Redo::Image(_)) {
+                self.check_written(id, page.lsn())?;
             }
-            if *lsn > latched.lsn() {
-                redo.apply(&mut latched, *lsn);
+            if lsn > page.lsn() {
+                redo.apply(page, lsn, &self.types)
+                    .map_err(|Failed { number, why }| Error::handler(number, self.types.name(number), lsn, Some(id), why))?;
                 applied += 1;
             }
-        }
+            Ok(())
+        };
+        let redone = changes.iter().try_for_each(|(lsn, change)| redo(*lsn, change));
         // What was read may never have been synced. So the page counts as dirty in any case.
         if applied > 0 || !sabotage::has(Bug::TrustPages) {
-            let rebuilt = self.logs_images().then(|| latched.image_lsn());
-            pin.frame.dirty().changed(*first, rebuilt);
+            let rebuilt = self.logs_images().then(|| page.image_lsn());
+            frame.dirty().changed(*first, rebuilt);
         }
-        Ok(applied)
+        redone.map(|()| applied)
     }
 }
 
@@ -122,12 +138,10 @@ fn difference<'e>(page: &Page, edit: Edit<'e>) -> Option<(OwnedEdit, Edit<'e>)> 
     match edit {
         Edit::Bytes { offset, bytes } => {
             let old = &page.body()[offset as usize..][..bytes.len()];
-            let same = old.iter().zip(bytes).take_while(|(a, b)| a == b).count();
-            let (old, new) = (&old[same..], &bytes[same..]);
-            let len = new.len() - old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
-            let offset = offset + same as u32;
-            let undo = OwnedEdit::Bytes { offset, bytes: old[..len].into() };
-            (len > 0).then_some((undo, Edit::Bytes { offset, bytes: &new[..len] }))
+            let at = parts::difference(old, bytes)?;
+            let offset = offset + at.start as u32;
+            let undo = OwnedEdit::Bytes { offset, bytes: old[at.clone()].into() };
+            Some((undo, Edit::Bytes { offset, bytes: &bytes[at] }))
         }
         Edit::Bit { bit, set } => {
             let is_set = page.body()[bit as usize / 8] >> (bit % 8) & 1 == 1;

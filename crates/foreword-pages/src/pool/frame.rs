@@ -1,27 +1,25 @@
 //! A frame of the buffer pool: memory for one page, its latch, and how it stands to the disk.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use foreword::Lsn;
 
-use crate::latch::{Deadlock, Held, Latch};
+use crate::Error;
+use crate::latch::Latch;
 use crate::page::{Page, PageId};
 use crate::sabotage::{self, Bug};
 use crate::sync::lock;
-use crate::{Error, Result};
 
-/// A frame of the buffer pool. Aligned, so that looking at a frame costs one trip to memory.
+/// A frame of the buffer pool.
 #[derive(Debug)]
-#[repr(align(128))]
 pub(crate) struct BufferFrame {
     /// Has its bytes once a page was here: the pool takes memory as it fills.
-    pub(super) latch: Latch,
+    pub(crate) latch: Latch,
     dirty: Mutex<DirtyState>,
     /// Held while the page is written, so that no older copy overwrites a newer one.
     pub(super) writing: Mutex<()>,
-    /// Rises only under the shard's lock. So a frame without pins can be taken under that lock.
-    pins: AtomicU32,
     /// The page that is here, once it is loaded; 0: none.
     page: AtomicU64,
 }
@@ -65,7 +63,6 @@ impl BufferFrame {
             latch: Latch::new(Page::blank(0)),
             dirty: Mutex::default(),
             writing: Mutex::default(),
-            pins: AtomicU32::new(0),
             page: AtomicU64::new(0),
         }
     }
@@ -83,12 +80,8 @@ impl BufferFrame {
         }
     }
 
-    pub(super) fn is_unused(&self) -> bool {
-        self.pins.load(Ordering::Acquire) == 0
-    }
-
     /// The page that is here; 0: none.
-    pub(super) fn page(&self) -> PageId {
+    pub(crate) fn page(&self) -> PageId {
         PageId(self.page.load(Ordering::Acquire))
     }
 
@@ -102,38 +95,30 @@ impl BufferFrame {
     }
 }
 
-/// Keeps a page in the pool for as long as the pin lives.
-#[derive(Debug)]
-pub(crate) struct Pin<'p> {
-    pub(super) frame: &'p BufferFrame,
-}
+/// Keeps a page in the pool for as long as the pin lives. A pin comes into being only under the
+/// shard's lock, or of another pin. So a frame that has none can be taken under that lock.
+#[derive(Clone, Debug)]
+pub(crate) struct Pin(Arc<BufferFrame>);
 
-impl<'p> Pin<'p> {
-    pub(super) fn new(frame: &'p BufferFrame) -> Pin<'p> {
-        frame.pins.fetch_add(1, Ordering::AcqRel);
-        Pin { frame }
+impl Pin {
+    pub(super) fn new(frame: &Arc<BufferFrame>) -> Pin {
+        Pin(frame.clone())
     }
 
-    pub(crate) fn read(&self) -> Result<RwLockReadGuard<'p, Page>> {
-        self.frame.latch.read().map_err(|Deadlock| self.deadlock())
+    /// Whether no pin keeps the page of a frame in the pool.
+    pub(super) fn is_unused(frame: &Arc<BufferFrame>) -> bool {
+        Arc::strong_count(frame) == 1
     }
 
-    pub(crate) fn write(&self) -> Result<RwLockWriteGuard<'p, Page>> {
-        self.frame.latch.write().map_err(|Deadlock| self.deadlock())
-    }
-
-    /// Notes that this thread holds the latch after its call has returned.
-    pub(crate) fn held(&self) -> Held {
-        self.frame.latch.held()
-    }
-
-    pub(super) fn deadlock(&self) -> Error {
-        Error::Deadlock { page: Some(self.frame.page()) }
+    pub(crate) fn deadlock(&self) -> Error {
+        Error::Deadlock { page: self.0.page() }
     }
 }
 
-impl Drop for Pin<'_> {
-    fn drop(&mut self) {
-        self.frame.pins.fetch_sub(1, Ordering::AcqRel);
+impl Deref for Pin {
+    type Target = BufferFrame;
+
+    fn deref(&self) -> &BufferFrame {
+        &self.0
     }
 }

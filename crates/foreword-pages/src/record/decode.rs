@@ -3,10 +3,12 @@
 use foreword::Lsn;
 
 use super::{
-    ABORT, BIT, CHECKPOINT_BEGIN, CHECKPOINT_END, COMMIT, Checkpoint, FORMAT, Header, KIND, RawChange, Record, SET, UNDO, UPDATE,
-    VERSION, WITH_IMAGE,
+    ABORT, BIT, CHANGE, CHECKPOINT_BEGIN, CHECKPOINT_END, CLOSE, COMMIT, ChangedPage, Checkpoint, FORMAT, Header, KIND, LOGICAL,
+    NESTED, OF_CHANGE, Point, RawChange, Record, SET, UNDO, UPDATE, VERSION, WITH_IMAGE,
 };
+use crate::leb::Input;
 use crate::page::{Edit, Image, Kind, PAGES_MAX, PageId, Redo};
+use crate::parts::Parts;
 
 impl Header {
     /// Decodes the header of a record. The change is left for later.
@@ -15,7 +17,9 @@ impl Header {
         let first = input.byte()?;
         let header = match first & KIND {
             UPDATE => Header::Update { txn: input.number()?, prev: Lsn(input.number()?), page: input.page()? },
-            UNDO => Header::Undo { txn: input.number()?, next: Lsn(input.number()?), page: input.page()? },
+            CHANGE => Header::Change { txn: input.number()?, prev: Lsn(input.number()?) },
+            UNDO => Header::Undo { txn: input.number()?, next: input.next(first & OF_CHANGE != 0)?, page: input.page()? },
+            CLOSE => Header::Close { txn: input.number()?, next: Lsn(input.number()?) },
             FORMAT if first & WITH_IMAGE != 0 => Header::Format { page: input.page()? },
             COMMIT => Header::Commit { txn: input.number()? },
             ABORT => Header::Abort { txn: input.number()? },
@@ -28,10 +32,28 @@ impl Header {
     }
 }
 
+/// What undoes a change, if a handler does; and its pages.
+type Pages<'a> = (Option<(u16, &'a [u8])>, Vec<ChangedPage<'a>>);
+
 impl<'a> RawChange<'a> {
     /// The change that [`put`](RawChange::put) made these bytes of.
     pub(crate) fn from_bytes(bytes: &'a [u8]) -> Option<RawChange<'a>> {
         bytes.split_first().map(|(&first, bytes)| RawChange { first, bytes })
+    }
+
+    /// Decodes what a change does to its pages, and how it is undone, in a store whose pages have
+    /// bodies of so many bytes.
+    pub(crate) fn pages(self, body: usize) -> Result<Pages<'a>, &'static str> {
+        let mut input = Input(self.bytes);
+        let logical = if self.first & LOGICAL != 0 { Some((input.type_number()?, input.bytes()?)) } else { None };
+        let count = input.number()?;
+        // A page takes three bytes at least. So a false count costs no memory.
+        if count > input.0.len() as u64 / 3 {
+            return Err("its counts do not add up");
+        }
+        let pages = (0..count).map(|_| input.changed_page(logical.is_some(), body)).collect::<Result<_, _>>()?;
+        input.end()?;
+        Ok((logical, pages))
     }
 
     /// Decodes what the change does to its page, in a store whose pages have bodies of so many
@@ -53,8 +75,13 @@ impl<'a> Record<'a> {
         let record = match header {
             Header::Update { txn, prev, page } => {
                 let (undo, redo) = input.update(raw.first, body)?;
-                Record::Update { txn, prev, page, undo, redo }
+                Record::Update { txn, prev, is_nested: raw.first & NESTED != 0, page, undo, redo }
             }
+            Header::Change { txn, prev } => {
+                let (logical, pages) = raw.pages(body)?;
+                return Ok(Record::Change { txn, prev, is_nested: raw.first & NESTED != 0, logical, pages });
+            }
+            Header::Close { txn, next } => Record::Close { txn, next },
             Header::Undo { txn, next, page } => Record::Undo { txn, next, page, redo: input.redo(raw.first, body)? },
             Header::Format { page } => Record::Format { page, image: input.image(body)? },
             Header::Commit { txn } => Record::Commit { txn },
@@ -74,7 +101,7 @@ impl Checkpoint {
         // Invariant: a count is at most what the bytes that follow can hold, a byte for each
         // number. So a false count fails before it costs memory.
         let least =
-            [(live, 3), (dirty, 2), (maps, 2)].into_iter().try_fold(0u64, |sum, (n, each)| sum.checked_add(n.checked_mul(each)?));
+            [(live, 4), (dirty, 2), (maps, 2)].into_iter().try_fold(0u64, |sum, (n, each)| sum.checked_add(n.checked_mul(each)?));
         if least.is_none_or(|n| n > input.0.len() as u64) {
             return Err("its counts do not add up");
         }
@@ -82,74 +109,39 @@ impl Checkpoint {
             return Err("more pages than there can be");
         }
         let live = (0..live)
-            .map(|_| Ok((input.number()?, Lsn(input.number()?), Lsn(input.number()?))))
+            .map(|_| Ok((input.number()?, Lsn(input.number()?), input.next(true)?)))
             .collect::<Result<_, &'static str>>()?;
         Ok(Checkpoint { begin, images, next_txn, pages, live, dirty: input.pages(dirty)?, maps: input.pages(maps)? })
     }
 }
 
-/// The low seven bits of each byte, side by side.
-fn squeeze(word: u64) -> u64 {
-    let word = word & 0x7f7f_7f7f_7f7f_7f7f;
-    let word = word & 0x007f_007f_007f_007f | (word & 0x7f00_7f00_7f00_7f00) >> 1;
-    let word = word & 0x0000_3fff_0000_3fff | (word & 0x3fff_0000_3fff_0000) >> 2;
-    word & 0x0fff_ffff | (word & 0x0fff_ffff_0000_0000) >> 4
-}
-
-/// A number of any length, and what follows it. By value, so that the rest of a record can stay in
-/// registers.
-#[cold]
-fn any_number(mut input: &[u8]) -> Result<(u64, &[u8]), &'static str> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = input.split_first().ok_or(TOO_SHORT)?;
-        input = rest;
-        let part = u64::from(byte & 0x7f);
-        if shift == 63 && part > 1 {
-            break;
-        }
-        value |= part << shift;
-        if byte & 0x80 == 0 {
-            return Ok((value, input));
-        }
-    }
-    Err("a number that is too large")
-}
-
-const TOO_SHORT: &str = "it ends too early";
-
-/// What is left of a record.
-pub(super) struct Input<'a>(pub(super) &'a [u8]);
-
 impl<'a> Input<'a> {
+    /// Takes what is to be undone next, perhaps with the number of pages that are left of it.
     #[inline]
-    fn take(&mut self, len: usize) -> Result<&'a [u8], &'static str> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(TOO_SHORT)?;
-        self.0 = rest;
-        Ok(taken)
+    fn next(&mut self, with_left: bool) -> Result<Point, &'static str> {
+        let lsn = Lsn(self.number()?);
+        let left = if with_left { self.number()? } else { 0 };
+        Ok(Point { lsn, left: u32::try_from(left).map_err(|_| "more pages than a record can have")? })
     }
 
-    #[inline]
-    fn byte(&mut self) -> Result<u8, &'static str> {
-        Ok(self.take(1)?[0])
+    /// Takes bytes that come after their number.
+    fn bytes(&mut self) -> Result<&'a [u8], &'static str> {
+        let len = self.up_to(usize::MAX)?;
+        self.take(len)
     }
 
-    #[inline(always)]
-    pub(super) fn number(&mut self) -> Result<u64, &'static str> {
-        // Recovery reads millions of numbers, and nearly all of them end within eight bytes: those
-        // eight are taken at once.
-        if let Some(bytes) = self.0.first_chunk() {
-            let word = u64::from_le_bytes(*bytes);
-            let ends = !word & 0x8080_8080_8080_8080;
-            if ends != 0 {
-                let len = ends.trailing_zeros() as usize / 8 + 1;
-                self.0 = &self.0[len..];
-                return Ok(squeeze(word & (u64::MAX >> (64 - 8 * len))));
-            }
+    fn changed_page(&mut self, is_logical: bool, body: usize) -> Result<ChangedPage<'a>, &'static str> {
+        let page = self.page()?;
+        let redo = match self.byte()? {
+            0 => Redo::Parts(Parts::decode(self.bytes()?, body)?),
+            WITH_IMAGE => Redo::Image(self.image(body)?),
+            _ => return Err("a page of a change of no known kind"),
+        };
+        let undo = Parts::decode(if is_logical { &[] } else { self.bytes()? }, body)?;
+        if undo.types().next().is_some() {
+            return Err("a handler would undo a part");
         }
-        let (value, rest) = any_number(self.0)?;
-        self.0 = rest;
-        Ok(value)
+        Ok(ChangedPage { page, redo, undo })
     }
 
     #[inline]
@@ -166,13 +158,6 @@ impl<'a> Input<'a> {
             Ok((PageId(last), Lsn(self.number()?)))
         };
         (0..count).map(&mut page).collect()
-    }
-
-    /// Takes a number that is at most `max`.
-    #[inline]
-    fn up_to(&mut self, max: usize) -> Result<usize, &'static str> {
-        let value = self.number()?;
-        if value <= max as u64 { Ok(value as usize) } else { Err("a place that does not lie in a page") }
     }
 
     #[inline]
@@ -199,7 +184,11 @@ impl<'a> Input<'a> {
 
     #[inline]
     fn redo(&mut self, first: u8, body: usize) -> Result<Redo<'a>, &'static str> {
-        if first & WITH_IMAGE != 0 { Ok(Redo::Image(self.image(body)?)) } else { Ok(Redo::Edit(self.edit(first, body)?)) }
+        match first & (WITH_IMAGE | OF_CHANGE) {
+            0 => Ok(Redo::Edit(self.edit(first, body)?)),
+            OF_CHANGE => Ok(Redo::Parts(Parts::decode(self.bytes()?, body)?)),
+            _ => Ok(Redo::Image(self.image(body)?)),
+        }
     }
 
     #[inline]

@@ -3,9 +3,10 @@
 use foreword::Lsn;
 
 use super::{
-    ABORT, BIT, CHECKPOINT_BEGIN, CHECKPOINT_END, COMMIT, Checkpoint, FORMAT, RawChange, Record, SET, UNDO, UPDATE, VERSION,
-    WITH_IMAGE,
+    ABORT, BIT, CHANGE, CHECKPOINT_BEGIN, CHECKPOINT_END, CLOSE, COMMIT, ChangedPage, Checkpoint, FORMAT, LOGICAL, NESTED,
+    OF_CHANGE, RawChange, Record, SET, UNDO, UPDATE, VERSION, WITH_IMAGE,
 };
+use crate::leb::{put, put_all};
 use crate::page::{Edit, Image, PageId, Redo};
 
 impl Record<'_> {
@@ -13,8 +14,8 @@ impl Record<'_> {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
         match self {
-            Record::Update { txn, prev, page, undo, redo } => {
-                out.push(UPDATE | flags(redo, Some(undo)));
+            Record::Update { txn, prev, is_nested, page, undo, redo } => {
+                out.push(UPDATE | flags(redo, Some(undo)) | if *is_nested { NESTED } else { 0 });
                 put_all(out, &[*txn, prev.0, page.0]);
                 put_edit(out, undo);
                 match (undo, redo) {
@@ -24,10 +25,30 @@ impl Record<'_> {
                     _ => {}
                 }
             }
+            Record::Change { txn, prev, is_nested, logical, pages } => {
+                let flags = if *is_nested { NESTED } else { 0 } | if logical.is_some() { LOGICAL } else { 0 };
+                out.push(CHANGE | flags);
+                put_all(out, &[*txn, prev.0]);
+                if let Some((number, payload)) = logical {
+                    put_all(out, &[u64::from(*number), payload.len() as u64]);
+                    out.extend_from_slice(payload);
+                }
+                put(out, pages.len() as u64);
+                pages.iter().for_each(|page| page.encode(logical.is_some(), out));
+            }
             Record::Undo { txn, next, page, redo } => {
-                out.push(UNDO | flags(redo, None));
-                put_all(out, &[*txn, next.0, page.0]);
+                let of_change = next.left > 0 || matches!(redo, Redo::Parts(_));
+                out.push(UNDO | flags(redo, None) | if of_change { OF_CHANGE } else { 0 });
+                put_all(out, &[*txn, next.lsn.0]);
+                if of_change {
+                    put(out, u64::from(next.left));
+                }
+                put(out, page.0);
                 put_redo(out, redo);
+            }
+            Record::Close { txn, next } => {
+                out.push(CLOSE);
+                put_all(out, &[*txn, next.0]);
             }
             Record::Format { page, image } => {
                 out.push(FORMAT | WITH_IMAGE);
@@ -54,10 +75,37 @@ impl Record<'_> {
     }
 }
 
+impl ChangedPage<'_> {
+    fn encode(&self, is_logical: bool, out: &mut Vec<u8>) {
+        put(out, self.page.0);
+        match &self.redo {
+            Redo::Image(image) => {
+                out.push(WITH_IMAGE);
+                put_image(out, image);
+            }
+            Redo::Parts(parts) => {
+                out.push(0);
+                put_bytes(out, parts.bytes());
+            }
+            // No change has one.
+            Redo::Edit(_) => {}
+        }
+        if !is_logical {
+            put_bytes(out, self.undo.bytes());
+        }
+    }
+}
+
+/// Puts bytes after their number.
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
 impl RawChange<'_> {
     /// Appends a change to `out`, as a compensation record has it: without what undoes the change.
     pub(crate) fn put(redo: Redo<'_>, out: &mut Vec<u8>) {
-        out.push(UNDO | flags(&redo, None));
+        out.push(UNDO | flags(&redo, None) | if matches!(redo, Redo::Parts(_)) { OF_CHANGE } else { 0 });
         put_redo(out, &redo);
     }
 }
@@ -68,7 +116,7 @@ impl Checkpoint {
         put_all(out, &[self.begin.0, self.next_txn, self.pages]);
         put_all(out, &counts);
         for (txn, first, next) in &self.live {
-            put_all(out, &[*txn, first.0, next.0]);
+            put_all(out, &[*txn, first.0, next.lsn.0, u64::from(next.left)]);
         }
         put_pages(out, &self.dirty);
         put_pages(out, &self.maps);
@@ -96,21 +144,6 @@ fn flags(redo: &Redo<'_>, undo: Option<&Edit<'_>>) -> u8 {
     image | bit
 }
 
-/// Puts a number as LEB128.
-pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-pub(super) fn put_all(out: &mut Vec<u8>, values: &[u64]) {
-    for value in values {
-        put(out, *value);
-    }
-}
-
 fn put_edit(out: &mut Vec<u8>, edit: &Edit<'_>) {
     match edit {
         Edit::Bytes { offset, bytes } => {
@@ -131,6 +164,7 @@ fn put_image(out: &mut Vec<u8>, image: &Image<'_>) {
 fn put_redo(out: &mut Vec<u8>, redo: &Redo<'_>) {
     match redo {
         Redo::Edit(edit) => put_edit(out, edit),
+        Redo::Parts(parts) => put_bytes(out, parts.bytes()),
         Redo::Image(image) => put_image(out, image),
     }
 }

@@ -2,10 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::decode::Input;
-use super::encode::{put, put_all};
 use super::*;
+use crate::leb::{Input, put, put_all};
 use crate::page::Kind;
+use crate::parts::Part;
+use crate::types::RedoTypes;
 
 impl<'a> Record<'a> {
     fn page_and_redo(&self) -> Option<(PageId, Redo<'a>)> {
@@ -15,6 +16,21 @@ impl<'a> Record<'a> {
             _ => None,
         }
     }
+
+    /// All that the record does to pages, and all that undoes it.
+    fn redos(&self) -> Vec<Redo<'a>> {
+        match self {
+            Record::Change { pages, .. } => pages.iter().flat_map(|page| [page.redo, Redo::Parts(page.undo)]).collect(),
+            _ => self.page_and_redo().map(|(_, redo)| redo).into_iter().collect(),
+        }
+    }
+}
+
+/// Parts, encoded, for as long as the test runs.
+fn parts(all: &[Part<'_>]) -> Parts<'static> {
+    let mut bytes = Vec::new();
+    all.iter().for_each(|part| part.put(&mut bytes));
+    Parts::decode(bytes.leak(), BODY).unwrap()
 }
 
 const BODY: usize = 4096 - 32;
@@ -26,16 +42,33 @@ fn image() -> Image<'static> {
 fn samples() -> Vec<Record<'static>> {
     let bytes = |bytes| Edit::Bytes { offset: 17, bytes };
     let bit = |set| Edit::Bit { bit: 12345, set };
-    let (txn, page) = (300, PageId(70000));
+    let (txn, page, is_nested) = (300, PageId(70000), false);
+    let some = parts(&[Part::Bytes { offset: 17, bytes: b"new" }, Part::Typed { number: 65535, payload: b"seven" }]);
+    let old = parts(&[Part::Bytes { offset: BODY - 3, bytes: b"old" }]);
+    let one = ChangedPage { page, redo: Redo::Parts(some), undo: old };
+    let two = ChangedPage { page: PageId(3), redo: Redo::Image(image()), undo: old };
+    let none = Parts::new(&[]);
     vec![
-        Record::Update { txn, prev: Lsn(0), page, undo: bytes(b"old"), redo: Redo::Edit(bytes(b"new")) },
-        Record::Update { txn, prev: Lsn(9), page, undo: bytes(b"old"), redo: Redo::Image(image()) },
-        Record::Update { txn, prev: Lsn(9), page, undo: bit(false), redo: Redo::Edit(bit(true)) },
-        Record::Update { txn, prev: Lsn(9), page, undo: bit(true), redo: Redo::Edit(bit(false)) },
-        Record::Update { txn, prev: Lsn(9), page, undo: bit(true), redo: Redo::Image(image()) },
-        Record::Undo { txn, next: Lsn(u64::MAX), page, redo: Redo::Edit(bytes(b"")) },
-        Record::Undo { txn, next: Lsn(0), page, redo: Redo::Edit(bit(true)) },
-        Record::Undo { txn, next: Lsn(5), page, redo: Redo::Image(image()) },
+        Record::Update { txn, prev: Lsn(0), is_nested, page, undo: bytes(b"old"), redo: Redo::Edit(bytes(b"new")) },
+        Record::Update { txn, prev: Lsn(9), is_nested, page, undo: bytes(b"old"), redo: Redo::Image(image()) },
+        Record::Update { txn, prev: Lsn(9), is_nested, page, undo: bit(false), redo: Redo::Edit(bit(true)) },
+        Record::Update { txn, prev: Lsn(9), is_nested, page, undo: bit(true), redo: Redo::Edit(bit(false)) },
+        Record::Update { txn, prev: Lsn(9), is_nested: true, page, undo: bit(true), redo: Redo::Image(image()) },
+        Record::Undo { txn, next: Point::all_of(Lsn(u64::MAX)), page, redo: Redo::Edit(bytes(b"")) },
+        Record::Undo { txn, next: Point::all_of(Lsn(0)), page, redo: Redo::Edit(bit(true)) },
+        Record::Undo { txn, next: Point::all_of(Lsn(5)), page, redo: Redo::Image(image()) },
+        Record::Undo { txn, next: Point { lsn: Lsn(5), left: 2 }, page, redo: Redo::Parts(old) },
+        Record::Undo { txn, next: Point { lsn: Lsn(5), left: u32::MAX }, page, redo: Redo::Image(image()) },
+        Record::Change { txn, prev: Lsn(9), is_nested: true, logical: None, pages: vec![one, two] },
+        Record::Change {
+            txn,
+            prev: Lsn(0),
+            is_nested,
+            logical: Some((7, b"key")),
+            pages: vec![ChangedPage { undo: none, ..one }, ChangedPage { undo: none, ..two }],
+        },
+        Record::Change { txn, prev: Lsn(0), is_nested, logical: Some((0, b"")), pages: Vec::new() },
+        Record::Close { txn, next: Lsn(300) },
         Record::Format { page, image: Image::empty(BODY) },
         Record::Commit { txn: u64::MAX },
         Record::Abort { txn: 0 },
@@ -44,7 +77,7 @@ fn samples() -> Vec<Record<'static>> {
             begin: Lsn(77),
             images: true,
             next_txn: 12,
-            live: vec![(3, Lsn(5), Lsn(70)), (11, Lsn(60), Lsn(60))],
+            live: vec![(3, Lsn(5), Point { lsn: Lsn(70), left: 3 }), (11, Lsn(60), Point::all_of(Lsn(60)))],
             dirty: vec![(PageId(1), Lsn(50)), (PageId(2), Lsn(4)), (PageId(900), Lsn(77))],
             pages: 70_000,
             maps: vec![(PageId(1), Lsn(50)), (PageId(32513), Lsn(9))],
@@ -118,19 +151,25 @@ proptest! {
         {
             prop_assert!(edit.fits(BODY));
         }
+        let kinds = [UPDATE, UNDO, FORMAT, CHANGE].into_iter().flat_map(|kind| (0..16).map(move |flags| kind | flags << 4));
+        for first in kinds {
+            let bytes = [&[first][..], &bytes].concat();
+            if let Ok(record) = Record::decode(&bytes, BODY) {
+                let mut page = crate::page::Page::blank(4096);
+                record.redos().iter().for_each(|redo| _ = redo.apply(&mut page, Lsn(1), &RedoTypes::default()));
+            }
+        }
     }
 
     #[test]
-    fn no_flipped_byte_makes_it_panic(which in 0usize..13, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn no_flipped_byte_makes_it_panic(which in 0usize..19, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut bytes = Vec::new();
         samples()[which].encode(&mut bytes);
         let at = at.index(bytes.len());
         bytes[at] = byte;
-        if let Ok(record) = Record::decode(&bytes, BODY)
-            && let Some((_, redo)) = record.page_and_redo()
-        {
+        if let Ok(record) = Record::decode(&bytes, BODY) {
             let mut page = crate::page::Page::blank(4096);
-            redo.apply(&mut page, Lsn(1));
+            record.redos().iter().for_each(|redo| _ = redo.apply(&mut page, Lsn(1), &RedoTypes::default()));
         }
     }
 }

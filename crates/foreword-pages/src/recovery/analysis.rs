@@ -8,7 +8,7 @@ use foreword::{Log, Lsn};
 use crate::file::PageFile;
 use crate::ids::{PageMap, TxnMap};
 use crate::page::PageId;
-use crate::record::{Checkpoint, Header, Record};
+use crate::record::{Checkpoint, Header, Point, Record};
 use crate::sabotage::{self, Bug};
 use crate::{Error, Result};
 
@@ -30,11 +30,11 @@ pub(crate) struct Plan {
     pub(crate) maps: Vec<(PageId, Lsn)>,
 }
 
-/// Transactions that have not ended in what was read of the log, each with the LSN to be undone
+/// Transactions that have not ended in what was read of the log, each with what is to be undone
 /// next.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
-    pub(crate) live: BTreeMap<u64, Lsn>,
+    pub(crate) live: BTreeMap<u64, Point>,
     /// Transactions that ended in what was read.
     pub(crate) ended: u64,
     pub(crate) next_id: u64,
@@ -43,11 +43,11 @@ pub(crate) struct Transactions {
 /// What a stretch of the log says about transactions.
 #[derive(Debug, Default)]
 pub(crate) struct TxnEvents {
-    live: TxnMap<Lsn>,
+    live: TxnMap<Point>,
     ended: Vec<u64>,
     next_id: u64,
     /// The transaction of the last record, which is not in `live` yet.
-    current: Option<(u64, Lsn)>,
+    current: Option<(u64, Point)>,
 }
 
 /// Finds the last complete checkpoint.
@@ -120,12 +120,21 @@ impl TxnEvents {
         (self.next_id, self.current) = (0, None);
     }
 
-    /// Notes the next record. Returns the page that it changes, if it changes one.
+    /// Notes the next record. Returns the page that it changes, if it changes one. (The pages of a
+    /// change are in what follows the header.)
     pub(crate) fn take(&mut self, lsn: Lsn, header: Header) -> Option<PageId> {
         match header {
             Header::Update { txn, page, .. } => {
-                self.changed(txn, lsn);
+                self.changed(txn, Point::all_of(lsn));
                 Some(page)
+            }
+            Header::Change { txn, .. } => {
+                self.changed(txn, Point::all_of(lsn));
+                None
+            }
+            Header::Close { txn, next } => {
+                self.changed(txn, Point::all_of(next));
+                None
             }
             Header::Undo { txn, next, page } => {
                 self.changed(txn, next);
@@ -140,8 +149,8 @@ impl TxnEvents {
         }
     }
 
-    /// Notes a record of a transaction, after which `next` is the LSN to be undone next.
-    fn changed(&mut self, txn: u64, next: Lsn) {
+    /// Notes a record of a transaction, after which `next` is to be undone next.
+    fn changed(&mut self, txn: u64, next: Point) {
         // Most records belong to the same transaction as the record before.
         match &mut self.current {
             Some((current, its_next)) if *current == txn => *its_next = next,
@@ -199,22 +208,27 @@ mod tests {
             (5, Some(10)),
             (5, None),
         ];
+        let point = |lsn| Point::all_of(Lsn(lsn));
         let told = |events: &mut TxnEvents, some: &[(u64, Option<u64>)]| {
             events.clear();
             some.iter().for_each(|&(txn, next)| match next {
-                Some(next) => events.changed(txn, Lsn(next)),
+                Some(next) => events.changed(txn, point(next)),
                 None => events.ended(txn),
             });
         };
         let mut events = TxnEvents::default();
         for first in 0..=log.len() {
             for second in first..=log.len() {
-                let mut all = Transactions { live: BTreeMap::from([(9, Lsn(77))]), ..Transactions::default() };
+                let mut all = Transactions { live: BTreeMap::from([(9, point(77))]), ..Transactions::default() };
                 for stretch in [&log[..first], &log[first..second], &log[second..]] {
                     told(&mut events, stretch);
                     all.add(&events);
                 }
-                assert_eq!(all.live, BTreeMap::from([(2, Lsn(9)), (4, Lsn(7)), (9, Lsn(77))]), "cut at {first} and {second}");
+                assert_eq!(
+                    all.live,
+                    BTreeMap::from([(2, point(9)), (4, point(7)), (9, point(77))]),
+                    "cut at {first} and {second}"
+                );
                 assert_eq!((all.ended, all.next_id), (3, 6));
             }
         }

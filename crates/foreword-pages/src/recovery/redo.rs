@@ -21,10 +21,11 @@ use std::thread::Builder;
 use foreword::{Lsn, Reader};
 
 use super::analysis::{Plan, Transactions, TxnEvents};
+use crate::engine::{Engine, UndoTypes};
 use crate::ids::PageSet;
 use crate::page::{PageId, Redo};
 use crate::pool::{Load, Pool};
-use crate::record::Header;
+use crate::record::{ChangedPage, Header, RawChange};
 use crate::sync::lock;
 use crate::{Error, Result};
 
@@ -100,6 +101,7 @@ enum Failure {
 /// One pass over the log: what its threads share.
 struct Pass<'a> {
     pool: &'a Pool,
+    types: &'a UndoTypes,
     plan: &'a Plan,
     /// Bytes of the log that are in memory at a time, at most.
     window_bytes: usize,
@@ -124,14 +126,16 @@ struct Pass<'a> {
 /// Repeats history from the plan's `redo_from` to the end of the log, and brings the table of
 /// transactions up to there.
 pub(crate) fn run(
-    pool: &Pool,
+    engine: &Engine,
     plan: &Plan,
     transactions: Transactions,
     threads: usize,
     window_bytes: usize,
 ) -> Result<(Redone, Transactions)> {
+    let pool = &engine.pool;
     let pass = Pass {
         pool,
+        types: &engine.types,
         plan,
         window_bytes,
         window: Mutex::new(Window { first: plan.redo_from, each: 1024 }),
@@ -220,17 +224,39 @@ impl Pass<'_> {
             let record = reader.next()?.filter(|record| record.lsn == lsn).ok_or(gone)?.data;
             let (header, raw) = Header::decode(record).map_err(|why| Error::BadRecord { lsn, why })?;
             if let Some(page) = stretch.events.take(lsn, header) {
-                if self.plan.may_lack(page, lsn) {
-                    let redo = raw.redo(self.pool.body()).map_err(|why| Error::BadRecord { lsn, why })?;
-                    self.take(stretch, page, lsn, redo)?;
-                } else {
-                    passed.insert(page);
-                    stretch.counts.skipped += 1;
+                match self.plan.may_lack(page, lsn) {
+                    true => {
+                        let redo = raw.redo(self.pool.body()).map_err(|why| Error::BadRecord { lsn, why })?;
+                        self.take(stretch, page, lsn, redo)?;
+                    }
+                    false => stretch.pass(page, passed),
                 }
+            } else if matches!(header, Header::Change { .. }) {
+                self.take_pages(stretch, lsn, raw, passed)?;
             }
             stretch.used += RECORD_COST;
             stretch.record_bytes += record.len() as u64;
             stretch.end = lsn.next();
+        }
+        Ok(())
+    }
+
+    /// Takes the pages of a change, each for itself.
+    fn take_pages(&self, stretch: &mut Stretch, lsn: Lsn, raw: RawChange<'_>, passed: &mut PageSet) -> Result<()> {
+        let (logical, pages) = raw.pages(self.pool.body()).map_err(|why| Error::BadRecord { lsn, why })?;
+        if let Some((record_type, _)) = logical.filter(|(number, _)| !self.types.has(*number)) {
+            return Err(Error::UnknownType { record_type, lsn });
+        }
+        for ChangedPage { page, redo, .. } in pages {
+            if let Redo::Parts(parts) = redo
+                && let Some(record_type) = parts.types().find(|number| !self.pool.types.has(*number))
+            {
+                return Err(Error::UnknownType { record_type, lsn });
+            }
+            match self.plan.may_lack(page, lsn) {
+                true => self.take(stretch, page, lsn, redo)?,
+                false => stretch.pass(page, passed),
+            }
         }
         Ok(())
     }
@@ -240,7 +266,7 @@ impl Pass<'_> {
         let bucket = bucket_of(page);
         match redo {
             Redo::Image(_) => self.redo(page, &mut lock(&self.begun[bucket]), &[(lsn, redo)], &mut stretch.counts),
-            Redo::Edit(_) => {
+            Redo::Edit(_) | Redo::Parts(_) => {
                 stretch.used += stretch.parts[bucket].push(page, (lsn.0 - stretch.first.0) as u32, redo);
                 Ok(())
             }
@@ -348,6 +374,12 @@ impl Redone {
 }
 
 impl Stretch {
+    /// Passes over a change of a page.
+    fn pass(&mut self, page: PageId, passed: &mut PageSet) {
+        passed.insert(page);
+        self.counts.skipped += 1;
+    }
+
     fn begin(&mut self, first: Lsn) {
         self.parts.resize_with(BUCKETS, BucketPart::default);
         self.parts.iter_mut().for_each(BucketPart::clear);

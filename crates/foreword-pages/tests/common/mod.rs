@@ -6,6 +6,8 @@ mod bank;
 mod calls;
 pub mod full;
 mod rng;
+mod shelf;
+mod shelves;
 mod world;
 
 use foreword::SyncPolicy;
@@ -16,6 +18,8 @@ pub use bank::Bank;
 pub use calls::Hooked;
 pub use foreword_tests::hooked;
 pub use rng::Rng;
+pub use shelf::{Shelf, with_types};
+pub use shelves::Shelves;
 pub use world::World;
 
 pub const DIR: &str = "/store";

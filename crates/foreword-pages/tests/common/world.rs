@@ -31,8 +31,8 @@ pub struct Model {
 }
 
 /// A transaction under way.
-struct Open<'s> {
-    txn: Txn<'s>,
+struct Open {
+    txn: Txn,
     delta: Delta,
     savepoints: Vec<(Savepoint, Delta)>,
 }
@@ -138,24 +138,20 @@ impl World {
     /// is closed or dropped then.
     pub fn live(&mut self, store: Store, steps: u32) -> Checked {
         let World { disk, model, rng, .. } = self;
-        {
-            let mut open: Vec<Open<'_>> = Vec::new();
-            for _ in 0..steps {
-                let done = step(&store, model, rng, &mut open);
-                match done {
-                    _ if disk.is_off() => break,
-                    Ok(()) => {}
-                    Err(e) => return Err(format!("a step failed: {e}")),
-                }
-            }
-            // Transactions that are alive when the store is dropped are losers: they are not rolled
-            // back.
-            if !disk.is_off() && rng.chance(50) {
-                open.into_iter().for_each(std::mem::forget);
+        let mut open: Vec<Open> = Vec::new();
+        for _ in 0..steps {
+            let done = step(&store, model, rng, &mut open);
+            match done {
+                _ if disk.is_off() => break,
+                Ok(()) => {}
+                Err(e) => return Err(format!("a step failed: {e}")),
             }
         }
+        // Transactions that are alive when the store is closed, or its disk is copied, are losers.
+        let lost = if !disk.is_off() && rng.chance(50) { std::mem::take(&mut open) } else { Vec::new() };
+        drop(open);
         if !disk.is_off() && rng.chance(20) {
-            // Forgotten transactions may have changes in the pages that this writes.
+            // They may have changes in the pages that this writes.
             let closed = store.close();
             if !disk.is_off() {
                 closed.map_err(|e| format!("closing failed: {e}"))?;
@@ -166,6 +162,7 @@ impl World {
             drop(store);
             *disk = before;
         }
+        drop(lost);
         Ok(())
     }
 
@@ -185,7 +182,7 @@ impl World {
     }
 }
 
-impl Open<'_> {
+impl Open {
     /// Writes random bytes at a random place of a page.
     fn update(&mut self, id: PageId, last: &Contents, len: u64, rng: &mut Rng) -> foreword_pages::Result<()> {
         let offset = rng.below(len);
@@ -208,7 +205,7 @@ impl Open<'_> {
 }
 
 /// Runs one step of one of up to three transactions.
-fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<Open<'s>>) -> foreword_pages::Result<()> {
+fn step(store: &Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<Open>) -> foreword_pages::Result<()> {
     if model.states.len() == 1 {
         // The very first transaction takes the first page.
         let mut txn = store.begin();
@@ -272,7 +269,7 @@ fn step<'s>(store: &'s Store, model: &mut Model, rng: &mut Rng, open: &mut Vec<O
     Ok(())
 }
 
-fn commit(model: &mut Model, rng: &mut Rng, open: Open<'_>) -> foreword_pages::Result<()> {
+fn commit(model: &mut Model, rng: &mut Rng, open: Open) -> foreword_pages::Result<()> {
     let Open { mut txn, delta, .. } = open;
     let last = model.states.last().unwrap();
     let mut state = last.clone();

@@ -20,8 +20,9 @@ fn it_recovers_and_shows_how() {
     let mut lost = store.begin();
     lost.update(pages[0], 0, b"lost").unwrap();
     store.checkpoint().unwrap();
-    std::mem::forget(lost);
-    drop(store);
+    // What has not ended when the store is closed is lost.
+    store.close().unwrap();
+    drop(lost);
 
     let svg = dir.path().join("picture.svg");
     let out = run(&["recover", path.to_str().unwrap(), "--svg", svg.to_str().unwrap(), "--threads", "2"]);

@@ -11,4 +11,7 @@ mod command;
 mod crash;
 mod examples;
 mod graph;
+mod nested;
 mod replay;
+mod tasks;
+mod types;

@@ -25,12 +25,12 @@ const FLOORS: [(&str, &[&[&str]]); 2] = [
     (
         "foreword-pages",
         &[
-            &["error", "ids", "options", "page", "record", "sabotage", "sync"],
+            &["change", "error", "ids", "leb", "page", "parts", "record", "sabotage", "sync", "types"],
             &["alloc", "file", "latch", "policy", "pool"],
             &["engine"],
             &["checkpoint", "rollback", "txn"],
             &["background", "recovery"],
-            &["builder", "replay", "store"],
+            &["builder", "options", "replay", "session", "store"],
         ],
     ),
 ];

@@ -21,7 +21,7 @@ fn opening_undoes_transactions_on_a_full_disk() {
     for round in 0..8u8 {
         pages[1..].iter().for_each(|&page| txn.update(page, 0, &vec![round | 0x80; store.page_len()]).unwrap());
     }
-    std::mem::forget(txn);
+    let _alive = txn;
     // Opening copies what no promise covers.
     (2..40).for_each(|byte| put(&store, pages[0], byte).unwrap());
     let killed = disk.kill();

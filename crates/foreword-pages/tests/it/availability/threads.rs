@@ -1,4 +1,4 @@
-//! Threads that wait for themselves or for each other get an error, and no checkpoint chases
+//! Owners that wait for themselves or for each other get an error, and no checkpoint chases
 //! writers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,32 +11,46 @@ use foreword_sim::{OpKind, SimDisk};
 use super::{fill, holds, put, small, within};
 use crate::common::{DIR, Hooked, options};
 
+/// The owner of a latch is its transaction or session, whatever thread its guard is on.
 #[test]
-fn a_thread_that_would_wait_for_itself_is_told() {
+fn an_owner_that_would_wait_for_itself_is_told_at_once() {
     within(Duration::from_secs(8), || {
         let dir = tempfile::tempdir().unwrap();
         let store = small().open(dir.path()).unwrap();
         let pages = fill(&store, 3, 1).unwrap();
         let (page, other) = (pages[0], pages[1]);
         let deadlock = |done: foreword_pages::Result<()>| {
-            assert!(matches!(done, Err(Error::Deadlock { page: Some(of), .. }) if of == page), "{done:?}")
+            assert!(matches!(done, Err(Error::Deadlock { page: of, .. }) if of == page), "{done:?}")
         };
         let mut txn = store.begin();
         txn.update(page, 0, b"first").unwrap();
-        let held = store.read(page).unwrap();
+        let held = txn.fetch_shared(page).unwrap();
         deadlock(txn.update(page, 0, b"again"));
-        deadlock(store.begin().update(page, 0, b"by another transaction"));
-        // Other pages can be changed, by this thread, too.
+        deadlock(txn.fetch_exclusive(page).map(drop));
+        // Not waiting for it is an answer, too. And it may have the page more than once.
+        deadlock(txn.try_fetch_exclusive(page).map(drop));
+        drop(txn.fetch_shared(page).unwrap());
+        // Another has the page shared, and not exclusively.
+        drop(store.begin().fetch_shared(page).unwrap());
+        assert!(store.begin().try_fetch_exclusive(page).unwrap().is_none());
+        // The transaction can change other pages.
         txn.update(other, 0, b"other").unwrap();
+        let session = store.session();
+        let sessions = session.fetch_shared(page).unwrap();
         std::thread::scope(|scope| {
-            // The thread gets a second guard of the same page, unless a writer waits in between.
-            drop(store.read(page).unwrap());
             let writer = scope.spawn(|| put(&store, page, 9));
             wait_for_a_writer(&store, page);
-            deadlock(store.read(page).map(drop));
-            drop(held);
+            // On this thread or another: it would wait behind the writer, which waits for it.
+            deadlock(txn.fetch_shared(page).map(drop));
+            scope.spawn(|| deadlock(session.fetch_shared(page).map(drop))).join().unwrap();
+            drop((held, sessions));
             writer.join().unwrap().unwrap();
         });
+        let held = txn.fetch_exclusive(page).unwrap();
+        deadlock(txn.fetch_exclusive(page).map(drop));
+        deadlock(txn.fetch_shared(page).map(drop));
+        deadlock(txn.update(page, 0, b"again"));
+        drop(held);
         // Without the guards the transaction goes on.
         txn.update(page, 0, b"again").unwrap();
         txn.commit().unwrap();
@@ -52,10 +66,10 @@ fn what_cannot_be_undone_for_a_guard_is_undone_at_the_next_checkpoint() {
         let page = fill(&store, 1, 1).unwrap()[0];
         let mut txn = store.begin();
         txn.update(page, 0, b"changed").unwrap();
-        let held = store.read(page).unwrap();
+        let held = txn.fetch_shared(page).unwrap();
         assert!(matches!(txn.abort(), Err(Error::Deadlock { .. })));
         assert_eq!(store.stats().orphans, 1);
-        // A checkpoint by the thread that holds the page does not wait for the page, either.
+        // A checkpoint does not wait for the page, either.
         store.checkpoint_all().unwrap();
         drop(held);
         store.checkpoint().unwrap();
@@ -64,10 +78,10 @@ fn what_cannot_be_undone_for_a_guard_is_undone_at_the_next_checkpoint() {
     });
 }
 
-/// Two threads hold a page each, and ask for the other's. And a thread that holds a page takes a
-/// checkpoint, while another's checkpoint waits for a writer that waits for the page.
+/// Two transactions have a page each, and ask for the other's. And a checkpoint waits for a page
+/// that a transaction has.
 #[test]
-fn threads_that_wait_for_each_other_are_told() {
+fn owners_that_wait_for_each_other_are_told() {
     within(Duration::from_secs(60), || {
         let dir = tempfile::tempdir().unwrap();
         let store = small().open(dir.path()).unwrap();
@@ -77,21 +91,23 @@ fn threads_that_wait_for_each_other_are_told() {
             let (store, barrier) = (&store, &barrier);
             let crosswise = [(pages[0], pages[1]), (pages[1], pages[0])].map(|(mine, others)| {
                 scope.spawn(move || {
-                    let _held = store.read(mine).unwrap();
+                    let mut txn = store.begin();
+                    let _held = txn.fetch_exclusive(mine).unwrap();
                     barrier.wait();
-                    put(store, others, 2)
+                    txn.update(others, 0, b"x")
                 })
             });
-            let held = store.read(pages[2]).unwrap();
+            let txn = store.begin();
+            let held = txn.fetch_exclusive(pages[2]).unwrap();
+            let told = store.checkpoint_all();
+            assert!(matches!(told, Err(Error::Deadlock { page, .. }) if page == pages[2]), "{told:?}");
+            // Guards for reading are not in its way, nor is one who waits for those.
+            let held = held.downgrade();
             let writer = scope.spawn(|| put(store, pages[2], 2));
             wait_for_a_writer(store, pages[2]);
-            let checkpoint = scope.spawn(|| store.checkpoint_all());
-            std::thread::sleep(Duration::from_millis(100));
-            let told = store.checkpoint_all();
-            assert!(matches!(told, Err(Error::Deadlock { page: None, .. })), "{told:?}");
+            store.checkpoint_all().unwrap();
             drop(held);
             writer.join().unwrap().unwrap();
-            checkpoint.join().unwrap().unwrap();
             let told = crosswise.map(|thread| thread.join().unwrap());
             assert!(told.iter().any(|told| matches!(told, Err(Error::Deadlock { .. }))), "{told:?}");
         });
@@ -102,7 +118,7 @@ fn threads_that_wait_for_each_other_are_told() {
 /// Waits until a writer waits for a page that this thread holds.
 fn wait_for_a_writer(store: &Store, page: PageId) {
     let started = Instant::now();
-    while store.read(page).is_ok() {
+    while store.session().try_fetch_shared(page).unwrap().is_some() {
         assert!(started.elapsed().as_secs() < 5, "none comes");
     }
 }

@@ -43,14 +43,14 @@ fn what_is_not_committed_is_gone() {
     assert_eq!(&store.read(page).unwrap()[10..19], b"committed");
     assert!(matches!(store.read(other), Err(Error::NotAllocated { page, .. }) if page == other));
 
-    // The transaction is alive when the store is dropped, and its changes are on disk.
+    // The transaction is alive when the store is closed, and its changes are on disk.
     let mut lost = store.begin();
     lost.update(page, 10, b"YYYYYYYYY").unwrap();
     let other = lost.allocate().unwrap();
     lost.free(page).unwrap();
-    store.checkpoint_all().unwrap();
-    std::mem::forget(lost);
-    drop(store);
+    store.close().unwrap();
+    assert!(matches!(lost.update(page, 10, b"Z"), Err(Error::Log(foreword_pages::foreword::Error::Closed))));
+    drop(lost);
     let store = small().open(dir.path()).unwrap();
     assert_eq!(store.recovery().losers, 1);
     assert_eq!(store.recovery().undo.records, 2);
@@ -160,9 +160,8 @@ fn the_root_goes_with_its_transaction() {
     let mut txn = store.begin();
     txn.set_root(two).unwrap();
     // The new root reaches the page file, and recovery takes it back.
-    store.checkpoint_all().unwrap();
-    std::mem::forget(txn);
-    drop(store);
+    store.close().unwrap();
+    drop(txn);
     let store = small().open(dir.path()).unwrap();
     assert_eq!((store.root().unwrap(), store.recovery().losers), (Some(one), 1));
     let mut txn = store.begin();
