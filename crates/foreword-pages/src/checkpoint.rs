@@ -64,6 +64,7 @@ impl Engine {
     /// Takes a checkpoint, unless the last one is as good, and drops the log before it.
     fn take_checkpoint(&self, write: WriteBack, last: &mut LastCheckpoint) -> Result<Checkpointed> {
         let Engine { pool, checkpoints, .. } = self;
+        pool.file.check()?;
         let before = pool.counters.writes.load(Ordering::Relaxed);
         let refused = checkpoints.take_refused() && !sabotage::has(Bug::IgnoreRefusal);
         let dropped = if refused { self.free_log(last) } else { self.bound_log(write, last) };

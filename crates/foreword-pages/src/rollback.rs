@@ -150,8 +150,11 @@ impl Engine {
         let done = done.map_err(|why| Error::handler(number, self.types.name(number), step.lsn, None, why));
         let done = done.and_then(|()| self.close_nested(active, nested, Some(step.prev)));
         if done.is_err() {
-            // If this fails, the latches are kept until it succeeds.
-            self.undo(active, nested.start)?;
+            if let Err(error) = self.undo(active, nested.start) {
+                // The latches are kept until that has succeeded.
+                active.depth -= 1;
+                return Err(error);
+            }
             self.drop_nested(active, nested);
         }
         done

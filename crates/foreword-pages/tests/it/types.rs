@@ -1,7 +1,7 @@
 //! Record types of the user: handlers that redo and undo, that fail, panic, or are not there.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use foreword_pages::{Change, Error, HandlerError, Options, PageId, Store, Txn};
 use foreword_sim::SimDisk;
@@ -285,4 +285,42 @@ fn a_rollback_that_fails_is_tried_again() {
         store.checkpoint().unwrap();
         assert_eq!((first(&store, page), store.stats().orphans), (1, 0));
     }
+}
+
+/// A handler that fails leaves a guard behind, so that what it did cannot be undone. The transaction
+/// can only be rolled back; once it is, it goes on as any other.
+#[test]
+fn a_rollback_that_is_cut_short_twice_is_completed() {
+    let disk = SimDisk::new(1);
+    let left: Arc<Mutex<Option<foreword_pages::PageMut>>> = Arc::default();
+    let is_broken = Arc::new(AtomicU32::new(1));
+    let (behind, broken) = (left.clone(), is_broken.clone());
+    let undo = move |txn: &mut Txn, payload: &[u8]| {
+        subtract(txn, payload)?;
+        if broken.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        *behind.lock().unwrap() = Some(txn.fetch_exclusive(PageId(u64::from(payload[0])))?);
+        Err("deliberate".into())
+    };
+    let store = options(&disk, 1).redo_type(ADD, "add", add).undo_type(ADD, "add", undo).open(DIR).unwrap();
+    let mut txn = store.begin();
+    let page = txn.allocate().unwrap();
+    txn.commit().unwrap();
+    let mut txn = store.begin();
+    let savepoint = txn.savepoint();
+    add_to(&mut txn, page, 10).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(txn.rollback_to(&savepoint), Err(Error::Deadlock { .. })));
+        assert!(matches!(add_to(&mut txn, page, 1), Err(Error::Deadlock { .. } | Error::Invalid { .. })));
+        assert!(matches!(txn.nested(|_| Ok::<_, Error>(())), Err(Error::Invalid { .. })));
+        drop(left.lock().unwrap().take());
+        assert!(store.session().try_fetch_shared(page).unwrap().is_none(), "it is half undone");
+    }
+    is_broken.store(0, Ordering::Relaxed);
+    txn.rollback_to(&savepoint).unwrap();
+    add_to(&mut txn, page, 3).unwrap();
+    assert_eq!(store.session().try_fetch_shared(page).unwrap().unwrap()[0], 3);
+    txn.commit().unwrap();
+    assert_eq!(first(&store, page), 3);
 }
