@@ -2,13 +2,14 @@
 //!
 //! Invariant: a latch is held by owners (transactions, sessions), not by threads. A guard that has
 //! the latch shared has a reference to the page's bytes; the one that has it exclusively has taken
-//! the page out. So a guard borrows nothing, and may be kept and moved.
+//! the page out. So a guard borrows nothing, and may be kept and moved. (A change of one place has
+//! no guard: it is made in place, with the latch's state locked.)
 //!
 //! Invariant: nothing waits without end. An owner that waits for itself is told at once, and one
 //! that waits for others after [`PATIENCE`]. (A page that is being loaded is waited for as long as
 //! that takes: its loader waits for no latch.)
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::page::Page;
@@ -105,11 +106,19 @@ impl Latch {
         })
     }
 
+    /// Changes the page while no guard has it: as an exclusive guard that lives only so long, but in
+    /// place. Meanwhile others wait for `work`, which waits for no latch.
+    pub(crate) fn change<T>(&self, owner: Owner, work: impl FnOnce(&mut Page) -> T) -> Result<T, Deadlock> {
+        let is_free = |state: &mut State| (state.holders.is_empty() && state.page.is_some()).then_some(());
+        let found = self.wait_for(Wait::Bounded, owner, true, is_free)?;
+        found.and_then(|(mut state, ())| state.page.as_mut().map(work)).ok_or(Deadlock)
+    }
+
     /// Looks at the page as soon as no guard can be changing it, without the latch. `None`: it
     /// would have to wait.
     pub(crate) fn look<T>(&self, wait: Wait, look: impl FnOnce(&Page) -> T) -> Result<Option<T>, Deadlock> {
-        let (state, found) = self.wait_for(wait, Owner::NONE, false, |state| state.page.is_some().then_some(()))?;
-        Ok(found.and_then(|()| state.page.as_ref().map(look)))
+        let found = self.wait_for(wait, Owner::NONE, false, |state| state.page.is_some().then_some(()))?;
+        Ok(found.and_then(|(state, ())| state.page.as_ref().map(look)))
     }
 
     fn take(
@@ -119,37 +128,44 @@ impl Latch {
         is_writer: bool,
         attempt: impl Fn(&mut State) -> Option<Page>,
     ) -> Result<Option<Page>, Deadlock> {
-        let (mut state, page) = self.wait_for(wait, owner, is_writer, attempt)?;
-        if page.is_some() && !(state.keep == Keep::WithGuard) {
+        let Some((mut state, page)) = self.wait_for(wait, owner, is_writer, attempt)? else { return Ok(None) };
+        if state.keep != Keep::WithGuard {
             state.holders.push(owner);
         }
-        Ok(page)
+        Ok(Some(page))
     }
 
+    /// Waits until an attempt succeeds. `None`: it would have to wait.
     fn wait_for<T>(
         &self,
         wait: Wait,
         owner: Owner,
         is_writer: bool,
         attempt: impl Fn(&mut State) -> Option<T>,
-    ) -> Result<(MutexGuard<'_, State>, Option<T>), Deadlock> {
-        let mut state = lock(&self.state);
+    ) -> Result<Option<(MutexGuard<'_, State>, T)>, Deadlock> {
+        let mut state = match wait {
+            Wait::Bounded => lock(&self.state),
+            Wait::No => match self.try_lock() {
+                Some(state) => state,
+                None => return Ok(None),
+            },
+        };
         if let Some(found) = attempt(&mut state) {
-            return Ok((state, Some(found)));
+            return Ok(Some((state, found)));
         }
         // What is in the way waits for this owner. So waiting would not end.
         if state.holders.contains(&owner) && owner != Owner::NONE {
             return Err(Deadlock);
         }
         if wait == Wait::No {
-            return Ok((state, None));
+            return Ok(None);
         }
         for _ in 0..LOOKS {
             drop(state);
             std::hint::spin_loop();
             state = lock(&self.state);
             if let Some(found) = attempt(&mut state) {
-                return Ok((state, Some(found)));
+                return Ok(Some((state, found)));
             }
         }
         let deadline = Instant::now() + PATIENCE;
@@ -174,13 +190,28 @@ impl Latch {
         };
         state.waiting -= 1;
         match found {
-            Some(found) => Ok((state, Some(found))),
+            Some(found) => Ok(Some((state, found))),
             None => {
                 // Readers may have waited only for this writer.
                 self.freed.notify_all();
                 Err(Deadlock)
             }
         }
+    }
+
+    /// The state, unless it is locked for longer than looking at it takes: the page is being changed
+    /// in place.
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        (0..LOOKS).find_map(|look| {
+            if look > 0 {
+                std::thread::yield_now();
+            }
+            match self.state.try_lock() {
+                Ok(state) => Some(state),
+                Err(TryLockError::Poisoned(state)) => Some(state.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            }
+        })
     }
 
     /// Makes an only guard's shared latch exclusive. The guard has given its page back.

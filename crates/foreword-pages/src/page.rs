@@ -200,10 +200,10 @@ impl Edit<'_> {
     }
 }
 
-/// An [`Edit`] that owns its bytes.
+/// An [`Edit`] that owns its bytes. A clone has the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OwnedEdit {
-    Bytes { offset: u32, bytes: Box<[u8]> },
+    Bytes { offset: u32, bytes: Arc<[u8]> },
     Bit { bit: u32, set: bool },
 }
 

@@ -27,8 +27,7 @@ use crate::types::RedoTypes;
 use crate::{Error, Result};
 
 pub(crate) use apply::Written;
-use frame::BufferFrame;
-pub(crate) use frame::Pin;
+pub(crate) use frame::{BufferFrame, Pin};
 pub use guard::{PageMut, PageRef};
 
 /// How long a thread waits for a frame when all are pinned.

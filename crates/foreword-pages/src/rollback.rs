@@ -91,7 +91,7 @@ impl Engine {
         let mut latched = self.pool.exclude(page, active.owner, Load::Read)?;
         let Active { id: txn, chain, scratch, .. } = active;
         let next = Point::all_of(step.prev);
-        let done = self.pool.change(&mut latched, edit.as_edit(), |_, redo| {
+        let done = self.pool.change(latched.open(), edit.as_edit(), |_, redo| {
             let mut chain = lock(chain);
             let record = Record::Undo { txn: *txn, next, page, redo };
             let is_logged = !sabotage::has(Bug::NoCompensation);

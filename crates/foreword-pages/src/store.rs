@@ -297,7 +297,7 @@ mod tests {
         std::thread::scope(|scope| {
             let edit = Edit::Bytes { offset: 0, bytes: b"new" };
             let mut latched = engine.pool.exclude(page, Owner::NONE, Load::Read).unwrap();
-            let changed = engine.pool.change(&mut latched, edit, |undo, redo| {
+            let changed = engine.pool.change(latched.open(), edit, |undo, redo| {
                 let checkpoint = scope.spawn(|| engine.checkpoint(WriteBack::Old).unwrap());
                 // The checkpoint must wait for this change. If it does not, it ends soon.
                 let started = Instant::now();
@@ -331,9 +331,9 @@ mod tests {
         let pool = &store.0.engine.pool;
         let latched = || pool.exclude(page, Owner::NONE, Load::Read).unwrap();
         let edit = Edit::Bytes { offset: 0, bytes: b"new" };
-        assert!(pool.change(&mut latched(), edit, |_, _| Err(Error::NotAllocated { page })).is_err());
+        assert!(pool.change(latched().open(), edit, |_, _| Err(Error::NotAllocated { page })).is_err());
         assert_eq!(store.read(page).unwrap()[..3], *b"old");
-        let change = || pool.change(&mut latched(), edit, |_, _| std::panic::resume_unwind(Box::new("a disk's")));
+        let change = || pool.change(latched().open(), edit, |_, _| std::panic::resume_unwind(Box::new("a disk's")));
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(change)).is_err());
         assert_eq!(store.read(page).unwrap()[..3], *b"old");
     }

@@ -6,9 +6,10 @@ use foreword::Lsn;
 use super::Engine;
 use super::txns::{Active, Undo, UndoStep};
 use crate::change::Change;
-use crate::page::{Edit, Image, PageId};
+use crate::latch::Deadlock;
+use crate::page::{Edit, Image, Page, PageId};
 use crate::parts::Part;
-use crate::pool::{Load, PageMut, Written};
+use crate::pool::{BufferFrame, Load, PageMut, Written};
 use crate::record::{Point, Record};
 use crate::sabotage::{self, Bug};
 use crate::sync::lock;
@@ -28,21 +29,35 @@ pub(crate) struct Nested {
 impl Engine {
     /// Changes one place of a page, which it latches for that.
     pub(crate) fn edit(&self, active: &mut Active, page: PageId, edit: Edit<'_>) -> Result<()> {
+        if active.depth == 0 {
+            let pin = self.pool.fetch(page, Load::Read)?;
+            let changed = pin.latch.change(active.owner, |latched| self.edit_latched(active, page, (&pin, latched), edit));
+            return changed.unwrap_or_else(|Deadlock| Err(pin.deadlock())).map(|_| ());
+        }
         let mut latched = self.pool.exclude(page, active.owner, Load::Read)?;
+        if self.edit_latched(active, page, latched.open(), edit)?.is_some() {
+            self.keep_latch(active, &latched);
+        }
+        Ok(())
+    }
+
+    fn edit_latched(
+        &self,
+        active: &mut Active,
+        page: PageId,
+        latched: (&BufferFrame, &mut Page),
+        edit: Edit<'_>,
+    ) -> Result<Option<Lsn>> {
         let Active { id: txn, depth, chain, scratch, .. } = active;
         let is_nested = *depth > 0;
-        let changed = self.pool.change(&mut latched, edit, |undo, redo| {
+        self.pool.change(latched, edit, |undo, redo| {
             let mut chain = lock(chain);
             let prev = chain.next.lsn;
             let record = Record::Update { txn: *txn, prev, is_nested, page, undo: undo.as_edit(), redo };
             let lsn = self.append(&record, scratch)?;
             chain.push(UndoStep { lsn, prev, is_nested, undo: Undo::Edit(page, undo.clone()) });
             Ok(lsn)
-        })?;
-        if changed.is_some() {
-            self.keep_latch(active, &latched);
-        }
-        Ok(())
+        })
     }
 
     /// Makes a change of pages that are latched.

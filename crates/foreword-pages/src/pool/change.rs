@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use foreword::Lsn;
 
-use super::frame::DirtyState;
+use super::frame::{BufferFrame, DirtyState};
 use super::guard::PageMut;
 use super::{Load, Pool};
 use crate::latch::Owner;
@@ -43,12 +43,11 @@ impl Pool {
     /// `None`: the page is so already, and nothing was logged.
     pub(crate) fn change(
         &self,
-        latched: &mut PageMut,
+        (frame, page): (&BufferFrame, &mut Page),
         edit: Edit<'_>,
         log: impl FnOnce(&OwnedEdit, Redo<'_>) -> Result<Lsn>,
     ) -> Result<Option<Lsn>> {
         self.file.check()?;
-        let (frame, page) = latched.open();
         if matches!(edit, Edit::Bytes { .. }) {
             self.check_written(page.id(), page.lsn())?;
         }

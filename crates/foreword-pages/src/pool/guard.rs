@@ -121,7 +121,7 @@ impl PageMut {
     }
 
     /// The frame of the page, and the page.
-    pub(super) fn open(&mut self) -> (&BufferFrame, &mut Page) {
+    pub(crate) fn open(&mut self) -> (&BufferFrame, &mut Page) {
         match &mut self.0.page {
             Some(page) => (&self.0.pin, page),
             None => unreachable!("a guard has its page until it is dropped"),
