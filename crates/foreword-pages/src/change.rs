@@ -45,26 +45,26 @@ impl Change {
         Change::default()
     }
 
-    /// Adds bytes that are written into a page. Of these, the record has what differs from the
-    /// page's bytes, and the bytes before, unless a handler [undoes](Change::undo) the change.
+    /// Adds bytes that are written into a page. Of these the record has what differs from the page's
+    /// bytes, and those as well, unless a handler [undoes](Change::undo) the change.
     pub fn write(&mut self, page: PageId, offset: usize, bytes: &[u8]) -> &mut Change {
         let bytes = self.add(bytes);
         self.places.push((page, Place::Bytes { offset }, bytes));
         self
     }
 
-    /// Adds a change that a handler makes in a page ([`Options::redo_type`]
-    /// (crate::Options::redo_type)), of a payload: "insert this at place 7". Of these, the record
-    /// has the payload, and the bytes before, unless a handler [undoes](Change::undo) the change.
+    /// Adds a change that a [handler](crate::Options::redo_type) makes in a page, by a payload:
+    /// "insert this at place 7". The record has the payload, and the bytes that it changes as they
+    /// were before, unless a handler [undoes](Change::undo) the change.
     pub fn redo(&mut self, page: PageId, record_type: u16, payload: &[u8]) -> &mut Change {
         let payload = self.add(payload);
         self.places.push((page, Place::Typed { number: record_type }, payload));
         self
     }
 
-    /// A handler undoes the change ([`Options::undo_type`](crate::Options::undo_type)), by a
-    /// payload: "remove the key k, wherever it is". The bytes before are not logged. Necessary if
-    /// others may move what is changed before the transaction ends.
+    /// A [handler](crate::Options::undo_type) undoes the change, by a payload: "remove the key k,
+    /// wherever it is". The bytes before are not logged. Necessary if others may move what is
+    /// changed before the transaction ends.
     ///
     /// Within a [top action](crate::Txn::nested), and in a handler that undoes, a change is undone
     /// by bytes all the same: no other owner has its pages before it is closed.
