@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use foreword::disk::Disk;
 
-use crate::error::HandlerError;
 use crate::txn::{Handler, Txn};
+use crate::types::HandlerError;
 use crate::{Options, Result, Store};
 
 impl Options {

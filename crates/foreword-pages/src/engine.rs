@@ -12,12 +12,11 @@ use foreword::Lsn;
 
 use crate::Result;
 use crate::alloc::Allocator;
-use crate::error::HandlerError;
 use crate::latch::{Owner, Wait};
 use crate::page::PageId;
 use crate::pool::{Load, PageMut, PageRef, Pool};
 use crate::record::Record;
-use crate::types::Types;
+use crate::types::{HandlerError, Types};
 
 use schedule::Schedule;
 use txns::{Active, TxnTable};

@@ -8,13 +8,10 @@ use std::sync::Arc;
 use foreword::Lsn;
 
 use crate::PageId;
+use crate::types::HandlerError;
 
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// Why a [handler](crate::Options::redo_type) of the user failed. An [`Error`] of this crate stays
-/// that error.
-pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why an operation failed, and so what to do about it. Cheap to clone.
 #[derive(Clone, Debug)]

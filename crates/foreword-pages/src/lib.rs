@@ -142,7 +142,7 @@ pub use foreword;
 
 pub use change::Change;
 pub use checkpoint::Checkpointed;
-pub use error::{Error, HandlerError, Result};
+pub use error::{Error, Result};
 pub use options::Options;
 pub use page::PageId;
 pub use pool::{PageMut, PageRef};
@@ -151,3 +151,4 @@ pub use replay::{Pages, Replayed, replay};
 pub use session::Session;
 pub use store::{Stats, Store};
 pub use txn::{Commit, Savepoint, Txn};
+pub use types::HandlerError;

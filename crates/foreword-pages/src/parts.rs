@@ -1,9 +1,8 @@
 //! The parts of a change of one page, as records have them: bytes at their places, and what a
 //! handler of the user makes of a payload. They are made one after the other. No I/O.
 
-use crate::error::HandlerError;
 use crate::leb::{Input, put_all};
-use crate::types::RedoTypes;
+use crate::types::{HandlerError, RedoTypes};
 
 const BYTES: u8 = 1;
 const TYPED: u8 = 2;

@@ -6,7 +6,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::error::HandlerError;
+/// Why a [handler](crate::Options::redo_type) of the user failed. An [`Error`](crate::Error) of this
+/// crate stays that error.
+pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Handlers by the number of their type, each with the type's name.
 pub(crate) struct Types<H: ?Sized>(BTreeMap<u16, (Arc<str>, Arc<H>)>);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Txn;
 use crate::engine::txns::Active;
 use crate::engine::{Engine, UndoType};
-use crate::error::HandlerError;
+use crate::types::HandlerError;
 
 /// Calls a function with the transaction that is rolled back.
 pub(crate) struct Handler<F>(pub(crate) F);

@@ -170,7 +170,14 @@ fn a_log_with_a_type_that_is_not_registered_is_refused() {
     // Only to be undone: redo does not meet it.
     store.checkpoint_all().unwrap();
     let undone = disk.kill();
+    // Only to be redone.
+    lost.abort().unwrap();
+    let mut txn = store.begin();
+    add_to(&mut txn, page, 0).unwrap();
+    txn.commit().unwrap();
+    let redone = disk.kill();
     for (disk, options) in [
+        (&redone, options(&redone, 1).redo_type(ADD, "add", add)),
         (&killed, options(&killed, 1)),
         (&killed, options(&killed, 1).redo_type(ADD, "add", add)),
         (&killed, options(&killed, 1).undo_type(ADD, "add", subtract)),
@@ -191,28 +198,25 @@ fn a_log_with_a_type_that_is_not_registered_is_refused() {
 /// as it does. Nothing is lost.
 #[test]
 fn a_handler_that_fails_in_recovery_harms_nothing() {
-    let disk = SimDisk::new(1);
-    let store = with_add(&disk).open(DIR).unwrap();
-    let mut txn = store.begin();
-    let pages: Vec<_> = (0..30).map(|_| txn.allocate().unwrap()).collect();
-    txn.commit().unwrap();
-    store.checkpoint_all().unwrap();
-    let mut lost = store.begin();
-    for round in 0..10 {
-        let mut txn = store.begin();
-        for &page in &pages {
-            add_to(&mut txn, page, 1).unwrap();
-            add_to(&mut lost, page, 100 + round).unwrap();
-        }
-        txn.commit().unwrap();
-    }
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     for images in [true, false] {
-        let disk = disk.kill();
-        if !images {
-            drop(with_add(&disk).full_page_images(false).open(DIR).unwrap());
+        let disk = SimDisk::new(1);
+        let store = with_add(&disk).full_page_images(images).open(DIR).unwrap();
+        let mut txn = store.begin();
+        let pages: Vec<_> = (0..30).map(|_| txn.allocate().unwrap()).collect();
+        txn.commit().unwrap();
+        store.checkpoint_all().unwrap();
+        let mut lost = store.begin();
+        for round in 0..10 {
+            let mut txn = store.begin();
+            for &page in &pages {
+                add_to(&mut txn, page, 1).unwrap();
+                add_to(&mut lost, page, 100 + round).unwrap();
+            }
+            txn.commit().unwrap();
         }
+        let disk = disk.kill();
         for (fails_at, panics) in (1..300).step_by(37).flat_map(|at| [(at, false), (at, true)]) {
             let calls = Arc::new(AtomicU32::new(0));
             let fail = move || match calls.fetch_add(1, Ordering::Relaxed) {
