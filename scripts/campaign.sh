@@ -96,7 +96,7 @@ campaigns() {
         campaign "fuzz-$it" "fuzzing of the target $it" scripts/fuzz.sh "$tenth" "$it"
     done
     campaign page-crashes "crashes of random work on pages" \
-        with "FOREWORD_CRASHES=$((tenth * 30))" $test -p foreword-pages --test it crash::
+        with "FOREWORD_CRASHES=$((tenth * 30))" $test -p foreword-pages --test it -- crash:: nested::
     campaign page-bugs "each deliberate bug of the page store" \
         $test -p foreword-pages --features sabotage --test sabotage -- --nocapture
     campaign graph-kills "Debian's package graph, loaded through kills" graph "$((seed % 32768))"

@@ -150,8 +150,9 @@ impl Options {
     /// [`Error::Log`](crate::Error::Log), [`Error::NotAStore`](crate::Error::NotAStore),
     /// [`Error::UnsupportedVersion`](crate::Error::UnsupportedVersion),
     /// [`Error::Rotten`](crate::Error::Rotten), [`Error::BadRecord`](crate::Error::BadRecord),
-    /// [`Error::UnknownType`](crate::Error::UnknownType), [`Error::Handler`](crate::Error::Handler),
-    /// [`Error::Io`](crate::Error::Io), [`Error::Invalid`](crate::Error::Invalid).
+    /// [`Error::UnknownType`](crate::Error::UnknownType),
+    /// [`Error::Handler`](crate::Error::Handler), [`Error::Io`](crate::Error::Io),
+    /// [`Error::Invalid`](crate::Error::Invalid).
     pub fn open(&self, dir: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(self, dir.as_ref())
     }

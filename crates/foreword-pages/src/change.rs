@@ -18,7 +18,8 @@ use crate::parts::Part;
 /// let (one, two) = (txn.allocate()?, txn.allocate()?);
 /// let (mut one, mut two) = (txn.fetch_exclusive(one)?, txn.fetch_exclusive(two)?);
 /// let mut change = Change::new();
-/// change.write(one.id(), 0, b"left").write(one.id(), 100, &two.id().0.to_le_bytes()).write(two.id(), 0, b"right");
+/// change.write(one.id(), 0, b"left").write(one.id(), 100, &two.id().0.to_le_bytes());
+/// change.write(two.id(), 0, b"right");
 /// txn.apply(&change, &mut [&mut one, &mut two])?;
 /// assert_eq!(&two[..5], b"right");
 /// txn.commit()?;
@@ -45,8 +46,8 @@ impl Change {
         Change::default()
     }
 
-    /// Adds bytes that are written into a page. Of these the record has what differs from the page's
-    /// bytes, and those as well, unless a handler [undoes](Change::undo) the change.
+    /// Adds bytes that are written into a page. Of these the record has what differs from the
+    /// page's bytes, and those as well, unless a handler [undoes](Change::undo) the change.
     pub fn write(&mut self, page: PageId, offset: usize, bytes: &[u8]) -> &mut Change {
         let bytes = self.add(bytes);
         self.places.push((page, Place::Bytes { offset }, bytes));

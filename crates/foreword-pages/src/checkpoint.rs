@@ -93,7 +93,8 @@ impl Engine {
         const IN_SEGMENT_MAX: u32 = 4;
         let Engine { pool, .. } = self;
         if last.end > Lsn::ZERO {
-            // What held records back may be gone, and what it held may be the room for a checkpoint.
+            // What held records back may be gone, and what it held may be the room for a
+            // checkpoint.
             self.drop_log(last)?;
         }
         let rotations = pool.log.stats().rotations;

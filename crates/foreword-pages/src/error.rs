@@ -59,8 +59,8 @@ pub enum Error {
         page: PageId,
     },
     /// The handler of a record type failed, or panicked. Nothing was changed. In
-    /// [`Txn::apply`](crate::Txn::apply) the caller can go on. A rollback is tried again by the next
-    /// checkpoint, and when the store is opened; until that succeeds, opening fails.
+    /// [`Txn::apply`](crate::Txn::apply) the caller can go on. A rollback is tried again by the
+    /// next checkpoint, and when the store is opened; until that succeeds, opening fails.
     #[non_exhaustive]
     Handler {
         /// The number of the type.

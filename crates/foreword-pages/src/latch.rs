@@ -106,8 +106,8 @@ impl Latch {
         })
     }
 
-    /// Changes the page while no guard has it: as an exclusive guard that lives only so long, but in
-    /// place. Meanwhile others wait for `work`, which waits for no latch.
+    /// Changes the page while no guard has it: as an exclusive guard that lives only so long, but
+    /// in place. Meanwhile others wait for `work`, which waits for no latch.
     pub(crate) fn change<T>(&self, owner: Owner, work: impl FnOnce(&mut Page) -> T) -> Result<T, Deadlock> {
         let is_free = |state: &mut State| (state.holders.is_empty() && state.page.is_some()).then_some(());
         let found = self.wait_for(Wait::Bounded, owner, true, is_free)?;
@@ -199,8 +199,8 @@ impl Latch {
         }
     }
 
-    /// The state, unless it is locked for longer than looking at it takes: the page is being changed
-    /// in place.
+    /// The state, unless it is locked for longer than looking at it takes: the page is being
+    /// changed in place.
     fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
         (0..LOOKS).find_map(|look| {
             if look > 0 {

@@ -48,8 +48,8 @@
 //!
 //! # An index on it
 //!
-//! - **Latches.** [`Txn::fetch_exclusive`], [`Txn::fetch_shared`] and [`Session::fetch_shared`] latch
-//!   pages, several at a time. The guards borrow nothing.
+//! - **Latches.** [`Txn::fetch_exclusive`], [`Txn::fetch_shared`] and [`Session::fetch_shared`]
+//!   latch pages, several at a time. The guards borrow nothing.
 //! - **Changes.** A [`Change`] has any number of places in any number of pages, in one record.
 //! - **Record types.** A [`redo_type`](Options::redo_type) is logged as what it means in a page, an
 //!   [`undo_type`](Options::undo_type) is undone by what it means in the index, wherever that is by

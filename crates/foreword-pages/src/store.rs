@@ -101,12 +101,12 @@ impl Store {
         Session::new(&self.0.engine)
     }
 
-    /// Reads a page: the short form of a [session](Store::session) with one guard. The page stays in
-    /// memory and does not change while the [`PageRef`] lives. Those that would change it wait for
-    /// that long, so hold it only for moments.
+    /// Reads a page: the short form of a [session](Store::session) with one guard. The page stays
+    /// in memory and does not change while the [`PageRef`] lives. Those that would change it wait
+    /// for that long, so hold it only for moments.
     ///
-    /// The guard belongs to no transaction. So one that asks for the page to change it waits for ten
-    /// seconds, also if the same thread has the guard. To hold pages and change pages, read by
+    /// The guard belongs to no transaction. So one that asks for the page to change it waits for
+    /// ten seconds, also if the same thread has the guard. To hold pages and change pages, read by
     /// [`Txn::fetch_shared`]: then the transaction is told at once.
     ///
     /// # Errors
@@ -139,9 +139,10 @@ impl Store {
     ///
     /// A checkpoint succeeds on a full disk. The log reserves room for its records
     /// ([`commit_checkpoint`](foreword::Log::commit_checkpoint) says how much), and the page file
-    /// for pages. If the log has refused a change for lack of space, the checkpoint writes all dirty
-    /// pages, as [`checkpoint_all`](Store::checkpoint_all) does, and moves the log into a segment
-    /// with space, if it can. What is still kept then is kept by a live transaction or a hold.
+    /// for pages. If the log has refused a change for lack of space, the checkpoint writes all
+    /// dirty pages, as [`checkpoint_all`](Store::checkpoint_all) does, and moves the log into a
+    /// segment with space, if it can. What is still kept then is kept by a live transaction or a
+    /// hold.
     ///
     /// # Errors
     /// [`Error::Log`] with [`foreword::Error::NoSpace`]: the room is used up. Free some space: it
@@ -186,8 +187,8 @@ impl Store {
     /// nothing to recover, but for transactions that have not ended.
     ///
     /// Other handles, transactions and sessions may be left. From here on they can read what is in
-    /// memory, and every change is an error, [`foreword::Error::Closed`]. A transaction that has not
-    /// committed is rolled back when the store is opened next.
+    /// memory, and every change is an error, [`foreword::Error::Closed`]. A transaction that has
+    /// not committed is rolled back when the store is opened next.
     ///
     /// # Errors
     /// As [`checkpoint`](Store::checkpoint). The store is closed all the same, and what was

@@ -126,8 +126,8 @@ impl Txn {
     /// Latches a page for changing. Waits until no other guard has it.
     ///
     /// # Errors
-    /// As [`fetch_shared`](Txn::fetch_shared); [`Error::Deadlock`] at once if the transaction itself
-    /// has the page in any way.
+    /// As [`fetch_shared`](Txn::fetch_shared); [`Error::Deadlock`] at once if the transaction
+    /// itself has the page in any way.
     pub fn fetch_exclusive(&self, page: PageId) -> Result<PageMut> {
         let latched = self.engine.exclude(page, self.active.owner, Wait::Bounded)?;
         latched.ok_or(Error::Deadlock { page })
@@ -148,9 +148,9 @@ impl Txn {
     /// # Errors
     /// Nothing was changed, in no page, and the transaction goes on: [`Error::OutOfBounds`],
     /// [`Error::NotAllocated`], [`Error::UnknownType`], [`Error::Handler`], [`Error::Log`] where
-    /// there was no space or the record is too large, [`Error::Invalid`] if a page has no guard here
-    /// or the guard is not this transaction's. [`Error::Poisoned`] and other errors of the log are
-    /// final.
+    /// there was no space or the record is too large, [`Error::Invalid`] if a page has no guard
+    /// here or the guard is not this transaction's. [`Error::Poisoned`] and other errors of the log
+    /// are final.
     pub fn apply(&mut self, change: &Change, pages: &mut [&mut PageMut]) -> Result<()> {
         self.check()?;
         self.engine.apply(&mut self.active, change, pages)

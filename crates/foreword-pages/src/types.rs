@@ -6,8 +6,8 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Why a [handler](crate::Options::redo_type) of the user failed. An [`Error`](crate::Error) of this
-/// crate stays that error.
+/// Why a [handler](crate::Options::redo_type) of the user failed. An [`Error`](crate::Error) of
+/// this crate stays that error.
 pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Handlers by the number of their type, each with the type's name.

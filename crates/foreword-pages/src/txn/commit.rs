@@ -13,8 +13,8 @@ use crate::sabotage::{self, Bug};
 /// A future that completes when a transaction is durable, with the LSN of its commit record. Works
 /// on any executor.
 ///
-/// The transaction has committed already: dropping the future gives up only the waiting. Without the
-/// log's background thread it completes only when another call makes the log durable.
+/// The transaction has committed already: dropping the future gives up only the waiting. Without
+/// the log's background thread it completes only when another call makes the log durable.
 #[derive(Debug)]
 #[must_use = "a transaction that is not awaited may become durable at any time, or never"]
 pub struct Commit {

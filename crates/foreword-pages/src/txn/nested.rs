@@ -7,15 +7,15 @@ use crate::Error;
 use crate::engine::Nested;
 
 impl Txn {
-    /// Does work that stays when the transaction is rolled back: the split of a page that others use
-    /// by then. What `act` changes, allocates and frees is there as a whole or not at all. If `act`
-    /// fails, all of it is undone, and the transaction goes on. If `act` succeeds, the work counts:
-    /// it is durable at the latest with the next commit of any transaction.
+    /// Does work that stays when the transaction is rolled back: the split of a page that others
+    /// use by then. What `act` changes, allocates and frees is there as a whole or not at all. If
+    /// `act` fails, all of it is undone, and the transaction goes on. If `act` succeeds, the work
+    /// counts: it is durable at the latest with the next commit of any transaction.
     ///
     /// The latches of the pages that the work changes are kept until it is closed or undone, also
-    /// when their guards are dropped before. (The transaction can have guards of them meanwhile: one
-    /// at a time.) So no other owner sees or changes what may still be undone. A guard that `act`
-    /// leaves behind, in what it returns or elsewhere, keeps its latch.
+    /// when their guards are dropped before. (The transaction can have guards of them meanwhile:
+    /// one at a time.) So no other owner sees or changes what may still be undone. A guard that
+    /// `act` leaves behind, in what it returns or elsewhere, keeps its latch.
     ///
     /// Top actions can be nested in each other; an inner one that has closed stays if the outer one
     /// fails.
@@ -41,10 +41,10 @@ impl Txn {
     /// ```
     ///
     /// # Errors
-    /// Those of `act`; and as [`update`](Txn::update). All is undone then; but where that has failed,
-    /// too (no space for the log; or a guard of a page that is to be changed is alive), a part may be
-    /// left. Then the pages stay latched, and the caller can only [abort](Txn::abort), or roll back
-    /// to a savepoint before. If `act` panics, the same holds.
+    /// Those of `act`; and as [`update`](Txn::update). All is undone then; but where that has
+    /// failed, too (no space for the log; or a guard of a page that is to be changed is alive), a
+    /// part may be left. Then the pages stay latched, and the caller can only [abort](Txn::abort),
+    /// or roll back to a savepoint before. If `act` panics, the same holds.
     pub fn nested<T, E: From<Error>>(&mut self, act: impl FnOnce(&mut Txn) -> Result<T, E>) -> Result<T, E> {
         self.check()?;
         let nested = self.engine.begin_nested(&mut self.active);

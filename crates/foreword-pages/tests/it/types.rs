@@ -291,8 +291,8 @@ fn a_rollback_that_fails_is_tried_again() {
     }
 }
 
-/// A handler that fails leaves a guard behind, so that what it did cannot be undone. The transaction
-/// can only be rolled back; once it is, it goes on as any other.
+/// A handler that fails leaves a guard behind, so that what it did cannot be undone. The
+/// transaction can only be rolled back; once it is, it goes on as any other.
 #[test]
 fn a_rollback_that_is_cut_short_twice_is_completed() {
     let disk = SimDisk::new(1);
