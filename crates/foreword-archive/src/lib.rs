@@ -48,7 +48,10 @@
 mod archive;
 mod archiver;
 mod chunk;
+mod decode;
 mod error;
+mod fill;
+mod history;
 mod keys;
 mod manifest;
 mod operate;

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use foreword::Lsn;
 use futures_util::{StreamExt, stream};
 
-use crate::archive::{Archive, Wanted};
+use crate::archive::Archive;
 use crate::archiver::blocking;
-use crate::chunk::{Builder, Chunk, fetch};
+use crate::chunk::{Builder, Chunk};
+use crate::decode::fetch;
 use crate::error::{Error, Result};
+use crate::history::Wanted;
 use crate::keys::{hex, random};
 use crate::manifest::{Change, Index, Timeline};
 
@@ -162,7 +164,7 @@ impl Archive {
             let read = async {
                 let fetched = fetch(&self.store, &chunk, place, &self.keys).await?;
                 let lsns = chunk.first..chunk.last + 1;
-                let records = blocking(move || fetched.records(&lsns)).await??;
+                let records = blocking(move || fetched.check_whole().and_then(|()| fetched.records(&lsns))).await??;
                 let times = records.iter().map(|record| record.micros);
                 let range = (times.clone().min().unwrap_or(0), times.max().unwrap_or(0));
                 if range != (chunk.from, chunk.to) {

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use foreword::Lsn;
 
-use crate::archive::{Archive, Chunks};
+use crate::archive::Archive;
 use crate::archiver::blocking;
 use crate::chunk::Record;
 use crate::error::Result;
+use crate::history::Chunks;
 
 /// Records of an archive, in order: [`Archive::records`].
 pub struct Records<'a> {

@@ -7,20 +7,17 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use foreword::{Log, Lsn, Options};
-use futures_util::{StreamExt, stream};
 
-use crate::archive::{Archive, Chunks};
+use crate::archive::Archive;
 use crate::archiver::{ORIGIN, Origin, blocking};
-use crate::chunk::Record;
 use crate::error::{Error, Result};
 
-/// So many bytes of records are appended by one call.
-const APPEND: usize = 1 << 20;
 /// How often a restore begins anew because an object was replaced meanwhile.
 const AGAIN_MAX: usize = 8;
+/// Bytes that wait to be written.
+const BUFFER: usize = 4 << 20;
 /// Any record that was appended fits.
 const RECORD_BYTES_MAX: u64 = (1 << 30) - 1;
 
@@ -49,7 +46,7 @@ pub struct RestoreOptions {
     pub timeline: Option<u32>,
     /// The size of the log's segments; see [`foreword::Options::segment_bytes`].
     pub segment_bytes: u64,
-    /// Downloads at once: 4 by default. Each takes the memory of two chunks.
+    /// Downloads at once: 4 by default; fewer while 16 MiB of objects are on their way.
     pub downloads: usize,
     /// Is told how far it is: bytes of objects so far, and of all.
     pub on_progress: Option<ProgressHook>,
@@ -149,7 +146,8 @@ impl Archive {
                 break;
             }
             let chunks = self.chunks(plan.timeline, next.0..plan.last.0 + 1);
-            match self.fill_from(log, chunks, plan.bytes, options).await {
+            let told = options.on_progress.clone().map(|hook| (hook, plan.bytes));
+            match self.fill_from(log, chunks, options.downloads, told).await {
                 // A small chunk may have become part of a larger one, and be gone.
                 Err(error @ Error::Damaged { .. }) if again < AGAIN_MAX => {
                     if !self.refresh().await? {
@@ -171,46 +169,6 @@ impl Archive {
         }
         Ok(())
     }
-
-    async fn fill_from(&self, log: &Arc<Log>, chunks: Chunks, bytes: u64, options: &RestoreOptions) -> Result<()> {
-        let wanted =
-            stream::unfold(chunks, async |mut chunks| chunks.next(self).await.transpose().map(|wanted| (wanted, chunks)));
-        let fetched = wanted.map(|wanted| async {
-            let wanted = wanted?;
-            let (fetched, size) = (self.fetch(&wanted).await?, wanted.chunk.bytes);
-            let records = blocking(move || fetched.records(&wanted.lsns)).await??;
-            Ok::<_, Error>((records, size))
-        });
-        let mut fetched = std::pin::pin!(fetched.buffered(options.downloads.max(1)));
-        let mut done = 0;
-        while let Some(next) = fetched.next().await {
-            let (records, size) = next?;
-            let log = log.clone();
-            blocking(move || append(&log, &records)).await??;
-            done += size;
-            if let Some(hook) = &options.on_progress {
-                hook(done, bytes.max(done));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn append(log: &Log, records: &[Record]) -> Result<()> {
-    let mut rest = records;
-    while let Some(first) = rest.first() {
-        let mut bytes = 0;
-        let within = |record: &&Record| {
-            bytes += record.data.len();
-            bytes <= APPEND
-        };
-        let count = rest.iter().take_while(within).count().max(1);
-        let (now, later) = rest.split_at(count);
-        let time = |record: &Record| SystemTime::UNIX_EPOCH + Duration::from_micros(record.micros);
-        log.append_copies(first.lsn, now.iter().map(|record| (time(record), &record.data)))?;
-        rest = later;
-    }
-    Ok(())
 }
 
 /// The directory that a restore works in.
@@ -275,8 +233,10 @@ impl Work {
     }
 }
 
+/// Records come in bulk: zeros that are written first would cost more than they save.
 pub(crate) fn log_options(segment_bytes: u64) -> Options {
-    Options::new().segment_bytes(segment_bytes).record_bytes_max(RECORD_BYTES_MAX)
+    let options = Options::new().segment_bytes(segment_bytes).record_bytes_max(RECORD_BYTES_MAX);
+    options.buffer_bytes(BUFFER).zero_fill(false)
 }
 
 /// Says beside a log where it comes from. Durable when it returns.

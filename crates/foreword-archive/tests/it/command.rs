@@ -138,6 +138,29 @@ fn killed_at_any_moment_it_goes_on_and_restores_all() {
     assert!(said(&place, "promote bucket standby", 0).contains("is the log"));
 }
 
+/// However much there is.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_restore_takes_64_mib_of_memory() {
+    let place = Place::new();
+    let log = foreword::Options::new().open(place.log()).unwrap();
+    for lsn in 1..=600 {
+        log.append(dense_record(lsn, 200_000)).unwrap();
+    }
+    log.close().unwrap();
+    said(&place, "push log bucket --create", 0);
+    let mut restore = spawn(&place, "restore bucket restored");
+    let (status, mut most) = (format!("/proc/{}/status", restore.0.id()), 0);
+    while restore.0.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        most = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(most);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!((8 << 10..64 << 10).contains(&most), "{most} KiB");
+    assert!(records(&place.path("restored")) == records(&place.log()));
+}
+
 #[test]
 fn each_subcommand_helps() {
     let place = Place::new();

@@ -61,6 +61,18 @@ pub fn record(lsn: u64, len: usize) -> Vec<u8> {
     record
 }
 
+/// One that no compression makes smaller.
+pub fn dense_record(lsn: u64, len: usize) -> Vec<u8> {
+    let mut seed = lsn | 1 << 40;
+    let mut next = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed.to_le_bytes()
+    };
+    std::iter::repeat_with(&mut next).take(len / 8).flatten().collect()
+}
+
 /// The records of a log, as they can be recovered.
 pub fn records(dir: &Path) -> BTreeMap<u64, Vec<u8>> {
     let view = View::open(dir).unwrap().recoverable().unwrap();

@@ -17,6 +17,10 @@ use foreword_archive::{Archive, Key, Keys, Store};
 
 use crate::exit::{Failure, Status};
 
+/// Threads that read and write files, decode, and append: a restore needs four downloads, two decoders,
+/// and one that appends.
+const BLOCKING: usize = 7;
+
 #[derive(Parser)]
 #[command(
     name = "foreword-archive",
@@ -155,7 +159,8 @@ fn main() -> ExitCode {
             return ExitCode::from(status);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // (Each thread that blocks keeps some memory of what it read.)
+    let runtime = match tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return ended(Err(Failure::Wrong(format!("cannot start threads: {error}")))),
     };
