@@ -65,7 +65,7 @@ fn options() -> PushOptions {
 }
 
 fn store(url: &str, name: &str) -> Result<Store> {
-    Ok(Store::open(&format!("{url}/{name}-{}", std::process::id()))?)
+    Ok(Store::create(&format!("{url}/{name}-{}", std::process::id()))?)
 }
 
 async fn beside(dir: &Path, url: &str) -> Result<()> {

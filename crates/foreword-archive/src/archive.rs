@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::chunk::{ArchiveId, Hash};
 use crate::error::{Error, Result};
 use crate::keys::{KeyId, Keys, hex, random, unhex};
-use crate::manifest::{self, CHUNKS_MAX, Change, FORMAT, Index, Manifest, SUMMARY_EACH, State, Timeline};
+use crate::manifest::{self, CHUNKS_MAX, Change, ERA, FORMAT, Index, Manifest, SUMMARY_EACH, State, Timeline};
 use crate::store::{Created, Store};
 
 /// So many small objects are read at once.
@@ -56,19 +56,24 @@ pub(crate) fn object_name(folder: &str, timeline: u32, first: u64, last: u64, ep
     Ok(format!("{folder}/{timeline:010}/{first:020}-{last:020}-{epoch:010}-{random}"))
 }
 
-/// The newest manifest, from one on that is there: by doubling and halving, since none is missing in
-/// between.
-async fn newest(store: &Store, from: u64) -> Result<u64> {
+/// The last number of an object that is there, from one on that is: by doubling and halving, since
+/// none is missing in between.
+async fn newest(store: &Store, name: impl Fn(u64) -> String, from: u64) -> Result<u64> {
     let (mut low, mut step) = (from, 1);
-    while store.exists(&manifest::name(low + step)).await? {
+    while store.exists(&name(low + step)).await? {
         (low, step) = (low + step, step * 2);
     }
     let mut high = low + step;
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        if store.exists(&manifest::name(middle)).await? { low = middle } else { high = middle }
+        if store.exists(&name(middle)).await? { low = middle } else { high = middle }
     }
     Ok(low)
+}
+
+/// How many eras are closed: their manifests may be gone.
+async fn closed_eras(store: &Store) -> Result<u64> {
+    newest(store, |count| manifest::closed_name(count - 1), 0).await
 }
 
 async fn read_manifest(store: &Store, number: u64) -> Result<Option<(Manifest, Hash)>> {
@@ -83,10 +88,25 @@ impl Archive {
     /// # Errors
     /// [`Error::NoArchive`], [`Error::Damaged`], [`Error::Unsupported`], [`Error::Store`].
     pub async fn open(store: Store, keys: Keys) -> Result<Archive> {
-        let mut number = newest(&store, 0).await?;
+        let mut closed = closed_eras(&store).await?;
+        loop {
+            let opened = Archive::open_behind(store.clone(), keys.clone(), closed).await;
+            // Eras that are closed meanwhile take manifests with them.
+            let before = closed;
+            if matches!(opened, Err(Error::Damaged { .. } | Error::NoArchive { .. })) {
+                closed = closed_eras(&store).await?;
+            }
+            if closed == before {
+                return opened;
+            }
+        }
+    }
+
+    async fn open_behind(store: Store, keys: Keys, closed: u64) -> Result<Archive> {
+        let mut number = newest(&store, manifest::name, closed * ERA).await?;
         // One that is missing in between would look like the end.
         while store.has_behind("manifest", &manifest::name(number)).await? {
-            let again = newest(&store, number).await?;
+            let again = newest(&store, manifest::name, number).await?;
             if again == number {
                 return Err(Error::damaged(&manifest::name(number + 1), "it is not there, and later ones are"));
             }
@@ -142,7 +162,49 @@ impl Archive {
         while let Some((manifest, hash)) = read_manifest(&self.store, self.tip.number + 1).await? {
             self.adopt(&manifest, hash)?;
         }
+        if self.is_closed(self.tip.number + 1).await? {
+            self.open_again().await?;
+        }
         Ok(self.tip.number > before)
+    }
+
+    /// Whether a manifest of this number is, or was, one of a closed era.
+    async fn is_closed(&self, number: u64) -> Result<bool> {
+        self.store.exists(&manifest::closed_name(number / ERA)).await
+    }
+
+    /// Reads it anew, where the manifests that it was at are gone.
+    async fn open_again(&mut self) -> Result<()> {
+        let Archive { id, state, tip, .. } = Archive::open(self.store.clone(), self.keys.clone()).await?;
+        if id != self.id {
+            return Err(Error::Foreign { why: format!("it is archive {id} now, and was {}", self.id) });
+        }
+        (self.state, self.tip) = (state, tip);
+        Ok(())
+    }
+
+    /// Manifests that nothing needs any more: those of eras that lie before the newest summary.
+    pub(crate) async fn old_manifests(&self) -> Result<Vec<String>> {
+        let end = manifest::name(self.tip.summary / ERA * ERA);
+        Ok(self.store.list("manifest").await?.into_iter().filter(|name| *name < end).collect())
+    }
+
+    /// Closes eras, and then removes their manifests.
+    ///
+    /// A process that has slept may then create one of them anew, which no other has. So whoever has
+    /// created a manifest looks whether its era is closed, before it believes that it counts: what is
+    /// free again was closed before.
+    pub(crate) async fn remove_old_manifests(&self) -> Result<u64> {
+        let old = self.old_manifests().await?;
+        if !old.is_empty() {
+            for era in closed_eras(&self.store).await?..self.tip.summary / ERA {
+                // (It is as well if another has closed it.)
+                self.store.put(&manifest::closed_name(era), &Bytes::from(self.writer.clone())).await?;
+            }
+        }
+        let count = old.len() as u64;
+        self.store.delete_all(old).await?;
+        Ok(count)
     }
 
     /// Begins an archive, with its first manifest; `None` if another was faster.
@@ -156,19 +218,17 @@ impl Archive {
             store,
             keys,
         };
-        Ok(archive.try_commit(std::slice::from_ref(&begin), 1).await?.is_none().then_some(archive))
+        let committed = archive.try_commit(std::slice::from_ref(&begin), 1).await?;
+        Ok(matches!(committed, Committed::Ours).then_some(archive))
     }
 
     /// Begins an epoch: who has an earlier one is fenced.
     pub(crate) async fn begin(&mut self, begin: Change) -> Result<()> {
         loop {
             let epoch = self.tip.epoch + 1;
-            match self.try_commit(std::slice::from_ref(&begin), epoch).await? {
-                None => {
-                    self.epoch = epoch;
-                    return Ok(());
-                }
-                Some((manifest, hash)) => self.adopt(&manifest, hash)?,
+            if self.commit_as(std::slice::from_ref(&begin), epoch).await? {
+                self.epoch = epoch;
+                return Ok(());
             }
         }
     }
@@ -182,23 +242,30 @@ impl Archive {
     /// The same; `false`: another process has changed something first (it has expired chunks), and
     /// what was to be changed is to be looked at again.
     pub(crate) async fn commit_once(&mut self, changes: &[Change]) -> Result<bool> {
-        let Some((manifest, hash)) = self.try_commit(changes, self.epoch).await? else { return Ok(true) };
-        if manifest.epoch > self.epoch {
-            return Err(Error::Fenced { epoch: self.epoch, by: manifest.epoch });
+        let done = self.commit_as(changes, self.epoch).await?;
+        if self.tip.epoch > self.epoch {
+            return Err(Error::Fenced { epoch: self.epoch, by: self.tip.epoch });
         }
-        self.adopt(&manifest, hash)?;
-        Ok(false)
+        Ok(done)
     }
 
     /// The same, beside an archiver that may run, and whose epoch it has.
     pub(crate) async fn commit_beside_once(&mut self, changes: &[Change]) -> Result<bool> {
-        let Some((manifest, hash)) = self.try_commit(changes, self.tip.epoch).await? else { return Ok(true) };
-        self.adopt(&manifest, hash)?;
+        self.commit_as(changes, self.tip.epoch).await
+    }
+
+    /// Creates the next manifest; `false`: there was another, which is taken in.
+    async fn commit_as(&mut self, changes: &[Change], epoch: u64) -> Result<bool> {
+        match self.try_commit(changes, epoch).await? {
+            Committed::Ours => return Ok(true),
+            Committed::Other(manifest, hash) => self.adopt(&manifest, hash)?,
+            Committed::Closed => self.open_again().await?,
+        }
         Ok(false)
     }
 
     /// Creates the next manifest, or says which there is.
-    async fn try_commit(&mut self, changes: &[Change], epoch: u64) -> Result<Option<(Manifest, Hash)>> {
+    async fn try_commit(&mut self, changes: &[Change], epoch: u64) -> Result<Committed> {
         let number = self.tip.number + 1;
         let mut state = self.state.clone();
         for change in changes {
@@ -221,23 +288,26 @@ impl Archive {
             manifest.state = Some(state.clone());
         }
         let bytes = manifest.encode()?;
-        match self.store.create(&manifest::name(number), &bytes).await? {
-            Created::Ours => {
-                self.state = state;
-                self.tip = self.tip.behind(&manifest, Hash::of(&bytes));
-                Ok(None)
-            }
+        let hash = match self.store.put(&manifest::name(number), &bytes).await? {
+            Created::Ours => Hash::of(&bytes),
             Created::Other(there) => {
                 let (other, hash) = (Manifest::decode(number, &there)?, Hash::of(&there));
                 // An earlier try, whose answer was lost.
-                if other.writer == self.writer && other.previous == self.tip.hash && other.changes == changes {
-                    self.state = state;
-                    self.tip = self.tip.behind(&other, hash);
-                    return Ok(None);
+                if other.writer != self.writer || other.previous != self.tip.hash || other.changes != changes {
+                    return Ok(Committed::Other(Box::new(other), hash));
                 }
-                Ok(Some((other, hash)))
+                manifest = other;
+                hash
             }
+        };
+        // Where an old one was removed, its name is free, and what is created there is of no account.
+        if self.is_closed(number).await? {
+            let _ = self.store.delete(&manifest::name(number)).await;
+            return Ok(Committed::Closed);
         }
+        self.state = state;
+        self.tip = self.tip.behind(&manifest, hash);
+        Ok(Committed::Ours)
     }
 
     /// The change that moves a timeline's oldest chunks to an index, if there are many; its object
@@ -273,7 +343,7 @@ impl Archive {
 
     /// Creates an object under a name that no other has.
     pub(crate) async fn create_own(&self, name: &str, bytes: &Bytes) -> Result<()> {
-        match self.store.create(name, bytes).await? {
+        match self.store.put(name, bytes).await? {
             Created::Ours => Ok(()),
             Created::Other(_) => Err(Error::damaged(name, "another object has its name")),
         }
@@ -297,7 +367,7 @@ impl Archive {
         self.tip.epoch
     }
 
-    /// How many manifests it has.
+    /// The number of its newest manifest: how many it has had.
     #[must_use]
     pub fn manifests(&self) -> u64 {
         self.tip.number
@@ -330,6 +400,15 @@ impl Archive {
     }
 }
 
+/// What came of a manifest.
+enum Committed {
+    Ours,
+    /// There is another with its number.
+    Other(Box<Manifest>, Hash),
+    /// Its number was given long ago, and the manifest that had it is gone.
+    Closed,
+}
+
 impl Tip {
     fn behind(self, manifest: &Manifest, hash: Hash) -> Tip {
         let Manifest { number, summary, epoch, time, .. } = *manifest;
@@ -338,20 +417,39 @@ impl Tip {
 }
 
 impl Archive {
-    /// Checks the whole chain of manifests, from the first.
-    pub(crate) async fn verify_chain(&self) -> Result<()> {
+    /// Checks the chain of manifests, from the oldest that is sure to be there: how many there are.
+    pub(crate) async fn verify_chain(&self) -> Result<u64> {
+        let mut closed = closed_eras(&self.store).await?;
+        loop {
+            let verified = self.verify_chain_from(closed * ERA).await;
+            let before = closed;
+            if verified.is_err() {
+                closed = closed_eras(&self.store).await?;
+            }
+            if closed == before {
+                return verified;
+            }
+        }
+    }
+
+    async fn verify_chain_from(&self, first: u64) -> Result<u64> {
+        let first = first.max(1);
         let read = async |number| Ok::<_, Error>((number, read_manifest(&self.store, number).await?));
-        let mut chain = stream::iter(1..=self.tip.number).map(read).buffered(READS);
+        let mut chain = stream::iter(first..=self.tip.number).map(read).buffered(READS);
         let mut previous = None;
         while let Some(next) = chain.next().await {
             let (number, manifest) = next?;
             let damaged = |why: &str| Error::damaged(&manifest::name(number), why);
             let (manifest, hash) = manifest.ok_or_else(|| damaged("it is not there"))?;
-            if manifest.previous != previous || manifest.archive != self.id {
+            let follows = manifest.previous == previous || number == first && first > 1;
+            if !follows || manifest.archive != self.id {
                 return Err(damaged("it does not follow the one before"));
             }
             previous = Some(hash);
         }
-        if previous == self.tip.hash { Ok(()) } else { Err(Error::damaged(&manifest::name(self.tip.number), "it has changed")) }
+        if first <= self.tip.number && previous != self.tip.hash {
+            return Err(Error::damaged(&manifest::name(self.tip.number), "it has changed"));
+        }
+        Ok((self.tip.number + 1).saturating_sub(first))
     }
 }

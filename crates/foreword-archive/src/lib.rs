@@ -16,7 +16,7 @@
 //!
 //! let mut options = PushOptions::default();
 //! options.create = true;
-//! let store = Store::open(bucket.to_str().unwrap())?; // or s3://bucket/prefix
+//! let store = Store::create(bucket.to_str().unwrap())?; // or `open`, where it is there: s3://bucket/prefix
 //! let mut archiver = Archiver::begin(&dir, store.clone(), Keys::default(), options).await?;
 //! archiver.push_all().await?; // or `run`, which follows the log
 //!

@@ -1,6 +1,6 @@
 //! Manifests: what the archive is, step by step. Each is an object with the next number, and has
-//! the hash of the one before. They are created and never deleted: no name that an archiver may
-//! still want to create is ever free again.
+//! the hash of the one before. Of an era that is closed, as an object says that stays for good, they
+//! may be gone: what is created there later is of no account.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,8 @@ pub(crate) const FORMAT: u32 = 1;
 /// At least each so many manifests one says all that is known, so that reading an archive is not
 /// reading its history.
 pub(crate) const SUMMARY_EACH: u64 = 64;
+/// So many numbers of manifests are an era. It is closed before its manifests are removed.
+pub(crate) const ERA: u64 = 1024;
 /// So many chunks of a timeline stand in a summary; older ones move to an index of their own.
 pub(crate) const CHUNKS_MAX: usize = 256;
 /// No LSN is beyond this.
@@ -286,6 +288,11 @@ impl State {
 /// The name of a manifest.
 pub(crate) fn name(number: u64) -> String {
     format!("manifest/{number:020}")
+}
+
+/// The name of what says that an era is closed.
+pub(crate) fn closed_name(era: u64) -> String {
+    format!("closed/{era:020}")
 }
 
 impl Manifest {

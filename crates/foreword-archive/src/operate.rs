@@ -1,6 +1,8 @@
 //! What keeps an archive sound: verify, expire, check.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use foreword::Lsn;
@@ -17,6 +19,8 @@ use crate::manifest::{Change, Index, Timeline};
 
 /// Chunks that are verified at once.
 const READS: usize = 4;
+/// A file of a write that was interrupted is left alone for so long: it may be under way.
+const LEFT_FOR: Duration = Duration::from_secs(3_600);
 
 /// What goes, or stays, as a whole: an index with its chunks, or a chunk.
 struct Part {
@@ -57,6 +61,9 @@ pub struct Verified {
     pub records: u64,
     /// What is wrong.
     pub faults: Vec<Fault>,
+    /// Of an archive in a directory, files of interrupted writes, an hour old at least: they are no
+    /// objects, and mean nothing.
+    pub leftovers: Vec<PathBuf>,
     /// Records that the archive does not have, by timeline.
     pub gaps: Vec<(u32, Lsn, Lsn, String)>,
 }
@@ -72,6 +79,8 @@ pub struct Keep {
     pub from: Option<Lsn>,
     /// The newest so many bytes of objects, at least.
     pub bytes: Option<u64>,
+    /// The newest so many chunks.
+    pub chunks: Option<u64>,
 }
 
 /// What [`Archive::expire`] removes.
@@ -88,6 +97,10 @@ pub struct Expired {
     pub bytes: u64,
     /// Objects that no manifest names: what was uploaded and not confirmed, or replaced.
     pub unnamed: u64,
+    /// Manifests that a summary has taken the place of.
+    pub manifests: u64,
+    /// Of an archive in a directory, files of interrupted writes, an hour old at least.
+    pub leftovers: u64,
 }
 
 impl Archive {
@@ -103,9 +116,9 @@ impl Archive {
             Err(Error::Damaged { object, why }) => {
                 verified.faults.push(Fault { object: object.clone(), lsns: None, error: Error::Damaged { object, why } });
             }
-            chain => chain?,
+            chain => verified.objects += chain?,
         }
-        verified.objects += self.manifests();
+        verified.leftovers = self.leftovers().await?;
         for timeline in self.timelines() {
             for gap in &timeline.gaps {
                 verified.gaps.push((timeline.id, Lsn(gap.first), Lsn(gap.last), gap.reason.clone()));
@@ -201,7 +214,14 @@ impl Archive {
     /// Those of reading.
     pub async fn expirable(&self, keep: Keep) -> Result<Expired> {
         let unnamed = self.unnamed().await?.len() as u64;
-        Ok(Expired { unnamed, ..self.old(keep).await? })
+        let manifests = self.old_manifests().await?.len() as u64;
+        let leftovers = self.leftovers().await?.len() as u64;
+        Ok(Expired { unnamed, manifests, leftovers, ..self.old(keep).await? })
+    }
+
+    async fn leftovers(&self) -> Result<Vec<PathBuf>> {
+        let store = self.store.clone();
+        blocking(move || store.leftovers(LEFT_FOR)).await?
     }
 
     /// The same, without what no manifest names. Goes by what the manifests say of indexes and
@@ -223,8 +243,22 @@ impl Archive {
                 lsn => lsn?.0,
             });
         }
-        if let Some(bytes) = keep.bytes {
-            floor = floor.min(self.newest_bytes(newest, first.0..last + 1, bytes).await?);
+        if keep.bytes.is_some() || keep.chunks.is_some() {
+            let mut all = Vec::new();
+            let mut chunks = self.chunks(newest, first.0..last + 1);
+            while let Some(Wanted { chunk, .. }) = chunks.next(self).await? {
+                all.push((chunk.first, chunk.bytes));
+            }
+            let least = |least: Option<u64>, size: fn(u64) -> u64| {
+                let mut left = least?;
+                let newest = all.iter().rev().find(|(_, bytes)| {
+                    left = left.saturating_sub(size(*bytes));
+                    left == 0
+                });
+                Some(newest.map_or(first.0, |(first, _)| *first))
+            };
+            let floors = [least(keep.bytes, |bytes| bytes), least(keep.chunks, |_| 1)];
+            floor = floors.into_iter().flatten().fold(floor, u64::min);
         }
         if floor == u64::MAX {
             return Ok(expired);
@@ -264,23 +298,6 @@ impl Archive {
         Ok(expired)
     }
 
-    /// The first LSN of the newest chunks with so many bytes.
-    async fn newest_bytes(&self, timeline: u32, lsns: std::ops::Range<u64>, bytes: u64) -> Result<u64> {
-        let mut chunks = self.chunks(timeline, lsns.clone());
-        let mut all = Vec::new();
-        while let Some(Wanted { chunk, .. }) = chunks.next(self).await? {
-            all.push((chunk.first, chunk.bytes));
-        }
-        let mut left = bytes;
-        for (first, size) in all.into_iter().rev() {
-            left = left.saturating_sub(size);
-            if left == 0 {
-                return Ok(first);
-            }
-        }
-        Ok(lsns.start)
-    }
-
     pub(crate) async fn all_chunks(&self, timeline: &Timeline) -> Result<Vec<Chunk>> {
         let mut chunks = Vec::new();
         for index in &timeline.indexes {
@@ -316,8 +333,9 @@ impl Archive {
     }
 
     /// Removes what is not to be kept, and objects that no manifest names: first from the archive,
-    /// by a manifest, then from the store. An archiver may run meanwhile. Manifests stay: a name
-    /// that was given is never free again. What is left by a call that fails, the next one removes.
+    /// by a manifest, then from the store. An archiver may run meanwhile. Of the manifests those go
+    /// that lie before the newest summary, by the 1,024. What is left by a call that fails, the next
+    /// one removes.
     ///
     /// # Errors
     /// Those of the store.
@@ -331,13 +349,16 @@ impl Archive {
                 break (expired, gone);
             }
         };
-        for name in gone {
-            self.store.delete(&name).await?;
-        }
+        self.store.delete_all(gone).await?;
         let unnamed = self.unnamed().await?;
         expired.unnamed = unnamed.len() as u64;
-        for name in unnamed {
-            self.store.delete(&name).await?;
+        self.store.delete_all(unnamed).await?;
+        expired.manifests = self.remove_old_manifests().await?;
+        for path in self.leftovers().await? {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", path, error)),
+                _ => expired.leftovers += 1,
+            }
         }
         Ok(expired)
     }

@@ -45,7 +45,7 @@ pub async fn probe(store: &Store, races: u32, racers: u32) -> Result<Probe> {
         let name = format!("probe/{}", hex(&random::<8>()?));
         let create = async |n: u32| {
             let bytes = Bytes::from(format!("{n} {}", hex(&random::<8>()?)));
-            store.create(&name, &bytes).await
+            store.put(&name, &bytes).await
         };
         let raced = join_all((0..racers).map(create)).await;
         let won = raced.iter().filter(|raced| matches!(raced, Ok(Created::Ours))).count() as u32;
@@ -67,8 +67,8 @@ pub async fn probe(store: &Store, races: u32, racers: u32) -> Result<Probe> {
 /// Refuses a store that is seen to create an object twice.
 pub(crate) async fn creates_once(store: &Store) -> Result<()> {
     let name = format!("probe/{}", hex(&random::<8>()?));
-    let first = store.create(&name, &Bytes::from_static(b"first")).await?;
-    let second = store.create(&name, &Bytes::from_static(b"second")).await;
+    let first = store.put(&name, &Bytes::from_static(b"first")).await?;
+    let second = store.put(&name, &Bytes::from_static(b"second")).await;
     store.delete(&name).await?;
     let raced = probe(store, 2, 8).await?;
     if first != Created::Ours || !matches!(second?, Created::Other(_)) || raced.is_refuted() {

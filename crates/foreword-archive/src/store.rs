@@ -5,9 +5,10 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -30,6 +31,8 @@ pub enum Atomicity {
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// Where its files are, if it is a directory.
+    directory: Option<PathBuf>,
     url: String,
     atomicity: Atomicity,
 }
@@ -53,16 +56,31 @@ impl Store {
     /// The store at an address: `s3://bucket/prefix`, `gs://bucket/prefix`,
     /// `az://container/prefix`, `file:///directory`, or a path. Credentials, region and endpoint
     /// come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`,
-    /// `AWS_ENDPOINT`, ...), as the crate `object_store` reads them. Asks the store nothing yet; a
-    /// directory is made.
+    /// `AWS_ENDPOINT`, ...), as the crate `object_store` reads them. Asks a server nothing yet.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an address that is none; [`Error::Store`]; [`Error::Io`].
+    /// [`Error::Invalid`] for an address that is none, or a directory that is not there;
+    /// [`Error::Store`].
     pub fn open(url: &str) -> Result<Store> {
-        if let Some(path) = Store::local_path(url)? {
-            return Store::directory(&path, url);
+        match Store::local_path(url)? {
+            Some(path) if !path.is_dir() => {
+                let why = format!("there is no such directory: {} (`foreword-archive push --create` makes it)", path.display());
+                Err(Error::Invalid { what: "address of the archive", why })
+            }
+            Some(path) => Store::directory(&path, url),
+            None => Store::cloud(&Store::parse(url)?, url),
         }
-        Store::cloud(&Store::parse(url)?, url)
+    }
+
+    /// The same; a directory that is not there is made, with its parents.
+    ///
+    /// # Errors
+    /// As [`open`](Store::open); [`Error::Io`].
+    pub fn create(url: &str) -> Result<Store> {
+        if let Some(path) = Store::local_path(url)? {
+            std::fs::create_dir_all(&path).map_err(|error| Error::io("create the directory", path, error))?;
+        }
+        Store::open(url)
     }
 
     fn parse(url: &str) -> Result<Url> {
@@ -86,10 +104,15 @@ impl Store {
     }
 
     fn directory(path: &FilePath, url: &str) -> Result<Store> {
-        std::fs::create_dir_all(path).map_err(|error| Error::io("create the directory", path, error))?;
         let inner = LocalFileSystem::new_with_prefix(path).map_err(|error| Error::store("open", url, error))?.with_fsync(true);
         let atomicity = Atomicity::Known("a directory: hard links are made once");
-        Ok(Store { inner: Arc::new(inner), prefix: Path::default(), url: url.to_owned(), atomicity })
+        Ok(Store {
+            inner: Arc::new(inner),
+            prefix: Path::default(),
+            directory: Some(path.into()),
+            url: url.to_owned(),
+            atomicity,
+        })
     }
 
     #[cfg(not(feature = "cloud"))]
@@ -115,13 +138,13 @@ impl Store {
             "az" | "azure" | "abfs" | "abfss" | "adl" => Atomicity::Known("Azure Blob Storage (conditional headers)"),
             _ => Atomicity::Unknown("the store is not known to create an object once"),
         };
-        Ok(Store { inner: inner.into(), prefix, url: url.to_owned(), atomicity })
+        Ok(Store { inner: inner.into(), prefix, directory: None, url: url.to_owned(), atomicity })
     }
 
     /// A store of the program's own. `name` is what errors call it.
     #[must_use]
     pub fn new(inner: Arc<dyn ObjectStore>, name: &str, atomicity: Atomicity) -> Store {
-        Store { inner, prefix: Path::default(), url: name.to_owned(), atomicity }
+        Store { inner, prefix: Path::default(), directory: None, url: name.to_owned(), atomicity }
     }
 
     /// Its address.
@@ -142,7 +165,7 @@ impl Store {
 
     /// Creates an object, unless there is one with that name. An answer that was lost shows as an
     /// object that is there already and has these bytes: give each object some that no other has.
-    pub(crate) async fn create(&self, name: &str, bytes: &Bytes) -> Result<Created> {
+    pub(crate) async fn put(&self, name: &str, bytes: &Bytes) -> Result<Created> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.inner.put_opts(&self.path(name), PutPayload::from(bytes.clone()), options).await {
             Ok(_) => Ok(Created::Ours),
@@ -194,10 +217,20 @@ impl Store {
 
     /// Deletes an object, if it is there.
     pub(crate) async fn delete(&self, name: &str) -> Result<()> {
-        match self.inner.delete(&self.path(name)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(Error::store("delete", name, error)),
+        self.delete_all([name.to_owned()]).await
+    }
+
+    /// Deletes objects, if they are there: many by one request, where the store can.
+    pub(crate) async fn delete_all(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
+        let paths: Vec<_> = names.into_iter().map(|name| Ok(self.path(&name))).collect();
+        let mut deleted = self.inner.delete_stream(stream::iter(paths).boxed());
+        while let Some(deleted) = deleted.next().await {
+            match deleted {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(Error::store("delete", self.url(), error)),
+            }
         }
+        Ok(())
     }
 
     /// The names of all objects in a folder, in any order.
@@ -207,6 +240,35 @@ impl Store {
         let name = |path: Path| path.parts().skip(skip).map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
         let list = self.inner.list(Some(&at)).map(|meta| meta.map(|meta| name(meta.location)));
         list.try_collect().await.map_err(|error| Error::store("list", folder, error))
+    }
+}
+
+impl Store {
+    /// Files that a process which was killed has left in a directory: an object is written under
+    /// another name first. They are no objects, and no list of objects has them. Those that were
+    /// changed within this time may be under way, and are left out.
+    pub(crate) fn leftovers(&self, young: Duration) -> Result<Vec<PathBuf>> {
+        let (mut leftovers, mut folders) = (Vec::new(), Vec::from_iter(self.directory.clone()));
+        while let Some(folder) = folders.pop() {
+            let failed = |error| Error::io("list", &folder, error);
+            for entry in std::fs::read_dir(&folder).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                if entry.file_type().map_err(failed)?.is_dir() {
+                    folders.push(entry.path());
+                    continue;
+                }
+                let name = entry.file_name();
+                let staged = name.to_str().and_then(|name| name.rsplit_once('#'));
+                let staged = staged.is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|digit| digit.is_ascii_digit()));
+                // (What is gone by now was under way.)
+                let changed = entry.metadata().and_then(|meta| meta.modified()).ok();
+                if staged && changed.is_some_and(|at| at.elapsed().is_ok_and(|age| age >= young)) {
+                    leftovers.push(entry.path());
+                }
+            }
+        }
+        leftovers.sort();
+        Ok(leftovers)
     }
 }
 

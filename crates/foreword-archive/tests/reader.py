@@ -67,7 +67,12 @@ def sha(data):
 class Archive:
     def __init__(self, root, master):
         self.root, self.master = root, master
-        self.timelines, previous, number = {}, None, 0
+        closed = 0
+        while os.path.exists(self.path(f"closed/{closed:020}")):
+            closed += 1
+        # What is closed may be gone: then what is known begins with the first summary behind it.
+        self.timelines, previous, number = None if closed else {}, None, max(1024 * closed, 1) - 1
+        first = number + 1
         while os.path.exists(self.path(f"manifest/{number + 1:020}")):
             number += 1
             data = self.read(f"manifest/{number:020}")
@@ -75,14 +80,18 @@ class Archive:
             assert end and rest == sha(line).encode() + b"\n", f"manifest {number}: its hash"
             manifest = json.loads(line)
             assert manifest["format"] == 1 and manifest["number"] == number
-            assert manifest.get("previous") == previous, f"manifest {number} does not follow"
+            follows = manifest.get("previous") == previous or closed and number == first
+            assert follows, f"manifest {number} does not follow"
             previous, self.id = sha(data), manifest["archive"]
-            for change in manifest["changes"]:
+            for change in manifest["changes"] if self.timelines is not None else []:
                 ((kind, what),) = change.items()
                 self.apply(kind, what)
             if "state" in manifest:
                 assert manifest["summary"] == number
-                there = {int(k): v for k, v in manifest["state"]["timelines"].items()}
+                lists = {"gaps": [], "indexes": [], "chunks": []}
+                there = {int(k): {**lists, **v} for k, v in manifest["state"]["timelines"].items()}
+                if self.timelines is None:
+                    self.timelines = there
                 assert there.keys() == self.timelines.keys(), f"the summary in {number}"
                 for k, v in there.items():
                     assert v["last"] == self.timelines[k]["last"] and v.get("chunks", []) == self.timelines[k]["chunks"]

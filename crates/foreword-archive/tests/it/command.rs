@@ -46,7 +46,9 @@ fn pushed_looked_at_and_restored() {
     commit_each(&log, 1..100, 1_000);
     log.close().unwrap();
     let missing = said(&place, "push log bucket", 1);
-    assert!(missing.contains("--create"), "{missing}");
+    assert!(missing.contains("--create") && !place.path("bucket").exists(), "{missing}");
+    // A mistyped directory is not made.
+    assert!(said(&place, "doctor bucket", 1).contains("no such directory") && !place.path("bucket").exists());
     let pushed = said(&place, "push log bucket --create --chunk 64K", 0);
     assert!(pushed.contains("archived up to 99 (99 new records), timeline 1"), "{pushed}");
     assert!(said(&place, "push log bucket", 0).contains("(0 new records)"));
@@ -57,6 +59,8 @@ fn pushed_looked_at_and_restored() {
     assert!(said(&place, "cat bucket --from 98", 0).starts_with("record 98 "));
     assert!(said(&place, "verify bucket --plan", 0).contains("all sound"));
     assert!(said(&place, "check bucket", 0).contains("came back"));
+    let json = |line: &str| serde_json::from_str::<serde_json::Value>(said(&place, line, 0).lines().last().unwrap()).unwrap();
+    assert_eq!(json("check bucket --json")["came_back"], true);
     let plan = said(&place, "restore bucket restored --to-lsn 50 --plan", 0);
     assert!(plan.contains("records 1 to 50") && !place.path("restored").exists(), "{plan}");
     said(&place, "restore bucket restored --to-lsn 50 --segment-size 64K", 0);
@@ -73,6 +77,12 @@ fn pushed_looked_at_and_restored() {
     assert!(said(&place, "push another bucket", 2).contains("another log"));
     assert!(said(&place, "expire bucket", 1).contains("--window"));
     assert!(said(&place, "expire bucket --from 40", 0).contains("would remove"));
+    let expirable = json("expire bucket --chunks 1 --json");
+    assert!(expirable["applied"] == false && expirable["manifests"] == 0 && expirable["leftovers"] == 0, "{expirable}");
+    let followed = json("follow bucket standby --once --json --segment-size 64K");
+    assert!(followed["event"] == "done" && followed["lsn"] == 51, "{followed}");
+    let promoted = json("promote bucket standby --json");
+    assert!(promoted["event"] == "promoted" && promoted["lsn"] == 51, "{promoted}");
     assert!(said(&place, "doctor bucket --races 3 --racers 4", 0).contains("on the list"));
 }
 

@@ -77,6 +77,34 @@ fn an_expiry_that_is_killed_at_any_call_leaves_all_that_is_kept() {
 }
 
 #[test]
+fn a_removal_of_manifests_that_is_killed_at_any_call_leaves_an_archive() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit(&log, 1..50);
+        let archived = push_an_era(&log, &store, &keys()).await.archived();
+        for at in 0.. {
+            let (faulty, store) = faulty.fork();
+            faulty.set(Fault::DeadBehind(at));
+            let killed = match Archive::open(store.clone(), keys()).await {
+                Ok(mut archive) => archive.expire(Keep::default()).await.map(drop),
+                Err(error) => Err(error),
+            };
+            faulty.set(Fault::None);
+            let mut archive = open(&store).await;
+            assert_eq!(archive.timeline(None).unwrap().last, archived.0, "killed at call {at}");
+            archive.expire(Keep::default()).await.unwrap();
+            assert_eq!(archive.expirable(Keep::default()).await.unwrap().manifests, 0);
+            if killed.is_ok() {
+                assert!(at > 10);
+                assert!(archive.verify(1.0, &mut |_| {}).await.unwrap().faults.is_empty());
+                break;
+            }
+        }
+    });
+}
+
+#[test]
 fn a_restore_that_is_killed_at_any_call_goes_on() {
     run(async {
         let (place, (faulty, store)) = (Place::new(), Faulty::new());

@@ -1,7 +1,7 @@
 //! Only one archives, and only the log that the archive is of.
 
 use foreword::Lsn;
-use foreword_archive::{Archiver, Atomicity, Error, PushOptions, RestoreOptions, Store, Target, probe};
+use foreword_archive::{Archiver, Atomicity, Error, Keep, PushOptions, RestoreOptions, Store, Target, probe};
 
 use crate::support::*;
 
@@ -27,6 +27,38 @@ fn an_archiver_that_was_stopped_before_its_manifest_is_fenced() {
         drop(gate);
         let fenced = pushing.await.unwrap();
         assert!(matches!(fenced, Err(Error::Fenced { epoch: 1, by: 2, .. })), "{fenced:?}");
+        log.close().unwrap();
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
+        assert!(open(&store).await.verify(1.0, &mut |_| {}).await.unwrap().faults.is_empty());
+    });
+}
+
+/// The name of a manifest that was removed is free again. One that has slept since before is fenced
+/// for all that, and what has an archive open sees what became of it.
+#[test]
+fn an_archiver_that_slept_until_its_manifests_were_removed_is_fenced() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit(&log, 1..50);
+        let mut zombie = push_log(&log, &store).await.unwrap();
+        let (mut open_before, next) = (open(&store).await, zombie.archive().manifests() + 1);
+        let mut other = push_an_era(&log, &store, &keys()).await;
+        let expired = open(&store).await.expire(Keep::default()).await.unwrap();
+        assert_eq!((expired.manifests, expired.chunks), (1_023, 0));
+        let manifests = async || {
+            let objects = faulty.objects().await;
+            objects.into_keys().filter(|name| name.starts_with("manifest/")).collect::<Vec<_>>()
+        };
+        let left = manifests().await;
+        assert!(left.len() < 300 && !left.contains(&format!("manifest/{next:020}")), "{}", left.len());
+        let fenced = push_on(&mut zombie, &log).await;
+        assert!(matches!(fenced, Err(Error::Fenced { epoch: 1, by: 2, .. })), "{fenced:?}");
+        assert_eq!(manifests().await, left, "what it made is gone");
+        assert!(open_before.refresh().await.unwrap());
+        assert_eq!(open_before.manifests(), other.archive().manifests());
+        commit(&log, log.last_lsn().0 + 1..log.last_lsn().0 + 10);
+        push_on(&mut other, &log).await.unwrap();
         log.close().unwrap();
         assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
         assert!(open(&store).await.verify(1.0, &mut |_| {}).await.unwrap().faults.is_empty());

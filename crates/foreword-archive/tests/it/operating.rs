@@ -51,6 +51,57 @@ fn expiry_keeps_what_it_is_told_to() {
     });
 }
 
+#[test]
+fn expiry_keeps_so_many_chunks() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit_each(&log, 1..300, 2_000);
+        push_log(&log, &store).await.unwrap();
+        log.close().unwrap();
+        let all = open(&store).await.timeline(None).unwrap().chunk_count();
+        for chunks in [all + 1, 3, 1] {
+            let mut keep = Keep::default();
+            keep.chunks = Some(chunks);
+            let expired = open(&store).await.expire(keep).await.unwrap();
+            let archive = open(&store).await;
+            let (first, _) = archive.range(None).unwrap();
+            assert_eq!(archive.timeline(None).unwrap().chunk_count(), chunks.min(all), "{expired:?}");
+            let there = restored(&store, &place, Target::Latest, None).await.unwrap();
+            assert!(there == records(&place.log()).into_iter().filter(|(lsn, _)| *lsn >= first.0).collect());
+        }
+    });
+}
+
+/// What a process that was killed has left in a directory.
+#[test]
+fn files_of_interrupted_writes_are_named_and_removed() {
+    run(async {
+        let place = Place::new();
+        let store = Store::create(place.path("bucket").to_str().unwrap()).unwrap();
+        let log = small().open(place.log()).unwrap();
+        commit(&log, 1..50);
+        push_log(&log, &store).await.unwrap();
+        let old = std::time::SystemTime::now() - Duration::from_secs(2 * 3_600);
+        let file = |name: &str, is_old: bool| {
+            let path = place.path("bucket").join(name);
+            let file = std::fs::File::create(&path).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+            path
+        };
+        let left = [file("chunk/0000000001/a#1", true), file("manifest/00000000000000000003#12", true)];
+        let others = [file("manifest/00000000000000000003#1", false), file("chunk/a#b", true), file("chunk/a#", true)];
+        let mut archive = open(&store).await;
+        assert_eq!(archive.verify(1.0, &mut |_| {}).await.unwrap().leftovers, left);
+        assert_eq!(archive.expirable(Keep::default()).await.unwrap().leftovers, 2);
+        assert!(left.iter().all(|path| path.exists()));
+        assert_eq!(archive.expire(Keep::default()).await.unwrap().leftovers, 2);
+        assert!(!left.iter().any(|path| path.exists()) && others.iter().all(|path| path.exists()));
+    });
+}
+
 /// A timeline that is old, and that one comes from which is kept.
 #[test]
 fn expiry_keeps_what_kept_timelines_come_from() {
@@ -104,7 +155,7 @@ fn a_canary_goes_through_and_leaves_nothing() {
 fn a_log_is_followed_while_it_is_written_and_truncated() {
     run(async {
         let place = Place::new();
-        let store = Store::open(place.path("bucket").to_str().unwrap()).unwrap();
+        let store = Store::create(place.path("bucket").to_str().unwrap()).unwrap();
         let log = small().open(place.log()).unwrap();
         log.commit(record(1, 0)).unwrap();
         let mut options = PushOptions::default();

@@ -44,7 +44,7 @@ fn a_second_reader_reads_the_same_records() {
         for keys in [Keys::default(), keys()] {
             let place = Place::new();
             let bucket = place.path("bucket");
-            let store = Store::open(bucket.to_str().unwrap()).unwrap();
+            let store = Store::create(bucket.to_str().unwrap()).unwrap();
             let log = small().open(place.log()).unwrap();
             log.commit(record(1, 400_000)).unwrap();
             let mut options = options();
@@ -77,6 +77,23 @@ fn a_second_reader_reads_the_same_records() {
                 assert_eq!(there.len(), count);
             }
         }
+    });
+}
+
+/// Of the manifests, only those behind the closed ones are left.
+#[test]
+fn a_second_reader_reads_an_archive_whose_old_manifests_are_gone() {
+    run(async {
+        let place = Place::new();
+        let bucket = place.path("bucket");
+        let store = Store::create(bucket.to_str().unwrap()).unwrap();
+        let log = small().open(place.log()).unwrap();
+        log.commit(record(1, 0)).unwrap();
+        let archiver = push_an_era(&log, &store, &Keys::default()).await;
+        let mut archive = Archive::open(store, Keys::default()).await.unwrap();
+        assert_eq!(archive.expire(foreword_archive::Keep::default()).await.unwrap().manifests, 1_023);
+        let Some(there) = read(&bucket, 1, "") else { return };
+        assert_eq!((there.len() as u64, there.keys().last()), (archiver.archived().0, Some(&archiver.archived().0)));
     });
 }
 

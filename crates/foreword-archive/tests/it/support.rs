@@ -152,6 +152,20 @@ pub async fn restored(
     there
 }
 
+/// Archives what comes, in so many manifests that those of the first era are old: each record by
+/// itself.
+pub async fn push_an_era(log: &Log, store: &Store, keys: &Keys) -> Archiver {
+    let mut options = options();
+    (options.chunk_age, options.uploads) = (Duration::ZERO, 1);
+    let mut archiver = Archiver::begin(log.dir(), store.clone(), keys.clone(), options).await.unwrap();
+    while archiver.archive().manifests() < 1_024 + 64 {
+        let next = log.last_lsn().0 + 1;
+        commit_each(log, next..next + 100, 10);
+        push_on(&mut archiver, log).await.unwrap();
+    }
+    archiver
+}
+
 /// What a store is to do wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
@@ -163,7 +177,7 @@ pub enum Fault {
     DeadBehind(u64),
     /// Each call that writes is done, its answer lost, and made again, as a client does.
     AnswersLost,
-    /// Each third call fails, once.
+    /// One call of three fails, in no order that a retry could fall in step with.
     Flaky,
     /// As a server that does not know `If-None-Match`.
     Overwrites,
@@ -198,6 +212,13 @@ impl Faulty {
         (faulty, store)
     }
 
+    /// Another with the same objects.
+    pub fn fork(&self) -> (Arc<Faulty>, Store) {
+        let faulty = Arc::new(Faulty { inner: Arc::new(self.inner.fork()), ..Faulty::default() });
+        let store = Store::new(faulty.clone(), "memory", Atomicity::Known("in memory"));
+        (faulty, store)
+    }
+
     pub fn set(&self, fault: Fault) {
         *self.fault.lock().unwrap() = fault;
         self.calls.store(0, Ordering::SeqCst);
@@ -210,7 +231,10 @@ impl Faulty {
             Fault::None | Fault::AnswersLost | Fault::Overwrites => (true, true),
             Fault::DeadBefore(at) => (call < at, call < at),
             Fault::DeadBehind(at) => (call <= at, call < at),
-            Fault::Flaky => (call % 3 != 2, call % 3 != 2),
+            Fault::Flaky => {
+                let done = (call.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % 3 != 2;
+                (done, done)
+            }
             Fault::LostOnce(at) => (true, call != at),
         }
     }

@@ -1,6 +1,6 @@
 //! `foreword-archive expire`, `check`, `doctor` and `keygen`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use foreword::Lsn;
 use foreword_archive::{Atomicity, Keep, Key, Store, probe};
@@ -12,13 +12,15 @@ use crate::{At, output, units};
 /// Remove what is not to be kept
 ///
 /// Says what would go; with --apply it goes. Whole chunks are removed, from the oldest on: what is
-/// kept can be restored as before. With several conditions, what any of them keeps is kept. Objects
-/// that belong to no one go, too: uploads that were interrupted. An archiver may run meanwhile.
+/// kept can be restored as before. With several conditions, what any of them keeps is kept. What
+/// belongs to no one goes, too: uploads that were interrupted, and manifests that a summary has
+/// taken the place of. An archiver may run meanwhile.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   foreword-archive expire s3://bucket/mylog --window 7d            # dry run
   foreword-archive expire s3://bucket/mylog --window 7d --apply
-  foreword-archive expire s3://bucket/mylog --from 100000 --bytes 1G --apply")]
+  foreword-archive expire s3://bucket/mylog --from 100000 --bytes 1G --apply
+  foreword-archive expire s3://bucket/mylog --chunks 1000 --apply")]
 pub(crate) struct ExpireArgs {
     #[command(flatten)]
     at: At,
@@ -31,6 +33,9 @@ pub(crate) struct ExpireArgs {
     /// Keep the newest chunks of so many bytes
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
     bytes: Option<u64>,
+    /// Keep the newest so many chunks
+    #[arg(long, value_name = "COUNT")]
+    chunks: Option<u64>,
     /// Do it
     #[arg(long)]
     apply: bool,
@@ -40,21 +45,21 @@ pub(crate) struct ExpireArgs {
 }
 
 pub(crate) async fn expire(args: ExpireArgs) -> Result<Status, Failure> {
-    if args.window.is_none() && args.from.is_none() && args.bytes.is_none() {
-        return Err(Failure::Wrong("say what is to be kept: --window, --from, --bytes".into()));
+    if args.window.is_none() && args.from.is_none() && args.bytes.is_none() && args.chunks.is_none() {
+        return Err(Failure::Wrong("say what is to be kept: --window, --from, --bytes, --chunks".into()));
     }
     let mut archive = args.at.open().await?;
     let mut keep = Keep::default();
     let since = args.window.map(|window| SystemTime::now().checked_sub(window).unwrap_or(UNIX_EPOCH));
     keep.since = since.map(units::micros);
-    (keep.from, keep.bytes) = (args.from, args.bytes);
+    (keep.from, keep.bytes, keep.chunks) = (args.from, args.bytes, args.chunks);
     let expired = if args.apply { archive.expire(keep).await? } else { archive.expirable(keep).await? };
     if args.json {
         let before: Vec<_> =
             expired.before.iter().map(|(timeline, lsn)| json!({"timeline": timeline, "before": lsn.0})).collect();
         output::json(&json!({
             "applied": args.apply, "before": before, "timelines": expired.timelines, "chunks": expired.chunks,
-            "bytes": expired.bytes, "unnamed": expired.unnamed,
+            "bytes": expired.bytes, "unnamed": expired.unnamed, "manifests": expired.manifests, "leftovers": expired.leftovers,
         }))?;
         return Ok(Status::Fine);
     }
@@ -66,10 +71,12 @@ pub(crate) async fn expire(args: ExpireArgs) -> Result<Status, Failure> {
         output::line(format!("timeline {timeline}: {verb} all of it"))?;
     }
     output::line(format!(
-        "{verb}: {} chunks, {}; {} objects that belong to no one",
+        "{verb}: {} chunks, {}; {} objects that belong to no one; {} manifests; {} files of interrupted writes",
         expired.chunks,
         units::bytes(expired.bytes),
-        expired.unnamed
+        expired.unnamed,
+        expired.manifests,
+        expired.leftovers
     ))?;
     Ok(Status::Fine)
 }
@@ -81,18 +88,26 @@ pub(crate) async fn expire(args: ExpireArgs) -> Result<Status, Failure> {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     at: At,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn check(args: CheckArgs) -> Result<Status, Failure> {
-    args.at.open().await?.check().await?;
-    output::line("a canary went through and came back")?;
+    let (archive, began) = (args.at.open().await?, Instant::now());
+    archive.check().await?;
+    match args.json {
+        true => output::json(&json!({"came_back": true, "seconds": began.elapsed().as_secs_f64()}))?,
+        false => output::line("a canary went through and came back")?,
+    }
     Ok(Status::Fine)
 }
 
 /// Race for objects in a store, to see whether it creates one only once
 ///
 /// Only one archiver of a log may go on, and that rests on the store. A race that two win refutes
-/// it (exit status 3); races that one wins do not prove it.
+/// it (exit status 3); races that one wins do not prove it. The bucket, or the directory, must be
+/// there.
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   AWS_ENDPOINT=http://localhost:8333 foreword-archive doctor s3://bucket/probe --races 100")]

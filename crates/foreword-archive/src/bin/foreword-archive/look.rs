@@ -213,7 +213,8 @@ pub(crate) async fn verify(args: VerifyArgs) -> Result<Status, Failure> {
         );
         let gaps: Vec<_> = gaps.collect();
         output::json(
-            &json!({"objects": verified.objects, "bytes": verified.bytes, "records": verified.records, "faults": faults, "gaps": gaps}),
+            &json!({"objects": verified.objects, "bytes": verified.bytes, "records": verified.records, "faults": faults,
+                "gaps": gaps, "leftovers": verified.leftovers}),
         )?;
     } else {
         for fault in &verified.faults {
@@ -222,6 +223,9 @@ pub(crate) async fn verify(args: VerifyArgs) -> Result<Status, Failure> {
         }
         for (timeline, first, last, reason) in &verified.gaps {
             output::line(format!("timeline {timeline} does not have records {first} to {last}: {reason}"))?;
+        }
+        for path in &verified.leftovers {
+            output::line(format!("{} was left by a write that was interrupted: `expire` removes it", path.display()))?;
         }
         let sound = if verified.faults.is_empty() { "all sound" } else { "NOT SOUND" };
         output::line(format!(

@@ -112,18 +112,8 @@ struct At {
 }
 
 impl At {
-    /// A store that is there: a directory is not made.
-    fn store(&self) -> Result<Store, Failure> {
-        match Store::local_path(&self.url)? {
-            Some(path) if !path.is_dir() => {
-                Err(Failure::Wrong(format!("there is no archive at {}: there is no such directory", self.url)))
-            }
-            _ => Ok(Store::open(&self.url)?),
-        }
-    }
-
     async fn open(&self) -> Result<Archive, Failure> {
-        Ok(Archive::open(self.store()?, self.keys.load()?).await?)
+        Ok(Archive::open(Store::open(&self.url)?, self.keys.load()?).await?)
     }
 }
 

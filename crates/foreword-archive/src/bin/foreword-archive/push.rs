@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Go on with what comes
     #[arg(long, short)]
     follow: bool,
-    /// Begin an archive where there is none
+    /// Begin an archive where there is none; a directory is made, too
     #[arg(long)]
     create: bool,
     /// Bytes of records in a chunk
@@ -131,7 +131,8 @@ fn tell(event: &Event, json: bool) {
 }
 
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
-    let (store, keys) = (Store::open(&args.url)?, args.keys.load()?);
+    let keys = args.keys.load()?;
+    let store = if args.create { Store::create(&args.url)? } else { Store::open(&args.url)? };
     let began = Instant::now();
     let mut archiver = loop {
         match Archiver::begin(&args.dir, store.clone(), keys.clone(), args.options()).await {

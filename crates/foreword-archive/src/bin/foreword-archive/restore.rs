@@ -136,6 +136,9 @@ pub(crate) struct FollowArgs {
     /// The size of the log's segments
     #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "64M")]
     segment_size: u64,
+    /// Write JSON: a line each time that more has come, or that it fails, and one at the end
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn follow(args: FollowArgs) -> Result<Status, Failure> {
@@ -146,14 +149,23 @@ pub(crate) async fn follow(args: FollowArgs) -> Result<Status, Failure> {
         standby.catch_up().await?;
         standby.close().await?
     } else {
-        let told = &mut |caught: &foreword_archive::Result<Lsn>| {
-            if let Err(error) = caught {
-                output::note(error.to_string());
+        let mut before = Lsn::ZERO;
+        let told = &mut |caught: &foreword_archive::Result<Lsn>| match caught {
+            // (A reader that is gone ends nothing.)
+            Err(error) if args.json => drop(output::json(&json!({"event": "failed", "error": error.to_string()}))),
+            Err(error) => output::note(error.to_string()),
+            Ok(lsn) if args.json && *lsn != before => {
+                before = *lsn;
+                drop(output::json(&json!({"event": "caught_up", "lsn": lsn.0})));
             }
+            Ok(_) => {}
         };
         standby.run(args.every, stopped(), told).await?
     };
-    output::line(format!("{} has all up to {last}", args.dir.display()))?;
+    match args.json {
+        true => output::json(&json!({"event": "done", "lsn": last.0}))?,
+        false => output::line(format!("{} has all up to {last}", args.dir.display()))?,
+    }
     Ok(Status::Fine)
 }
 
@@ -171,11 +183,19 @@ pub(crate) struct PromoteArgs {
     at: At,
     /// The standby's directory
     dir: PathBuf,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn promote(args: PromoteArgs) -> Result<Status, Failure> {
     let standby = Standby::open(args.at.open().await?, &args.dir, RestoreOptions::default()).await?;
     let last = standby.promote().await?;
-    output::line(format!("{} is the log, up to {last}; whoever archived the old one is fenced", args.dir.display()))?;
+    match args.json {
+        true => output::json(&json!({"event": "promoted", "lsn": last.0}))?,
+        false => {
+            output::line(format!("{} is the log, up to {last}; whoever archived the old one is fenced", args.dir.display()))?
+        }
+    }
     Ok(Status::Fine)
 }
