@@ -4,6 +4,9 @@
 //! make them part of the archive, and then moves the hold. After a crash the next archiver begins
 //! behind the last manifest: what was uploaded and not confirmed is of no account.
 
+mod attach;
+mod reading;
+
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -15,30 +18,24 @@ use bytes::Bytes;
 use foreword::{Limit, Lsn, View};
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::archive::{Archive, micros, now_micros, object_name};
-use crate::chunk::{Builder, Chunk, Place};
+use crate::archive::Archive;
+use crate::chunk::Chunk;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::manifest::{Change, Gap, Parent, Timeline};
+use crate::manifest::{Change, Gap};
 use crate::probe;
 use crate::store::{Atomicity, Store};
 
-/// Beside a restored log: which archive it comes from.
-pub(crate) const ORIGIN: &str = "ARCHIVE";
+pub(crate) use attach::{ORIGIN, Origin};
+use reading::{Cutter, End, Piece, Reading, missed};
+
 /// Chunks that are ready and wait for an upload.
 const READY: usize = 1;
 /// So many chunks of `rpo` become one of `chunk_age`, at most: all of them are still in the summary.
 const PARTS_MAX: u32 = 100;
-/// An archiver that is to stop archives what is durable by then, but reads no longer than this.
-const STOPS_WITHIN: Duration = Duration::from_secs(5);
-/// How often a log that does not fit is looked at again, before that is believed.
-const LOOKS: usize = 10;
-/// So many records of the log and the archive are compared, up to the last that both have.
-const COMPARED: u64 = 64;
 /// How long the thread that reads waits at most, before it looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -149,32 +146,6 @@ pub enum Event {
     },
 }
 
-/// What stands in the file `ARCHIVE` beside a log that was restored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Origin {
-    pub(crate) archive: String,
-    pub(crate) timeline: u32,
-    pub(crate) last: u64,
-    /// Of the log: what was cut since was cut of what was restored.
-    pub(crate) generation: u32,
-    /// It is no standby any more.
-    #[serde(default)]
-    pub(crate) promoted: bool,
-}
-
-impl Origin {
-    pub(crate) fn read(dir: &Path) -> Result<Option<Origin>> {
-        let path = dir.join(ORIGIN);
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            text => text.map_err(|error| Error::io("read", &path, error))?,
-        };
-        let invalid =
-            |error: serde_json::Error| Error::Invalid { what: "file ARCHIVE", why: format!("{}: {error}", path.display()) };
-        serde_json::from_str(&text).map(Some).map_err(invalid)
-    }
-}
-
 /// Archives a log. Only one can, for each archive: one that begins ends the one before.
 #[derive(Debug)]
 pub struct Archiver {
@@ -183,21 +154,6 @@ pub struct Archiver {
     view: View,
     options: PushOptions,
     timeline: u32,
-}
-
-/// Why the thread that reads has come to an end.
-enum End {
-    /// It was to.
-    Done,
-    Cut,
-    Missed(Gap),
-    GivenUp(Gap),
-    Failed(Error),
-}
-
-enum Piece {
-    Chunk(Chunk, Bytes),
-    End(End),
 }
 
 impl Archiver {
@@ -280,136 +236,6 @@ impl Archiver {
         if let Some(hook) = &self.options.on_event {
             hook(event);
         }
-    }
-
-    /// What is to be done before the log can be archived: a timeline that it goes on in, or what a
-    /// new one is to be.
-    async fn look(&self) -> Result<Attach> {
-        let (view, state) = (&self.view, &self.archive.state);
-        let log = view.id().to_string();
-        let view_ = view.clone();
-        let last = blocking(move || view_.recoverable_lsn()).await??.0;
-        let generation = view.generation();
-        let new = |parent: Option<Parent>, first: u64, reason: &str| {
-            Attach::New(Timeline {
-                id: state.last_timeline + 1,
-                log: log.clone(),
-                generation,
-                parent,
-                first,
-                reason: reason.to_owned(),
-                began: now_micros(),
-                gaps: Vec::new(),
-                indexes: Vec::new(),
-                chunks: Vec::new(),
-                last: first - 1,
-                whole: first - 1,
-            })
-        };
-        if state.retired.contains(&log) {
-            return Err(Error::Foreign { why: "a standby of this log was promoted, and has taken its place".into() });
-        }
-        let Some(timeline) = state.timelines.values().rev().find(|timeline| timeline.log == log) else {
-            let dir = self.dir.clone();
-            if let Some(origin) = blocking(move || Origin::read(&dir)).await?? {
-                if origin.archive != self.archive.id.to_string() {
-                    return Err(Error::Foreign { why: format!("this log was restored from archive {}", origin.archive) });
-                }
-                let kept = view.cut_since(origin.generation).map_or(origin.last, |cut| origin.last.min(cut.0 - 1));
-                self.compare(origin.timeline, kept, last).await?;
-                let parent = Parent { timeline: origin.timeline, last: kept };
-                return Ok(new(Some(parent), kept + 1, "restored"));
-            }
-            return match state.timelines.values().next_back() {
-                None => Ok(new(None, view.start_lsn().0, "created")),
-                Some(other) => Err(Error::Foreign { why: format!("it is of log {}, and this is {log}", other.log) }),
-            };
-        };
-        // (As serial numbers are compared: they may pass zero.)
-        if (generation.wrapping_sub(timeline.generation) as i32) < 0 {
-            let why = format!("records were cut {} times from it, and {generation} times from this one", timeline.generation);
-            return Err(Error::Diverged { why });
-        }
-        let cut = view.cut_since(timeline.generation).map(|lsn| lsn.0);
-        let kept = cut.map_or(timeline.last, |cut| timeline.last.min(cut - 1));
-        self.compare(timeline.id, kept, last).await?;
-        Ok(match cut {
-            Some(cut) if cut <= timeline.last => {
-                new(Some(Parent { timeline: timeline.id, last: cut - 1 }), cut, "records were cut from the log")
-            }
-            _ if generation != timeline.generation => Attach::Generation(timeline.id, generation),
-            _ => Attach::As(timeline.id),
-        })
-    }
-
-    /// The same, of a log that may be opened, or cut, at this moment: what does not fit is looked at
-    /// again.
-    async fn look_well(&self) -> Result<Attach> {
-        for _ in 0..LOOKS {
-            match self.look().await {
-                Err(Error::Diverged { .. } | Error::Log(_)) => tokio::time::sleep(LOOK).await,
-                looked => return looked,
-            }
-        }
-        self.look().await
-    }
-
-    /// Whether the log has the records that the archive has: the last ones, with their times.
-    async fn compare(&self, timeline: u32, lsn: u64, last: u64) -> Result<()> {
-        let Some(of) = self.archive.state.timelines.get(&timeline) else {
-            return Err(Error::Diverged { why: format!("the archive has no timeline {timeline} any more") });
-        };
-        if last < lsn {
-            return Err(Error::Diverged { why: format!("the archive has records up to {lsn}, and the log up to {last}") });
-        }
-        let start = self.view.start_lsn().0;
-        if lsn < start || lsn == 0 || of.gaps.iter().any(|gap| gap.last == lsn) {
-            return Ok(());
-        }
-        let from = lsn.saturating_sub(COMPARED - 1).max(start);
-        let mut archived = self.archive.records(Some(timeline), Lsn(from), Lsn(lsn))?;
-        let mut records = Vec::new();
-        loop {
-            match archived.next().await {
-                Ok(Some(record)) => records.push(record),
-                Ok(None) => break,
-                Err(Error::NotThere { .. }) => return Ok(()), // They have expired.
-                Err(error) => return Err(error),
-            }
-        }
-        let view = self.view.clone();
-        blocking(move || {
-            let mut reader = view.recoverable()?.reader();
-            for record in records {
-                let there = match reader.get(record.lsn) {
-                    Err(foreword::Error::Lost { .. }) => continue,
-                    there => there?,
-                };
-                if !record.is_copy(there.data, there.time()) {
-                    return Err(Error::Diverged { why: format!("their records {} differ", record.lsn) });
-                }
-            }
-            Ok(())
-        })
-        .await?
-    }
-
-    /// Finds or begins the log's timeline, and places the hold.
-    async fn attach(&mut self) -> Result<()> {
-        match self.look_well().await? {
-            Attach::As(timeline) => self.timeline = timeline,
-            Attach::Generation(timeline, generation) => {
-                self.commit(Change::Generation { timeline, generation }).await?;
-                self.timeline = timeline;
-            }
-            Attach::New(timeline) => {
-                let (id, reason) = (timeline.id, timeline.reason.clone());
-                self.commit(Change::Timeline(timeline)).await?;
-                self.timeline = id;
-                self.tell(&Event::Began { timeline: id, reason });
-            }
-        }
-        self.hold().await
     }
 
     /// Keeps in the log what is not archived.
@@ -584,20 +410,6 @@ impl Archiver {
     }
 }
 
-enum Attach {
-    As(u32),
-    Generation(u32, u32),
-    New(Timeline),
-}
-
-fn missed(first: u64, start: u64) -> Gap {
-    Gap { first, last: start - 1, reason: "dropped from the log before they were archived".into() }
-}
-
-fn given_up(first: Lsn, next: Lsn) -> Gap {
-    Gap { first: first.0, last: next.0 - 1, reason: "given up when the log was salvaged".into() }
-}
-
 /// A store that is not known to be atomic must at least not be seen to be otherwise, and then be
 /// allowed by name.
 async fn trusted(store: &Store) -> Result<()> {
@@ -643,145 +455,5 @@ impl Patience {
         self.tries += 1;
         tokio::time::sleep(pause).await;
         Ok(())
-    }
-}
-
-/// Makes chunks.
-struct Cutter {
-    place: Place,
-    keys: Keys,
-    epoch: u64,
-    options: PushOptions,
-}
-
-impl Cutter {
-    fn begin(&self, first: Lsn) -> Result<Builder> {
-        Builder::new(self.place, first, &self.keys, self.options.level)
-    }
-
-    fn finish(&self, builder: Builder, first: Lsn, whole: bool) -> Result<Piece> {
-        let name = object_name("chunk", self.place.timeline, first.0, builder.next().prev().0, self.epoch)?;
-        let (chunk, bytes) = builder.finish(name, whole)?;
-        Ok(Piece::Chunk(chunk, bytes))
-    }
-}
-
-/// The thread that reads the log.
-struct Reading {
-    cutter: Cutter,
-    view: View,
-    from: Lsn,
-    end: Option<Lsn>,
-    stopping: Arc<AtomicBool>,
-    out: mpsc::Sender<Piece>,
-}
-
-/// A chunk that gathers, and since when.
-struct Gathering {
-    first: Lsn,
-    builder: Builder,
-    since: Instant,
-}
-
-impl Reading {
-    fn run(self) {
-        let end = self.read().unwrap_or_else(End::Failed);
-        let _ = self.out.blocking_send(Piece::End(end));
-    }
-
-    /// `false`: no one takes it any more.
-    fn send(&self, gathered: Gathering, whole: bool) -> Result<bool> {
-        let piece = self.cutter.finish(gathered.builder, gathered.first, whole)?;
-        Ok(self.out.blocking_send(piece).is_ok())
-    }
-
-    fn read(&self) -> Result<End> {
-        let options = &self.cutter.options;
-        let mut reader = self.view.reader_at(self.from);
-        let (mut next, mut end, mut stop_by) = (self.from, self.end, None);
-        let (mut chunk, mut part): (Option<Gathering>, Option<Gathering>) = (None, None);
-        let gathering =
-            |first: Lsn| Ok::<_, Error>(Gathering { first, builder: self.cutter.begin(first)?, since: Instant::now() });
-        loop {
-            if stop_by.is_none() && self.stopping.load(Ordering::Relaxed) {
-                stop_by = Some(Instant::now() + STOPS_WITHIN);
-                end = Some(self.view.last_lsn().unwrap_or(next.prev()));
-            }
-            let stopping = stop_by.is_some_and(|by| Instant::now() > by);
-            let done = end.is_some_and(|end| next > end);
-            let read = if done || stopping { Ok(None) } else { reader.next() };
-            let (record, problem) = match read {
-                // (Readers pass over what was given up.)
-                Ok(Some(record)) if record.lsn > next => (None, Some(Ok(given_up(next, record.lsn)))),
-                Ok(record) => (record.map(|record| (record.lsn, micros(record.time()), record.data)), None),
-                Err(error) => (None, Some(Err(error))),
-            };
-            let at_end = record.is_none();
-            if let Some((lsn, time, data)) = record {
-                if chunk.is_none() {
-                    chunk = Some(gathering(lsn)?);
-                }
-                if options.rpo.is_some() && part.is_none() {
-                    part = Some(gathering(lsn)?);
-                }
-                for gathering in [&mut chunk, &mut part].into_iter().flatten() {
-                    gathering.builder.push(time, data)?;
-                }
-                next = lsn.next();
-            }
-            // (A log that fails, or was cut, is looked at again from where the archive ends.)
-            let is_due = |gathering: &Gathering, age: Duration| gathering.since.elapsed() >= age;
-            let full = chunk.take_if(|chunk| {
-                chunk.builder.size() >= options.chunk_bytes
-                    || is_due(chunk, options.chunk_age)
-                    || at_end && (done || stopping || problem.is_some())
-            });
-            if let Some(full) = full {
-                part = None;
-                // What is durable at once is whole batches.
-                let last = next.prev();
-                let whole = problem.is_none()
-                    && (at_end && !stopping || end == Some(last) || self.view.last_lsn().is_ok_and(|durable| durable == last));
-                if !self.send(full, whole)? {
-                    return Ok(End::Done);
-                }
-            }
-            if let Some(partial) = part.take_if(|part| options.rpo.is_some_and(|rpo| is_due(part, rpo)))
-                && !self.send(partial, at_end)?
-            {
-                return Ok(End::Done);
-            }
-            if done || stopping {
-                return Ok(End::Done);
-            }
-            match problem {
-                None => {}
-                Some(Ok(gap)) => return Ok(End::GivenUp(gap)),
-                Some(Err(foreword::Error::Cut { .. })) => return Ok(End::Cut),
-                Some(Err(foreword::Error::Dropped { start, .. })) => return Ok(End::Missed(missed(next.0, start.0))),
-                Some(Err(error)) => return Ok(End::Failed(error.into())),
-            }
-            // (What was given up at the log's end.)
-            let lost = |&(first, last): &(Lsn, Lsn)| (first..=last).contains(&next);
-            if at_end && let Some((_, last)) = self.view.lost().into_iter().find(lost) {
-                return Ok(End::GivenUp(given_up(next, last.next())));
-            }
-            if at_end {
-                let due = |gathering: &Option<Gathering>, age: Option<Duration>| {
-                    gathering.as_ref().zip(age).map(|(gathering, age)| age.saturating_sub(gathering.since.elapsed()))
-                };
-                let wait = [due(&chunk, Some(options.chunk_age)), due(&part, options.rpo)]
-                    .into_iter()
-                    .flatten()
-                    .fold(LOOK, Duration::min);
-                // Only waits: the loop reads it.
-                match reader.wait_next(Some(wait.max(Duration::from_millis(1)))).map(|record| record.is_some()) {
-                    Ok(false) => {}
-                    // (Said once: the next read would go on behind it.)
-                    Err(foreword::Error::Cut { .. }) => return Ok(End::Cut),
-                    _ => reader.seek(next),
-                }
-            }
-        }
     }
 }

@@ -171,7 +171,7 @@ fn a_time_is_found_among_chunks_and_timelines() {
         push(&place.log(), &store).await.unwrap();
         let log = small().open(place.log()).unwrap();
         log.truncate_back(Lsn(500)).unwrap();
-        log.append_copies(Lsn(500), (500..700).map(|lsn| (time(second(lsn)), record(lsn, 1_000)))).unwrap();
+        log.append_copies(Lsn(500), (500..700).map(|lsn| (time(second(lsn)), record(lsn, 1_001)))).unwrap();
         log.close().unwrap();
         push(&place.log(), &store).await.unwrap();
         let archive = open(&store).await;
@@ -234,6 +234,33 @@ fn what_a_salvage_gives_up_the_archive_has_or_names() {
             let within = restored(&store, &place, Target::Lsn(Lsn(first)), None).await;
             assert!(matches!(within, Err(Error::NotThere { .. })), "{within:?}");
         }
+    });
+}
+
+/// Cut twice, with some of what was cut appended again as it was: a timeline shares all that is the
+/// same, and no more.
+#[test]
+fn a_timeline_shares_all_that_is_the_same() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let time = |lsn: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + lsn);
+        let copies = |lsns: std::ops::Range<u64>, len| lsns.map(move |lsn| (time(lsn), record(lsn, len)));
+        let log = small().open(place.log()).unwrap();
+        log.append_copies(Lsn(1), copies(1..200, 1_000)).unwrap();
+        log.close().unwrap();
+        push(&place.log(), &store).await.unwrap();
+        let log = small().open(place.log()).unwrap();
+        log.truncate_back(Lsn(50)).unwrap();
+        log.append_copies(Lsn(50), copies(50..180, 1_000)).unwrap();
+        log.truncate_back(Lsn(171)).unwrap();
+        log.append_copies(Lsn(171), copies(171..190, 999)).unwrap();
+        log.close().unwrap();
+        let archiver = push(&place.log(), &store).await.unwrap();
+        let archive = open(&store).await;
+        let timeline = archive.timeline(None).unwrap();
+        assert_eq!((archiver.timeline(), timeline.parent.unwrap().last, timeline.first), (2, 170, 171));
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
+        assert_eq!(restored(&store, &place, Target::Latest, Some(1)).await.unwrap().len(), 199);
     });
 }
 
