@@ -26,8 +26,10 @@ use crate::chunk::Chunk;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::manifest::{Change, Gap};
+use crate::meters::Meters;
 use crate::probe;
 use crate::store::{Atomicity, Store};
+use crate::tasks::{Task, blocking};
 
 pub(crate) use attach::{ORIGIN, Origin};
 use reading::{Cutter, End, Piece, Reading, missed};
@@ -154,6 +156,7 @@ pub struct Archiver {
     view: View,
     options: PushOptions,
     timeline: u32,
+    meters: Meters,
 }
 
 impl Archiver {
@@ -177,7 +180,7 @@ impl Archiver {
         let dir = dir.as_ref().to_owned();
         let at = dir.clone();
         let view = blocking(move || View::open(at)).await??;
-        let begin = Change::begin();
+        let (begin, meters) = (Change::begin(), Meters::new(&dir));
         let archive = match Archive::open(store.clone(), keys.clone()).await {
             Err(Error::NoArchive { .. }) if options.create => {
                 if !options.trust_store {
@@ -203,14 +206,16 @@ impl Archiver {
                     view: view.clone(),
                     options: options.clone(),
                     timeline: 0,
+                    meters: meters.clone(),
                 };
                 archiver.look_well().await?;
                 archive.begin(begin).await?;
                 archive
             }
         };
-        let mut archiver = Archiver { archive, dir, view, options, timeline: 0 };
+        let mut archiver = Archiver { archive, dir, view, options, timeline: 0, meters };
         archiver.attach().await?;
+        archiver.meters.archived(archiver.archived().0);
         Ok(archiver)
     }
 
@@ -266,13 +271,15 @@ impl Archiver {
 
     async fn give_up(&mut self, gap: Gap) -> Result<()> {
         let event = Event::Skipped { first: Lsn(gap.first), last: Lsn(gap.last), reason: gap.reason.clone() };
+        let records = gap.last - gap.first + 1;
         self.commit(Change::Gap { timeline: self.timeline, gap }).await?;
+        self.meters.skipped(records);
         self.tell(&event);
         Ok(())
     }
 
     async fn commit(&mut self, change: Change) -> Result<()> {
-        let mut patience = Patience::new(&self.options);
+        let mut patience = Patience::new(self);
         while let Err(error) = self.archive.commit(std::slice::from_ref(&change)).await {
             patience.wait(error).await?;
         }
@@ -291,7 +298,8 @@ impl Archiver {
             // What was cut may be all that was not archived.
             self.attach().await?;
         }
-        self.drive(Some(last), std::future::pending()).await?;
+        let driven = self.drive(Some(last), std::future::pending()).await;
+        self.ended(driven)?;
         Ok(self.archived())
     }
 
@@ -303,7 +311,29 @@ impl Archiver {
     /// [`skip_missed`](PushOptions::skip_missed). [`Error::Log`]: damage, say. [`Error::Store`],
     /// once [`patience`](PushOptions::patience) is over. After an error, begin again.
     pub async fn run(&mut self, stop: impl Future<Output = ()>) -> Result<()> {
-        self.drive(None, stop).await
+        // Says once a second how far behind it is, whatever it waits for.
+        let (view, meters) = (self.view.clone(), self.meters.clone());
+        let _watching = cfg!(feature = "metrics").then(|| {
+            Task::spawn(async move {
+                loop {
+                    let view = view.clone();
+                    if let Ok(Ok(last)) = blocking(move || view.last_lsn()).await {
+                        meters.durable(last.0);
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            })
+        });
+        let driven = self.drive(None, stop).await;
+        self.ended(driven)
+    }
+
+    /// Notes an end that needs a decision.
+    fn ended(&self, driven: Result<()>) -> Result<()> {
+        if driven.as_ref().is_err_and(|error| !error.is_retryable()) {
+            self.meters.stopped();
+        }
+        driven
     }
 
     async fn drive(&mut self, end: Option<Lsn>, stop: impl Future<Output = ()>) -> Result<()> {
@@ -367,7 +397,7 @@ impl Archiver {
     /// Makes chunks that are uploaded part of the archive, and lets the log drop their records.
     async fn confirm(&mut self, chunks: Vec<Chunk>) -> Result<()> {
         let bytes = chunks.iter().map(|chunk| chunk.bytes).sum();
-        let timeline = self.timeline;
+        let (count, timeline, before, began) = (chunks.len() as u64, self.timeline, self.archived(), Instant::now());
         // What larger chunks take the place of.
         let mut replaced = Vec::new();
         let mut there = self.archive.state.timelines.get(&timeline).map(|timeline| timeline.chunks.clone()).unwrap_or_default();
@@ -377,7 +407,7 @@ impl Archiver {
         }
         drop(there);
         let adds: Vec<_> = chunks.into_iter().map(|chunk| Change::Add { timeline, chunk }).collect();
-        let mut patience = Patience::new(&self.options);
+        let mut patience = Patience::new(self);
         loop {
             // What was expired meanwhile is not to be listed.
             let confirmed = async {
@@ -390,6 +420,8 @@ impl Archiver {
                 Err(error) => patience.wait(error).await?,
             }
         }
+        self.meters.confirmed(began.elapsed(), self.archived().0 - before.0, count, bytes);
+        self.meters.archived(self.archived().0);
         self.hold().await?;
         self.tell(&Event::Archived { lsn: self.archived(), bytes });
         // (What cannot be deleted now goes with the next `expire`.)
@@ -400,11 +432,12 @@ impl Archiver {
     }
 
     fn upload(&self, chunk: Chunk, bytes: Bytes) -> impl Future<Output = Result<Chunk>> + use<> {
-        let (archive, mut patience) = (self.archive.clone(), Patience::new(&self.options));
+        let (archive, mut patience) = (self.archive.clone(), Patience::new(self));
         async move {
             while let Err(error) = archive.create_own(&chunk.name, &bytes).await {
                 patience.wait(error).await?;
             }
+            patience.meters.uploaded(patience.began.elapsed());
             Ok(chunk)
         }
     }
@@ -423,11 +456,6 @@ fn joined<T>(uploaded: std::result::Result<Result<T>, tokio::task::JoinError>) -
     uploaded.map_err(|error| Error::io("finish an upload", "", std::io::Error::other(error)))?
 }
 
-/// Runs what blocks, on a thread for that.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::io("run", "a thread", std::io::Error::other(error)))
-}
-
 /// How a store that does not answer is asked again: after a pause that is twice as long each time,
 /// up to half a minute, for as long as the options allow.
 struct Patience {
@@ -435,11 +463,13 @@ struct Patience {
     tries: u32,
     most: Option<Duration>,
     hook: Option<EventHook>,
+    meters: Meters,
 }
 
 impl Patience {
-    fn new(options: &PushOptions) -> Patience {
-        Patience { began: Instant::now(), tries: 0, most: options.patience, hook: options.on_event.clone() }
+    fn new(archiver: &Archiver) -> Patience {
+        let PushOptions { patience: most, on_event: hook, .. } = archiver.options.clone();
+        Patience { began: Instant::now(), tries: 0, most, hook, meters: archiver.meters.clone() }
     }
 
     /// Waits before the next try; or gives the error back, if trying again does not help, or not
@@ -449,6 +479,7 @@ impl Patience {
         if !error.is_retryable() || self.most.is_some_and(|most| self.began.elapsed() + pause > most) {
             return Err(error);
         }
+        self.meters.retrying(self.began.elapsed());
         if let Some(hook) = &self.hook {
             hook(&Event::Retrying { error, since: self.began.elapsed() });
         }

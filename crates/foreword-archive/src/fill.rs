@@ -13,10 +13,8 @@ use std::time::{Duration, SystemTime};
 use foreword::{Log, Lsn};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinHandle;
 
 use crate::archive::Archive;
-use crate::archiver::blocking;
 use crate::chunk::{ArchiveId, Place};
 use crate::decode::{Fetched, Opened, Stored, Table, fetch, fetch_table};
 use crate::error::{Error, Result};
@@ -24,6 +22,7 @@ use crate::history::{Chunks, Wanted};
 use crate::keys::Keys;
 use crate::restore::ProgressHook;
 use crate::store::Store;
+use crate::tasks::{Task, blocking};
 
 /// Bytes of objects that are on their way, or not decoded yet; a block that has more is alone.
 const FETCHED: usize = 16 << 20;
@@ -112,25 +111,6 @@ impl Room {
         let bytes = bytes.clamp(1, self.size as u64) as u32;
         let taken = self.free.clone().acquire_many_owned(bytes).await;
         taken.map_err(|error| Error::io("wait", "for memory", std::io::Error::other(error)))
-    }
-}
-
-/// A task that ends when no one waits for it any more.
-struct Task<T>(JoinHandle<T>);
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl<T: Send + 'static> Task<T> {
-    fn spawn(work: impl Future<Output = T> + Send + 'static) -> Task<T> {
-        Task(tokio::spawn(work))
-    }
-
-    async fn end(mut self) -> Result<T> {
-        (&mut self.0).await.map_err(|error| Error::io("run", "a task", std::io::Error::other(error)))
     }
 }
 

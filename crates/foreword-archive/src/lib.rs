@@ -54,12 +54,14 @@ mod fill;
 mod history;
 mod keys;
 mod manifest;
+mod meters;
 mod operate;
 mod probe;
 mod read;
 mod restore;
 mod standby;
 mod store;
+mod tasks;
 
 pub use archive::Archive;
 pub use archiver::{Archiver, Event, EventHook, PushOptions};

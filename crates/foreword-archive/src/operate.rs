@@ -9,13 +9,13 @@ use foreword::Lsn;
 use futures_util::{StreamExt, stream};
 
 use crate::archive::Archive;
-use crate::archiver::blocking;
 use crate::chunk::{Builder, Chunk};
 use crate::decode::fetch;
 use crate::error::{Error, Result};
 use crate::history::Wanted;
 use crate::keys::{hex, random};
 use crate::manifest::{Change, Index, Timeline};
+use crate::tasks::blocking;
 
 /// Chunks that are verified at once.
 const READS: usize = 4;

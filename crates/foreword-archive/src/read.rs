@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use foreword::Lsn;
 
 use crate::archive::Archive;
-use crate::archiver::blocking;
 use crate::chunk::Record;
 use crate::error::Result;
 use crate::history::Chunks;
+use crate::tasks::blocking;
 
 /// Records of an archive, in order: [`Archive::records`].
 pub struct Records<'a> {

@@ -7,10 +7,11 @@ use foreword::Lsn;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::now_micros;
-use crate::archiver::{Archiver, Event, LOOK, blocking};
+use crate::archiver::{Archiver, Event, LOOK};
 use crate::chunk::Record;
 use crate::error::{Error, Result};
 use crate::manifest::{Change, Parent, Timeline};
+use crate::tasks::blocking;
 
 /// Beside a restored log: which archive it comes from.
 pub(crate) const ORIGIN: &str = "ARCHIVE";
