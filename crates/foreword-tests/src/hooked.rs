@@ -278,6 +278,11 @@ impl Gate {
         }
     }
 
+    /// Whether a thread is held up.
+    pub fn is_holding(&self) -> bool {
+        self.counts.lock().unwrap().1 > 0
+    }
+
     /// Waits until a thread is held up.
     pub fn wait_held(&self) {
         let counts = self.counts.lock().unwrap();

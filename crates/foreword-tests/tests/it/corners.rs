@@ -4,11 +4,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use foreword::disk::Disk;
 use foreword::{Error, Log, Lsn, Options, Verdict, View};
 use foreword_sim::{Choice, Effect, Fault, OpKind, SimDisk};
-use foreword_tests::hooked::{Op, hooked, within};
+use foreword_tests::hooked::{Gate, Op, hooked, until, within};
 use foreword_tests::*;
 
 const MIB: u64 = 1 << 20;
@@ -120,24 +121,39 @@ fn a_view_shows_after_a_recovery_what_it_showed_before() {
     assert_eq!((before, before), (beside.0, after), "{beside:?}");
 }
 
+/// The disk, with a gate before what writes durably to the first segment. Other writes there are
+/// told of, and whether the gate holds a thread up then.
+fn gated(disk: &SimDisk, gate: &Arc<Gate>, wrote: impl Fn(bool) + Send + Sync + 'static) -> Arc<dyn Disk> {
+    let gate = gate.clone();
+    hooked(disk.clone(), move |op, name| {
+        match op {
+            Op::WriteDurable if name == segment_name(1) => gate.pass(),
+            Op::Write | Op::Zero if name == segment_name(1) => wrote(gate.is_holding()),
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
 /// A hold beside the first append to a log that was closed: its MARK does not reach the disk before
 /// CLOSED and the MARK behind it.
 #[test]
 fn nothing_overtakes_the_reopening() {
-    let disk = SimDisk::new(1);
+    let (disk, gate) = (SimDisk::new(1), Arc::new(Gate::default()));
     let log = mib(&disk).open("/log").unwrap();
     for lsn in 1..3 {
         log.commit(&record(lsn)).unwrap();
     }
     log.close().unwrap();
-    let log = Arc::new(mib(&disk).open("/log").unwrap());
-    disk.fault(Fault::new(OpKind::DurableWrite, Effect::Stall(Duration::from_secs(3))).on(".seg"));
+    let log = Arc::new(mib(&disk).disk(gated(&disk, &gate, |_| ())).open("/log").unwrap());
+    gate.hold(1);
     let (a, b) = (log.clone(), log.clone());
     let a = std::thread::spawn(move || a.commit(&vec![5; 400 << 10]).map(drop));
-    std::thread::sleep(Duration::from_millis(700));
+    gate.wait_held();
     let b = std::thread::spawn(move || b.hold("me", Lsn(1)).map(drop));
-    std::thread::sleep(Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(500)); // If it is too short, only a fault is missed.
     let crashed = disk.crash(&Choice::None);
+    gate.open();
     let _ = (a.join(), b.join());
     drop(log);
     let mut verdicts = Vec::new();
@@ -237,29 +253,41 @@ fn the_reserve_has_its_space() {
     mib(&kill(&disk, log)).open("/log").unwrap();
 }
 
-/// The same as `nothing_overtakes_the_reopening`, by appends alone.
+/// The same as `nothing_overtakes_the_reopening`, by an append alone, which fills the buffers. The
+/// flush that is to reopen the log is held up until the end.
 #[test]
 fn no_append_overtakes_the_reopening() {
-    let options = |disk: &SimDisk| on(disk).segment_bytes(16 * MIB);
-    let disk = SimDisk::new(1);
+    let (disk, gate, overtaken) = (SimDisk::new(1), Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
+    let seen = overtaken.clone();
+    let gated = gated(&disk, &gate, move |held| _ = seen.fetch_or(held, Ordering::SeqCst));
+    let options = |disk: &SimDisk| on(disk).segment_bytes(16 * MIB).buffer_bytes(2 << 20);
     let log = options(&disk).open("/log").unwrap();
     commit(&log, 1..3);
     log.close().unwrap();
-    let log = Arc::new(options(&disk).open("/log").unwrap());
-    disk.fault(Fault::new(OpKind::DurableWrite, Effect::Stall(Duration::from_secs(3))).on("0001.seg"));
+    let log = Arc::new(options(&disk).disk(gated).open("/log").unwrap());
+    gate.hold(1);
     let (a, b) = (log.clone(), log.clone());
     let a = std::thread::spawn(move || a.commit(&vec![5; 400 << 10]).map(drop));
-    std::thread::sleep(Duration::from_millis(700));
-    let b = std::thread::spawn(move || (0..40).map(|_| b.append(&vec![6; 100 << 10])).all(|r| r.is_ok()));
-    std::thread::sleep(Duration::from_millis(1200));
+    gate.wait_held();
+    let b = std::thread::spawn(move || b.append(&vec![6; 3 << 20]).map(drop));
+    // The buffers have room again: a flush has taken the large record.
+    until("a flush of the second record", || log.last_lsn() >= Lsn(4) && log.try_append(b"third").is_ok());
+    // It must not write now. (Time to do so all the same: if it is too short, only a fault is missed.)
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(500) && !overtaken.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let mut found = Vec::new();
     for seed in 0..20 {
         let crashed = disk.crash(&Choice::Seed(seed));
         let log = options(&crashed).open("/log").unwrap();
         found.push((log.recovery().verdict.name(), log.last_lsn().0));
     }
-    let _ = (a.join(), b.join());
-    assert!(found.iter().all(|f| f.0 == "clean"), "nothing is written before CLOSED and its MARK are durable: {found:?}");
+    gate.open();
+    a.join().unwrap().unwrap();
+    b.join().unwrap().unwrap();
+    assert!(!overtaken.load(Ordering::SeqCst), "nothing is written before CLOSED and its MARK are durable: {found:?}");
+    assert!(found.iter().all(|f| *f == ("clean", 2)), "{found:?}");
 }
 
 /// A small segment made of the reserve does not count as a whole one.
