@@ -8,4 +8,5 @@ mod exhaustive;
 mod matrix;
 mod random;
 mod regressions;
+mod reopened;
 mod threads;
