@@ -78,6 +78,18 @@ bugs! {
     ResumeSealed,
     /// a repair moves evidence aside before the log has gone on without it
     MoveFirst,
+    /// of what a fork has begun, only the LINKs that the page cache shows are taken back
+    TrustZeros,
+    /// a fork begins anew beside what it could not take back
+    ForkBeside,
+    /// an unfinished fork hides that the newest segment is lost
+    HideLost,
+    /// a repair takes for the log what a fork has begun, and what LINKs lead past
+    FollowNoLinks,
+    /// a repair copies again what an earlier one has copied
+    CopyAgain,
+    /// what of the reserve cannot be made a segment is removed
+    LoseUnmade,
     /// a fork never writes a small segment again: crashes and cuts fill the directory
     NeverAbsorb,
     /// a fork that has not room for all that it is to write again writes nothing of it
@@ -164,6 +176,12 @@ impl Bug {
         Bug::ReserveLast,
         Bug::MoveFirst,
         Bug::ResumeSealed,
+        Bug::TrustZeros,
+        Bug::ForkBeside,
+        Bug::HideLost,
+        Bug::FollowNoLinks,
+        Bug::CopyAgain,
+        Bug::LoseUnmade,
         Bug::RecycleFirst,
         Bug::ForgetLarger,
         Bug::ForgetUrgent,

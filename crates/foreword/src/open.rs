@@ -25,7 +25,7 @@ use crate::files::segment::Found;
 use crate::format::{BLOCK, Control, Count, Entry, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR};
 use crate::observe::stats::RecoveryReport;
 use crate::open::branch::branch;
-use crate::open::fresh::{clear_temporary, superseded, tidy_up};
+use crate::open::fresh::{clear_begun, clear_temporary, superseded, tidy_up};
 use crate::open::opened::Opened;
 use crate::open::repair::{Repair, plan};
 use crate::options::{Existence, OnDamage};
@@ -186,7 +186,7 @@ fn create(options: &Options, dir: &Dir) -> Result<Opened> {
 
 fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     let verdict = found.verdict.clone();
-    let (survey, repair) = match &verdict {
+    let (mut survey, repair) = match &verdict {
         Verdict::Corruption(damage) => match options.on_damage {
             OnDamage::Refuse => return Err(Error::Corruption(Arc::new(damage.clone()))),
             action => plan(dir, action, found)?,
@@ -223,6 +223,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     };
     // First: on a full disk it is room.
     clear_temporary(dir, &survey.names);
+    clear_begun(dir, &mut survey, &repair.begun);
     for name in &repair.copied {
         fork::copy_aside(dir, name)?;
     }

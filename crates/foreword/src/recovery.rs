@@ -110,7 +110,7 @@ fn survey_to(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: 
     let Traced { chain, scan, behind, scanned, .. } = traced;
     // The one behind X counts if it is higher.
     let promise = if behind.promise.position > scan.promise.position { behind.promise } else { scan.promise };
-    let seals = seals::look_at_seals(&segments, &names, scan.at, promise)?;
+    let seals = seals::look_at_seals(&segments, &names, evidence.tip, scan.at, promise)?;
     evidence.gone = seals.gone;
     evidence.seal = seals.damaged;
     evidence.next_link = seals::next_link(&segments, evidence.tip, seals.left);

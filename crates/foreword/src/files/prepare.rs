@@ -93,8 +93,11 @@ impl Dir {
         match made {
             Ok(file) => Ok(Arc::new(Segment { file, path: self.file(&name), blocks, binding: Binding::new(log, epoch) })),
             Err(source) => {
-                // What is half made only takes space, which may be just what is missing.
-                let _ = self.handle.remove(&tmp);
+                // What is half made only takes space, which may be just what is missing. That of the
+                // reserve stays the log's.
+                let mut reserve = if let Stuff::Reserve(name) = stuff { Some(name) } else { None };
+                bug!(LoseUnmade, reserve = None);
+                let _ = reserve.map_or_else(|| self.handle.remove(&tmp), |name| self.handle.rename(&tmp, name));
                 Err(Error::Io { doing: "prepare a segment", path: self.file(&tmp), source: Arc::new(source) }
                     .or_no_space(&self.path, Some(bytes)))
             }

@@ -145,7 +145,11 @@ impl<'a> Branching<'a> {
             let copied = self.copied(from);
             match self.go_on(from, absorbed, &unsealed, fresh) {
                 Err(error) if error.is_no_space() && copied > 0 => {
-                    fork::remove_begun(dir, self.survey.log, self.epoch);
+                    let mut removed = fork::remove_begun(dir, self.survey.log, self.epoch);
+                    bug!(ForkBeside, removed = true);
+                    if !removed {
+                        return Err(error); // A LINK of it would be the newest.
+                    }
                     let segment = fresh_segment(options, dir, self.survey, self.epoch, self.damaged)?;
                     room = (copied - 1).min(u64::from(copy_room(segment.blocks)));
                     fresh = Fresh { segment, spares: VecDeque::new() };

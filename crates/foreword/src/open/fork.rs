@@ -17,7 +17,7 @@ use crate::assemble::{Assembler, NeedSegments, Placement};
 use crate::bug::bug;
 use crate::error::Doing;
 use crate::files::dir::Dir;
-use crate::files::disk::{Access, DiskDir};
+use crate::files::disk::{Access, DiskDir, DiskFile};
 use crate::files::fill::at_once;
 use crate::files::names::{DAMAGED, TMP, parse_segment_name, segment_name};
 use crate::files::prepare::Stuff;
@@ -33,6 +33,11 @@ use crate::{Error, Lsn, Result};
 
 /// Copied records are written when so many bytes of them have gathered.
 const WRITE_AT: usize = 1 << 20;
+
+/// Files are copied, and compared, so many bytes at a time.
+const COPY_BYTES: usize = 1 << 20;
+/// A copy in `damaged/` that is not whole yet.
+const COPY_BEGUN: &str = "copy.tmp";
 
 /// A segment with at most so many blocks of records is written again with what follows it, so that
 /// crashes and cuts do not fill the directory with segments that hold little: 1 MiB, or a quarter
@@ -314,13 +319,18 @@ pub(crate) fn remove_begun(dir: &Dir, log: LogId, first: u64) -> bool {
 /// Takes back the LINKs of segments that a fork has begun, which are in the order of their epochs:
 /// the newest first, durably. Only then they can be removed one by one: one that has a LINK and
 /// whose predecessor is gone would be taken for the front of a log that has lost what was before,
-/// and one that is sealed vouches for the next.
+/// and one that is sealed vouches for the next. That no LINK is seen there may be only in the page
+/// cache, where an attempt before was killed or failed.
 pub(crate) fn take_links_back(dir: &Dir, log: LogId, epochs: &[u64]) -> Result<()> {
     for &epoch in epochs.iter().rev() {
         let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { continue };
-        if link_of(&segment)?.is_some() {
-            segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&FrameBuf::zeroed(BLOCK))], true)?;
-        }
+        bug!(
+            TrustZeros,
+            if link_of(&segment)?.is_none() {
+                continue;
+            }
+        );
+        segment.write(LINK_BLOCK, &mut [io::IoSlice::new(&FrameBuf::zeroed(BLOCK))], true)?;
     }
     Ok(())
 }
@@ -346,21 +356,45 @@ pub(crate) fn remove(dir: &Dir, names: impl IntoIterator<Item = String>) -> Resu
     if any { dir.sync() } else { Ok(()) }
 }
 
-/// Makes a durable copy of a file under a name that is free. The name is not durable yet.
+/// Makes a durable copy of a file under a name that is free; nothing, if that fails. The name is not
+/// durable yet.
 fn copy(dir: &Dir, name: &str, to: &str) -> Result<()> {
     let source = dir.handle.open(name, Access::Read).doing("open the file", &dir.file(name))?;
     let target = dir.handle.create_like(to, name).doing("create the file", &dir.file(to))?;
-    let mut buf = vec![0; 1 << 20];
+    let mut buf = vec![0; COPY_BYTES];
     let mut at = 0;
-    loop {
+    let mut step = || -> Result<bool> {
         let n = source.read_full_at(&mut buf, at).doing("read the file", &dir.file(name))?;
-        if n == 0 {
-            break;
-        }
         target.write_all_at(&buf[..n], at).doing("write the file", &dir.file(to))?;
         at += n as u64;
+        Ok(n > 0)
+    };
+    let copied = loop {
+        match step() {
+            Ok(true) => {}
+            ended => break ended,
+        }
+    };
+    let copied = copied.and_then(|_| target.sync().doing("sync the file", &dir.file(to)));
+    if copied.is_err() {
+        let _ = dir.handle.remove(to);
     }
-    target.sync().doing("sync the file", &dir.file(to))
+    copied
+}
+
+/// Whether two files hold the same bytes.
+fn is_same(one: &dyn DiskFile, other: &dyn DiskFile) -> io::Result<bool> {
+    if one.len()? != other.len()? {
+        return Ok(false);
+    }
+    let (mut a, mut b, mut at) = (vec![0; COPY_BYTES], vec![0; COPY_BYTES], 0);
+    loop {
+        let (n, m) = (one.read_full_at(&mut a, at)?, other.read_full_at(&mut b, at)?);
+        if a[..n] != b[..m] || n == 0 {
+            return Ok(n == m && n == 0);
+        }
+        at += n as u64;
+    }
 }
 
 /// Puts copies in the place of segments. A process that has one of them open, and still writes to
@@ -404,6 +438,15 @@ impl Aside<'_> {
         Ok(format!("{DAMAGED}/{}", free.unwrap_or_default()))
     }
 
+    fn has_copy(&self, name: &str) -> Result<bool> {
+        let of_it = |kept: &String| kept.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let kept: Vec<_> = self.list()?.into_iter().filter(of_it).collect();
+        let damaged = self.dir.handle.open(name, Access::Read).doing("open the file", &self.dir.file(name))?;
+        // (One that cannot be read is none.)
+        let same = |kept: &String| self.handle.open(kept, Access::Read).and_then(|kept| is_same(&*damaged, &*kept));
+        Ok(kept.iter().any(|kept| same(kept).unwrap_or(false)))
+    }
+
     /// The places that are kept, each with the epoch of the segment that it is kept for.
     fn places(&self) -> Result<Vec<(u64, String)>> {
         let epoch_of = |name: &String| parse_segment_name(name.get(..segment_name(0).len())?);
@@ -419,10 +462,18 @@ impl Aside<'_> {
     }
 }
 
-/// Keeps a copy of a damaged file.
+/// Keeps a copy of a damaged file, if there is none yet: of an earlier repair, which was killed.
 pub(crate) fn copy_aside(dir: &Dir, name: &str) -> Result<()> {
     let aside = Aside::open(dir)?;
-    copy(dir, name, &aside.free_name(name)?)?;
+    let mut copied = aside.has_copy(name)?;
+    bug!(CopyAgain, copied = false);
+    if !copied {
+        let begun = format!("{DAMAGED}/{COPY_BEGUN}");
+        dir.remove_if_there(&begun).doing("remove the file", &dir.file(&begun))?;
+        copy(dir, name, &begun)?;
+        let kept = aside.free_name(name)?;
+        dir.handle.rename(&begun, &kept).doing("rename the file", &dir.file(&kept))?;
+    }
     aside.sync()
 }
 

@@ -7,7 +7,7 @@ use crate::bug::bug;
 use crate::files::dir::Dir;
 use crate::files::disk::Access;
 use crate::files::fill::at_once;
-use crate::files::names::{Names, segment_name};
+use crate::files::names::{Names, segment_name, within_reach};
 use crate::files::prepare::Stuff;
 use crate::files::reserve::can_be_reserve;
 use crate::files::segment::Segment;
@@ -44,6 +44,11 @@ pub(super) fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoc
     let kept = |e: u64| e == epoch || spares.iter().any(|s| s.epoch() == e);
     let unused = survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && !kept(e) && !damaged);
     fork::clear_away(dir, unused.map(segment_name));
+    // That they have no LINK may be only in the page cache: one whose LINK an opening was taking back.
+    let epochs: Vec<u64> = spares.iter().map(|spare| spare.epoch()).collect();
+    if fork::take_links_back(dir, survey.log, &epochs).is_err() {
+        spares.clear();
+    }
     if first.is_some() || !spares.is_empty() {
         dir.sync()?; // Their names may be only in memory, if the last writer was killed.
     }
@@ -111,6 +116,22 @@ pub(super) fn fresh_segment(options: &Options, dir: &Dir, survey: &Survey, epoch
 pub(super) fn clear_temporary(dir: &Dir, names: &Names) {
     let rescued = |name: &&String| dir.rescue_reserve(name);
     fork::clear_away(dir, names.temporary.iter().filter(|name| !rescued(name)).cloned());
+}
+
+/// Clears away what an earlier repair has begun, and was killed: its reserve is the reserve again,
+/// and this one goes on in the same epoch, so that killed repairs do not add up. What cannot be
+/// cleared away stays, and this one goes on behind it.
+pub(super) fn clear_begun(dir: &Dir, survey: &mut Survey, begun: &[u64]) {
+    if begun.is_empty() || fork::take_links_back(dir, survey.log, begun).is_err() {
+        return;
+    }
+    let (small, unneeded) = dir.fit_for_reserve(begun.iter().copied());
+    let unneeded = dir.fill_reserve(small).into_iter().chain(unneeded);
+    fork::clear_away(dir, unneeded.map(segment_name));
+    let stays = |epoch: &u64| !begun.contains(epoch) || dir.handle.id_of(&segment_name(*epoch)).is_ok();
+    survey.names.epochs.retain(stays);
+    survey.unsealed.retain(stays);
+    survey.highest = survey.names.epochs.iter().copied().map(within_reach).max().unwrap_or(0);
 }
 
 /// Of the superseded segments one stays, which is of the size that is asked for, if any is; of the

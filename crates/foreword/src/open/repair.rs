@@ -1,14 +1,17 @@
 //! What is given up when a damaged log is opened all the same, or would be.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::bug::bug;
 use crate::error::{Damage, DamageKind, Doing};
 use crate::files::dir::Dir;
 use crate::files::disk::{Access, Disk, OsDisk};
 use crate::files::names::{IDENTITY, segment_name, within_reach};
 use crate::files::segment::Found;
 use crate::format::{BLOCK, Entry, HEADER, Kind, LINK_BLOCK, Link, Position, WAIVERS_MAX, Waiver};
+use crate::open::fork;
 use crate::options::OnDamage;
 use crate::recovery::{self, Depth, Mended, Survey, Verdict};
 use crate::{Error, Lsn, Result};
@@ -21,6 +24,8 @@ pub(super) struct Repair {
     /// Files of which a copy is kept, and files that are moved.
     pub(super) copied: Vec<String>,
     pub(super) moved: Vec<String>,
+    /// Segments that an earlier attempt has begun, and prepared ones: nothing of the log.
+    pub(super) begun: Vec<u64>,
     /// The LSN to go on with.
     pub(super) next_lsn: Option<Lsn>,
     pub(super) unknown_from: Option<Lsn>,
@@ -73,9 +78,12 @@ pub(super) fn plan(dir: &Dir, action: OnDamage, found: Survey) -> Result<(Survey
         if survey.names.epochs.iter().any(|&e| segment_name(e) == name) && !repair.copied.contains(&name) {
             repair.copied.push(name);
         }
+        if repair.waivers.is_empty() && !survey.chain.is_empty() {
+            repair.begun = Behind::look(dir, &survey)?.begun;
+        }
         if action == OnDamage::StopAtDamage {
-            let beyond = survey.names.epochs.iter().filter(|&&e| e > survey.end.epoch).map(|&e| segment_name(e));
-            repair.moved = beyond.collect();
+            let beyond = survey.names.epochs.iter().filter(|&e| *e > survey.end.epoch && !repair.begun.contains(e));
+            repair.moved = beyond.map(|&e| segment_name(e)).collect();
             repair.move_what_is_off(&survey.chain);
             if survey.known >= survey.next_lsn {
                 repair.given_up.push((survey.next_lsn, survey.known));
@@ -137,11 +145,55 @@ fn too_long(dir: &Dir, survey: &Survey) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The segments from the break on, by what the LINKs say of them.
+#[derive(Debug, Default)]
+struct Behind {
+    /// Those that may be the log's: no LINK leads past them, and no fork has begun them.
+    segments: Vec<u64>,
+    /// What a fork left that did not come to its end, and prepared segments.
+    begun: Vec<u64>,
+}
+
+impl Behind {
+    fn look(dir: &Dir, survey: &Survey) -> Result<Behind> {
+        let from = survey.break_at.epoch.max(1);
+        let mut segments: Vec<u64> = survey.names.epochs.iter().copied().filter(|&e| e >= from && e == within_reach(e)).collect();
+        bug!(FollowNoLinks, return Ok(Behind { segments, begun: Vec::new() }));
+        let mut preds = BTreeMap::new();
+        let mut begun = BTreeSet::new();
+        for &epoch in segments.iter().filter(|&&e| e > from) {
+            let Ok((segment, _)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
+            match segment.frame(LINK_BLOCK, segment.data_end(), &mut Vec::new())? {
+                Found::Frame(_) => {
+                    let Some(link) = fork::link_of(&segment)? else { continue };
+                    // A fork's first segment gets its LINK last.
+                    if begun.contains(&link.pred.epoch) {
+                        begun.insert(epoch);
+                    }
+                    preds.insert(epoch, link.pred.epoch);
+                }
+                // All that a fork writes promises what lies before it.
+                Found::Unwritten | Found::Torn if survey.promise.position <= segment.at(LINK_BLOCK) => {
+                    begun.insert(epoch);
+                }
+                _ => {}
+            }
+        }
+        segments.retain(|epoch| !begun.contains(epoch));
+        let mut last = segments.iter().copied().rfind(|epoch| preds.contains_key(epoch)).unwrap_or(0);
+        while let Some(&pred) = preds.get(&last) {
+            segments.retain(|&e| e >= last || e <= pred.max(from));
+            last = pred;
+        }
+        Ok(Behind { segments, begun: begun.into_iter().collect() })
+    }
+}
+
 /// The next place behind the damage where a unit begins, and its LSN.
 fn resume_after(dir: &Dir, survey: &Survey) -> Result<Option<(Position, Lsn)>> {
     let mut buf = Vec::new();
     let at = survey.break_at;
-    for &epoch in survey.names.epochs.iter().filter(|&&e| e >= at.epoch.max(1) && e == within_reach(e)) {
+    for epoch in Behind::look(dir, survey)?.segments {
         let Ok((segment, short)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
         let is_link = |found: &Found| matches!(found, Found::Frame(header) if header.kind == Kind::Link);
         if short.is_some() && !is_link(&segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)?) {

@@ -3,6 +3,7 @@
 use super::evidence::{DamagedSeal, LinkFound};
 use super::files::{LinkState, Segments};
 use crate::Result;
+use crate::bug::bug;
 use crate::files::names::Names;
 use crate::files::segment::Found;
 use crate::format::{self, Kind, Position, Promise};
@@ -14,15 +15,16 @@ pub(super) struct Seals {
     pub(super) unsealed: Vec<u64>,
     /// The last that is damaged.
     pub(super) damaged: Option<DamagedSeal>,
-    /// The file that the newest segment's seal vouches for, if it is not there.
+    /// The file that the seal of the newest segment, or of the tip, vouches for, if it is not there.
     pub(super) gone: Option<u64>,
     /// The segment of X has a seal with an end no later than X: the log had left it.
     pub(super) left: bool,
 }
 
 /// Reads the seals of the active segments from X on. The fork is in an earlier one, if no promise
-/// reaches as far.
-pub(super) fn look_at_seals(segments: &Segments<'_>, names: &Names, at: Position, promise: Promise) -> Result<Seals> {
+/// reaches as far. Of the tip, too, the seal vouches for the next file: behind it an unfinished fork
+/// may have begun what has LINKs.
+pub(super) fn look_at_seals(segments: &Segments<'_>, names: &Names, tip: u64, at: Position, promise: Promise) -> Result<Seals> {
     let mut seals = Seals::default();
     let newest = segments.newest();
     let fork = at.epoch.min(promise.position.epoch);
@@ -38,7 +40,9 @@ pub(super) fn look_at_seals(segments: &Segments<'_>, names: &Names, at: Position
                 seals.damaged = Some(DamagedSeal { at: Position::new(epoch, last), inner: epoch < newest });
             }
             Seal::There(end) => {
-                if epoch == newest && !names.epochs.contains(&(epoch + 1)) {
+                let mut last = epoch == newest || epoch == tip;
+                bug!(HideLost, last = epoch == newest);
+                if last && !names.epochs.contains(&(epoch + 1)) {
                     seals.gone = Some(epoch + 1);
                 }
                 seals.left |= epoch == at.epoch && end <= at.block;
