@@ -183,7 +183,6 @@ impl LogInner {
             self.kick(Lane::Prepare);
         }
         while state.assembler.placed_bytes() >= WRITE_AT {
-            self.dir.check_process()?;
             state.life.not_failed()?; // (While a large record was copied.)
             let (placed, running) = (state.assembler.placed_bytes(), state.flushes.running().count());
             let mut full = placed >= self.options.buffer_bytes;
@@ -198,6 +197,7 @@ impl LogInner {
                 && running < WRITERS
                 && (running > 0 || state.requests.write_due);
             if (alone || helps) && !works {
+                self.dir.check_process()?;
                 let sync = at_once && state.wants_sync();
                 drop(self.unlock_and_flush(state, sync));
                 break;
@@ -209,6 +209,7 @@ impl LogInner {
             if works || placed < self.options.buffer_bytes {
                 break;
             }
+            self.dir.check_process()?;
             state = self.wait_changed(state);
             state.life.usable()?;
         }

@@ -13,7 +13,7 @@ use crate::open::opened::Opened;
 use crate::options::BackgroundError;
 use crate::strangers::{self, AtWork};
 use crate::sync::atomic::AtomicU32;
-use crate::sync::{Event, Mutex, PoisonError, TryLockError, thread};
+use crate::sync::{Event, Mutex, PoisonError, TryLockError, thread, yield_now};
 use crate::write::circle::Thing;
 use crate::write::clock::Clock;
 use crate::write::committers::{Committers, Slots};
@@ -21,6 +21,12 @@ use crate::write::readable::Readable;
 use crate::write::runtime::{Lane, Tasks};
 use crate::write::state::{Guard, LogState};
 use crate::{Error, Options, Result};
+
+/// So often a thread that does not get the lock pauses before each of its next tries: some
+/// microseconds. The lock is held for a tenth of one; to sleep and to be woken costs more than both.
+const PAUSES: [u32; 3] = [64, 128, 256];
+/// And so often it yields its processor then.
+const YIELDS: usize = 2;
 
 /// A method that returns the guard it was given, and lets the lock go meanwhile, says so:
 /// `unlock_and_...` works, and `wait_changed` waits. What was read before such a call is to be read
@@ -84,8 +90,29 @@ impl LogInner {
     fn lock_in_process(&self) -> Result<Guard<'_>> {
         match self.lock_if_free() {
             Some(state) => Ok(state),
-            None => self.dir.check_process().map(|()| self.lock()),
+            None => self.lock_contended(),
         }
+    }
+
+    /// Tries again a few times, without the lock's cache line meanwhile: so the thread that has the
+    /// lock appends some records more before the line moves to another processor. Then lets other
+    /// threads run, of which one may have been interrupted with the lock; then sleeps.
+    #[cold]
+    fn lock_contended(&self) -> Result<Guard<'_>> {
+        for pauses in PAUSES {
+            (0..pauses).for_each(|_| std::hint::spin_loop());
+            if let Some(state) = self.lock_if_free() {
+                return Ok(state);
+            }
+        }
+        for _ in 0..YIELDS {
+            yield_now();
+            if let Some(state) = self.lock_if_free() {
+                return Ok(state);
+            }
+        }
+        self.dir.check_process()?;
+        Ok(self.lock())
     }
 
     /// The same, for calls that cannot fail.
