@@ -86,6 +86,12 @@ bugs! {
     HideLost,
     /// a repair takes for the log what a fork has begun, and what LINKs lead past
     FollowNoLinks,
+    /// a repair clears away records that an unfinished fork alone has
+    DropUnfinished,
+    /// a repair clears away the file that a SEAL vouches for
+    ClearVouched,
+    /// a repair that has cleared away a fork forgets the epoch that this promised
+    ForgetPromised,
     /// a repair copies again what an earlier one has copied
     CopyAgain,
     /// what of the reserve cannot be made a segment is removed
@@ -180,6 +186,9 @@ impl Bug {
         Bug::ForkBeside,
         Bug::HideLost,
         Bug::FollowNoLinks,
+        Bug::DropUnfinished,
+        Bug::ClearVouched,
+        Bug::ForgetPromised,
         Bug::CopyAgain,
         Bug::LoseUnmade,
         Bug::RecycleFirst,

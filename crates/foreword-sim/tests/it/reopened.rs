@@ -353,3 +353,124 @@ fn a_repair_on_a_full_disk_can_be_killed_however_often() {
         assert!(stuck.is_empty(), "{action:?}: {stuck:#?}");
     }
 }
+
+fn salvage(disk: &SimDisk) -> Log {
+    repair(disk, OnDamage::Salvage).unwrap()
+}
+
+/// What an opening had written again when it died was all that was left of the last records, once
+/// the segment with these was damaged. A repair took it for something that is nowhere lost, and
+/// removed it.
+#[test]
+fn a_repair_keeps_what_an_unfinished_fork_alone_has() {
+    let record = |n: u8| vec![n; 60_000];
+    let disk = SimDisk::new(1);
+    let log = options(&disk, 1 << 20).open("/log").unwrap();
+    (1..=4).for_each(|n| _ = log.commit(&record(n)).unwrap());
+    let crashed = disk.crash(&Choice::None);
+    drop(log);
+    let open_and_die = |disk: &SimDisk| drop(options(disk, 1 << 20).open("/log").map(std::mem::forget));
+    let forked = at_each_change(&crashed, open_and_die).into_iter().map(|disk| disk.kill());
+    let forked = forked.filter(|disk| !has_link(disk, 2)).last().unwrap();
+    let is_frame = |epoch, block| forked.peek(segment(epoch), block * 4096, 4).is_some_and(|magic| magic == b"FWRD");
+    let frames = |epoch| (2..200).filter(|&block| is_frame(epoch, block)).collect::<Vec<_>>();
+    let last = frames(1)[3];
+    assert!(!frames(2).is_empty());
+    assert!(forked.flip(segment(1), last * 4096 + 700, 1));
+    let salvaged = salvage(&forked.copy());
+    assert_eq!(salvaged.get(Lsn(4)).ok(), Some(record(4)), "{:?}", salvaged.recovery());
+    drop(repair(&forked, OnDamage::StopAtDamage).unwrap());
+    let aside = format!("/log/damaged/{:020}.seg", 2);
+    assert!(forked.peek(&aside, 2 * 4096, 4).is_some_and(|magic| magic == b"FWRD"), "{:?}", forked.files());
+}
+
+/// A log of one segment, all of which an opening wrote again after a crash: no frame of it promises
+/// anything behind its LINK. When that was lost, a salvage took the segment for a fork that did not
+/// come to its end.
+#[test]
+fn a_salvage_of_a_log_without_its_first_link() {
+    let disk = SimDisk::new(1);
+    let log = open(&disk).unwrap();
+    log.commit(b"one").unwrap();
+    let crashed = disk.crash(&Choice::None);
+    drop(log);
+    open_and_die(&crashed);
+    let crashed = crashed.crash(&Choice::None);
+    assert!(has_link(&crashed, 2) && !has_link(&crashed, 1));
+    assert!(crashed.overwrite(segment(2), 4096, &[0; 4096]));
+    let salvaged = salvage(&crashed);
+    assert_eq!(salvaged.get(Lsn(1)).ok(), Some(b"one".to_vec()), "{:?}", salvaged.recovery());
+}
+
+/// A repair cleared away the file for which the newest segment's SEAL vouches, and was killed: then
+/// the log seemed to have lost its newest segment.
+#[test]
+fn a_killed_repair_does_not_lose_what_a_seal_vouches_for() {
+    let open_and_die = |disk: &SimDisk| drop(options(disk, 1 << 20).open("/log").map(std::mem::forget));
+    let disk = SimDisk::new(1);
+    let log = options(&disk, 1 << 20).open("/log").unwrap();
+    (0..40).for_each(|_| _ = log.commit(&[7; 60_000]).unwrap());
+    let crashed = disk.crash(&Choice::None);
+    drop(log);
+    let newest = (1..40).rev().find(|&epoch| has_link(&crashed, epoch)).unwrap();
+    let forked = at_each_change(&crashed, open_and_die).into_iter().map(|disk| disk.kill());
+    let forked = forked.filter(|disk| !has_link(disk, newest + 1)).last().unwrap();
+    assert!(forked.flip(segment(1), 20 * 4096 + 700, 1));
+    let mut lost = Vec::new();
+    for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
+        for dead in at_each_change(&forked, |disk| drop(repair(disk, action).map(std::mem::forget))) {
+            let verified = foreword::Verify::new().disk(dead.kill().handle()).run("/log").unwrap();
+            let verdict = verified.verdict.unwrap();
+            lost.extend(matches!(&verdict, Verdict::Corruption(damage) if damage.evidence.contains("sealed")).then_some(verdict));
+        }
+    }
+    assert!(lost.is_empty(), "{} times: {:?}", lost.len(), lost[0]);
+}
+
+/// The newest segment was lost, and the SEAL before it damaged, when an opening had died that wrote
+/// again what was in it: that is what promises it. A repair cleared the fork away, and gave the
+/// epoch of the lost segment to another.
+#[test]
+fn a_repair_gives_no_epoch_twice() {
+    let disk = SimDisk::new(1);
+    let log = options(&disk, 1 << 20).open("/log").unwrap();
+    (0..40).for_each(|_| _ = log.commit(&[7; 60_000]).unwrap());
+    let crashed = disk.crash(&Choice::None);
+    drop(log);
+    let newest = (1..40).rev().find(|&epoch| has_link(&crashed, epoch)).unwrap();
+    let open_and_die = |disk: &SimDisk| drop(options(disk, 1 << 20).open("/log").map(std::mem::forget));
+    let forked = at_each_change(&crashed, open_and_die).into_iter().map(|disk| disk.kill());
+    let forked = forked.filter(|disk| !has_link(disk, newest + 1)).last().unwrap();
+    assert!(forked.lose(segment(newest)) && forked.overwrite(segment(newest - 1), (1 << 20) - 4096, &[0; 4096]));
+    for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
+        let disk = forked.copy();
+        let repaired = repair(&disk, action).unwrap();
+        assert!(!has_link(&disk, newest), "{action:?}: {:?}", repaired.recovery());
+    }
+}
+
+fn crc32c(parts: &[&[u8]]) -> [u8; 4] {
+    let bits = |crc: u32, _| if crc & 1 == 0 { crc >> 1 } else { (crc >> 1) ^ 0x82f6_3b78 };
+    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), bits);
+    (!parts.iter().copied().flatten().fold(u32::MAX, byte)).to_le_bytes()
+}
+
+/// A LINK that names its own segment as the predecessor, with right checksums. A repair that follows
+/// the LINKs came to no end.
+#[test]
+fn a_link_that_leads_to_itself() {
+    let disk = damaged();
+    let newest = (1..40).rev().find(|&epoch| has_link(&disk, epoch)).unwrap();
+    let uuid = disk.peek(segment(newest), 72, 16).unwrap();
+    let mut link = disk.peek(segment(newest), 4096, 4096).unwrap();
+    link[80..88].copy_from_slice(&newest.to_le_bytes());
+    let body = crc32c(&[&link[80..]]);
+    link[8..12].copy_from_slice(&body);
+    let header = crc32c(&[&uuid, &newest.to_le_bytes(), &1u64.to_le_bytes(), &link[8..80]]);
+    link[4..8].copy_from_slice(&header);
+    assert!(disk.overwrite(segment(newest), 4096, &link));
+    for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
+        let repaired = repair(&disk.copy(), action).map(|log| log.last_lsn());
+        assert!(repaired.as_ref().is_ok_and(|last| *last > Lsn::ZERO), "{action:?}: {repaired:?}");
+    }
+}

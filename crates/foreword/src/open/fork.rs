@@ -302,6 +302,13 @@ fn seal_of(dir: &Dir, log: LogId, epoch: u64, Place { at, next_lsn }: Place, byt
     })
 }
 
+/// Whether a segment has a SEAL, which vouches for the next.
+pub(crate) fn is_sealed(dir: &Dir, log: LogId, epoch: u64) -> Result<bool> {
+    let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Read)? else { return Ok(false) };
+    let seal = segment.frame(segment.data_end(), segment.blocks, &mut Vec::new())?;
+    Ok(matches!(seal, Found::Frame(header) if header.kind == Kind::Seal))
+}
+
 /// Removes what a fork has begun behind its first segment, and did not join to the log; returns
 /// whether it is gone. The log is sound with or without it.
 pub(crate) fn remove_begun(dir: &Dir, log: LogId, first: u64) -> bool {
@@ -323,7 +330,7 @@ pub(crate) fn remove_begun(dir: &Dir, log: LogId, first: u64) -> bool {
 /// cache, where an attempt before was killed or failed.
 pub(crate) fn take_links_back(dir: &Dir, log: LogId, epochs: &[u64]) -> Result<()> {
     for &epoch in epochs.iter().rev() {
-        let Ok((segment, None)) = dir.open_segment(Some(log), epoch, Access::Write)? else { continue };
+        let Ok((segment, _)) = dir.open_segment(Some(log), epoch, Access::Write)? else { continue };
         bug!(
             TrustZeros,
             if link_of(&segment)?.is_none() {

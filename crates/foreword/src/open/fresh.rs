@@ -119,19 +119,27 @@ pub(super) fn clear_temporary(dir: &Dir, names: &Names) {
 }
 
 /// Clears away what an earlier repair has begun, and was killed: its reserve is the reserve again,
-/// and this one goes on in the same epoch, so that killed repairs do not add up. What cannot be
-/// cleared away stays, and this one goes on behind it.
+/// and this one goes on in the same epoch, so that killed repairs do not add up. What a SEAL vouches
+/// for stays until this one replaces it. What cannot be cleared away stays, and this one goes on
+/// behind it.
 pub(super) fn clear_begun(dir: &Dir, survey: &mut Survey, begun: &[u64]) {
     if begun.is_empty() || fork::take_links_back(dir, survey.log, begun).is_err() {
         return;
     }
-    let (small, unneeded) = dir.fit_for_reserve(begun.iter().copied());
+    let is_sealed = |epoch| fork::is_sealed(dir, survey.log, epoch).unwrap_or(true);
+    let vouches = |epoch: &u64| survey.names.epochs.contains(epoch) && !begun.contains(epoch) && is_sealed(*epoch);
+    let mut vouched = begun.iter().copied().find(|epoch| vouches(&(epoch - 1)));
+    bug!(ClearVouched, vouched = None);
+    let (small, unneeded) = dir.fit_for_reserve(begun.iter().copied().filter(|&epoch| Some(epoch) != vouched));
     let unneeded = dir.fill_reserve(small).into_iter().chain(unneeded);
     fork::clear_away(dir, unneeded.map(segment_name));
     let stays = |epoch: &u64| !begun.contains(epoch) || dir.handle.id_of(&segment_name(*epoch)).is_ok();
     survey.names.epochs.retain(stays);
     survey.unsealed.retain(stays);
-    survey.highest = survey.names.epochs.iter().copied().map(within_reach).max().unwrap_or(0);
+    let others = survey.names.epochs.iter().copied().filter(|&epoch| Some(epoch) != vouched);
+    let mut promised = survey.promise.position.epoch;
+    bug!(ForgetPromised, promised = 0);
+    survey.highest = others.chain([promised]).map(within_reach).max().unwrap_or(0);
 }
 
 /// Of the superseded segments one stays, which is of the size that is asked for, if any is; of the

@@ -10,7 +10,7 @@ use crate::files::dir::Dir;
 use crate::files::disk::{Access, Disk, OsDisk};
 use crate::files::names::{IDENTITY, segment_name, within_reach};
 use crate::files::segment::Found;
-use crate::format::{BLOCK, Entry, HEADER, Kind, LINK_BLOCK, Link, Position, WAIVERS_MAX, Waiver};
+use crate::format::{BLOCK, Entry, HEADER, Head, Kind, LINK_BLOCK, Link, Position, WAIVERS_MAX, Waiver};
 use crate::open::fork;
 use crate::options::OnDamage;
 use crate::recovery::{self, Depth, Mended, Survey, Verdict};
@@ -24,7 +24,7 @@ pub(super) struct Repair {
     /// Files of which a copy is kept, and files that are moved.
     pub(super) copied: Vec<String>,
     pub(super) moved: Vec<String>,
-    /// Segments that an earlier attempt has begun, and prepared ones: nothing of the log.
+    /// Segments that an earlier attempt has begun, and prepared ones: nothing that the log lacks.
     pub(super) begun: Vec<u64>,
     /// The LSN to go on with.
     pub(super) next_lsn: Option<Lsn>,
@@ -50,8 +50,11 @@ fn survey_all(dir: &Dir, depth: Depth, waivers: &[Waiver]) -> Result<Survey> {
 /// What going on with a damaged log would mean, from what was found when all of it was read.
 pub(super) fn plan(dir: &Dir, action: OnDamage, found: Survey) -> Result<(Survey, Repair)> {
     let (mut repair, mut mended, mut survey) = (Repair::default(), Mended::default(), found);
+    let mut in_fork = false;
     loop {
         let Verdict::Corruption(damage) = &survey.verdict else {
+            // A fork that did not come to its end need not have all.
+            repair.unknown_from = in_fork.then_some(survey.next_lsn);
             repair.move_what_is_off(&survey.chain);
             return Ok((survey, repair));
         };
@@ -78,8 +81,9 @@ pub(super) fn plan(dir: &Dir, action: OnDamage, found: Survey) -> Result<(Survey
         if survey.names.epochs.iter().any(|&e| segment_name(e) == name) && !repair.copied.contains(&name) {
             repair.copied.push(name);
         }
+        let behind = Behind::look(dir, &survey)?;
         if repair.waivers.is_empty() && !survey.chain.is_empty() {
-            repair.begun = Behind::look(dir, &survey)?.begun;
+            repair.begun.clone_from(&behind.begun);
         }
         if action == OnDamage::StopAtDamage {
             let beyond = survey.names.epochs.iter().filter(|&e| *e > survey.end.epoch && !repair.begun.contains(e));
@@ -100,7 +104,7 @@ pub(super) fn plan(dir: &Dir, action: OnDamage, found: Survey) -> Result<(Survey
             let why = format!("more than {WAIVERS_MAX} stretches are damaged: stop at the damage, or restore a copy");
             return Err(Error::Invalid { what: "salvage", why });
         }
-        let resumes = resume_after(dir, &survey)?;
+        let resumes = resume_after(dir, &survey, &behind.segments)?;
         // With nothing readable behind it, the log goes on in a fresh segment, above every LSN that
         // is known.
         let known = survey.known.max(damage.last_lsn.unwrap_or(Lsn::ZERO));
@@ -125,6 +129,7 @@ pub(super) fn plan(dir: &Dir, action: OnDamage, found: Survey) -> Result<(Survey
             );
             return Err(Error::Invalid { what: "salvage", why });
         }
+        in_fork |= behind.unfinished.contains(&waiver.to.epoch);
         repair.waivers.push(waiver);
         survey = survey_all(dir, Depth::AllBut(mended), &repair.waivers)?;
     }
@@ -148,9 +153,12 @@ fn too_long(dir: &Dir, survey: &Survey) -> Result<Vec<String>> {
 /// The segments from the break on, by what the LINKs say of them.
 #[derive(Debug, Default)]
 struct Behind {
-    /// Those that may be the log's: no LINK leads past them, and no fork has begun them.
+    /// Those to search for what follows the damage: no LINK leads past them, and they are not begun.
     segments: Vec<u64>,
-    /// What a fork left that did not come to its end, and prepared segments.
+    /// Of these, what a fork left that did not come to its end, and that has records which the log
+    /// lacks up to the break: they may be lost elsewhere.
+    unfinished: BTreeSet<u64>,
+    /// What else such a fork left, and prepared segments.
     begun: Vec<u64>,
 }
 
@@ -158,42 +166,68 @@ impl Behind {
     fn look(dir: &Dir, survey: &Survey) -> Result<Behind> {
         let from = survey.break_at.epoch.max(1);
         let mut segments: Vec<u64> = survey.names.epochs.iter().copied().filter(|&e| e >= from && e == within_reach(e)).collect();
-        bug!(FollowNoLinks, return Ok(Behind { segments, begun: Vec::new() }));
+        bug!(FollowNoLinks, return Ok(Behind { segments, ..Behind::default() }));
         let mut preds = BTreeMap::new();
-        let mut begun = BTreeSet::new();
+        // With the first segment of the fork, which gets its LINK last.
+        let mut forks = BTreeMap::new();
         for &epoch in segments.iter().filter(|&&e| e > from) {
             let Ok((segment, _)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
             match segment.frame(LINK_BLOCK, segment.data_end(), &mut Vec::new())? {
                 Found::Frame(_) => {
-                    let Some(link) = fork::link_of(&segment)? else { continue };
-                    // A fork's first segment gets its LINK last.
-                    if begun.contains(&link.pred.epoch) {
-                        begun.insert(epoch);
+                    let Some(link) = fork::link_of(&segment)?.filter(|link| link.follows(epoch)) else { continue };
+                    match forks.get(&link.pred.epoch).copied() {
+                        Some(first) => drop(forks.insert(epoch, first)),
+                        None => drop(preds.insert(epoch, link.pred.epoch)),
                     }
-                    preds.insert(epoch, link.pred.epoch);
                 }
                 // All that a fork writes promises what lies before it.
                 Found::Unwritten | Found::Torn if survey.promise.position <= segment.at(LINK_BLOCK) => {
-                    begun.insert(epoch);
+                    forks.insert(epoch, epoch);
                 }
                 _ => {}
             }
         }
+        let mut alone = BTreeSet::new();
+        for (&epoch, &first) in &forks {
+            if has_more(dir, survey, epoch)? {
+                alone.insert(first);
+            }
+        }
+        bug!(DropUnfinished, alone.clear());
+        let (unfinished, begun): (Vec<_>, Vec<_>) = forks.into_iter().partition(|(_, first)| alone.contains(first));
+        let begun: Vec<u64> = begun.into_iter().map(|(epoch, _)| epoch).collect();
         segments.retain(|epoch| !begun.contains(epoch));
-        let mut last = segments.iter().copied().rfind(|epoch| preds.contains_key(epoch)).unwrap_or(0);
+        let mut last = preds.last_key_value().map_or(0, |(&epoch, _)| epoch);
         while let Some(&pred) = preds.get(&last) {
             segments.retain(|&e| e >= last || e <= pred.max(from));
             last = pred;
         }
-        Ok(Behind { segments, begun: begun.into_iter().collect() })
+        Ok(Behind { segments, unfinished: unfinished.into_iter().map(|(epoch, _)| epoch).collect(), begun })
     }
 }
 
+/// Whether a segment has a record that the log lacks up to the break.
+fn has_more(dir: &Dir, survey: &Survey, epoch: u64) -> Result<bool> {
+    if survey.known < survey.next_lsn || survey.unwritten.contains(&epoch) {
+        return Ok(false); // (Nothing has, or this has none.)
+    }
+    let Ok((segment, _)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { return Ok(false) };
+    let mut block = LINK_BLOCK;
+    while block < segment.data_end() {
+        block += match segment.head(block)? {
+            Head::Frame(header) if header.next_lsn() > survey.next_lsn => return Ok(true),
+            Head::Frame(header) => header.blocks(),
+            _ => 1,
+        };
+    }
+    Ok(false)
+}
+
 /// The next place behind the damage where a unit begins, and its LSN.
-fn resume_after(dir: &Dir, survey: &Survey) -> Result<Option<(Position, Lsn)>> {
+fn resume_after(dir: &Dir, survey: &Survey, segments: &[u64]) -> Result<Option<(Position, Lsn)>> {
     let mut buf = Vec::new();
     let at = survey.break_at;
-    for epoch in Behind::look(dir, survey)?.segments {
+    for &epoch in segments {
         let Ok((segment, short)) = dir.open_segment(Some(survey.log), epoch, Access::Read)? else { continue };
         let is_link = |found: &Found| matches!(found, Found::Frame(header) if header.kind == Kind::Link);
         if short.is_some() && !is_link(&segment.frame(LINK_BLOCK, segment.data_end(), &mut buf)?) {
