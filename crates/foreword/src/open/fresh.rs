@@ -42,13 +42,15 @@ pub(super) fn fresh_segments(options: &Options, dir: &Dir, survey: &Survey, epoc
     let mut spares: VecDeque<_> = ready.into_iter().map_while(|spare| spare).collect();
     // (Without damage, what lies beyond the newest active segment was never part of the log.)
     let kept = |e: u64| e == epoch || spares.iter().any(|s| s.epoch() == e);
-    let unused = survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && !kept(e) && !damaged);
-    fork::clear_away(dir, unused.map(segment_name));
-    // That they have no LINK may be only in the page cache: one whose LINK an opening was taking back.
-    let epochs: Vec<u64> = spares.iter().map(|spare| spare.epoch()).collect();
-    if fork::take_links_back(dir, survey.log, &epochs).is_err() {
+    let beyond = || survey.names.epochs.iter().copied().filter(|&e| e > survey.newest && !damaged);
+    let unused: Vec<u64> = beyond().filter(|&e| !kept(e)).collect();
+    // That they have no LINK may be only in the page cache: one whose LINK an opening was taking
+    // back. (Of those that go, too, for one may stay.)
+    let behind: Vec<u64> = beyond().filter(|&e| e != epoch).collect();
+    if fork::take_links_back(dir, survey.log, &behind).is_err() {
         spares.clear();
     }
+    fork::clear_away(dir, unused.into_iter().map(segment_name));
     if first.is_some() || !spares.is_empty() {
         dir.sync()?; // Their names may be only in memory, if the last writer was killed.
     }
