@@ -7,7 +7,9 @@ use foreword::Lsn;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::now_micros;
-use crate::archiver::{Archiver, Event, LOOK};
+use crate::archiver::Archiver;
+use crate::archiver::options::Event;
+use crate::archiver::reading::LOOK;
 use crate::chunk::Record;
 use crate::error::{Error, Result};
 use crate::manifest::{Change, Parent, Timeline};

@@ -9,11 +9,14 @@ use foreword::{Lsn, View};
 use tokio::sync::mpsc;
 
 use crate::archive::{micros, object_name};
-use crate::archiver::{LOOK, PushOptions};
+use crate::archiver::options::PushOptions;
 use crate::chunk::{Builder, Chunk, Place};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::manifest::Gap;
+
+/// How long the thread that reads waits at most, before it looks whether it is to stop.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// How much the thread that reads and compresses stands back behind others.
 #[cfg(target_os = "linux")]
