@@ -25,12 +25,12 @@ fn random_work(wanted: u64, world: impl Fn(u64) -> World) {
 
 #[test]
 fn random_work_and_crashes_at_random_writes() {
-    random_work(crashes_wanted(1500), World::new);
+    random_work(crashes_wanted(600), World::new);
 }
 
 #[test]
 fn random_work_while_full_page_images_are_switched_on_and_off() {
-    random_work(crashes_wanted(1000), |seed| World { switches_images: true, ..World::new(seed) });
+    random_work(crashes_wanted(400), |seed| World { switches_images: true, ..World::new(seed) });
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_crash_at_every_write_and_another_at_every_write_of_the_recovery() {
 
 #[test]
 fn money_is_neither_made_nor_lost_by_many_threads_and_crashes() {
-    let (mut crashes, wanted) = (0, crashes_wanted(1000));
+    let (mut crashes, wanted) = (0, crashes_wanted(500));
     for seed in 0.. {
         let mut rng = Rng::new(seed);
         let mut bank = Bank::new(seed, 4, 24).unwrap();

@@ -23,7 +23,7 @@ fn fail<T>(store: &Store) -> foreword_pages::Result<T> {
 
 #[test]
 fn random_work_on_a_shared_index_and_crashes_at_random_writes() {
-    let (mut crashes, wanted) = (0, crashes_wanted(1000));
+    let (mut crashes, wanted) = (0, crashes_wanted(300));
     for seed in 0.. {
         let mut shelves = Shelves::new(seed);
         shelves.run(6).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
@@ -46,12 +46,14 @@ fn a_crash_at_every_write_of_a_shared_index_and_in_the_recovery() {
         let is_cut = shelves.disk.is_off();
         (shelves, is_cut)
     };
+    // In a campaign at each change.
+    let (sparse, dense) = if crashes_wanted(0) > 1000 { (5, 1) } else { (20, 4) };
     let mut recoveries = 0;
     for change in 1.. {
         let (shelves, is_cut) = run(change);
         for choice in [Choice::None, Choice::Seed(change)] {
             let crashed = shelves.disk.crash(&choice);
-            for second in (1..).step_by(if change % 4 == 0 { 1 } else { 5 }) {
+            for second in (1 + change % 4..).step_by(if change % 4 == 0 { dense } else { sparse }) {
                 let disk = crashed.copy();
                 disk.power_off_at(disk.changes() + second);
                 drop(with_types(options(&disk, 2)).open(DIR));
@@ -70,14 +72,14 @@ fn a_crash_at_every_write_of_a_shared_index_and_in_the_recovery() {
         }
     }
     println!("{recoveries} recoveries");
-    assert!(recoveries > 500, "{recoveries}");
+    assert!(recoveries > 150, "{recoveries}");
 }
 
 /// Threads insert and remove keys of their own in one index, and roll back, until the power fails.
 #[test]
 fn threads_share_an_index_and_crash() {
     const THREADS: usize = 4;
-    for seed in 0..crashes_wanted(200) / 10 {
+    for seed in 0..crashes_wanted(100) / 10 {
         let mut disk = SimDisk::new(seed);
         let open = |disk: &SimDisk| with_types(options(disk, 2).pool_bytes(64 * 4096)).open(DIR);
         let store = open(&disk).unwrap();

@@ -18,6 +18,8 @@ use crate::{Choice, SimDisk};
 pub struct Bounds {
     /// The most steps of a workload on a new log.
     pub steps: usize,
+    /// Of the longest workloads on a new log, one of so many; 1: all.
+    pub one_of: usize,
     /// The most steps of a workload on a log with a past: segments, a cut, dropped records.
     pub steps_aged: usize,
     /// States of each crash point of a workload of one step: all, if there are at most this many;
@@ -34,7 +36,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Bounds { steps: 3, steps_aged: 2, states: 256, recovery_points: 1, seed: 1, threads }
+        Bounds { steps: 3, one_of: 1, steps_aged: 2, states: 256, recovery_points: 1, seed: 1, threads }
     }
 }
 
@@ -157,7 +159,9 @@ fn workloads(steps: usize) -> Vec<Vec<Step>> {
 pub fn exhaustive(bounds: &Bounds, progress: &(dyn Fn(f64) + Sync)) -> Result<Tally, Box<Failure>> {
     let (none, aged, reopened, burst) = (Past::none(), Past::aged(), Past::reopened(), Past::burst());
     let mut all = vec![(&none, Vec::new())]; // No step: the log is made.
-    all.extend(workloads(bounds.steps).into_iter().map(|w| (&none, w)));
+    let (longest, shorter): (Vec<_>, Vec<_>) = workloads(bounds.steps).into_iter().partition(|w| w.len() == bounds.steps);
+    let drawn = longest.into_iter().skip(bounds.seed as usize % bounds.one_of.max(1)).step_by(bounds.one_of.max(1));
+    all.extend(shorter.into_iter().chain(drawn).map(|w| (&none, w)));
     all.extend(workloads(bounds.steps_aged).into_iter().map(|w| (&aged, w)));
     all.extend(workloads(1).into_iter().flat_map(|w| [(&reopened, w.clone()), (&burst, w)]));
     let counters = Counters::default();
