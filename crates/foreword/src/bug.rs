@@ -88,10 +88,6 @@ bugs! {
     FollowNoLinks,
     /// a repair clears away records that an unfinished fork alone has
     DropUnfinished,
-    /// a repair clears away the file that a SEAL vouches for
-    ClearVouched,
-    /// a repair that has cleared away a fork forgets the epoch that this promised
-    ForgetPromised,
     /// a repair copies again what an earlier one has copied
     CopyAgain,
     /// what of the reserve cannot be made a segment is removed
@@ -187,8 +183,6 @@ impl Bug {
         Bug::HideLost,
         Bug::FollowNoLinks,
         Bug::DropUnfinished,
-        Bug::ClearVouched,
-        Bug::ForgetPromised,
         Bug::CopyAgain,
         Bug::LoseUnmade,
         Bug::RecycleFirst,

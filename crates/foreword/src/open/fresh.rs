@@ -130,8 +130,7 @@ pub(super) fn clear_begun(dir: &Dir, survey: &mut Survey, begun: &[u64]) {
     }
     let is_sealed = |epoch| fork::is_sealed(dir, survey.log, epoch).unwrap_or(true);
     let vouches = |epoch: &u64| survey.names.epochs.contains(epoch) && !begun.contains(epoch) && is_sealed(*epoch);
-    let mut vouched = begun.iter().copied().find(|epoch| vouches(&(epoch - 1)));
-    bug!(ClearVouched, vouched = None);
+    let vouched = begun.iter().copied().find(|epoch| vouches(&(epoch - 1)));
     let (small, unneeded) = dir.fit_for_reserve(begun.iter().copied().filter(|&epoch| Some(epoch) != vouched));
     let unneeded = dir.fill_reserve(small).into_iter().chain(unneeded);
     fork::clear_away(dir, unneeded.map(segment_name));
@@ -139,8 +138,7 @@ pub(super) fn clear_begun(dir: &Dir, survey: &mut Survey, begun: &[u64]) {
     survey.names.epochs.retain(stays);
     survey.unsealed.retain(stays);
     let others = survey.names.epochs.iter().copied().filter(|&epoch| Some(epoch) != vouched);
-    let mut promised = survey.promise.position.epoch;
-    bug!(ForgetPromised, promised = 0);
+    let promised = survey.promise.position.epoch;
     survey.highest = others.chain([promised]).map(within_reach).max().unwrap_or(0);
 }
 
