@@ -160,7 +160,8 @@ pub fn exhaustive(bounds: &Bounds, progress: &(dyn Fn(f64) + Sync)) -> Result<Ta
     let (none, aged, reopened, burst) = (Past::none(), Past::aged(), Past::reopened(), Past::burst());
     let mut all = vec![(&none, Vec::new())]; // No step: the log is made.
     let (longest, shorter): (Vec<_>, Vec<_>) = workloads(bounds.steps).into_iter().partition(|w| w.len() == bounds.steps);
-    let drawn = longest.into_iter().skip(bounds.seed as usize % bounds.one_of.max(1)).step_by(bounds.one_of.max(1));
+    let one_of = bounds.one_of.max(1);
+    let drawn = longest.into_iter().skip(bounds.seed as usize % one_of).step_by(one_of);
     all.extend(shorter.into_iter().chain(drawn).map(|w| (&none, w)));
     all.extend(workloads(bounds.steps_aged).into_iter().map(|w| (&aged, w)));
     all.extend(workloads(1).into_iter().flat_map(|w| [(&reopened, w.clone()), (&burst, w)]));

@@ -39,6 +39,29 @@ fn has_link(disk: &SimDisk, epoch: u64) -> bool {
     disk.peek(segment(epoch), 4096, 4).is_some_and(|magic| magic == b"FWRD")
 }
 
+/// The newest segment that has a LINK.
+fn newest(disk: &SimDisk) -> u64 {
+    (1..40).rev().find(|&epoch| has_link(disk, epoch)).unwrap()
+}
+
+/// A log of segments of 1 MiB, when the power had failed behind so many commits.
+fn crashed_after(commits: u64) -> SimDisk {
+    let disk = SimDisk::new(1);
+    let log = options(&disk, 1 << 20).open("/log").unwrap();
+    (0..commits).for_each(|_| _ = log.commit(&[7; 60_000]).unwrap());
+    let crashed = disk.crash(&Choice::None);
+    drop(log);
+    crashed
+}
+
+/// What an opening of such a log leaves that is killed just before this segment, with which its fork
+/// begins, gets its LINK.
+fn killed_before_joining(crashed: &SimDisk, epoch: u64) -> SimDisk {
+    let open_and_die = |disk: &SimDisk| drop(options(disk, 1 << 20).open("/log").map(std::mem::forget));
+    let killed = at_each_change(crashed, open_and_die).into_iter().map(|disk| disk.kill());
+    killed.filter(|disk| !has_link(disk, epoch)).last().unwrap()
+}
+
 /// A log of one large segment, whose process was killed: the records that no promise covers fill
 /// several of those that it is opened with.
 fn burst(records: u64) -> SimDisk {
@@ -115,7 +138,7 @@ fn a_newest_segment_that_is_lost_beside_an_unfinished_fork() {
     let last = log.commit(b"last").unwrap();
     let crashed = disk.crash(&Choice::None);
     drop(log);
-    let newest = (1..40).rev().find(|&epoch| has_link(&crashed, epoch)).unwrap();
+    let newest = newest(&crashed);
     let (mut states, mut silent) = (0, Vec::new());
     for dead in at_each_change(&crashed, |disk| drop(open(disk).map(std::mem::forget))) {
         let after = dead.crash(&Choice::None);
@@ -215,7 +238,7 @@ fn a_repair_tells_of_what_an_unfinished_fork_lacks() {
     let last = log.commit(b"last").unwrap();
     let crashed = disk.crash(&Choice::None);
     drop(log);
-    let newest = (1..40).rev().find(|&epoch| has_link(&crashed, epoch)).unwrap();
+    let newest = newest(&crashed);
     let mut untold = Vec::new();
     for (change, dead) in at_each_change(&crashed, open_and_die).into_iter().enumerate() {
         let dead = dead.crash(&Choice::None);
@@ -322,12 +345,8 @@ fn a_repair_without_room_leaves_nothing() {
 #[test]
 fn a_repair_on_a_full_disk_can_be_killed_however_often() {
     for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
-        let disk = SimDisk::new(1);
-        let log = options(&disk, 1 << 20).open("/log").unwrap();
-        (0..60).for_each(|_| _ = log.commit(&[7; 60_000]).unwrap());
-        let crashed = disk.crash(&Choice::None);
-        drop(log);
-        let newest = (1..40).rev().find(|&epoch| has_link(&crashed, epoch)).unwrap();
+        let crashed = crashed_after(60);
+        let newest = newest(&crashed);
         assert!(crashed.lose(segment(newest)));
         crashed.set_free(0);
         let whole = crashed.copy();
@@ -369,9 +388,7 @@ fn a_repair_keeps_what_an_unfinished_fork_alone_has() {
     (1..=4).for_each(|n| _ = log.commit(&record(n)).unwrap());
     let crashed = disk.crash(&Choice::None);
     drop(log);
-    let open_and_die = |disk: &SimDisk| drop(options(disk, 1 << 20).open("/log").map(std::mem::forget));
-    let forked = at_each_change(&crashed, open_and_die).into_iter().map(|disk| disk.kill());
-    let forked = forked.filter(|disk| !has_link(disk, 2)).last().unwrap();
+    let forked = killed_before_joining(&crashed, 2);
     let is_frame = |epoch, block| forked.peek(segment(epoch), block * 4096, 4).is_some_and(|magic| magic == b"FWRD");
     let frames = |epoch| (2..200).filter(|&block| is_frame(epoch, block)).collect::<Vec<_>>();
     let last = frames(1)[3];
@@ -406,15 +423,9 @@ fn a_salvage_of_a_log_without_its_first_link() {
 /// the log seemed to have lost its newest segment.
 #[test]
 fn a_killed_repair_does_not_lose_what_a_seal_vouches_for() {
-    let open_and_die = |disk: &SimDisk| drop(options(disk, 1 << 20).open("/log").map(std::mem::forget));
-    let disk = SimDisk::new(1);
-    let log = options(&disk, 1 << 20).open("/log").unwrap();
-    (0..40).for_each(|_| _ = log.commit(&[7; 60_000]).unwrap());
-    let crashed = disk.crash(&Choice::None);
-    drop(log);
-    let newest = (1..40).rev().find(|&epoch| has_link(&crashed, epoch)).unwrap();
-    let forked = at_each_change(&crashed, open_and_die).into_iter().map(|disk| disk.kill());
-    let forked = forked.filter(|disk| !has_link(disk, newest + 1)).last().unwrap();
+    let crashed = crashed_after(40);
+    let newest = newest(&crashed);
+    let forked = killed_before_joining(&crashed, newest + 1);
     assert!(forked.flip(segment(1), 20 * 4096 + 700, 1));
     let mut lost = Vec::new();
     for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
@@ -432,15 +443,9 @@ fn a_killed_repair_does_not_lose_what_a_seal_vouches_for() {
 /// epoch of the lost segment to another.
 #[test]
 fn a_repair_gives_no_epoch_twice() {
-    let disk = SimDisk::new(1);
-    let log = options(&disk, 1 << 20).open("/log").unwrap();
-    (0..40).for_each(|_| _ = log.commit(&[7; 60_000]).unwrap());
-    let crashed = disk.crash(&Choice::None);
-    drop(log);
-    let newest = (1..40).rev().find(|&epoch| has_link(&crashed, epoch)).unwrap();
-    let open_and_die = |disk: &SimDisk| drop(options(disk, 1 << 20).open("/log").map(std::mem::forget));
-    let forked = at_each_change(&crashed, open_and_die).into_iter().map(|disk| disk.kill());
-    let forked = forked.filter(|disk| !has_link(disk, newest + 1)).last().unwrap();
+    let crashed = crashed_after(40);
+    let newest = newest(&crashed);
+    let forked = killed_before_joining(&crashed, newest + 1);
     assert!(forked.lose(segment(newest)) && forked.overwrite(segment(newest - 1), (1 << 20) - 4096, &[0; 4096]));
     for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
         let disk = forked.copy();
@@ -476,9 +481,7 @@ fn a_link_that_is_taken_back_of_a_file_that_stays() {
 }
 
 fn crc32c(parts: &[&[u8]]) -> [u8; 4] {
-    let bits = |crc: u32, _| if crc & 1 == 0 { crc >> 1 } else { (crc >> 1) ^ 0x82f6_3b78 };
-    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), bits);
-    (!parts.iter().copied().flatten().fold(u32::MAX, byte)).to_le_bytes()
+    parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part)).to_le_bytes()
 }
 
 /// A LINK that names its own segment as the predecessor, with right checksums. A repair that follows
@@ -486,7 +489,7 @@ fn crc32c(parts: &[&[u8]]) -> [u8; 4] {
 #[test]
 fn a_link_that_leads_to_itself() {
     let disk = damaged();
-    let newest = (1..40).rev().find(|&epoch| has_link(&disk, epoch)).unwrap();
+    let newest = newest(&disk);
     let uuid = disk.peek(segment(newest), 72, 16).unwrap();
     let mut link = disk.peek(segment(newest), 4096, 4096).unwrap();
     link[80..88].copy_from_slice(&newest.to_le_bytes());

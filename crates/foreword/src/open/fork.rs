@@ -368,21 +368,17 @@ pub(crate) fn remove(dir: &Dir, names: impl IntoIterator<Item = String>) -> Resu
 fn copy(dir: &Dir, name: &str, to: &str) -> Result<()> {
     let source = dir.handle.open(name, Access::Read).doing("open the file", &dir.file(name))?;
     let target = dir.handle.create_like(to, name).doing("create the file", &dir.file(to))?;
-    let mut buf = vec![0; COPY_BYTES];
-    let mut at = 0;
-    let mut step = || -> Result<bool> {
-        let n = source.read_full_at(&mut buf, at).doing("read the file", &dir.file(name))?;
-        target.write_all_at(&buf[..n], at).doing("write the file", &dir.file(to))?;
-        at += n as u64;
-        Ok(n > 0)
-    };
-    let copied = loop {
-        match step() {
-            Ok(true) => {}
-            ended => break ended,
+    let copied = (|| {
+        let (mut buf, mut at) = (vec![0; COPY_BYTES], 0);
+        loop {
+            let n = source.read_full_at(&mut buf, at).doing("read the file", &dir.file(name))?;
+            if n == 0 {
+                return target.sync().doing("sync the file", &dir.file(to));
+            }
+            target.write_all_at(&buf[..n], at).doing("write the file", &dir.file(to))?;
+            at += n as u64;
         }
-    };
-    let copied = copied.and_then(|_| target.sync().doing("sync the file", &dir.file(to)));
+    })();
     if copied.is_err() {
         let _ = dir.handle.remove(to);
     }

@@ -120,6 +120,13 @@ pub(super) fn clear_temporary(dir: &Dir, names: &Names) {
     fork::clear_away(dir, names.temporary.iter().filter(|name| !rescued(name)).cloned());
 }
 
+/// Of segments that are not of the log the reserve takes what it can use, and the rest goes.
+fn give_up(dir: &Dir, epochs: impl Iterator<Item = u64>) {
+    let (small, unneeded) = dir.fit_for_reserve(epochs);
+    let unneeded = dir.fill_reserve(small).into_iter().chain(unneeded);
+    fork::clear_away(dir, unneeded.map(segment_name));
+}
+
 /// Clears away what an earlier repair has begun, and was killed: its reserve is the reserve again,
 /// and this one goes on in the same epoch, so that killed repairs do not add up. What a SEAL vouches
 /// for stays until this one replaces it. What cannot be cleared away stays, and this one goes on
@@ -131,9 +138,7 @@ pub(super) fn clear_begun(dir: &Dir, survey: &mut Survey, begun: &[u64]) {
     let is_sealed = |epoch| fork::is_sealed(dir, survey.log, epoch).unwrap_or(true);
     let vouches = |epoch: &u64| survey.names.epochs.contains(epoch) && !begun.contains(epoch) && is_sealed(*epoch);
     let vouched = begun.iter().copied().find(|epoch| vouches(&(epoch - 1)));
-    let (small, unneeded) = dir.fit_for_reserve(begun.iter().copied().filter(|&epoch| Some(epoch) != vouched));
-    let unneeded = dir.fill_reserve(small).into_iter().chain(unneeded);
-    fork::clear_away(dir, unneeded.map(segment_name));
+    give_up(dir, begun.iter().copied().filter(|&epoch| Some(epoch) != vouched));
     let stays = |epoch: &u64| !begun.contains(epoch) || dir.handle.id_of(&segment_name(*epoch)).is_ok();
     survey.names.epochs.retain(stays);
     survey.unsealed.retain(stays);
@@ -149,9 +154,7 @@ fn clear_superseded(dir: &Dir, survey: &Survey, blocks: u32) -> Result<Option<u6
     let superseded = superseded(dir, survey)?;
     let fitness = |epoch: u64| (dir.has_blocks(epoch, blocks), dir.blocks_of(&segment_name(epoch)));
     let Some(best) = superseded.iter().copied().max_by_key(|&epoch| fitness(epoch)) else { return Ok(None) };
-    let (small, unneeded) = dir.fit_for_reserve(superseded.into_iter().filter(|&epoch| epoch != best));
-    let unneeded = dir.fill_reserve(small).into_iter().chain(unneeded);
-    fork::clear_away(dir, unneeded.map(segment_name));
+    give_up(dir, superseded.into_iter().filter(|&epoch| epoch != best));
     Ok(Some(best))
 }
 
