@@ -6,14 +6,30 @@
 #                                      scenario must catch one; prints bug -> scenarios
 source "$(dirname "$0")/common.sh"
 job="${1:-500}"
-export RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR="$target/shuttle"
+
+# FLAGS [ARGUMENTS]: builds and runs the scenarios. The flags are for the workspace's own crates: what
+# their tests have built of others serves here, too. Cargo tells what it builds so apart by the
+# wrapper's name.
+explore() {
+    local wrapper=$target/rustc${1//[ -]/_}
+    if ! [ -x "$wrapper" ]; then
+        mkdir -p "$target"
+        printf '#!/bin/sh\nrustc=$1\nshift\nexec "$rustc" "$@" %s\n' "$1" >"$wrapper.new"
+        chmod +x "$wrapper.new"
+        mv "$wrapper.new" "$wrapper"
+    fi
+    RUSTC_WORKSPACE_WRAPPER=$(realpath "$wrapper") cargo test --workspace --locked --test shuttle "${@:2}"
+}
+# Optimizing takes longer than it saves, but in a campaign.
+quick="--config scripts/quick.toml"
+
 if [ "$job" != --self-check ]; then
-    SHUTTLE_SCHEDULES="$job" exec cargo test -p foreword-sim --test shuttle "${@:2}"
+    [ "$job" -le 2000 ] || quick=
+    SHUTTLE_SCHEDULES="$job" explore "--cfg shuttle" $quick "${@:2}"
+    exit
 fi
 
-RUSTFLAGS+=" --cfg foreword_bug"
-CARGO_TARGET_DIR+="-bug"
-program="$(cargo test -p foreword-sim --test shuttle --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')"
+program="$(explore "--cfg shuttle --cfg foreword_bug" $quick --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')"
 scenarios="$("$program" --list | sed -n 's/: test$//p')"
 # Each in a process of its own: one that fails may abort it.
 fails() { ! FOREWORD_BUG="$1" timeout 120 "$program" --exact "$2" >/dev/null 2>&1; }

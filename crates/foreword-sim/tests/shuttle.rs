@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
 use foreword::{Durability, Error, Log, Lsn, Options, Result, SyncPolicy};
-use shuttle::thread;
+use shuttle::scheduler::RandomScheduler;
+use shuttle::{Config, Runner, thread};
 
 use memory::Memory;
 
@@ -28,7 +29,10 @@ fn open_with(memory: &Memory, with: impl FnOnce(Options) -> Options) -> Log {
 /// Runs a scenario under as many schedules as `SHUTTLE_SCHEDULES` says.
 fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     let schedules = std::env::var("SHUTTLE_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
-    shuttle::check_random(scenario, schedules);
+    // Of a log that is not optimized a thread needs more than shuttle's 32 KiB.
+    let mut config = Config::new();
+    config.stack_size = 256 << 10;
+    Runner::new(RandomScheduler::new(schedules), config).run(scenario);
 }
 
 fn spawn(log: &Arc<Log>, work: impl FnOnce(&Log) + Send + 'static) -> thread::JoinHandle<()> {

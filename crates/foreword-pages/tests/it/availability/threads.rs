@@ -86,6 +86,9 @@ fn owners_that_wait_for_each_other_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let store = small().open(dir.path()).unwrap();
         let pages = fill(&store, 3, 1).unwrap();
+        // The checkpoint has the last of them to write alone, so it is that one that it waits for.
+        store.checkpoint_all().unwrap();
+        put(&store, pages[2], 1).unwrap();
         let barrier = Barrier::new(2);
         std::thread::scope(|scope| {
             let (store, barrier) = (&store, &barrier);
