@@ -11,11 +11,11 @@ done
 # Those that need several threads. (It has a build of its own.)
 scripts/shuttle.sh --self-check
 
-export RUSTFLAGS="--cfg foreword_bug" CARGO_TARGET_DIR="$target/bug"
+cargo_with_bugs() { with_flags "--cfg foreword_bug" cargo "$@"; }
 # A test (its program, and which in that) shows bugs, and nothing without one.
 shows() {
     local what="$1" package="$2" test="$3"
-    holds() { FOREWORD_BUG="$1" cargo test --quiet --release --locked -p "$package" --test $test >/dev/null 2>&1; }
+    holds() { FOREWORD_BUG="$1" cargo_with_bugs test --quiet --locked -p "$package" --test $test >/dev/null 2>&1; }
     holds none || { echo "FAILED: $what fails without a bug, too"; exit 1; }
     for bug in "${@:4}"; do
         if holds "$bug"; then echo "FAILED: $what does not show $bug"; exit 1; fi
@@ -34,4 +34,4 @@ shows "what the suite once found" foreword-sim "it regressions::" SealLate Trust
 shows "openings and repairs that died" foreword-sim "it reopened::" TrustZeros ForkBeside HideLost FollowNoLinks DropUnfinished CopyAgain LoseUnmade
 shows "replaying the fuzz corpus" foreword-fuzz replay TrustBody IgnoreEpoch AcceptPartialUnit
 
-cargo run --quiet --release -p foreword-sim -- --bugs
+cargo_with_bugs run --quiet --release --locked -p foreword-sim -- --bugs

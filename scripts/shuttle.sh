@@ -7,19 +7,8 @@
 source "$(dirname "$0")/common.sh"
 job="${1:-500}"
 
-# FLAGS [ARGUMENTS]: builds and runs the scenarios. The flags are for the workspace's own crates: what
-# their tests have built of others serves here, too. Cargo tells what it builds so apart by the
-# wrapper's name.
-explore() {
-    local wrapper=$target/rustc${1//[ -]/_}
-    if ! [ -x "$wrapper" ]; then
-        mkdir -p "$target"
-        printf '#!/bin/sh\nrustc=$1\nshift\nexec "$rustc" "$@" %s\n' "$1" >"$wrapper.new"
-        chmod +x "$wrapper.new"
-        mv "$wrapper.new" "$wrapper"
-    fi
-    RUSTC_WORKSPACE_WRAPPER=$(realpath "$wrapper") cargo test --workspace --locked --test shuttle "${@:2}"
-}
+# FLAGS [ARGUMENTS]: builds and runs the scenarios.
+explore() { with_flags "$1" cargo test --workspace --locked --test shuttle "${@:2}"; }
 # Optimizing takes longer than it saves, but in a campaign.
 quick="--config scripts/quick.toml"
 
