@@ -31,7 +31,9 @@ shows "holds, limits and retention" foreword-tests "it holds::" ForgetHolds Igno
 shows "what hooks are told" foreword-tests "it strangers::" TellEarly WaitForHooks CloseUntold
 shows "many logs on a few threads" foreword-tests "runtime many_logs" ForgetTask
 shows "what the suite once found" foreword-sim "it regressions::" SealLate TrustBegun MoveFirst ResumeSealed
-shows "openings and repairs that died" foreword-sim "it reopened::" TrustZeros ForkBeside HideLost FollowNoLinks DropUnfinished CopyAgain LoseUnmade
+shows "openings and repairs that died" foreword-sim "it reopened::" TrustZeros ForkBeside HideLost FollowNoLinks DropUnfinished ClearVouched ForgetPromised \
+    CopyAgain LoseUnmade
+shows "the table of verdicts on real files" foreword-tests "it verdicts::" NameSuperseded ForgetDropped
 shows "replaying the fuzz corpus" foreword-fuzz replay TrustBody IgnoreEpoch AcceptPartialUnit
 
 cargo_with_bugs run --quiet --release --locked -p foreword-sim -- --bugs

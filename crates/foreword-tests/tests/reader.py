@@ -200,8 +200,8 @@ class Segment:
         frame, at = self.place(1)[1], (self.epoch, 1)
         if len(frame.payload) < LINK_FIELDS:
             raise Corrupt(22, at)
-        epoch, end, zero, _cut = struct.unpack_from("<QIIQ", frame.payload)
-        if zero or epoch >= self.epoch:
+        epoch, end, _generation, _cut = struct.unpack_from("<QIIQ", frame.payload)
+        if epoch >= self.epoch:
             raise Corrupt(22, at)
         return Link(epoch, end, frame.head.first, control_part(frame.payload[LINK_FIELDS:], at))
 
@@ -255,6 +255,7 @@ class Reader:
         self.records, self.expected = [], None
         self.unit, self.need = None, 0    # of the unit under way: its records; bytes its last one lacks
         self.closed, self.promise = False, (0, 0)
+        self.led_on = False               # X is the LINK of the file behind the newest segment
 
     def waiver(self, at):
         """The waiver that gives up a position."""
@@ -267,7 +268,7 @@ class Reader:
     # The verdict at a position X.
 
     def behind(self, at, after):
-        """Is there a promise beyond the position; is a sector from `after` on (one of that segment) written?"""
+        """Is there a promise beyond the position; is a sector from `after` on (one of that segment) written; the promise."""
         promise, written = self.promise, False
         for epoch, seg in self.segs.items():
             if epoch < at[0]:
@@ -278,7 +279,7 @@ class Reader:
             stop = min(stop, seg.last) if here else stop    # X's own SEAL is not "written behind X"
             sectors = range(after if here else 8, stop * 8)
             written = written or any(seg.written(i) for i in sectors)
-        return promise > at, written
+        return promise > at, written, promise
 
     def judge(self, at):
         """(name, row, at), where X is the position."""
@@ -287,7 +288,7 @@ class Reader:
         state, frame = seg.place(at[1]) if at[1] < seg.last else (UNWRITTEN, None)
         if state == WRONG:
             raise Corrupt(22, at)
-        promised, written = self.behind(at, at[1] * 8 + (frame.blocks * 8 if frame else 1))
+        promised, written, _promise = self.behind(at, at[1] * 8 + (frame.blocks * 8 if frame else 1))
         if state == DAMAGED:
             raise Corrupt(7 if promised else 8, at)
         if promised:
@@ -316,10 +317,6 @@ class Reader:
         for epoch, seg in sorted(self.segs.items(), reverse=True):
             if seg.defect and epoch not in self.actives and not self.waiver((epoch, 1)):
                 lost, below = seg.defect, epoch
-        if lost is None and self.actives:       # row 12
-            newest = self.actives[0]
-            if self.segs[newest].seal()[0] == VALID and newest + 1 not in self.segs:
-                lost = 12, (newest + 1, 0)
         while True:
             top = next((e for e in self.actives if e < below), None)
             self.restart()
@@ -332,19 +329,31 @@ class Reader:
                     return self.judge(at)
                 raise Corrupt(7 if self.segs[at[0]].place(1)[0] == DAMAGED else 6, at)
             chain, broken, missing = self.trace(top)
+            if missing and self.dropped[0] > self.control.start:
+                # Gone, and only a LINK or MARK behind X says why: that was durable.
+                control, self.control = self.control, self.control._replace(start=self.dropped[0])
+                again = self.trace(top)
+                if again[1] is None and again[2] is None:
+                    (chain, broken, missing), self.promise = again, self.dropped[1]
+                else:
+                    self.control = control
             if missing:
                 lost, below = lost or missing, chain[0][0]
             elif broken is not None:
                 below = broken
             else:
                 break
+        verdict, damage, tip = None, None, chain[-1][0]
         try:
             verdict = self.walk(chain)
-        except Corrupt:
-            if lost is None:
-                raise
+        except Corrupt as found:
+            damage = found
+        if lost is None and not self.led_on and self.segs[tip].seal()[0] == VALID and tip + 1 not in self.segs:
+            lost = 12, (tip + 1, 0)
         if lost:
             raise Corrupt(*lost)
+        if damage:
+            raise damage
         return verdict
 
     def last_control(self, seg):
@@ -356,7 +365,8 @@ class Reader:
             block += frame.blocks
         # Behind damage, all that counts is how far the start has risen.
         broken = seg.epoch, block
-        damaged, start, promise = block < seg.last and seg.place(block)[0] in (DAMAGED, WRONG), 0, (0, 0)
+        damaged, promise = block < seg.last and seg.place(block)[0] in (DAMAGED, WRONG), (0, 0)
+        self.dropped = 0, (0, 0)          # the highest start behind, and where it is named
         for epoch, seg in self.segs.items():
             if epoch < broken[0] or seg.defect and seg.defect[0] != 17:
                 continue
@@ -366,9 +376,10 @@ class Reader:
                 promise = max(promise, seg.promise_at(at))
                 if head and head.kind in (LINK, MARK) and seg.place(at)[0] == VALID:
                     payload = seg.place(at)[1].payload
-                    start = max(start, control_part(payload[LINK_FIELDS if head.kind == LINK else 0:], (epoch, at)).start)
+                    start = control_part(payload[LINK_FIELDS if head.kind == LINK else 0:], (epoch, at)).start
+                    self.dropped = max(self.dropped, (start, (epoch, at)), key=lambda found: found[0])
         if damaged or promise > broken:
-            control = control._replace(start=max(control.start, start))
+            control = control._replace(start=max(control.start, self.dropped[0]))
         return control
 
     def trace(self, epoch):
@@ -460,14 +471,19 @@ class Reader:
             loose = loose and head.kind == LINK     # a LINK may stand amid a unit
 
     def ended(self, seg, block, end):
-        """The walk has come to where no valid frame is. A SEAL for no later an end leads on to the next file."""
+        """The walk has come to where no valid frame is. A SEAL for no later an end leads on to the next file, or, if
+        that is not there, to the one that has superseded it, unless a promise lies between."""
         state = seg.place(block)[0] if block < seg.last else UNWRITTEN
         if seg.defect and (end is None or state == DAMAGED):
             raise Corrupt(*seg.defect)
-        sealed, follower = seg.seal(), self.segs.get(seg.epoch + 1)
-        if end is None and state != DAMAGED and sealed[0] == VALID and sealed[1] <= block and follower:
-            if follower.place(1)[0] == DAMAGED or self.behind((seg.epoch, block), block * 8 + 1)[0]:
-                return self.judge((follower.epoch, 1))
+        sealed, later = seg.seal(), [epoch for epoch in self.segs if epoch > seg.epoch]
+        if end is None and state != DAMAGED and sealed[0] == VALID and sealed[1] <= block and later:
+            link, at = (min(later), 1), (seg.epoch, block)
+            promise = self.behind(at, block * 8 + 1)[2]
+            between = at < promise <= link and link[0] > seg.epoch + 1
+            self.led_on = not between and (self.segs[link[0]].place(1)[0] == DAMAGED or promise > at)
+            if self.led_on:
+                return self.judge(link)
         return self.judge((seg.epoch, block))
 
     def data(self, frame, loose, at):

@@ -70,6 +70,8 @@ bugs! {
     IgnorePromises,
     /// recovery takes a torn LINK's promise for one
     TrustTornLink,
+    /// that segments were dropped does not prove the MARK that says so
+    ForgetDropped,
     /// a fork's LINK is written before its copies are synced
     LinkBeforeCopies,
     /// a fork over several segments that did not come to its end is taken for a log whose front was dropped
@@ -88,6 +90,12 @@ bugs! {
     FollowNoLinks,
     /// a repair clears away records that an unfinished fork alone has
     DropUnfinished,
+    /// a repair clears away the file that a SEAL vouches for
+    ClearVouched,
+    /// a repair gives a segment an epoch that was promised, if its file is gone
+    ForgetPromised,
+    /// a file that a fork has superseded is taken for a lost one, if that fork's LINK is damaged
+    NameSuperseded,
     /// a repair copies again what an earlier one has copied
     CopyAgain,
     /// what of the reserve cannot be made a segment is removed
@@ -183,6 +191,10 @@ impl Bug {
         Bug::HideLost,
         Bug::FollowNoLinks,
         Bug::DropUnfinished,
+        Bug::ForgetDropped,
+        Bug::ClearVouched,
+        Bug::ForgetPromised,
+        Bug::NameSuperseded,
         Bug::CopyAgain,
         Bug::LoseUnmade,
         Bug::RecycleFirst,

@@ -1,6 +1,8 @@
 //! Opening for writing: what the survey found, and what follows from it.
 
+mod aside;
 mod branch;
+pub(crate) mod clear;
 pub(crate) mod fork;
 mod fresh;
 pub(crate) mod opened;
@@ -25,7 +27,7 @@ use crate::files::segment::Found;
 use crate::format::{BLOCK, Control, Count, Entry, FrameBuf, Head, LINK_BLOCK, LSN_MAX, Link, LogId, Position, Promise, SECTOR};
 use crate::observe::stats::RecoveryReport;
 use crate::open::branch::branch;
-use crate::open::fresh::{clear_begun, clear_temporary, superseded, tidy_up};
+use crate::open::clear::{clear_begun, clear_temporary, superseded, tidy_up};
 use crate::open::opened::Opened;
 use crate::open::repair::{Repair, plan};
 use crate::options::{Existence, OnDamage};
@@ -166,8 +168,8 @@ fn create(options: &Options, dir: &Dir) -> Result<Opened> {
     dir.handle.sync_name().doing("sync the name of the directory", &dir.path)?;
     // What an earlier attempt left: nothing in it was ever active.
     let names = dir.names()?;
-    fork::clear_away(dir, names.temporary.iter().cloned());
-    fork::remove(dir, names.epochs.into_iter().map(segment_name))?;
+    clear::clear_away(dir, names.temporary.iter().cloned());
+    clear::remove(dir, names.epochs.into_iter().map(segment_name))?;
     let random = LogId::random().map_err(|e| io::Error::other(e.to_string()));
     let log = random.doing("get random bytes for the log's identity", &dir.path)?;
     let first = dir.prepare(log, 1, options.segment_blocks(), Stuff::Nothing, &at_once)?;
@@ -225,7 +227,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     clear_temporary(dir, &survey.names);
     clear_begun(dir, &mut survey, &repair.begun);
     for name in &repair.copied {
-        fork::copy_aside(dir, name)?;
+        aside::copy_aside(dir, name)?;
     }
     if !survey.names.identity {
         // `LOG` and `LOCK` may have been removed under a writer, which finds that out only when
@@ -234,7 +236,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
         let proven = survey.promise.position.epoch;
         let moved = |epoch: &u64| repair.moved.contains(&segment_name(*epoch));
         let written = survey.names.epochs.iter().copied().filter(|epoch| *epoch >= proven && !moved(epoch));
-        match fork::replace_by_copies(dir, written) {
+        match aside::replace_by_copies(dir, written) {
             Err(error) if !error.is_no_space() => return Err(error),
             _ => {}
         }
@@ -248,11 +250,11 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
     if puts_aside {
         // (Of a repair whose fork had joined. They are not to be the stuff of another.)
         let superseded = superseded(dir, &survey)?;
-        fork::move_aside(dir, |epoch| superseded.contains(&epoch))?;
+        aside::move_aside(dir, |epoch| superseded.contains(&epoch))?;
     }
     if puts_aside && matches!(report.verdict, Verdict::Corruption(_)) {
-        fork::keep_places(dir, &repair.moved, &survey.chain)?;
-        bug!(MoveFirst, fork::move_aside(dir, |_| true)?);
+        aside::keep_places(dir, &repair.moved, &survey.chain)?;
+        bug!(MoveFirst, aside::move_aside(dir, |_| true)?);
     }
     if !survey.names.identity || dir.read_identity()?.as_ref() != Ok(&survey.log) {
         dir.write_identity(survey.log, survey.names.identity)?;
@@ -271,7 +273,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
         branch(options, dir, &survey, &repair, outside.as_mut(), report)?
     };
     if puts_aside {
-        fork::move_aside(dir, |epoch| !opened.has(epoch))?;
+        aside::move_aside(dir, |epoch| !opened.has(epoch))?;
     }
     drop(outside);
     tidy_up(options, dir, &mut opened, &survey.names);
@@ -285,7 +287,7 @@ fn recover(options: &Options, dir: &Dir, found: Survey) -> Result<Opened> {
 fn remove_unfinished(dir: &Dir, survey: &Survey) -> bool {
     let Some(tip) = survey.chain.last().map(|entry| entry.epoch).filter(|&tip| survey.newest > tip + 1) else { return false };
     // (A SEAL vouches for the first, which has no LINK.)
-    fork::remove_begun(dir, survey.log, tip + 1)
+    clear::remove_begun(dir, survey.log, tip + 1)
 }
 
 /// The page cache may show a LINK that the disk never got, and no frame behind it proves more: the

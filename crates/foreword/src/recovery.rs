@@ -50,10 +50,11 @@ pub(crate) struct Survey {
     pub(crate) next_lsn: Lsn,
     /// Where no valid frame was.
     pub(crate) break_at: Position,
-    /// The highest epoch of an active segment, and of any (but for names beyond what any log
-    /// reaches).
+    /// The highest epoch of an active segment.
     pub(crate) newest: u64,
-    pub(crate) highest: u64,
+    /// The highest epoch of which others tell: a promise, or the SEAL of the tip. The segment may
+    /// be gone.
+    pub(crate) told: u64,
     pub(crate) names: Names,
     /// Active segments from the fork on: their seals are absent, or may be only in the page cache.
     pub(crate) unsealed: Vec<u64>,
@@ -113,9 +114,11 @@ fn survey_to(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: 
     let seals = seals::look_at_seals(&segments, &names, evidence.tip, scan.at, promise)?;
     evidence.gone = seals.gone;
     evidence.seal = seals.damaged;
-    evidence.next_link = seals::next_link(&segments, evidence.tip, seals.left);
+    evidence.next_link = seals.next_link;
 
-    let epochs = names.epochs.iter().chain([&scan.promise.position.epoch, &behind.promise.position.epoch]);
+    let mut promised = within_reach(promise.position.epoch);
+    bug!(ForgetPromised, promised = 0);
+    let told = promised.max(seals.gone.unwrap_or(0));
     Ok(Some(Survey {
         log,
         verdict: evidence.verdict(),
@@ -127,7 +130,7 @@ fn survey_to(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: 
         next_lsn: scan.next,
         break_at: scan.at,
         newest,
-        highest: epochs.copied().map(within_reach).max().unwrap_or(0),
+        told,
         unsealed: seals.unsealed,
         left: seals.left,
         known: scan.next.prev().max(behind.known),
@@ -162,9 +165,17 @@ fn trace(segments: &Segments<'_>, depth: Depth, control: &mut Control, progress:
         let scan = scan::scan(segments, depth, &chain, control, progress)?;
         scanned += scan.scanned;
         // The fast path has looked already.
-        let behind = if scan.by_fast_path { Behind::default() } else { behind::look_behind(segments, scan.at)? };
+        let mut behind = if scan.by_fast_path { Behind::default() } else { behind::look_behind(segments, scan.at)? };
         if matches!(scan.place, Place::Damaged(_) | Place::Structure(_)) || behind.promise.position > scan.at {
             control.start = control.start.max(behind.start);
+        }
+        // What lies before a start goes only when the frame that names it is durable, and all before.
+        let mut was_dropped = segments.front(&chain, control) != Front::Sound
+            && segments.front(&chain, &Control { start: control.start.max(behind.start), ..control.clone() }) == Front::Sound;
+        bug!(ForgetDropped, was_dropped = false);
+        if was_dropped {
+            control.start = behind.start;
+            behind.promise_too(behind.start_promise);
         }
         // Judged now, for the last MARK may be the first to say that records were dropped.
         match (segments.front(&chain, control), chain.first()) {
@@ -208,7 +219,6 @@ impl Evidence {
 
 impl Survey {
     fn nothing(log: LogId, names: Names, verdict: Verdict) -> Survey {
-        let highest = names.epochs.last().copied().unwrap_or(0);
         Survey {
             log,
             verdict,
@@ -221,7 +231,7 @@ impl Survey {
             next_lsn: Lsn::FIRST,
             break_at: Position::default(),
             newest: 0,
-            highest,
+            told: 0,
             names,
             unsealed: Vec::new(),
             left: false,
@@ -231,6 +241,13 @@ impl Survey {
             written_to: None,
             scanned: 0,
         }
+    }
+
+    /// The highest epoch that was given to any segment, as far as anything says so (but for names
+    /// beyond what any log reaches). A fork behind damage takes none up to it: a promise that is
+    /// left in the log would speak of another segment.
+    pub(crate) fn highest(&self) -> u64 {
+        self.names.epochs.iter().copied().map(within_reach).chain([self.told]).max().unwrap_or(0)
     }
 
     /// The last record's LSN.

@@ -29,6 +29,13 @@ fn damage(verdict: Option<Verdict>) -> Damage {
     }
 }
 
+/// The independent reader finds the same row.
+#[track_caller]
+fn reader_says(dir: &Path, row: u8) {
+    let said = ask_reader(&[dir.to_owned()]);
+    assert!(said.is_none_or(|said| said[0].row == row));
+}
+
 /// A log without damage: every way to look at it gives the same verdict and the same records (1 to
 /// `last`), and it goes on from there.
 fn sound(files: &Files, verdict: Verdict, last: u64) {
@@ -459,6 +466,29 @@ fn row_7_flipped_bit_in_the_link() {
         &after(1..=21, &[(22, 23)], &[segment_name(4)], 22),
         &after(1..=23, &[], &[segment_name(4)], 24),
     );
+}
+
+/// The LINK of a fork is damaged that has superseded the segment behind a SEAL: it is that LINK, and
+/// not the segment for which the SEAL vouches, and which is gone.
+#[test]
+fn row_7_flipped_bit_in_the_link_of_a_fork() {
+    for closed in [false, true] {
+        let dir = segments(false).dir();
+        let log = small().open(dir.path()).unwrap();
+        commit(&log, 24..26);
+        if closed {
+            log.close().unwrap();
+        }
+        let mut files = Files::read(dir.path());
+        assert_eq!((files.frame(4, 1).is_none(), files.frame(5, 1).is_some()), (true, true));
+        files.flip(5, BLOCK + 100, 1);
+        let last = Some(if closed { 25 } else { 24 });
+        let says =
+            Says { kind: DamageKind::Garbled, row: 7, proven: true, file: segment_name(5), offset: BLOCK, lsns: (22, last) };
+        reader_says(files.dir().path(), 7);
+        let aside = [segment_name(5)];
+        damaged(&files, &says, &after(1..=21, &[(22, 25)], &aside, 22), &after(1..=25, &[], &aside, 26));
+    }
 }
 
 /// The frame of the second of four records is damaged: cutting loses all from it on, a salvage that
@@ -950,4 +980,29 @@ fn row_7_before_the_mark_that_says_what_was_dropped() {
     let log = small().on_damage(OnDamage::Salvage).open(dir.path()).unwrap();
     assert_eq!(log.recovery().given_up, [(Lsn(15), Lsn(15))]);
     goes_on(dir.path(), log, numbered((10..15).chain(16..20)), 20, &[(15, 15)]);
+}
+
+/// A record and the MARK that says what was dropped were flushed at once, and the record is gone. It
+/// is no torn tail: the segments that were dropped are gone, so the MARK was durable, and the record
+/// before it.
+#[test]
+fn row_6_before_the_mark_that_says_what_was_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    commit(&log, 1..18);
+    log.append(record(18)).unwrap();
+    log.truncate_front(Lsn(10)).unwrap();
+    let mut files = Files::read(dir.path());
+    drop(log);
+    assert!(files.frame(1, 1).is_none(), "segment 1 is gone");
+    let (data, mark) = (files.frame(3, 5).unwrap(), files.frame(3, 6).unwrap());
+    assert_eq!((data.first_lsn, mark.promise), (18, (3, 5)));
+    files.segment(3)[5 * BLOCK..6 * BLOCK].fill(0);
+    let dir = files.dir();
+    reader_says(dir.path(), 6);
+    let damage = damage(check_dir(dir.path()).verdict);
+    assert_eq!((damage.kind, damage.first_lsn, damage.last_lsn), (DamageKind::Missing, Lsn(18), Some(Lsn(18))));
+    let log = small().on_damage(OnDamage::Salvage).open(dir.path()).unwrap();
+    assert_eq!(log.recovery().given_up, [(Lsn(18), Lsn(18))]);
+    goes_on(dir.path(), log, numbered(10..18), 19, &[(18, 18)]);
 }

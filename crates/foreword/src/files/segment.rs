@@ -10,8 +10,8 @@ use crate::files::disk::{self, Access, DiskFile};
 use crate::files::fill::{at_once, fill};
 use crate::files::names::segment_name;
 use crate::format::{
-    self, BLOCK, Binding, Body, FrameHeader, Head, LINK_BLOCK, LogId, Position, SECTOR, SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN,
-    SegmentHeader,
+    self, BLOCK, Binding, Body, FrameHeader, Head, Kind, LINK_BLOCK, LogId, Position, SECTOR, SEGMENT_BLOCKS_MAX,
+    SEGMENT_BLOCKS_MIN, SegmentHeader,
 };
 use crate::{Error, Lsn, Result};
 
@@ -31,6 +31,15 @@ pub(crate) enum Found {
     Unwritten,
     Torn,
     Damaged(&'static str),
+}
+
+/// What is in a segment's last block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seal {
+    /// A SEAL, which vouches for the file with the next epoch, and the end that it names.
+    There(u32),
+    Absent,
+    Damaged,
 }
 
 impl Segment {
@@ -112,6 +121,18 @@ impl Segment {
             Ok(()) => Found::Frame(header),
             Err(Body::Torn) => Found::Torn,
             Err(Body::Damaged) => Found::Damaged("a frame that fails its checksum, though all of it was written"),
+        })
+    }
+
+    /// What is in the last block of a segment that is not cut.
+    pub(crate) fn seal(&self) -> Result<Seal> {
+        let mut buf = Vec::new();
+        Ok(match self.frame(self.data_end(), self.blocks, &mut buf)? {
+            Found::Frame(header) if header.kind == Kind::Seal && header.payload_len >= 4 => {
+                Seal::There(format::u32_at(format::payload(&header, &buf), 0))
+            }
+            Found::Unwritten | Found::Torn => Seal::Absent,
+            Found::Frame(_) | Found::Damaged(_) => Seal::Damaged,
         })
     }
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use crate::assemble::room::copy_room;
 use crate::bug::bug;
-use crate::error::DamageKind;
 use crate::files::dir::Dir;
 use crate::files::disk::Access;
 use crate::files::names::segment_name;
 use crate::files::outside::Outside;
 use crate::format::{BLOCK, Chain, Control, Cut, FRAME_MAX, LINK_BLOCK, LogId, Position};
 use crate::observe::stats::RecoveryReport;
+use crate::open::clear::remove_begun;
 use crate::open::fork::{self, Branch, Branched, Place};
 use crate::open::fresh::{Fresh, fresh_segment, fresh_segments};
 use crate::open::opened::Opened;
@@ -72,9 +72,8 @@ type Made = (Place, Control, Branched);
 impl<'a> Branching<'a> {
     fn plan(options: &'a Options, dir: &'a Dir, survey: &'a Survey, repair: &'a Repair, verdict: &Verdict) -> Branching<'a> {
         let damaged = matches!(verdict, Verdict::Corruption(_));
-        let lost = matches!(verdict, Verdict::Corruption(damage) if damage.kind == DamageKind::LostNewest);
         let end = Place { at: survey.end, next_lsn: repair.next_lsn.unwrap_or(survey.next_lsn) };
-        let epoch = if damaged { survey.highest + 1 + u64::from(lost) } else { survey.newest + 1 };
+        let epoch = if damaged { survey.highest() + 1 } else { survey.newest + 1 };
         let mut control = survey.control.clone();
         for waiver in &repair.waivers {
             if !control.waivers.contains(waiver) {
@@ -145,7 +144,7 @@ impl<'a> Branching<'a> {
             let copied = self.copied(from);
             match self.go_on(from, absorbed, &unsealed, fresh) {
                 Err(error) if error.is_no_space() && copied > 0 => {
-                    let mut removed = fork::remove_begun(dir, self.survey.log, self.epoch);
+                    let mut removed = remove_begun(dir, self.survey.log, self.epoch);
                     bug!(ForkBeside, removed = true);
                     if !removed {
                         return Err(error); // A LINK of it would be the newest.

@@ -18,8 +18,10 @@ pub(super) struct Behind {
     pub(super) promise: Promise,
     /// The last LSN that a frame header names, promised or not.
     pub(super) known: Lsn,
-    /// The highest start that a LINK or MARK names.
+    /// The highest start that a LINK or MARK names, and all before that frame: promised by it, if
+    /// what lies before the start is gone.
     pub(super) start: Lsn,
+    pub(super) start_promise: Promise,
     /// Whether any sector is written: of X's own segment, behind a torn frame and before the seal.
     pub(super) written: bool,
     pub(super) garbled: u64,
@@ -29,6 +31,13 @@ pub(super) struct Behind {
 }
 
 impl Behind {
+    /// Takes in another promise.
+    pub(super) fn promise_too(&mut self, promise: Promise) {
+        if promise.position > self.promise.position {
+            self.promise = promise;
+        }
+    }
+
     /// Takes a block in, whose first sector is not the only one that counts: a tear may have left
     /// any. Whether all of it is unwritten.
     fn take(&mut self, binding: &Binding, active: bool, block: u32, bytes: &[u8]) -> bool {
@@ -40,10 +49,13 @@ impl Behind {
             let mut counts = active || !itself;
             bug!(TrustTornLink, counts = true);
             bug!(IgnorePromises, counts = false);
-            if counts && header.promise.position > self.promise.position {
-                self.promise = header.promise;
+            if counts {
+                self.promise_too(header.promise);
             }
-            self.start = self.start.max(start_of(binding, block, &header, bytes).unwrap_or(Lsn::ZERO));
+            if let Some(start) = start_of(binding, block, &header, bytes).filter(|&start| start > self.start) {
+                let position = Position::new(binding.epoch, block);
+                (self.start, self.start_promise) = (start, Promise { position, lsn: header.first_lsn().prev() });
+            }
         }
         let first = u64::from(block) * (BLOCK / SECTOR) as u64;
         let mut unwritten = true;

@@ -20,7 +20,7 @@ pub(super) struct Evidence {
     pub(super) front: Front,
     /// The log's first LINK, if the chain has no segment at all: then it is not sound.
     pub(super) first_link: (u64, LinkFound),
-    /// The file that the newest segment's seal vouches for, and that is not there.
+    /// The file that the seal of the chain's newest segment vouches for, and that is not there.
     pub(super) gone: Option<u64>,
 
     /// X, and the chain's newest segment.
@@ -40,8 +40,8 @@ pub(super) struct Evidence {
     /// Whether a sector is written behind X.
     pub(super) written: bool,
 
-    /// The LINK behind the tip, if the tip's seal says that the log had left it.
-    pub(super) next_link: LinkFound,
+    /// The LINK behind the tip, if the tip's seal says that the log had left it, and its epoch.
+    pub(super) next_link: (u64, LinkFound),
     /// The last damaged seal, from X's segment on.
     pub(super) seal: Option<DamagedSeal>,
 }
@@ -66,7 +66,7 @@ impl Evidence {
             length: None,
             promise: Promise::default(),
             written: false,
-            next_link: LinkFound::Sound,
+            next_link: (0, LinkFound::Sound),
             seal: None,
         }
     }

@@ -1,36 +1,42 @@
-//! The seals, from X on: whether a segment was left, and what was not sealed.
+//! The seals, from X on: whether a segment was left, where the log goes on, and what was not sealed.
 
 use super::evidence::{DamagedSeal, LinkFound};
 use super::files::{LinkState, Segments};
 use crate::Result;
 use crate::bug::bug;
 use crate::files::names::Names;
-use crate::files::segment::Found;
-use crate::format::{self, Kind, Position, Promise};
+use crate::files::segment::Seal;
+use crate::format::{LINK_BLOCK, Position, Promise};
 
 /// What the seals say.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Seals {
     /// See [`Survey`](super::Survey).
     pub(super) unsealed: Vec<u64>,
     /// The last that is damaged.
     pub(super) damaged: Option<DamagedSeal>,
-    /// The file that the seal of the newest segment, or of the tip, vouches for, if it is not there.
+    /// The file that the tip's seal vouches for, if it is not there, and was not superseded.
     pub(super) gone: Option<u64>,
     /// The segment of X has a seal with an end no later than X: the log had left it.
     pub(super) left: bool,
+    /// The LINK with which the log goes on behind its tip, if it had left that: what there is
+    /// against it, and the epoch.
+    pub(super) next_link: (u64, LinkFound),
 }
 
-/// Reads the seals of the active segments from X on. The fork is in an earlier one, if no promise
-/// reaches as far. Of the tip, too, the seal vouches for the next file: behind it an unfinished fork
-/// may have begun what has LINKs.
+/// Reads the seals of the tip and of the active segments, from X on. The fork is in an earlier one,
+/// if no promise reaches as far.
 pub(super) fn look_at_seals(segments: &Segments<'_>, names: &Names, tip: u64, at: Position, promise: Promise) -> Result<Seals> {
-    let mut seals = Seals::default();
+    let mut seals = Seals { unsealed: Vec::new(), damaged: None, gone: None, left: false, next_link: (0, LinkFound::Sound) };
     let newest = segments.newest();
     let fork = at.epoch.min(promise.position.epoch);
-    for epoch in segments.actives().filter(|&epoch| epoch >= fork) {
-        seals.unsealed.push(epoch);
-        if epoch < at.epoch {
+    let mut last = tip;
+    bug!(HideLost, last = newest);
+    for &epoch in segments.found.range(fork..).map(|(epoch, _)| epoch) {
+        let active = segments.active(epoch).is_some();
+        seals.unsealed.extend(active.then_some(epoch));
+        // (Whether a waiver gave up the tip's LINK makes no difference to its seal.)
+        if epoch < at.epoch || !(active || epoch == tip) {
             continue;
         }
         match seal(segments, epoch)? {
@@ -40,43 +46,45 @@ pub(super) fn look_at_seals(segments: &Segments<'_>, names: &Names, tip: u64, at
                 seals.damaged = Some(DamagedSeal { at: Position::new(epoch, last), inner: epoch < newest });
             }
             Seal::There(end) => {
-                let mut last = epoch == newest || epoch == tip;
-                bug!(HideLost, last = epoch == newest);
-                if last && !names.epochs.contains(&(epoch + 1)) {
+                seals.left |= epoch == at.epoch && end <= at.block;
+                if epoch == last && !names.epochs.contains(&(epoch + 1)) {
                     seals.gone = Some(epoch + 1);
                 }
-                seals.left |= epoch == at.epoch && end <= at.block;
             }
         }
+    }
+    if seals.left {
+        seals.next_link = next_link(segments, tip);
+        let mut superseded = seals.gone.is_some() && supersedes(seals.next_link, at, promise);
+        bug!(NameSuperseded, superseded = false);
+        seals.gone = seals.gone.filter(|_| !superseded);
     }
     Ok(seals)
 }
 
-/// What there is against the LINK with which the log goes on behind its tip.
-pub(super) fn next_link(segments: &Segments<'_>, tip: u64, left: bool) -> LinkFound {
-    match segments.found.get(&(tip + 1)).filter(|_| left).map(|found| &found.link) {
-        Some(LinkState::Damaged(why)) => LinkFound::Broken(why),
-        Some(LinkState::Unwritten) => LinkFound::Absent,
-        Some(LinkState::Active { .. }) | None => LinkFound::Sound,
+/// What there is against the LINK of the next file behind the tip.
+fn next_link(segments: &Segments<'_>, tip: u64) -> (u64, LinkFound) {
+    let Some((&epoch, found)) = segments.found.range(tip + 1..).next() else { return (tip + 1, LinkFound::Sound) };
+    let against = match found.link {
+        LinkState::Damaged(why) => LinkFound::Broken(why),
+        LinkState::Unwritten => LinkFound::Absent,
+        LinkState::Active { .. } => LinkFound::Sound,
+    };
+    (epoch, against)
+}
+
+/// Whether the next file that is there has superseded those for which the tip's seal vouches: it
+/// was the log's, as what is left of its LINK says, or a promise, and no promise lies between.
+fn supersedes((epoch, against): (u64, LinkFound), at: Position, promise: Promise) -> bool {
+    let beyond = promise.position > Position::new(epoch, LINK_BLOCK);
+    match against {
+        LinkFound::Sound => false,
+        LinkFound::Absent => beyond,
+        LinkFound::Broken(_) => beyond || promise.position <= at,
     }
 }
 
-enum Seal {
-    /// With the end that it names.
-    There(u32),
-    Absent,
-    Damaged,
-}
-
 fn seal(segments: &Segments<'_>, epoch: u64) -> Result<Seal> {
-    let Some(found) = segments.found.get(&epoch).filter(|found| found.short.is_none()) else { return Ok(Seal::Absent) };
-    let segment = segments.open(epoch)?;
-    let mut buf = Vec::new();
-    Ok(match segment.frame(found.blocks - 1, found.blocks, &mut buf)? {
-        Found::Frame(header) if header.kind == Kind::Seal && header.payload_len >= 4 => {
-            Seal::There(format::u32_at(format::payload(&header, &buf), 0))
-        }
-        Found::Unwritten | Found::Torn => Seal::Absent,
-        Found::Frame(_) | Found::Damaged(_) => Seal::Damaged,
-    })
+    let is_whole = segments.found.get(&epoch).is_some_and(|found| found.short.is_none());
+    if is_whole { segments.open(epoch)?.seal() } else { Ok(Seal::Absent) }
 }

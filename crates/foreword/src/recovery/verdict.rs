@@ -241,7 +241,7 @@ impl Evidence {
             self.is_promised(),
             self.written,
             self.last_frame(),
-            self.next_link,
+            self.next_link.1,
             self.seal.is_some(),
             self.length.is_some() && self.length_counts(),
         )
@@ -292,10 +292,11 @@ impl Evidence {
             Site::Length => found(self.length.as_ref()),
             Site::X => at(self.at, &self.broken_here()),
             Site::NextLink => {
-                let why = self.next_link.against().unwrap_or("a LINK that is not there");
+                let (epoch, found) = self.next_link;
+                let why = found.against().unwrap_or("a LINK that is not there");
                 let evidence =
                     if self.is_promised() { self.promised_though(why) } else { format!("{why}; a crash cannot do this") };
-                link(self.tip + 1, &evidence)
+                link(epoch, &evidence)
             }
             Site::Seal => at(self.seal.map(|seal| seal.at).unwrap_or_default(), "the segment's seal is damaged"),
         };

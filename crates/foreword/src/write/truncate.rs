@@ -16,6 +16,7 @@ use crate::files::prepare::Stuff;
 use crate::files::reserve;
 use crate::files::segment::Segment;
 use crate::format::{self, CONTINUED, Chain, Control, Cut, Entry, FrameHeader, Kind, Position};
+use crate::open::clear::take_links_back;
 use crate::open::fork::{self, Branch, Branched, Fork, Place};
 use crate::read::find::frame_at;
 use crate::read::snapshot::Snapshot;
@@ -506,7 +507,7 @@ impl LogInner {
             Err(_) => true,
         };
         let behind: Vec<u64> = self.dir.names()?.epochs.into_iter().filter(|&epoch| epoch > tip && ours(epoch)).collect();
-        fork::take_links_back(&self.dir, self.id, &behind)?;
+        take_links_back(&self.dir, self.id, &behind)?;
         self.remove_files(&behind).error.map_or_else(|| self.dir.sync(), Err)
     }
 

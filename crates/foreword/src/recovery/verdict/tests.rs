@@ -54,14 +54,14 @@ fn rows() -> Vec<Sample> {
         (5, with(|e| e.last = Last::InUnit), None),
         (6, with(|e| e.promise = PROMISE), x),
         (6, with(|e| (e.promise, e.place) = (PROMISE, Place::Torn)), x),
-        (6, with(|e| (e.promise, e.next_link) = (PROMISE, LinkFound::Absent)), Some((TIP + 1, BLOCK))),
+        (6, with(|e| (e.promise, e.next_link) = (PROMISE, (TIP + 1, LinkFound::Absent))), Some((TIP + 1, BLOCK))),
         (6, with(|e| (e.tip, e.first_link) = (0, (1, LinkFound::Absent))), Some((1, BLOCK))),
         (7, with(|e| (e.promise, e.place) = (PROMISE, Place::Damaged("why"))), x),
-        (7, with(|e| (e.promise, e.next_link) = (PROMISE, LinkFound::Broken("why"))), Some((TIP + 1, BLOCK))),
+        (7, with(|e| (e.promise, e.next_link) = (PROMISE, (TIP + 2, LinkFound::Broken("why")))), Some((TIP + 2, BLOCK))),
         (7, with(|e| (e.tip, e.first_link) = (0, (1, LinkFound::Broken("why")))), Some((1, BLOCK))),
         (8, with(|e| e.place = Place::Damaged("why")), x),
-        (8, with(|e| e.next_link = LinkFound::Broken("why")), Some((TIP + 1, BLOCK))),
-        (8, with(|e| (e.last, e.next_link) = (Last::Closed, LinkFound::Broken("why"))), Some((TIP + 1, BLOCK))),
+        (8, with(|e| e.next_link = (TIP + 1, LinkFound::Broken("why"))), Some((TIP + 1, BLOCK))),
+        (8, with(|e| (e.last, e.next_link) = (Last::Closed, (TIP + 1, LinkFound::Broken("why")))), Some((TIP + 1, BLOCK))),
         (9, with(|e| e.unusable = unusable(DamageKind::Header, true)), Some((TIP + 1, 4))),
         (10, with(|e| e.front = Front::Lost { epoch: 3, last: Lsn(20) }), Some((3, 0))),
         (11, with(|e| e.front = Front::Lost { epoch: 1, last: Lsn(20) }), Some((1, 0))),
@@ -75,7 +75,7 @@ fn rows() -> Vec<Sample> {
         (17, with(|e| e.unusable = unusable(DamageKind::Size, true)), Some((TIP + 1, 4))),
         // Garbled sectors are counted, and no part of what is judged: they are not written ones.
         (18, sound(), None),
-        (19, with(|e| e.next_link = LinkFound::Absent), None),
+        (19, with(|e| e.next_link = (TIP + 1, LinkFound::Absent)), None),
         (20, with(|e| e.seal = Some(DamagedSeal { at: Position::new(TIP, 15), inner: false })), Some((TIP, 15 * BLOCK))),
         (
             20,
@@ -209,7 +209,7 @@ fn is_closed(e: &Evidence) -> bool {
 /// against the LINK.
 fn x(e: &Evidence) -> Place {
     let promised = e.promise.position > e.at;
-    match (e.place, e.next_link) {
+    match (e.place, e.next_link.1) {
         (Place::Unwritten | Place::Torn, LinkFound::Broken(why)) => Place::Damaged(why),
         (Place::Unwritten | Place::Torn, LinkFound::Absent) if promised => Place::Unwritten,
         (place, _) => place,
@@ -232,7 +232,7 @@ const NEVER: &[(&str, Found)] = &[
     ),
     (
         "the seal of X's segment is sound if it says that the log had left it: a damaged one is of a newer segment, with a LINK behind X",
-        |e| e.next_link != LinkFound::Sound && e.seal.is_some() && !e.written,
+        |e| e.next_link.1 != LinkFound::Sound && e.seal.is_some() && !e.written,
     ),
 ];
 
@@ -271,7 +271,7 @@ fn all_of_x() -> Vec<Evidence> {
     let all = vary(&all, ANY, |e, written| e.written = written);
     let all = vary(&all, &[Last::Whole, Last::InUnit, Last::Closed], |e, last| e.last = last);
     let all = vary(&all, ANY, |e, given_up| e.link_given_up = given_up);
-    let all = vary(&all, LINKS, |e, link| e.next_link = link);
+    let all = vary(&all, LINKS, |e, link| e.next_link = (TIP + 1, link));
     let seal = |inner| Some(DamagedSeal { at: Position::new(TIP, 15), inner });
     vary(&all, &[None, seal(false), seal(true)], |e, seal| e.seal = seal)
 }
