@@ -147,7 +147,7 @@ impl SimDisk {
         self.lock().capacity = bytes;
     }
 
-    /// The bytes that are taken, in pages of 4 KiB that are no holes.
+    /// The bytes that are taken, in pages of 4 KiB that are no holes. A directory takes a page.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.lock().used()

@@ -47,7 +47,7 @@
 //!   [`SimDisk::flip`] and its like damage what lies there.
 //!
 //! The disk never invents data, tears a sector, or loses what was synced, unless a fault does so.
-//! Directories are durable once made.
+//! Directories are durable once made. Each takes a page.
 //!
 //! # The suite
 //!

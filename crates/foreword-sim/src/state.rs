@@ -144,11 +144,18 @@ impl DiskState {
         self.inodes.retain(|ino, inode| inode.opens > 0 || used.contains(ino));
     }
 
-    /// Bytes that files take: those with a name, and those that are open.
+    /// Bytes that files take: those with a name, and those that are open; and a page for each
+    /// directory but the root.
     pub(crate) fn used(&self) -> u64 {
         let named: HashSet<Ino> = self.names.values().copied().collect();
         let takes = |(ino, inode): (&Ino, &Inode)| (inode.opens > 0 || named.contains(ino)).then(|| inode.cache.allocated());
-        self.inodes.iter().filter_map(takes).sum()
+        self.inodes.iter().filter_map(takes).sum::<u64>() + (self.dirs.len() as u64 - 1) * PAGE as u64
+    }
+
+    /// Whether there is room for a directory, and those of its parents that are not there.
+    pub(crate) fn has_room_for_dirs(&self, path: &Path) -> bool {
+        let new = path.ancestors().filter(|dir| !self.dirs.contains_key(*dir)).count();
+        new == 0 || self.free() >= (new * PAGE) as u64
     }
 
     fn free(&self) -> u64 {

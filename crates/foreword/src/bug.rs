@@ -96,6 +96,8 @@ bugs! {
     ForgetPromised,
     /// a file that a fork has superseded is taken for a lost one, if that fork's LINK is damaged
     NameSuperseded,
+    /// a repair finds no room for the directory of what it puts aside, though there is the reserve
+    NoRoomAside,
     /// a repair copies again what an earlier one has copied
     CopyAgain,
     /// what of the reserve cannot be made a segment is removed
@@ -195,6 +197,7 @@ impl Bug {
         Bug::ClearVouched,
         Bug::ForgetPromised,
         Bug::NameSuperseded,
+        Bug::NoRoomAside,
         Bug::CopyAgain,
         Bug::LoseUnmade,
         Bug::RecycleFirst,

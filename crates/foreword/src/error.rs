@@ -28,8 +28,8 @@ pub enum Error {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// There is no room for another segment, or for the rest of one of which a copy was made
-    /// without its space. Nothing was appended. Free some space, in a log that is open with
+    /// There is no room for another segment, for the rest of one of which a copy was made without
+    /// its space, or for the copy of one that a repair puts aside. Nothing was appended. Free some space, in a log that is open with
     /// [`Log::truncate_front`](crate::Log::truncate_front), else with `foreword truncate`, and go
     /// on: a log that is open needs no reopening.
     /// A log that is opened may also be given smaller segments

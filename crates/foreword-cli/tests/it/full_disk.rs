@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -319,4 +319,46 @@ fn a_new_log_without_room_says_how_much_it_takes_and_what_to_do() {
         assert!(said.err.contains(part), "{part}: {}", said.err);
     }
     assert_eq!(run_with(&["append", log, "--segment-size", "1M"], b"one\n").status(0).text(), "1\n");
+}
+
+/// On a full disk, a repair that only puts files aside works, though a directory takes a block; what
+/// it is to copy has no room, and it says how much that takes, and leaves the log as it was.
+#[test]
+fn a_repair_on_a_full_disk() {
+    let Some(disk) = Mounted::new("ext4") else { return };
+    let log = disk.at.join("log");
+    let path = log.to_str().unwrap();
+    let many: String = (1..=8_000).map(record).collect();
+    run_with(&["append", path, "--quiet", "--segment-size", SEGMENT], many.as_bytes()).status(0);
+    let segment = |epoch: u64| log.join(format!("{epoch:020}.seg"));
+    let newest = (1..).take_while(|&epoch| segment(epoch).exists()).last().unwrap();
+    // (The newest is prepared, perhaps.)
+    let kept = |epoch: u64| fs::read(segment(epoch)).unwrap();
+    let reserve = || ["RESERVE-1", "RESERVE-2"].map(|name| fs::metadata(log.join(name)).unwrap().len());
+    let flip = |epoch: u64, at: u64| {
+        let file = fs::File::options().read(true).write(true).open(segment(epoch)).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    };
+    // A record: the segment stays, and a copy is to be kept of it.
+    disk.fill(0);
+    flip(2, 8192 + 700);
+    let before: Vec<_> = (1..newest).map(kept).collect();
+    // (What was prepared is room, if it goes, but not for long.)
+    for _ in 0..2 {
+        let said = run(&["repair", path, "--stop", "--apply"]);
+        assert!(no_space(&said) && said.err.contains("1048576 bytes"), "{said:?}");
+        disk.fill(0);
+    }
+    assert!((1..newest).map(kept).collect::<Vec<_>>() == before && reserve() == [96 * 4096; 2]);
+    flip(2, 8192 + 700);
+    // A header: the segment is moved.
+    flip(newest - 1, 20);
+    let _ = fs::remove_dir(log.join("damaged"));
+    disk.fill(0);
+    run(&["repair", path, "--stop", "--apply"]).status(0);
+    assert_eq!(fs::metadata(log.join(format!("damaged/{:020}.seg", newest - 1))).unwrap().len(), 1 << 20);
+    let verified = run(&["verify", path]);
+    assert_eq!(verified.status, 0, "{verified:?}");
 }

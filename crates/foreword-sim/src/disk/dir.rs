@@ -25,6 +25,9 @@ impl Disk for SimDisk {
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        if !state.has_room_for_dirs(path) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let id = state.create_dir(path);
         done.map(|()| Arc::new(SimDir { disk: self.clone(), id }) as Arc<dyn DiskDir>)
     }

@@ -97,6 +97,15 @@ impl Dir {
         self.reserve && can_be_reserve(has)
     }
 
+    /// Gives up a block of the reserve: on a full disk, so little as a directory takes can be had of
+    /// nothing else. False if each part would be too small for a segment then.
+    pub(crate) fn shrink_reserve(&self) -> bool {
+        let largest = RESERVES.map(|name| (self.blocks_of(name), name)).into_iter().max();
+        let Some((blocks, name)) = largest.filter(|&(blocks, _)| blocks > SEGMENT_BLOCKS_MIN) else { return false };
+        let file = self.handle.open(name, Access::Write);
+        file.and_then(|file| file.set_len(u64::from(blocks - 1) * BLOCK as u64)).is_ok()
+    }
+
     /// Those of some segments that can be the reserve of a log, and the others.
     pub(crate) fn fit_for_reserve(&self, epochs: impl IntoIterator<Item = u64>) -> (Vec<u64>, Vec<u64>) {
         epochs.into_iter().partition(|&epoch| self.can_be_reserve(self.blocks_of(&segment_name(epoch))))

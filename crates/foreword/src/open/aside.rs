@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::bug::bug;
-use crate::error::Doing;
+use crate::error::{Doing, is_full};
 use crate::files::dir::Dir;
 use crate::files::disk::{Access, DiskDir, DiskFile};
 use crate::files::names::{DAMAGED, TMP, parse_segment_name, segment_name};
-use crate::format::Entry;
+use crate::format::{BLOCK, Entry};
 use crate::{Error, Result};
 
 /// Files are copied, and compared, so many bytes at a time.
@@ -83,6 +83,19 @@ impl Aside<'_> {
         Ok(Aside { dir, handle, path })
     }
 
+    /// The same, if need be at the reserve's expense: files that are only moved there take no other
+    /// room.
+    fn open_for_moves(dir: &Dir) -> Result<Aside<'_>> {
+        loop {
+            let opened = Aside::open(dir);
+            let mut is_full = matches!(&opened, Err(Error::Io { source, .. }) if is_full(source));
+            bug!(NoRoomAside, is_full = false);
+            if !is_full || !dir.shrink_reserve() {
+                return opened;
+            }
+        }
+    }
+
     fn list(&self) -> Result<Vec<String>> {
         self.handle.list().doing("list the directory", &self.path)
     }
@@ -121,24 +134,29 @@ impl Aside<'_> {
 
 /// Keeps a copy of a damaged file, if there is none yet: of an earlier repair, which was killed.
 pub(super) fn copy_aside(dir: &Dir, name: &str) -> Result<()> {
-    let aside = Aside::open(dir)?;
+    let bytes = u64::from(dir.blocks_of(name)) * BLOCK as u64;
+    let aside = Aside::open(dir).and_then(|aside| keep_copy(dir, &aside, name).map(|()| aside));
+    aside.map_err(|error| error.or_no_space(&dir.path, Some(bytes)))?.sync()
+}
+
+fn keep_copy(dir: &Dir, aside: &Aside<'_>, name: &str) -> Result<()> {
     let mut copied = aside.has_copy(name)?;
     bug!(CopyAgain, copied = false);
-    if !copied {
-        let begun = format!("{DAMAGED}/{COPY_BEGUN}");
-        dir.remove_if_there(&begun).doing("remove the file", &dir.file(&begun))?;
-        copy(dir, name, &begun)?;
-        let kept = aside.free_name(name)?;
-        dir.handle.rename(&begun, &kept).doing("rename the file", &dir.file(&kept))?;
+    if copied {
+        return Ok(());
     }
-    aside.sync()
+    let begun = format!("{DAMAGED}/{COPY_BEGUN}");
+    dir.remove_if_there(&begun).doing("remove the file", &dir.file(&begun))?;
+    copy(dir, name, &begun)?;
+    let kept = aside.free_name(name)?;
+    dir.handle.rename(&begun, &kept).doing("rename the file", &dir.file(&kept))
 }
 
 /// Keeps a place for each of these segments that is there, and for none of the chain: an empty
 /// file. With it, a repair that is killed before it has moved one there leaves that to the next
 /// opening, which would otherwise remove a segment that is not of the log any more.
 pub(super) fn keep_places(dir: &Dir, names: &[String], chain: &[Entry]) -> Result<()> {
-    let aside = Aside::open(dir)?;
+    let aside = Aside::open_for_moves(dir)?;
     let places = aside.places()?;
     let stays = |epoch: u64| chain.iter().any(|e| e.epoch == epoch) && !names.contains(&segment_name(epoch));
     for (_, place) in places.iter().filter(|(epoch, _)| stays(*epoch)) {
@@ -160,7 +178,7 @@ fn is_no_directory(kind: io::ErrorKind) -> bool {
 /// Moves segments to the places that are kept for them, as far as both are there. They are not
 /// of the log any more, durably.
 pub(super) fn move_aside(dir: &Dir, moves: impl Fn(u64) -> bool) -> Result<()> {
-    let aside = match Aside::open(dir) {
+    let aside = match Aside::open_for_moves(dir) {
         // What is no such directory, or not for this process, has no place for any.
         Err(Error::Io { source, .. }) if is_no_directory(source.kind()) => return Ok(()),
         opened => opened?,
