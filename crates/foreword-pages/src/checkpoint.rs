@@ -135,19 +135,19 @@ impl Engine {
 
     fn log_checkpoint(&self, write: WriteBack, last: Lsn) -> Result<LastCheckpoint> {
         let Engine { pool, .. } = self;
-        let begin = self.log_small(&Record::CheckpointBegin)?;
+        let (begin, _) = self.log_small(&Record::CheckpointBegin)?;
         // Invariant: from here on, a page that changes is logged whole, unless it was logged whole
         // since `begin`. So a page that the lists below miss has its image behind `begin`.
         pool.raise_image_floor(begin);
         let images = pool.logs_images();
         let old = if write == WriteBack::All { Lsn::MAX } else { last };
-        let (lists, end) = match self.write_and_list(begin, images, old) {
+        let (lists, (end, end_crc)) = match self.write_and_list(begin, images, old) {
             // Once all pages are written, the record is small enough for the room that the log
             // reserves.
             Err(error) if error.is_no_space() && write == WriteBack::Old => self.write_and_list(begin, images, Lsn::MAX)?,
             logged => logged?,
         };
-        let Checkpoint { live, dirty, .. } = lists;
+        let Checkpoint { live, dirty, pages, .. } = lists;
         let redo_from = dirty.iter().map(|&(_, from)| from).fold(begin, Lsn::min);
         let keep = live.iter().map(|&(_, first, _)| first).fold(redo_from, Lsn::min);
         if sabotage::has(Bug::TruncateTooSoon) {
@@ -155,12 +155,12 @@ impl Engine {
         }
         pool.file.set_checkpoint(end)?;
         let keep = if sabotage::has(Bug::TruncateTooFar) { begin } else { keep };
-        Ok(LastCheckpoint { begin, end, images, redo_from, keep, pages_dirty: dirty.len() as u64 })
+        Ok(LastCheckpoint { begin, end, end_crc, images, pages, redo_from, keep, pages_dirty: dirty.len() as u64 })
     }
 
     /// Writes the dirty pages whose recLSN is before `old`, each once; then logs what recovery
-    /// needs. Returns what the record has, and its LSN.
-    fn write_and_list(&self, begin: Lsn, images: bool, old: Lsn) -> Result<(Checkpoint, Lsn)> {
+    /// needs. Returns what the record has, its LSN and its CRC.
+    fn write_and_list(&self, begin: Lsn, images: bool, old: Lsn) -> Result<(Checkpoint, (Lsn, u32))> {
         let Engine { pool, txns, .. } = self;
         for (page, _) in pool.dirty_pages().into_iter().filter(|&(_, from)| from < old) {
             pool.write_page(page)?;
@@ -185,13 +185,15 @@ impl Engine {
         Ok((lists, end))
     }
 
-    /// Logs a record of a checkpoint durably. A small record finds room even on a full disk.
-    fn log_small(&self, record: &Record<'_>) -> Result<Lsn> {
+    /// Logs a record of a checkpoint durably. A small record finds room even on a full disk. Returns
+    /// its LSN and its CRC.
+    fn log_small(&self, record: &Record<'_>) -> Result<(Lsn, u32)> {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
-        match self.pool.log.commit_checkpoint(&bytes) {
-            Err(foreword::Error::TooLarge { .. }) => Ok(self.pool.log.commit(&bytes)?),
-            logged => Ok(logged?),
-        }
+        let lsn = match self.pool.log.commit_checkpoint(&bytes) {
+            Err(foreword::Error::TooLarge { .. }) => self.pool.log.commit(&bytes)?,
+            logged => logged?,
+        };
+        Ok((lsn, crc32c::crc32c(&bytes)))
     }
 }

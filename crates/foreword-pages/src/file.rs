@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use foreword::disk::{Access, Disk, DiskDir, DiskFile};
 use foreword::{Log, LogId, Lsn};
@@ -17,7 +18,9 @@ use crate::{Error, Result};
 
 /// The directory of the log, beside the page file.
 pub(crate) const LOG: &str = "log";
-const NAME: &str = "PAGES";
+pub(crate) const NAME: &str = "PAGES";
+/// A copy of a page file, from a backup, that is to become the page file.
+pub(crate) const COPY: &str = "PAGES.backup";
 const TMP: &str = "PAGES.tmp";
 const MAGIC: &[u8; 8] = b"FWRDPAGE";
 const IDENTITY: usize = 36;
@@ -25,6 +28,9 @@ const IDENTITY: usize = 36;
 /// done as a whole or not at all.
 const CHECKPOINT: usize = 512;
 const SECTOR: usize = 512;
+/// How often a page that is not whole is read again for a copy, at longer and longer intervals:
+/// more than a second in all.
+const TORN_MAX: u32 = 10;
 /// The least and the most that the file grows by; in between it grows by an eighth.
 const GROWTH_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
 
@@ -65,16 +71,6 @@ impl Drop for Guarded<'_> {
 }
 
 impl PageFile {
-    /// Whether there is a page file in a directory.
-    pub(crate) fn is_in(disk: &dyn Disk, dir: &Path) -> Result<bool> {
-        let opened = disk.open_dir(dir).and_then(|dir| dir.open(NAME, Access::Write));
-        match opened {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io("open the page file", &dir.join(NAME))(e)),
-        }
-    }
-
     /// Opens the page file that belongs to a log. Makes the file if the log has never been used.
     pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, log: &Log, page_bytes: usize) -> Result<PageFile> {
         let path = dir.join(NAME);
@@ -98,7 +94,7 @@ impl PageFile {
             handle.sync().map_err(Error::io("sync the directory", dir))?;
         }
         let head = read_head(&*file, &path)?;
-        let page_bytes = identify(&head, log.id(), &path)?;
+        let page_bytes = identify_of(&head, log.id(), &path)?;
         let len = file.len().map_err(Error::io("look at the page file", &path))?;
         Ok(PageFile {
             dir: handle,
@@ -125,11 +121,7 @@ impl PageFile {
     /// Names a checkpoint, by the LSN that ended it, durably.
     pub(crate) fn set_checkpoint(&self, end: Lsn) -> Result<()> {
         let _writing = self.may_write()?;
-        let mut sector = [0; SECTOR];
-        sector[..8].copy_from_slice(&end.0.to_le_bytes());
-        let crc = crc32c::crc32c(&sector[..8]);
-        sector[8..12].copy_from_slice(&crc.to_le_bytes());
-        self.write_at(&sector, CHECKPOINT as u64)?;
+        self.write_at(&checkpoint_sector(end), CHECKPOINT as u64)?;
         self.sync_now()
     }
 
@@ -143,7 +135,7 @@ impl PageFile {
             found => found.map_err(Error::io("open the page file", &self.path))?,
         };
         let head = read_head(&*found, &self.path)?;
-        if identify(&head, self.log, &self.path).is_err() || checkpoint_in(&head) != Some(end) {
+        if identify_of(&head, self.log, &self.path).is_err() || checkpoint_in(&head) != Some(end) {
             return displaced("another file is there");
         }
         self.check_pages(self.room.load(Ordering::Acquire)).map_err(|cut| self.fail(cut))
@@ -241,6 +233,24 @@ impl PageFile {
         }
     }
 
+    /// Reads a page for a copy, while others may write it: whole, as it was at some moment.
+    pub(crate) fn copy(&self, id: PageId, page: &mut Page) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            let bytes = page.bytes_mut();
+            let read = self.file.read_full_at(bytes, id.0 * self.page_bytes as u64);
+            let read = read.map_err(Error::io("read a page", &self.path))?;
+            bytes[read..].fill(0);
+            match page.fault(id) {
+                None => return Ok(()),
+                Some(why) if tries == TORN_MAX => return Err(self.rotten(id, why)),
+                // It may be half of what is being written.
+                Some(_) => std::thread::sleep(Duration::from_millis(1 << tries)),
+            }
+            tries += 1;
+        }
+    }
+
     pub(crate) fn rotten(&self, page: PageId, why: String) -> Error {
         Error::Rotten { page, path: self.path.clone(), why }
     }
@@ -329,6 +339,16 @@ impl PageFile {
     }
 }
 
+/// Whether there is a file of this name in a directory.
+pub(crate) fn is_in(disk: &dyn Disk, dir: &Path, name: &str) -> Result<bool> {
+    let opened = disk.open_dir(dir).and_then(|dir| dir.open(name, Access::Write));
+    match opened {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("open the page file", &dir.join(name))(e)),
+    }
+}
+
 fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     let zeros = vec![0; (to - from).min(64 << 10) as usize];
     for at in (from..to).step_by(zeros.len().max(1)) {
@@ -352,14 +372,15 @@ pub(crate) fn expect_nothing(handle: &dyn DiskDir, dir: &Path) -> Result<()> {
 
 /// The beginning of the file, as far as there is one: the identity, and the name of the last
 /// checkpoint.
-fn read_head(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_head(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>> {
     let mut head = vec![0; CHECKPOINT + SECTOR];
     let read = file.read_full_at(&mut head, 0).map_err(Error::io("read the page file", path))?;
     head.truncate(read);
     Ok(head)
 }
 
-fn create(dir: &dyn DiskDir, log: LogId, page_bytes: usize) -> io::Result<()> {
+/// Page 0: the identity of the file, and the name of a checkpoint.
+pub(crate) fn first_page(log: LogId, page_bytes: usize, checkpoint: Option<Lsn>) -> Vec<u8> {
     let mut page = vec![0; page_bytes];
     page[..8].copy_from_slice(MAGIC);
     page[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -367,16 +388,46 @@ fn create(dir: &dyn DiskDir, log: LogId, page_bytes: usize) -> io::Result<()> {
     page[16..32].copy_from_slice(&log.0);
     let crc = crc32c::crc32c(&page[..32]);
     page[32..36].copy_from_slice(&crc.to_le_bytes());
+    if let Some(end) = checkpoint {
+        page[CHECKPOINT..CHECKPOINT + SECTOR].copy_from_slice(&checkpoint_sector(end));
+    }
+    page
+}
+
+fn checkpoint_sector(end: Lsn) -> [u8; SECTOR] {
+    let mut sector = [0; SECTOR];
+    sector[..8].copy_from_slice(&end.0.to_le_bytes());
+    let crc = crc32c::crc32c(&sector[..8]);
+    sector[8..12].copy_from_slice(&crc.to_le_bytes());
+    sector
+}
+
+fn create(dir: &dyn DiskDir, log: LogId, page_bytes: usize) -> io::Result<()> {
     let file = dir.open(TMP, Access::Create)?;
-    file.write_all_at(&page, 0)?;
+    file.write_all_at(&first_page(log, page_bytes, None), 0)?;
     file.sync()?;
     drop(file);
     dir.rename(TMP, NAME)
 }
 
+/// What the beginning of a page file says of it.
+pub(crate) struct Identity {
+    pub(crate) log: LogId,
+    pub(crate) page_bytes: usize,
+}
+
 /// The page size of the file with this beginning, if the file is a page file and belongs to the
 /// log.
-fn identify(head: &[u8], log: LogId, path: &Path) -> Result<usize> {
+fn identify_of(head: &[u8], log: LogId, path: &Path) -> Result<usize> {
+    let Identity { log: its, page_bytes } = identify(head, path)?;
+    if its == log {
+        return Ok(page_bytes);
+    }
+    Err(Error::NotAStore { path: path.to_owned(), why: format!("it belongs to the log {its}, and the log here is {log}") })
+}
+
+/// What the file with this beginning is, if it is a page file.
+pub(crate) fn identify(head: &[u8], path: &Path) -> Result<Identity> {
     let not = |why: String| Error::NotAStore { path: path.to_owned(), why };
     if head.len() < IDENTITY || head[..8] != *MAGIC {
         return Err(not("it does not begin as a page file does".into()));
@@ -390,20 +441,17 @@ fn identify(head: &[u8], log: LogId, path: &Path) -> Result<usize> {
     if u32_at(32) != crc32c::crc32c(&head[..32]) {
         return Err(not("its first page is damaged".into()));
     }
-    if head[16..32] != log.0 {
-        let mut id = [0; 16];
-        id.copy_from_slice(&head[16..32]);
-        return Err(not(format!("it belongs to the log {}, and the log here is {log}", LogId(id))));
-    }
     let page_bytes = u32_at(12) as usize;
     if !(PAGE_MIN..=PAGE_MAX).contains(&page_bytes) || !page_bytes.is_power_of_two() {
         return Err(not(format!("pages of {page_bytes} bytes cannot be")));
     }
-    Ok(page_bytes)
+    let mut log = LogId([0; 16]);
+    log.0.copy_from_slice(&head[16..32]);
+    Ok(Identity { log, page_bytes })
 }
 
 /// The LSN in the sector that names the last checkpoint.
-fn checkpoint_in(head: &[u8]) -> Option<Lsn> {
+pub(crate) fn checkpoint_in(head: &[u8]) -> Option<Lsn> {
     let (lsn, crc) = head.get(CHECKPOINT..CHECKPOINT + 12)?.split_first_chunk::<8>()?;
     let is_whole = crc == crc32c::crc32c(lsn).to_le_bytes();
     Some(Lsn(u64::from_le_bytes(*lsn))).filter(|&lsn| is_whole && lsn > Lsn::ZERO)

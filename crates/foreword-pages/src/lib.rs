@@ -126,8 +126,9 @@ mod checkpoint;
 mod rollback;
 mod txn;
 
-// What runs checkpoints, and what opening does.
+// What runs checkpoints, what copies the pages, and what opening does.
 mod background;
+mod backup;
 mod recovery;
 
 // What a user meets.
@@ -140,6 +141,7 @@ mod store;
 /// The log, in the version whose LSNs and errors this crate's calls return.
 pub use foreword;
 
+pub use backup::Backup;
 pub use change::Change;
 pub use checkpoint::Checkpointed;
 pub use error::{Error, Result};

@@ -53,6 +53,8 @@ pub enum Bug {
     UndoNotClosed,
     /// Recovery calls handlers before the top actions are undone that the crash has left open.
     NestedUndoneLate,
+    /// A backup counts as consistent before all of its pages were read.
+    BackupTooEarly,
 }
 
 #[cfg(feature = "sabotage")]

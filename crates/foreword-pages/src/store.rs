@@ -9,6 +9,7 @@ use foreword::disk::Disk;
 use foreword::{Log, Lsn};
 
 use crate::background::Background;
+use crate::backup::{self, Backup};
 use crate::checkpoint::{Checkpointed, WriteBack};
 use crate::engine::Engine;
 use crate::file::{self, LOG, PageFile};
@@ -57,6 +58,7 @@ impl Store {
     pub(crate) fn open_with(options: &Options, dir: &Path) -> Result<Store> {
         options.check()?;
         let log = open_log(options, dir)?;
+        backup::adopt(options.disk.as_ref(), dir, &log)?;
         let file = PageFile::open(&options.disk, dir, &log, options.page_bytes)?;
         options.check_pool(file.page_bytes())?;
         let pool = Pool::new(file, log, options.redo_types.clone(), options.pool_bytes);
@@ -162,6 +164,29 @@ impl Store {
         self.0.engine.checkpoint(WriteBack::All)
     }
 
+    /// Copies the page file, while the store runs: a checkpoint that writes all pages, and then the
+    /// pages, one after the other. The copy may mix old pages and new ones; with the log it becomes
+    /// a store again. Keep the log elsewhere, as `foreword-archive` does: this call does not copy it,
+    /// and does not hold it back.
+    ///
+    /// **To restore**, put the copy into a directory as `PAGES.backup`, and beside it, as `log/`, a
+    /// log with the same records, from [`Backup::log_start`] to where the store is to be restored,
+    /// at [`Backup::consistent`] or behind. Opening makes the copy the page file, and recovers:
+    /// transactions that had committed by then are there, and no others.
+    ///
+    /// Blocks while it copies. No lock is held while `to` is written: other threads read, change
+    /// and take checkpoints, and `to` itself may. No page that is not whole is copied. The copy is
+    /// complete when this returns, and as durable as `to` makes it; one that was cut short is
+    /// refused when it is opened. A store that is opened with full page images switched on or off
+    /// needs a new backup: an old one restores it to no point behind that.
+    ///
+    /// # Errors
+    /// Those of [`checkpoint`](Store::checkpoint); [`Error::Io`], from `to`, too; [`Error::Rotten`]:
+    /// a page is damaged, and was not whole for a second.
+    pub fn backup(&self, to: &mut (impl io::Write + ?Sized)) -> Result<Backup> {
+        self.0.engine.backup(to)
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -213,7 +238,7 @@ impl Store {
 fn open_log(options: &Options, dir: &Path) -> Result<Log> {
     let (disk, path) = (options.disk.as_ref(), dir.join(LOG));
     if !has_log(disk, &path)? {
-        if PageFile::is_in(disk, dir)? {
+        if file::is_in(disk, dir, file::NAME)? {
             return Err(Error::NotAStore { path, why: "the log is not there, though its page file is".into() });
         }
         match disk.open_dir(dir) {

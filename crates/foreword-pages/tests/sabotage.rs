@@ -6,6 +6,7 @@ mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use common::copies::backed_up;
 use common::full::FullDisk;
 use common::{Bank, Checked, DIR, Rng, Shelves, World, options};
 use foreword_pages::Error;
@@ -118,6 +119,11 @@ fn lost_file(seed: u64) -> Checked<u64> {
     }
 }
 
+/// A store that is backed up while it works, and restored.
+fn backups(seed: u64) -> Checked<u64> {
+    backed_up(seed, true, 4)
+}
+
 type Suite = fn(u64) -> Checked<u64>;
 
 /// The number of crashes until the suite finds something. `None`: it finds nothing in `most`.
@@ -139,7 +145,7 @@ fn caught(suite: Suite, most: u64) -> Option<(u64, String)> {
 
 #[test]
 fn every_bug_is_caught() {
-    let bugs: [(Bug, Suite); 24] = [
+    let bugs: [(Bug, Suite); 25] = [
         (Bug::PageBeforeLog, random_work),
         (Bug::NoImage, random_work),
         (Bug::NoCompensation, random_work),
@@ -164,6 +170,7 @@ fn every_bug_is_caught() {
         (Bug::LatchNotKept, shared_index),
         (Bug::UndoNotClosed, shared_index),
         (Bug::NestedUndoneLate, shared_index),
+        (Bug::BackupTooEarly, backups),
     ];
     std::panic::set_hook(Box::new(|_| {}));
     let mut missed = Vec::new();

@@ -31,7 +31,11 @@ pub(crate) struct LastCheckpoint {
     pub(crate) begin: Lsn,
     /// Zero: this process did not take the checkpoint.
     pub(crate) end: Lsn,
+    /// Of the record that ends it.
+    pub(crate) end_crc: u32,
     pub(crate) images: bool,
+    /// Pages that were ever in use, with page 0.
+    pub(crate) pages: u64,
     pub(crate) redo_from: Lsn,
     /// Recovery needs no record before this one.
     pub(crate) keep: Lsn,

@@ -4,6 +4,7 @@
 
 mod bank;
 mod calls;
+pub mod copies;
 pub mod full;
 mod rng;
 mod shelf;

@@ -6,6 +6,7 @@
 mod common;
 
 mod availability;
+mod backup;
 mod basics;
 mod command;
 mod crash;

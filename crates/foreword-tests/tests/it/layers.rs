@@ -29,7 +29,7 @@ const FLOORS: [(&str, &[&[&str]]); 2] = [
             &["alloc", "file", "latch", "policy", "pool"],
             &["engine"],
             &["checkpoint", "rollback", "txn"],
-            &["background", "recovery"],
+            &["background", "backup", "recovery"],
             &["builder", "options", "replay", "session", "store"],
         ],
     ),
