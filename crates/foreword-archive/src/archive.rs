@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::chunk::{ArchiveId, Hash};
 use crate::error::{Error, Result};
 use crate::keys::{KeyId, Keys, hex, random, unhex};
-use crate::manifest::{self, CHUNKS_MAX, Change, ERA, FORMAT, Index, Manifest, SUMMARY_EACH, State, Timeline};
+use crate::manifest::{self, CHUNKS_MAX, Change, ERA, FORMAT, Manifest, SUMMARY_EACH, State, Timeline};
 use crate::store::{Created, Store};
 
 /// So many small objects are read at once.
@@ -29,12 +29,12 @@ pub struct Archive {
     /// Of the archiver that this is, or that writes to it.
     pub(crate) epoch: u64,
     writer: String,
-    tip: Tip,
+    pub(crate) tip: Tip,
 }
 
 /// The newest manifest that was seen.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tip {
+pub(crate) struct Tip {
     number: u64,
     hash: Option<Hash>,
     summary: u64,
@@ -317,20 +317,7 @@ impl Archive {
         if chunks.len() <= CHUNKS_MAX {
             return Ok(None);
         }
-        let chunks = &chunks[..CHUNKS_MAX / 2];
-        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return Ok(None) };
-        let invalid = |error: serde_json::Error| Error::Invalid { what: "index", why: error.to_string() };
-        let bytes = Bytes::from(serde_json::to_vec(chunks).map_err(invalid)?);
-        let index = Index {
-            name: object_name("index", timeline, first.first, last.last, self.epoch)?,
-            sha256: Hash::of(&bytes),
-            first: first.first,
-            last: last.last,
-            to: chunks.iter().map(|chunk| chunk.to).max().unwrap_or(0),
-            chunks: chunks.len() as u64,
-            bytes: chunks.iter().map(|chunk| chunk.bytes).sum(),
-        };
-        self.create_own(&index.name, &bytes).await?;
+        let index = self.create_list("index", timeline, &chunks[..CHUNKS_MAX / 2]).await?;
         Ok(Some(Change::Index { timeline, index }))
     }
 

@@ -47,6 +47,7 @@
 
 mod archive;
 mod archiver;
+mod backup;
 mod chunk;
 mod decode;
 mod error;
@@ -65,10 +66,11 @@ mod tasks;
 
 pub use archive::Archive;
 pub use archiver::{Archiver, Event, EventHook, PushOptions};
+pub use backup::Copied;
 pub use chunk::{ArchiveId, Chunk, Hash, Record};
 pub use error::{Error, Result};
 pub use keys::{Key, KeyId, Keys};
-pub use manifest::{Gap, Index, Parent, Timeline};
+pub use manifest::{Backup, Gap, Index, Parent, Timeline};
 pub use object_store;
 pub use operate::{Expired, Fault, Keep, Verified};
 pub use probe::{Probe, probe};

@@ -83,6 +83,16 @@ pub(crate) enum Change {
     Drop {
         timeline: u32,
     },
+    /// There is a copy of what stands on the log.
+    Backup {
+        timeline: u32,
+        backup: Backup,
+    },
+    /// A copy is gone, by the name of its list.
+    RemoveBackup {
+        timeline: u32,
+        name: String,
+    },
     /// A standby has taken the place of a log, which is not archived any more.
     Retire {
         log: String,
@@ -137,6 +147,9 @@ pub struct Timeline {
     /// The newest chunks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunks: Vec<Chunk>,
+    /// Copies of what stands on the log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<Backup>,
     /// The last LSN that is archived of it; one before its first, if none is.
     pub last: u64,
     /// The last that divides no batch.
@@ -162,6 +175,22 @@ pub struct Gap {
     pub last: u64,
     /// Why.
     pub reason: String,
+}
+
+/// A copy of what stands on the log, of a page file say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Backup {
+    /// The list of its chunks. Their LSNs number the pieces of the copy, from 1 on.
+    pub list: Index,
+    /// The first LSN of the log that it needs.
+    pub log_start: u64,
+    /// The first LSN to which it can be restored.
+    pub consistent: u64,
+    /// When it was made, in microseconds since 1970.
+    pub made: u64,
+    /// The bytes of the copy.
+    pub bytes: u64,
 }
 
 /// A list of chunks, as an object.
@@ -262,6 +291,16 @@ impl State {
                 timeline.chunks.retain(|chunk| chunk.last >= *before);
                 timeline.indexes.retain(|index| index.last >= *before);
                 timeline.gaps.retain(|gap| gap.last >= *before);
+            }
+            Change::Backup { timeline, backup } => {
+                let timeline = self.timeline(*timeline)?;
+                if backup.consistent < backup.log_start || backup.consistent > LSN_MAX || backup.list.first != 1 {
+                    return Err(format!("a backup from {} to {} cannot be", backup.log_start, backup.consistent));
+                }
+                timeline.backups.push(backup.clone());
+            }
+            Change::RemoveBackup { timeline, name } => {
+                self.timeline(*timeline)?.backups.retain(|backup| backup.list.name != *name);
             }
             Change::Drop { timeline } => _ = self.timelines.remove(timeline),
             Change::Retire { log } => _ = self.retired.insert(log.clone()),

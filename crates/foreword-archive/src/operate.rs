@@ -9,18 +9,22 @@ use foreword::Lsn;
 use futures_util::{StreamExt, stream};
 
 use crate::archive::Archive;
+use crate::backup::NONE;
 use crate::chunk::{Builder, Chunk};
 use crate::decode::fetch;
 use crate::error::{Error, Result};
 use crate::history::Wanted;
 use crate::keys::{hex, random};
-use crate::manifest::{Change, Index, Timeline};
+use crate::manifest::{Backup, Change, Gap, Index, Timeline};
 use crate::tasks::blocking;
 
 /// Chunks that are verified at once.
 const READS: usize = 4;
 /// A file of a write that was interrupted is left alone for so long: it may be under way.
 const LEFT_FOR: Duration = Duration::from_secs(3_600);
+
+/// Where objects lie that manifests name.
+const FOLDERS: [&str; 4] = ["chunk", "index", "copy", "backup"];
 
 /// What goes, or stays, as a whole: an index with its chunks, or a chunk.
 struct Part {
@@ -81,6 +85,8 @@ pub struct Keep {
     pub bytes: Option<u64>,
     /// The newest so many chunks.
     pub chunks: Option<u64>,
+    /// The newest so many backups, and all points to which they can be restored.
+    pub backups: Option<u64>,
 }
 
 /// What [`Archive::expire`] removes.
@@ -95,6 +101,8 @@ pub struct Expired {
     pub chunks: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Backups, by timeline and the name of the list.
+    pub backups: Vec<(u32, String)>,
     /// Objects that no manifest names: what was uploaded and not confirmed, or replaced.
     pub unnamed: u64,
     /// Manifests that a summary has taken the place of.
@@ -135,13 +143,22 @@ impl Archive {
                 }
             }
             parts.extend(timeline.chunks.iter().cloned());
-            self.verify_chunks(timeline, parts, sample, &mut verified, each).await?;
+            self.verify_chunks(timeline.id, &timeline.gaps, parts, sample, &mut verified, each).await?;
+            for backup in &timeline.backups {
+                verified.objects += 1;
+                match self.read_index(&backup.list).await {
+                    Err(error @ Error::Damaged { .. }) => {
+                        verified.faults.push(Fault { object: backup.list.name.clone(), lsns: None, error });
+                    }
+                    chunks => self.verify_chunks(NONE, &[], chunks?, sample, &mut verified, each).await?,
+                }
+            }
         }
         // What was replaced or expired meanwhile is not missing.
         let mut now = self.clone();
         if !verified.faults.is_empty() && now.refresh().await? {
             let named = now.named().await?;
-            let folder = |fault: &Fault| fault.object.starts_with("chunk/") || fault.object.starts_with("index/");
+            let folder = |fault: &Fault| FOLDERS.iter().any(|folder| fault.object.split('/').next() == Some(folder));
             verified.faults.retain(|fault| !folder(fault) || named.contains(&fault.object));
         }
         Ok(verified)
@@ -149,7 +166,8 @@ impl Archive {
 
     async fn verify_chunks(
         &self,
-        timeline: &Timeline,
+        timeline: u32,
+        gaps: &[Gap],
         chunks: Vec<Chunk>,
         sample: f64,
         verified: &mut Verified,
@@ -157,9 +175,9 @@ impl Archive {
     ) -> Result<()> {
         let mut next = chunks.first().map_or(0, |chunk| chunk.first);
         for chunk in &chunks {
-            let gap = timeline.gaps.iter().any(|gap| gap.last + 1 == chunk.first);
+            let gap = gaps.iter().any(|gap| gap.last + 1 == chunk.first);
             if chunk.first != next && !gap {
-                let why = format!("timeline {} lacks records {next} to {}", timeline.id, chunk.first - 1);
+                let why = format!("timeline {timeline} lacks records {next} to {}", chunk.first - 1);
                 let lsns = Some((Lsn(next), Lsn(chunk.first - 1)));
                 verified.faults.push(Fault { object: chunk.name.clone(), lsns, error: Error::NotThere { why } });
             }
@@ -173,7 +191,7 @@ impl Archive {
             }
         }
         let check = async |chunk: Chunk| {
-            let place = self.place(timeline.id);
+            let place = self.place(timeline);
             let read = async {
                 let fetched = fetch(&self.store, &chunk, place, &self.keys).await?;
                 let lsns = chunk.first..chunk.last + 1;
@@ -260,11 +278,22 @@ impl Archive {
             let floors = [least(keep.bytes, |bytes| bytes), least(keep.chunks, |_| 1)];
             floor = floors.into_iter().flatten().fold(floor, u64::min);
         }
+        let backups = self.backups_up_to(newest, last);
+        if let Some(count) = keep.backups {
+            // (Without so many, all.)
+            let oldest = backups.len().checked_sub(count.max(1) as usize).and_then(|at| backups.get(at));
+            floor = floor.min(oldest.map_or(first.0, |backup| backup.consistent));
+        }
         if floor == u64::MAX {
             return Ok(expired);
         }
         // The newest point is kept in any case.
         let floor = floor.min(last);
+        // The backup with which the first point that is kept can be restored, and those behind it
+        // stay, with the records that they need.
+        let base = backups.iter().rposition(|backup| backup.consistent <= floor).unwrap_or(0);
+        let floor = backups[base..].iter().map(|backup| backup.log_start).fold(floor, u64::min);
+        let old_backups: HashSet<&str> = backups[..base].iter().map(|backup| &backup.list.name[..]).collect();
         // Timelines that are kept, and those that they come from.
         let mut needed: HashSet<u32> = path.iter().map(|(id, ..)| *id).collect();
         let mut forked = HashSet::new();
@@ -285,6 +314,10 @@ impl Archive {
             // What another timeline that is kept comes from stays as it is.
             if forked.contains(&timeline.id) {
                 continue;
+            }
+            for backup in timeline.backups.iter().filter(|backup| old_backups.contains(&backup.list.name[..])) {
+                expired.backups.push((timeline.id, backup.list.name.clone()));
+                expired.bytes += backup.list.bytes;
             }
             // (Behind where another timeline left it, it may be newer than its LSNs say.)
             let old = |part: &Part| part.last < floor && keep.since.is_none_or(|since| part.to < since);
@@ -307,12 +340,21 @@ impl Archive {
         Ok(chunks)
     }
 
-    /// The objects with records that manifests name.
+    /// The objects of a backup.
+    async fn objects(&self, backup: &Backup) -> Result<impl Iterator<Item = String>> {
+        let chunks = self.read_index(&backup.list).await?;
+        Ok([backup.list.name.clone()].into_iter().chain(chunks.into_iter().map(|chunk| chunk.name)))
+    }
+
+    /// The objects that manifests name, but for manifests.
     async fn named(&self) -> Result<HashSet<String>> {
         let mut named = HashSet::new();
         for timeline in self.timelines() {
             named.extend(timeline.indexes.iter().map(|index| index.name.clone()));
             named.extend(self.all_chunks(timeline).await?.into_iter().map(|chunk| chunk.name));
+            for backup in &timeline.backups {
+                named.extend(self.objects(backup).await?);
+            }
         }
         Ok(named)
     }
@@ -326,7 +368,7 @@ impl Archive {
             epoch.is_some_and(|epoch| epoch < self.newest_epoch())
         };
         let mut unnamed = Vec::new();
-        for folder in ["chunk", "index"] {
+        for folder in FOLDERS {
             unnamed.extend(self.store.list(folder).await?.into_iter().filter(|name| earlier(name) && !named.contains(name)));
         }
         Ok(unnamed)
@@ -372,8 +414,18 @@ impl Archive {
             gone.extend(self.all_chunks(of).await?.into_iter().filter(|chunk| chunk.last < before.0).map(|chunk| chunk.name));
             changes.push(Change::Expire { timeline, before: before.0 });
         }
+        for (timeline, name) in &expired.backups {
+            let of = self.timeline(Some(*timeline))?;
+            for backup in of.backups.iter().filter(|backup| backup.list.name == *name) {
+                gone.extend(self.objects(backup).await?);
+            }
+            changes.push(Change::RemoveBackup { timeline: *timeline, name: name.clone() });
+        }
         for &timeline in &expired.timelines {
             let of = self.timeline(Some(timeline))?;
+            for backup in &of.backups {
+                gone.extend(self.objects(backup).await?);
+            }
             gone.extend(of.indexes.iter().map(|index| index.name.clone()));
             gone.extend(self.all_chunks(of).await?.into_iter().map(|chunk| chunk.name));
             changes.push(Change::Drop { timeline });

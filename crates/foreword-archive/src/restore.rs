@@ -45,6 +45,8 @@ pub struct RestoreOptions {
     pub to: Target,
     /// Of which timeline's history; the newest by default.
     pub timeline: Option<u32>,
+    /// From which LSN on; from the first that there is by default.
+    pub from: Option<Lsn>,
     /// The size of the log's segments; see [`foreword::Options::segment_bytes`].
     pub segment_bytes: u64,
     /// Downloads at once: 4 by default; fewer while 16 MiB of objects are on their way.
@@ -55,7 +57,14 @@ pub struct RestoreOptions {
 
 impl Default for RestoreOptions {
     fn default() -> RestoreOptions {
-        RestoreOptions { to: Target::Latest, timeline: None, segment_bytes: 64 << 20, downloads: 4, on_progress: None }
+        RestoreOptions {
+            to: Target::Latest,
+            timeline: None,
+            from: None,
+            segment_bytes: 64 << 20,
+            downloads: 4,
+            on_progress: None,
+        }
     }
 }
 
@@ -95,14 +104,19 @@ impl Archive {
             Target::Time(micros) => self.lsn_at(Some(id), micros).await?,
         };
         let first = self.first_before(id, last.0.min(timeline.last));
-        if last.0 > timeline.last || last < first {
+        let from = options.from.unwrap_or(first);
+        if last.0 > timeline.last || last < first || from < first || from > last.next() {
             let there = self.stretches(id).into_iter().map(|(first, last)| format!("{first} to {last}")).collect::<Vec<_>>();
             let why = match there.is_empty() {
                 true => format!("timeline {id} has no records yet"),
+                false if from < first => {
+                    format!("timeline {id} has records {}, and not {from}; see `foreword-archive status`", there.join(", "))
+                }
                 false => format!("timeline {id} has records {}, and not {last}; see `foreword-archive status`", there.join(", ")),
             };
             return Err(Error::NotThere { why });
         }
+        let first = from;
         let (bytes, objects) = self.chunks(id, first.0..last.0 + 1).size(self).await?;
         Ok(Plan { timeline: id, first, last, objects, bytes })
     }
@@ -255,7 +269,7 @@ pub(crate) fn write_origin(dir: &Path, origin: Origin) -> Result<Origin> {
     Ok(origin)
 }
 
-fn sync_parent(path: &Path) -> Result<()> {
+pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

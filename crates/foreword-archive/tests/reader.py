@@ -106,7 +106,7 @@ class Archive:
             return file.read()
 
     def apply(self, kind, what):
-        if kind in ("begin", "retire"):
+        if kind in ("begin", "retire", "backup", "remove_backup"):
             return
         if kind == "timeline":
             what = {"gaps": [], "indexes": [], "chunks": [], **what}

@@ -75,6 +75,7 @@ impl Archiver {
                 gaps: Vec::new(),
                 indexes: Vec::new(),
                 chunks: Vec::new(),
+                backups: Vec::new(),
                 last: first - 1,
                 whole: first - 1,
             })

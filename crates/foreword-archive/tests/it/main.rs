@@ -1,11 +1,13 @@
 //! The tests of the archive, in one program.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
+mod backup;
 mod command;
 mod damage;
 mod faults;
 mod fencing;
 mod histories;
 mod operating;
+mod pages;
 mod reader;
 mod support;

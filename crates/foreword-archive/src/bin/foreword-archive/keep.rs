@@ -36,6 +36,9 @@ pub(crate) struct ExpireArgs {
     /// Keep the newest so many chunks
     #[arg(long, value_name = "COUNT")]
     chunks: Option<u64>,
+    /// Keep the newest so many backups of a page store, and each point to which they restore it
+    #[arg(long, value_name = "COUNT")]
+    backups: Option<u64>,
     /// Do it
     #[arg(long)]
     apply: bool,
@@ -45,20 +48,21 @@ pub(crate) struct ExpireArgs {
 }
 
 pub(crate) async fn expire(args: ExpireArgs) -> Result<Status, Failure> {
-    if args.window.is_none() && args.from.is_none() && args.bytes.is_none() && args.chunks.is_none() {
-        return Err(Failure::Wrong("say what is to be kept: --window, --from, --bytes, --chunks".into()));
+    if args.window.is_none() && [args.from.map(|lsn| lsn.0), args.bytes, args.chunks, args.backups] == [None; 4] {
+        return Err(Failure::Wrong("say what is to be kept: --window, --from, --bytes, --chunks, --backups".into()));
     }
     let mut archive = args.at.open().await?;
     let mut keep = Keep::default();
     let since = args.window.map(|window| SystemTime::now().checked_sub(window).unwrap_or(UNIX_EPOCH));
     keep.since = since.map(units::micros);
-    (keep.from, keep.bytes, keep.chunks) = (args.from, args.bytes, args.chunks);
+    (keep.from, keep.bytes, keep.chunks, keep.backups) = (args.from, args.bytes, args.chunks, args.backups);
     let expired = if args.apply { archive.expire(keep).await? } else { archive.expirable(keep).await? };
     if args.json {
         let before: Vec<_> =
             expired.before.iter().map(|(timeline, lsn)| json!({"timeline": timeline, "before": lsn.0})).collect();
         output::json(&json!({
             "applied": args.apply, "before": before, "timelines": expired.timelines, "chunks": expired.chunks,
+            "backups": expired.backups.iter().map(|(timeline, name)| json!({"timeline": timeline, "name": name})).collect::<Vec<_>>(),
             "bytes": expired.bytes, "unnamed": expired.unnamed, "manifests": expired.manifests, "leftovers": expired.leftovers,
         }))?;
         return Ok(Status::Fine);
@@ -71,8 +75,9 @@ pub(crate) async fn expire(args: ExpireArgs) -> Result<Status, Failure> {
         output::line(format!("timeline {timeline}: {verb} all of it"))?;
     }
     output::line(format!(
-        "{verb}: {} chunks, {}; {} objects that belong to no one; {} manifests; {} files of interrupted writes",
+        "{verb}: {} chunks, {} backups, {}; {} objects that belong to no one; {} manifests; {} files of interrupted writes",
         expired.chunks,
+        expired.backups.len(),
         units::bytes(expired.bytes),
         expired.unnamed,
         expired.manifests,

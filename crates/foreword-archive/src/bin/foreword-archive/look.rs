@@ -40,6 +40,7 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
             timeline.id.to_string(),
             if ranges.is_empty() { "none".into() } else { ranges.join(", ") },
             chunks.to_string(),
+            timeline.backups.len().to_string(),
             units::bytes(bytes),
             units::time(timeline.began),
             parent.clone().map_or_else(|| timeline.reason.clone(), |parent| format!("{}: from {parent}", timeline.reason)),
@@ -48,6 +49,10 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
             "timeline": timeline.id, "log": timeline.log, "records": stretches, "last": timeline.last, "chunks": chunks, "bytes": bytes,
             "began_micros": timeline.began, "reason": timeline.reason,
             "parent": timeline.parent.map(|parent| json!({"timeline": parent.timeline, "last": parent.last})),
+            "backups": timeline.backups.iter().map(|backup| json!({
+                "name": backup.list.name, "log_start": backup.log_start, "consistent": backup.consistent, "made_micros": backup.made,
+                "bytes": backup.bytes, "stored_bytes": backup.list.bytes,
+            })).collect::<Vec<_>>(),
             "gaps": timeline.gaps.iter().map(|gap| json!({"first": gap.first, "last": gap.last, "reason": gap.reason})).collect::<Vec<_>>(),
         }));
     }
@@ -89,7 +94,7 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
         archive.newest_epoch(),
         archive.manifests()
     ))?;
-    output::table(&["timeline", "records", "chunks", "size", "began", "why"], &rows)?;
+    output::table(&["timeline", "records", "chunks", "backups", "size", "began", "why"], &rows)?;
     lag.map_or(Ok(()), output::line)?;
     Ok(Status::Fine)
 }

@@ -22,6 +22,7 @@ use crate::{At, output, stopped, units};
   foreword-archive restore s3://bucket/mylog restored --to-time 2026-11-29T08:30:00Z
   foreword-archive restore s3://bucket/mylog restored --to-time 10s
   foreword-archive restore s3://bucket/mylog restored --to-lsn 4711 --timeline 2
+  foreword-archive restore s3://bucket/store restored --pages --to-time 10s
   foreword-archive restore s3://bucket/mylog restored --plan    # what it comes to")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -38,6 +39,10 @@ pub(crate) struct Args {
     /// Of which timeline's history [default: the newest]
     #[arg(long, value_name = "NUMBER")]
     timeline: Option<u32>,
+    /// Restore a page store: its log as DIR/log, and the newest backup from before as
+    /// DIR/PAGES.backup. Opening the store makes its pages of that
+    #[arg(long)]
+    pages: bool,
     /// The size of the log's segments
     #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "64M")]
     segment_size: u64,
@@ -62,10 +67,14 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     };
     (options.timeline, options.segment_bytes, options.downloads) = (args.timeline, args.segment_size, args.downloads);
     // What is restored is what is said now, although the archive may go on.
-    let plan = archive.plan(&options).await?;
+    let (plan, backup) = match args.pages {
+        true => archive.plan_backup(&options).await.map(|(plan, backup)| (plan, Some(backup)))?,
+        false => (archive.plan(&options).await?, None),
+    };
     (options.to, options.timeline) = (Target::Lsn(plan.last), Some(plan.timeline));
+    let made = backup.as_ref().map(|backup| format!("the backup of {}, and ", units::time(backup.made))).unwrap_or_default();
     let what = format!(
-        "records {} to {} of timeline {}: {} in {} objects",
+        "{made}records {} to {} of timeline {}: {} in {} objects",
         plan.first,
         plan.last,
         plan.timeline,
@@ -73,6 +82,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         plan.objects
     );
     let mut said = json!({"timeline": plan.timeline, "first": plan.first.0, "last": plan.last.0, "objects": plan.objects, "bytes": plan.bytes});
+    said["backup_micros"] = json!(backup.as_ref().map(|backup| backup.made));
     if args.plan {
         if args.json {
             output::json(&said)?
@@ -86,7 +96,10 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         options.on_progress = Some(Arc::new(progress(Instant::now())));
     }
     let began = Instant::now();
-    archive.restore(&args.dir, &options).await?;
+    match args.pages {
+        true => _ = archive.restore_backup(&args.dir, &options).await?,
+        false => _ = archive.restore(&args.dir, &options).await?,
+    }
     let took = began.elapsed().as_secs_f64();
     if args.json {
         said["seconds"] = json!(took);
