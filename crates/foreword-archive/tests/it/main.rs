@@ -7,7 +7,11 @@ mod damage;
 mod faults;
 mod fencing;
 mod histories;
+#[cfg(feature = "cloud")]
+mod http;
 mod operating;
 mod pages;
 mod reader;
+#[cfg(feature = "cloud")]
+mod server;
 mod support;
