@@ -78,7 +78,7 @@ impl Copies {
         self.steps += 1;
         let store = self.store.clone().unwrap();
         let said = |e: foreword_pages::Error| format!("a step failed: {e}");
-        if self.steps % 13 == 0 {
+        if self.steps.is_multiple_of(13) {
             let taken = if self.rng.chance(50) { store.checkpoint() } else { store.checkpoint_all() };
             taken.map_err(said)?;
         }
