@@ -108,7 +108,7 @@ campaigns() {
         with "$seeded" "FOREWORD_CLUSTER_SEEDS=$((tenth * 3))" "FOREWORD_CLUSTER_SEED=$((seed % 1000000))" \
         $cluster clusters_keep_their_promises -- --nocapture
     campaign cluster-bugs "each deliberate bug of the cluster, and what catches it" \
-        with "$seeded" "FOREWORD_CLUSTER_SEEDS=$(full 1000 3)" $cluster each_deliberate_bug -- --ignored --nocapture
+        with "$seeded" "FOREWORD_CLUSTER_SEEDS=$(full 1000 200)" $cluster each_deliberate_bug -- --ignored --nocapture
     campaign cluster-chaos "clusters of processes, on a network that is cut, with kills and full disks" \
         cluster_chaos --minutes "$(full $((tenth / 60 + 1)) 1)" --seed "$seed"
     campaign cluster-lost "the same, put back to an earlier copy, which must be reported" \

@@ -576,6 +576,18 @@ impl Node {
         Ok(crate::blocking(move || node.logs.close()).await??)
     }
 
+    /// Whether the entries in this node's log are without a hole, of terms that never go back. What
+    /// cannot be read is not judged.
+    #[cfg(test)]
+    pub(crate) async fn entries_in_order(&self) -> Result<(), String> {
+        let entries = self.store.clone().try_get_log_entries(..).await.unwrap_or_default();
+        let follows = |a: &LogId, b: &LogId| a.index() + 1 == b.index() && a.committed_leader_id() <= b.committed_leader_id();
+        match entries.windows(2).find(|pair| !follows(&pair[0].log_id, &pair[1].log_id)) {
+            Some(pair) => Err(format!("entry {} behind {}", pair[1].log_id, pair[0].log_id)),
+            None => Ok(()),
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn logs(&self) -> &GroupLogs {
         &self.logs

@@ -66,11 +66,13 @@ pub(crate) struct Store {
     vote: Arc<Mutex<Option<Vote>>>,
     /// What was cut off, and comes back.
     stale: Arc<Mutex<Vec<Entry>>>,
+    /// Nothing was appended yet behind what was cut off.
+    truncated: Arc<AtomicBool>,
 }
 
 impl Store {
     pub(crate) fn new(node: u64, inner: LogStore<Types>) -> Store {
-        Store { inner, node, flushing: Arc::default(), vote: Arc::default(), stale: Arc::default() }
+        Store { inner, node, flushing: Arc::default(), vote: Arc::default(), stale: Arc::default(), truncated: Arc::default() }
     }
 
     /// Makes durable what was appended, after a while: what a thread does elsewhere.
@@ -81,6 +83,20 @@ impl Store {
             sim.flush(node).await;
             flushing.store(false, Ordering::Relaxed);
             _ = group.sync(); // If it fails, the callbacks hear of it.
+        });
+    }
+
+    /// Says so when what was appended behind a truncation is durable.
+    fn tell_when_durable(&self) {
+        let Some(sim) = current().filter(|_| self.truncated.swap(false, Ordering::Relaxed)) else { return };
+        let (group, node) = (self.inner.group().clone(), self.node);
+        tokio::spawn(async move {
+            sim.flush(node).await;
+            if group.sync().is_ok()
+                && let Some(waits) = lock(&sim.truncated).take()
+            {
+                _ = waits.send(node); // If nobody waits any more, it is a truncation as any.
+            }
         });
     }
 
@@ -161,9 +177,11 @@ impl RaftLogStorage<Types> for Store {
             return Ok(());
         }
         if has(Bug::LoseTruncation) {
-            return self.append_and_bring_back(entries, callback).await;
+            self.append_and_bring_back(entries, callback).await?;
+        } else {
+            self.inner.append(entries, callback).await?;
         }
-        self.inner.append(entries, callback).await?;
+        self.tell_when_durable();
         if has(Bug::OvertakeVote) {
             self.inner.group().sync()?;
             self.save_late_vote().await?;
@@ -180,6 +198,7 @@ impl RaftLogStorage<Types> for Store {
         if let Some(sim) = current() {
             sim.count("truncations by followers");
         }
+        self.truncated.store(true, Ordering::Relaxed);
         self.inner.truncate_after(last).await
     }
 

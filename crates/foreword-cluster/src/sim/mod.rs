@@ -9,6 +9,7 @@
 //! - [`clients`]: calls, each noted with when it was made and when it was answered.
 //! - [`check`]: whether a log can have answered so.
 //! - [`plan`]: what a seed decides, and the smallest part of it that still fails.
+//! - [`aimed`]: nodes that are lost at the moments that the protocol relies on.
 //! - [`bugs`]: deliberate bugs, each of which must be found.
 //! - [`runtime`]: tokio, with chance from the seed and no other threads.
 //!
@@ -17,6 +18,7 @@
 //! woken). The last can be given to a runtime only with `--cfg tokio_unstable`, as `.ci/run` and
 //! `scripts/campaign.sh` build it; without, a seed that fails may pass when it is run again.
 
+mod aimed;
 mod bugs;
 mod check;
 mod clients;
@@ -34,6 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use random::Random;
+use tokio::sync::oneshot;
 
 pub(crate) use bugs::{Bug, Store};
 pub(crate) use network::Link;
@@ -61,6 +64,8 @@ pub(crate) struct Sim {
     begun: tokio::time::Instant,
     /// Whose disks make nothing durable, until when, in milliseconds.
     stalled: Mutex<BTreeMap<u64, u64>>,
+    /// Waits for the next node that has durable what it appended behind a truncation.
+    truncated: Mutex<Option<oneshot::Sender<u64>>>,
 }
 
 thread_local! {
@@ -98,6 +103,7 @@ impl Sim {
             trace: AtomicU64::new(0),
             begun: tokio::time::Instant::now(),
             stalled: Mutex::default(),
+            truncated: Mutex::default(),
         });
         NOW.with(|now| *now.borrow_mut() = Some(sim.clone()));
         sim

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::raft::Types;
 use crate::rpc::tls::Tls;
-use crate::rpc::{Asked, Call, Reply, decode, encode, server};
+use crate::rpc::{Answer, Asked, Call, Reply, decode, encode, server};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) late: u64,
     /// Whether members replicate by calls, which may overtake each other, and not by streams.
     pub(super) by_calls: bool,
+    /// Which nodes' next vote is waited for; it says for which node it was.
+    pub(super) voted: BTreeMap<u64, oneshot::Sender<u64>>,
 }
 
 /// How long a connection is believed in that nothing comes from.
@@ -141,12 +143,20 @@ impl Link {
         if matches!(parsed, Call::Snapshot { .. }) {
             self.sim.count("snapshots installed");
         }
+        let asks_for_a_vote = matches!(parsed, Call::Vote(_));
         // It goes on there, also if nobody waits for the answer.
         let answered = tokio::spawn(server::answer(node, parsed, pass_on, addressed));
         let answer = answered.await.map_err(|_| Error::unknown("the connection broke"))?;
         let bytes = encode(&answer).map_err(Error::unknown)?;
         if self.node().is_none_or(|(_, now)| now != life) {
             return Err(Error::unknown("the connection broke"));
+        }
+        if let Ok(Answer::Vote(vote)) = &answer
+            && asks_for_a_vote
+            && vote.vote_granted
+            && let Some(waits) = lock(&self.sim.net).voted.remove(&self.to)
+        {
+            _ = waits.send(self.from); // If nobody waits any more, it is a vote as any.
         }
         self.travel(self.to, self.from, &bytes).await?;
         decode::<Reply>(&bytes).map_err(Error::unknown)

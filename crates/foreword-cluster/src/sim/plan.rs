@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::aimed::Election;
 use super::world::World;
 use super::{Bug, Random, Sim, clients, lock};
 
@@ -58,6 +59,11 @@ pub(super) enum Happens {
         by_calls: bool,
     },
     Transfer,
+    Election(Election),
+    /// As soon as a node has appended behind the next truncation.
+    Truncation {
+        power: bool,
+    },
     Learner,
     Replace {
         node: u64,
@@ -90,8 +96,18 @@ impl Plan {
         let count = if calm { 1 } else { random.between(3, 12) };
         let mut faults = vec![(0, Plan::weather(&mut random))];
         faults.extend((0..count).map(|_| (random.below(ms), Plan::draw(&mut random))));
+        let clients = random.between(2, 5);
+        // Beside the others, and drawn behind them: those come as often as without.
+        for _ in 0..random.below(3) {
+            let (candidate, at) = (random.below(60), random.below(ms));
+            let (back, power, silent) = (random.chance(500), random.chance(500), random.between(50, 1500));
+            faults.push((at, Happens::Election(Election { candidate, back, power, silent })));
+        }
+        if random.chance(500) {
+            faults.push((random.below(ms), Happens::Truncation { power: random.chance(500) }));
+        }
         faults.sort_by_key(|(at, _)| *at);
-        Plan { seed, nodes, clients: random.between(2, 5), ms, faults }
+        Plan { seed, nodes, clients, ms, faults }
     }
 
     fn weather(random: &mut Random) -> Happens {

@@ -52,6 +52,8 @@ const OF_MANY: (u64, &[&str]) = (
         "damaged nodes that refused to go on",
         "snapshots installed",
         "truncations by followers",
+        "voters lost as soon as they had voted",
+        "nodes lost behind a truncation",
         "retries of append_once",
         "calls with an unknown outcome",
     ],

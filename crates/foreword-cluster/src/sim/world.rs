@@ -119,6 +119,9 @@ impl World {
             slot.log = Some(log.clone());
             slot.is = Is::Up;
         }
+        if let Err(why) = log.inner().entries_in_order().await {
+            self.0.history.violated(format!("node {id} comes back with {why}"));
+        }
         lock(&self.0.sim.net).up.insert(id, (log.inner().clone(), life));
         tokio::spawn(self.clone().drive(id, life, log.clone()));
         Ok(log)
@@ -174,7 +177,7 @@ impl World {
         });
     }
 
-    async fn restart(&self, id: u64) {
+    pub(super) async fn restart(&self, id: u64) {
         let flipped = match lock(&self.0.slots).get_mut(&id) {
             Some(slot) if slot.is == Is::Down => {
                 slot.is = Is::Starting;
@@ -253,7 +256,7 @@ impl World {
     }
 
     /// The voters, as a node that leads says; else as any says.
-    fn voters(&self) -> BTreeSet<u64> {
+    pub(super) fn voters(&self) -> BTreeSet<u64> {
         let up = self.up();
         let leader = up.iter().find(|(_, _, log)| log.inner().leads()).or(up.first());
         let members = leader.map(|(_, _, log)| log.status().members).unwrap_or_default();
@@ -322,9 +325,7 @@ impl World {
                 let pairs: Vec<(u64, u64)> =
                     pairs.flat_map(|(a, b)| [to.then_some((a, b)), from.then_some((b, a))]).flatten().collect();
                 count(if to && from { "partitions" } else { "partitions of one way" });
-                lock(&self.0.sim.net).cut.extend(pairs.iter().copied());
-                sleep(Duration::from_millis(ms)).await;
-                pairs.iter().for_each(|pair| _ = lock(&self.0.sim.net).cut.remove(pair));
+                self.cut(pairs, Duration::from_millis(ms)).await;
             }
             Happens::Weather { lost, twice, late, by_calls } => {
                 let mut net = lock(&self.0.sim.net);
@@ -336,6 +337,8 @@ impl World {
                     count("leads handed over");
                 }
             }
+            Happens::Election(election) => self.election(election).await,
+            Happens::Truncation { power } => self.truncation(power).await,
             Happens::Learner => {
                 let _one = self.0.operator.lock().await;
                 if self.join().await.is_some() {
@@ -354,6 +357,13 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Nothing comes from the first of each pair to the second for so long.
+    pub(super) async fn cut(&self, pairs: Vec<(u64, u64)>, time: Duration) {
+        lock(&self.0.sim.net).cut.extend(pairs.iter().copied());
+        sleep(time).await;
+        pairs.iter().for_each(|pair| _ = lock(&self.0.sim.net).cut.remove(pair));
     }
 
     /// A bit of a node that is down. Not where a majority could be lost: the others have to be
