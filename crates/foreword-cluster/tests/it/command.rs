@@ -110,3 +110,15 @@ fn the_demo_loses_nothing_when_leaders_are_killed() {
     assert!(shown["acknowledged"].as_u64().unwrap() > 100 && shown["failovers"].as_u64().unwrap() >= 1, "{shown}");
     assert!(shown["nodes"].as_array().unwrap().iter().all(|node| node["same"] == true), "{shown}");
 }
+
+/// With other figures, it prints what the guide shows.
+#[test]
+fn the_demo_prints_what_the_guide_shows() {
+    let shape = |text: &str| -> Vec<String> {
+        let word = |word: &str| if word.parse::<u64>().is_ok() { "N".to_owned() } else { word.to_owned() };
+        text.lines().map(|line| line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")).collect()
+    };
+    let shown = format!("{}/../../guide/output/measured/raft_demo.txt", env!("CARGO_MANIFEST_DIR"));
+    let shown = std::fs::read_to_string(shown).unwrap();
+    assert_eq!(shape(&text(&["demo", "--for", "3", "--clients", "4"], "", 0)), shape(&shown));
+}
