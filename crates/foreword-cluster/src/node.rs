@@ -643,6 +643,8 @@ fn refused(error: &ClientWriteError<Types>) -> Error {
 /// Gathers what callers propose into entries, and hands out what became of them.
 async fn gather(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
     let room = Arc::new(tokio::sync::Semaphore::new(ENTRIES_AT_ONCE));
+    #[cfg(feature = "metrics")]
+    let quorum = crate::meters::quorum(*raft.node_id());
     let mut left = None;
     loop {
         let Some(first) = (match left.take() {
@@ -667,12 +669,18 @@ async fn gather(raft: Raft, mut waiting: mpsc::Receiver<Waiting>) {
             answers.push(next.answer);
         }
         let (responder, answered) = ProgressResponder::complete_only();
+        #[cfg(feature = "metrics")]
+        let (quorum, proposed) = (quorum.clone(), tokio::time::Instant::now());
         let sent = raft.client_write_ff(Proposal { items }, Some(responder)).await;
         tokio::spawn(async move {
             let outcome = match sent {
                 Err(fatal) => Err(Error::from(fatal)),
                 Ok(()) => match answered.await {
-                    Ok(Ok(written)) => Ok(written.data),
+                    Ok(Ok(written)) => {
+                        #[cfg(feature = "metrics")]
+                        quorum.record(proposed.elapsed());
+                        Ok(written.data)
+                    }
                     Ok(Err(error)) => Err(refused(&error)),
                     Err(_) => Err(Error::unknown("the node has stopped")),
                 },
