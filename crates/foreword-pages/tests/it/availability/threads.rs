@@ -88,7 +88,7 @@ fn owners_that_wait_for_each_other_are_told() {
         let pages = fill(&store, 3, 1).unwrap();
         // The checkpoint has the last of them to write alone, so it is that one that it waits for.
         store.checkpoint_all().unwrap();
-        put(&store, pages[2], 1).unwrap();
+        put(&store, pages[2], 4).unwrap();
         let barrier = Barrier::new(2);
         std::thread::scope(|scope| {
             let (store, barrier) = (&store, &barrier);
