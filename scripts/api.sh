@@ -34,10 +34,12 @@ case ${1-} in
     --update) update=1 ;;
     --semver)
         [ $# = 2 ] || usage "--semver needs a revision"
+        breaks=
         for crate in "${crates[@]}"; do
             all=$(features "$crate")
-            cargo semver-checks check-release --baseline-rev "$2" "${all:---default-features}" --package "$crate"
+            cargo semver-checks check-release --baseline-rev "$2" "${all:---default-features}" --package "$crate" || breaks="$breaks $crate"
         done
+        [ -z "$breaks" ] || { echo "not compatible with $2, or not to be compared:$breaks"; exit 1; }
         exit
         ;;
     *) usage "unknown argument $1" ;;
