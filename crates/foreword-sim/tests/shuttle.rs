@@ -380,7 +380,8 @@ fn a_log_is_closed_while_others_use_it() {
         let tells = told.clone();
         let log = Arc::new(open_with(&memory, |options| {
             options.on_durable(move |told| {
-                thread::yield_now();
+                // Long enough for a close to end meanwhile, if it did not wait.
+                (0..20).for_each(|_| thread::yield_now());
                 *tells.lock().unwrap() = told.lsn;
             })
         }));
