@@ -438,8 +438,8 @@ impl Options {
     }
 
     /// The LSN of the first record, if a log is made: for the copy of one that has lost its front
-    /// ([`Log::append_copies`]), or one that goes on from a snapshot. From 1, the default, to 2^62.
-    /// Means nothing for a log that is there.
+    /// ([`Log::append_copies`]), or one that goes on from a snapshot. From 1, the default, and below
+    /// 2^62. Means nothing for a log that is there.
     #[must_use]
     pub fn first_lsn(mut self, lsn: Lsn) -> Options {
         self.first_lsn = lsn;

@@ -730,6 +730,21 @@ fn a_file_of_holds_is_made_whole_or_not_at_all() {
     assert!(refused > 5, "{refused} of {ops}");
 }
 
+/// The first hold from outside takes space; that one is not there is said without.
+#[test]
+fn a_first_hold_without_room_is_told() {
+    use foreword_sim::{Effect, Fault, OpKind};
+    let disk = closed_with_five();
+    let opened = view(&disk);
+    disk.fault(Fault::new(OpKind::SetLen, Effect::NoSpace).forever());
+    assert!(!opened.release("outside").unwrap());
+    let refused = opened.hold("outside", Lsn(2));
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    disk.heal();
+    opened.hold("outside", Lsn(2)).unwrap();
+    assert!(opened.release("outside").unwrap());
+}
+
 /// Whatever was left in the page cache alone by the attempt that failed.
 #[test]
 fn a_hold_that_is_asked_for_again_after_an_error_is_durable() {

@@ -67,12 +67,12 @@ enum Taken {
 }
 
 impl Dir {
-    /// Takes the lock; makes the file, if it is not there. [`Error::Busy`] if another has it for
-    /// longer than a moment.
+    /// Takes the lock; makes the file, if it is not there: [`Error::NoSpace`] if it has no room.
+    /// [`Error::Busy`] if another has it for longer than a moment.
     pub(crate) fn outside(&self, log: LogId) -> Result<Outside> {
-        match self.take_holds(log)? {
-            Taken::Whole(outside) => Ok(outside),
-            Taken::Begun(_, error) => Err(error),
+        match self.take_holds(log) {
+            Ok(Taken::Whole(outside)) => Ok(outside),
+            Ok(Taken::Begun(_, error)) | Err(error) => Err(error.or_no_space(&self.path, Some(2 * PLACE))),
         }
     }
 

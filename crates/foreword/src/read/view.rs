@@ -310,7 +310,8 @@ impl View {
     /// [`Error::Dropped`] if the LSN is gone; [`Error::HoldLost`] if the hold is
     /// [lost](Hold::is_lost): release it, and begin anew. [`Error::HoldsDamaged`]. [`Error::Busy`]:
     /// the writer, or another consumer, has the file for long. [`Error::Invalid`] as `Log::hold`: a
-    /// 33rd hold, or a wrong name. [`Error::Io`]: it may be placed or not. [`Error::Replaced`].
+    /// 33rd hold, or a wrong name. [`Error::NoSpace`]: the first hold that another process asks for
+    /// takes 32 KiB. [`Error::Io`]: it may be placed or not. [`Error::Replaced`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
         self.place_hold(name, lsn, None)
     }
@@ -336,6 +337,10 @@ impl View {
     /// # Errors
     /// As [`hold`](View::hold).
     pub fn release(&self, name: &str) -> Result<bool> {
+        // (Making the file of holds for nothing would take space.)
+        if !self.holds()?.contains_key(name) {
+            return Ok(false);
+        }
         let (mut outside, holds) = self.outside()?;
         let there = holds.contains_key(name);
         if there {
