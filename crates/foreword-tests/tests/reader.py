@@ -366,7 +366,7 @@ class Reader:
         # Behind damage, all that counts is how far the start has risen.
         broken = seg.epoch, block
         damaged, promise = block < seg.last and seg.place(block)[0] in (DAMAGED, WRONG), (0, 0)
-        self.dropped = 0, (0, 0)          # the highest start behind, and where it is named
+        self.dropped = own = 0, (0, 0)    # the highest start behind, and where it is named
         for epoch, seg in self.segs.items():
             if epoch < broken[0] or seg.defect and seg.defect[0] != 17:
                 continue
@@ -378,9 +378,21 @@ class Reader:
                     payload = seg.place(at)[1].payload
                     start = control_part(payload[LINK_FIELDS if head.kind == LINK else 0:], (epoch, at)).start
                     self.dropped = max(self.dropped, (start, (epoch, at)), key=lambda found: found[0])
+            if epoch == broken[0]:
+                own, self.dropped = self.dropped, own
+        if not (own[0] > control.start and self.has_left(broken, promise)):
+            self.dropped = max(own, self.dropped, key=lambda found: found[0])
         if damaged or promise > broken:
             control = control._replace(start=max(control.start, self.dropped[0]))
         return control
+
+    def has_left(self, at, promise):
+        """Is X, in the newest segment of the chain, the LINK of the next file?"""
+        state, end = self.segs[at[0]].seal()
+        after = min((epoch for epoch in self.segs if epoch > at[0]), default=None)
+        if state != VALID or end > at[1] or after is None or self.segs[after].defect:
+            return False
+        return promise > (after, 1) or self.segs[after].place(1)[0] == DAMAGED and promise <= at
 
     def trace(self, epoch):
         """[(epoch, end)] from the oldest on (the newest has no end); an epoch whose LINK is not there; the damage, if a segment is lost."""

@@ -72,6 +72,8 @@ bugs! {
     TrustTornLink,
     /// that segments were dropped does not prove the MARK that says so
     ForgetDropped,
+    /// a truncation that did not come about counts behind damage
+    TrustStaleStart,
     /// a fork's LINK is written before its copies are synced
     LinkBeforeCopies,
     /// a fork over several segments that did not come to its end is taken for a log whose front was dropped
@@ -194,6 +196,7 @@ impl Bug {
         Bug::FollowNoLinks,
         Bug::DropUnfinished,
         Bug::ForgetDropped,
+        Bug::TrustStaleStart,
         Bug::ClearVouched,
         Bug::ForgetPromised,
         Bug::NameSuperseded,

@@ -165,17 +165,17 @@ fn trace(segments: &Segments<'_>, depth: Depth, control: &mut Control, progress:
         let scan = scan::scan(segments, depth, &chain, control, progress)?;
         scanned += scan.scanned;
         // The fast path has looked already.
-        let mut behind = if scan.by_fast_path { Behind::default() } else { behind::look_behind(segments, scan.at)? };
+        let mut behind = if scan.by_fast_path { Behind::default() } else { behind::look_behind(segments, &chain, scan.at)? };
         if matches!(scan.place, Place::Damaged(_) | Place::Structure(_)) || behind.promise.position > scan.at {
-            control.start = control.start.max(behind.start);
+            control.start = control.start.max(behind.start.lsn);
         }
         // What lies before a start goes only when the frame that names it is durable, and all before.
         let mut was_dropped = segments.front(&chain, control) != Front::Sound
-            && segments.front(&chain, &Control { start: control.start.max(behind.start), ..control.clone() }) == Front::Sound;
+            && segments.front(&chain, &Control { start: control.start.max(behind.start.lsn), ..control.clone() }) == Front::Sound;
         bug!(ForgetDropped, was_dropped = false);
         if was_dropped {
-            control.start = behind.start;
-            behind.promise_too(behind.start_promise);
+            control.start = behind.start.lsn;
+            behind.promise_too(behind.start.promise);
         }
         // Judged now, for the last MARK may be the first to say that records were dropped.
         match (segments.front(&chain, control), chain.first()) {

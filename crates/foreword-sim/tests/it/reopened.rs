@@ -1,5 +1,6 @@
 //! Openings and repairs that died, and what the next ones make of what they left.
 
+mod misled;
 mod repairs;
 
 use foreword::{Error, Log, Options, SyncPolicy, Verdict};

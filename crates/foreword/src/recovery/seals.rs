@@ -62,6 +62,13 @@ pub(super) fn look_at_seals(segments: &Segments<'_>, names: &Names, tip: u64, at
     Ok(seals)
 }
 
+/// Whether the log had left the tip, in which X is, for a file whose LINK is not there any more, or
+/// damaged: X is that LINK, and nothing behind it in the tip is the log's.
+pub(super) fn has_left(segments: &Segments<'_>, at: Position, promise: Promise) -> Result<bool> {
+    let left = matches!(seal(segments, at.epoch)?, Seal::There(end) if end <= at.block);
+    Ok(left && supersedes(next_link(segments, at.epoch), at, promise))
+}
+
 /// What there is against the LINK of the next file behind the tip.
 fn next_link(segments: &Segments<'_>, tip: u64) -> (u64, LinkFound) {
     let Some((&epoch, found)) = segments.found.range(tip + 1..).next() else { return (tip + 1, LinkFound::Sound) };

@@ -14,7 +14,7 @@ fn damaged() -> SimDisk {
     disk
 }
 
-fn repair(disk: &SimDisk, action: OnDamage) -> foreword::Result<Log> {
+pub(super) fn repair(disk: &SimDisk, action: OnDamage) -> foreword::Result<Log> {
     options(disk, 1 << 20).on_damage(action).open("/log")
 }
 
