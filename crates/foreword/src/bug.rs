@@ -100,6 +100,8 @@ bugs! {
     NameSuperseded,
     /// a repair finds no room for the directory of what it puts aside, though there is the reserve
     NoRoomAside,
+    /// a repair goes on behind any name, though no log reaches what follows
+    GoOutOfReach,
     /// a repair copies again what an earlier one has copied
     CopyAgain,
     /// what of the reserve cannot be made a segment is removed
@@ -201,6 +203,7 @@ impl Bug {
         Bug::ForgetPromised,
         Bug::NameSuperseded,
         Bug::NoRoomAside,
+        Bug::GoOutOfReach,
         Bug::CopyAgain,
         Bug::LoseUnmade,
         Bug::RecycleFirst,

@@ -7,7 +7,7 @@
 
 use crate::bug::bug;
 use crate::files::dir::Dir;
-use crate::files::names::{Names, within_reach};
+use crate::files::names::{Names, with_room_behind};
 use crate::format::{Control, Cuts, Entry, LogId, Position, Promise, Waiver};
 use crate::{Lsn, Result};
 
@@ -116,7 +116,7 @@ fn survey_to(dir: &Dir, names: Names, depth: Depth, extra: &[Waiver], progress: 
     evidence.seal = seals.damaged;
     evidence.next_link = seals.next_link;
 
-    let mut promised = within_reach(promise.position.epoch);
+    let mut promised = with_room_behind(promise.position.epoch);
     bug!(ForgetPromised, promised = 0);
     let told = promised.max(seals.gone.unwrap_or(0));
     Ok(Some(Survey {
@@ -243,11 +243,11 @@ impl Survey {
         }
     }
 
-    /// The highest epoch that was given to any segment, as far as anything says so (but for names
-    /// beyond what any log reaches). A fork behind damage takes none up to it: a promise that is
+    /// The highest epoch that was given to any segment, as far as anything says so (but for what is
+    /// so high that no log comes near it). A fork behind damage takes none up to it: a promise that is
     /// left in the log would speak of another segment.
     pub(crate) fn highest(&self) -> u64 {
-        self.names.epochs.iter().copied().map(within_reach).chain([self.told]).max().unwrap_or(0)
+        self.names.epochs.iter().copied().map(with_room_behind).chain([self.told, self.newest]).max().unwrap_or(0)
     }
 
     /// The last record's LSN.

@@ -1,5 +1,7 @@
 //! The names in a log's directory.
 
+use crate::bug::bug;
+
 pub(crate) const IDENTITY: &str = "LOG";
 pub(crate) const DAMAGED: &str = "damaged";
 pub(crate) const LOCK: &str = "LOCK";
@@ -18,6 +20,14 @@ pub(crate) const EPOCH_MAX: u64 = u64::MAX >> 8;
 /// no room for others behind it.
 pub(crate) fn within_reach(epoch: u64) -> u64 {
     if epoch <= EPOCH_MAX / 2 { epoch } else { 0 }
+}
+
+/// An epoch behind which a repair can go on, or 0. A name is easily made, and says nothing of a log
+/// where it leaves that log no room within reach.
+pub(crate) fn with_room_behind(epoch: u64) -> u64 {
+    let mut with_room = epoch <= EPOCH_MAX / 4;
+    bug!(GoOutOfReach, with_room = epoch <= EPOCH_MAX / 2);
+    if with_room { epoch } else { 0 }
 }
 
 pub(crate) fn segment_name(epoch: u64) -> String {

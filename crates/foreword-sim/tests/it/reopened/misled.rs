@@ -53,3 +53,21 @@ fn a_truncation_that_did_not_come_about_does_not_come_about_later() {
         }
     }
 }
+
+/// An empty file with the highest name that a log may reach. A repair went on in the next, and what
+/// was committed there could not be read again: no LINK of it counts.
+#[test]
+fn a_file_with_the_highest_name() {
+    for below in 1..=3 {
+        for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
+            let disk = crashed_after(40);
+            let name = format!("{:020}.seg", (1u64 << 55) - below);
+            drop(disk.handle().open_dir("/log".as_ref()).unwrap().create_like(&name, "LOG").unwrap());
+            let log = repair(&disk, action).unwrap();
+            let last = (0..60).map(|_| log.commit(&[7; 60_000]).unwrap()).last();
+            log.close().unwrap();
+            let again = repair(&disk, OnDamage::Refuse).map(|log| log.last_lsn());
+            assert_eq!(again.as_ref().ok(), last.as_ref(), "{action:?}: {again:?}");
+        }
+    }
+}
