@@ -32,7 +32,7 @@ shows "what hooks are told" foreword-tests "it strangers::" TellEarly WaitForHoo
 shows "many logs on a few threads" foreword-tests "runtime many_logs" ForgetTask
 shows "what the suite once found" foreword-sim "it regressions::" SealLate TrustBegun MoveFirst ResumeSealed
 shows "openings and repairs that died" foreword-sim "it reopened::" TrustZeros ForkBeside HideLost FollowNoLinks DropUnfinished ClearVouched ForgetPromised \
-    NoRoomAside CopyAgain LoseUnmade TrustStaleStart GoOutOfReach
+    NoRoomAside CopyAgain LoseUnmade TrustStaleStart LeaveShrunk GoOutOfReach
 shows "the table of verdicts on real files" foreword-tests "it verdicts::" NameSuperseded ForgetDropped
 shows "replaying the fuzz corpus" foreword-fuzz replay TrustBody IgnoreEpoch AcceptPartialUnit
 

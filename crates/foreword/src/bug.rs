@@ -100,6 +100,8 @@ bugs! {
     NameSuperseded,
     /// a repair finds no room for the directory of what it puts aside, though there is the reserve
     NoRoomAside,
+    /// of the reserve a repair keeps nothing that it can give up, though it fails for all that
+    LeaveShrunk,
     /// a repair goes on behind any name, though no log reaches what follows
     GoOutOfReach,
     /// a repair copies again what an earlier one has copied
@@ -203,6 +205,7 @@ impl Bug {
         Bug::ForgetPromised,
         Bug::NameSuperseded,
         Bug::NoRoomAside,
+        Bug::LeaveShrunk,
         Bug::GoOutOfReach,
         Bug::CopyAgain,
         Bug::LoseUnmade,

@@ -106,6 +106,18 @@ impl Dir {
         file.and_then(|file| file.set_len(u64::from(blocks - 1) * BLOCK as u64)).is_ok()
     }
 
+    /// How many blocks each part of the reserve has.
+    pub(crate) fn reserve_blocks(&self) -> [u32; 2] {
+        RESERVES.map(|name| self.blocks_of(name))
+    }
+
+    /// Gives each part of the reserve back what it had, if it has less now, as far as there is space.
+    pub(crate) fn grow_reserve(&self, had: [u32; 2]) {
+        for (name, blocks) in RESERVES.into_iter().zip(had).filter(|&(name, blocks)| self.blocks_of(name) < blocks) {
+            let _ = self.reserve_space(name, blocks);
+        }
+    }
+
     /// Those of some segments that can be the reserve of a log, and the others.
     pub(crate) fn fit_for_reserve(&self, epochs: impl IntoIterator<Item = u64>) -> (Vec<u64>, Vec<u64>) {
         epochs.into_iter().partition(|&epoch| self.can_be_reserve(self.blocks_of(&segment_name(epoch))))

@@ -14,6 +14,9 @@ use crate::{Error, Result};
 
 /// Files are copied, and compared, so many bytes at a time.
 const COPY_BYTES: usize = 1 << 20;
+/// What a directory takes of a disk, at most: an inode of XFS takes 8 blocks if there is none to
+/// spare.
+const DIRECTORY_BLOCKS: u32 = 16;
 /// A copy in `damaged/` that is not whole yet.
 const COPY_BEGUN: &str = "copy.tmp";
 
@@ -84,16 +87,24 @@ impl Aside<'_> {
     }
 
     /// The same, if need be at the reserve's expense: files that are only moved there take no other
-    /// room.
+    /// room. Where that does not help (what is wanting may be an inode), the reserve is as it was.
     fn open_for_moves(dir: &Dir) -> Result<Aside<'_>> {
-        loop {
-            let opened = Aside::open(dir);
+        let had = dir.reserve_blocks();
+        let mut opened = Aside::open(dir);
+        for _ in 0..DIRECTORY_BLOCKS {
             let mut is_full = matches!(&opened, Err(Error::Io { source, .. }) if is_full(source));
             bug!(NoRoomAside, is_full = false);
             if !is_full || !dir.shrink_reserve() {
-                return opened;
+                break;
             }
+            opened = Aside::open(dir);
         }
+        let mut restores = opened.is_err();
+        bug!(LeaveShrunk, restores = false);
+        if restores {
+            dir.grow_reserve(had);
+        }
+        opened
     }
 
     fn list(&self) -> Result<Vec<String>> {

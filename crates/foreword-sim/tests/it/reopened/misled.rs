@@ -54,6 +54,25 @@ fn a_truncation_that_did_not_come_about_does_not_come_about_later() {
     }
 }
 
+/// A directory could not be made for want of something that no block of the reserve is: the repair
+/// failed, and had given up all of it that it could.
+#[test]
+fn a_repair_that_no_room_helps_leaves_the_reserve() {
+    let disk = crashed_after(40);
+    let newest = newest(&disk);
+    assert!(disk.flip(segment(newest), 20, 1)); // Its HEADER: it is moved.
+    disk.fault(Fault::new(OpKind::CreateDir, Effect::NoSpace).forever());
+    let reserve = |disk: &SimDisk| -> Vec<_> {
+        disk.files().into_iter().filter(|(file, _)| file.to_string_lossy().contains("RESERVE")).collect()
+    };
+    let before = reserve(&disk);
+    for action in [OnDamage::StopAtDamage, OnDamage::Salvage] {
+        let refused = repair(&disk, action).map(drop);
+        assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+        assert_eq!(before, reserve(&disk));
+    }
+}
+
 /// An empty file with the highest name that a log may reach. A repair went on in the next, and what
 /// was committed there could not be read again: no LINK of it counts.
 #[test]
