@@ -4,17 +4,11 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use metrics::{Histogram, gauge, histogram};
+use metrics::gauge;
 use openraft::async_runtime::{Instant as _, WatchReceiver};
 use tokio::time::Instant;
 
 use crate::node::Node;
-
-/// How long each entry took, from when this node proposed it as the leader: until a majority had it
-/// durable, and it was applied here.
-pub(crate) fn quorum(node: u64) -> Histogram {
-    histogram!("foreword_raft_quorum_seconds", "node" => node.to_string())
-}
 
 /// Sets the gauges once a second, as long as the node is there.
 pub(crate) async fn report(node: Weak<Node>) {
