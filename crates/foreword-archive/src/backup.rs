@@ -20,7 +20,7 @@ use crate::chunk::{Builder, Chunk, Hash};
 use crate::decode::fetch;
 use crate::error::{Error, Result};
 use crate::manifest::{Backup, Change, Index};
-use crate::restore::{Plan, RestoreOptions, sync_parent};
+use crate::restore::{Plan, RestoreOptions, Target, sync_parent};
 use crate::tasks::{Task, blocking};
 
 /// The timeline of a copy's chunks.
@@ -96,6 +96,12 @@ impl Write for Cutter<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// What is to be restored of the log, for a copy to reach the end of a plan.
+fn log_of(backup: &Backup, plan: &Plan, options: &RestoreOptions) -> RestoreOptions {
+    let (to, from) = (Target::Lsn(plan.last), Some(Lsn(backup.log_start)));
+    RestoreOptions { to, from, timeline: Some(plan.timeline), ..options.clone() }
 }
 
 impl Archive {
@@ -212,10 +218,7 @@ impl Archive {
             let why = format!("the archive has no backup of the pages that can be restored to {}", plan.last);
             return Err(Error::NotThere { why });
         };
-        let mut options = options.clone();
-        (options.to, options.timeline) = (crate::Target::Lsn(plan.last), Some(plan.timeline));
-        options.from = Some(Lsn(backup.log_start));
-        let plan = self.plan(&options).await?;
+        let plan = self.plan(&log_of(backup, &plan, options)).await?;
         let (objects, bytes) = (plan.objects + 1 + backup.list.chunks, plan.bytes + backup.list.bytes);
         Ok((Plan { objects, bytes, ..plan }, backup.clone()))
     }
@@ -234,10 +237,7 @@ impl Archive {
         blocking(move || prepare(&at)).await??;
         // The log last: without it nothing is there.
         self.restore_copy(&backup, &dir.join(COPY)).await?;
-        let mut options = options.clone();
-        (options.to, options.timeline) = (crate::Target::Lsn(plan.last), Some(plan.timeline));
-        options.from = Some(Lsn(backup.log_start));
-        self.restore(dir.join(LOG), &options).await?;
+        self.restore(dir.join(LOG), &log_of(&backup, &plan, options)).await?;
         Ok((plan, backup))
     }
 
