@@ -29,7 +29,8 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// There is no room for another segment, for the rest of one of which a copy was made without
-    /// its space, or for the copy of one that a repair puts aside. Nothing was appended. Free some space, in a log that is open with
+    /// its space, for the copy of one that a repair puts aside, or for the first hold of another
+    /// process. Nothing was appended. Free some space, in a log that is open with
     /// [`Log::truncate_front`](crate::Log::truncate_front), else with `foreword truncate`, and go
     /// on: a log that is open needs no reopening.
     /// A log that is opened may also be given smaller segments
