@@ -58,7 +58,10 @@ pub(crate) fn damage_fields(out: &mut Output, damage: &Damage) -> Result<(), Fai
     out.field("offset", damage.offset)?;
     let until = "until the log is repaired";
     match damage.last_lsn.filter(|&last| last >= damage.first_lsn) {
-        Some(last) => out.field("unreadable", format_args!("LSN {} to {last}, which were durable, {until}", damage.first_lsn))?,
+        Some(last) => {
+            let lsns = stretches(&[(damage.first_lsn, last)]);
+            out.field("unreadable", format_args!("LSN {lsns}, known to have been durable, {until}"))?
+        }
         None if damage.kind == DamageKind::Identity => {
             out.field("unreadable", "nothing because of this: a repair writes the file anew")?
         }

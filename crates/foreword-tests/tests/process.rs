@@ -278,7 +278,6 @@ fn read_in_child(log: &Log, readers: Readers) -> Result<(), String> {
     told("wait_next", tail.wait_next(None).map(drop))?;
     told("next_async", block_on(tail.next_async()).map(drop))?;
     told("a new reader's next_async", block_on(log.reader_at(last.next()).next_async()).map(drop))?;
-    #[cfg(feature = "stream")]
     {
         let mut stream = pin!(tail.into_stream());
         let next = std::future::poll_fn(|cx| futures_core::Stream::poll_next(stream.as_mut(), cx));

@@ -305,7 +305,14 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at offset {}: {}", self.path.display(), self.offset, self.evidence)?;
         match self.last_lsn {
-            Some(last) if last >= self.first_lsn => {
+            // What a repair makes anew hides no record.
+            _ if self.kind == DamageKind::Identity => {
+                f.write_str("; no record is unreadable because of this: a repair writes the file anew")
+            }
+            Some(last) if last == self.first_lsn => {
+                write!(f, "; record {last} was durable, and cannot be read until it is repaired")
+            }
+            Some(last) if last > self.first_lsn => {
                 write!(f, "; records {} to {last} were durable, and cannot be read until it is repaired", self.first_lsn)
             }
             _ => write!(f, "; what there may be from record {} on cannot be read until it is repaired", self.first_lsn),
@@ -324,8 +331,8 @@ impl fmt::Display for Error {
                 let what = bytes.map(|bytes| format!(" for another segment of {bytes} bytes")).unwrap_or_default();
                 write!(
                     f,
-                    "no space{what} in {}: {source}; nothing was appended: free space, which truncating the front of the log may do (with \
-                     `foreword truncate`, if no process has it open), or open the log with smaller segments, and go on",
+                    "no space{what} in {}: {source}; nothing was appended: free space, which truncating the front may do of a log that has \
+                     records (with `foreword truncate`, if no process has it open), or open it with smaller segments, and go on",
                     dir.display()
                 )
             }
@@ -392,6 +399,7 @@ impl fmt::Display for Error {
             ),
             Error::Lost { lsn } => write!(f, "record {lsn} was given up when the log was salvaged"),
             Error::NotAppended { lsn: Lsn::ZERO, .. } => f.write_str("there is no record 0: LSNs begin with 1"),
+            Error::NotAppended { lsn, last: Lsn::ZERO } => write!(f, "there is no record {lsn}, or not yet: the log has none"),
             Error::NotAppended { lsn, last } => write!(f, "there is no record {lsn}, or not yet: the last is {last}"),
             Error::Canceled => f.write_str("it was ended before it was done, as the caller asked"),
             Error::Invalid { what, why } => write!(f, "{what}: {why}"),
@@ -418,6 +426,9 @@ fn remedy(source: &io::Error) -> &'static str {
         }
         _ if source.kind() == io::ErrorKind::PermissionDenied => {
             "; do this as the user whose log it is, or change the permissions"
+        }
+        _ if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            "; mount it for writing, or only read the log (`View`, `foreword cat`)"
         }
         _ => "",
     }

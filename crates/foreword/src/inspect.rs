@@ -33,7 +33,7 @@ use crate::format::{
     self, BLOCK, Binding, CLOSED, CONTINUES, Control, Entry, FrameHeader, Head, Kind, LINK_BLOCK, Link, LogId, Position,
     SegmentHeader,
 };
-use crate::limit::Hold;
+use crate::limit::{Hold, judged};
 use crate::observe::publish::{self, Published};
 use crate::read::record::time_of;
 use crate::recovery;
@@ -324,15 +324,16 @@ pub struct ControlInfo {
 
 impl From<Control> for ControlInfo {
     fn from(control: Control) -> ControlInfo {
-        ControlInfo { start_lsn: control.start, generation: control.generation, lost: control.lost(), holds: control.holds }
+        let holds = judged(control.holds.clone(), control.start);
+        ControlInfo { start_lsn: control.start, generation: control.generation, lost: control.lost(), holds }
     }
 }
 
 /// Everything in one segment file, in order, sound or not.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Io`], [`Error::UnsupportedVersion`]; [`Error::Corruption`] if
-/// neither the segment's header nor the file `LOG` can be read, so that nothing says which log it
+/// [`Error::NotFound`] if there is no log, [`Error::Invalid`] if it has no such segment;
+/// [`Error::Io`], [`Error::UnsupportedVersion`]; [`Error::Corruption`] if neither the segment's header nor the file `LOG` can be read, so that nothing says which log it
 /// is of.
 pub fn frames(dir: impl AsRef<Path>, epoch: u64) -> Result<Frames> {
     frames_on(Arc::new(OsDisk::new()), dir, epoch)
@@ -347,6 +348,11 @@ pub fn frames_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, epoch: u64) -> Resu
     let names = dir.names()?;
     if !names.identity && names.epochs.is_empty() {
         return Err(Error::NotFound { dir: dir.path });
+    }
+    if !names.epochs.contains(&epoch) {
+        let there: Vec<_> = names.epochs.iter().map(u64::to_string).collect();
+        let why = format!("there is no segment {epoch} in {}; there are: {}", dir.path.display(), there.join(", "));
+        return Err(Error::Invalid { what: "epoch", why });
     }
     let path = dir.segment(epoch);
     let file = dir.handle.open(&segment_name(epoch), Access::Read).doing("open the segment", &path)?;

@@ -17,6 +17,9 @@ pub(crate) const HOLD_NAME_MAX: usize = 64;
 /// Whole segments go, and never the newest that has records. So up to a segment more is kept: of a
 /// log to which nothing is appended, the records of that segment, however old they are.
 ///
+/// A limit of 0, in bytes or time, is refused by what takes it ([`Error::Invalid`]): it is no way to
+/// say "no limit".
+///
 /// Bytes are those of the records, not of the disk. Small records that are committed one by one take
 /// more there, a block of 4 KiB each: 100 bytes take 41 times their size (see *Sizing* in
 /// `docs/OPERATIONS.md`).
@@ -73,6 +76,15 @@ impl Limit {
         *self == Limit::NONE
     }
 
+    /// Refuses what would keep nothing: many take 0 for no limit.
+    pub(crate) fn check(&self, what: &'static str) -> Result<()> {
+        if self.bytes == Some(0) || self.age == Some(Duration::ZERO) {
+            let why = "a limit of 0 keeps nothing; without a limit, all is kept (`Limit::NONE`)".to_owned();
+            return Err(Error::Invalid { what, why });
+        }
+        Ok(())
+    }
+
     /// In the units of the format.
     pub(crate) fn as_stored(&self) -> Limit {
         let (blocks, seconds) = self.to_units();
@@ -103,14 +115,20 @@ pub struct Hold {
     pub lsn: Lsn,
     /// How much is kept for it at the most.
     pub limit: Limit,
+    /// Whether records that it was to keep had gone when it was asked for: it had reached its
+    /// limit. Its owner has to begin anew, from a copy of what the log's records made. From then on
+    /// it keeps nothing, but counts as one of the 32 until it is released.
+    pub lost: bool,
 }
 
 impl Hold {
-    /// Whether records that it was to keep have gone, in a log that starts at an LSN: it had
-    /// reached its limit. Its owner has to begin anew, from a copy of what the log's records made.
-    /// From then on it keeps nothing, but counts as one of the 32 until it is released.
-    #[must_use]
-    pub fn is_lost(&self, start: Lsn) -> bool {
+    /// A hold that stands in a log's control part.
+    pub(crate) fn new(lsn: Lsn, limit: Limit) -> Hold {
+        Hold { lsn, limit, lost: false }
+    }
+
+    /// Whether records that it was to keep have gone, in a log that starts at an LSN.
+    pub(crate) fn is_lost(&self, start: Lsn) -> bool {
         self.lsn < start
     }
 
@@ -122,7 +140,15 @@ impl Hold {
     }
 }
 
+/// The holds by name, as they stand in a log's control part: whether one is lost depends on where
+/// the log starts.
 pub(crate) type Holds = BTreeMap<String, Hold>;
+
+/// The holds as their owners see them, in a log that starts at an LSN.
+pub(crate) fn judged(mut holds: Holds, start: Lsn) -> Holds {
+    holds.values_mut().for_each(|hold| hold.lost = hold.is_lost(start));
+    holds
+}
 
 /// The hold that is to have a name, where a log starts and these are there.
 pub(crate) fn place(name: &str, lsn: Lsn, limit: Option<Limit>, start: Lsn, holds: &Holds) -> Result<Hold> {
@@ -138,7 +164,7 @@ pub(crate) fn place(name: &str, lsn: Lsn, limit: Option<Limit>, start: Lsn, hold
         return Err(Error::Invalid { what: "holds", why: format!("there are {HOLDS_MAX} already: release one") });
     }
     let limit = limit.or(before.map(|hold| hold.limit)).unwrap_or_default();
-    Ok(Hold { lsn, limit: limit.as_stored() })
+    Ok(Hold::new(lsn, limit.as_stored()))
 }
 
 pub(crate) fn check_name(name: &str) -> Result<()> {

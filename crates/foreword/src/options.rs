@@ -268,6 +268,11 @@ impl Options {
 
     /// The size of a segment file: 64 KiB to 4 GiB, rounded up to 4 KiB; 64 MiB by default. It is
     /// that of new segments: an existing log goes on in this size.
+    ///
+    /// Each segment costs a file, its place in the directory and two flushes; a cut at the back or a
+    /// reader that is told of one reads at most one segment again. So small segments are for small
+    /// records: one of 64 MiB lies in a thousand segments of 64 KiB, and takes the better part of a
+    /// minute there.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Options {
         self.segment_bytes = bytes;
@@ -575,6 +580,7 @@ impl Options {
         };
         let blocks = |n: u32| u64::from(n) * BLOCK as u64;
         within("segment_bytes", self.segment_bytes, blocks(SEGMENT_BLOCKS_MIN), blocks(SEGMENT_BLOCKS_MAX))?;
+        self.retain.check("retain")?;
         within("first_lsn", self.first_lsn.0, Lsn::FIRST.0, LSN_MAX.0 / 2)?;
         within("record_bytes_max", self.record_bytes_max, 1, RECORD_MAX_LIMIT)?;
         within("buffer_bytes", self.buffer_bytes as u64, 512 << 10, 1 << 30)?;

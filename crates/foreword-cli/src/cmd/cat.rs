@@ -77,6 +77,11 @@ fn copy(args: &Args, proves: &View, out: &mut Output) -> Result<(), Failure> {
         reader.seek_to_time(time)?;
     }
     let mut expected = reader.position();
+    let end = view.last_lsn()?;
+    if expected > end.next() && !args.follow {
+        view.reader_at(end.next()).next()?; // If it is damage that ends it, that is the answer.
+        return Err(Failure::Wrong(format!("there is no record {expected}: the last is {end}; `--follow` waits for it")));
+    }
     let (mut proven, mut told) = (proves.last_lsn()?, false);
     while expected <= last {
         let read = match reader.next() {

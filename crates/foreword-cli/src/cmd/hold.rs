@@ -7,7 +7,7 @@ use foreword::{Limit, Lsn, View};
 use serde_json::json;
 
 use crate::exit::{Failure, Status};
-use crate::output::Output;
+use crate::output::{Output, note};
 use crate::units;
 
 /// Keep records for a consumer, under a name, whatever is truncated; or release them
@@ -55,7 +55,15 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         let from = args.from.or(there.map(|hold| hold.lsn)).unwrap_or(Lsn::ZERO);
         let mut limit = Limit::NONE;
         (limit.bytes, limit.age) = (args.max_bytes, args.max_age);
-        if limit == Limit::NONE { view.hold(name, from)? } else { view.hold_up_to(name, from, limit)? }
+        if limit == Limit::NONE {
+            view.hold(name, from)?
+        } else {
+            view.hold_up_to(name, from, limit)?
+        }
+        let last = view.last_lsn()?;
+        if from > last.next() {
+            note(format_args!("LSN {from} is not there yet: the last that is durable is {last}"));
+        }
     }
     let hold = view.holds()?.get(name).copied().filter(|_| !args.release);
     let mut out = Output::new();

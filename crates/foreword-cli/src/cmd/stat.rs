@@ -79,8 +79,7 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
     let holds = view.holds();
     for (name, hold) in holds.iter().flatten() {
         let (lsn, limit) = (hold.lsn, units::limit(&hold.limit));
-        let keeps = if hold.is_lost(view.start_lsn()) { "was to keep" } else { "keeps" };
-        let lost = if keeps == "keeps" { "" } else { ": lost, for it had reached that limit" };
+        let (keeps, lost) = if hold.lost { ("was to keep", ": lost, for it had reached that limit") } else { ("keeps", "") };
         out.field("hold", format_args!("`{name}` {keeps} LSN {lsn} and later{limit}{lost}"))?;
     }
     verdict::holds_unknown(out, holds.as_ref().err())?;

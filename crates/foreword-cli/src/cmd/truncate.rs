@@ -43,8 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     if let Some(before) = args.cut.before {
         let start = log.truncate_front(before)?;
         if start < before {
-            let (name, _) =
-                log.holds().into_iter().filter(|(_, hold)| !hold.is_lost(start)).min_by_key(|(_, hold)| hold.lsn).unzip();
+            let (name, _) = log.holds().into_iter().filter(|(_, hold)| !hold.lost).min_by_key(|(_, hold)| hold.lsn).unzip();
             crate::output::note(format_args!("the hold `{}` keeps LSN {start} and later", name.unwrap_or_default()));
         }
     }

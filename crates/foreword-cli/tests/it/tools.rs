@@ -256,6 +256,38 @@ fn a_hold_is_placed_moved_limited_and_released_beside_a_writer() {
 }
 
 #[test]
+fn what_lies_beyond_the_end_is_said_not_to_be_there() {
+    for (records, last) in [(0, "the log has none"), (20, "the last is 20")] {
+        let dir = log_of(records);
+        let next = (records + 1).to_string();
+        let hold = |args: &[&str]| run(&[&["hold", dir.str()], args].concat());
+        assert_eq!(run(&["cat", dir.str(), "--from", &next]).status(0).text(), "");
+        let beyond = run(&["cat", dir.str(), "--from", "9999"]).status(1);
+        assert!(beyond.err.contains(&format!("there is no record 9999: the last is {records}")), "{beyond:?}");
+        hold(&["next", "--from", &next]).status(0);
+        let refused = hold(&["far", "--from", "9999"]).status(1);
+        assert!(refused.err.contains("there is no record 9999, or not yet") && refused.err.contains(last), "{refused:?}");
+        // Beside a writer, nothing says how far it has come: taken, and said.
+        let log = foreword::Options::new().segment_bytes(64 << 10).open(dir.path()).unwrap();
+        assert!(hold(&["far", "--from", "9999"]).status(0).err.contains("LSN 9999 is not there yet"));
+        assert_eq!(hold(&["next", "--from", &next]).status(0).err, "");
+        log.close().unwrap();
+    }
+    let dir = log_of(20);
+    let there = run(&["dump", dir.str(), "99"]).status(1);
+    assert!(there.err.contains("there is no segment 99 in") && there.err.contains("there are: "), "{there:?}");
+    // Where damage is what ends it, that is what is said.
+    let dir = log_of(2000);
+    dir.flip(3, 9 * 512 + 8192);
+    let newest = foreword::inspect::segments(dir.path()).unwrap().last().unwrap().epoch;
+    for epoch in [newest - 1, newest] {
+        let file = fs::OpenOptions::new().write(true).open(dir.path().join(format!("{epoch:020}.seg"))).unwrap();
+        file.set_len(4096).unwrap();
+    }
+    run(&["cat", dir.str(), "--from", "2001"]).status(3);
+}
+
+#[test]
 fn a_hold_that_is_lost_says_so_and_is_not_blamed_for_what_another_keeps() {
     let dir = tempfile::tempdir().unwrap();
     let log = foreword::Options::new().segment_bytes(64 << 10).open(dir.path()).unwrap();

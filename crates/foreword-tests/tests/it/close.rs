@@ -310,6 +310,5 @@ fn handles_go_where_they_are_needed() {
     sent::<Iter>();
     sent::<Commit>();
     error::<Error>();
-    #[cfg(feature = "stream")]
     sent::<foreword::RecordStream>();
 }

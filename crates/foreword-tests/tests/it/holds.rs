@@ -98,7 +98,7 @@ fn a_hold_keeps_up_to_its_limit_and_its_owner_is_told() {
     let view = View::open(dir.path()).unwrap();
     let hold = view.holds().unwrap()["dead"];
     assert_eq!((hold.lsn, hold.limit), (Lsn(1), Limit::bytes(200_704)), "in whole blocks");
-    assert!(hold.is_lost(view.start_lsn()));
+    assert!(hold.lost);
     let log = options().background(false).open(dir.path()).unwrap();
     for lsn in [Lsn(1), Lsn(61), Lsn::ZERO] {
         assert!(matches!(log.hold("dead", lsn), Err(Error::HoldLost { lsn: Lsn(1), .. })), "{lsn}");
@@ -121,7 +121,7 @@ fn a_hold_that_is_lost_keeps_nothing() {
     commit(&log, 60);
     log.hold_up_to("waits", Lsn(60), Limit::bytes(200_000)).unwrap();
     let lost = log.truncate_front(Lsn(61)).unwrap();
-    assert!(log.holds()["gone"].is_lost(lost) && kept(&log) >= 200_000, "{lost}");
+    assert!(log.holds()["gone"].lost && kept(&log) >= 200_000, "{lost}");
     assert_eq!((log.stats().holds, log.stats().first_held_lsn), (2, Lsn(60)));
     assert_eq!(log.truncate_front(Lsn(61)).unwrap(), Lsn(60), "the other hold keeps what it is for");
     assert_eq!(log.holds().len(), 2);
@@ -291,8 +291,9 @@ fn limits_say_what_they_are() {
     assert_eq!((limit.bytes, limit.age), (Some(9), Some(Duration::from_secs(5))));
     assert_eq!(Limit::default(), Limit::NONE);
     let dir = tempfile::tempdir().unwrap();
-    for (i, limit) in
-        [Limit::bytes(0), Limit::bytes(u64::MAX), Limit::age(Duration::ZERO), Limit::age(Duration::MAX)].into_iter().enumerate()
+    for (i, limit) in [Limit::bytes(1), Limit::bytes(u64::MAX), Limit::age(Duration::from_nanos(1)), Limit::age(Duration::MAX)]
+        .into_iter()
+        .enumerate()
     {
         let log = options().retain(limit).open(dir.path().join(i.to_string())).unwrap();
         log.hold_up_to("one", Lsn(1), limit).unwrap();
@@ -300,6 +301,46 @@ fn limits_say_what_they_are() {
         log.truncate_front(Lsn(21)).unwrap();
         assert_eq!(log.last_lsn(), Lsn(20));
     }
+    // 0 is no limit to many, and would keep nothing here.
+    for limit in [Limit::bytes(0), Limit::age(Duration::ZERO), Limit::bytes(1 << 20).or_age(Duration::ZERO)] {
+        let none = dir.path().join("none");
+        assert!(matches!(options().retain(limit).open(&none), Err(Error::Invalid { what: "retain", .. })));
+        assert!(!none.exists());
+        let log = options().open(dir.path().join("0")).unwrap();
+        assert!(matches!(log.hold_up_to("two", Lsn(20), limit), Err(Error::Invalid { .. })));
+        let view = View::open(log.dir()).unwrap();
+        assert!(matches!(view.hold_up_to("two", Lsn(20), limit), Err(Error::Invalid { .. })));
+        assert!(!view.holds().unwrap().contains_key("two"));
+    }
+}
+
+#[test]
+fn a_hold_is_lost_as_of_when_it_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().background(false).open(dir.path()).unwrap();
+    commit(&log, 30);
+    let view = View::open(dir.path()).unwrap();
+    log.hold_up_to("mine", Lsn(5), Limit::bytes(1 << 30)).unwrap();
+    // It moves, and what it kept goes: no start LSN of another moment makes it a lost one.
+    let before = (log.holds()["mine"], view.holds().unwrap()["mine"]);
+    log.hold("mine", Lsn(20)).unwrap();
+    log.truncate_front(Lsn(20)).unwrap();
+    assert!(!before.0.lost && !before.1.lost);
+    assert!(!log.holds()["mine"].lost && !view.holds().unwrap()["mine"].lost);
+    // A view says what it saw, until it looks.
+    log.truncate_front(Lsn(20)).unwrap();
+    let other = View::open(dir.path()).unwrap();
+    log.hold("mine", Lsn(25)).unwrap();
+    log.truncate_front(Lsn(25)).unwrap();
+    log.truncate_back(Lsn(28)).unwrap();
+    let generation = other.generation();
+    assert_eq!((other.start_lsn(), other.cut_since(generation)), (Lsn(20), None));
+    other.refresh().unwrap();
+    assert_eq!((other.start_lsn(), other.cut_since(generation)), (Lsn(25), Some(Lsn(28))));
+    log.close().unwrap();
+    assert!(other.has_writer());
+    other.refresh().unwrap();
+    assert!(!other.has_writer() && other.verdict().is_some());
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod regressions;
 mod repair;
 mod salvaged;
 mod strangers;
+mod streams;
 mod verdicts;
 mod waiting;
 mod waits;

@@ -22,7 +22,7 @@ use crate::files::disk::{Access, DiskFile};
 use crate::files::names::{HOLDS, HOLDS_TMP, IDENTITY};
 use crate::files::text::{checked, push_checksum, push_escaped, unescaped};
 use crate::format::LogId;
-use crate::limit::{Hold, Holds, Limit};
+use crate::limit::{Hold, Holds, Limit, judged};
 use crate::{Error, Lsn, Result};
 
 const TITLE: &str = "foreword holds 1";
@@ -164,14 +164,15 @@ impl Dir {
         self.handle.id_of(HOLDS).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
     }
 
-    /// The holds of a log and those that other processes have placed since, as far as that can be
-    /// told without the lock.
-    /// (The log's own are asked for after that: what goes from here is there before.)
-    pub(crate) fn with_outside(&self, log: LogId, holds: impl FnOnce() -> Holds) -> Result<Holds> {
+    /// The holds of a log and those that other processes have placed since, as their owners see
+    /// them, and as far as that can be told without the lock.
+    /// (The log's own, and where it starts, are asked for after that: what goes from here is there
+    /// before.)
+    pub(crate) fn with_outside(&self, log: LogId, own: impl FnOnce() -> (Lsn, Holds)) -> Result<Holds> {
         let wishes = self.wishes(log)?;
-        let mut holds = holds();
+        let (start, mut holds) = own();
         apply(&wishes, &mut holds);
-        Ok(holds)
+        Ok(judged(holds, start))
     }
 
     /// What other processes ask for, without the lock.
@@ -296,7 +297,7 @@ fn encode(log: LogId, number: u64, wishes: &Wishes) -> String {
     let mut text = format!("{TITLE}\nlog {log}\nnumber {number}\n");
     for (name, hold) in wishes {
         let _ = match hold {
-            Some(Hold { lsn, limit }) => {
+            Some(Hold { lsn, limit, .. }) => {
                 let (blocks, seconds) = limit.to_units();
                 write!(text, "hold {lsn} {blocks} {seconds} ")
             }
@@ -325,7 +326,7 @@ fn decode(place: &[u8]) -> Option<(LogId, u64, Wishes)> {
                 let mut number = || parts.next()?.parse::<u64>().ok();
                 let (lsn, blocks, seconds) = (number()?, number()?, number()?);
                 let limit = Limit::from_units(blocks.try_into().ok()?, seconds.try_into().ok()?);
-                (parts.next()?, Some(Hold { lsn: Lsn(lsn), limit }))
+                (parts.next()?, Some(Hold::new(Lsn(lsn), limit)))
             }
             _ => return None,
         };
@@ -344,7 +345,7 @@ mod tests {
     fn a_text_comes_back_and_fits_its_place() {
         let limit = Limit::bytes(u64::MAX).or_age(Duration::MAX).as_stored();
         let mut wishes: Wishes =
-            (0..64).map(|i| (format!("{i:02}{}", "\\".repeat(62)), Some(Hold { lsn: Lsn(u64::MAX), limit }))).collect();
+            (0..64).map(|i| (format!("{i:02}{}", "\\".repeat(62)), Some(Hold::new(Lsn(u64::MAX), limit)))).collect();
         wishes.insert("two words\n".into(), None);
         let text = encode(LogId([3; 16]), u64::MAX, &wishes);
         assert!(text.len() <= PLACE as usize, "{} bytes", text.len());

@@ -101,7 +101,7 @@ impl Control {
             let lsn = u64_at(take(8)?, 0);
             let len = take(1)?[0];
             let name = std::str::from_utf8(take(usize::from(len))?).ok()?;
-            control.holds.insert(name.to_owned(), Hold { lsn: Lsn(lsn), limit: Limit::NONE });
+            control.holds.insert(name.to_owned(), Hold::new(Lsn(lsn), Limit::NONE));
         }
         for _ in 0..waivers {
             let w = take(40)?;
@@ -212,9 +212,9 @@ mod tests {
                 start: Lsn(12),
                 generation: 7,
                 holds: [
-                    ("archiver".to_owned(), Hold { lsn: Lsn(3), limit: Limit::bytes(8192).or_age(Duration::from_secs(7)) }),
-                    ("x".to_owned(), Hold { lsn: Lsn(9), limit: Limit::NONE }),
-                    ("y".to_owned(), Hold { lsn: Lsn(12), limit: Limit::age(Duration::from_secs(1)) }),
+                    ("archiver".to_owned(), Hold::new(Lsn(3), Limit::bytes(8192).or_age(Duration::from_secs(7)))),
+                    ("x".to_owned(), Hold::new(Lsn(9), Limit::NONE)),
+                    ("y".to_owned(), Hold::new(Lsn(12), Limit::age(Duration::from_secs(1)))),
                 ]
                 .into(),
                 waivers: vec![Waiver {
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn the_largest_control_part_fits_a_block() {
         let limit = Limit::bytes(u64::MAX).or_age(Duration::MAX);
-        let holds = (0..HOLDS_MAX).map(|i| (format!("{i:0HOLD_NAME_MAX$}"), Hold { lsn: LSN_MAX, limit })).collect();
+        let holds = (0..HOLDS_MAX).map(|i| (format!("{i:0HOLD_NAME_MAX$}"), Hold::new(LSN_MAX, limit))).collect();
         let (from, to) = (Position::new(1, 1), Position::new(2, 2));
         let waivers = vec![Waiver { from, to, first_lost: LSN_MAX, last_lost: LSN_MAX }; WAIVERS_MAX];
         let link = Link { pred: from, cut: None, control: Control { holds, waivers, ..Control::default() } };

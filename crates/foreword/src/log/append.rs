@@ -134,7 +134,8 @@ impl Log {
     }
 
     /// Appends copies of records of another log, from their first LSN on: to restore an archive, or
-    /// to keep a standby. They keep their LSNs, and their times to the second. Each is a record by
+    /// to keep a standby. They keep their LSNs, and their times to the second (but one in the first
+    /// second of 1970, or before that, counts as none: it becomes that of the copy). Each is a record by
     /// itself, as of [`append`](Log::append), and in memory when this returns; after an error some
     /// may have been appended ([`last_lsn`](Log::last_lsn) says how far).
     ///
@@ -241,7 +242,9 @@ impl Log {
     }
 
     /// Appends several records as one: after a crash all are there or none. The LSN of the first;
-    /// the others follow. As [`append`](Log::append) otherwise.
+    /// the others follow without a gap: of `n` records the last has `first + (n - 1)`, which is what
+    /// [`sync_to`](Log::sync_to) and [`wait_durable`](Log::wait_durable) are to be given for the whole
+    /// batch. As [`append`](Log::append) otherwise.
     ///
     /// They come from a slice, a `Vec`, or an iterator that lends them. Of up to 32, no list is
     /// allocated.

@@ -60,6 +60,11 @@ impl Log {
     /// owner that works through the log moves it once for many records. A log has at most 32 holds,
     /// those of other processes included.
     ///
+    /// A hold that is [lost](Hold::lost) is not renewed by moving it: its owner misses records, and is
+    /// to know. It places a hold of another name where the log starts, makes its copy anew, and
+    /// releases the lost one; or releases it first, and takes [`Error::Dropped`] for "once more" where
+    /// the front moves meanwhile.
+    ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
     /// # let dir = tempfile::tempdir().unwrap();
@@ -76,9 +81,9 @@ impl Log {
     /// # Errors
     /// [`Error::Dropped`] if the LSN is gone, [`Error::NotAppended`] if it is more than one beyond the
     /// last; [`Error::HoldLost`] if the hold of that name is
-    /// [lost](Hold::is_lost): release it, and begin anew. [`Error::Busy`]: another process has had
+    /// [lost](Hold::lost): release it, and begin anew. [`Error::Busy`]: another process has had
     /// the file `HOLDS` for a tenth of a second; try again. [`Error::HoldsDamaged`].
-    /// [`Error::Invalid`] for a name that is empty or longer than 64 bytes, or a 33rd hold;
+    /// [`Error::Invalid`] for a name that is empty or longer than 64 bytes, a 33rd hold, or a limit of 0;
     /// [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
         self.inner.hold(name, lsn, None)
@@ -87,7 +92,7 @@ impl Log {
     /// The same, with a limit: [`truncate_front`](Log::truncate_front) and
     /// [`retention`](Options::retain) stop at the hold only until what it keeps is more than that,
     /// so a consumer that is gone does not fill the disk. What is beyond the limit is dropped with
-    /// the next truncation, not by itself. Then the hold is [lost](Hold::is_lost): it keeps nothing
+    /// the next truncation, not by itself. Then the hold is [lost](Hold::lost): it keeps nothing
     /// any more, from the truncation after that one on, and to move it is [`Error::HoldLost`].
     ///
     /// ```
@@ -101,7 +106,7 @@ impl Log {
     /// }
     /// let start = log.truncate_front(log.last_lsn())?;
     /// assert!(log.bytes_between(start, log.last_lsn().next())? >= 100_000);
-    /// assert!(log.holds()["an archiver"].is_lost(start));
+    /// assert!(log.holds()["an archiver"].lost);
     /// assert!(matches!(log.hold("an archiver", Lsn(20)), Err(Error::HoldLost { .. })));
     /// # log.close() }
     /// ```

@@ -60,7 +60,8 @@ impl Log {
         Iter::backward(self.reader_at(from.next()))
     }
 
-    /// One record, which must be durable. A [`Reader`] is better for many. What was written last
+    /// One record, which must be durable. A [`Reader`] is better for many, and where the record's
+    /// time is asked for ([`Reader::get`]). What was written last
     /// (32 frames, each of up to 64 KiB) is in memory until the log falls
     /// [idle](Options::idle_mark); what lies behind is read from the file, the first time from the
     /// device.

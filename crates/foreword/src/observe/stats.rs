@@ -152,7 +152,7 @@ pub struct Stats {
     /// counted.
     pub holds: u64,
     /// The first LSN that they keep; the next LSN minus this is what they keep of the log. Zero if
-    /// there are none, or all are [lost](crate::Hold::is_lost).
+    /// there are none, or all are [lost](crate::Hold::lost).
     pub first_held_lsn: Lsn,
     /// The log failed, and accepts nothing more ([`Error::Poisoned`](crate::Error::Poisoned)).
     pub failed: bool,

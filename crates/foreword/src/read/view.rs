@@ -195,8 +195,35 @@ impl View {
         self.inner.chain().log
     }
 
+    /// Looks at the log now. What a view says without looking ([`start_lsn`](View::start_lsn),
+    /// [`generation`](View::generation), [`cut_since`](View::cut_since),
+    /// [`has_writer`](View::has_writer), [`verdict`](View::verdict), [`lost`](View::lost),
+    /// [`records_between`](View::records_between)) is of the last look; readers that read on, and
+    /// all calls that can fail, look by themselves. Waits for the disk alone: it reads the small
+    /// files, and the tail behind what was seen.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # use foreword::{Lsn, Options, View};
+    /// let log = Options::new().segment_bytes(1 << 20).open(dir.path())?;
+    /// log.commit_batch(&["one", "two"])?;
+    /// let view = View::open(dir.path())?;
+    /// log.truncate_front(Lsn(2))?;
+    /// view.refresh()?;
+    /// assert_eq!(view.start_lsn(), Lsn(2));
+    /// # log.close() }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Replaced`], [`Error::LockLost`] in a process that was forked while
+    /// another thread looked: what was seen before stays.
+    pub fn refresh(&self) -> Result<()> {
+        self.inner.look(true)
+    }
+
     /// How often records of the log were cut or given up so far ([`Log::truncate_back`], a
-    /// salvage). The number is durable with the cut, and rises with each. With
+    /// salvage), as the view [saw the log last](View::refresh). The number is durable with the cut, and rises with each. With
     /// [`cut_since`](View::cut_since) a program that copies the log, and was stopped meanwhile, finds
     /// out what of its copy still stands.
     ///
@@ -208,7 +235,7 @@ impl View {
 
     /// The first LSN that may stand for another record now than it did in an earlier
     /// [`generation`](View::generation): all before it is what it was. `None` if nothing was cut
-    /// since.
+    /// since, as the view [saw the log last](View::refresh).
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -226,7 +253,7 @@ impl View {
         self.inner.chain().cuts.since(generation)
     }
 
-    /// The first LSN of the log.
+    /// The first LSN of the log, as the view [saw it last](View::refresh).
     #[must_use]
     pub fn start_lsn(&self) -> Lsn {
         self.inner.chain().start
@@ -254,13 +281,14 @@ impl View {
         self.inner.chain().entries.len()
     }
 
-    /// Whether a writer had the log open when it was looked at last.
+    /// Whether a writer had the log open when the view [saw it last](View::refresh).
     #[must_use]
     pub fn has_writer(&self) -> bool {
         self.inner.seen(Seen::live)
     }
 
-    /// The verdict on the log's tail, if no writer has it open.
+    /// The verdict on the log's tail, if no writer had it open when the view
+    /// [saw it last](View::refresh).
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict> {
         self.inner.seen(|seen| seen.verdict.clone())
@@ -272,8 +300,8 @@ impl View {
     /// [`Error::HoldsDamaged`], [`Error::Io`]: these cannot be read.
     pub fn holds(&self) -> Result<BTreeMap<String, Hold>> {
         self.inner.dir.with_outside(self.id(), || {
-            let _ = self.inner.look(true); // What cannot be looked at stays as it was seen last.
-            self.inner.seen(|seen| seen.control.holds.clone())
+            let _ = self.refresh(); // What cannot be looked at stays as it was seen last.
+            self.inner.seen(|seen| (seen.chain.start, seen.control.holds.clone()))
         })
     }
 
@@ -281,8 +309,9 @@ impl View {
     /// a consumer in another process, whether or not a writer has the log open. The hold is durable
     /// when this returns: no truncation that begins after that drops what it keeps. (The file
     /// `HOLDS` has it, until the writer takes it into the log with its next truncation or hold.)
-    /// An LSN that the writer has not appended yet keeps nothing until it has: what that is, is not
-    /// known here. Needs the right to write to the directory; blocks while the writer truncates, for a tenth of
+    /// The LSN behind the last keeps all that is to come. While a writer has the log open, one
+    /// further on is taken, too, and keeps nothing until the writer has appended it: how far it has
+    /// come is not known here. Needs the right to write to the directory; blocks while the writer truncates, for a tenth of
     /// a second at the most. A log has at most 32 holds, those of its own process included.
     ///
     /// It writes the small file twice, and syncs it each time: two flushes, one behind the other. On
@@ -307,10 +336,11 @@ impl View {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the LSN is gone; [`Error::HoldLost`] if the hold is
-    /// [lost](Hold::is_lost): release it, and begin anew. [`Error::HoldsDamaged`]. [`Error::Busy`]:
+    /// [`Error::Dropped`] if the LSN is gone; [`Error::NotAppended`] if no writer has the log open, and
+    /// the LSN is more than one beyond what recovery would return; [`Error::HoldLost`] if the hold is
+    /// [lost](Hold::lost): release it, and begin anew. [`Error::HoldsDamaged`]. [`Error::Busy`]:
     /// the writer, or another consumer, has the file for long. [`Error::Invalid`] as `Log::hold`: a
-    /// 33rd hold, or a wrong name. [`Error::NoSpace`]: the first hold that another process asks for
+    /// 33rd hold, a wrong name, or a limit of 0. [`Error::NoSpace`]: the first hold that another process asks for
     /// takes 32 KiB. [`Error::Io`]: it may be placed or not. [`Error::Replaced`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
         self.place_hold(name, lsn, None)
@@ -326,7 +356,12 @@ impl View {
 
     fn place_hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
         limit::check_name(name)?;
+        limit.map_or(Ok(()), |limit| limit.check("the hold's limit"))?;
         let (mut outside, holds) = self.outside()?;
+        let (live, last) = self.inner.seen(|seen| (seen.live(), seen.recoverable));
+        if !live && lsn > last.next() {
+            return Err(Error::NotAppended { lsn, last });
+        }
         let hold = limit::place(name, lsn, limit, self.start_lsn(), &holds)?;
         if holds.get(name) == Some(&hold) { Ok(()) } else { outside.place(name, hold) }
     }
@@ -354,23 +389,22 @@ impl View {
     fn outside(&self) -> Result<(Outside, Holds)> {
         let mut outside = self.inner.dir.outside(self.id())?;
         outside.settle()?; // What is there already is no news, and is to last.
-        self.inner.look(true)?;
+        self.refresh()?;
         let mut holds = self.inner.seen(|seen| seen.control.holds.clone());
         outside.apply(&mut holds);
         Ok((outside, holds))
     }
 
-    /// LSNs that were given up in repairs: first and last of each stretch. As the view saw the log
-    /// last, like all here that cannot fail: a reader's next step and [`last_lsn`](View::last_lsn)
-    /// look anew, where another process has repaired the log meanwhile.
+    /// LSNs that were given up in repairs: first and last of each stretch, as the view
+    /// [saw the log last](View::refresh).
     #[must_use]
     pub fn lost(&self) -> Vec<(Lsn, Lsn)> {
         self.inner.seen(|seen| seen.control.lost())
     }
 
     /// How many records there are from one LSN up to another: without those that were dropped,
-    /// those that repairs gave up, and those beyond the last that can be read; as the view saw the
-    /// log last (see [`lost`](View::lost)).
+    /// those that repairs gave up, and those beyond the last that can be read; as the view
+    /// [saw the log last](View::refresh).
     #[must_use]
     pub fn records_between(&self, from: Lsn, to: Lsn) -> u64 {
         let last = self.inner.seen(|seen| seen.limit(self.inner.unproven));

@@ -2,7 +2,7 @@
 
 use crate::assemble::room::Urgency;
 use crate::files::outside::Outside;
-use crate::limit::{Holds, Limit, check_name, place};
+use crate::limit::{Holds, Limit, check_name, judged, place};
 use crate::write::inner::LogInner;
 use crate::{Error, Lsn, Result};
 
@@ -16,6 +16,7 @@ pub(crate) enum Asked {
 impl LogInner {
     pub(crate) fn hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
         check_name(name)?;
+        limit.map_or(Ok(()), |limit| limit.check("the hold's limit"))?;
         self.change_holds(|start, last, holds| {
             if lsn > last.next() {
                 return Err(Error::NotAppended { lsn, last });
@@ -73,11 +74,18 @@ impl LogInner {
     /// The holds, with those that others have placed; without those where the disk asks, or does
     /// not say.
     pub(crate) fn holds(&self) -> Holds {
-        let own = || self.peek().map(|state| state.change.control.holds.clone()).unwrap_or_default();
-        if self.may_wait().is_err() {
-            return own();
-        }
-        let look = || self.dir.with_outside(self.id, own);
-        self.attempt("look at the holds of other processes", &self.dir.path, look).unwrap_or_else(|_| own())
+        let own = || match self.peek() {
+            Some(state) => (state.change.control.start, state.change.control.holds.clone()),
+            None => (Lsn::FIRST, Holds::new()),
+        };
+        let of_others = || self.dir.with_outside(self.id, own);
+        let all = match self.may_wait() {
+            Ok(()) => self.attempt("look at the holds of other processes", &self.dir.path, of_others),
+            Err(busy) => Err(busy),
+        };
+        all.unwrap_or_else(|_| {
+            let (start, holds) = own();
+            judged(holds, start)
+        })
     }
 }
