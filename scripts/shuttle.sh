@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Explores thread schedules of the commit path.
 #
-#   scripts/shuttle.sh [SCHEDULES]     so many schedules of each scenario (500)
+#   scripts/shuttle.sh [SCHEDULES]     so many schedules of each scenario (300)
 #   scripts/shuttle.sh --self-check    the same with deliberate bugs: each must be caught, each
 #                                      scenario must catch one; prints bug -> scenarios
 source "$(dirname "$0")/common.sh"
-job="${1:-500}"
+job="${1:-300}"
 
 # FLAGS [ARGUMENTS]: builds and runs the scenarios.
 explore() { with_flags "$1" cargo test --workspace --locked --test shuttle "${@:2}"; }

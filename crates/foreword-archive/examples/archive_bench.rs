@@ -1,7 +1,7 @@
 //! What an archive costs: how fast it pushes, a restore beside a plain download of the same objects,
 //! and commits beside an archiver. Prints a line each; what is compared is measured in turns.
 //!
-//! cargo run --release -p foreword-archive --example archive_bench -- DIR [ARCHIVE] [MIB] [PART]
+//!     cargo run --release -p foreword-archive --example archive_bench -- DIR [ARCHIVE] [MIB] [PART]
 //!
 //! DIR: where the logs are made, and an archive (DIR/bucket) if none is named. What is made in DIR is
 //! removed. MIB: how much is pushed and restored (512). PART: `restore` or `commits` alone.

@@ -2,9 +2,9 @@
 //! verdict that the table in `docs/FORMAT.md` asks for, which is computed here from the document and
 //! the log's layout.
 //!
-//! By default `verify` is asked about every bit and every cut within a block's header, about a bit
-//! of every other byte (each 7th bit) in every sector that was written, and about each 7th other
-//! cut; and a `View` that reads all records about each 13th of them. Sampled, each 61st, are: bits
+//! By default `verify` is asked about every bit and every cut within a block's header, about bits of
+//! the other bytes (each 13th) in every sector that was written, and about each 13th other cut; and
+//! a `View` that reads all records about each 7th of them. Sampled, each 61st, are: bits
 //! of sectors that were never written, and the segments of the closed log that are those of the
 //! killed one. The strides are prime to 8, so that all bits of a byte have their turn, and each
 //! place in a sector has. `FOREWORD_FLIPS=full` takes every bit and every cut for both.
@@ -230,7 +230,7 @@ fn shared_out(files: &Files, pieces: usize, work: impl Fn(&MemDisk, usize) + Syn
 
 /// `fresh`: segments that no other test takes every bit of.
 fn flip_all(sample: &Sample, fresh: &[u64]) {
-    let (view_stride, payload_stride, sampled_stride) = if full() { (1, 1, 1) } else { (13, 7, 61) };
+    let (view_stride, payload_stride, sampled_stride) = if full() { (1, 1, 1) } else { (7, 13, 61) };
     let epochs = sample.files.epochs();
     let sectors = sample.files.0[&segment_name(1)].len() / SECTOR;
     shared_out(&sample.files, epochs.len() * sectors, |disk, piece| {
@@ -258,7 +258,7 @@ fn flip_all(sample: &Sample, fresh: &[u64]) {
 }
 
 fn cut_all(sample: &Sample, fresh: &[u64]) {
-    let (view_stride, payload_stride, sampled_stride) = if full() { (1, 1, 1) } else { (13, 7, 61) };
+    let (view_stride, payload_stride, sampled_stride) = if full() { (1, 1, 1) } else { (7, 13, 61) };
     let epochs = sample.files.epochs();
     let blocks = sample.files.0[&segment_name(1)].len() / BLOCK;
     shared_out(&sample.files, epochs.len() * blocks, |disk, piece| {

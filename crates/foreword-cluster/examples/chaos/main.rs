@@ -2,10 +2,10 @@
 //! this runs on: processes of `foreword-raft` on a network that is cut, with kills, frozen
 //! processes, full disks and changes of the members; and a judge of all that clients were told.
 //!
-//! - [`network`]: what becomes of packets. It runs in the namespace of the bridge, as the clients do.
-//! - [`nodes`]: processes, their disks, and what is known of them.
-//! - [`faults`]: what happens, as a seed decides, and for how long.
-//! - [`clients`]: calls, and what is told of them to the judge, which `foreword-raft demo` has, too.
+//! - `network`: what becomes of packets. It runs in the namespace of the bridge, as the clients do.
+//! - `nodes`: processes, their disks, and what is known of them.
+//! - `faults`: what happens, as a seed decides, and for how long.
+//! - `clients`: calls, and what is told of them to the judge, which `foreword-raft demo` has, too.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod clients;

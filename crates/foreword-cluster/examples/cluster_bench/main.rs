@@ -1,9 +1,9 @@
 //! Measures clusters of three processes on this machine, `foreword-raft` beside etcd, in turns:
 //! `scripts/cluster-bench.sh`.
 //!
-//! - [`cluster`]: the processes, and their clients.
-//! - [`etcd`]: as much of etcd's gRPC as that needs.
-//! - [`load`]: one measurement.
+//! - `cluster`: the processes, and their clients.
+//! - `etcd`: as much of etcd's gRPC as that needs.
+//! - `load`: one measurement.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use foreword_sim::suite::{Case, Summary, full_disk, places};
 
 /// A number and not a time: the load of the machine must not decide what is tried.
-const SEEDS: u64 = 800;
+const SEEDS: u64 = 400;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|s| s.parse().ok())
