@@ -23,10 +23,8 @@ mod decode;
 mod encode;
 mod exit;
 mod targets;
-#[path = "../../crates/foreword-cli/src/units.rs"]
-#[allow(dead_code)]
-mod units;
 
+use foreword_command::units;
 pub use targets::{TARGETS, Target};
 
 /// The program of a target: libFuzzer under `--cfg fuzzing`; else it tries the files that it is

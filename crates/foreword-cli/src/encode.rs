@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use foreword::Lsn;
 
-use crate::units;
+use foreword_command::units;
 
 /// How `cat` writes records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

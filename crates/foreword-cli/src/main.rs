@@ -7,10 +7,8 @@ mod exit;
 mod noise;
 mod options;
 mod output;
-mod plain;
 #[cfg(unix)]
 mod signals;
-mod units;
 mod verdict;
 mod victim;
 
@@ -18,9 +16,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use foreword_command::arguments;
 
 use crate::exit::Failure;
-use crate::plain::plain;
 
 #[derive(Parser)]
 #[command(
@@ -80,14 +78,9 @@ impl Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = match cmd::archive::asked_for().map_or_else(Cli::try_parse, |args| Ok(Cli::archive(args))) {
+    let cli = match cmd::archive::asked_for().map_or_else(arguments::parse, |args| Ok(Cli::archive(args))) {
         Ok(cli) => cli,
-        Err(told) => {
-            let status = u8::from(told.use_stderr());
-            // Help and version are no errors. Whether the text could be written changes nothing.
-            let _ = in_plain(told).print();
-            return ExitCode::from(status);
-        }
+        Err(status) => return status,
     };
     cli.color.write_global();
     let done = match cli.command {
@@ -117,11 +110,4 @@ fn main() -> ExitCode {
         failure.status()
     });
     ExitCode::from(status as u8)
-}
-
-/// The same message, made from arguments that can be shown on a terminal: a shell puts file names
-/// among them.
-fn in_plain(told: clap::Error) -> clap::Error {
-    let args = std::env::args_os().map(|arg| plain(arg.to_string_lossy()));
-    Cli::try_parse_from(args).err().unwrap_or(told)
 }

@@ -10,7 +10,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
 use crate::exit::Failure;
-use crate::plain::{plain, plain_json};
+use foreword_command::plain;
+use foreword_command::plain::plain_json;
 
 /// Large, so that the system calls are few.
 const BUFFER: usize = 256 << 10;

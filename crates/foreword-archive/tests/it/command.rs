@@ -114,6 +114,15 @@ fn a_damaged_archive_is_said_and_its_keys_are_asked_for() {
     assert!(!place.path("restored").exists());
 }
 
+#[test]
+fn a_name_does_nothing_to_the_terminal() {
+    let place = Place::new();
+    for line in ["status bucket\u{202e}gpj.\u{1b}[2J", "cat bucket\u{202e}\u{1b}[2J --nonsense\u{1b}[2J"] {
+        let said = said(&place, line, 1);
+        assert!(said.contains(r"\u{1b}[2J") && !said.contains(['\u{202e}', '\u{1b}']), "{said:?}");
+    }
+}
+
 /// Killed again and again while a program writes; then the disk is lost.
 #[test]
 fn killed_at_any_moment_it_goes_on_and_restores_all() {

@@ -19,7 +19,8 @@ use crate::exit::{Failure, Status};
 use crate::output::Output;
 #[cfg(unix)]
 use crate::signals::Signals;
-use crate::{options, units, verdict};
+use crate::{options, verdict};
+use foreword_command::units;
 
 /// Read at once: more than a pipe holds, so that all that is there comes in one piece.
 const READ: usize = 256 << 10;

@@ -171,12 +171,12 @@ impl Comparison {
     }
 
     pub(super) fn print(&self, out: &mut Output) -> Result<(), Failure> {
-        out.line(format_args!("\n{}", crate::plain::plain(self.title())))?;
+        out.line(format_args!("\n{}", foreword_command::plain(self.title())))?;
         let [name, before, now, ratio, change] = Comparison::HEAD;
         let head = [Column::left(name), Column::right(before), Column::right(now), Column::right(ratio), Column::left(change)];
         out.table(&head, &self.rows())?;
         for difference in &self.differences {
-            out.line(format_args!("not the same: {}", crate::plain::plain(difference)))?;
+            out.line(format_args!("not the same: {}", foreword_command::plain(difference)))?;
         }
         out.line(format_args!("{}", Comparison::RANGES))
     }

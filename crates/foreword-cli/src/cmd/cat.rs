@@ -8,7 +8,7 @@ use foreword::{Error, Lsn, View};
 use crate::encode::OutputFormat;
 use crate::exit::{Failure, Status};
 use crate::output::Output;
-use crate::units;
+use foreword_command::units;
 
 /// Write records to standard output
 ///

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
 use crate::output::{Output, Tone, note};
-use crate::plain::plain;
-use crate::{units, verdict};
+use crate::verdict;
+use foreword_command::plain;
+use foreword_command::units;
 
 /// Show each structure in the log's files, with its offset
 ///

@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::baseline::{Baseline, Quantities};
 use crate::exit::Failure;
-use crate::units;
+use foreword_command::units;
 
 /// What both commands take.
 #[derive(clap::Args)]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::exit::{Failure, Status};
 use crate::output::{Output, note};
-use crate::units;
+use foreword_command::units;
 
 /// Keep records for a consumer, under a name, whatever is truncated; or release them
 ///

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
 use crate::output::{Column, Output, Tone};
-use crate::{units, verdict};
+use crate::verdict;
+use foreword_command::units;
 
 /// Show a log's segments, records and sizes
 ///

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::exit::{Failure, Status};
 use crate::output::Output;
-use crate::{options, units, verdict};
+use crate::{options, verdict};
+use foreword_command::units;
 
 /// Drop records from the front of a log, or cut them off at its back
 ///

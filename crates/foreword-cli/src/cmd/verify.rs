@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::exit::{Failure, Status};
 use crate::output::Output;
-use crate::{units, verdict};
+use crate::verdict;
+use foreword_command::units;
 
 /// Read and check the whole log
 ///

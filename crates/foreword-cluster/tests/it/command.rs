@@ -86,6 +86,11 @@ fn what_is_wrong_is_said_with_what_to_do() {
     assert!(said.starts_with("foreword-raft: ") && said.contains("no leader was found"), "{said}");
     let said = text(&["serve", "--listen", "0.0.0.0:0", &path("open")], "", 1);
     assert!(said.contains("--insecure") && said.contains("--cert"), "{said}");
+    let strange = "127.0.0.1:x\u{202e}\u{1b}[2J";
+    for args in [&["status", "--at", strange, "--patience", "1"][..], &["status", strange]] {
+        let said = text(args, "", 1);
+        assert!(said.contains(r"\u{1b}[2J") && !said.contains(['\u{202e}', '\u{1b}']), "{said:?}");
+    }
     let said = text(&["cat", "--from", "2", "--to", "1"], "", 1);
     assert!(said.contains("the range is empty"), "{said}");
     let one = Node::start(Path::new(&path("1")), &["--listen", "127.0.0.1:0"]);

@@ -7,7 +7,8 @@ use foreword_archive::{Atomicity, Keep, Key, Store, probe};
 use serde_json::json;
 
 use crate::exit::{Failure, Status};
-use crate::{At, output, units};
+use crate::{At, units};
+use foreword_command::output;
 
 /// Remove what is not to be kept
 ///
@@ -170,6 +171,6 @@ pub(crate) struct KeygenArgs {}
 pub(crate) fn keygen(_: KeygenArgs) -> Result<Status, Failure> {
     let key = Key::generate()?;
     output::line(key.to_text())?;
-    output::note(format!("its id is {}", key.id()));
+    crate::note(format!("its id is {}", key.id()));
     Ok(Status::Fine)
 }

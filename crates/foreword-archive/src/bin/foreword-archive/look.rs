@@ -8,8 +8,12 @@ use foreword::{Lsn, View};
 use foreword_archive::{Archive, Error, Target};
 use serde_json::json;
 
+use foreword_command::output::NotWritten;
+use foreword_command::plain;
+
 use crate::exit::{Failure, Status};
-use crate::{At, output, units};
+use crate::{At, units};
+use foreword_command::output;
 
 /// What an archive has, and how far behind its log it is
 #[derive(clap::Args)]
@@ -146,7 +150,7 @@ pub(crate) async fn cat(args: CatArgs) -> Result<Status, Failure> {
         }
     };
     // Readable records come first, then the error that ended them.
-    out.flush().map_err(Failure::output)?;
+    out.flush().map_err(NotWritten::from)?;
     copied?;
     Ok(Status::Fine)
 }
@@ -165,7 +169,7 @@ async fn copy(archive: &Archive, args: &CatArgs, next: &mut Lsn, to: Lsn, out: &
             }
             false => out.write_all(&record.data).and_then(|()| out.write_all(b"\n")),
         };
-        written.map_err(Failure::output)?;
+        written.map_err(NotWritten::from)?;
         *next = record.lsn.next();
     }
     Ok(())
@@ -224,7 +228,7 @@ pub(crate) async fn verify(args: VerifyArgs) -> Result<Status, Failure> {
     } else {
         for fault in &verified.faults {
             let lsns = fault.lsns.map_or_else(String::new, |(first, last)| format!("; records {first} to {last} cannot be read"));
-            output::line(output::plain(&format!("{}{lsns}", fault.error)))?;
+            output::line(plain(format_args!("{}{lsns}", fault.error)))?;
         }
         for (timeline, first, last, reason) in &verified.gaps {
             output::line(format!("timeline {timeline} does not have records {first} to {last}: {reason}"))?;

@@ -3,17 +3,16 @@
 mod exit;
 mod keep;
 mod look;
-mod output;
 mod push;
 mod restore;
 mod units;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use foreword_archive::{Archive, Key, Keys, Store};
+use foreword_command::{arguments, output};
 
 use crate::exit::{Failure, Status};
 
@@ -140,14 +139,9 @@ async fn stopped() {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match arguments::parse() {
         Ok(cli) => cli,
-        Err(told) => {
-            // Help and version are no errors. Whether the text could be written changes nothing.
-            let status = u8::from(told.use_stderr());
-            _ = told.print();
-            return ExitCode::from(status);
-        }
+        Err(status) => return status,
     };
     // (Each thread that blocks keeps some memory of what it read.)
     let runtime = match tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING).enable_all().build() {
@@ -171,10 +165,15 @@ fn main() -> ExitCode {
     }))
 }
 
+/// Says something beside the output.
+fn note(text: impl std::fmt::Display) {
+    output::note("foreword-archive", text);
+}
+
 fn ended(done: Result<Status, Failure>) -> ExitCode {
     let status = done.unwrap_or_else(|failure| {
         if !matches!(failure, Failure::OutputClosed) {
-            _ = writeln!(std::io::stderr(), "foreword-archive: {}", output::plain(&failure.to_string()));
+            note(&failure);
         }
         failure.status()
     });

@@ -9,7 +9,8 @@ use foreword_archive::{Archiver, Event, PushOptions, Store};
 use serde_json::json;
 
 use crate::exit::{Failure, Status};
-use crate::{KeyArgs, output, stopped, units};
+use crate::{KeyArgs, stopped, units};
+use foreword_command::output;
 
 /// How long to wait before a store that does not answer is asked again, at the beginning.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -127,7 +128,7 @@ fn tell(event: &Event, json: bool) {
         _ => return,
     };
     // (A reader that is gone ends nothing.)
-    if json { drop(output::json(&what)) } else { output::note(said) }
+    if json { drop(output::json(&what)) } else { crate::note(said) }
 }
 
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
@@ -139,7 +140,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
             Err(error)
                 if args.follow && error.is_retryable() && args.patience.is_none_or(|patience| began.elapsed() < patience) =>
             {
-                output::note(format!("{error}; tried again"));
+                crate::note(format!("{error}; tried again"));
                 tokio::select! {
                     () = stopped() => return Err(error.into()),
                     () = tokio::time::sleep(AGAIN) => {}

@@ -10,7 +10,8 @@ use foreword_archive::{RestoreOptions, Standby, Target};
 use serde_json::json;
 
 use crate::exit::{Failure, Status};
-use crate::{At, output, stopped, units};
+use crate::{At, stopped, units};
+use foreword_command::output;
 
 /// Restore a log from its archive
 ///
@@ -92,7 +93,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         return Ok(Status::Fine);
     }
     if !args.json {
-        output::note(format!("restores {what}"));
+        crate::note(format!("restores {what}"));
         options.on_progress = Some(Arc::new(progress(Instant::now())));
     }
     let began = Instant::now();
@@ -166,7 +167,7 @@ pub(crate) async fn follow(args: FollowArgs) -> Result<Status, Failure> {
         let told = &mut |caught: &foreword_archive::Result<Lsn>| match caught {
             // (A reader that is gone ends nothing.)
             Err(error) if args.json => drop(output::json(&json!({"event": "failed", "error": error.to_string()}))),
-            Err(error) => output::note(error.to_string()),
+            Err(error) => crate::note(error.to_string()),
             Ok(lsn) if args.json && *lsn != before => {
                 before = *lsn;
                 drop(output::json(&json!({"event": "caught_up", "lsn": lsn.0})));

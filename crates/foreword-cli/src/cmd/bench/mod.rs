@@ -13,7 +13,7 @@ use super::baseline::{self, Quantity};
 use super::ground::{self, Ground, Setting};
 use crate::exit::{Failure, Status};
 use crate::output::{Column, Output};
-use crate::units;
+use foreword_command::units;
 
 mod limits;
 mod measure;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use foreword::SyncPolicy;
 use serde::{Serialize, Serializer};
 
-use crate::units;
+use foreword_command::units;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strategy {

@@ -20,9 +20,10 @@ use self::words::Word;
 use crate::exit::{Failure, Status};
 use crate::noise::{Noise, random_seed};
 use crate::output::Output;
-use crate::plain::plain;
+use crate::verdict;
 use crate::victim::{self, Victim};
-use crate::{units, verdict};
+use foreword_command::plain;
+use foreword_command::units;
 
 mod check;
 mod deed;

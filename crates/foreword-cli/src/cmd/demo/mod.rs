@@ -14,9 +14,10 @@ use self::content::Id;
 use crate::exit::{Failure, Status};
 use crate::noise::{Noise, random_seed};
 use crate::output::Output;
-use crate::plain::plain;
+use crate::verdict;
 use crate::victim::{self, Victim};
-use crate::{units, verdict};
+use foreword_command::plain;
+use foreword_command::units;
 
 mod check;
 mod content;

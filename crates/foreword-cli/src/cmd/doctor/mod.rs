@@ -12,7 +12,7 @@ use super::baseline::{self, Quantity};
 use super::ground::{self, Ground, Setting};
 use crate::exit::{Failure, Status};
 use crate::output::{Column, Output};
-use crate::units;
+use foreword_command::units;
 
 mod advice;
 mod examine;

@@ -18,7 +18,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::exit::{Failure, Status};
 use crate::output::{Column, Output, Tone};
-use crate::{units, verdict};
+use crate::verdict;
+use foreword_command::units;
 use keys::Keys;
 use watch::{Activity, Health, Look, Watch};
 

@@ -4,8 +4,9 @@ use serde_json::json;
 use tokio::io::AsyncBufReadExt;
 use tokio::sync::mpsc;
 
+use crate::At;
 use crate::exit::{Failure, Status};
-use crate::{At, output};
+use foreword_command::output;
 
 /// Append each line of standard input as a record
 ///

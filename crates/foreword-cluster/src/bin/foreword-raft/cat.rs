@@ -6,8 +6,11 @@ use foreword_cluster::Record;
 use futures_util::StreamExt;
 use serde_json::json;
 
+use foreword_command::output::NotWritten;
+
+use crate::At;
 use crate::exit::{Failure, Status};
-use crate::{At, output};
+use foreword_command::output;
 
 /// Write records to standard output, each on a line
 ///
@@ -79,7 +82,8 @@ fn show(args: &Args, records: impl Iterator<Item = Record>) -> Result<(), Failur
     }
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for record in records {
-        out.write_all(&record.data).and_then(|()| out.write_all(b"\n")).map_err(Failure::output)?;
+        out.write_all(&record.data).and_then(|()| out.write_all(b"\n")).map_err(NotWritten::from)?;
     }
-    out.flush().map_err(Failure::output)
+    out.flush().map_err(NotWritten::from)?;
+    Ok(())
 }

@@ -13,9 +13,11 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use foreword_command::plain;
+
 use crate::exit::{Failure, Status};
 use crate::judge::{Found, Judge};
-use crate::output;
+use foreword_command::output;
 
 /// Show that acknowledged records survive: three processes, the leader killed (SIGKILL) again and
 /// again
@@ -190,7 +192,7 @@ async fn show(args: &Args, dir: &Path) -> Result<Status, Failure> {
             format!("{} ms", worst.as_millis()),
         ]];
         output::table(&["acknowledged", "a second", "lost", "twice", "failovers", "next acknowledgement, p50", "worst"], &rows)?;
-        wrong.iter().take(20).try_for_each(|(kind, why)| output::line(format!("{kind}: {}", output::plain(why))))?;
+        wrong.iter().take(20).try_for_each(|(kind, why)| output::line(format!("{kind}: {}", plain(why))))?;
     }
     Ok(if bad { Status::Lost } else { Status::Fine })
 }

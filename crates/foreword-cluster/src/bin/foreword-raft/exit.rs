@@ -1,9 +1,9 @@
 //! How the command ends: its exit status, and what it says when it failed.
 
 use std::fmt;
-use std::io;
 
 use foreword_cluster::Error;
+use foreword_command::output::NotWritten;
 
 /// The exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +28,6 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) fn output(source: io::Error) -> Failure {
-        match source.kind() {
-            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-            _ => Failure::Wrong(format!("cannot write to standard output: {source}")),
-        }
-    }
-
     pub(crate) fn status(&self) -> Status {
         match self {
             Failure::OutputClosed => Status::Fine,
@@ -43,6 +36,12 @@ impl Failure {
             }
             Failure::Log(_) | Failure::Wrong(_) => Status::Failed,
         }
+    }
+}
+
+impl From<NotWritten> for Failure {
+    fn from(error: NotWritten) -> Failure {
+        if error.is_closed() { Failure::OutputClosed } else { Failure::Wrong(error.to_string()) }
     }
 }
 

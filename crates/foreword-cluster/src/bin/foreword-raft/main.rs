@@ -6,17 +6,16 @@ mod demo;
 mod exit;
 mod judge;
 mod members;
-mod output;
 mod serve;
 mod status;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use foreword_cluster::{Client, Tls};
+use foreword_command::{arguments, output};
 
 use crate::exit::{Failure, Status};
 
@@ -107,14 +106,9 @@ impl At {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match arguments::parse() {
         Ok(cli) => cli,
-        Err(told) => {
-            // Help and version are no errors. Whether the text could be written changes nothing.
-            let status = u8::from(told.use_stderr());
-            _ = told.print();
-            return ExitCode::from(status);
-        }
+        Err(status) => return status,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -140,7 +134,7 @@ fn main() -> ExitCode {
 fn ended(done: Result<Status, Failure>) -> ExitCode {
     let status = done.unwrap_or_else(|failure| {
         if !matches!(failure, Failure::OutputClosed) {
-            _ = writeln!(std::io::stderr(), "foreword-raft: {}", output::plain(&failure.to_string()));
+            output::note("foreword-raft", &failure);
         }
         failure.status()
     });

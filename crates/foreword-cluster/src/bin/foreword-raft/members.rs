@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use crate::At;
 use crate::exit::{Failure, Status};
-use crate::{At, output};
+use foreword_command::output;
 
 /// Make a learner a voter
 ///

@@ -6,8 +6,9 @@ use std::time::Duration;
 use foreword_cluster::Options;
 use serde_json::json;
 
+use crate::TlsArgs;
 use crate::exit::{Failure, Status};
-use crate::{TlsArgs, output};
+use foreword_command::output;
 
 /// Run a node
 ///

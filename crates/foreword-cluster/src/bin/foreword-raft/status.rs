@@ -2,8 +2,11 @@
 
 use serde_json::json;
 
+use foreword_command::plain;
+
+use crate::At;
 use crate::exit::{Failure, Status};
-use crate::{At, output};
+use foreword_command::output;
 
 /// Say who leads, who votes, and how far each node is
 #[derive(clap::Args)]
@@ -45,7 +48,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
             "first": status.first, "last": status.last, "members": members }))?;
         return Ok(Status::Fine);
     }
-    output::line(format!("cluster  {}", output::plain(&status.cluster)))?;
+    output::line(format!("cluster  {}", plain(&status.cluster)))?;
     output::line(match status.leader {
         Some(leader) => format!("leader   node {leader}, term {}", status.term),
         None => format!("leader   none known to node {}, term {}", status.node, status.term),
@@ -64,7 +67,7 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
                 (_, true) => "voter",
                 _ => "learner",
             };
-            vec![member.node.to_string(), kind.to_owned(), output::plain(&member.address), lag.unwrap_or_else(|| "-".to_owned())]
+            vec![member.node.to_string(), kind.to_owned(), member.address.clone(), lag.unwrap_or_else(|| "-".to_owned())]
         })
         .collect();
     output::table(&["node", "is", "address", "entries behind"], &rows)?;

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write};
 
 /// A text in which what would move the cursor, colour, hide or reorder is written as Rust writes
 /// it: `\n`, `\u{1b}`. All else, a backslash too, stays: done twice, it is as done once.
-pub(crate) fn plain(text: impl Display) -> String {
+pub fn plain(text: impl Display) -> String {
     let mut out = String::new();
     // Writing to a string fails only if the text itself does.
     let _ = write!(Plain(&mut out), "{text}");
@@ -43,7 +43,7 @@ fn acts(c: char) -> bool {
 }
 
 /// JSON in which the same characters stand as `\u` and four digits. A parser reads the same text.
-pub(crate) fn plain_json(json: &str) -> String {
+pub fn plain_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match acts(c) {

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 /// A size: `65536`, `64K`, `64KiB`, `1M`, `4G` (powers of 1024).
-pub(crate) fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
         "" => 0,
@@ -22,7 +22,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// A time: `100ms`, `2s`, `500us`, `1m`.
-pub(crate) fn time(text: &str) -> Result<Duration, String> {
+pub fn time(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let seconds = match unit {
         "us" => 1e-6,
@@ -37,7 +37,7 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
 
 /// A moment: `2026-11-29T08:30:00Z`, with another offset, a day (from its beginning in UTC), or so
 /// long ago: `10m`, `1h 30m`, `2d`.
-pub(crate) fn moment(text: &str) -> Result<SystemTime, String> {
+pub fn moment(text: &str) -> Result<SystemTime, String> {
     // (A `Date` would also be read from a time that has no offset, without that time.)
     let day = || text.parse::<Date>().ok().filter(|_| text.len() == 10)?.to_zoned(TimeZone::UTC).ok();
     if let Some(moment) = text.parse::<Timestamp>().ok().or_else(|| Some(day()?.timestamp())) {
@@ -55,17 +55,17 @@ pub(crate) fn moment(text: &str) -> Result<SystemTime, String> {
 }
 
 /// A moment, exact, as scripts and people read it: `2026-11-29T08:30:00.123456Z`.
-pub(crate) fn timestamp(moment: SystemTime) -> String {
+pub fn timestamp(moment: SystemTime) -> String {
     Timestamp::try_from(moment).map_or_else(|_| "?".to_owned(), |moment| format!("{moment:.6}"))
 }
 
 /// A moment to the second: `2026-11-29T08:30:00Z`.
-pub(crate) fn timestamp_seconds(moment: SystemTime) -> String {
+pub fn timestamp_seconds(moment: SystemTime) -> String {
     Timestamp::try_from(moment).map_or_else(|_| "?".to_owned(), |moment| format!("{moment:.0}"))
 }
 
 /// An age: `10m`, `1h 30m`, `7d`.
-pub(crate) fn age(text: &str) -> Result<Duration, String> {
+pub fn age(text: &str) -> Result<Duration, String> {
     let span = text.parse::<Span>().ok().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
     let age = span.and_then(|age| Duration::try_from(age).ok()).filter(|age| !age.is_zero());
     age.ok_or_else(|| "use an age as in 10m, 2h 30m or 7d".to_owned())
@@ -76,7 +76,7 @@ fn split(text: &str) -> (&str, &str) {
 }
 
 /// The limit of a hold, as text that follows what it keeps.
-pub(crate) fn limit(limit: &Limit) -> String {
+pub fn limit(limit: &Limit) -> String {
     let bytes = limit.bytes.map(human);
     let age = limit.age.map(|age| format!("{} s", age.as_secs()));
     match (bytes, age) {
@@ -88,7 +88,7 @@ pub(crate) fn limit(limit: &Limit) -> String {
 }
 
 /// A size for people: `1.5 MiB`.
-pub(crate) fn human(bytes: u64) -> String {
+pub fn human(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
@@ -100,7 +100,7 @@ pub(crate) fn human(bytes: u64) -> String {
 }
 
 /// A duration in words: `0.4 s`, `12 s`, `3 min 5 s`, `7 h 30 min`, `12 days 3 h`.
-pub(crate) fn long_time(time: Duration) -> String {
+pub fn long_time(time: Duration) -> String {
     let seconds = time.as_secs();
     let two = |large: u64, large_name, small: u64, small_name| match small {
         0 => format!("{large} {large_name}"),
@@ -116,17 +116,17 @@ pub(crate) fn long_time(time: Duration) -> String {
 }
 
 /// Megabytes (10^6) a second.
-pub(crate) fn megabytes_per_second(bytes: u64, time: Duration) -> f64 {
+pub fn megabytes_per_second(bytes: u64, time: Duration) -> f64 {
     bytes as f64 / 1e6 / time.as_secs_f64().max(1e-9)
 }
 
 /// An LSN among the arguments.
-pub(crate) fn lsn(text: &str) -> Result<foreword::Lsn, String> {
+pub fn lsn(text: &str) -> Result<foreword::Lsn, String> {
     text.parse().ok().filter(|&lsn| lsn > 0).map(foreword::Lsn).ok_or_else(|| "an LSN is a number from 1 on".to_owned())
 }
 
 /// The same, or 0, which `stat` says of a log without records.
-pub(crate) fn lsn_or_none(text: &str) -> Result<foreword::Lsn, String> {
+pub fn lsn_or_none(text: &str) -> Result<foreword::Lsn, String> {
     if text == "0" { Ok(foreword::Lsn::ZERO) } else { lsn(text) }
 }
 
