@@ -134,7 +134,7 @@ fn is_no_log(error: &Error) -> bool {
 
 fn look_at(report: VerifyReport, view: &View) -> Seen {
     let forward = read(view.iter(Lsn::ZERO));
-    let given_up = |lsn: u64| report.lost.iter().any(|(first, last)| (first.0..=last.0).contains(&lsn));
+    let given_up = |lsn: u64| report.given_up.iter().any(|(first, last)| (first.0..=last.0).contains(&lsn));
     for pair in forward.records.windows(2) {
         let (one, next) = (pair[0].lsn.0, pair[1].lsn.0);
         assert!(

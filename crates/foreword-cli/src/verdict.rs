@@ -23,12 +23,14 @@ pub(crate) fn sentence(verdict: Option<&Verdict>) -> String {
         }
         Some(Verdict::Corruption(damage)) => format!(
             "corruption, {} (row {})",
-            if damage.proven {
+            if damage.kind == DamageKind::Identity && damage.last_lsn.is_none() {
+                "proven: the file that names the log is damaged, and no record"
+            } else if damage.proven {
                 "proven: acknowledged data is damaged"
             } else {
                 "possible: the damaged data may have been acknowledged"
             },
-            damage.kind.row(damage.proven)
+            damage.row()
         ),
         Some(other) => other.name().to_owned(),
     }
@@ -73,7 +75,7 @@ pub(crate) fn damage_fields(out: &mut Output, damage: &Damage) -> Result<(), Fai
 pub(crate) fn damage_json(damage: &Damage) -> Value {
     json!({
         "kind": format!("{:?}", damage.kind),
-        "row": damage.kind.row(damage.proven),
+        "row": damage.row(),
         "proven": damage.proven,
         "file": damage.path.display().to_string(),
         "offset": damage.offset,

@@ -69,8 +69,8 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> Result<(), NotWritten> {
     table.trim_fmt().lines().try_for_each(line)
 }
 
-/// Says something beside the output, on standard error, in the name of a command. Whether it is read
-/// changes nothing.
+/// Says something beside the output, on standard error, in the name of a command. Whether it is
+/// read changes nothing.
 pub fn note(command: &str, text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{command}: {}", plain(text));
 }

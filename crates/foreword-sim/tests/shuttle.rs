@@ -242,7 +242,7 @@ fn holds_come_and_go_while_the_front_is_truncated_and_others_commit() {
         assert_eq!(start <= Lsn(4), in_time, "what is held from 4 on was dropped up to {start}, or kept without a hold");
         let check = |log: &Log| {
             assert_eq!(log.start_lsn(), start);
-            let holds: Vec<_> = log.holds().into_iter().map(|(name, hold)| (name, hold.lsn)).collect();
+            let holds: Vec<_> = log.holds().unwrap().into_iter().map(|(name, hold)| (name, hold.lsn)).collect();
             assert_eq!(holds, in_time.then(|| ("taken".to_owned(), Lsn(4))).into_iter().collect::<Vec<_>>());
             let seen: Vec<_> = log.iter(Lsn::ZERO).map(|r| r.unwrap().lsn).collect();
             assert_eq!(seen, (start.0..=17).map(Lsn).collect::<Vec<_>>());

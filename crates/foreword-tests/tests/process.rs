@@ -290,7 +290,7 @@ fn read_in_child(log: &Log, readers: Readers) -> Result<(), String> {
         told("another", log.durable(lsn).and_then(block_on))?;
     }
     // A view can go on, unless it was at it.
-    let _ = (view.start_lsn(), view.id(), view.has_writer(), view.verdict(), view.lost());
+    let _ = (view.start_lsn(), view.id(), view.has_writer(), view.verdict(), view.given_up());
     let or_told = |what: &str, result: Result<Lsn, Error>| result.map_or_else(|error| told::<()>(what, Err(error)), |_| Ok(()));
     or_told("a view's last_lsn", view.last_lsn())?;
     or_told("a view's get", view.get(Lsn(3)).map(|_| Lsn(3)))?;
@@ -306,7 +306,7 @@ fn use_in_child(log: Log, calls: u64, readers: Readers) -> Result<(), String> {
     for _ in 0..calls {
         let _ = log.append(&record(7));
     }
-    let _ = (log.stats(), log.holds(), log.last_lsn(), log.written_lsn(), log.durable_lsn());
+    let _ = (log.stats(), log.holds().unwrap(), log.last_lsn(), log.written_lsn(), log.durable_lsn());
     read_in_child(&log, readers)?;
     told("commit", log.commit(&record(7)).map(drop))?;
     told("write", log.write().map(drop))?;

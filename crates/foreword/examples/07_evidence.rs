@@ -96,7 +96,7 @@ pub fn main() -> Result<()> {
         let verdict = match view.verdict() {
             Some(Verdict::Corruption(damage)) => {
                 let sure = if damage.proven { "proven" } else { "possible" };
-                format!("corruption, {sure} (row {})", damage.kind.row(damage.proven))
+                format!("corruption, {sure} (row {})", damage.row())
             }
             Some(other) => other.name().to_owned(),
             None => return Err("nobody has it open".into()),

@@ -11,7 +11,7 @@ const OUTBOX: &str = "outbox";
 /// Ships what was not shipped, and what comes, until the log is closed or something fails; then it
 /// is called again. Blocks: it has a thread of its own.
 pub fn ship(log: &Log, mut send: impl FnMut(&[Record]) -> Result<()>) -> Result<()> {
-    let from = log.holds().get(OUTBOX).map_or(log.start_lsn(), |hold| hold.lsn);
+    let from = log.holds()?.get(OUTBOX).map_or(log.start_lsn(), |hold| hold.lsn);
     log.hold(OUTBOX, from)?; // What was not shipped stays.
     let mut reader = log.reader_at(from);
     // Only what is durable: what a crash here takes back was never sent.

@@ -39,8 +39,8 @@ pub enum Error {
     NoSpace {
         /// The directory of the log.
         dir: PathBuf,
-        /// The bytes of the segment that has no room. `None`: there was none for less than that (a
-        /// name, a small file).
+        /// The bytes of the file that has no room: a segment, or that of holds. `None`: there was
+        /// none for less than that (a name, a small file).
         bytes: Option<u64>,
         /// What the operating system said.
         source: Arc<io::Error>,
@@ -122,7 +122,8 @@ pub enum Error {
         /// The last LSN that is there; [`Lsn::ZERO`]: there is no record, or no log.
         found: Lsn,
     },
-    /// Another log stands where a [`View`](crate::View) had opened one, or where
+    /// Another log, or another copy of the same (with one identity, then), stands where a
+    /// [`View`](crate::View) had opened one; or another log where
     /// [`Options::expect_id`](crate::Options::expect_id) expects one: open that one, or find where
     /// the expected one has gone.
     #[non_exhaustive]
@@ -202,7 +203,7 @@ pub enum Error {
     },
     /// The record was given up when a damaged log was salvaged.
     #[non_exhaustive]
-    Lost {
+    GivenUp {
         /// The LSN asked for.
         lsn: Lsn,
     },
@@ -211,10 +212,12 @@ pub enum Error {
     NotAppended {
         /// The LSN asked for.
         lsn: Lsn,
-        /// The last that is there; for a reader, the last that is durable.
+        /// The last that is there; for a reader, the last that is durable; for a hold of another
+        /// process, the last that recovery would return.
         last: Lsn,
     },
-    /// The caller's own hook ended the call before it was done ([`Verify::progress`](crate::Verify::progress)).
+    /// The caller's own hook ended the call before it was done
+    /// ([`Verify::progress`](crate::Verify::progress)).
     Canceled,
     /// An option or argument has a value that cannot be.
     #[non_exhaustive]
@@ -257,9 +260,7 @@ pub enum DamageKind {
 }
 
 impl DamageKind {
-    /// The row of the [verdict table](crate::_docs::format).
-    #[must_use]
-    pub fn row(self, proven: bool) -> u8 {
+    fn row(self, proven: bool) -> u8 {
         match self {
             DamageKind::Missing => 6,
             DamageKind::Garbled if proven => 7,
@@ -301,19 +302,28 @@ pub struct Damage {
     pub evidence: String,
 }
 
+impl Damage {
+    /// The row of the [verdict table](crate::_docs::format) that it is.
+    #[must_use]
+    pub fn row(&self) -> u8 {
+        self.kind.row(self.proven)
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at offset {}: {}", self.path.display(), self.offset, self.evidence)?;
         match self.last_lsn {
-            // What a repair makes anew hides no record.
-            _ if self.kind == DamageKind::Identity => {
-                f.write_str("; no record is unreadable because of this: a repair writes the file anew")
-            }
             Some(last) if last == self.first_lsn => {
                 write!(f, "; record {last} was durable, and cannot be read until it is repaired")
             }
             Some(last) if last > self.first_lsn => {
-                write!(f, "; records {} to {last} were durable, and cannot be read until it is repaired", self.first_lsn)
+                let first = self.first_lsn;
+                write!(f, "; records {first} to {last} were durable, and not all of them can be read until it is repaired")
+            }
+            // What a repair makes anew hides no record.
+            _ if self.kind == DamageKind::Identity => {
+                f.write_str("; no record is unreadable because of this: a repair writes the file anew")
             }
             _ => write!(f, "; what there may be from record {} on cannot be read until it is repaired", self.first_lsn),
         }
@@ -328,10 +338,10 @@ impl fmt::Display for Error {
             }
             Error::Io { doing, path, source } => write!(f, "cannot {doing} ({}): {source}{}", path.display(), remedy(source)),
             Error::NoSpace { dir, bytes, source } => {
-                let what = bytes.map(|bytes| format!(" for another segment of {bytes} bytes")).unwrap_or_default();
+                let what = bytes.map(|bytes| format!(" for a file of {bytes} bytes")).unwrap_or_default();
                 write!(
                     f,
-                    "no space{what} in {}: {source}; nothing was appended: free space, which truncating the front may do of a log that has \
+                    "no space{what} in {}: {source}; nothing was changed: free space, which truncating the front may do of a log that has \
                      records (with `foreword truncate`, if no process has it open), or open it with smaller segments, and go on",
                     dir.display()
                 )
@@ -369,6 +379,9 @@ impl fmt::Display for Error {
                 "{} ends at LSN {found}, but {expected} was durable: an older copy stands in its place; restore the newer one",
                 dir.display()
             ),
+            Error::Replaced { dir, expected, found } if expected == found => {
+                write!(f, "the directory {} was replaced since it was opened: open it anew", dir.display())
+            }
             Error::Replaced { dir, expected, found } => {
                 write!(f, "another log is in {}: it is {found}, not {expected}; open that one, or find the other", dir.display())
             }
@@ -394,10 +407,10 @@ impl fmt::Display for Error {
             ),
             Error::Cut { at, reached } => write!(
                 f,
-                "the log was cut off at LSN {at}, and this reader had come to {reached}: what it read from {at} on is gone; it reads on \
-                 from there, or seek elsewhere"
+                "the log was cut off at LSN {at}, and this reader had come to {reached}: what it read from {at} on may be gone; it \
+                 reads on from there, or seek elsewhere"
             ),
-            Error::Lost { lsn } => write!(f, "record {lsn} was given up when the log was salvaged"),
+            Error::GivenUp { lsn } => write!(f, "record {lsn} was given up when the log was salvaged"),
             Error::NotAppended { lsn: Lsn::ZERO, .. } => f.write_str("there is no record 0: LSNs begin with 1"),
             Error::NotAppended { lsn, last: Lsn::ZERO } => write!(f, "there is no record {lsn}, or not yet: the log has none"),
             Error::NotAppended { lsn, last } => write!(f, "there is no record {lsn}, or not yet: the last is {last}"),
@@ -476,7 +489,7 @@ impl From<Error> for io::Error {
             Error::NotFound { .. }
             | Error::Dropped { .. }
             | Error::HoldLost { .. }
-            | Error::Lost { .. }
+            | Error::GivenUp { .. }
             | Error::NotAppended { .. } => ErrorKind::NotFound,
             Error::NotALog { .. }
             | Error::Corruption(_)

@@ -246,8 +246,8 @@ pub enum Content {
         epoch: u64,
         /// How long it says that its file is.
         segment_bytes: u64,
-        /// When it was made, in milliseconds since 1970.
-        created_ms: u64,
+        /// When it was made, to the millisecond.
+        created: SystemTime,
         /// The epoch that the file had before, if it was recycled.
         recycled_from: Option<u64>,
     },
@@ -319,13 +319,13 @@ pub struct ControlInfo {
     /// The holds and the LSNs they keep.
     pub holds: BTreeMap<String, Hold>,
     /// LSNs that were given up in repairs: first and last of each stretch.
-    pub lost: Vec<(Lsn, Lsn)>,
+    pub given_up: Vec<(Lsn, Lsn)>,
 }
 
 impl From<Control> for ControlInfo {
     fn from(control: Control) -> ControlInfo {
         let holds = judged(control.holds.clone(), control.start);
-        ControlInfo { start_lsn: control.start, generation: control.generation, lost: control.lost(), holds }
+        ControlInfo { start_lsn: control.start, generation: control.generation, given_up: control.lost(), holds }
     }
 }
 
@@ -351,7 +351,8 @@ pub fn frames_on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>, epoch: u64) -> Resu
     }
     if !names.epochs.contains(&epoch) {
         let there: Vec<_> = names.epochs.iter().map(u64::to_string).collect();
-        let why = format!("there is no segment {epoch} in {}; there are: {}", dir.path.display(), there.join(", "));
+        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+        let why = format!("there is no segment {epoch} in {}; there are: {there}", dir.path.display());
         return Err(Error::Invalid { what: "epoch", why });
     }
     let path = dir.segment(epoch);
@@ -418,7 +419,7 @@ impl Frames {
                 log: header.log,
                 epoch: header.epoch,
                 segment_bytes: Position::new(0, header.segment_blocks).byte(),
-                created_ms: header.created_ms,
+                created: time_of(header.created_ms.saturating_mul(1000)),
                 recycled_from: Some(header.recycled_from).filter(|&epoch| epoch > 0),
             },
         }

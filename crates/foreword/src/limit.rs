@@ -17,11 +17,11 @@ pub(crate) const HOLD_NAME_MAX: usize = 64;
 /// Whole segments go, and never the newest that has records. So up to a segment more is kept: of a
 /// log to which nothing is appended, the records of that segment, however old they are.
 ///
-/// A limit of 0, in bytes or time, is refused by what takes it ([`Error::Invalid`]): it is no way to
-/// say "no limit".
+/// A limit of 0, in bytes or time, is refused by what takes it ([`Error::Invalid`]): it is no way
+/// to say "no limit".
 ///
-/// Bytes are those of the records, not of the disk. Small records that are committed one by one take
-/// more there, a block of 4 KiB each: 100 bytes take 41 times their size (see *Sizing* in
+/// Bytes are those of the records, not of the disk. Small records that are committed one by one
+/// take more there, a block of 4 KiB each: 100 bytes take 41 times their size (see *Sizing* in
 /// `docs/OPERATIONS.md`).
 ///
 /// ```
@@ -79,7 +79,7 @@ impl Limit {
     /// Refuses what would keep nothing: many take 0 for no limit.
     pub(crate) fn check(&self, what: &'static str) -> Result<()> {
         if self.bytes == Some(0) || self.age == Some(Duration::ZERO) {
-            let why = "a limit of 0 keeps nothing; without a limit, all is kept (`Limit::NONE`)".to_owned();
+            let why = "0 would keep nothing: for no limit, leave it out".to_owned();
             return Err(Error::Invalid { what, why });
         }
         Ok(())
@@ -115,9 +115,9 @@ pub struct Hold {
     pub lsn: Lsn,
     /// How much is kept for it at the most.
     pub limit: Limit,
-    /// Whether records that it was to keep had gone when it was asked for: it had reached its
-    /// limit. Its owner has to begin anew, from a copy of what the log's records made. From then on
-    /// it keeps nothing, but counts as one of the 32 until it is released.
+    /// Whether records that it was to keep had gone, or were just going, when this was asked for:
+    /// it had reached its limit. Its owner has to begin anew, from a copy of what the log's records
+    /// made. From then on it keeps nothing, but counts as one of the 32 until it is released.
     pub lost: bool,
 }
 
@@ -148,6 +148,11 @@ pub(crate) type Holds = BTreeMap<String, Hold>;
 pub(crate) fn judged(mut holds: Holds, start: Lsn) -> Holds {
     holds.values_mut().for_each(|hold| hold.lost = hold.is_lost(start));
     holds
+}
+
+/// Whether a hold of that name stands at an LSN already.
+pub(crate) fn stands(name: &str, lsn: Lsn, holds: &Holds) -> bool {
+    holds.get(name).is_some_and(|hold| hold.lsn == lsn)
 }
 
 /// The hold that is to have a name, where a log starts and these are there.

@@ -98,11 +98,11 @@ pub enum OnDamage {
     /// records. The files are put aside in `damaged/`.
     StopAtDamage,
     /// What is readable beyond the damage stays, with its LSNs; the LSNs between are given up for
-    /// good and answer [`Error::Lost`]. A flipped bit costs a frame: the records that were written
-    /// with the one that it struck, up to 64 KiB of them, or one larger record or batch. A copy of
-    /// each damaged file is put aside in `damaged/`.
-    /// Where nothing can be read behind the damage, the log goes on with the first LSN of which
-    /// nothing is known ([`RecoveryReport::unknown_from`](crate::RecoveryReport)).
+    /// good and answer [`Error::GivenUp`]. A flipped bit costs a frame: the records that were
+    /// written with the one that it struck, up to 64 KiB of them, or one larger record or batch. A
+    /// copy of each damaged file is put aside in `damaged/`. Where nothing can be read behind the
+    /// damage, the log goes on with the first LSN of which nothing is known
+    /// ([`RecoveryReport::unknown_from`](crate::RecoveryReport)).
     Salvage,
 }
 
@@ -252,7 +252,8 @@ impl Options {
     /// `true` (the default): make the log if there is none. `false`: [`Error::NotFound`] then.
     ///
     /// A log is made in a directory of its own, which is made, too, if it is not there. One with
-    /// other files in it, and no log, is refused ([`Error::NotALog`]); only `lost+found` may be there.
+    /// other files in it, and no log, is refused ([`Error::NotALog`]); only `lost+found` may be
+    /// there.
     #[must_use]
     pub fn create(mut self, create: bool) -> Options {
         self.existence = if create { Existence::CreateIfMissing } else { Existence::MustExist };
@@ -269,10 +270,10 @@ impl Options {
     /// The size of a segment file: 64 KiB to 4 GiB, rounded up to 4 KiB; 64 MiB by default. It is
     /// that of new segments: an existing log goes on in this size.
     ///
-    /// Each segment costs a file, its place in the directory and two flushes; a cut at the back or a
-    /// reader that is told of one reads at most one segment again. So small segments are for small
-    /// records: one of 64 MiB lies in a thousand segments of 64 KiB, and takes the better part of a
-    /// minute there.
+    /// Each segment costs a file, its place in the directory and two flushes; a cut at the back or
+    /// a reader that is told of one reads at most one segment again. So small segments are for
+    /// small records: one of 64 MiB lies in a thousand segments of 64 KiB, and takes the better
+    /// part of a minute there.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Options {
         self.segment_bytes = bytes;
@@ -443,8 +444,8 @@ impl Options {
     }
 
     /// The LSN of the first record, if a log is made: for the copy of one that has lost its front
-    /// ([`Log::append_copies`]), or one that goes on from a snapshot. From 1, the default, and below
-    /// 2^62. Means nothing for a log that is there.
+    /// ([`Log::append_copies`]), or one that goes on from a snapshot. From 1, the default, and
+    /// below 2^62. Means nothing for a log that is there.
     #[must_use]
     pub fn first_lsn(mut self, lsn: Lsn) -> Options {
         self.first_lsn = lsn;
@@ -460,9 +461,9 @@ impl Options {
         self
     }
 
-    /// The identity that the log must have ([`Log::id`]). [`Error::Replaced`] if it is another's: the
-    /// wrong disk is mounted, say. [`Error::NotALog`] if there is none: no disk is. So no log is
-    /// made.
+    /// The identity that the log must have ([`Log::id`]). [`Error::Replaced`] if it is another's:
+    /// the wrong disk is mounted, say. [`Error::NotALog`] if there is none: no disk is. So no log
+    /// is made.
     #[must_use]
     pub fn expect_id(mut self, id: LogId) -> Options {
         self.expect_id = Some(id);
@@ -499,15 +500,15 @@ impl Options {
     ///
     /// It runs under no lock and one call at a time, on the log's own thread, the one that flushes
     /// for the [`SyncPolicy`] and for futures: no other call waits for the hook (an append whose
-    /// buffers are full flushes itself), but those flushes do, and what waits for them, so be quick,
-    /// or hand over to a thread of your own. What came meanwhile is one call.
-    /// (What is told last when the log is closed, is told by the call that closes it; without
+    /// buffers are full flushes itself), but those flushes do, and what waits for them, so be
+    /// quick, or hand over to a thread of your own. What came meanwhile is one call. (What is told
+    /// last when the log is closed, is told by the call that closes it; without
     /// [`background`](Options::background) all is told by the calls that flush.) It may use the
     /// log, and close it or another: logs whose hooks close each other are all closed. A call that
     /// could not come to its end before the hook does is [`Error::Busy`], as
-    /// [`wait_durable`](Log::wait_durable) and [`wait_next`](crate::Reader::wait_next) are without a
-    /// time, also on another log of the [`Runtime`]. (A future cannot say so: do not block on one.)
-    /// A panic in it does no harm.
+    /// [`wait_durable`](Log::wait_durable) and [`wait_next`](crate::Reader::wait_next) are without
+    /// a time, also on another log of the [`Runtime`]. (A future cannot say so: do not block on
+    /// one.) A panic in it does no harm.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {

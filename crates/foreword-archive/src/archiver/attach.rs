@@ -158,7 +158,7 @@ impl Archiver {
             let mut reader = view.recoverable()?.reader();
             for record in records {
                 let there = match reader.get(record.lsn) {
-                    Err(foreword::Error::Lost { .. }) => continue,
+                    Err(foreword::Error::GivenUp { .. }) => continue,
                     there => there?,
                 };
                 if !record.is_copy(there.data, there.time()) {

@@ -168,7 +168,7 @@ impl Reading {
             }
             // (What was given up at the log's end.)
             let lost = |&(first, last): &(Lsn, Lsn)| (first..=last).contains(&next);
-            if at_end && let Some((_, last)) = self.view.lost().into_iter().find(lost) {
+            if at_end && let Some((_, last)) = self.view.given_up().into_iter().find(lost) {
                 return Ok(End::GivenUp(given_up(next, last.next())));
             }
             if at_end {

@@ -79,8 +79,10 @@ fn copy(args: &Args, proves: &View, out: &mut Output) -> Result<(), Failure> {
     let mut expected = reader.position();
     let end = view.last_lsn()?;
     if expected > end.next() && !args.follow {
-        view.reader_at(end.next()).next()?; // If it is damage that ends it, that is the answer.
-        return Err(Failure::Wrong(format!("there is no record {expected}: the last is {end}; `--follow` waits for it")));
+        view.reader_at(expected).next()?; // If it is damage that ends it, that is the answer.
+        let last = if end == Lsn::ZERO { "the log has none".to_owned() } else { format!("the last is {end}") };
+        let durable = if proves.has_writer() { " that is durable" } else { "" };
+        return Err(Failure::Wrong(format!("there is no record {expected}{durable}: {last}; `--follow` waits for it")));
     }
     let (mut proven, mut told) = (proves.last_lsn()?, false);
     while expected <= last {

@@ -167,9 +167,9 @@ fn state_text(state: &ControlInfo, full: bool) -> String {
     for (name, hold) in &state.holds {
         text.push_str(&format!(", hold `{name}` {}{}", hold.lsn, units::limit(&hold.limit)));
     }
-    if !state.lost.is_empty() {
+    if !state.given_up.is_empty() {
         let left_out = |stretches: &[_]| format!("{} stretches more", stretches.len());
-        let lost = list(&state.lost, full, |&stretch| verdict::stretches(&[stretch]), left_out);
+        let lost = list(&state.given_up, full, |&stretch| verdict::stretches(&[stretch]), left_out);
         text.push_str(&format!(", given up {lost}"));
     }
     text
@@ -180,7 +180,7 @@ fn state_json(state: &ControlInfo) -> Value {
         "start_lsn": state.start_lsn.0,
         "generation": state.generation,
         "holds": state.holds.iter().map(|(name, hold)| (name.clone(), Value::from(hold.lsn.0))).collect::<Value>(),
-        "lost": verdict::stretches_json(&state.lost),
+        "given_up": verdict::stretches_json(&state.given_up),
     })
 }
 
@@ -201,12 +201,12 @@ fn frame_json(epoch: u64, frame: &Frame) -> Value {
 
 fn content_json(content: &Content) -> Value {
     match content {
-        Content::Header { version, log, epoch, segment_bytes, created_ms, recycled_from, .. } => json!({
+        Content::Header { version, log, epoch, segment_bytes, created, recycled_from, .. } => json!({
             "version": version,
             "log": log.to_string(),
             "epoch": epoch,
             "segment_bytes": segment_bytes,
-            "created_ms": created_ms,
+            "created": units::timestamp(*created),
             "recycled_from": recycled_from,
         }),
         Content::Link { follows, first_lsn, cut, state, .. } => json!({

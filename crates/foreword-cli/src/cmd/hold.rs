@@ -62,7 +62,9 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         }
         let last = view.last_lsn()?;
         if from > last.next() {
-            note(format_args!("LSN {from} is not there yet: the last that is durable is {last}"));
+            let last =
+                if last == Lsn::ZERO { "no record is durable".to_owned() } else { format!("the last that is durable is {last}") };
+            note(format_args!("LSN {from} is not there yet: {last}"));
         }
     }
     let hold = view.holds()?.get(name).copied().filter(|_| !args.release);
@@ -71,6 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
         out.json(&json!({
             "name": name,
             "lsn": hold.map(|hold| hold.lsn.0),
+            "lost": hold.map(|hold| hold.lost),
             "limit_bytes": hold.and_then(|hold| hold.limit.bytes),
             "limit_seconds": hold.and_then(|hold| hold.limit.age).map(|age| age.as_secs()),
         }))?;

@@ -84,8 +84,8 @@ fn print_text(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         out.field("hold", format_args!("`{name}` {keeps} LSN {lsn} and later{limit}{lost}"))?;
     }
     verdict::holds_unknown(out, holds.as_ref().err())?;
-    if !view.lost().is_empty() {
-        out.field("given up", format_args!("LSN {}, in earlier repairs", verdict::stretches(&view.lost())))?;
+    if !view.given_up().is_empty() {
+        out.field("given up", format_args!("LSN {}, in earlier repairs", verdict::stretches(&view.given_up())))?;
     }
     out.line(format_args!(""))?;
     let rows: Vec<Vec<String>> = segments.iter().map(|segment| row(out, segment)).collect();
@@ -132,9 +132,10 @@ fn print_json(out: &mut Output, view: &View, last: Lsn, segments: &[SegmentInfo]
         "looked_at": "tail",
         "bytes": total(segments),
         "holds": holds.as_ref().ok().map(|all| all.iter().map(|(name, hold)| (name.clone(), Value::from(hold.lsn.0))).collect::<Value>()),
+        "lost_holds": holds.as_ref().ok().map(|all| all.iter().filter(|(_, hold)| hold.lost).map(|(name, _)| name.clone()).collect::<Value>()),
         "hold_limits": holds.as_ref().ok().map(|all| all.iter().map(|(name, hold)| (name.clone(), limit_json(hold))).collect::<Value>()),
         "holds_unknown": holds.as_ref().err().map(ToString::to_string),
-        "lost": verdict::stretches_json(&view.lost()),
+        "given_up": verdict::stretches_json(&view.given_up()),
         "segments": segments.iter().map(segment_json).collect::<Value>(),
     }))
 }

@@ -44,8 +44,10 @@ pub(crate) fn run(args: &Args) -> Result<Status, Failure> {
     if let Some(before) = args.cut.before {
         let start = log.truncate_front(before)?;
         if start < before {
-            let (name, _) = log.holds().into_iter().filter(|(_, hold)| !hold.lost).min_by_key(|(_, hold)| hold.lsn).unzip();
-            crate::output::note(format_args!("the hold `{}` keeps LSN {start} and later", name.unwrap_or_default()));
+            // (Whole segments stay for a hold with a limit, also where it has just been lost.)
+            let by = log.holds()?.into_iter().filter(|(_, hold)| hold.lsn <= start).max_by_key(|(_, hold)| hold.lsn);
+            let whose = by.map_or("a hold".to_owned(), |(name, _)| format!("the hold `{name}`"));
+            crate::output::note(format_args!("{whose} keeps LSN {start} and later"));
         }
     }
     if let Some(from) = args.cut.from {

@@ -88,8 +88,8 @@ fn print_text(out: &mut Output, args: &Args, report: &VerifyReport, losses: &Los
     if report.proven_lsn < report.last_lsn {
         out.field("unproven", verdict::unproven_from(report.proven_lsn.next(), verdict::damage(found).is_some()))?;
     }
-    if !report.lost.is_empty() {
-        out.field("given up", format_args!("LSN {}, in earlier repairs", verdict::stretches(&report.lost)))?;
+    if !report.given_up.is_empty() {
+        out.field("given up", format_args!("LSN {}, in earlier repairs", verdict::stretches(&report.given_up)))?;
     }
     if report.garbled_sectors > 0 {
         out.field("garbled", format_args!("{} blocks behind the end, where nothing was acknowledged", report.garbled_sectors))?;
@@ -117,7 +117,7 @@ fn print_json(out: &mut Output, args: &Args, report: &VerifyReport, losses: &Los
         "segments": report.segments,
         "checked_bytes": report.checked_bytes,
         "garbled_sectors": report.garbled_sectors,
-        "lost": verdict::stretches_json(&report.lost),
+        "given_up": verdict::stretches_json(&report.given_up),
         "holds_unknown": report.holds_unknown.as_ref().map(ToString::to_string),
     }))
 }

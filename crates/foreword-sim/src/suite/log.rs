@@ -40,7 +40,7 @@ pub(crate) fn options(disk: &SimDisk, shape: Shape) -> Options {
 /// Everything in a log, read forward.
 pub(crate) fn read_log(log: &Log) -> Result<Found, Error> {
     let records = log.iter(Lsn::ZERO).map(|r| r.map(|r| (r.lsn.0, r.data))).collect::<Result<Vec<_>, _>>()?;
-    Ok(Found { start: log.start_lsn().0, last: log.durable_lsn().0, records, holds: lsns(log.holds()) })
+    Ok(Found { start: log.start_lsn().0, last: log.durable_lsn().0, records, holds: lsns(log.holds()?) })
 }
 
 /// What a view shows of a log that no process has open.

@@ -471,6 +471,6 @@ fn a_hold_moves_once_for_many_records_and_keeps_nothing_that_is_not_appended() {
     }
     log.close().unwrap();
     let log = Options::new().open(dir.path()).unwrap();
-    assert_eq!(log.holds()["a hold"].lsn, Lsn(11));
+    assert_eq!(log.holds().unwrap()["a hold"].lsn, Lsn(11));
     log.close().unwrap();
 }

@@ -262,7 +262,7 @@ fn a_disk_that_fails_or_panics_in_a_cut_or_behind_it_gets_the_caller_the_truth()
                 assert_eq!(*next.as_ref().unwrap_or_else(|e| panic!("{what}: {cut:?}, then {e}")), Lsn(expected), "{what}");
                 assert_eq!(check(&harmed.log), expected, "{what}");
                 // (Where it was moved, and the cut did not come about, it stays lower.)
-                let held = harmed.log.holds()["outside"].lsn;
+                let held = harmed.log.holds().unwrap()["outside"].lsn;
                 assert!(held == Lsn(CUT) || (cut.is_err() && held == Lsn(11)), "{what}: {held}");
             } else {
                 poisoned += 1;
@@ -272,7 +272,7 @@ fn a_disk_that_fails_or_panics_in_a_cut_or_behind_it_gets_the_caller_the_truth()
             let found = small().disk(Arc::new(disk)).open(MEM).unwrap_or_else(|error| panic!("{what}: {error}"));
             let last = check(&found);
             assert!(if expected > 0 { last == expected } else { [CUT - 1, 12].contains(&last) }, "{what}: {last}");
-            let held = found.holds()["outside"].lsn;
+            let held = found.holds().unwrap()["outside"].lsn;
             assert!(held <= Lsn(last + 1), "{what}: {held} in a log up to {last}");
         }
         // The SEAL, the LINK, and the look whether the log is this process's still.

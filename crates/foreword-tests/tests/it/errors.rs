@@ -562,7 +562,7 @@ fn holds_that_cannot_be() {
     assert!(!log.release("nobody").unwrap());
     // The fullest MARK there can be comes back.
     let crashed = Files::read(dir.path());
-    assert_eq!(MemDisk::new(&crashed).open(OnDamage::Refuse).unwrap().holds().len(), 32);
+    assert_eq!(MemDisk::new(&crashed).open(OnDamage::Refuse).unwrap().holds().unwrap().len(), 32);
 }
 
 #[test]

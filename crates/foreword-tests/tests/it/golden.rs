@@ -50,7 +50,7 @@ fn library_says(disk: &MemDisk) -> ReaderSays {
     let counts = records.iter().zip(times).map(|(record, time)| (time, before(record.0))).collect();
     let verdict = report.verdict.unwrap();
     let row = match &verdict {
-        Verdict::Corruption(damage) => damage.kind.row(damage.proven),
+        Verdict::Corruption(damage) => damage.row(),
         Verdict::Clean => 1,
         Verdict::Unclosed => 2,
         _ => 4,
@@ -431,7 +431,7 @@ fn golden_logs_made_now_have_the_verdicts_of_those_made_then() {
         ]
     );
     let damage = MemDisk::new(&Files::read(&golden().join("salvaged"))).verify();
-    assert_eq!(damage.lost, [(Lsn(16), Lsn(16))]);
+    assert_eq!(damage.given_up, [(Lsn(16), Lsn(16))]);
     let says = MemDisk::new(&Files::read(&golden().join("corrupt"))).verify();
     assert!(matches!(says.verdict, Some(Verdict::Corruption(damage)) if damage.kind == DamageKind::Missing));
 }

@@ -46,10 +46,10 @@ fn a_hold_on_what_is_gone_is_an_error() {
             "{refused:?}"
         );
     }
-    assert!(log.holds().is_empty());
+    assert!(log.holds().unwrap().is_empty());
     log.hold("from the start", Lsn::ZERO).unwrap();
     log.hold("next", Lsn(31)).unwrap();
-    assert_eq!(log.holds()["from the start"].lsn, Lsn(20));
+    assert_eq!(log.holds().unwrap()["from the start"].lsn, Lsn(20));
     assert_eq!(log.truncate_front(Lsn(31)).unwrap(), Lsn(20));
 }
 
@@ -69,7 +69,7 @@ fn a_cut_moves_the_holds_behind_it_to_itself() {
         holds.into_iter().map(|(name, hold)| (name, hold.lsn.0)).collect::<Vec<_>>()
     };
     let expected = [("a follower".to_owned(), 51), ("before".to_owned(), 7), ("behind".to_owned(), 51)];
-    assert_eq!(lsns(log.holds()), expected);
+    assert_eq!(lsns(log.holds().unwrap()), expected);
     assert_eq!(lsns(view.holds().unwrap()), expected);
     assert_eq!(lsns(View::open(dir.path()).unwrap().holds().unwrap()), expected);
     commit(&log, 70);
@@ -77,7 +77,7 @@ fn a_cut_moves_the_holds_behind_it_to_itself() {
     assert_eq!(log.truncate_front(Lsn(100)).unwrap(), Lsn(51), "what the follower has to read again is kept");
     drop(log);
     let log = options().open(dir.path()).unwrap();
-    assert_eq!(lsns(log.holds()), [expected[0].clone(), expected[2].clone()]);
+    assert_eq!(lsns(log.holds().unwrap()), [expected[0].clone(), expected[2].clone()]);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_hold_keeps_up_to_its_limit_and_its_owner_is_told() {
     log.hold_up_to("dead", start, Limit::bytes(200_000)).unwrap();
     // Moved, it keeps its limit; given another, it has that.
     log.hold("dead", start.next()).unwrap();
-    assert_eq!(log.holds()["dead"].limit, Limit::bytes(200_704));
+    assert_eq!(log.holds().unwrap()["dead"].limit, Limit::bytes(200_704));
     log.hold_up_to("dead", start.next(), Limit::NONE).unwrap();
     commit(&log, 60);
     assert_eq!(log.truncate_front(log.last_lsn()).unwrap(), start.next());
@@ -121,10 +121,10 @@ fn a_hold_that_is_lost_keeps_nothing() {
     commit(&log, 60);
     log.hold_up_to("waits", Lsn(60), Limit::bytes(200_000)).unwrap();
     let lost = log.truncate_front(Lsn(61)).unwrap();
-    assert!(log.holds()["gone"].lost && kept(&log) >= 200_000, "{lost}");
+    assert!(log.holds().unwrap()["gone"].lost && kept(&log) >= 200_000, "{lost}");
     assert_eq!((log.stats().holds, log.stats().first_held_lsn), (2, Lsn(60)));
     assert_eq!(log.truncate_front(Lsn(61)).unwrap(), Lsn(60), "the other hold keeps what it is for");
-    assert_eq!(log.holds().len(), 2);
+    assert_eq!(log.holds().unwrap().len(), 2);
 }
 
 #[test]
@@ -314,6 +314,104 @@ fn limits_say_what_they_are() {
     }
 }
 
+/// What a consumer is told of a log whose end is damaged: no reader beyond the damage waits for what
+/// will not come, and what holds there are is not known.
+#[test]
+fn a_consumer_behind_damage_is_told_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    commit(&log, 30);
+    log.hold("consumer", Lsn(28)).unwrap();
+    log.close().unwrap();
+    let segments = foreword::inspect::segments(dir.path()).unwrap();
+    let lost = segments.iter().find(|segment| segment.lsns.is_some_and(|(_, last)| last >= Lsn(20))).unwrap();
+    std::fs::remove_file(dir.path().join(format!("{:020}.seg", lost.epoch))).unwrap();
+    let view = View::open(dir.path()).unwrap();
+    let last = view.last_lsn().unwrap();
+    assert!(last < Lsn(28));
+    let is_told = |result: Result<String, Error>| assert!(matches!(result, Err(Error::Corruption(_))), "{result:?}");
+    for lsn in [last.next(), Lsn(28), Lsn(31), Lsn(9999)] {
+        is_told(view.reader_at(lsn).next().map(|r| format!("{lsn}: {r:?}")));
+        is_told(view.reader_at(lsn).wait_next(Some(Duration::from_secs(5))).map(|r| format!("{lsn}: {r:?}")));
+        is_told(view.get(lsn).map(|r| format!("{lsn}: {r:?}")));
+        is_told(view.hold("late", lsn).map(|()| lsn.to_string()));
+    }
+    is_told(view.iter_back(Lsn::MAX).next().unwrap().map(|r| format!("{r:?}")));
+    assert_eq!(view.iter_back(last).next().unwrap().unwrap().lsn, last);
+    is_told(view.holds().map(|holds| format!("{holds:?}")));
+    is_told(view.release("consumer").map(|there| there.to_string()));
+    let repaired = options().on_damage(foreword::OnDamage::Salvage).open(dir.path()).unwrap();
+    assert!(repaired.holds().unwrap().contains_key("consumer"));
+    repaired.close().unwrap();
+    assert!(view.holds().unwrap().contains_key("consumer"));
+}
+
+/// A view whose directory is gone, or has another log or copy by now, makes nothing there, and says
+/// so, whatever it is asked.
+#[test]
+fn a_view_of_a_directory_that_was_replaced_says_so_and_makes_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let (dir, copy) = (place.path().join("log"), place.path().join("copy"));
+    let log = options().open(&dir).unwrap();
+    commit(&log, 3);
+    log.close().unwrap();
+    std::fs::create_dir(&copy).unwrap();
+    let files = |dir: &std::path::Path| {
+        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    for name in files(&dir) {
+        std::fs::copy(dir.join(&name), copy.join(&name)).unwrap();
+    }
+    let asks = |view: &View, is: &dyn Fn(&Error) -> bool| {
+        for error in [
+            view.refresh().unwrap_err(),
+            view.holds().unwrap_err(),
+            view.hold("a", Lsn(1)).unwrap_err(),
+            view.release("a").unwrap_err(),
+            view.last_lsn().unwrap_err(),
+        ] {
+            assert!(is(&error), "{error:?}");
+        }
+    };
+    let view = View::open(&dir).unwrap();
+    for name in files(&dir) {
+        std::fs::remove_file(dir.join(name)).unwrap();
+    }
+    asks(&view, &|error| matches!(error, Error::NotFound { .. }));
+    assert_eq!(files(&dir), Vec::<String>::new());
+    std::fs::remove_dir(&dir).unwrap();
+    asks(&view, &|error| matches!(error, Error::NotFound { .. }));
+    // A copy of the same log.
+    std::fs::rename(&copy, &dir).unwrap();
+    let before = files(&dir);
+    asks(&view, &|error| matches!(error, Error::Replaced { expected, found, .. } if expected == found));
+    assert_eq!(View::open(&dir).unwrap().last_lsn().unwrap(), Lsn(3));
+    // Another log.
+    std::fs::remove_dir_all(&dir).unwrap();
+    options().open(&dir).unwrap().close().unwrap();
+    asks(&view, &|error| matches!(error, Error::Replaced { expected, found, .. } if expected != found));
+    assert!(!files(&dir).iter().any(|name| name.starts_with("HOLDS")), "{before:?}");
+}
+
+#[test]
+fn a_hold_can_be_placed_where_it_stands_though_the_record_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    commit(&log, 3);
+    let view = View::open(dir.path()).unwrap();
+    view.hold("far", Lsn(50)).unwrap();
+    log.hold("far", Lsn(50)).unwrap();
+    log.hold_up_to("far", Lsn(50), Limit::bytes(1 << 20)).unwrap();
+    assert!(matches!(log.hold("far", Lsn(51)), Err(Error::NotAppended { .. })));
+    log.close().unwrap();
+    view.hold("far", Lsn(50)).unwrap();
+    view.hold_up_to("far", Lsn(50), Limit::bytes(1 << 30)).unwrap();
+    assert!(matches!(view.hold("far", Lsn(51)), Err(Error::NotAppended { .. })));
+    assert_eq!(view.holds().unwrap()["far"].limit, Limit::bytes(1 << 30));
+}
+
 #[test]
 fn a_hold_is_lost_as_of_when_it_is_looked_at() {
     let dir = tempfile::tempdir().unwrap();
@@ -322,11 +420,11 @@ fn a_hold_is_lost_as_of_when_it_is_looked_at() {
     let view = View::open(dir.path()).unwrap();
     log.hold_up_to("mine", Lsn(5), Limit::bytes(1 << 30)).unwrap();
     // It moves, and what it kept goes: no start LSN of another moment makes it a lost one.
-    let before = (log.holds()["mine"], view.holds().unwrap()["mine"]);
+    let before = (log.holds().unwrap()["mine"], view.holds().unwrap()["mine"]);
     log.hold("mine", Lsn(20)).unwrap();
     log.truncate_front(Lsn(20)).unwrap();
     assert!(!before.0.lost && !before.1.lost);
-    assert!(!log.holds()["mine"].lost && !view.holds().unwrap()["mine"].lost);
+    assert!(!log.holds().unwrap()["mine"].lost && !view.holds().unwrap()["mine"].lost);
     // A view says what it saw, until it looks.
     log.truncate_front(Lsn(20)).unwrap();
     let other = View::open(dir.path()).unwrap();
@@ -351,7 +449,7 @@ fn a_hold_of_another_process_counts_at_once_and_the_writer_takes_it_in() {
     let view = View::open(dir.path()).unwrap();
     view.hold("outside", Lsn(10)).unwrap();
     view.hold_up_to("limited", Lsn(12), Limit::bytes(1 << 30)).unwrap();
-    for holds in [log.holds(), view.holds().unwrap()] {
+    for holds in [log.holds().unwrap(), view.holds().unwrap()] {
         assert_eq!((holds["outside"].lsn, holds["limited"].limit), (Lsn(10), Limit::bytes(1 << 30)));
     }
     assert_eq!(log.stats().holds, 0, "nothing is in the log yet");
@@ -364,9 +462,9 @@ fn a_hold_of_another_process_counts_at_once_and_the_writer_takes_it_in() {
     assert!(matches!(view.hold("late", Lsn(11)), Err(Error::Dropped { lsn: Lsn(11), start: Lsn(12), .. })));
     assert_eq!(log.truncate_front(Lsn(30)).unwrap(), Lsn(20));
     assert!(view.release("outside").unwrap());
-    assert!(!view.release("outside").unwrap() && !log.holds().contains_key("outside"));
+    assert!(!view.release("outside").unwrap() && !log.holds().unwrap().contains_key("outside"));
     view.hold("of the start", Lsn::ZERO).unwrap();
-    assert_eq!(log.holds()["of the start"].lsn, Lsn(20));
+    assert_eq!(log.holds().unwrap()["of the start"].lsn, Lsn(20));
     log.hold("here", Lsn(25)).unwrap();
     assert_eq!(log.stats().holds, 2, "a hold takes them in, too");
     // Without a writer, and for the next one.
@@ -574,7 +672,7 @@ fn what_is_in_the_file_of_holds_is_whole_or_not_there_and_damage_is_no_silence()
     commit(&log, 30);
     std::fs::write(other.path().join("HOLDS"), &second).unwrap();
     assert_eq!(log.truncate_front(Lsn(20)).unwrap(), Lsn(20));
-    assert!(log.holds().is_empty());
+    assert!(log.holds().unwrap().is_empty());
 }
 
 #[test]
@@ -608,7 +706,10 @@ fn what_the_writers_process_says_last_of_a_hold_counts_whatever_another_asked_fo
     // Both leave the log's own holds as they were.
     log.hold("moved", Lsn(3)).unwrap();
     assert!(log.release("released").unwrap());
-    assert_eq!(log.holds().into_iter().map(|(name, hold)| (name, hold.lsn)).collect::<Vec<_>>(), [("moved".into(), Lsn(3))]);
+    assert_eq!(
+        log.holds().unwrap().into_iter().map(|(name, hold)| (name, hold.lsn)).collect::<Vec<_>>(),
+        [("moved".into(), Lsn(3))]
+    );
     assert_eq!(log.truncate_front(Lsn(30)).unwrap(), Lsn(3));
 }
 
@@ -708,7 +809,7 @@ fn a_file_of_holds_that_cannot_be_read_is_told_of_and_stops_neither_an_opening_n
             let advises = error.to_string().contains(if *is_damage { "remove it" } else { "HOLDS" });
             assert!(typed && advises, "{what}: {error:?}");
         }
-        assert!(log.holds().is_empty());
+        assert!(matches!(log.holds(), Err(Error::HoldsDamaged { .. } | Error::Io { .. })), "{what}");
         commit(&log, 1);
         assert_eq!((log.start_lsn(), log.last_lsn()), (Lsn(1), Lsn(31)), "{what}");
         log.close().unwrap();
@@ -864,7 +965,7 @@ fn many_who_place_the_first_hold_at_once_all_have_theirs() {
                 });
             }
         });
-        assert_eq!(log.holds().len(), 6);
+        assert_eq!(log.holds().unwrap().len(), 6);
         assert_eq!(log.truncate_front(Lsn(5)).unwrap(), Lsn(2));
         assert!(!dir.path().join("HOLDS.tmp").exists());
     }

@@ -272,7 +272,7 @@ fn a_salvage_keeps_the_lsns_of_records_that_no_promise_covers() {
         for lsn in 1..=13 {
             let got = log.get(Lsn(lsn));
             match lost.contains(&lsn) {
-                true => assert!(matches!(got, Err(Error::Lost { .. })), "{lsn}: {:?}", got.map(|r| r[0])),
+                true => assert!(matches!(got, Err(Error::GivenUp { .. })), "{lsn}: {:?}", got.map(|r| r[0])),
                 false => assert!(got.unwrap() == large(lsn), "{lsn}"),
             }
         }
@@ -490,7 +490,7 @@ fn a_salvage_that_leads_into_the_middle_of_a_segment_can_be_read() {
     let check = |log: &Log| {
         (4..7).for_each(|lsn| assert_eq!(log.get(Lsn(lsn)).unwrap(), record(lsn)));
         holds_records(log, [1, 2, 4, 5, 6]);
-        assert!(matches!(log.get(Lsn(3)), Err(Error::Lost { .. })));
+        assert!(matches!(log.get(Lsn(3)), Err(Error::GivenUp { .. })));
     };
     let log = disk.open(OnDamage::Salvage).unwrap();
     assert_eq!(log.recovery().given_up, [(Lsn(3), Lsn(3))]);

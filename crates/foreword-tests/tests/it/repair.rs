@@ -36,7 +36,7 @@ fn a_repair_finds_damage_before_the_tail_of_a_closed_log() {
         for i in 0..100u64 {
             match log.get(Lsn(i + 1)) {
                 Ok(record) => assert_eq!(record, i.to_le_bytes().repeat(500)),
-                Err(Error::Lost { lsn, .. }) => assert!(action == OnDamage::Salvage && (first..=last).contains(&lsn)),
+                Err(Error::GivenUp { lsn, .. }) => assert!(action == OnDamage::Salvage && (first..=last).contains(&lsn)),
                 Err(Error::NotAppended { lsn, .. }) => assert!(action == OnDamage::StopAtDamage && lsn >= first),
                 Err(other) => panic!("{other}"),
             }

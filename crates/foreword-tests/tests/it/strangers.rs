@@ -369,7 +369,7 @@ fn a_hook_may_use_the_log_and_may_panic() {
         let acting = log.clone();
         within(move || (0..50).for_each(|_| _ = acting.commit([1; 5000]).unwrap()));
         until("all is told", || told.lock().unwrap().last() == Some(&Lsn(50)));
-        assert_eq!(log.holds()["told"].lsn, Lsn(50));
+        assert_eq!(log.holds().unwrap()["told"].lsn, Lsn(50));
         within(move || log.close()).unwrap();
     }
 }
@@ -640,7 +640,7 @@ fn the_disk_is_asked_under_no_lock() {
         let counts = asked.clone();
         let disk = hooked(MemDisk::default(), move |_, _| {
             if let Some(log) = log.get().and_then(Weak::upgrade) {
-                let _ = (log.stats(), log.start_lsn(), log.holds());
+                let _ = (log.stats(), log.start_lsn(), log.holds().unwrap());
                 counts.fetch_add(1, SeqCst);
                 // It must not be this thread that drops it last.
                 assert!(Arc::strong_count(&log) > 1);

@@ -67,7 +67,7 @@ fn goes_on(dir: &Path, log: foreword::Log, mut records: Vec<(u64, Vec<u8>)>, nex
     same(&read, &records);
     for &(first, last) in &lost {
         for lsn in [first, last] {
-            assert!(matches!(log.get(lsn), Err(Error::Lost { lsn: said, .. }) if said == lsn), "{:?}", log.get(lsn));
+            assert!(matches!(log.get(lsn), Err(Error::GivenUp { lsn: said, .. }) if said == lsn), "{:?}", log.get(lsn));
         }
     }
     assert_eq!(log.commit(NEW).unwrap(), Lsn(next));
@@ -76,19 +76,19 @@ fn goes_on(dir: &Path, log: foreword::Log, mut records: Vec<(u64, Vec<u8>)>, nex
     let crashed = Files::read(dir).dir();
     let report = check_dir(crashed.path());
     assert!(matches!(report.verdict, Some(Verdict::Unclosed)), "{:?}", report.verdict);
-    assert_eq!(report.lost, lost);
+    assert_eq!(report.given_up, lost);
     let recovered = small().open(crashed.path()).unwrap();
     same(&collect(recovered.iter(Lsn::ZERO)).0, &records);
     let backward: Vec<_> = recovered.iter_back(Lsn::MAX).map(|r| r.unwrap().lsn.0).collect();
     assert!(backward.iter().rev().eq(records.iter().map(|(lsn, _)| lsn)), "{backward:?}");
     assert_eq!(recovered.commit(NEW).unwrap(), Lsn(next + 1));
     recovered.close().unwrap();
-    assert_eq!(check_dir(crashed.path()).lost, lost);
+    assert_eq!(check_dir(crashed.path()).given_up, lost);
 
     log.close().unwrap();
     let report = check_dir(dir);
     assert_eq!(report.verdict, Some(Verdict::Clean));
-    assert_eq!(report.lost, lost);
+    assert_eq!(report.given_up, lost);
     let log = small().open(dir).unwrap();
     assert_eq!(log.recovery().verdict, Verdict::Clean);
     same(&collect(log.iter(Lsn::ZERO)).0, &records);
@@ -108,7 +108,7 @@ struct Says {
 
 impl Says {
     fn check(&self, dir: &Path, damage: &Damage) {
-        let said = (damage.kind, damage.kind.row(damage.proven), damage.proven, &*damage.path, damage.offset);
+        let said = (damage.kind, damage.row(), damage.proven, &*damage.path, damage.offset);
         let path = dir.join(&self.file);
         assert_eq!(said, (self.kind, self.row, self.proven, &*path, self.offset as u64), "{damage}");
         assert_eq!((damage.first_lsn.0, damage.last_lsn.map(|l| l.0)), self.lsns, "{damage}");
@@ -721,7 +721,7 @@ fn row_16_older_copy_of_a_sealed_segment() {
     let mut files = Files::read(dir.path());
     files.insert(1, old);
     let damage = damage(check_dir(files.dir().path()).verdict);
-    assert_eq!((damage.kind.row(damage.proven), damage.offset), (6, 5 * BLOCK as u64));
+    assert_eq!((damage.row(), damage.offset), (6, 5 * BLOCK as u64));
     assert_eq!((damage.first_lsn, damage.last_lsn), (Lsn(4), Some(Lsn(9))));
     // While the LINK of the newest says what is durable, opening trusts what is before, and reading
     // tells.

@@ -63,8 +63,8 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::TooLarge`] and [`Error::NoSpace`]: nothing was appended, and the log goes on.
-    /// [`Error::Busy`], too, which is said only to a waker, a hook or other code that a call runs: a
-    /// [cut](Log::truncate_back) of the log is under way, and waits for that code.
+    /// [`Error::Busy`], too, which is said only to a waker, a hook or other code that a call runs:
+    /// a [cut](Log::truncate_back) of the log is under way, and waits for that code.
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub fn append(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
         self.append_one(record.as_ref())
@@ -135,9 +135,9 @@ impl Log {
 
     /// Appends copies of records of another log, from their first LSN on: to restore an archive, or
     /// to keep a standby. They keep their LSNs, and their times to the second (but one in the first
-    /// second of 1970, or before that, counts as none: it becomes that of the copy). Each is a record by
-    /// itself, as of [`append`](Log::append), and in memory when this returns; after an error some
-    /// may have been appended ([`last_lsn`](Log::last_lsn) says how far).
+    /// second of 1970, or before that, counts as none: it becomes that of the copy). Each is a
+    /// record by itself, as of [`append`](Log::append), and in memory when this returns; after an
+    /// error some may have been appended ([`last_lsn`](Log::last_lsn) says how far).
     ///
     /// A log that is to begin with another LSN than 1 is made with [`Options::first_lsn`].
     ///
@@ -188,7 +188,8 @@ impl Log {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Busy`]: it would have to wait, and nothing was appended. Else as [`append`](Log::append).
+    /// [`Error::Busy`]: it would have to wait, and nothing was appended. Else as
+    /// [`append`](Log::append).
     pub fn try_append(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
         self.try_append_unit(Payload::records(&[record.as_ref()]))
     }
@@ -242,9 +243,9 @@ impl Log {
     }
 
     /// Appends several records as one: after a crash all are there or none. The LSN of the first;
-    /// the others follow without a gap: of `n` records the last has `first + (n - 1)`, which is what
-    /// [`sync_to`](Log::sync_to) and [`wait_durable`](Log::wait_durable) are to be given for the whole
-    /// batch. As [`append`](Log::append) otherwise.
+    /// the others follow without a gap: of `n` records the last has `first + (n - 1)`, which is
+    /// what [`sync_to`](Log::sync_to) and [`wait_durable`](Log::wait_durable) are to be given for
+    /// the whole batch. As [`append`](Log::append) otherwise.
     ///
     /// They come from a slice, a `Vec`, or an iterator that lends them. Of up to 32, no list is
     /// allocated.
@@ -310,7 +311,8 @@ impl Log {
         self.append_batch_parts_with(records, Durability::Buffered)
     }
 
-    /// As [`append_batch_parts`](Log::append_batch_parts), and returns when the records are durable.
+    /// As [`append_batch_parts`](Log::append_batch_parts), and returns when the records are
+    /// durable.
     ///
     /// # Errors
     /// As [`commit_batch`](Log::commit_batch).

@@ -52,18 +52,19 @@ impl Log {
     /// hold has a name, by which it is moved and released, and lasts beyond this process: after a
     /// restart [`holds`](Log::holds) says where its owner stood.
     ///
-    /// [`Lsn::ZERO`] is where the log starts. The LSN behind the last keeps all that is to come; one
-    /// further on, or one that was dropped, is an error. A truncation that a hold bounds drops less, and is
-    /// no error. A hold that is moved keeps the [limit](Log::hold_up_to) that it had, if any.
+    /// [`Lsn::ZERO`] is where the log starts. The LSN behind the last keeps all that is to come;
+    /// one further on, or one that was dropped, is an error. A truncation that a hold bounds drops
+    /// less, and is no error. A hold that is moved keeps the [limit](Log::hold_up_to) that it had,
+    /// if any.
     ///
     /// Durable when it returns: it blocks for a flush, unless the hold stands there already. So an
     /// owner that works through the log moves it once for many records. A log has at most 32 holds,
     /// those of other processes included.
     ///
-    /// A hold that is [lost](Hold::lost) is not renewed by moving it: its owner misses records, and is
-    /// to know. It places a hold of another name where the log starts, makes its copy anew, and
-    /// releases the lost one; or releases it first, and takes [`Error::Dropped`] for "once more" where
-    /// the front moves meanwhile.
+    /// A hold that is [lost](Hold::lost) is not renewed by moving it: its owner misses records, and
+    /// is to know. It places a hold of another name where the log starts, makes its copy anew, and
+    /// releases the lost one; or releases it first, and takes [`Error::Dropped`] for "once more"
+    /// where the front moves meanwhile.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword::Error> {
@@ -79,12 +80,12 @@ impl Log {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Dropped`] if the LSN is gone, [`Error::NotAppended`] if it is more than one beyond the
-    /// last; [`Error::HoldLost`] if the hold of that name is
-    /// [lost](Hold::lost): release it, and begin anew. [`Error::Busy`]: another process has had
-    /// the file `HOLDS` for a tenth of a second; try again. [`Error::HoldsDamaged`].
-    /// [`Error::Invalid`] for a name that is empty or longer than 64 bytes, a 33rd hold, or a limit of 0;
-    /// [`Error::Poisoned`], [`Error::Closed`], [`Error::NoSpace`].
+    /// [`Error::Dropped`] if the LSN is gone, [`Error::NotAppended`] if it is more than one beyond
+    /// the last; [`Error::HoldLost`] if the hold of that name is [lost](Hold::lost): release it,
+    /// and begin anew. [`Error::Busy`]: another process has had the file `HOLDS` for a tenth of a
+    /// second; try again. [`Error::HoldsDamaged`]. [`Error::Invalid`] for a name that is empty or
+    /// longer than 64 bytes, a 33rd hold, or a limit of 0; [`Error::Poisoned`], [`Error::Closed`],
+    /// [`Error::NoSpace`].
     pub fn hold(&self, name: &str, lsn: Lsn) -> Result<()> {
         self.inner.hold(name, lsn, None)
     }
@@ -106,7 +107,7 @@ impl Log {
     /// }
     /// let start = log.truncate_front(log.last_lsn())?;
     /// assert!(log.bytes_between(start, log.last_lsn().next())? >= 100_000);
-    /// assert!(log.holds()["an archiver"].lost);
+    /// assert!(log.holds()?["an archiver"].lost);
     /// assert!(matches!(log.hold("an archiver", Lsn(20)), Err(Error::HoldLost { .. })));
     /// # log.close() }
     /// ```
@@ -126,10 +127,12 @@ impl Log {
     }
 
     /// The holds, by name, with those that other processes have placed
-    /// ([`View::hold`](crate::View::hold)): it reads the small file that those are in. Where that
-    /// cannot be read, the log's own; [`View::holds`](crate::View::holds) says so.
-    #[must_use]
-    pub fn holds(&self) -> BTreeMap<String, Hold> {
+    /// ([`View::hold`](crate::View::hold)): it reads the small file that those are in.
+    ///
+    /// # Errors
+    /// [`Error::HoldsDamaged`], [`Error::Io`]: that file cannot be read; [`Error::Busy`] in code
+    /// that the log's disk runs; [`Error::LockLost`] in a forked process.
+    pub fn holds(&self) -> Result<BTreeMap<String, Hold>> {
         self.inner.holds()
     }
 }

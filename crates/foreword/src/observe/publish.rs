@@ -7,14 +7,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::files::dir::Dir;
 use crate::files::disk::{Access, DiskFile};
 use crate::files::names::STATS;
 use crate::files::text::{checked, push_checksum, push_escaped, unescaped};
 use crate::files::time::since_1970;
+use crate::limit::{Hold, Holds, Limit};
 use crate::observe::stats::{Histogram, Stats};
+use crate::read::record::time_of;
 use crate::read::source::Source;
 use crate::write::inner::LogInner;
 use crate::write::runtime::Next;
@@ -28,7 +30,7 @@ const BYTES_MAX: usize = 32 << 10;
 
 /// What the process that writes a log said of it last; see
 /// [`inspect::writer`](crate::inspect::writer).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Published {
     /// The process's id (in its own namespace, if it is in a container).
@@ -37,13 +39,13 @@ pub struct Published {
     pub open_for: Duration,
     /// For how much of that nothing happened, and so nothing was written.
     pub quiet_for: Duration,
-    /// When this was written, in milliseconds since 1970, by the writer's clock. A log in which
-    /// nothing happens writes nothing.
-    pub unix_millis: u64,
+    /// When this was written, to the millisecond, by the writer's clock. A log in which nothing
+    /// happens writes nothing.
+    pub time: SystemTime,
     /// The counters and histograms.
     pub stats: Stats,
-    /// The holds and the LSNs they keep.
-    pub holds: BTreeMap<String, Lsn>,
+    /// The holds, by name.
+    pub holds: BTreeMap<String, Hold>,
     /// Why the log accepts nothing more, if it failed.
     pub failure: Option<String>,
 }
@@ -111,7 +113,7 @@ fn histograms(stats: &mut Stats) -> [(&'static str, &mut Histogram); 3] {
 }
 
 /// What changes only when something happens. (Writing to a string cannot fail.)
-fn encode_state(stats: &mut Stats, holds: &BTreeMap<String, Lsn>, failure: Option<&Error>, out: &mut String) {
+fn encode_state(stats: &mut Stats, holds: &Holds, failure: Option<&Error>, out: &mut String) {
     for (name, number) in numbers(stats) {
         let _ = writeln!(out, "{name} {number}");
     }
@@ -122,8 +124,9 @@ fn encode_state(stats: &mut Stats, holds: &BTreeMap<String, Lsn>, failure: Optio
         }
         out.push('\n');
     }
-    for (name, lsn) in holds {
-        let _ = write!(out, "hold {lsn} ");
+    for (name, hold) in holds {
+        let (blocks, seconds) = hold.limit.to_units();
+        let _ = write!(out, "hold {} {blocks} {seconds} {} ", hold.lsn, u8::from(hold.lost));
         push_escaped(name, out);
     }
     if let Some(error) = failure {
@@ -140,17 +143,28 @@ fn decode(bytes: &[u8]) -> Option<Published> {
     if lines.next() != Some(TITLE) {
         return None;
     }
-    let mut published = Published::default();
+    let mut published = Published {
+        process: 0,
+        open_for: Duration::ZERO,
+        quiet_for: Duration::ZERO,
+        time: UNIX_EPOCH,
+        stats: Stats::default(),
+        holds: BTreeMap::new(),
+        failure: None,
+    };
     for line in lines {
         let (name, value) = line.split_once(' ')?;
         match name {
             "process" => published.process = value.parse().ok()?,
             "open_nanos" => published.open_for = Duration::from_nanos(value.parse().ok()?),
             "quiet_nanos" => published.quiet_for = Duration::from_nanos(value.parse().ok()?),
-            "unix_millis" => published.unix_millis = value.parse().ok()?,
+            "unix_millis" => published.time = time_of(value.parse::<u64>().ok()?.checked_mul(1000)?),
             "hold" => {
-                let (lsn, name) = value.split_once(' ')?;
-                published.holds.insert(unescaped(name), Lsn(lsn.parse().ok()?));
+                let mut parts = value.splitn(5, ' ');
+                let mut number = || parts.next()?.parse::<u64>().ok();
+                let (lsn, blocks, seconds, lost) = (number()?, number()?, number()?, number()? != 0);
+                let limit = Limit::from_units(blocks.try_into().ok()?, seconds.try_into().ok()?);
+                published.holds.insert(unescaped(parts.next()?), Hold { lost, ..Hold::new(Lsn(lsn), limit) });
             }
             "failure" => published.failure = Some(unescaped(value)),
             _ => decode_stat(&mut published.stats, name, value)?,
@@ -250,7 +264,7 @@ impl Publisher {
     fn publish(&mut self, log: &LogInner) -> bool {
         let mut stats = log.stats();
         log.counters.meters.tell(&stats);
-        let holds = log.holds().into_iter().map(|(name, hold)| (name, hold.lsn)).collect();
+        let holds = log.known_holds();
         let failure = log.lock().life.failure().cloned();
         self.state.clear();
         encode_state(&mut stats, &holds, failure.as_ref(), &mut self.state);
@@ -297,6 +311,11 @@ impl Publisher {
 mod tests {
     use super::*;
 
+    fn holds() -> Holds {
+        let lost = Hold { lost: true, ..Hold::new(Lsn(5), Limit::bytes(8192).or_age(Duration::from_secs(7))) };
+        BTreeMap::from([("a b\\n\n\\".to_owned(), lost), ("é".to_owned(), Hold::new(Lsn(6), Limit::NONE))])
+    }
+
     fn text() -> String {
         let mut stats = Stats::default();
         let mut value = 7;
@@ -308,10 +327,9 @@ mod tests {
             histogram.sum = value;
             (histogram.buckets[0], histogram.buckets[63]) = (value, 1);
         }
-        let holds = BTreeMap::from([("a b\\n\n\\".to_owned(), Lsn(5)), ("é".to_owned(), Lsn(6))]);
         let mut text =
             format!("{TITLE}\nprocess 1\nopen_nanos 2000000000\nquiet_nanos 5\nunix_millis 3\nfrom_a_later_version 1 2\n");
-        encode_state(&mut stats, &holds, Some(&Error::Closed), &mut text);
+        encode_state(&mut stats, &holds(), Some(&Error::Closed), &mut text);
         let crc = crc32c::crc32c(text.as_bytes());
         let _ = writeln!(text, "crc {crc:08x}");
         text
@@ -320,7 +338,7 @@ mod tests {
     #[test]
     fn what_is_published_is_read() {
         let mut published = decode(format!("{}left of a longer text\ncrc 00000000\n", text()).as_bytes()).unwrap();
-        assert_eq!((published.process, published.open_for, published.unix_millis), (1, Duration::from_secs(2), 3));
+        assert_eq!((published.process, published.open_for, published.time), (1, Duration::from_secs(2), time_of(3000)));
         assert_eq!(published.quiet_for, Duration::from_nanos(5));
         let mut value = 7;
         for (name, number) in numbers(&mut published.stats) {
@@ -330,7 +348,7 @@ mod tests {
         for (name, histogram) in histograms(&mut published.stats) {
             assert_eq!((histogram.sum, histogram.count(), histogram.buckets[63]), (value, value + 1, 1), "{name}");
         }
-        assert_eq!(published.holds.into_iter().collect::<Vec<_>>(), [("a b\\n\n\\".into(), Lsn(5)), ("é".into(), Lsn(6))]);
+        assert_eq!(published.holds, holds());
         assert_eq!((published.failure.as_deref(), published.stats.failed), (Some("the log is closed"), true));
     }
 

@@ -283,7 +283,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`next`](Reader::next), and [`Error::NotAppended`] if it is not there (or not durable)
-    /// yet, [`Error::Lost`] if it was given up.
+    /// yet, [`Error::GivenUp`] if it was given up.
     pub fn get(&mut self, lsn: Lsn) -> Result<RecordRef<'_>> {
         if lsn == Lsn::ZERO {
             return Err(Error::NotAppended { lsn, last: self.source.limit(Lsn::MAX)? });
@@ -292,7 +292,7 @@ impl Reader {
             return Err(Error::NotAppended { lsn, last: self.limit });
         }
         if self.chain.gap(lsn).is_some() {
-            return Err(Error::Lost { lsn });
+            return Err(Error::GivenUp { lsn });
         }
         self.load(lsn)?;
         self.seek(lsn.next());
@@ -363,7 +363,7 @@ impl Reader {
         if lsn > self.limit {
             return match self.source.damage() {
                 // What is readable was read; now say why it ends.
-                Some(damage) if lsn == self.limit.next() => Err(Error::Corruption(Arc::new(damage))),
+                Some(damage) => Err(Error::Corruption(Arc::new(damage))),
                 _ => Ok(false),
             };
         }

@@ -38,7 +38,7 @@ pub struct VerifyReport {
     /// Garbled sectors behind the end, where nothing was acknowledged.
     pub garbled_sectors: u64,
     /// LSNs that were given up in earlier repairs.
-    pub lost: Vec<(Lsn, Lsn)>,
+    pub given_up: Vec<(Lsn, Lsn)>,
     /// Why nobody knows what other processes ask to be kept, if that is so
     /// ([`Error::HoldsDamaged`], [`Error::Io`]): then nothing is dropped. The log itself is sound
     /// or not for all that.
@@ -165,17 +165,17 @@ fn verify_on(disk: Arc<dyn Disk>, dir: &Path, progress: Progress<'_>) -> Result<
 
 fn verify_at_rest(dir: &Dir, progress: Progress<'_>) -> Result<VerifyReport> {
     let survey = dir.there(recovery::survey(dir, dir.names()?, Depth::All, &[], progress)?)?;
-    let (start_lsn, last_lsn, lost) = (survey.control.start, survey.last_lsn(), survey.control.lost());
+    let (start_lsn, last_lsn, given_up) = (survey.control.start, survey.last_lsn(), survey.control.lost());
     Ok(VerifyReport {
         id: survey.log,
         start_lsn,
         last_lsn,
         proven_lsn: survey.proven_lsn(),
-        records: records_between(start_lsn, last_lsn.next(), &lost),
+        records: records_between(start_lsn, last_lsn.next(), &given_up),
         segments: survey.chain.len(),
         checked_bytes: survey.scanned,
         garbled_sectors: survey.garbled_behind,
-        lost,
+        given_up,
         holds_unknown: dir.wishes(survey.log).err(),
         verdict: Some(survey.verdict),
     })
@@ -217,7 +217,7 @@ fn verify_beside_writer(disk: Arc<dyn Disk>, dir: &Dir, progress: Progress<'_>) 
         segments: view.segments(),
         checked_bytes,
         garbled_sectors: 0,
-        lost: view.lost(),
+        given_up: view.given_up(),
         holds_unknown: view.holds().err(),
     })
 }

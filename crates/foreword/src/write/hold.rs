@@ -2,7 +2,8 @@
 
 use crate::assemble::room::Urgency;
 use crate::files::outside::Outside;
-use crate::limit::{Holds, Limit, check_name, judged, place};
+use crate::limit::{Holds, Limit, check_name, judged, place, stands};
+use crate::read::source::Source;
 use crate::write::inner::LogInner;
 use crate::{Error, Lsn, Result};
 
@@ -18,7 +19,7 @@ impl LogInner {
         check_name(name)?;
         limit.map_or(Ok(()), |limit| limit.check("the hold's limit"))?;
         self.change_holds(|start, last, holds| {
-            if lsn > last.next() {
+            if lsn > last.next() && !stands(name, lsn, holds) {
                 return Err(Error::NotAppended { lsn, last });
             }
             let hold = place(name, lsn, limit, start, holds)?;
@@ -71,20 +72,26 @@ impl LogInner {
         })
     }
 
-    /// The holds, with those that others have placed; without those where the disk asks, or does
-    /// not say.
-    pub(crate) fn holds(&self) -> Holds {
-        let own = || match self.peek() {
-            Some(state) => (state.change.control.start, state.change.control.holds.clone()),
-            None => (Lsn::FIRST, Holds::new()),
-        };
-        let of_others = || self.dir.with_outside(self.id, own);
-        let all = match self.may_wait() {
-            Ok(()) => self.attempt("look at the holds of other processes", &self.dir.path, of_others),
-            Err(busy) => Err(busy),
-        };
-        all.unwrap_or_else(|_| {
-            let (start, holds) = own();
+    /// The holds, with those that others have placed.
+    pub(crate) fn holds(&self) -> Result<Holds> {
+        self.may_wait()?;
+        let look = || self.dir.with_outside(self.id, || self.own_holds());
+        self.attempt("look at the holds of other processes", &self.dir.path, look)
+    }
+
+    /// Where the log starts, and its own holds.
+    fn own_holds(&self) -> (Lsn, Holds) {
+        match self.peek() {
+            // (Not the start that a truncation under way is about to have.)
+            Some(state) => (self.chain().start, state.change.control.holds.clone()),
+            None => (self.chain().start, Holds::new()),
+        }
+    }
+
+    /// The holds as far as they are known here, whatever the disk says of others.
+    pub(crate) fn known_holds(&self) -> Holds {
+        self.holds().unwrap_or_else(|_| {
+            let (start, holds) = self.own_holds();
             judged(holds, start)
         })
     }

@@ -164,8 +164,9 @@ fn print_text(out: &mut Output, args: &Args, look: &Look) -> Result<(), Failure>
         out.field("waiting", format_args!("{waiting} records are not durable yet; {flushes}"))?;
     }
     out.field("segments", segments_text(look))?;
-    for (name, lsn) in &look.holds {
-        if *lsn < look.start {
+    for (name, hold) in &look.holds {
+        let lsn = hold.lsn;
+        if hold.lost {
             let what = format_args!("`{name}` was to keep LSN {lsn} and later: lost, for it had reached its limit");
             out.toned("hold", Tone::Warn, what)?;
         } else {
@@ -289,8 +290,8 @@ fn look_json(args: &Args, look: &Look) -> Value {
         "verdict": look.writer.is_none().then(|| verdict::name(look.verdict.as_ref())),
         "start_lsn": look.start.0,
         "durable_lsn": look.durable.0,
-        "holds": look.holds.iter().map(|(name, lsn)| (name.clone(), Value::from(lsn.0))).collect::<Value>(),
-        "lost_holds": look.holds.iter().filter(|(_, lsn)| **lsn < look.start).map(|(name, _)| name).collect::<Vec<_>>(),
+        "holds": look.holds.iter().map(|(name, hold)| (name.clone(), Value::from(hold.lsn.0))).collect::<Value>(),
+        "lost_holds": look.holds.iter().filter(|(_, hold)| hold.lost).map(|(name, _)| name).collect::<Vec<_>>(),
         "holds_unknown": look.holds_unknown.as_ref().map(ToString::to_string),
         "disk_bytes": look.disk_bytes,
         "segment_files": look.segment_files,

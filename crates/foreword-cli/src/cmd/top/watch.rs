@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use foreword::inspect::{self, Writer};
-use foreword::{Error, Histogram, Lsn, Published, Stats, Verdict, View};
+use foreword::{Error, Histogram, Hold, Lsn, Published, Stats, Verdict, View};
 
 use crate::exit::Failure;
 
@@ -50,7 +50,7 @@ pub(super) struct Look {
     pub(super) start: Lsn,
     /// The last durable LSN; as far as files say, the last that is known to be.
     pub(super) durable: Lsn,
-    pub(super) holds: BTreeMap<String, Lsn>,
+    pub(super) holds: BTreeMap<String, Hold>,
     /// Why nobody knows what other processes ask to be kept, if that is so.
     pub(super) holds_unknown: Option<Error>,
     /// Without a writer.
@@ -76,8 +76,8 @@ pub(super) struct Clocks {
 
 impl Clocks {
     /// Of what is seen now for the first time, and was said at most so long ago.
-    fn of(unix_millis: u64, at_most: Option<Duration>) -> Clocks {
-        let said = Duration::from_millis(unix_millis);
+    fn of(said: SystemTime, at_most: Option<Duration>) -> Clocks {
+        let said = said.duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let age = now.saturating_sub(said);
         let before = at_most.map_or(Duration::ZERO, |most| age.saturating_sub(most));
@@ -252,7 +252,7 @@ impl Watch {
                     before
                 } else {
                     let activity = Some(Activity::between(&before.published, &published, since_last));
-                    let clocks = Clocks::of(published.unix_millis, Some(since_last));
+                    let clocks = Clocks::of(published.time, Some(since_last));
                     Heard { published, since: now, clocks, activity }
                 }
             }
@@ -261,7 +261,7 @@ impl Watch {
             _ => {
                 // Its process is running: it was started with this machine or later.
                 let since_boot = uptime().map(|up| up.saturating_sub(published.open_for));
-                let clocks = Clocks::of(published.unix_millis, since_boot);
+                let clocks = Clocks::of(published.time, since_boot);
                 Heard { published, since: now, clocks, activity: None }
             }
         };
@@ -284,7 +284,7 @@ impl Watch {
         let verdict = view.verdict();
         let start = view.start_lsn();
         let (holds, holds_unknown) = match view.holds() {
-            Ok(holds) => (holds.into_iter().map(|(name, hold)| (name, hold.lsn)).collect(), None),
+            Ok(holds) => (holds, None),
             Err(error) => (BTreeMap::new(), Some(error)),
         };
         Ok(Look {

@@ -111,8 +111,8 @@ fn each_row_is_claimed_and_names_its_place() {
             continue;
         };
         let name = if epoch == 0 { IDENTITY.to_owned() } else { segment_name(epoch) };
-        assert_eq!((damage.path, damage.offset), (PathBuf::from("dir").join(name), offset), "row {row}");
-        assert_eq!(damage.kind.row(damage.proven), judged as u8, "row {row}");
+        assert_eq!((damage.path.clone(), damage.offset), (PathBuf::from("dir").join(name), offset), "row {row}");
+        assert_eq!(damage.row(), judged as u8, "row {row}");
         assert_eq!(damage.first_lsn, NEXT, "row {row}");
         let last = match evidence.front {
             Front::Lost { last, .. } | Front::Late { last, .. } => Some(last),
