@@ -1,0 +1,1 @@
+//! Locks on keys: strict two-phase, with deadlocks detected.
