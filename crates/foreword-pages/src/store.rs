@@ -20,7 +20,7 @@ use crate::recovery::{self, Recovery};
 use crate::sabotage::{self, Bug};
 use crate::session::Session;
 use crate::sync::lock;
-use crate::txn::Txn;
+use crate::txn::{Commit, Txn};
 use crate::{Error, Options, Result};
 
 /// Pages that survive: a page file and its log, open for reading and writing.
@@ -133,6 +133,22 @@ impl Store {
     /// [`Error::Log`].
     pub fn sync_to(&self, commit: Lsn) -> Result<()> {
         Ok(self.0.engine.pool.log.sync_to(commit)?)
+    }
+
+    /// As [`sync_to`](Store::sync_to), as a future, which works on any executor. The log's
+    /// background thread makes it complete. It is complete at once for [`Lsn::ZERO`].
+    ///
+    /// # Errors
+    /// [`Error::Log`]; the future's, too.
+    pub fn durable(&self, commit: Lsn) -> Result<Commit> {
+        Commit::new(&self.0.engine, commit)
+    }
+
+    /// Whether a transaction is alive that has this [id](Txn::id): it has neither committed nor been
+    /// rolled back. One whose rollback failed is alive until a checkpoint completes that.
+    #[must_use]
+    pub fn is_live(&self, txn: u64) -> bool {
+        self.0.engine.txns.has(txn)
     }
 
     /// Takes a checkpoint: bounds what recovery has to read, and drops the log before that. Changes

@@ -182,6 +182,10 @@ impl TxnTable {
         std::mem::take(&mut *lock(&self.orphans))
     }
 
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.entries().chains.contains_key(&id)
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.entries().chains.len()
     }

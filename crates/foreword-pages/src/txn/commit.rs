@@ -8,6 +8,7 @@ use foreword::{Durability, Lsn};
 
 use super::Txn;
 use crate::Result;
+use crate::engine::Engine;
 use crate::sabotage::{self, Bug};
 
 /// A future that completes when a transaction is durable, with the LSN of its commit record. Works
@@ -24,6 +25,12 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// A future for all that was logged up to an LSN.
+    pub(crate) fn new(engine: &Engine, lsn: Lsn) -> Result<Commit> {
+        let durable = if lsn > Lsn::ZERO { Some(engine.pool.log.durable(lsn)?) } else { None };
+        Ok(Commit { lsn, durable })
+    }
+
     /// The LSN of the commit record; [`Lsn::ZERO`] if the transaction changed nothing.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
@@ -80,8 +87,7 @@ impl Txn {
     /// As [`commit`](Txn::commit); the future's, too.
     pub fn commit_async(mut self) -> Result<Commit> {
         let lsn = self.end()?;
-        let durable = if lsn > Lsn::ZERO { Some(self.engine.pool.log.durable(lsn)?) } else { None };
-        Ok(Commit { lsn, durable })
+        Commit::new(&self.engine, lsn)
     }
 
     fn end(&mut self) -> Result<Lsn> {

@@ -258,11 +258,13 @@ fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
     let refused = refused.expect("the disk is full");
     assert!(refused.is_no_space(), "{refused}");
     // There may be no room to undo the transaction: then it becomes an orphan.
+    let id = txn.id();
     let aborted = txn.abort();
+    assert_eq!(aborted.is_err(), store.is_live(id));
     assert_eq!(aborted.is_err(), store.stats().orphans == 1);
     disk.set_capacity(None);
     store.checkpoint().unwrap();
-    assert_eq!(store.stats().orphans, 0);
+    assert!(store.stats().orphans == 0 && !store.is_live(id));
     for &page in &pages {
         assert_eq!(store.read(page).unwrap()[..500], [0; 500]);
     }

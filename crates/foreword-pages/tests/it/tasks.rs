@@ -147,6 +147,16 @@ fn transactions_live_in_tasks_and_commit_without_a_thread() {
         assert_eq!(lsns.len(), 360);
         // Nothing to wait for.
         assert_eq!(store.begin().commit_async().unwrap().await.unwrap(), foreword::Lsn::ZERO);
+        assert_eq!(store.durable(foreword::Lsn::ZERO).unwrap().await.unwrap(), foreword::Lsn::ZERO);
+        // Another waits for what was committed without waiting.
+        let mut txn = store.begin();
+        txn.update(pages[0], 0, b"another").unwrap();
+        let lsn = txn.commit_with(foreword::Durability::Buffered).unwrap();
+        assert_eq!(store.durable(lsn).unwrap().await.unwrap(), lsn);
+        assert!(store.stats().log.durable_lsn >= lsn);
+        let mut txn = store.begin();
+        txn.update(pages[0], 0, &1u64.to_le_bytes()).unwrap();
+        txn.commit().unwrap();
     });
     for task in 0..400usize {
         let expected = if task % 10 == 9 { 0 } else { task as u64 + 1 };

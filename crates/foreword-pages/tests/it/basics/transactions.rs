@@ -28,6 +28,21 @@ fn what_is_committed_comes_back_after_closing_and_after_not_closing() {
 }
 
 #[test]
+fn a_transaction_is_live_until_it_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().open(dir.path()).unwrap();
+    let txns = [(); 3].map(|()| store.begin());
+    let ids = txns.each_ref().map(foreword_pages::Txn::id);
+    assert!(ids.iter().all(|&id| store.is_live(id)));
+    let [one, two, three] = txns;
+    one.commit().unwrap();
+    two.abort().unwrap();
+    assert_eq!(ids.map(|id| store.is_live(id)), [false, false, true]);
+    drop(three);
+    assert!(!ids.iter().any(|&id| store.is_live(id)));
+}
+
+#[test]
 fn what_is_not_committed_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let store = small().open(dir.path()).unwrap();
