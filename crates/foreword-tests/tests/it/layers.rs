@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Folders and files of a crate from the bottom up: each line imports only itself and those above
 /// it. A file that is named stands there, and not where its folder does; what is not named may
 /// import all, and be imported by all.
-const FLOORS: [(&str, &[&[&str]]); 2] = [
+const FLOORS: [(&str, &[&[&str]]); 3] = [
     (
         "foreword",
         &[
@@ -33,6 +33,7 @@ const FLOORS: [(&str, &[&[&str]]); 2] = [
             &["builder", "options", "replay", "session", "store"],
         ],
     ),
+    ("foreword-tree", &[&["error", "node", "records", "sabotage"], &["locks"], &["tree"], &["engine", "scan", "txn"], &["db"]]),
 ];
 
 /// A file of a crate, by its module's path: `read::reader`, or an empty one for the root.

@@ -47,6 +47,7 @@ impl Stage {
             Err(Error::Deadlock { owners }) => Circle(owners),
             Err(Error::InUse { .. }) => Answer::InUse,
             Err(Error::TooManyLocks { .. }) => Answer::Limit,
+            Err(error) => panic!("{error}"),
         }
     }
 

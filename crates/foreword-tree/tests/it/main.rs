@@ -1,4 +1,13 @@
-//! The tests of the tree, in one program.
+//! The tests of the tree, in one program. Beside it is a program for the deliberate bugs.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../common/mod.rs"]
+mod common;
+
+mod availability;
+mod basics;
+mod crash;
 mod history;
+#[cfg(feature = "sabotage")]
+mod sabotage;
+mod serial;

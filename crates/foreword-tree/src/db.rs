@@ -1,0 +1,197 @@
+//! The front: trees by name, and transactions on them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use foreword_pages::{Options, PageId, Store};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::node::u64_of;
+use crate::records;
+use crate::tree::{Tree, undo};
+use crate::txn::Txn;
+
+/// What the store's root begins with.
+const MAGIC: &[u8; 8] = b"FWRDTREE";
+const VERSION: u32 = 1;
+const NAMES: usize = 16;
+/// How often [`Db::run`] begins a transaction that meets others.
+const ATTEMPTS: u32 = 100;
+
+/// Trees in a store, each with a name, and transactions on any of them.
+///
+/// A clone is another handle of the same store. All methods but [`close`](Db::close) may be called
+/// from any number of threads.
+///
+/// Where a transaction could not be rolled back because the disk is full, its changes are still
+/// there. Until a checkpoint has rolled it back (the background thread takes one), all calls that
+/// read or change keys are refused with an error with [`Error::is_no_space`].
+#[derive(Clone, Debug)]
+pub struct Db(Arc<Engine>);
+
+impl Db {
+    /// Opens the store in a directory with the default [`Options`], making it if there is none, and
+    /// recovers it if need be.
+    ///
+    /// # Errors
+    /// As [`open_with`](Db::open_with).
+    pub fn open(dir: impl AsRef<Path>) -> Result<Db> {
+        Db::open_with(Options::new(), dir)
+    }
+
+    /// As [`open`](Db::open), with other options: those of the pages, where the types of records
+    /// from 0x5401 to 0x54ff are the trees'.
+    ///
+    /// # Errors
+    /// [`Error::NotTrees`] if the pages are another program's; otherwise as [`Options::open`].
+    pub fn open_with(options: Options, dir: impl AsRef<Path>) -> Result<Db> {
+        let store = undo::with_undo(records::with_redo(options)).open(dir)?;
+        let names = match store.root()? {
+            Some(root) => read_root(&store, root)?,
+            None => make_root(&store)?,
+        };
+        Ok(Db(Arc::new(Engine::new(store, names))))
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&self) -> Txn {
+        Txn::begin(&self.0)
+    }
+
+    /// Runs a transaction and commits it. If it meets other transactions ([`Error::is_conflict`]) it
+    /// is rolled back, and run again, up to a hundred times. If `work` fails otherwise, it is rolled
+    /// back, and the error is returned.
+    ///
+    /// ```
+    /// # fn main() -> foreword_tree::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = foreword_tree::Db::open(dir.path())?;
+    /// let tree = db.tree("counts")?;
+    /// let next = db.run(|txn| {
+    ///     let count = txn.get_for_update(tree, "visits")?.map_or(0, |count| count[0]);
+    ///     txn.put(tree, "visits", [count + 1])?;
+    ///     Ok(count + 1)
+    /// })?;
+    /// assert_eq!(next, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `work` and of [`Txn::commit`].
+    pub fn run<T>(&self, mut work: impl FnMut(&mut Txn) -> Result<T>) -> Result<T> {
+        let mut attempt = 0;
+        loop {
+            let mut txn = self.begin();
+            match work(&mut txn).and_then(|done| txn.commit().map(|_| done)) {
+                Err(error) if error.is_conflict() && attempt < ATTEMPTS => attempt += 1,
+                done => return done,
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// The tree with a name. Makes it if there is none: it is there then, durably, whatever becomes
+    /// of other transactions. Waits for others that make it.
+    ///
+    /// # Errors
+    /// As [`Txn::get`] and [`Txn::commit`].
+    pub fn tree(&self, name: &str) -> Result<Tree> {
+        let names = self.0.names;
+        if let Some(found) = self.begin().get(names, name)? {
+            return parse(&found);
+        }
+        self.run(|txn| {
+            if let Some(found) = txn.get_for_update(names, name)? {
+                return parse(&found);
+            }
+            let tree = txn.create_tree()?;
+            txn.put(names, name, tree.root.0.to_le_bytes())?;
+            Ok(tree)
+        })
+    }
+
+    /// The names of all trees, in their order.
+    ///
+    /// # Errors
+    /// As [`Txn::get`].
+    pub fn trees(&self) -> Result<Vec<String>> {
+        let txn = self.begin();
+        txn.scan(self.0.names, ..).map(|name| Ok(String::from_utf8_lossy(&name?.0).into_owned())).collect()
+    }
+
+    /// Reads all trees, and checks that their pages fit together. Others may read and write
+    /// meanwhile; the pages of long values are checked only if they may not (`while_idle`), and then
+    /// also that no page is used by no tree. Returns the number of keys.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], which names the page; [`Error::Pages`].
+    pub fn verify(&self, while_idle: bool) -> Result<u64> {
+        let pages = self.0.store.begin();
+        let names = self.0.names.check(&pages, false)?;
+        let (mut keys, mut used) = (0, names.pages + 1);
+        let txn = self.begin();
+        let trees: Vec<Tree> = txn.scan(self.0.names, ..).map(|entry| parse(&entry?.1)).collect::<Result<_>>()?;
+        for tree in trees {
+            let counted = tree.check(&pages, while_idle)?;
+            keys += counted.keys;
+            used += counted.pages + counted.long_pages;
+        }
+        let root = self.0.store.root()?.unwrap_or_default();
+        if while_idle && used != self.0.store.stats().pages_used {
+            return Err(Error::Damaged { page: root, why: "pages are in use that no tree has" });
+        }
+        Ok(keys)
+    }
+
+    /// The pages below: for checkpoints, backups and counters.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The most bytes that a key may have here.
+    #[must_use]
+    pub fn key_max(&self) -> usize {
+        self.0.key_max()
+    }
+
+    /// Writes all pages, and gives the store up for all handles. The next opening has nothing to
+    /// recover, but for transactions that have not ended.
+    ///
+    /// # Errors
+    /// As [`Store::close`]. What was committed is safe all the same.
+    pub fn close(self) -> Result<()> {
+        Ok(self.0.store.clone().close()?)
+    }
+}
+
+fn parse(value: &[u8]) -> Result<Tree> {
+    let root = u64_of(value).filter(|_| value.len() == 8);
+    let root = root.ok_or(Error::NotTrees { why: "a tree's name leads nowhere".into() })?;
+    Ok(Tree { root: PageId(root) })
+}
+
+fn read_root(store: &Store, root: PageId) -> Result<Tree> {
+    let not = |why: String| Err(Error::NotTrees { why });
+    let page = store.read(root)?;
+    if &page[..8] != MAGIC {
+        return not(format!("its root, page {root}, begins with {:02x?}", &page[..8]));
+    }
+    let version = u32::from_le_bytes([page[8], page[9], page[10], page[11]]);
+    if version != VERSION {
+        return not(format!("its trees have format version {version}; this program reads version {VERSION}"));
+    }
+    parse(&page[NAMES..NAMES + 8])
+}
+
+fn make_root(store: &Store) -> Result<Tree> {
+    let mut txn = store.begin();
+    let root = txn.allocate()?;
+    let names = Tree::create(&mut txn)?;
+    let version = [VERSION.to_le_bytes(), [0; 4]].concat();
+    txn.update(root, 0, &[&MAGIC[..], &version, &names.root.0.to_le_bytes()].concat())?;
+    txn.set_root(root)?;
+    txn.commit()?;
+    Ok(names)
+}

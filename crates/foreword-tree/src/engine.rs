@@ -1,0 +1,116 @@
+//! What the handles and transactions of a store share: its pages, and its locks.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use foreword_pages::Store;
+use foreword_pages::foreword::Lsn;
+
+use crate::error::{Error, Result};
+use crate::locks::{Locks, Mode, Target};
+use crate::node;
+use crate::sabotage::{self, Bug};
+use crate::tree::Tree;
+
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) store: Store,
+    pub(crate) locks: Locks,
+    /// The trees by their names.
+    pub(crate) names: Tree,
+    /// The LSN of the last commit whose locks were let go.
+    committed: AtomicU64,
+    /// Transactions that are not rolled back yet, for lack of space, and why. Their changes are
+    /// there, without locks: nothing else is read or changed meanwhile.
+    unended: Mutex<Vec<(u64, Error)>>,
+    has_unended: AtomicBool,
+    /// Why the store can only be reopened.
+    failure: OnceLock<Error>,
+}
+
+impl Engine {
+    pub(crate) fn new(store: Store, names: Tree) -> Engine {
+        Engine {
+            store,
+            locks: Locks::new(),
+            names,
+            committed: AtomicU64::new(0),
+            unended: Mutex::default(),
+            has_unended: AtomicBool::new(false),
+            failure: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn key_max(&self) -> usize {
+        node::key_max(self.store.page_len())
+    }
+
+    pub(crate) fn entry_max(&self) -> usize {
+        node::entry_max(self.store.page_len())
+    }
+
+    /// Takes a lock, and waits for it if the owner `waits`.
+    pub(crate) fn lock(&self, owner: u64, target: Target<'_>, mode: Mode, waits: bool) -> Result<()> {
+        if waits {
+            self.locks.lock(owner, target, mode)?;
+        } else if !self.locks.try_lock(owner, target, mode)? {
+            return Err(Error::Locked);
+        }
+        self.check()
+    }
+
+    pub(crate) fn try_lock(&self, owner: u64, target: Target<'_>, mode: Mode) -> Result<bool> {
+        let is_granted = self.locks.try_lock(owner, target, mode)?;
+        self.check()?;
+        Ok(is_granted)
+    }
+
+    /// Checks that all that was not committed is rolled back, or locked. Asked after a lock was
+    /// taken: whoever has let it go without being rolled back has said so before.
+    fn check(&self) -> Result<()> {
+        if let Some(error) = self.failure.get() {
+            return Err(error.clone());
+        }
+        if !self.has_unended.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let mut unended = self.unended.lock().unwrap_or_else(PoisonError::into_inner);
+        unended.retain(|(id, _)| self.store.is_live(*id));
+        match unended.first() {
+            Some((_, error)) => Err(error.clone()),
+            None => {
+                self.has_unended.store(false, Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    }
+
+    /// A transaction has its commit record in the log. From here on others may see its changes:
+    /// they commit behind it.
+    pub(crate) fn has_committed(&self, id: u64, lsn: Lsn) {
+        self.committed.fetch_max(lsn.0, Ordering::SeqCst);
+        self.locks.release(id);
+    }
+
+    /// What a transaction waits for that has committed with this LSN, so that all that it has read
+    /// is durable, too. (What it read stands before its own record in the log, if it has one.)
+    pub(crate) fn to_wait_for(&self, lsn: Lsn) -> Lsn {
+        if lsn > Lsn::ZERO || sabotage::has(Bug::ReadNotDurable) {
+            return lsn;
+        }
+        Lsn(self.committed.load(Ordering::SeqCst))
+    }
+
+    /// A transaction could not commit, or could not be rolled back.
+    pub(crate) fn has_failed(&self, id: u64, error: &foreword_pages::Error) {
+        if self.store.is_live(id) {
+            if error.is_no_space() {
+                self.unended.lock().unwrap_or_else(PoisonError::into_inner).push((id, error.clone().into()));
+                self.has_unended.store(true, Ordering::SeqCst);
+            } else {
+                let _ = self.failure.set(error.clone().into());
+            }
+        }
+        self.locks.release(id);
+    }
+}

@@ -1,0 +1,186 @@
+//! A tree of pages: how it is descended. Each page is latched before the one above it, or to its
+//! left, is let go.
+//!
+//! Invariant: latches are taken from the root to the leaves, and from the left to the right. So no
+//! two operations wait for each other. No operation waits for a lock while it has a latch.
+
+mod change;
+mod check;
+mod join;
+pub(crate) mod long;
+mod split;
+pub(crate) mod undo;
+
+use foreword_pages::{Change, PageId, PageMut, PageRef, Txn};
+
+use crate::error::{Error, Result};
+use crate::node::{Node, OwnedValue, Plan, Seek, entry_bytes};
+use crate::records;
+use crate::sabotage::{self, Bug};
+
+/// A tree of a store: keys in their order (of bytes), each with a value. [`Db::tree`](crate::Db::tree)
+/// finds one by its name.
+///
+/// A `Tree` is only a name: it borrows nothing, and is of use with its own store only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tree {
+    /// The first page, which stays the first whatever becomes of the tree.
+    pub(crate) root: PageId,
+}
+
+/// What an operation has come to.
+#[derive(Debug)]
+pub(crate) enum Done<T> {
+    Yes(T),
+    /// It needs the lock on this key (`None`: on the tree's end), which was not to be had at once.
+    /// It has changed nothing, and has no latch.
+    Blocked(Option<Vec<u8>>),
+}
+
+/// Asks for the lock on the key that follows (`None`: on the tree's end), and does not wait. It is
+/// called with latches held.
+pub(crate) type Gate<'g> = &'g mut dyn FnMut(Option<&[u8]>) -> Result<bool>;
+
+/// The page as one of a tree.
+pub(crate) fn read(id: PageId, bytes: &[u8]) -> Result<Node<'_>> {
+    Node::new(bytes).map_err(Error::damaged(id))
+}
+
+impl Tree {
+    /// The place of the way down, the child there, and the level on which the child must be.
+    fn below(page: PageId, bytes: &[u8], seek: Seek<'_>) -> Result<(PageId, u8)> {
+        let node = read(page, bytes)?;
+        let child = node.way(seek).and_then(|at| node.child(at)).map_err(Error::damaged(page))?;
+        Ok((child, node.level() - 1))
+    }
+
+    /// Latches the leaf that a search leads to.
+    pub(crate) fn leaf(self, txn: &Txn, seek: Seek<'_>) -> Result<PageRef> {
+        let mut page = txn.fetch_shared(self.root)?;
+        while read(page.id(), &page)?.level() > 0 {
+            let (child, level) = Tree::below(page.id(), &page, seek)?;
+            if sabotage::has(Bug::NoCoupling) {
+                drop(page);
+                std::thread::yield_now();
+                page = txn.fetch_shared(child)?;
+            } else {
+                page = txn.fetch_shared(child)?;
+            }
+            expect_level(page.id(), &page, level)?;
+        }
+        expect_place(page.id(), &page, seek)?;
+        Ok(page)
+    }
+
+    /// Latches the leaf where a key belongs, for changing it.
+    pub(crate) fn leaf_to_change(self, txn: &Txn, key: &[u8]) -> Result<PageMut> {
+        let seek = Seek::Key(key);
+        let leaf = loop {
+            let mut page = txn.fetch_shared(self.root)?;
+            if read(self.root, &page)?.level() == 0 {
+                drop(page);
+                let root = txn.fetch_exclusive(self.root)?;
+                if read(self.root, &root)?.level() == 0 {
+                    break root;
+                }
+                continue; // It has grown in between.
+            }
+            loop {
+                let (child, level) = Tree::below(page.id(), &page, seek)?;
+                if level == 0 {
+                    break;
+                }
+                page = txn.fetch_shared(child)?;
+                expect_level(child, &page, level)?;
+            }
+            let (child, _) = Tree::below(page.id(), &page, seek)?;
+            if sabotage::has(Bug::NoCoupling) {
+                drop(page);
+                std::thread::yield_now();
+            }
+            let leaf = txn.fetch_exclusive(child)?;
+            expect_level(child, &leaf, 0)?;
+            break leaf;
+        };
+        expect_place(leaf.id(), &leaf, seek)?;
+        Ok(leaf)
+    }
+
+    /// Makes an empty tree, which only the transaction knows.
+    pub(crate) fn create(txn: &mut Txn) -> Result<Tree> {
+        let root = txn.allocate()?;
+        let mut page = txn.fetch_exclusive(root)?;
+        let plan = Plan { level: 0, next: None, low: b"", high: None, entries: Vec::new() };
+        let mut change = Change::new();
+        records::build(&mut change, root, page.len(), &plan).map_err(Error::damaged(root))?;
+        txn.apply(&change, &mut [&mut page])?;
+        Ok(Tree { root })
+    }
+
+    /// The value of a key.
+    pub(crate) fn find(self, txn: &Txn, key: &[u8]) -> Result<Option<OwnedValue>> {
+        let leaf = self.leaf(txn, Seek::Key(key))?;
+        let node = read(leaf.id(), &leaf)?;
+        let found = node.search(key).and_then(|found| found.ok().map(|at| node.cell(at)).transpose());
+        Ok(found.map_err(Error::damaged(leaf.id()))?.map(|cell| cell.value.to_owned()))
+    }
+}
+
+/// Calls `found` with the first key from a place of a leaf on, also if it lies in a leaf behind
+/// (`None`: there is none). Leaves are latched from the left to the right. The caller has the first
+/// one latched, which it gives as its bytes.
+pub(crate) fn next_key<T>(
+    txn: &Txn,
+    leaf: (PageId, &[u8]),
+    at: usize,
+    found: impl FnOnce(Option<&[u8]>) -> Result<T>,
+) -> Result<T> {
+    let node = read(leaf.0, leaf.1)?;
+    if at < node.count() {
+        return found(Some(&node.key(at).map_err(Error::damaged(leaf.0))?));
+    }
+    let Some(mut page) = neighbour(txn, leaf.0, leaf.1)? else { return found(None) };
+    loop {
+        let node = read(page.id(), &page)?;
+        if node.count() > 0 {
+            return found(Some(&node.key(0).map_err(Error::damaged(page.id()))?));
+        }
+        let Some(next) = neighbour(txn, page.id(), &page)? else { return found(None) };
+        page = next;
+    }
+}
+
+/// Latches the leaf to the right of one that the caller has latched.
+pub(crate) fn neighbour(txn: &Txn, page: PageId, bytes: &[u8]) -> Result<Option<PageRef>> {
+    let node = read(page, bytes)?;
+    let Some(next) = node.next() else { return Ok(None) };
+    let right = txn.fetch_shared(next)?;
+    let beside = read(next, &right)?;
+    // Fences rise, so following the links ends.
+    if beside.level() != node.level() || node.high() != Some(beside.low()) {
+        return Err(Error::Damaged { page: next, why: "it does not begin where the page to its left ends" });
+    }
+    Ok(Some(right))
+}
+
+fn expect_level(page: PageId, bytes: &[u8], level: u8) -> Result<()> {
+    if read(page, bytes)?.level() == level {
+        return Ok(());
+    }
+    Err(Error::Damaged { page, why: "it is on another level than the page above says" })
+}
+
+fn expect_place(page: PageId, bytes: &[u8], seek: Seek<'_>) -> Result<()> {
+    let node = read(page, bytes)?;
+    let is_right = match seek {
+        Seek::Key(key) => node.covers(key),
+        Seek::Before(key) => node.low() < key && node.high().is_none_or(|high| key <= high),
+        Seek::Last => node.high().is_none(),
+    };
+    if is_right { Ok(()) } else { Err(Error::Damaged { page, why: "a search led to it for keys that lie elsewhere" }) }
+}
+
+/// Bytes of a leaf that a key takes beside its value.
+fn entry_need(node: &Node<'_>, key: &[u8], value: usize) -> usize {
+    entry_bytes(key.len().saturating_sub(node.prefix().len()), value)
+}

@@ -1,0 +1,36 @@
+//! The suites' workloads, checked against models. They return a violation and do not panic, so that
+//! deliberate bugs can be counted.
+#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+mod rng;
+mod world;
+
+use foreword_sim::SimDisk;
+use foreword_tree::Options;
+use foreword_tree::foreword_pages::foreword::{self, SyncPolicy};
+
+pub use rng::Rng;
+pub use world::World;
+
+pub const DIR: &str = "/store";
+
+/// A check: the value, or what went wrong, in words.
+pub type Checked<T = ()> = Result<T, String>;
+
+/// Options of a store without a background thread, and with so little memory that pages are stolen
+/// all the time.
+pub fn options(disk: &SimDisk, threads: usize) -> Options {
+    let log = foreword::Options::new()
+        .segment_bytes(64 << 10)
+        .buffer_bytes(512 << 10)
+        .background(false)
+        .sync(SyncPolicy::manual())
+        .on_error(|_| ());
+    let options = Options::new().page_bytes(4096).pool_bytes(32 * 4096).recovery_bytes(20_000);
+    options.background(false).recovery_threads(threads).disk(disk.handle()).log(log)
+}
+
+/// The number of crashes: `default`, or `FOREWORD_CRASHES`.
+pub fn crashes_wanted(default: u64) -> u64 {
+    std::env::var("FOREWORD_CRASHES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}

@@ -1,0 +1,201 @@
+//! Transactions that wait for each other, disks that are full or fail: no call waits without end,
+//! and nothing is there in part.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use foreword_sim::{Effect, Fault, OpKind, SimDisk};
+use foreword_tree::{Db, Error, Result};
+
+use crate::common::{DIR, options};
+
+fn open(disk: &SimDisk) -> Db {
+    Db::open_with(options(disk, 1), DIR).unwrap()
+}
+
+/// A deadline for what must not hang.
+const SOON: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_transaction_waits_for_another_and_sees_what_it_did() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    for commits in [true, false] {
+        let mut one = db.begin();
+        one.put(tree, "a", "1").unwrap();
+        let (tell, told) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for what in 0..4 {
+                let (db, tell) = (&db, tell.clone());
+                scope.spawn(move || {
+                    let other = db.begin();
+                    let found = match what {
+                        0 => other.get(tree, "a").unwrap().is_some(),
+                        1 => other.scan(tree, ..).map(Result::unwrap).count() == 1,
+                        2 => other.scan_back(tree, ..).map(Result::unwrap).count() == 1,
+                        _ => other.get_for_update(tree, "a").unwrap().is_some(),
+                    };
+                    other.abort().unwrap();
+                    tell.send((what, found)).unwrap();
+                });
+            }
+            assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "they wait");
+            if commits {
+                _ = one.commit().unwrap();
+            } else {
+                one.abort().unwrap()
+            }
+            for _ in 0..4 {
+                let (what, found) = told.recv_timeout(SOON).unwrap();
+                assert_eq!(found, commits, "{what}");
+            }
+        });
+        db.run(|txn| txn.delete(tree, "a")).unwrap();
+    }
+}
+
+#[test]
+fn of_two_that_wait_for_each_other_one_is_told() {
+    let disk = SimDisk::new(2);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    db.run(|txn| ["a", "b"].iter().try_for_each(|key| txn.put(tree, key, "0"))).unwrap();
+    // Whoever comes second is told, and runs again. So no update is lost.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let db = &db;
+            scope.spawn(move || {
+                for _ in 0..50 {
+                    db.run(|txn| {
+                        let a = txn.get(tree, "a")?.unwrap().len();
+                        std::thread::yield_now();
+                        let b = txn.get(tree, "b")?.unwrap().len();
+                        txn.put(tree, "b", vec![b'0'; b + 1])?;
+                        txn.put(tree, "a", vec![b'0'; a + 1])
+                    })
+                    .unwrap();
+                }
+            });
+        }
+    });
+    let txn = db.begin();
+    assert_eq!([txn.get(tree, "a").unwrap().unwrap().len(), txn.get(tree, "b").unwrap().unwrap().len()], [201; 2]);
+    // And by hand.
+    drop(txn);
+    let (mut one, two) = (db.begin(), db.begin());
+    assert!(one.get(tree, "a").unwrap().is_some() && two.get(tree, "b").unwrap().is_some());
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(move || {
+            let mut two = two;
+            two.put(tree, "a", "2").map(|()| two)
+        });
+        let started = Instant::now();
+        // (Whoever asks last is told.)
+        std::thread::sleep(Duration::from_millis(20));
+        let first = one.put(tree, "b", "1");
+        assert!(started.elapsed() < SOON);
+        let id = one.id();
+        match first {
+            Err(error @ Error::Deadlock { .. }) => {
+                assert!(error.to_string().contains(&id.to_string()), "{error}");
+                drop(one);
+                drop(waits.join().unwrap().unwrap());
+            }
+            Ok(()) => assert!(matches!(waits.join().unwrap(), Err(Error::Deadlock { .. }))),
+            Err(error) => panic!("{error}"),
+        }
+    });
+}
+
+/// The disk is full, anywhere in the work. What is refused has changed nothing, or is rolled back
+/// when there is space.
+#[test]
+fn a_disk_that_becomes_full_leaves_nothing_in_part() {
+    let (mut unended, mut refused) = (0, 0);
+    for free in 0..40u64 {
+        let disk = SimDisk::new(free);
+        let db = open(&disk);
+        let tree = db.tree("t").unwrap();
+        db.store().checkpoint_all().unwrap();
+        disk.set_free(free * 3 * 1024);
+        let (mut committed, mut txn) = (0, db.begin());
+        let is_full = (0..4000u32).any(|n| {
+            let value = vec![n as u8; if n % 50 == 49 { 9000 } else { (n as usize * 13 + free as usize) % 700 }];
+            let mut done = txn.put(tree, (n * 7 % 4001).to_be_bytes(), value);
+            if done.is_ok() && n % 3 == 2 && n > 10 {
+                done = txn.delete(tree, ((n - 5) * 7 % 4001).to_be_bytes()).map(drop);
+            }
+            if done.is_ok() && n % 10 == 9 {
+                done = std::mem::replace(&mut txn, db.begin()).commit().map(drop);
+                committed = if done.is_ok() { n + 1 } else { committed };
+            }
+            done.is_err_and(|error| {
+                assert!(error.is_no_space(), "{error}");
+                true
+            })
+        });
+        assert!(is_full);
+        refused += 1;
+        drop(txn);
+        let expect = |db: &Db| {
+            let mut expected: Vec<u32> = (0..committed).map(|n| n * 7 % 4001).collect();
+            expected.retain(|key| {
+                let n = (0..4001).find(|n| n * 7 % 4001 == *key).unwrap();
+                !((n + 5) % 3 == 2 && n + 5 > 10 && n + 5 < committed)
+            });
+            expected.sort_unstable();
+            let txn = db.begin();
+            let found: Vec<u32> =
+                txn.scan(tree, ..).map(|entry| u32::from_be_bytes(entry.unwrap().0.try_into().unwrap())).collect();
+            assert_eq!(found, expected, "free: {free}");
+            db.verify(true).unwrap();
+        };
+        if db.store().stats().orphans > 0 {
+            unended += 1;
+            // What is not rolled back yet is not seen.
+            let other = db.begin().get(tree, "x");
+            assert!(other.as_ref().is_err_and(Error::is_no_space), "{other:?}");
+        } else {
+            expect(&db);
+        }
+        let killed = disk.kill();
+        disk.set_capacity(None);
+        db.store().checkpoint().unwrap();
+        db.store().checkpoint().unwrap();
+        expect(&db);
+        killed.set_capacity(None);
+        expect(&open(&killed));
+    }
+    println!("{refused} refused, {unended} not rolled back at once");
+    assert!(unended > 0);
+}
+
+/// The log fails while transactions wait for each other. All are told.
+#[test]
+fn a_log_that_fails_leaves_none_waiting() {
+    for skip in 0..6 {
+        let disk = SimDisk::new(skip);
+        let db = open(&disk);
+        let tree = db.tree("t").unwrap();
+        disk.fault(Fault::new(OpKind::Write, Effect::Eio).on("log").skip(skip).forever());
+        disk.fault(Fault::new(OpKind::DurableWrite, Effect::Eio).on("log").skip(skip).forever());
+        let (tell, told) = mpsc::channel();
+        for thread in 0..4u8 {
+            let (db, tell) = (db.clone(), tell.clone());
+            std::thread::spawn(move || {
+                let done = (0..200u32).try_for_each(|n| {
+                    db.run(|txn| {
+                        let old = txn.get(tree, [n as u8 % 3])?.unwrap_or_default();
+                        txn.put(tree, [n as u8 % 3], [&old[..], &[thread]].concat())
+                    })
+                });
+                tell.send(done).unwrap();
+            });
+        }
+        for _ in 0..4 {
+            let done = told.recv_timeout(SOON).expect("a thread hangs");
+            assert!(done.is_err_and(|error| !error.is_conflict()), "{skip}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The calls, one by one.
+
+use std::ops::Bound;
+
+use foreword_tree::foreword_pages::PageId;
+use foreword_tree::{Db, Error, Result, Tree, Txn};
+
+use crate::common::{DIR, options};
+use foreword_sim::SimDisk;
+
+fn open(disk: &SimDisk) -> Db {
+    Db::open_with(options(disk, 1), DIR).unwrap()
+}
+
+fn key(i: u32) -> Vec<u8> {
+    format!("key:{i:06}").into_bytes()
+}
+
+fn all(txn: &Txn, tree: Tree) -> Vec<(Vec<u8>, Vec<u8>)> {
+    txn.scan(tree, ..).collect::<Result<_>>().unwrap()
+}
+
+#[test]
+fn keys_are_put_found_and_deleted_over_openings() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    let mut txn = db.begin();
+    for i in 0..2000 {
+        txn.put(tree, key(i * 7 % 2000), i.to_le_bytes()).unwrap();
+    }
+    txn.commit().unwrap();
+    assert_eq!(db.verify(true).unwrap(), 2000);
+    drop(db);
+    let db = open(&disk.kill());
+    assert_eq!(db.tree("t").unwrap(), tree);
+    assert_eq!(db.trees().unwrap(), ["t"]);
+    let mut txn = db.begin();
+    for i in 0..2000 {
+        assert_eq!(txn.get(tree, key(i * 7 % 2000)).unwrap(), Some(i.to_le_bytes().to_vec()));
+    }
+    assert_eq!(txn.get(tree, "key").unwrap(), None);
+    for i in 0..2000 {
+        assert!(txn.delete(tree, key(i * 13 % 2000)).unwrap());
+        assert!(!txn.delete(tree, key(i * 13 % 2000)).unwrap());
+    }
+    assert!(all(&txn, tree).is_empty());
+    txn.commit().unwrap();
+    assert_eq!(db.verify(true).unwrap(), 0);
+    assert_eq!(db.store().stats().pages_used, 3, "the root, the names and an empty tree");
+    db.close().unwrap();
+}
+
+#[test]
+fn a_rolled_back_transaction_leaves_nothing_but_splits() {
+    let disk = SimDisk::new(2);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    let mut txn = db.begin();
+    for i in (0..600).step_by(3) {
+        txn.put(tree, key(i), "before").unwrap();
+    }
+    txn.put(tree, "long", vec![1; 50_000]).unwrap();
+    txn.commit().unwrap();
+    let before = all(&db.begin(), tree);
+    for is_dropped in [false, true] {
+        let mut txn = db.begin();
+        for i in 0..600 {
+            match i % 4 {
+                0 => assert_eq!(txn.delete(tree, key(i)).unwrap(), i % 3 == 0),
+                _ => txn.put(tree, key(i), vec![i as u8; i as usize]).unwrap(),
+            }
+        }
+        txn.put(tree, "long", vec![2; 30_000]).unwrap();
+        txn.put(tree, "long", vec![3; 20_000]).unwrap();
+        txn.delete(tree, "long").unwrap();
+        txn.put(tree, "longer", vec![4; 20_000]).unwrap();
+        assert_ne!(all(&txn, tree), before);
+        if is_dropped {
+            drop(txn)
+        } else {
+            txn.abort().unwrap()
+        }
+        assert!(all(&db.begin(), tree) == before);
+        assert_eq!(db.verify(true).unwrap(), 201);
+    }
+}
+
+#[test]
+fn long_values_come_and_go_with_their_pages() {
+    let disk = SimDisk::new(3);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    let empty = db.store().stats().pages_used;
+    for len in [0, 1, 900, 983, 984, 985, 4048, 4049, 100_000] {
+        let mut txn = db.begin();
+        let value: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        txn.put(tree, "k", &value).unwrap();
+        assert!(txn.get(tree, "k").unwrap() == Some(value.clone()));
+        txn.commit().unwrap();
+        assert!(db.begin().get(tree, "k").unwrap() == Some(value.clone()));
+        assert!(db.begin().scan(tree, ..).next().unwrap().unwrap().1 == value);
+        assert_eq!(db.verify(true).unwrap(), 1);
+    }
+    let mut txn = db.begin();
+    txn.put(tree, "k", vec![9; 100_000]).unwrap();
+    txn.put(tree, "k", "short").unwrap();
+    assert!(txn.delete(tree, "k").unwrap());
+    txn.commit().unwrap();
+    assert_eq!(db.store().stats().pages_used, empty);
+}
+
+#[test]
+fn keys_and_values_of_any_length_up_to_the_limits() {
+    for page_bytes in [4096, 8192, 65536] {
+        let disk = SimDisk::new(4);
+        let db = Db::open_with(options(&disk, 1).page_bytes(page_bytes).pool_bytes(64 * page_bytes), DIR).unwrap();
+        let tree = db.tree("t").unwrap();
+        let max = db.key_max();
+        assert!(max >= page_bytes / 8 - 40);
+        let mut txn = db.begin();
+        let long_key = |i: usize, len: usize| [&[b'a' + (i * 7 % 26) as u8; 1][..], &vec![b'x'; len - 2], &[i as u8]].concat();
+        for i in 0..200 {
+            txn.put(tree, long_key(i, max - i % 3), vec![i as u8; i * 5]).unwrap();
+        }
+        txn.put(tree, "", "the empty key").unwrap();
+        assert_eq!(db.verify(false).unwrap(), 201);
+        for i in 0..200 {
+            assert_eq!(txn.get(tree, long_key(i, max - i % 3)).unwrap(), Some(vec![i as u8; i * 5]));
+        }
+        assert_eq!(txn.scan(tree, ..).next().unwrap().unwrap(), (vec![], b"the empty key".to_vec()));
+        let too_long = vec![0; max + 1];
+        assert!(matches!(txn.put(tree, &too_long, ""), Err(Error::KeyTooLong { len, max: m, .. }) if len == max + 1 && m == max));
+        assert!(matches!(txn.get(tree, &too_long), Err(Error::KeyTooLong { .. })));
+        assert!(matches!(txn.delete(tree, &too_long), Err(Error::KeyTooLong { .. })));
+        for i in 0..200 {
+            assert!(txn.delete(tree, long_key(i, max - i % 3)).unwrap());
+        }
+        assert!(txn.delete(tree, "").unwrap());
+        txn.commit().unwrap();
+        assert_eq!(db.verify(true).unwrap(), 0);
+        assert_eq!(db.store().stats().pages_used, 3);
+    }
+}
+
+#[test]
+fn a_value_that_is_too_long_is_refused_before_anything_is_done() {
+    let disk = SimDisk::new(4);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    let mut txn = db.begin();
+    let value = vec![0; (1 << 30) + 1]; // (Zeros that are not touched take no memory.)
+    assert!(matches!(txn.put(tree, "k", &value), Err(Error::ValueTooLong { max: 1_073_741_824, .. })));
+    assert_eq!(txn.get(tree, "k").unwrap(), None);
+}
+
+#[test]
+fn scans_have_their_bounds_in_both_directions() {
+    let disk = SimDisk::new(5);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    let mut txn = db.begin();
+    let keys: Vec<Vec<u8>> = (0..700).map(|i| key(i * 2)).collect();
+    for key in &keys {
+        txn.put(tree, key, key).unwrap();
+    }
+    txn.commit().unwrap();
+    let txn = db.begin();
+    let bounds = |key: &'static [u8]| [Bound::Included(key), Bound::Excluded(key), Bound::Unbounded];
+    let places: [&'static [u8]; 7] = [b"", b"key:000000", b"key:000377", b"key:000378", b"key:001200", b"key:001398", b"z"];
+    for from in places.iter().flat_map(|key| bounds(key)) {
+        for to in places.iter().flat_map(|key| bounds(key)) {
+            let is_in = |key: &&Vec<u8>| {
+                let is_above = match from {
+                    Bound::Included(from) => &key[..] >= from,
+                    Bound::Excluded(from) => &key[..] > from,
+                    Bound::Unbounded => true,
+                };
+                is_above
+                    && match to {
+                        Bound::Included(to) => &key[..] <= to,
+                        Bound::Excluded(to) => &key[..] < to,
+                        Bound::Unbounded => true,
+                    }
+            };
+            let expected: Vec<Vec<u8>> = keys.iter().filter(is_in).cloned().collect();
+            let found: Vec<Vec<u8>> = txn.scan(tree, (from, to)).map(|entry| entry.unwrap().0).collect();
+            assert_eq!(found, expected, "{from:?} {to:?}");
+            let mut back: Vec<Vec<u8>> = txn.scan_back(tree, (from, to)).map(|entry| entry.unwrap().0).collect();
+            back.reverse();
+            assert_eq!(back, expected, "{from:?} {to:?}");
+        }
+    }
+}
+
+#[test]
+fn a_transaction_that_does_not_wait_is_told_what_is_locked() {
+    let disk = SimDisk::new(6);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    db.run(|txn| ["b", "d", "f"].iter().try_for_each(|key| txn.put(tree, key, "1"))).unwrap();
+    let begin = || {
+        let mut txn = db.begin();
+        txn.waits(false);
+        txn
+    };
+    let is_locked = |done: Result<()>| match done {
+        Ok(()) => false,
+        Err(Error::Locked) => true,
+        Err(e) => panic!("{e}"),
+    };
+    // What was read may be read, and not changed.
+    let reader = begin();
+    assert_eq!(reader.get(tree, "b").unwrap(), Some(b"1".to_vec()));
+    assert_eq!(reader.get(tree, "c").unwrap(), None);
+    let mut other = begin();
+    assert!(!is_locked(other.get(tree, "b").map(drop)));
+    assert!(is_locked(other.put(tree, "b", "2")));
+    assert!(is_locked(other.put(tree, "c", "2")));
+    assert!(is_locked(other.delete(tree, "b").map(drop)));
+    assert!(is_locked(other.put(tree, "a", "2")), "a lock on b is one on what lies before it, too");
+    assert!(!is_locked(other.put(tree, "g", "2")) && !is_locked(other.put(tree, "d", "2")));
+    drop((reader, other));
+    // A scan: what it has returned, what it has not, and what is behind.
+    for is_back in [false, true] {
+        let reader = begin();
+        let range = &b"c"[..]..&b"e"[..];
+        let found = if is_back { reader.scan_back(tree, range).count() } else { reader.scan(tree, range).count() };
+        assert_eq!(found, 1);
+        let mut other = begin();
+        for key in ["c", "cc", "d", "dd", "e", "ee"] {
+            assert!(is_locked(other.put(tree, key, "2")), "{key}");
+        }
+        assert!(is_locked(other.delete(tree, "f").map(drop)));
+        assert!(!is_locked(other.put(tree, "g", "2")) && !is_locked(other.put(tree, "a", "2")));
+    }
+    // A key that was removed is locked, and what is around it.
+    let mut writer = begin();
+    assert!(writer.delete(tree, "d").unwrap());
+    let mut other = begin();
+    assert!(is_locked(other.get(tree, "d").map(drop)) && is_locked(other.put(tree, "c", "2")));
+    assert!(is_locked(other.scan(tree, &b"c"[..]..).try_for_each(|entry| entry.map(drop))));
+    assert!(is_locked(other.scan_back(tree, ..&b"e"[..]).try_for_each(|entry| entry.map(drop))));
+    drop((writer, other));
+    // A key that is new locks itself alone.
+    let mut writer = begin();
+    writer.put(tree, "e", "2").unwrap();
+    let mut other = begin();
+    assert!(!is_locked(other.put(tree, "f", "2")) && !is_locked(other.put(tree, "ee", "2")));
+    assert!(is_locked(other.get(tree, "e").map(drop)));
+    drop((writer, other));
+    assert_eq!(db.verify(true).unwrap(), 3);
+}
+
+#[test]
+fn other_pages_are_no_trees() {
+    let disk = SimDisk::new(7);
+    let store = options(&disk, 1).open(DIR).unwrap();
+    let mut txn = store.begin();
+    let page = txn.allocate().unwrap();
+    txn.set_root(page).unwrap();
+    txn.commit().unwrap();
+    drop(store);
+    assert!(matches!(Db::open_with(options(&disk, 1), DIR), Err(Error::NotTrees { .. })));
+    let store = options(&disk, 1).open(DIR).unwrap();
+    let mut txn = store.begin();
+    txn.update(page, 0, b"FWRDTREE\x02").unwrap();
+    txn.commit().unwrap();
+    drop(store);
+    let error = Db::open_with(options(&disk, 1), DIR).unwrap_err();
+    assert!(error.to_string().contains("version 2"), "{error}");
+}
+
+/// A page that is overwritten by something else is an error that names it, wherever it is met.
+#[test]
+fn a_damaged_page_is_named() {
+    let disk = SimDisk::new(8);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    db.run(|txn| (0..900).try_for_each(|i| txn.put(tree, key(i), [7; 40]))).unwrap();
+    drop(db);
+    let mut named = 0;
+    for page in 2..db_pages(&disk) {
+        for damage in [[0u8; 24], [0xff; 24], [1; 24]] {
+            let disk = disk.kill();
+            let db = open(&disk);
+            let mut txn = db.store().begin();
+            let page = PageId(page);
+            txn.update(page, 0, &damage).unwrap();
+            txn.commit().unwrap();
+            drop(db);
+            let done = Db::open_with(options(&disk, 1), DIR).and_then(|db| {
+                db.verify(true)?;
+                let mut txn = db.begin();
+                txn.scan(tree, ..).try_for_each(|entry| entry.map(drop))?;
+                txn.scan_back(tree, ..).try_for_each(|entry| entry.map(drop))?;
+                (0..900).try_for_each(|i| txn.delete(tree, key(i)).map(drop))
+            });
+            match done {
+                Err(Error::Damaged { page: found, .. }) => named += u32::from(found == page),
+                Err(Error::NotTrees { .. }) => assert_eq!(page.0, 2),
+                done => panic!("page {page}, {damage:?}: {done:?}"),
+            }
+        }
+    }
+    assert!(named > 20, "{named}");
+}
+
+fn db_pages(disk: &SimDisk) -> u64 {
+    let db = open(&disk.kill());
+    db.store().stats().pages_used + 2
+}
