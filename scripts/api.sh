@@ -12,7 +12,7 @@
 # Versions of Rust list one and the same API differently. With another than docs/api was written
 # with, comparing is left out.
 source "$(dirname "$0")/common.sh"
-crates=(foreword foreword-sim foreword-pages foreword-raft)
+crates=(foreword foreword-sim foreword-pages foreword-tree foreword-raft)
 target=$(realpath -m "$target")
 out=$target/api
 # With all features; foreword-raft without its adapters, whose API is that of other crates.

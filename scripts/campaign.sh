@@ -99,6 +99,10 @@ campaigns() {
         with "FOREWORD_CRASHES=$((tenth * 30))" $test -p foreword-pages --test it -- crash:: nested::
     campaign page-bugs "each deliberate bug of the page store" \
         $test -p foreword-pages --features sabotage --test sabotage -- --nocapture
+    campaign tree-crashes "crashes and threads on trees" \
+        with "FOREWORD_CRASHES=$((tenth * 15))" $test -p foreword-tree --test it -- crash:: serial:: example::
+    campaign tree-bugs "each deliberate bug of the trees" \
+        $test -p foreword-tree --features sabotage --test it -- --ignored --nocapture every_bug
     campaign graph-kills "Debian's package graph, loaded through kills" graph "$((seed % 32768))"
     campaign chaos "kills of a writer on this disk" chaos --seconds "$tenth"
     campaign chaos-full "the same on a disk that is full" chaos_full_disk --seconds "$tenth"

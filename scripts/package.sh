@@ -12,7 +12,7 @@ case ${1-} in
     *) usage "unknown argument $1" ;;
 esac
 # In the order in which they can be published: each needs only what comes before it.
-crates=(foreword foreword-sim foreword-command foreword-measure foreword-cli foreword-pages foreword-raft foreword-cluster foreword-archive)
+crates=(foreword foreword-sim foreword-command foreword-measure foreword-cli foreword-pages foreword-tree foreword-raft foreword-cluster foreword-archive)
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 cargo package --offline --locked --allow-dirty --no-verify "${crates[@]/#/--package=}" 2>&1 | grep -v "ignoring test"
