@@ -1,12 +1,16 @@
 //! The calls, one by one.
 
+use std::future::Future;
 use std::ops::Bound;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake};
 
-use foreword_tree::foreword_pages::PageId;
+use foreword_tree::foreword_pages::{PageId, foreword};
 use foreword_tree::{Db, Error, Result, Tree, Txn};
 
 use crate::common::{DIR, options};
-use foreword_sim::SimDisk;
+use foreword_sim::{Choice, SimDisk};
 
 fn open(disk: &SimDisk) -> Db {
     Db::open_with(options(disk, 1), DIR).unwrap()
@@ -309,4 +313,50 @@ fn a_damaged_page_is_named() {
 fn db_pages(disk: &SimDisk) -> u64 {
     let db = open(&disk.kill());
     db.store().stats().pages_used + 2
+}
+
+/// Waits for a future on this thread.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let (mut future, mut cx) = (pin!(future), Context::from_waker(&waker));
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(done) => return done,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// On a disk whose power fails as soon as a commit has completed.
+#[test]
+fn what_was_committed_without_a_thread_is_durable_and_what_it_read() {
+    fn can<T: Send + 'static>() {}
+    can::<Txn>();
+    can::<Db>();
+    for reads_only in [false, true] {
+        let disk = SimDisk::new(9);
+        let log = foreword::Options::new().segment_bytes(64 << 10);
+        let db = Db::open_with(options(&disk, 1).log(log), DIR).unwrap();
+        let tree = db.tree("t").unwrap();
+        let mut one = db.begin();
+        one.put(tree, "a", "1").unwrap();
+        one.commit_with(foreword::Durability::Buffered).unwrap();
+        // Its locks are gone. It is read before it is durable.
+        let mut two = db.begin();
+        assert!(two.get(tree, "a").unwrap().is_some());
+        if !reads_only {
+            two.put(tree, "b", "2").unwrap();
+        }
+        wait(two.commit_async().unwrap()).unwrap();
+        let db = open(&disk.crash(&Choice::None));
+        let txn = db.begin();
+        assert!(txn.get(tree, "a").unwrap().is_some());
+        assert_eq!(txn.get(tree, "b").unwrap().is_some(), !reads_only);
+    }
 }
