@@ -112,10 +112,38 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Where two bodies begin and end to differ. `None`: they are the same.
+/// Bytes that are compared at a time.
+const STRIDE: usize = 64;
+
+/// Where two bodies of one length begin and end to differ. `None`: they are the same.
 pub(crate) fn difference(old: &[u8], new: &[u8]) -> Option<std::ops::Range<usize>> {
-    let same = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let len = new.len() - same;
-    let len = len - old[same..].iter().rev().zip(new[same..].iter().rev()).take_while(|(a, b)| a == b).count();
-    (len > 0).then_some(same..same + len)
+    let is_same = |pair: &(&[u8], &[u8])| pair.0 == pair.1;
+    let strides = old.chunks_exact(STRIDE).zip(new.chunks_exact(STRIDE)).take_while(is_same).count();
+    let start = strides * STRIDE;
+    let start = start + old[start..].iter().zip(&new[start..]).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&old[start..], &new[start..]);
+    let strides = old.rchunks_exact(STRIDE).zip(new.rchunks_exact(STRIDE)).take_while(is_same).count();
+    let len = new.len() - strides * STRIDE;
+    let len = len - old[..len].iter().rev().zip(new[..len].iter().rev()).take_while(|(a, b)| a == b).count();
+    (len > 0).then_some(start..start + len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_difference_begins_and_ends_with_bytes_that_differ(
+            len in 0usize..400, flips in prop::collection::vec((0usize..400, any::<u8>()), 0..4),
+        ) {
+            let old = vec![7; len];
+            let mut new = old.clone();
+            flips.iter().filter(|(at, _)| *at < len).for_each(|(at, byte)| new[*at] = *byte);
+            let differs: Vec<usize> = (0..len).filter(|&at| old[at] != new[at]).collect();
+            let expected = differs.first().zip(differs.last()).map(|(first, last)| *first..last + 1);
+            prop_assert_eq!(difference(&old, &new), expected);
+        }
+    }
 }
