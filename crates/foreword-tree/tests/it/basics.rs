@@ -223,7 +223,18 @@ fn a_transaction_that_does_not_wait_is_told_what_is_locked() {
     assert!(is_locked(other.put(tree, "c", "2")));
     assert!(is_locked(other.delete(tree, "b").map(drop)));
     assert!(is_locked(other.put(tree, "a", "2")), "a lock on b is one on what lies before it, too");
+    assert!(!is_locked(other.put(tree, "cc", "2")), "c is not there, and locked alone");
     assert!(!is_locked(other.put(tree, "g", "2")) && !is_locked(other.put(tree, "d", "2")));
+    drop((reader, other));
+    let reader = begin();
+    reader.get_for_update(tree, "b").unwrap();
+    assert!(is_locked(begin().get(tree, "b").map(drop)));
+    drop(reader);
+    // A scan has locked as much as it was asked for.
+    let reader = begin();
+    assert_eq!(reader.scan(tree, ..).next().unwrap().unwrap().0, b"b");
+    let mut other = begin();
+    assert!(is_locked(other.put(tree, "b", "2")) && !is_locked(other.put(tree, "d", "2")));
     drop((reader, other));
     // A scan: what it has returned, what it has not, and what is behind.
     for is_back in [false, true] {
@@ -252,8 +263,33 @@ fn a_transaction_that_does_not_wait_is_told_what_is_locked() {
     let mut other = begin();
     assert!(!is_locked(other.put(tree, "f", "2")) && !is_locked(other.put(tree, "ee", "2")));
     assert!(is_locked(other.get(tree, "e").map(drop)));
+    assert!(is_locked(other.put(tree, "da", "2")), "before e, which is locked");
     drop((writer, other));
     assert_eq!(db.verify(true).unwrap(), 3);
+}
+
+/// Pages are full after keys that come in their order, and have their keys' common part once. A
+/// transaction that is rolled back leaves no empty ones.
+#[test]
+fn pages_are_used_well() {
+    let disk = SimDisk::new(10);
+    let db = open(&disk);
+    let pages = |db: &Db| db.store().stats().pages_used - 3;
+    let tree = db.tree("t").unwrap();
+    let put = |begin: &str, step: u32| {
+        let mut txn = db.begin();
+        (0..4000).for_each(|i| txn.put(tree, [begin.as_bytes(), &key(i * step % 4000)].concat(), [1; 20]).unwrap());
+        let used = pages(&db);
+        txn.abort().unwrap();
+        db.verify(true).unwrap();
+        assert_eq!(pages(&db), 0);
+        used
+    };
+    let (in_order, least) = (put("", 1), 4000 * (2 + 4 + 10 + 20) / 4064);
+    assert!(in_order < least * 11 / 10, "{in_order} pages");
+    let (short, long) = (put("", 1009), put(&"common".repeat(20), 1009));
+    // (Each page has its fences whole. With all keys whole there would be four times as many.)
+    assert!(long < short * 16 / 10, "{long} pages, {short} where the keys are short");
 }
 
 #[test]

@@ -108,6 +108,15 @@ impl Worker<'_> {
     }
 }
 
+/// Does something when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// Threads run transactions, so many each, and perhaps until the power fails.
 struct Contention {
     db: Db,
@@ -129,11 +138,21 @@ impl Contention {
     }
 
     fn run(&self, seed: u64, rounds: u64, durability: Durability) -> Checked {
-        let start = Barrier::new(THREADS as usize);
+        let (start, left) = (Barrier::new(THREADS as usize), AtomicU64::new(THREADS));
         std::thread::scope(|scope| {
+            // Whatever the others do, all pages fit together.
+            scope.spawn(|| {
+                while left.load(Ordering::SeqCst) > 0 && !self.disk.is_off() {
+                    match self.db.verify(false) {
+                        Err(error @ Error::Damaged { .. }) => _ = self.failure.lock().unwrap().insert(error.to_string()),
+                        _ => std::thread::yield_now(),
+                    }
+                }
+            });
             for thread in 0..THREADS {
-                let (start, mut rng) = (&start, Rng::new(seed * 1000 + thread));
+                let (start, left, mut rng) = (&start, &left, Rng::new(seed * 1000 + thread));
                 scope.spawn(move || {
+                    let _ends = OnDrop(|| _ = left.fetch_sub(1, Ordering::SeqCst));
                     start.wait();
                     for _ in 0..rounds {
                         let done = catch_unwind(AssertUnwindSafe(|| self.transaction(&mut rng, durability)));
@@ -141,7 +160,9 @@ impl Contention {
                             return;
                         }
                         let failed = done.map_or_else(|_| Some("a panic".to_owned()), Result::err);
-                        self.failure.lock().unwrap().clone_from(&failed);
+                        if let Some(failed) = failed {
+                            self.failure.lock().unwrap().get_or_insert(failed);
+                        }
                     }
                 });
             }
