@@ -1,10 +1,11 @@
 //! A checker of histories: could the transactions have run one after the other?
 //!
 //! The ideas are Elle's (Kingsbury and Alvaro, VLDB 2020). Each key has a list, transactions append
-//! values to lists, each value once, and read whole lists: a read tells all that was appended before
-//! and in which order. What follows of that is a graph of which transaction comes before which. It
-//! has a circle, or a read cannot be explained at all, if and only if no serial order explains all
-//! that the transactions read (the tests of this module try all orders of small histories).
+//! values to lists, each value once, and read whole lists: a read tells all that was appended
+//! before and in which order. What follows of that is a graph of which transaction comes before
+//! which. It has a circle, or a read cannot be explained at all, if and only if no serial order
+//! explains all that the transactions read (the tests of this module try all orders of small
+//! histories).
 //!
 //! The work grows with the length of all lists that were read, and with the number of transactions.
 
@@ -26,8 +27,8 @@ pub enum Op {
     Append { key: u64, value: u64 },
     /// A key that is not there has an empty list.
     Read { key: u64, list: Vec<u64> },
-    /// A read of each key in the range: those that are there, in order, with their lists. The others
-    /// were found absent.
+    /// A read of each key in the range: those that are there, in order, with their lists. The
+    /// others were found absent.
     Scan { keys: Range<u64>, found: Vec<(u64, Vec<u64>)> },
 }
 

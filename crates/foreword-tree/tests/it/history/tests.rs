@@ -214,6 +214,16 @@ fn time_makes_circles_too() {
     );
 }
 
+/// However many transactions begin between the end of one and the beginning of another.
+#[test]
+fn the_shortest_circle_has_the_fewest_steps() {
+    let mut history = vec![at(1, 2, &[a(1, 1)]), at(3, 90, &[r(1, &[1])]), at(100, 101, &[r(1, &[])])];
+    history.extend((4..80).map(|begin| at(begin, 200, &[])));
+    let text = "transaction 2 read key 1 without 1, which 0 appended (rw); transaction 0 had ended when 2 began";
+    let found = check(&history);
+    assert_eq!(found.iter().map(|anomaly| &*anomaly.text).collect::<Vec<_>>(), [text]);
+}
+
 #[test]
 fn of_several_knots_each_is_found_and_the_worst_of_each() {
     let of = |key: u64| {
