@@ -16,15 +16,16 @@ pub enum Error {
     /// [`foreword_pages::Error`] says.
     Pages(foreword_pages::Error),
     /// To wait for the lock would close a circle of transactions, each of which waits for the next.
-    /// Nothing was changed: roll the transaction back, so that the others go on, and begin it again.
+    /// Nothing was changed: roll the transaction back, so that the others go on, and begin it
+    /// again.
     #[non_exhaustive]
     Deadlock {
         /// The circle: the transaction that asked; the one that it would wait for; the one that
         /// this one waits for; and so on. The last waits for the first.
         owners: Vec<u64>,
     },
-    /// The transaction has as many locks as one may have. Nothing was changed: commit it, or roll it
-    /// back, and do the work in several transactions.
+    /// The transaction has as many locks as one may have. Nothing was changed: commit it, or roll
+    /// it back, and do the work in several transactions.
     #[non_exhaustive]
     TooManyLocks {
         /// How many it may have.

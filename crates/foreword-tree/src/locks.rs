@@ -1,27 +1,27 @@
 //! Locks on keys: strict two-phase, with deadlocks detected.
 //!
-//! An owner (a transaction) takes [locks](Locks) on [targets](Target) as it works, and
-//! [lets all go](Locks::release) when it has ended. A target is any key of a tree, present or not, or
-//! the tree's end: with these, a tree can lock what a transaction did *not* find by locking the next
+//! An owner (a transaction) takes [locks](Locks) on [targets](Target) as it works, and [lets all
+//! go](Locks::release) when it has ended. A target is any key of a tree, present or not, or the
+//! tree's end: with these, a tree can lock what a transaction did *not* find by locking the next
 //! key (ARIES/KVL, Mohan, VLDB 1990).
 //!
 //! - **Modes.** Any number of owners have a lock [shared](Mode::Shared), or one has it
 //!   [exclusively](Mode::Exclusive). An owner that has it shared and asks for it exclusively
 //!   upgrades it.
-//! - **Counts.** Each lock is counted, by owner, target and mode. [`unlock`](Locks::unlock) takes one
-//!   back, and the owner keeps the target in the strongest mode of which it has one left. So a lock
-//!   of instant duration neither ends nor weakens one that is to last, in whatever order they were
-//!   taken.
-//! - **Order.** First come, first served, for [`try_lock`](Locks::try_lock) too: no request passes one
-//!   that waits. But an upgrade comes before those that wait for a new lock: they wait for what it
-//!   has anyway.
-//! - **Deadlocks** are found when they arise: a request that would close a circle of owners that wait
-//!   for each other fails at once, and names them. There is no other cause for that error, and no
-//!   circle that is not found.
+//! - **Counts.** Each lock is counted, by owner, target and mode. [`unlock`](Locks::unlock) takes
+//!   one back, and the owner keeps the target in the strongest mode of which it has one left. So a
+//!   lock of instant duration neither ends nor weakens one that is to last, in whatever order they
+//!   were taken.
+//! - **Order.** First come, first served, for [`try_lock`](Locks::try_lock) too: no request passes
+//!   one that waits. But an upgrade comes before those that wait for a new lock: they wait for what
+//!   it has anyway.
+//! - **Deadlocks** are found when they arise: a request that would close a circle of owners that
+//!   wait for each other fails at once, and names them. There is no other cause for that error, and
+//!   no circle that is not found.
 //!
-//! One mutex guards all locks. Nothing is done with it but to look up some names, so it is held for
-//! less than a microsecond in most calls, and the graph of who waits for whom never changes while it
-//! is searched. Locks with a mutex for each part of the targets would have to take them all for that.
+//! One mutex guards all locks. Nothing is done with it but to look up some names, and the graph of
+//! who waits for whom stands still while it is searched. With a mutex for each part of the targets,
+//! a request that waits would have to take them all for that.
 
 mod circle;
 mod lock;
@@ -65,14 +65,15 @@ impl Locks {
         Locks::with_limit(usize::MAX)
     }
 
-    /// An owner may have locks on so many targets, waited for ones included. A lock takes about 130
+    /// An owner may have locks on so many targets, waited for ones included. A lock takes about 150
     /// bytes and the key's length.
     #[must_use]
     pub fn with_limit(limit: usize) -> Locks {
         Locks { table: Mutex::new(Table::new(limit)) }
     }
 
-    /// Takes a lock if that is possible without waiting. `false`: it is not, and nothing was changed.
+    /// Takes a lock if that is possible without waiting. `false`: it is not, and nothing was
+    /// changed.
     ///
     /// # Errors
     /// [`Error::TooManyLocks`].
@@ -93,8 +94,8 @@ impl Locks {
         self.wait(owner, target, mode, None).map(|_| ())
     }
 
-    /// As [`lock`](Locks::lock), but waits no longer than until then. `false`: the lock was not to be
-    /// had by then, and nothing was changed.
+    /// As [`lock`](Locks::lock), but waits no longer than until then. `false`: the lock was not to
+    /// be had by then, and nothing was changed.
     ///
     /// # Errors
     /// As for [`lock`](Locks::lock).

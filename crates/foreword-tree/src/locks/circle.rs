@@ -4,10 +4,10 @@
 //! whose mode does not go with its own. That is exact: when all of them are gone, the lock is its.
 //! (What goes with its mode and stands before it waits for some of the same, and no longer.)
 //!
-//! Invariant: there is no circle of owners that wait for each other. All that a request to wait adds
-//! leads from its owner, or, as an upgrade comes before others, to it. So a new circle leads
-//! through the owner, and is found when that begins to wait. A lock that is granted adds no path: those
-//! that wait for it waited for its owner before.
+//! Invariant: there is no circle of owners that wait for each other. All that a request to wait
+//! adds leads from its owner, or, as an upgrade comes before others, to it. So a new circle leads
+//! through the owner, and is found when that begins to wait. A lock that is granted adds no path:
+//! those that wait for it waited for its owner before.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

@@ -91,8 +91,8 @@ impl World {
         self.ended.fetch_add(1, Relaxed);
     }
 
-    /// Looks at the table again and again, while threads work, for so long, and until there were some
-    /// victims.
+    /// Looks at the table again and again, while threads work, for so long, and until there were
+    /// some victims.
     fn watch(&self, threads: &[JoinHandle<()>], time: Duration) {
         let begin = Instant::now();
         let mut last = (0, begin);
