@@ -1,6 +1,6 @@
 //! What the handles and transactions of a store share: its pages, and its locks.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use foreword_pages::Store;
@@ -18,8 +18,6 @@ pub(crate) struct Engine {
     pub(crate) locks: Locks,
     /// The trees by their names.
     pub(crate) names: Tree,
-    /// The LSN of the last commit whose locks were let go.
-    committed: AtomicU64,
     /// Transactions that are not rolled back yet, for lack of space, and why. Their changes are
     /// there, without locks: nothing else is read or changed meanwhile.
     unended: Mutex<Vec<(u64, Error)>>,
@@ -34,7 +32,6 @@ impl Engine {
             store,
             locks: Locks::new(),
             names,
-            committed: AtomicU64::new(0),
             unended: Mutex::default(),
             has_unended: AtomicBool::new(false),
             failure: OnceLock::new(),
@@ -86,19 +83,13 @@ impl Engine {
     }
 
     /// A transaction has its commit record in the log. From here on others may see its changes:
-    /// they commit behind it.
-    pub(crate) fn has_committed(&self, id: u64, lsn: Lsn) {
-        self.committed.fetch_max(lsn.0, Ordering::SeqCst);
-        self.locks.release(id);
-    }
-
-    /// What a transaction waits for that has committed with this LSN, so that all that it has read
-    /// is durable, too. (What it read stands before its own record in the log, if it has one.)
-    pub(crate) fn to_wait_for(&self, lsn: Lsn) -> Lsn {
-        if lsn > Lsn::ZERO || sabotage::has(Bug::ReadNotDurable) {
-            return lsn;
-        }
-        Lsn(self.committed.load(Ordering::SeqCst))
+    /// they commit behind it. Returns up to where the log must be durable, so that the transaction
+    /// is, and with it all that it has read. (What it read stands before its own record, if it has
+    /// one.)
+    pub(crate) fn has_committed(&self, id: u64, lsn: Lsn) -> Lsn {
+        let has_read = if sabotage::has(Bug::ReadNotDurable) { 0 } else { self.locks.seen(id) };
+        self.locks.release_marked(id, lsn.0);
+        Lsn(lsn.0.max(has_read))
     }
 
     /// A transaction could not commit, or could not be rolled back.

@@ -19,12 +19,16 @@
 //!   wait for each other fails at once, and names them. There is no other cause for that error, and
 //!   no circle that is not found.
 //!
+//! - **Marks.** Whoever lets locks go can leave a [mark](Locks::release_marked), and those that come
+//!   after it learn of [it](Locks::seen).
+//!
 //! One mutex guards all locks. Nothing is done with it but to look up some names, and the graph of
 //! who waits for whom stands still while it is searched. With a mutex for each part of the targets,
 //! a request that waits would have to take them all for that.
 
 mod circle;
 mod lock;
+mod marks;
 mod table;
 mod target;
 #[cfg(test)]
@@ -115,14 +119,27 @@ impl Locks {
 
     /// Takes all locks of an owner back. If another thread waits with this owner, it gets an error.
     pub fn release(&self, owner: u64) {
+        self.release_marked(owner, 0);
+    }
+
+    /// As [`release`](Locks::release), and leaves a mark on what the owner had exclusively: where
+    /// its commit is in the log, say. [`seen`](Locks::seen) tells it to those that lock it next.
+    pub fn release_marked(&self, owner: u64, mark: u64) {
         loop {
             let mut ended = Vec::new();
-            let is_more = self.table().release(owner, BATCH, &mut ended);
+            let is_more = self.table().release(owner, mark, BATCH, &mut ended);
             tell(&ended);
             if !is_more {
                 return;
             }
         }
+    }
+
+    /// The highest mark that was on anything when the owner got its locks, or a higher one: targets
+    /// share marks. 0: there was none, or it has no locks.
+    #[must_use]
+    pub fn seen(&self, owner: u64) -> u64 {
+        self.table().seen(owner)
     }
 
     fn wait(&self, owner: u64, target: Target<'_>, mode: Mode, deadline: Option<Instant>) -> Result<bool> {

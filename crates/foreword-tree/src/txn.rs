@@ -223,29 +223,27 @@ impl Txn {
     pub fn commit_with(mut self, durability: Durability) -> Result<Lsn> {
         let is_synced = matches!(durability, Durability::Synced);
         let now = if is_synced { Durability::Buffered } else { durability };
-        let (lsn, ()) = self.end(|pages| Ok((pages.commit_with(now)?, ())))?;
+        let (lsn, all) = self.end(|pages| pages.commit_with(now))?;
         if is_synced {
-            self.engine.store.sync_to(self.engine.to_wait_for(lsn))?;
+            self.engine.store.sync_to(all)?;
         }
         Ok(lsn)
     }
 
     /// Commits the transaction, and returns a future that completes when it is durable, and with it
-    /// all that it has read. The future works on any executor. Dropping it gives up only the
-    /// waiting.
+    /// all that it has read. The future works on any executor, and gives the LSN up to which that
+    /// needs the log. Dropping it gives up only the waiting.
     ///
     /// # Errors
     /// As [`commit`](Txn::commit); the future's, too.
     pub fn commit_async(mut self) -> Result<Commit> {
-        let (lsn, commit) = self.end(|pages| pages.commit_async().map(|commit| (commit.lsn(), commit)))?;
-        if lsn > Lsn::ZERO {
-            return Ok(commit);
-        }
-        Ok(self.engine.store.durable(self.engine.to_wait_for(lsn))?)
+        let (_, all) = self.end(|pages| pages.commit_with(Durability::Buffered))?;
+        Ok(self.engine.store.durable(all)?)
     }
 
-    /// Ends the pages' transaction, and lets the locks go. A commit has its place in the log then.
-    fn end<T>(&mut self, commit: impl FnOnce(foreword_pages::Txn) -> foreword_pages::Result<(Lsn, T)>) -> Result<(Lsn, T)> {
+    /// Ends the pages' transaction, and lets the locks go. Returns the LSN of its commit record, and
+    /// up to where the log has to be durable.
+    fn end(&mut self, commit: impl FnOnce(foreword_pages::Txn) -> foreword_pages::Result<Lsn>) -> Result<(Lsn, Lsn)> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
@@ -256,10 +254,7 @@ impl Txn {
             std::thread::yield_now();
         }
         match commit(pages) {
-            Ok((lsn, more)) => {
-                self.engine.has_committed(id, lsn);
-                Ok((lsn, more))
-            }
+            Ok(lsn) => Ok((lsn, self.engine.has_committed(id, lsn))),
             Err(error) => {
                 self.engine.has_failed(id, &error);
                 Err(error.into())

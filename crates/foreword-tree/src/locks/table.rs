@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::lock::{Lock, Turn};
+use super::marks::Marks;
 use super::target::{Mode, Target};
 use crate::error::{Error, Result};
 
@@ -25,12 +26,15 @@ pub(super) struct Table {
     limit: usize,
     /// The name of the target at hand: a lock that is there is found without an allocation.
     name: Vec<u8>,
+    marks: Marks,
 }
 
 #[derive(Debug, Default)]
 struct Owner {
     has: Vec<Name>,
     waits_for: Option<Name>,
+    /// The highest mark of the locks that it has, as they were when it got them.
+    seen: u64,
 }
 
 /// What becomes of a request.
@@ -52,9 +56,16 @@ pub(super) struct Wait<'a> {
     pub(super) mode: Mode,
 }
 
+impl Owner {
+    fn gets(&mut self, name: Name, mark: u64) {
+        self.has.push(name);
+        self.seen = self.seen.max(mark);
+    }
+}
+
 impl Table {
     pub(super) fn new(limit: usize) -> Table {
-        Table { locks: HashMap::new(), owners: HashMap::new(), limit, name: Vec::new() }
+        Table { locks: HashMap::new(), owners: HashMap::new(), limit, name: Vec::new(), marks: Marks::new() }
     }
 
     /// Grants a lock, or has its owner wait for it, if it may.
@@ -75,7 +86,8 @@ impl Table {
         self.check_limit(owner)?;
         let name = self.name();
         self.locks.entry(name.clone()).or_default().add(owner, mode);
-        self.owners.entry(owner).or_default().has.push(name);
+        let mark = self.marks.of(&name);
+        self.owners.entry(owner).or_default().gets(name, mark);
         Ok(Placed::Granted)
     }
 
@@ -116,8 +128,9 @@ impl Table {
         true
     }
 
-    /// Takes back up to so many of the owner's locks, and ends its wait. Whether it has any left.
-    pub(super) fn release(&mut self, owner: u64, most: usize, ended: &mut Vec<Arc<Turn>>) -> bool {
+    /// Takes back up to so many of the owner's locks, marks those that it had exclusively, and ends
+    /// its wait. Whether it has any left.
+    pub(super) fn release(&mut self, owner: u64, mark: u64, most: usize, ended: &mut Vec<Arc<Turn>>) -> bool {
         if let Some(turn) = self.withdraw(owner, ended) {
             _ = turn.is_granted.set(false);
             ended.push(turn);
@@ -128,7 +141,12 @@ impl Table {
             None => std::mem::take(&mut owned.has),
         };
         for name in &names {
-            self.locks.get_mut(name).into_iter().for_each(|lock| lock.let_go(owner));
+            if let Some(lock) = self.locks.get_mut(name) {
+                if mark > 0 && lock.mode_of(owner) == Some(Mode::Exclusive) {
+                    self.marks.raise(name, mark);
+                }
+                lock.let_go(owner);
+            }
             self.advance(name, ended);
         }
         self.forget_if_idle(owner);
@@ -154,7 +172,7 @@ impl Table {
             let owner = self.owners.entry(waiter.owner).or_default();
             owner.waits_for = None;
             if lock.add(waiter.owner, waiter.mode) {
-                owner.has.push(name.clone());
+                owner.gets(name.clone(), self.marks.of(name));
             }
             _ = waiter.turn.is_granted.set(true);
             ended.push(waiter.turn);
@@ -162,6 +180,11 @@ impl Table {
         if lock.is_unused() {
             self.locks.remove(name);
         }
+    }
+
+    /// The highest mark of what the owner has got.
+    pub(super) fn seen(&self, owner: u64) -> u64 {
+        self.owners.get(&owner).map_or(0, |owner| owner.seen)
     }
 
     fn forget_if_idle(&mut self, owner: u64) {

@@ -64,7 +64,7 @@ impl Stage {
 
     fn release(&mut self, owner: u64) {
         let mut ended = Vec::new();
-        while self.table.release(owner, 2, &mut ended) {}
+        while self.table.release(owner, 0, 2, &mut ended) {}
         self.check(&ended);
     }
 
@@ -92,6 +92,36 @@ impl Stage {
         self.turns.retain(|(_, turn)| turn.is_granted.get().is_none());
         ended
     }
+}
+
+/// What was read is told by what was locked exclusively, also where the lock was waited for.
+#[test]
+fn marks_are_seen_by_those_that_come_after() {
+    let locks = Locks::new();
+    let key = |n: &'static str| Target::Key { tree: 1, key: n.as_bytes() };
+    locks.lock(1, key("written"), Mode::Exclusive).unwrap();
+    locks.lock(1, key("read"), Mode::Shared).unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| locks.lock(2, key("written"), Mode::Shared).map(|()| locks.seen(2)));
+        while !locks.table().owners().any(|(owner, _, waits)| owner == 2 && waits.is_some()) {
+            std::thread::yield_now();
+        }
+        locks.release_marked(1, 70);
+        assert_eq!(waits.join().unwrap().unwrap(), 70);
+    });
+    locks.release(2);
+    locks.lock(3, key("written"), Mode::Exclusive).unwrap();
+    assert_eq!(locks.seen(3), 70);
+    locks.lock(4, key("read"), Mode::Exclusive).unwrap();
+    assert_eq!((locks.seen(4), locks.seen(5)), (0, 0));
+    // A lower one does not take its place, and none at all neither.
+    locks.release_marked(3, 60);
+    locks.lock(6, key("written"), Mode::Exclusive).unwrap();
+    locks.release(6);
+    locks.lock(7, key("written"), Mode::Shared).unwrap();
+    assert_eq!(locks.seen(7), 70);
+    locks.release(7);
+    assert_eq!(locks.seen(7), 0);
 }
 
 #[test]

@@ -396,3 +396,25 @@ fn what_was_committed_without_a_thread_is_durable_and_what_it_read() {
         assert_eq!(txn.get(tree, "b").unwrap().is_some(), !reads_only);
     }
 }
+
+#[test]
+fn who_reads_waits_for_what_was_read_and_for_nothing_else() {
+    let disk = SimDisk::new(11);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    db.run(|txn| ["a", "b", "z"].iter().try_for_each(|key| txn.put(tree, key, "1"))).unwrap();
+    let mut txn = db.begin();
+    txn.put(tree, "a", "2").unwrap();
+    txn.delete(tree, "b").unwrap();
+    let lsn = txn.commit_with(foreword::Durability::Buffered).unwrap();
+    let durable = || db.store().stats().log.durable_lsn;
+    let txn = db.begin();
+    assert_eq!(txn.get(tree, "y").unwrap(), None);
+    txn.commit().unwrap();
+    assert!(durable() < lsn);
+    // What is gone is seen at the key behind it, too.
+    let txn = db.begin();
+    assert_eq!(txn.scan(tree, &b"az"[..]..).next().unwrap().unwrap().0, b"z");
+    txn.commit().unwrap();
+    assert!(durable() >= lsn);
+}
