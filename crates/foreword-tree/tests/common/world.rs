@@ -136,12 +136,10 @@ impl World {
         let before = self.disk.copy();
         if self.disk.is_off() {
             // A top action that the failure has cut short keeps its latches. Rolling the others back
-            // would wait for them, for ten seconds each.
-            open.into_iter().for_each(std::mem::forget);
-        } else {
-            drop(open);
+            // would wait for them, for ten seconds each; in a store that is closed it does not.
+            let _ = db.clone().close();
         }
-        drop(db);
+        drop((open, db));
         self.disk = before;
         Ok(())
     }

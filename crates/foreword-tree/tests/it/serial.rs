@@ -255,7 +255,9 @@ fn what_transactions_read_has_a_serial_order() {
 
 #[test]
 fn what_a_crash_leaves_of_many_threads_has_a_serial_order() {
-    for seed in 0..crashes_wanted(40) {
+    // (After some, threads wait ten seconds for the latches of a split that the failure has cut
+    // short. So a campaign has not as many of these as of others.)
+    for seed in 0..crashes_wanted(40).min(400) {
         contended_and_cut(seed).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     }
 }
