@@ -1,4 +1,4 @@
-//! Measures foreword-pages beside SQLite on the same disk in the same run. `foreword-pages-bench
+//! Measures foreword-pages and foreword-tree beside SQLite on the same disk in the same run. `foreword-pages-bench
 //! help` says what and how.
 
 /// As the standard one, which panics where nobody reads standard output any more (`| head`).
@@ -13,6 +13,7 @@ mod bank;
 mod recovery;
 mod rng;
 mod text;
+mod trees;
 
 use std::process::ExitCode;
 
@@ -20,7 +21,7 @@ use clap::Parser;
 use foreword_measure::idle::Idle;
 use foreword_measure::machine::Machine;
 
-/// Measures foreword-pages beside SQLite, on the same disk, in turn, round by round.
+/// Measures foreword-pages and foreword-tree beside SQLite, on the same disk, in turn, round by round.
 ///
 /// Medians count; the smallest and the largest stand in brackets. Ratios are of the same round.
 #[derive(Parser)]
@@ -28,6 +29,7 @@ use foreword_measure::machine::Machine;
 enum Command {
     Throughput(bank::Args),
     Recovery(recovery::Args),
+    Trees(trees::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Throughput(args) => args.run(),
         Command::Recovery(args) => args.run(),
+        Command::Trees(args) => args.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

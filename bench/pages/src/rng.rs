@@ -1,5 +1,6 @@
 //! Random enough.
 
+#[derive(Debug)]
 pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
