@@ -249,6 +249,16 @@ fn a_transaction_that_does_not_wait_is_told_what_is_locked() {
         assert!(is_locked(other.delete(tree, "f").map(drop)));
         assert!(!is_locked(other.put(tree, "g", "2")) && !is_locked(other.put(tree, "a", "2")));
     }
+    // What was refused has left nothing behind when the transaction commits.
+    let reader = begin();
+    assert!(reader.scan(tree, ..).next().is_some());
+    let mut other = begin();
+    assert!(is_locked(other.put(tree, "a", [7; 20_000])));
+    other.put(tree, "g", "2").unwrap();
+    other.commit().unwrap();
+    drop(reader);
+    assert_eq!(db.verify(true).unwrap(), 4);
+    db.run(|txn| txn.delete(tree, "g")).unwrap();
     // A key that was removed is locked, and what is around it.
     let mut writer = begin();
     assert!(writer.delete(tree, "d").unwrap());
