@@ -30,6 +30,18 @@ const ATTEMPTS: u32 = 100;
 #[derive(Clone, Debug)]
 pub struct Db(Arc<Engine>);
 
+/// What a [check](Db::verify) has found: all fits together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Keys in all trees.
+    pub keys: u64,
+    /// Pages in use. (Without those of long values, if others might change them.)
+    pub pages: u64,
+    /// Levels of the highest tree: one, if each is a leaf.
+    pub levels: u64,
+}
+
 impl Db {
     /// Opens the store in a directory with the default [`Options`], making it if there is none, and
     /// recovers it if need be.
@@ -122,26 +134,27 @@ impl Db {
 
     /// Reads all trees, and checks that their pages fit together. Others may read and write
     /// meanwhile; the pages of long values are checked only if they may not (`while_idle`), and then
-    /// also that no page is used by no tree. Returns the number of keys.
+    /// also that no page is used by no tree.
     ///
     /// # Errors
     /// [`Error::Damaged`], which names the page; [`Error::Pages`].
-    pub fn verify(&self, while_idle: bool) -> Result<u64> {
+    pub fn verify(&self, while_idle: bool) -> Result<Verified> {
         let pages = self.0.store.begin();
         let names = self.0.names.check(&pages, false)?;
-        let (mut keys, mut used) = (0, names.pages + 1);
+        let mut verified = Verified { keys: 0, pages: names.pages + 1, levels: 0 };
         let txn = self.begin();
         let trees: Vec<Tree> = txn.scan(self.0.names, ..).map(|entry| parse(&entry?.1)).collect::<Result<_>>()?;
         for tree in trees {
             let counted = tree.check(&pages, while_idle)?;
-            keys += counted.keys;
-            used += counted.pages + counted.long_pages;
+            verified.keys += counted.keys;
+            verified.pages += counted.pages + counted.long_pages;
+            verified.levels = verified.levels.max(counted.levels);
         }
         let root = self.0.store.root()?.unwrap_or_default();
-        if while_idle && used != self.0.store.stats().pages_used {
+        if while_idle && verified.pages != self.0.store.stats().pages_used {
             return Err(Error::Damaged { page: root, why: "pages are in use that no tree has" });
         }
-        Ok(keys)
+        Ok(verified)
     }
 
     /// The pages below: for checkpoints, backups and counters.

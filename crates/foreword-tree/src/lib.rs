@@ -99,7 +99,7 @@ mod db;
 pub use foreword_pages;
 pub use foreword_pages::{Commit, Options};
 
-pub use db::Db;
+pub use db::{Db, Verified};
 pub use error::{Error, Result};
 pub use scan::Scan;
 pub use tree::Tree;

@@ -37,6 +37,10 @@ pub struct World {
     pub keys: u64,
     /// Whether more keys come than go: it changes every now and then.
     pub grows: bool,
+    /// Keys have so much in common that trees get high.
+    pub is_high: bool,
+    /// The levels of the highest tree that there was.
+    pub levels: u64,
 }
 
 /// The key of the number of the state. It has a tree of its own.
@@ -45,7 +49,7 @@ const STATE: &str = "state";
 impl World {
     pub fn new(seed: u64) -> World {
         let mut rng = Rng::new(seed);
-        let keys = [12, 60, 300][rng.below(3) as usize];
+        let (keys, is_high) = ([12, 60, 300][rng.below(3) as usize], rng.chance(50));
         World {
             disk: SimDisk::new(seed),
             rng,
@@ -56,6 +60,8 @@ impl World {
             trees: None,
             keys,
             grows: true,
+            is_high,
+            levels: 0,
         }
     }
 
@@ -91,7 +97,8 @@ impl World {
 
     fn check(&mut self, db: &Db) -> Checked {
         let told = |e: Error| e.to_string();
-        let keys = db.verify(true).map_err(|e| format!("after a crash: {e}"))?;
+        let verified = db.verify(true).map_err(|e| format!("after a crash: {e}"))?;
+        self.levels = self.levels.max(verified.levels);
         let names = db.trees().map_err(told)?;
         let has_all = ["numbers", "work"].iter().all(|name| names.iter().any(|n| n == name));
         if !has_all {
@@ -104,7 +111,7 @@ impl World {
             return Err(format!("state {at} came back; durable was {}, the last {}", self.durable, self.states.len() - 1));
         }
         let found: Contents = txn.scan(work, ..).collect::<Result<_>>().map_err(told)?;
-        if found != self.states[at] || keys != found.len() as u64 + u64::from(at > 0) {
+        if found != self.states[at] || verified.keys != found.len() as u64 + u64::from(at > 0) {
             let all = found.keys().chain(self.states[at].keys());
             let wrong = all.into_iter().find(|key| found.get(*key) != self.states[at].get(*key));
             return Err(format!(
@@ -160,6 +167,14 @@ impl World {
 
     fn key(&mut self) -> Vec<u8> {
         let n = self.rng.below(self.keys);
+        self.key_of(n)
+    }
+
+    fn key_of(&self, n: u64) -> Vec<u8> {
+        if self.is_high {
+            // What parts two pages is long, too, so that an inner page has room for few.
+            return format!("{:02}/{:.<380}{n:04}", n % 5, "").into_bytes();
+        }
         // Some are long, some begin alike.
         let len = if n.is_multiple_of(9) { 300 } else { n as usize * 7 % 30 };
         [format!("{:02}/key-{n:04}", n % 7).as_bytes(), &vec![b'.'; len]].concat()
@@ -169,6 +184,7 @@ impl World {
         let len = match self.rng.below(20) {
             0 => self.rng.below(20_000),
             1..6 => self.rng.below(900),
+            _ if self.is_high => 300 + self.rng.below(200),
             _ => self.rng.below(100),
         };
         vec![self.rng.next() as u8; len as usize]
@@ -200,6 +216,15 @@ impl World {
         };
         if self.rng.chance(1) {
             self.grows = !self.grows;
+        }
+        if self.is_high && self.states.len() == 1 {
+            let (mut txn, mut delta) = (db.begin(), Delta::new());
+            for n in 0..self.keys {
+                let (key, value) = (self.key_of(n * 7 % self.keys), self.value());
+                txn.put(work, &key, &value)?;
+                delta.insert(key, Some(value));
+            }
+            return self.commit(Open { txn, delta }, numbers);
         }
         if open.is_empty() || open.len() < 3 && self.rng.chance(20) {
             let mut txn = db.begin();
@@ -257,7 +282,7 @@ impl World {
                 self.durable = self.states.len() - 1;
             }
             _ => {
-                let _ = db.verify(false)?;
+                self.levels = self.levels.max(db.verify(false)?.levels);
             }
         }
         Ok(())

@@ -34,7 +34,7 @@ fn keys_are_put_found_and_deleted_over_openings() {
         txn.put(tree, key(i * 7 % 2000), i.to_le_bytes()).unwrap();
     }
     txn.commit().unwrap();
-    assert_eq!(db.verify(true).unwrap(), 2000);
+    assert_eq!(db.verify(true).unwrap().keys, 2000);
     drop(db);
     let db = open(&disk.kill());
     assert_eq!(db.tree("t").unwrap(), tree);
@@ -50,7 +50,7 @@ fn keys_are_put_found_and_deleted_over_openings() {
     }
     assert!(all(&txn, tree).is_empty());
     txn.commit().unwrap();
-    assert_eq!(db.verify(true).unwrap(), 0);
+    assert_eq!(db.verify(true).unwrap().keys, 0);
     assert_eq!(db.store().stats().pages_used, 3, "the root, the names and an empty tree");
     db.close().unwrap();
 }
@@ -86,7 +86,7 @@ fn a_rolled_back_transaction_leaves_nothing_but_splits() {
             txn.abort().unwrap()
         }
         assert!(all(&db.begin(), tree) == before);
-        assert_eq!(db.verify(true).unwrap(), 201);
+        assert_eq!(db.verify(true).unwrap().keys, 201);
     }
 }
 
@@ -104,7 +104,7 @@ fn long_values_come_and_go_with_their_pages() {
         txn.commit().unwrap();
         assert!(db.begin().get(tree, "k").unwrap() == Some(value.clone()));
         assert!(db.begin().scan(tree, ..).next().unwrap().unwrap().1 == value);
-        assert_eq!(db.verify(true).unwrap(), 1);
+        assert_eq!(db.verify(true).unwrap().keys, 1);
     }
     let mut txn = db.begin();
     txn.put(tree, "k", vec![9; 100_000]).unwrap();
@@ -128,7 +128,7 @@ fn keys_and_values_of_any_length_up_to_the_limits() {
             txn.put(tree, long_key(i, max - i % 3), vec![i as u8; i * 5]).unwrap();
         }
         txn.put(tree, "", "the empty key").unwrap();
-        assert_eq!(db.verify(false).unwrap(), 201);
+        assert_eq!(db.verify(false).unwrap().keys, 201);
         for i in 0..200 {
             assert_eq!(txn.get(tree, long_key(i, max - i % 3)).unwrap(), Some(vec![i as u8; i * 5]));
         }
@@ -142,7 +142,7 @@ fn keys_and_values_of_any_length_up_to_the_limits() {
         }
         assert!(txn.delete(tree, "").unwrap());
         txn.commit().unwrap();
-        assert_eq!(db.verify(true).unwrap(), 0);
+        assert_eq!(db.verify(true).unwrap().keys, 0);
         assert_eq!(db.store().stats().pages_used, 3);
     }
 }
@@ -257,7 +257,7 @@ fn a_transaction_that_does_not_wait_is_told_what_is_locked() {
     other.put(tree, "g", "2").unwrap();
     other.commit().unwrap();
     drop(reader);
-    assert_eq!(db.verify(true).unwrap(), 4);
+    assert_eq!(db.verify(true).unwrap().keys, 4);
     db.run(|txn| txn.delete(tree, "g")).unwrap();
     // A key that was removed is locked, and what is around it.
     let mut writer = begin();
@@ -275,7 +275,7 @@ fn a_transaction_that_does_not_wait_is_told_what_is_locked() {
     assert!(is_locked(other.get(tree, "e").map(drop)));
     assert!(is_locked(other.put(tree, "da", "2")), "before e, which is locked");
     drop((writer, other));
-    assert_eq!(db.verify(true).unwrap(), 3);
+    assert_eq!(db.verify(true).unwrap().keys, 3);
 }
 
 /// Pages are full after keys that come in their order, and have their keys' common part once. A

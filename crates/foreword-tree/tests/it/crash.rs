@@ -8,13 +8,14 @@ use crate::common::{DIR, Rng, World, crashes_wanted, options};
 
 #[test]
 fn random_work_and_crashes_at_random_writes() {
-    let (mut crashes, wanted) = (0, crashes_wanted(150));
+    let (mut crashes, mut levels, wanted) = (0, 0, crashes_wanted(150));
     for seed in 0.. {
         let mut world = World::new(seed);
         world.run(6).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
-        crashes += world.crashes;
+        (crashes, levels) = (crashes + world.crashes, levels.max(world.levels));
         if crashes >= wanted {
-            println!("{crashes} crashes, {} seeds", seed + 1);
+            println!("{crashes} crashes, {} seeds, {levels} levels", seed + 1);
+            assert!(levels >= 3, "{levels} levels");
             break;
         }
     }
@@ -24,7 +25,7 @@ fn random_work_and_crashes_at_random_writes() {
 #[test]
 fn a_crash_at_every_write_and_in_the_recovery() {
     let run = |change: u64| {
-        let mut world = World::new(1);
+        let mut world = World { is_high: false, ..World::new(1) };
         let db = world.reopen(0).unwrap();
         world.disk.power_off_at(world.disk.changes() + change);
         world.live(db, 200).unwrap();

@@ -65,7 +65,9 @@ impl Worker<'_> {
             std::thread::yield_now();
         }
         if self.rng.chance(40) {
-            let name = [&key(self.rng.below(KEYS))[..2], &[self.rng.below(4) as u8]].concat();
+            // Some have so much in common that what parts their pages is long, and the tree high.
+            let (n, common) = (self.rng.below(KEYS), if self.rng.chance(50) { 0 } else { 380 });
+            let name = [&key(n)[..2], &vec![b'x'; common], &[self.rng.below(4) as u8]].concat();
             if self.rng.chance(50) {
                 self.txn.put(self.tree, name, vec![0; self.rng.below(900) as usize])?;
             } else {
