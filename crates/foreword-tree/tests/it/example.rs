@@ -70,11 +70,13 @@ fn killed_again_and_again_it_has_what_it_said_ok_to() {
             .collect();
         let writer =
             std::thread::spawn(move || lines.iter().try_for_each(|line| input.write_all(line.as_bytes())).map(|()| input));
-        let said = output.lines().take(wanted as usize).filter(|said| said.as_ref().is_ok_and(|said| said == "ok")).count();
+        // (The pipe stays open until the kill: the program is not to end by itself.)
+        let mut output = output.lines();
+        let said = output.by_ref().take(wanted as usize).filter(|said| said.as_ref().is_ok_and(|said| said == "ok")).count();
         std::thread::sleep(std::time::Duration::from_micros(rng.below(3000)));
         kv.kill().unwrap(); // SIGKILL
         kv.wait().unwrap();
-        drop(writer.join());
+        drop((writer.join(), output));
         assert_eq!(said as u64, wanted);
         contents = list(&store);
         let n: u64 = contents.get("n").map_or(0, |n| n.parse().unwrap());
