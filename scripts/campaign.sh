@@ -119,7 +119,8 @@ campaigns() {
         scripts/cluster-chaos.sh --self-check --out "$out/cluster-lost"
     campaign archive "random histories of archived logs, each restored to 1,000 points" \
         with "FOREWORD_ARCHIVE_POINTS=$(full 1000 100)" $test -p foreword-archive --test it histories::
-    campaign archive-server "an archive on a server that speaks S3, through kills and take-overs" archive_server
+    campaign archive-server "an archive on SeaweedFS, through kills and take-overs" archive_server
+    campaign archive-ceph "the same on a Ceph RADOS Gateway" archive_server ceph
     campaign report "the HTML reports in a browser" report "$out/pictures"
     campaign install "installing and uninstalling the command" install
     campaign packages "the packages, each built from what is in it alone" scripts/package.sh
