@@ -98,12 +98,6 @@ impl Write for Cutter<'_> {
     }
 }
 
-/// What is to be restored of the log, for a copy to reach the end of a plan.
-fn log_of(backup: &Backup, plan: &Plan, options: &RestoreOptions) -> RestoreOptions {
-    let (to, from) = (Target::Lsn(plan.last), Some(Lsn(backup.log_start)));
-    RestoreOptions { to, from, timeline: Some(plan.timeline), ..options.clone() }
-}
-
 impl Archive {
     /// Archives a copy of what stands on the log, of a page store say, which `copy` writes, on a
     /// thread that may block: `foreword_pages::Store::backup` does. An archiver must have begun to
@@ -212,15 +206,21 @@ impl Archive {
     /// # Errors
     /// As [`plan`](Archive::plan); [`Error::NotThere`]: there is no such backup.
     pub async fn plan_backup(&self, options: &RestoreOptions) -> Result<(Plan, Backup)> {
-        let plan = self.plan(options).await?;
-        let backups = self.backups_up_to(plan.timeline, plan.last.0);
-        let Some(backup) = backups.into_iter().rfind(|backup| backup.log_start >= plan.first.0) else {
-            let why = format!("the archive has no backup of the pages that can be restored to {}", plan.last);
+        let (log, backup) = self.plan_log_of_backup(options).await?;
+        Ok((with_copy(log, &backup), backup))
+    }
+
+    /// What there is to restore of the log, and behind which backup.
+    async fn plan_log_of_backup(&self, options: &RestoreOptions) -> Result<(Plan, Backup)> {
+        let span = self.span(options).await?;
+        let backups = self.backups_up_to(span.timeline, span.last.0);
+        let Some(backup) = backups.into_iter().rfind(|backup| backup.log_start >= span.first.0) else {
+            let why = format!("the archive has no backup of the pages that can be restored to {}", span.last);
             return Err(Error::NotThere { why });
         };
-        let plan = self.plan(&log_of(backup, &plan, options)).await?;
-        let (objects, bytes) = (plan.objects + 1 + backup.list.chunks, plan.bytes + backup.list.bytes);
-        Ok((Plan { objects, bytes, ..plan }, backup.clone()))
+        let (timeline, to, from) = (Some(span.timeline), Target::Lsn(span.last), Some(Lsn(backup.log_start)));
+        let log = self.plan(&RestoreOptions { timeline, to, from, ..options.clone() }).await?;
+        Ok((log, backup.clone()))
     }
 
     /// Restores a page store to an LSN or a time, into a directory that is not there, or empty: its
@@ -231,14 +231,14 @@ impl Archive {
     /// # Errors
     /// As [`restore`](Archive::restore), and [`plan_backup`](Archive::plan_backup).
     pub async fn restore_backup(&mut self, dir: impl AsRef<Path>, options: &RestoreOptions) -> Result<(Plan, Backup)> {
-        let (plan, backup) = self.plan_backup(options).await?;
+        let (log, backup) = self.plan_log_of_backup(options).await?;
         let dir = dir.as_ref().to_owned();
         let at = dir.clone();
         blocking(move || prepare(&at)).await??;
         // The log last: without it nothing is there.
         self.restore_copy(&backup, &dir.join(COPY)).await?;
-        self.restore(dir.join(LOG), &log_of(&backup, &plan, options)).await?;
-        Ok((plan, backup))
+        self.restore_planned(&dir.join(LOG), log, options).await?;
+        Ok((with_copy(log, &backup), backup))
     }
 
     /// Writes a copy to a file. Durable when it returns.
@@ -281,6 +281,11 @@ impl Archive {
         })
         .await?
     }
+}
+
+/// A plan of the log, with the objects of the copy that it stands behind.
+fn with_copy(log: Plan, backup: &Backup) -> Plan {
+    Plan { objects: log.objects + 1 + backup.list.chunks, bytes: log.bytes + backup.list.bytes, ..log }
 }
 
 /// Whether chunks are those of all pieces.

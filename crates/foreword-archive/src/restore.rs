@@ -96,6 +96,14 @@ impl Archive {
     /// # Errors
     /// [`Error::NotThere`]; those of reading.
     pub async fn plan(&self, options: &RestoreOptions) -> Result<Plan> {
+        let span = self.span(options).await?;
+        let (bytes, objects) = self.chunks(span.timeline, span.first.0..span.last.0 + 1).size(self).await?;
+        Ok(Plan { objects, bytes, ..span })
+    }
+
+    /// Of which timeline, and which records: the plan without what it reads. Reads nothing itself
+    /// but for a time.
+    pub(crate) async fn span(&self, options: &RestoreOptions) -> Result<Plan> {
         let timeline = self.timeline(options.timeline)?;
         let id = timeline.id;
         let last = match options.to {
@@ -116,9 +124,7 @@ impl Archive {
             };
             return Err(Error::NotThere { why });
         }
-        let first = from;
-        let (bytes, objects) = self.chunks(id, first.0..last.0 + 1).size(self).await?;
-        Ok(Plan { timeline: id, first, last, objects, bytes })
+        Ok(Plan { timeline: id, first: from, last, objects: 0, bytes: 0 })
     }
 
     /// Restores a log into a directory that is not there, or empty. It is an ordinary log, closed,
@@ -132,10 +138,15 @@ impl Archive {
     /// space, say. What is restored by then is kept beside the directory, for the next call.
     pub async fn restore(&mut self, dir: impl AsRef<Path>, options: &RestoreOptions) -> Result<Plan> {
         let plan = self.plan(options).await?;
-        let dir = dir.as_ref().to_owned();
+        self.restore_planned(dir.as_ref(), plan, options).await?;
+        Ok(plan)
+    }
+
+    /// The same, of a plan that there is already.
+    pub(crate) async fn restore_planned(&mut self, dir: &Path, plan: Plan, options: &RestoreOptions) -> Result<()> {
         let origin =
             Origin { archive: self.id.to_string(), timeline: plan.timeline, last: plan.last.0, generation: 0, promoted: false };
-        let work = Work::new(&dir)?;
+        let work = Work::new(dir)?;
         let (at, segment_bytes) = (work.clone(), options.segment_bytes);
         // Of which timelines the history is, and up to where: a restore of any of it goes on.
         let history = self.state.history(plan.timeline, plan.last.0);
@@ -149,8 +160,7 @@ impl Archive {
         filled?;
         closed?;
         drop(log);
-        blocking(move || work.finish()).await??;
-        Ok(plan)
+        blocking(move || work.finish()).await?
     }
 
     /// Appends what a log lacks of a plan.

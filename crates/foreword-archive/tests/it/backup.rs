@@ -88,6 +88,31 @@ fn the_newest_copy_from_before_is_restored_with_the_log_behind_it() {
     });
 }
 
+/// An index of which only a part is needed is read to say what a restore comes to, and to restore.
+#[test]
+fn a_restore_plans_its_log_once() {
+    run(async {
+        let (place, (faulty, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        let mut options = options();
+        options.chunk_age = std::time::Duration::ZERO;
+        let mut archiver = Archiver::begin(place.log(), store.clone(), keys(), options).await.unwrap();
+        while archiver.archive().timeline(None).unwrap().indexes.is_empty() {
+            log.commit(b"").unwrap();
+            push_on(&mut archiver, &log).await.unwrap();
+        }
+        let last = archiver.archived().0;
+        back_up(&log, &store, 1, 5, 6).await.unwrap();
+        let mut archive = open(&store).await;
+        faulty.read.lock().unwrap().clear();
+        let (plan, _) = archive.restore_backup(place.path("restored"), &RestoreOptions::default()).await.unwrap();
+        assert_eq!((plan.first.0, plan.last.0), (5, last));
+        let read = faulty.read.lock().unwrap().clone();
+        assert_eq!(read.iter().filter(|name| name.starts_with("index/")).count(), 2, "{read:?}");
+        log.close().unwrap();
+    });
+}
+
 #[test]
 fn a_copy_that_could_not_be_restored_is_not_taken() {
     run(async {

@@ -191,6 +191,8 @@ pub struct Faulty {
     pub inner: Arc<InMemory>,
     pub calls: AtomicU64,
     pub fault: Mutex<Fault>,
+    /// Names of what was read, in order.
+    pub read: Mutex<Vec<String>>,
     /// Objects that are created wait until this is unlocked.
     pub gate: tokio::sync::Mutex<()>,
 }
@@ -282,6 +284,7 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, at: &ObjectPath, options: GetOptions) -> StoreResult<GetResult> {
+        self.read.lock().unwrap().push(at.to_string());
         if self.next() == (true, true) { self.inner.get_opts(at, options).await } else { Err(failed()) }
     }
 
