@@ -18,8 +18,8 @@ esac
 seconds=${1-20}
 work=$(mktemp -d)
 target=$(realpath -m "$target")
-# (Nothing that runs here keeps anything that is wanted.)
-trap 'kill -9 $(jobs -p) 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
+# (Nothing that runs here keeps anything that is wanted; and it may have ended already.)
+trap '{ kill -9 $(jobs -p) || true; wait; } 2>/dev/null; rm -rf "$work"' EXIT
 cannot() {
     echo "cannot run here: $1"
     exit 2
@@ -87,11 +87,19 @@ CONF
     monmaptool --create --fsid "$fsid" --addv a "[v1:127.0.0.1:$port]" "$work/monmap" >"$work/mkfs.log"
     ceph-mon -c "$conf" -i a --mkfs --monmap "$work/monmap"
     ceph-mon -c "$conf" -i a -f >"$work/mon.log" 2>&1 &
-    tries "$work/osd-new.log" timeout 20 ceph -c "$conf" osd new "$osd"
+    tries "$work/osd-new.log" timeout --foreground 20 ceph -c "$conf" osd new "$osd"
     ceph-osd -c "$conf" -i 0 --mkfs --osd-uuid "$osd" >>"$work/mkfs.log" 2>&1
-    ceph-osd -c "$conf" -i 0 -f >"$work/osd.log" 2>&1 &
+    # (An OSD that finds a monitor which has just begun may wait for it for good.)
+    for _ in 1 2 3; do
+        ceph-osd -c "$conf" -i 0 -f >"$work/osd.log" 2>&1 &
+        for _ in $(seq 15); do
+            timeout --foreground 20 ceph -c "$conf" osd stat 2>&1 | grep -q '1 up' && break 2
+            sleep 1
+        done
+        kill -9 $!
+    done
     radosgw -c "$conf" -n client.rgw -f >"$work/rgw.log" 2>&1 &
-    tries "$work/user.log" timeout 60 radosgw-admin -c "$conf" -n client.rgw user create --uid test --display-name test --access-key key --secret-key secret
+    tries "$work/user.log" timeout --foreground 60 radosgw-admin -c "$conf" -n client.rgw user create --uid test --display-name test --access-key key --secret-key secret
     AWS_ENDPOINT=http://127.0.0.1:$((port + 1))
 }
 
@@ -118,6 +126,7 @@ PYTHON
 }
 
 cargo build --quiet --release --locked -p foreword-archive -p foreword-cli --bins
+cargo build --quiet --release --locked -p foreword-archive --example s3_suite
 archive=$target/release/foreword-archive
 foreword=$target/release/foreword
 
@@ -127,8 +136,11 @@ $server
 export AWS_ENDPOINT
 tries "$work/bucket.log" bucket bucket
 echo "started in $((SECONDS - started)) s"
+tries "$work/bucket.log" bucket suite
 at=s3://bucket/log
 
+echo "== the tests of object_store, which say what the server is, and not whether the archive may use it"
+"$target/release/examples/s3_suite" suite
 echo "== races"
 "$archive" doctor s3://bucket/races --races 5
 cd "$work"
