@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use foreword::Lsn;
+use jiff::Timestamp;
 
 /// The result of most calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -21,6 +22,16 @@ pub enum Error {
         doing: &'static str,
         /// The object.
         object: String,
+        /// What the store says.
+        source: Arc<object_store::Error>,
+    },
+    /// The store refuses all requests, since its clock and this machine's differ. Set the one that
+    /// is wrong; then the call can be made again.
+    #[non_exhaustive]
+    Clock {
+        /// By how many seconds this machine's clock is ahead of the store's; below zero, behind.
+        /// `None`: the store does not say.
+        ahead: Option<i64>,
         /// What the store says.
         source: Arc<object_store::Error>,
     },
@@ -123,10 +134,18 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         use object_store::Error as E;
-        matches!(self, Error::Store { source, .. } if !matches!(**source, E::NotFound { .. } | E::NotSupported { .. } | E::NotImplemented { .. } | E::InvalidPath { .. } | E::UnknownConfigurationKey { .. }))
+        matches!(self, Error::Clock { .. })
+            || matches!(self, Error::Store { source, .. } if !matches!(**source, E::NotFound { .. } | E::NotSupported { .. } | E::NotImplemented { .. } | E::InvalidPath { .. } | E::UnknownConfigurationKey { .. }))
     }
 
     pub(crate) fn store(doing: &'static str, object: &str, source: object_store::Error) -> Error {
+        // (As Amazon S3 says it, and what speaks S3.)
+        let said = source.to_string();
+        if said.contains("<Code>RequestTimeTooSkewed</Code>") {
+            let time = said.split("<ServerTime>").nth(1).and_then(|rest| rest.split('<').next()?.parse::<Timestamp>().ok());
+            let ahead = time.map(|time| Timestamp::now().as_second() - time.as_second());
+            return Error::Clock { ahead, source: Arc::new(source) };
+        }
         Error::Store { doing, object: object.to_owned(), source: Arc::new(source) }
     }
 
@@ -149,6 +168,14 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Store { doing, object, source } => write!(f, "cannot {doing} {object}: {source}"),
+            Error::Clock { ahead, source } => {
+                let differ = match ahead {
+                    Some(ahead) if *ahead < 0 => format!("this machine's is {} s behind", -ahead),
+                    Some(ahead) => format!("this machine's is {ahead} s ahead"),
+                    None => "the store does not say by how much".to_owned(),
+                };
+                write!(f, "the clock of this machine or of the store is wrong ({differ}): set it, and go on; {source}")
+            }
             Error::Log(error) => error.fmt(f),
             Error::Io { doing, path, source } => write!(f, "cannot {doing} {}: {source}", path.display()),
             Error::NoArchive { url } => {
@@ -190,7 +217,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Store { source, .. } => Some(source),
+            Error::Store { source, .. } | Error::Clock { source, .. } => Some(source),
             Error::Log(source) => Some(source),
             Error::Io { source, .. } => Some(source),
             _ => None,

@@ -211,6 +211,8 @@ impl Store {
         match self.inner.head(&self.path(name)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
+            // (Only what has a body says why.)
+            Err(object_store::Error::PermissionDenied { .. }) => Ok(self.get(name).await?.is_some()),
             Err(error) => Err(Error::store("look for", name, error)),
         }
     }

@@ -19,7 +19,8 @@ fn patient() -> foreword_archive::PushOptions {
 fn whatever_a_server_answers_what_is_archived_comes_back() {
     run(async {
         let statuses = [400, 403, 409, 429, 500, 503].map(Answer::Status);
-        for wrong in [Answer::Lost, Answer::Cut, Answer::Slow, Answer::WrongEtag].into_iter().chain(statuses) {
+        let slow_down = Answer::Says(503, "<Code>SlowDown</Code><Message>Reduce your request rate</Message>");
+        for wrong in [Answer::Lost, Answer::Cut, Answer::Slow, Answer::WrongEtag, slow_down].into_iter().chain(statuses) {
             // What no client tries again, the archiver does, and a restore says.
             let is_final = matches!(wrong, Answer::Status(400 | 403));
             let (server, store) = Server::start().await;
@@ -94,5 +95,35 @@ fn a_server_that_refuses_is_said_and_nothing_is_lost() {
             log.close().unwrap();
             assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
         }
+    });
+}
+
+#[test]
+fn clocks_that_differ_are_said_with_the_difference() {
+    run(async {
+        let (server, store) = Server::start().await;
+        let place = Place::new();
+        let log = small().open(place.log()).unwrap();
+        commit_each(&log, 1..60, 2_000);
+        let mut archiver = push_log(&log, &store).await.unwrap();
+        commit_each(&log, 60..90, 2_000);
+        for (ahead, said) in [(1_500, "s behind"), (-3_600, "s ahead")] {
+            server.answer(move |_, _, _| Answer::Skewed(ahead));
+            let pushed = push_on(&mut archiver, &log).await.unwrap_err();
+            let opened = Archive::open(store.clone(), keys()).await.map(drop).unwrap_err();
+            for error in [pushed, opened] {
+                let Error::Clock { ahead: Some(here), .. } = error else { panic!("{error:?}") };
+                assert!((here + ahead).abs() < 20 && error.to_string().contains(said), "{error}");
+                assert!(error.is_retryable());
+            }
+        }
+        server.answer(|_, _, _| Answer::Says(403, "<Code>RequestTimeTooSkewed</Code>"));
+        let opened = Archive::open(store.clone(), keys()).await.map(drop);
+        assert!(matches!(opened, Err(Error::Clock { ahead: None, .. })), "{opened:?}");
+        // Once it is set right, the same archiver goes on.
+        server.answer(|_, _, _| Answer::Right);
+        push_on(&mut archiver, &log).await.unwrap();
+        log.close().unwrap();
+        assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
     });
 }

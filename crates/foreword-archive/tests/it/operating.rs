@@ -73,6 +73,42 @@ fn expiry_keeps_so_many_chunks() {
     });
 }
 
+/// By LSN, count, bytes and age, each alone and two at once: of two, the one that keeps more.
+#[test]
+fn of_several_conditions_what_any_keeps_is_kept() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit_each(&log, 1..300, 2_000);
+        push_log(&log, &store).await.unwrap();
+        log.close().unwrap();
+        let archive = open(&store).await;
+        let since = archive.changed_micros() + 1;
+        let conditions: [fn(&mut Keep, u64); 4] = [
+            |keep, _| keep.from = Some(Lsn(150)),
+            |keep, _| keep.chunks = Some(3),
+            |keep, _| keep.bytes = Some(1 << 30),
+            |keep, since| keep.since = Some(since),
+        ];
+        let before = async |sets: &[fn(&mut Keep, u64)]| {
+            let mut keep = Keep::default();
+            sets.iter().for_each(|set| set(&mut keep, since));
+            let expired = archive.expirable(keep).await.unwrap();
+            expired.before.first().map_or(0, |(_, before)| before.0)
+        };
+        let mut alone = Vec::new();
+        for set in conditions {
+            alone.push(before(&[set]).await);
+        }
+        assert!(alone[2] == 0 && alone[0] > 0 && alone[1] > alone[0] && alone[3] >= alone[1], "{alone:?}");
+        for a in 0..4 {
+            for b in 0..4 {
+                assert_eq!(before(&[conditions[a], conditions[b]]).await, alone[a].min(alone[b]), "{a} and {b}");
+            }
+        }
+    });
+}
+
 /// What a process that was killed has left in a directory.
 #[test]
 fn files_of_interrupted_writes_are_named_and_removed() {

@@ -24,6 +24,10 @@ pub enum Answer {
     Lost,
     /// It is not done.
     Status(u16),
+    /// Not done: with this status, and what S3 says in the body.
+    Says(u16, &'static str),
+    /// Not done, for the server's clock is so many seconds ahead.
+    Skewed(i64),
     /// It is done; the body ends in the middle.
     Cut,
     /// The body comes in small pieces.
@@ -137,6 +141,12 @@ impl Server {
             };
             let Said(status, mut headers, body) = match answer {
                 Answer::Status(status) => Said(status, "Retry-After: 0\r\n".into(), Vec::new()),
+                Answer::Says(status, body) => Said(status, String::new(), format!("<Error>{body}</Error>").into_bytes()),
+                Answer::Skewed(ahead) => {
+                    let time = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + ahead).unwrap();
+                    let body = format!("<Error><Code>RequestTimeTooSkewed</Code><ServerTime>{time}</ServerTime></Error>");
+                    Said(403, String::new(), body.into_bytes())
+                }
                 _ => self.act(&request).await,
             };
             if answer == Answer::Lost {
