@@ -2,7 +2,10 @@
 """A second reader of archives, written from docs/ARCHIVE.md: checks everything that it reads, and
 prints the records of a timeline's history, a line each: LSN, time in microseconds, SHA-256.
 
-    reader.py DIRECTORY [--timeline N] [--key HEX]
+    reader.py DIRECTORY [--timeline N] [--key HEX] [--pages FILE]
+
+With --pages, writes the newest backup of the timeline to FILE, and prints the records from where it
+needs them.
 
 Compression is libzstd's, and encryption libcrypto's, both by ctypes: Python has neither.
 """
@@ -88,7 +91,7 @@ class Archive:
                 self.apply(kind, what)
             if "state" in manifest:
                 assert manifest["summary"] == number
-                lists = {"gaps": [], "indexes": [], "chunks": []}
+                lists = {"gaps": [], "indexes": [], "chunks": [], "backups": []}
                 there = {int(k): {**lists, **v} for k, v in manifest["state"]["timelines"].items()}
                 if self.timelines is None:
                     self.timelines = there
@@ -106,10 +109,10 @@ class Archive:
             return file.read()
 
     def apply(self, kind, what):
-        if kind in ("begin", "retire", "backup", "remove_backup"):
+        if kind in ("begin", "retire"):
             return
         if kind == "timeline":
-            what = {"gaps": [], "indexes": [], "chunks": [], **what}
+            what = {"gaps": [], "indexes": [], "chunks": [], "backups": [], **what}
             self.timelines[what["id"]] = what
             return
         timeline = self.timelines[what["timeline"]]
@@ -127,6 +130,10 @@ class Archive:
         elif kind == "index":
             timeline["chunks"] = [c for c in timeline["chunks"] if c["first"] > what["index"]["last"]]
             timeline["indexes"].append(what["index"])
+        elif kind == "backup":
+            timeline["backups"].append(what["backup"])
+        elif kind == "remove_backup":
+            timeline["backups"] = [b for b in timeline["backups"] if b["list"]["name"] != what["name"]]
         elif kind == "expire":
             for of in ("chunks", "indexes", "gaps"):
                 timeline[of] = [x for x in timeline[of] if x["last"] >= what["before"]]
@@ -149,10 +156,22 @@ class Archive:
         for id, first, last in reversed(path):
             t = self.timelines[id]
             for index in t["indexes"]:
-                data = self.read(index["name"])
-                assert sha(data) == index["sha256"], index["name"]
-                yield from ((id, c, first, last) for c in json.loads(data))
+                yield from ((id, c, first, last) for c in self.list(index))
             yield from ((id, c, first, last) for c in t["chunks"])
+
+    def list(self, index):
+        data = self.read(index["name"])
+        assert sha(data) == index["sha256"], index["name"]
+        return json.loads(data)
+
+    def pages(self, backup, out):
+        """Writes the copy: its pieces, numbered from 1 on, one behind the other."""
+        size, following = 0, 1
+        for chunk in self.list(backup["list"]):
+            for number, _, piece in self.chunk(0, chunk):
+                assert number == following, backup["list"]["name"]
+                size, following = size + out.write(piece), following + 1
+        assert size == backup["bytes"] and following == backup["list"]["last"] + 1, backup["list"]["name"]
 
     def records(self, timeline):
         for id, chunk, first, last in self.history(timeline):
@@ -198,9 +217,16 @@ def main():
     arguments.add_argument("directory")
     arguments.add_argument("--timeline", type=int)
     arguments.add_argument("--key", default="")
+    arguments.add_argument("--pages")
     arguments = arguments.parse_args()
     archive = Archive(arguments.directory, bytes.fromhex(arguments.key))
-    for lsn, micros, data in archive.records(arguments.timeline or max(archive.timelines)):
+    timeline, start = arguments.timeline or max(archive.timelines), 0
+    if arguments.pages:
+        backup = max(archive.timelines[timeline]["backups"], key=lambda backup: backup["consistent"])
+        with open(arguments.pages, "wb") as file:
+            archive.pages(backup, file)
+        start = backup["log_start"]
+    for lsn, micros, data in (record for record in archive.records(timeline) if record[0] >= start):
         print(lsn, micros, sha(data))
 
 
