@@ -107,7 +107,7 @@ fn last_lsn(log: &str) -> (u64, u64) {
 }
 
 fn no_space(said: &Said) -> bool {
-    said.status == 1 && said.err.contains("no space for another segment")
+    said.status == 1 && said.err.contains("no space for a file of ")
 }
 
 /// That all is there from the start on that was acknowledged.
