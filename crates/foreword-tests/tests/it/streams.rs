@@ -90,5 +90,16 @@ fn the_reader_comes_back_of_a_stream_that_ended() {
     let log = options().open(dir.path()).unwrap();
     commit(&log, &["b"]);
     assert!(matches!(poll(&mut of_view), Poll::Ready(None)), "a stream that has ended stays so");
-    assert_eq!(wait(&mut of_view.into_reader().into_stream()).unwrap().unwrap().data, b"b");
+    // (Until the view has seen that writer, there is nothing to wait for.)
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut again = of_view.into_reader().into_stream();
+    let record = loop {
+        if let Some(record) = wait(&mut again) {
+            break record.unwrap();
+        }
+        assert!(Instant::now() < until, "the view does not see the writer");
+        std::thread::sleep(Duration::from_millis(2));
+        again = again.into_reader().into_stream();
+    };
+    assert_eq!(record.data, b"b");
 }
