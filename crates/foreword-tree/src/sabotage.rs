@@ -33,6 +33,8 @@ pub enum Bug {
     LongFreedSoon,
     /// A scan lets a leaf go before it latches the next one.
     NoCouplingAside,
+    /// A leaf that was passed on the way to the next key is let go before that is locked.
+    PassedLetGo,
     /// A transaction's locks are let go before its commit record has its place in the log.
     UnlockBeforeCommit,
 }

@@ -1,9 +1,9 @@
 //! Scans of a range of keys, in both directions.
 //!
 //! Invariant: between two keys that a scan has locked one after the other no key can come or go
-//! until its transaction ends, because each lock was taken while the leaf was latched that shows
-//! that the two are neighbours. (A scan lets latches go between two keys. Then it looks for the
-//! neighbour anew.)
+//! until its transaction ends, because each lock was taken while the leaves were latched that show
+//! that the two are neighbours: that of the one, that of the other, and those between, which are
+//! empty. (A scan lets latches go when it has locked a key. Then it looks for the neighbour anew.)
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::locks::Mode;
 use crate::node::{OwnedValue, Seek};
 use crate::sabotage::{self, Bug};
-use crate::tree::{self, Tree};
+use crate::tree::{self, Passed, Tree};
 use crate::txn::Txn;
 
 /// The most keys that are read and locked at a time.
@@ -129,10 +129,10 @@ impl<'t> Scan<'t> {
             Ok(at) => at + usize::from(is_passed),
             Err(at) => at,
         };
+        let mut passed = Passed::default();
         loop {
             let node = tree::read(page.id(), &page)?;
             if at == node.count() {
-                // The leaf stays latched until the next one is: so no key comes in between unseen.
                 if let Some(next) = node.next()
                     && sabotage::has(Bug::NoCouplingAside)
                 {
@@ -142,7 +142,8 @@ impl<'t> Scan<'t> {
                     continue;
                 }
                 if let Some(right) = tree::neighbour(pages, page.id(), &page)? {
-                    (page, at) = (right, 0);
+                    passed.go_on(&mut page, right);
+                    at = 0;
                     continue;
                 }
                 self.is_done = sabotage::has(Bug::ScanForgetsNext) || self.try_lock(None)?;
@@ -158,6 +159,7 @@ impl<'t> Scan<'t> {
             if is_asked && !self.try_lock(Some(&key))? {
                 return Ok(Step::Blocked(Some(key)));
             }
+            passed.let_go();
             if is_behind {
                 self.is_done = true;
                 return Ok(Step::Done);

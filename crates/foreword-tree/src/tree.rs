@@ -126,9 +126,33 @@ impl Tree {
     }
 }
 
+/// Leaves that were passed on the way to the next key.
+///
+/// Invariant: they stay latched until that key is locked. Otherwise a key could come into one of
+/// them unseen: who brings it asks for the same lock, but only for an instant, which may be over by
+/// then.
+#[derive(Debug, Default)]
+pub(crate) struct Passed(Vec<PageRef>);
+
+impl Passed {
+    /// Goes on from a leaf to the one on its right.
+    pub(crate) fn go_on(&mut self, leaf: &mut PageRef, right: PageRef) {
+        self.0.push(std::mem::replace(leaf, right));
+        if sabotage::has(Bug::PassedLetGo) {
+            self.0.clear();
+            std::thread::yield_now();
+        }
+    }
+
+    /// The key is locked.
+    pub(crate) fn let_go(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// Calls `found` with the first key from a place of a leaf on, also if it lies in a leaf behind
-/// (`None`: there is none). Leaves are latched from the left to the right. The caller has the first
-/// one latched, which it gives as its bytes.
+/// (`None`: there is none). Leaves are latched from the left to the right, and stay so until `found`
+/// has returned. The caller has the first one latched, which it gives as its bytes.
 pub(crate) fn next_key<T>(
     txn: &Txn,
     leaf: (PageId, &[u8]),
@@ -140,13 +164,14 @@ pub(crate) fn next_key<T>(
         return found(Some(&node.key(at).map_err(Error::damaged(leaf.0))?));
     }
     let Some(mut page) = neighbour(txn, leaf.0, leaf.1)? else { return found(None) };
+    let mut passed = Passed::default();
     loop {
         let node = read(page.id(), &page)?;
         if node.count() > 0 {
             return found(Some(&node.key(0).map_err(Error::damaged(page.id()))?));
         }
         let Some(next) = neighbour(txn, page.id(), &page)? else { return found(None) };
-        page = next;
+        passed.go_on(&mut page, next);
     }
 }
 

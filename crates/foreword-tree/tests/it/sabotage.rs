@@ -56,6 +56,7 @@ fn every_bug_is_caught() {
         (Bug::ReadNotDurable, crashes),
         (Bug::LongFreedSoon, crashes),
         (Bug::NoCouplingAside, threads),
+        (Bug::PassedLetGo, threads),
         (Bug::UnlockBeforeCommit, both),
     ];
     std::panic::set_hook(Box::new(|_| {}));
