@@ -24,9 +24,10 @@ const ATTEMPTS: u32 = 100;
 /// A clone is another handle of the same store. All methods but [`close`](Db::close) may be called
 /// from any number of threads.
 ///
-/// Where a transaction could not be rolled back because the disk is full, its changes are still
-/// there. Until a checkpoint has rolled it back (the background thread takes one), all calls that
-/// read or change keys are refused with an error with [`Error::is_no_space`].
+/// Where a transaction could not be rolled back, its changes are still there. Until a
+/// [checkpoint](Store::checkpoint) has rolled it back, all calls that read or change keys are
+/// refused with the error that the rollback had: one with [`Error::is_no_space`] if the disk is
+/// full. (The background thread takes a checkpoint at once then, after other errors as it is due.)
 #[derive(Clone, Debug)]
 pub struct Db(Arc<Engine>);
 

@@ -1,7 +1,7 @@
 //! What the handles and transactions of a store share: its pages, and its locks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use foreword_pages::Store;
 use foreword_pages::foreword::Lsn;
@@ -18,24 +18,15 @@ pub(crate) struct Engine {
     pub(crate) locks: Locks,
     /// The trees by their names.
     pub(crate) names: Tree,
-    /// Transactions that are not rolled back yet, for lack of space, and why. Their changes are
-    /// there, without locks: nothing else is read or changed meanwhile.
+    /// Transactions that are not rolled back yet, and why. Their changes are there, without locks:
+    /// nothing else is read or changed until a checkpoint has rolled them back.
     unended: Mutex<Vec<(u64, Error)>>,
     has_unended: AtomicBool,
-    /// Why the store can only be reopened.
-    failure: OnceLock<Error>,
 }
 
 impl Engine {
     pub(crate) fn new(store: Store, names: Tree) -> Engine {
-        Engine {
-            store,
-            locks: Locks::new(),
-            names,
-            unended: Mutex::default(),
-            has_unended: AtomicBool::new(false),
-            failure: OnceLock::new(),
-        }
+        Engine { store, locks: Locks::new(), names, unended: Mutex::default(), has_unended: AtomicBool::new(false) }
     }
 
     pub(crate) fn key_max(&self) -> usize {
@@ -65,9 +56,6 @@ impl Engine {
     /// Checks that all that was not committed is rolled back, or locked. Asked after a lock was
     /// taken: whoever has let it go without being rolled back has said so before.
     fn check(&self) -> Result<()> {
-        if let Some(error) = self.failure.get() {
-            return Err(error.clone());
-        }
         if !self.has_unended.load(Ordering::SeqCst) {
             return Ok(());
         }
@@ -95,12 +83,8 @@ impl Engine {
     /// A transaction could not commit, or could not be rolled back.
     pub(crate) fn has_failed(&self, id: u64, error: &foreword_pages::Error) {
         if self.store.is_live(id) {
-            if error.is_no_space() {
-                self.unended.lock().unwrap_or_else(PoisonError::into_inner).push((id, error.clone().into()));
-                self.has_unended.store(true, Ordering::SeqCst);
-            } else {
-                let _ = self.failure.set(error.clone().into());
-            }
+            self.unended.lock().unwrap_or_else(PoisonError::into_inner).push((id, error.clone().into()));
+            self.has_unended.store(true, Ordering::SeqCst);
         }
         self.locks.release(id);
     }

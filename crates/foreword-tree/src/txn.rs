@@ -265,8 +265,8 @@ impl Txn {
     /// Rolls the transaction back. Dropping it does the same, but cannot return an error.
     ///
     /// # Errors
-    /// [`Error::Pages`]. Without space for it, the next checkpoint rolls the transaction back; until
-    /// then [`Db`](crate::Db) refuses other work.
+    /// [`Error::Pages`], also for lack of space. The next checkpoint tries again to roll the
+    /// transaction back; until one has, [`Db`](crate::Db) refuses other work.
     pub fn abort(mut self) -> Result<()> {
         self.roll_back()
     }

@@ -171,6 +171,29 @@ fn a_disk_that_becomes_full_leaves_nothing_in_part() {
     assert!(unended > 0);
 }
 
+/// A page cannot be read when a transaction is to be rolled back. The next checkpoint does it.
+#[test]
+fn a_rollback_that_fails_once_is_made_good_by_a_checkpoint() {
+    let disk = SimDisk::new(5);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    let key = |n: u32| n.to_be_bytes();
+    db.run(|txn| (0..1000).try_for_each(|n| txn.put(tree, key(n), [1; 400]))).unwrap();
+    let mut one = db.begin();
+    one.put(tree, key(0), "2").unwrap();
+    // What it has changed leaves the pool.
+    for _ in 0..3 {
+        assert!((100..1000).all(|n| db.begin().get(tree, key(n)).unwrap().is_some()));
+    }
+    disk.fault(Fault::new(OpKind::Read, Effect::Eio).on("PAGES"));
+    let failed = one.abort().unwrap_err();
+    let refused = db.begin().get(tree, key(500)).unwrap_err();
+    assert_eq!((failed.to_string(), failed.is_no_space()), (refused.to_string(), false));
+    db.store().checkpoint().unwrap();
+    assert_eq!(db.begin().get(tree, key(0)).unwrap().unwrap(), [1; 400]);
+    db.verify(true).unwrap();
+}
+
 /// The log fails while transactions wait for each other. All are told.
 #[test]
 fn a_log_that_fails_leaves_none_waiting() {
