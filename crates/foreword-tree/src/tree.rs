@@ -182,7 +182,8 @@ pub(crate) fn neighbour(txn: &Txn, page: PageId, bytes: &[u8]) -> Result<Option<
     let right = txn.fetch_shared(next)?;
     let beside = read(next, &right)?;
     // Fences rise, so following the links ends.
-    if beside.level() != node.level() || node.high() != Some(beside.low()) {
+    let rises = beside.high().is_none_or(|high| beside.low() < high);
+    if beside.level() != node.level() || node.high() != Some(beside.low()) || !rises {
         return Err(Error::Damaged { page: next, why: "it does not begin where the page to its left ends" });
     }
     Ok(Some(right))

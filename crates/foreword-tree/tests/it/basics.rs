@@ -356,6 +356,34 @@ fn a_damaged_page_is_named() {
     assert!(named > 20, "{named}");
 }
 
+/// A leaf that is empty, ends where it begins, and leads to itself.
+#[test]
+fn links_that_go_round_end() {
+    let disk = SimDisk::new(12);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    db.run(|txn| (0..900).try_for_each(|i| txn.put(tree, key(i), [7; 40]))).unwrap();
+    let id = (4..).map(PageId).find(|&id| u16_at(&db.store().read(id).unwrap(), 16) > 0).unwrap();
+    let page = db.store().read(id).unwrap().to_vec();
+    let low = &page[24..24 + u16_at(&page, 16)];
+    let mut round = page[..24].to_vec();
+    let len = (page.len() as u16).to_le_bytes();
+    round[2..8].copy_from_slice(&[0, 0, len[0], len[1], 0, 0]);
+    round[8..16].copy_from_slice(&id.0.to_le_bytes());
+    round.copy_within(16..18, 18);
+    round.extend([low, low].concat());
+    let mut txn = db.store().begin();
+    txn.update(id, 0, &round).unwrap();
+    txn.commit().unwrap();
+    let is_it = |error| matches!(error, Error::Damaged { page, .. } if page == id);
+    assert!(is_it(db.begin().scan(tree, ..).find_map(Result::err).unwrap()));
+    assert!(is_it(db.verify(true).unwrap_err()));
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> usize {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]]).into()
+}
+
 fn db_pages(disk: &SimDisk) -> u64 {
     let db = open(&disk.kill());
     db.store().stats().pages_used + 2
