@@ -17,44 +17,93 @@ pub(crate) struct Counted {
     pub(crate) levels: u64,
 }
 
-/// A check on its way from the left to the right.
+/// A check on its way.
 struct Check<'t> {
     txn: &'t Txn,
     /// Checks the pages of long values, too. They need locks while others write.
     reads_long: bool,
     counted: Counted,
-    /// For each level the page that is to come next.
-    next: Vec<Option<Option<PageId>>>,
 }
 
 impl Tree {
     /// Reads all pages, and checks that each is as its neighbours and the page above say. Others may
     /// read and write meanwhile.
+    ///
+    /// It goes along each level, from the left to the right, and has latched at a time a page and one
+    /// below or beside it. So others wait for no more than the pages below one.
     pub(crate) fn check(self, txn: &Txn, reads_long: bool) -> Result<Counted> {
         let root = txn.fetch_shared(self.root)?;
-        let levels = u64::from(read(self.root, &root)?.level()) + 1;
-        let counted = Counted { levels, ..Counted::default() };
-        let mut check = Check { txn, reads_long, counted, next: vec![None; levels as usize] };
+        let levels = read(self.root, &root)?.level();
+        let counted = Counted { levels: u64::from(levels) + 1, ..Counted::default() };
+        let mut check = Check { txn, reads_long, counted };
         check.page(&root, b"", None)?;
-        match check.next.iter().find_map(|next| next.flatten()) {
-            Some(page) => Err(Error::Damaged { page, why: "no page above leads to it" }),
-            None => Ok(check.counted),
+        drop(root);
+        for level in (1..=levels).rev() {
+            check.level(self.root, level)?;
         }
+        Ok(check.counted)
     }
 }
 
 impl Check<'_> {
-    /// Checks a page that has to have these fences, and all below it. It is latched meanwhile.
-    fn page(&mut self, page: &PageRef, low: &[u8], high: Option<&[u8]>) -> Result<()> {
+    /// Checks the pages right below those of a level.
+    fn level(&mut self, root: PageId, level: u8) -> Result<()> {
+        let mut page = self.txn.fetch_shared(root)?;
+        loop {
+            let node = read(page.id(), &page)?;
+            match node.level() {
+                at if at == level => break,
+                at if at < level => return Ok(()), // The tree has got lower.
+                at => {
+                    let child = self.txn.fetch_shared(node.child(0).map_err(Error::damaged(page.id()))?)?;
+                    super::expect_level(child.id(), &child, at - 1)?;
+                    page = child;
+                }
+            }
+        }
+        let mut next = None;
+        loop {
+            self.children(&page, &mut next)?;
+            let Some(right) = super::neighbour(self.txn, page.id(), &page)? else { break };
+            page = right;
+        }
+        match next.flatten() {
+            Some(page) => Err(Error::Damaged { page, why: "no page above leads to it" }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the pages below one, which is latched: so they are neither split nor joined. `next`:
+    /// where the page before them leads, if there is one.
+    fn children(&mut self, page: &PageRef, next: &mut Option<Option<PageId>>) -> Result<()> {
+        let id = page.id();
+        let node = read(id, page)?;
+        if node.count() == 0 {
+            return Err(Error::Damaged { page: id, why: "it has no page below" });
+        }
+        for at in 0..node.count() {
+            let low = node.key(at).map_err(Error::damaged(id))?;
+            let above = if at + 1 < node.count() { Some(node.key(at + 1).map_err(Error::damaged(id))?) } else { None };
+            let child = self.txn.fetch_shared(node.child(at).map_err(Error::damaged(id))?)?;
+            super::expect_level(child.id(), &child, node.level() - 1)?;
+            if next.is_some_and(|next| next != Some(child.id())) {
+                return Err(Error::Damaged { page: child.id(), why: "the page to its left leads elsewhere" });
+            }
+            *next = Some(self.page(&child, &low, above.as_deref().or(node.high()))?);
+        }
+        Ok(())
+    }
+
+    /// Checks a page that has to have these fences. Returns where it leads.
+    fn page(&mut self, page: &PageRef, low: &[u8], high: Option<&[u8]>) -> Result<Option<PageId>> {
         let id = page.id();
         let wrong = |why| Err(Error::Damaged { page: id, why });
         let node = read(id, page)?;
         if node.low() != low || node.high() != high {
             return wrong("its fences are not those that the page above has");
         }
-        let expected = self.next[usize::from(node.level())].replace(node.next());
-        if expected.is_some_and(|expected| expected != Some(id)) {
-            return wrong("the page to its left leads elsewhere");
+        if node.next().is_none() != high.is_none() {
+            return wrong("it leads nowhere, or is the last and leads on");
         }
         self.counted.pages += 1;
         let mut last: Option<Vec<u8>> = None;
@@ -64,27 +113,14 @@ impl Check<'_> {
                 return wrong("a key is in the wrong place");
             }
             last = Some(key);
+            let value = node.cell(at).map_err(Error::damaged(id))?.value;
+            if node.level() == 0 && value.is_long && self.reads_long {
+                self.counted.long_pages += long::count(self.txn, &value.to_owned())?;
+            }
         }
         if node.level() == 0 {
             self.counted.keys += node.count() as u64;
-            for at in 0..node.count() {
-                let value = node.cell(at).map_err(Error::damaged(id))?.value;
-                if value.is_long && self.reads_long {
-                    self.counted.long_pages += long::count(self.txn, &value.to_owned())?;
-                }
-            }
-            return Ok(());
         }
-        if node.count() == 0 {
-            return wrong("it has no page below");
-        }
-        for at in 0..node.count() {
-            let low = node.key(at).map_err(Error::damaged(id))?;
-            let above = if at + 1 < node.count() { Some(node.key(at + 1).map_err(Error::damaged(id))?) } else { None };
-            let child = self.txn.fetch_shared(node.child(at).map_err(Error::damaged(id))?)?;
-            super::expect_level(child.id(), &child, node.level() - 1)?;
-            self.page(&child, &low, above.as_deref().or(high))?;
-        }
-        Ok(())
+        Ok(node.next())
     }
 }

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use foreword_sim::{Effect, Fault, OpKind, SimDisk};
+use foreword_tree::foreword_pages::PageId;
 use foreword_tree::{Db, Error, Result};
 
 use crate::common::{DIR, options};
@@ -192,6 +193,38 @@ fn a_rollback_that_fails_once_is_made_good_by_a_checkpoint() {
     db.store().checkpoint().unwrap();
     assert_eq!(db.begin().get(tree, key(0)).unwrap().unwrap(), [1; 400]);
     db.verify(true).unwrap();
+}
+
+/// A check that waits for a leaf keeps no other part of a high tree.
+#[test]
+fn a_check_latches_a_page_and_one_below() {
+    let disk = SimDisk::new(6);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    let key = |n: u32| [&[b'k'; 400][..], &n.to_be_bytes()].concat();
+    db.run(|txn| (0..1000).try_for_each(|n| txn.put(tree, key(n), [1; 400]))).unwrap();
+    assert!(db.verify(true).unwrap().levels > 2);
+    let pages = db.store().begin();
+    // The first leaf.
+    let leaf = (3..).map(PageId).find(|&id| {
+        let page = db.store().read(id).unwrap();
+        page[..2] == [1, 0] && page[16..18] == [0, 0] && page[18..20] != [0xff, 0xff]
+    });
+    let leaf = pages.fetch_exclusive(leaf.unwrap()).unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let checks = scope.spawn(|| db.verify(false));
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            // Joins begin at the root.
+            db.run(|txn| (500..1000).try_for_each(|n| txn.delete(tree, key(n)).map(drop))).unwrap();
+            tell.send(()).unwrap();
+        });
+        told.recv_timeout(Duration::from_secs(5)).expect("it waits for the check");
+        drop(leaf);
+        checks.join().unwrap().unwrap();
+    });
+    assert_eq!(db.verify(true).unwrap().keys, 500);
 }
 
 /// The log fails while transactions wait for each other. All are told.
