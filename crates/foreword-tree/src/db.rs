@@ -62,6 +62,9 @@ impl Db {
         let store = undo::with_undo(records::with_redo(options)).open(dir)?;
         let names = match store.root()? {
             Some(root) => read_root(&store, root)?,
+            None if store.stats().pages_used > 0 => {
+                return Err(Error::NotTrees { why: "they have no root".into() });
+            }
             None => make_root(&store)?,
         };
         Ok(Db(Arc::new(Engine::new(store, names))))
@@ -111,9 +114,12 @@ impl Db {
     /// As [`Txn::get`] and [`Txn::commit`].
     pub fn tree(&self, name: &str) -> Result<Tree> {
         let names = self.0.names;
-        if let Some(found) = self.begin().get(names, name)? {
+        let txn = self.begin();
+        if let Some(found) = txn.get(names, name)? {
+            txn.commit()?; // What another has made may not be durable yet.
             return parse(&found);
         }
+        drop(txn);
         self.run(|txn| {
             if let Some(found) = txn.get_for_update(names, name)? {
                 return parse(&found);

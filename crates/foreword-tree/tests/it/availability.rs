@@ -195,6 +195,18 @@ fn a_rollback_that_fails_once_is_made_good_by_a_checkpoint() {
     db.verify(true).unwrap();
 }
 
+/// It is in the log's memory, and comes no further: to find it there is not enough.
+#[test]
+fn a_tree_that_is_found_is_durable() {
+    let disk = SimDisk::new(7);
+    let db = open(&disk);
+    disk.fault(Fault::new(OpKind::Write, Effect::Eio).on("log").forever());
+    disk.fault(Fault::new(OpKind::DurableWrite, Effect::Eio).on("log").forever());
+    assert!(db.tree("t").is_err());
+    assert_eq!(db.trees().unwrap(), ["t"]);
+    assert!(db.tree("t").is_err());
+}
+
 /// A check that waits for a leaf keeps no other part of a high tree.
 #[test]
 fn a_check_latches_a_page_and_one_below() {

@@ -308,6 +308,11 @@ fn other_pages_are_no_trees() {
     let store = options(&disk, 1).open(DIR).unwrap();
     let mut txn = store.begin();
     let page = txn.allocate().unwrap();
+    txn.commit().unwrap();
+    drop(store);
+    assert!(matches!(Db::open_with(options(&disk, 1), DIR), Err(Error::NotTrees { .. })));
+    let store = options(&disk, 1).open(DIR).unwrap();
+    let mut txn = store.begin();
     txn.set_root(page).unwrap();
     txn.commit().unwrap();
     drop(store);
