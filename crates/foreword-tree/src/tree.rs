@@ -38,7 +38,7 @@ pub(crate) enum Done<T> {
 }
 
 /// Asks for the lock on the key that follows (`None`: on the tree's end), and does not wait. It is
-/// called with latches held.
+/// called with latches held. (A rollback has none: it has all locks that it needs.)
 pub(crate) type Gate<'g> = &'g mut dyn FnMut(Option<&[u8]>) -> Result<bool>;
 
 /// The page as one of a tree.

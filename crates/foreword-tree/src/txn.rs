@@ -156,7 +156,7 @@ impl Txn {
                 }
                 Ok(is_granted)
             };
-            let done = tree.put(self.pages_mut(), key, value, &mut gate);
+            let done = tree.put(self.pages_mut(), key, value, Some(&mut gate));
             unlock(taken);
             unlock(waited.take());
             match done? {
@@ -195,7 +195,7 @@ impl Txn {
                 }
                 engine.try_lock(id, target(tree, next), Mode::Exclusive)
             };
-            match tree.remove(self.pages_mut(), key, &mut gate)? {
+            match tree.remove(self.pages_mut(), key, Some(&mut gate))? {
                 Done::Yes(None) => return Ok(false),
                 Done::Yes(Some(old)) => return self.free(&old, Value { bytes: b"", is_long: false }).map(|()| true),
                 Done::Blocked(next) => self.lock(tree, next.as_deref(), Mode::Exclusive)?,

@@ -11,7 +11,13 @@ use crate::sabotage::{self, Bug};
 impl Tree {
     /// Gives a key a value. Returns the value that it had. A key that is new needs the lock on the
     /// key behind it, for an instant: it comes between that one and the one before.
-    pub(crate) fn put(self, txn: &mut Txn, key: &[u8], value: Value<'_>, gate: Gate<'_>) -> Result<Done<Option<OwnedValue>>> {
+    pub(crate) fn put(
+        self,
+        txn: &mut Txn,
+        key: &[u8],
+        value: Value<'_>,
+        mut gate: Option<Gate<'_>>,
+    ) -> Result<Done<Option<OwnedValue>>> {
         loop {
             let mut leaf = self.leaf_to_change(txn, key)?;
             let id = leaf.id();
@@ -39,7 +45,7 @@ impl Tree {
                     records::undo_value(&mut change, records::UNDO_REPLACE, self.root, key, old.borrow());
                 }
                 (Ok(at) | Err(at), _) => {
-                    if let Some(next) = blocked(txn, (id, &leaf), at, gate)? {
+                    if let Some(next) = blocked(txn, (id, &leaf), at, &mut gate)? {
                         return Ok(Done::Blocked(next));
                     }
                     records::insert(&mut change, id, at, &key[node.prefix().len()..], value);
@@ -57,7 +63,7 @@ impl Tree {
 
     /// Removes a key. Returns its value. The key behind it has to be locked until the transaction
     /// ends: it is what tells others that there may be a key before it.
-    pub(crate) fn remove(self, txn: &mut Txn, key: &[u8], gate: Gate<'_>) -> Result<Done<Option<OwnedValue>>> {
+    pub(crate) fn remove(self, txn: &mut Txn, key: &[u8], mut gate: Option<Gate<'_>>) -> Result<Done<Option<OwnedValue>>> {
         let mut was_joined = false;
         loop {
             let mut leaf = self.leaf_to_change(txn, key)?;
@@ -71,11 +77,15 @@ impl Tree {
             let becomes_sparse = node.is_sparse_without(goes) && (!node.is_sparse_without(0) || node.count() == 1);
             if becomes_sparse && !was_joined && id != self.root {
                 drop(leaf);
-                self.join_around(txn, key, goes)?;
+                let joined = self.join_around(txn, key, goes);
+                // A rollback does not fail for pages that it can do without.
+                if gate.is_some() {
+                    joined?;
+                }
                 was_joined = true;
                 continue;
             }
-            if let Some(next) = blocked(txn, (id, &leaf), at + 1, gate)? {
+            if let Some(next) = blocked(txn, (id, &leaf), at + 1, &mut gate)? {
                 return Ok(Done::Blocked(next));
             }
             let mut change = Change::new();
@@ -89,6 +99,12 @@ impl Tree {
 
 /// Asks for the lock on the next key. `Some`: on which it has to be waited for.
 #[allow(clippy::option_option)] // A lock that is missing; on the tree's end, which is no key.
-fn blocked(txn: &Txn, leaf: (foreword_pages::PageId, &[u8]), at: usize, gate: Gate<'_>) -> Result<Option<Option<Vec<u8>>>> {
+fn blocked(
+    txn: &Txn,
+    leaf: (foreword_pages::PageId, &[u8]),
+    at: usize,
+    gate: &mut Option<Gate<'_>>,
+) -> Result<Option<Option<Vec<u8>>>> {
+    let Some(gate) = gate else { return Ok(None) };
     next_key(txn, leaf, at, |next| Ok(if gate(next)? { None } else { Some(next.map(<[u8]>::to_vec)) }))
 }

@@ -9,11 +9,6 @@ use crate::node::{Fault, OwnedValue};
 use crate::records::{self, UNDO_INSERT, UNDO_NOTHING, UNDO_REMOVE, UNDO_REPLACE};
 use crate::sabotage::{self, Bug};
 
-/// A transaction that is rolled back has all locks that it needs.
-fn ungated(_: Option<&[u8]>) -> crate::Result<bool> {
-    Ok(true)
-}
-
 fn missing() -> HandlerError {
     "an entry that is to be undone is not there as it was".into()
 }
@@ -31,7 +26,7 @@ fn undo_insert(txn: &mut Txn, payload: &[u8]) -> Result<(), HandlerError> {
         return undo_at(txn, payload);
     }
     let (root, key) = records::read_key(payload)?;
-    match (Tree { root }).remove(txn, key, &mut ungated).map_err(passed_on)? {
+    match (Tree { root }).remove(txn, key, None).map_err(passed_on)? {
         Done::Yes(Some(_)) => Ok(()),
         _ => Err(missing()),
     }
@@ -51,7 +46,7 @@ fn undo_at(txn: &mut Txn, payload: &[u8]) -> Result<(), HandlerError> {
 fn give_back(txn: &mut Txn, payload: &[u8], had: bool) -> Result<(), HandlerError> {
     let (root, key, value): (_, _, OwnedValue) =
         records::read_value(payload).map_err(|fault: Fault| HandlerError::from(fault))?;
-    match (Tree { root }).put(txn, key, value.borrow(), &mut ungated).map_err(passed_on)? {
+    match (Tree { root }).put(txn, key, value.borrow(), None).map_err(passed_on)? {
         Done::Yes(old) if old.is_some() == had => Ok(()),
         _ => Err(missing()),
     }

@@ -385,6 +385,35 @@ fn links_that_go_round_end() {
     assert!(is_it(db.verify(true).unwrap_err()));
 }
 
+/// Recovery undoes an insertion beside a page that is damaged: no other page is needed for that.
+#[test]
+fn a_damaged_page_keeps_no_other_from_being_recovered() {
+    for is_joined in [false, true] {
+        let disk = SimDisk::new(13);
+        let db = open(&disk);
+        let tree = db.tree("t").unwrap();
+        db.run(|txn| (0..900).try_for_each(|i| txn.put(tree, key(i), [7; 40]))).unwrap();
+        let is_first = |page: &[u8]| page[..2] == [1, 0] && u16_at(page, 16) == 0 && u16_at(page, 18) < 0xffff;
+        let first = (3..).map(PageId).find(|&id| is_first(&db.store().read(id).unwrap())).unwrap();
+        let page = db.store().read(first).unwrap().to_vec();
+        let high = &page[24..24 + u16_at(&page, 18)];
+        let next = PageId(u64::from_le_bytes(page[8..16].try_into().unwrap()));
+        let keys: Vec<_> = db.begin().scan(tree, ..high).map(|entry| entry.unwrap().0).collect();
+        let (last, rest) = keys.split_last().unwrap();
+        // It is the last of its leaf; or the only one, and a neighbour is looked for.
+        let gone = if is_joined { &keys[..] } else { &rest[1..] };
+        db.run(|txn| gone.iter().try_for_each(|key| txn.delete(tree, key).map(drop))).unwrap();
+        let mut txn = db.begin();
+        txn.put(tree, [last, &b"+"[..]].concat(), "1").unwrap();
+        let mut damage = db.store().begin();
+        damage.update(next, 0, &[0xff; 24]).unwrap();
+        damage.commit().unwrap();
+        let db = open(&disk.kill());
+        assert_eq!(db.begin().get(tree, [last, &b"+"[..]].concat()).unwrap(), None);
+        assert_eq!(db.begin().get(tree, last).unwrap().is_some(), !is_joined);
+    }
+}
+
 fn u16_at(bytes: &[u8], at: usize) -> usize {
     u16::from_le_bytes([bytes[at], bytes[at + 1]]).into()
 }
