@@ -150,15 +150,20 @@ pub(crate) fn judged(mut holds: Holds, start: Lsn) -> Holds {
     holds
 }
 
-/// Whether a hold of that name stands at an LSN already.
-pub(crate) fn stands(name: &str, lsn: Lsn, holds: &Holds) -> bool {
-    holds.get(name).is_some_and(|hold| hold.lsn == lsn)
-}
-
-/// The hold that is to have a name, where a log starts and these are there.
-pub(crate) fn place(name: &str, lsn: Lsn, limit: Option<Limit>, start: Lsn, holds: &Holds) -> Result<Hold> {
-    let lsn = if lsn == Lsn::ZERO { start } else { lsn };
+/// The hold that is to have a name, where a log starts and these are there. `last`: the last LSN, where
+/// that is known. A hold may stand beyond the next one only where it does already.
+pub(crate) fn place(
+    name: &str,
+    lsn: Lsn,
+    limit: Option<Limit>,
+    (start, last): (Lsn, Option<Lsn>),
+    holds: &Holds,
+) -> Result<Hold> {
     let before = holds.get(name);
+    if let Some(last) = last.filter(|last| lsn > last.next() && before.is_none_or(|hold| hold.lsn != lsn)) {
+        return Err(Error::NotAppended { lsn, last });
+    }
+    let lsn = if lsn == Lsn::ZERO { start } else { lsn };
     if let Some(lost) = before.filter(|hold| hold.is_lost(start)) {
         return Err(Error::HoldLost { name: name.to_owned(), lsn: lost.lsn, start });
     }
@@ -172,9 +177,11 @@ pub(crate) fn place(name: &str, lsn: Lsn, limit: Option<Limit>, start: Lsn, hold
     Ok(Hold::new(lsn, limit.as_stored()))
 }
 
-pub(crate) fn check_name(name: &str) -> Result<()> {
-    if (1..=HOLD_NAME_MAX).contains(&name.len()) {
-        return Ok(());
+/// Checks what can be told of a hold without looking at the log.
+pub(crate) fn check_hold(name: &str, limit: Option<Limit>) -> Result<()> {
+    if !(1..=HOLD_NAME_MAX).contains(&name.len()) {
+        let why = format!("1 to {HOLD_NAME_MAX} bytes, not {}", name.len());
+        return Err(Error::Invalid { what: "the hold's name", why });
     }
-    Err(Error::Invalid { what: "the hold's name", why: format!("1 to {HOLD_NAME_MAX} bytes, not {}", name.len()) })
+    limit.map_or(Ok(()), |limit| limit.check("the hold's limit"))
 }

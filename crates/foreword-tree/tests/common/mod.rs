@@ -2,6 +2,7 @@
 //! deliberate bugs can be counted.
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../../../foreword-pages/tests/common/rng.rs"]
 mod rng;
 mod world;
 

@@ -364,14 +364,11 @@ impl View {
     }
 
     fn place_hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
-        limit::check_name(name)?;
-        limit.map_or(Ok(()), |limit| limit.check("the hold's limit"))?;
+        limit::check_hold(name, limit)?;
         let (mut outside, holds) = self.outside()?;
-        let (live, last) = self.inner.seen(|seen| (seen.live(), seen.recoverable));
-        if !live && lsn > last.next() && !limit::stands(name, lsn, &holds) {
-            return Err(Error::NotAppended { lsn, last });
-        }
-        let hold = limit::place(name, lsn, limit, self.start_lsn(), &holds)?;
+        // (How far a writer has come is not known here.)
+        let last = self.inner.seen(|seen| (!seen.live()).then_some(seen.recoverable));
+        let hold = limit::place(name, lsn, limit, (self.start_lsn(), last), &holds)?;
         if holds.get(name) == Some(&hold) { Ok(()) } else { outside.place(name, hold) }
     }
 

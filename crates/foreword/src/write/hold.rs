@@ -2,10 +2,10 @@
 
 use crate::assemble::room::Urgency;
 use crate::files::outside::Outside;
-use crate::limit::{Holds, Limit, check_name, judged, place, stands};
+use crate::limit::{Holds, Limit, check_hold, judged, place};
 use crate::read::source::Source;
 use crate::write::inner::LogInner;
-use crate::{Error, Lsn, Result};
+use crate::{Lsn, Result};
 
 /// Whether what other processes ask for is all in the log by now, durably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +16,9 @@ pub(crate) enum Asked {
 
 impl LogInner {
     pub(crate) fn hold(&self, name: &str, lsn: Lsn, limit: Option<Limit>) -> Result<()> {
-        check_name(name)?;
-        limit.map_or(Ok(()), |limit| limit.check("the hold's limit"))?;
+        check_hold(name, limit)?;
         self.change_holds(|start, last, holds| {
-            if lsn > last.next() && !stands(name, lsn, holds) {
-                return Err(Error::NotAppended { lsn, last });
-            }
-            let hold = place(name, lsn, limit, start, holds)?;
+            let hold = place(name, lsn, limit, (start, Some(last)), holds)?;
             holds.insert(name.to_owned(), hold);
             Ok(())
         })
