@@ -21,7 +21,7 @@ features() { [ "$1" = foreword-raft ] || echo --all-features; }
 # CRATE: rustdoc describes it as JSON, which it does not promise yet to do in the same way in each
 # version. Only rustdoc is told so: build scripts that heard of it would all run again.
 list() {
-    RUSTDOC=$out/rustdoc RUSTDOCFLAGS="" cargo rustdoc --quiet --locked -p "$1" --lib $(features "$1") \
+    RUSTDOC=$out/rustdoc RUSTDOCFLAGS="-D warnings" cargo rustdoc --quiet --locked -p "$1" --lib $(features "$1") \
         --target-dir "$target" -- -Z unstable-options --output-format json
     echo "# cargo rustdoc -p $1$(features "$1" | sed 's/^/ /'), $rust"
     # (What is only there for reading is no API.)

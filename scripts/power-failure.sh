@@ -5,7 +5,7 @@
 #   scripts/power-failure.sh                 1,200 states each of ext4, XFS and Btrfs
 #   scripts/power-failure.sh --short         50 states of ext4: a quick look
 #   scripts/power-failure.sh --self-check    a lying disk, and deliberate bugs of the log: each must be reported
-#   scripts/power-failure.sh ARGUMENT...     as given: see `cargo run -p foreword-power --features fuse -- run --help`
+#   scripts/power-failure.sh ARGUMENT...     as given: see `cargo run -p foreword-power -- run --help`
 #
 # The exit status is 0 if all held, 1 if anything was lost or false, 2 if it cannot run here.
 # Whatever happens (Ctrl-C, too), nothing stays mounted.
@@ -65,7 +65,7 @@ run() {
 }
 
 build() {
-    cargo build --quiet --release --locked -p foreword-power --features fuse || cannot "the build failed"
+    cargo build --quiet --release --locked -p foreword-power || cannot "the build failed"
 }
 
 # Passes if the run reports a violation, and nothing but that.

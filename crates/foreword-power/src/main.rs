@@ -1,43 +1,36 @@
 //! Power failures at the block level: what ext4, XFS and Btrfs send to a disk under a log, and what
 //! the log is after any of it that was not flushed is lost.
-
 //!
-//! The disk is a file in user space: the feature `fuse`, off by default, since nothing else here
-//! needs what that brings with it.
+//! The disk is a file in user space. So it runs on Linux only.
 
-#[cfg(not(all(target_os = "linux", feature = "fuse")))]
+#[cfg(not(target_os = "linux"))]
 fn main() {
-    eprintln!("this needs Linux and `--features fuse`; see scripts/power-failure.sh");
+    eprintln!("this needs Linux; see scripts/power-failure.sh");
     std::process::exit(2);
 }
 
-#[cfg(all(target_os = "linux", feature = "fuse"))]
+#[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     command::main()
 }
 
-#[cfg(all(target_os = "linux", feature = "fuse"))]
+#[cfg(target_os = "linux")]
 mod campaign;
-#[cfg(all(target_os = "linux", feature = "fuse"))]
+#[cfg(target_os = "linux")]
 mod command;
-#[cfg(all(target_os = "linux", feature = "fuse"))]
+#[cfg(target_os = "linux")]
 mod drive;
-#[cfg(all(target_os = "linux", feature = "fuse"))]
+#[cfg(target_os = "linux")]
 mod fdatasync;
-#[cfg(all(target_os = "linux", feature = "fuse"))]
-mod life;
-#[cfg(all(target_os = "linux", feature = "fuse"))]
-mod machine;
-#[cfg(all(target_os = "linux", feature = "fuse"))]
-mod tally;
-
-// Their tests run without a disk.
-#[cfg(all(target_os = "linux", any(test, feature = "fuse")))]
-#[cfg_attr(not(feature = "fuse"), allow(dead_code))]
+#[cfg(target_os = "linux")]
 mod history;
-#[cfg(all(target_os = "linux", any(test, feature = "fuse")))]
-#[cfg_attr(not(feature = "fuse"), allow(dead_code))]
+#[cfg(target_os = "linux")]
 mod image;
-#[cfg(all(target_os = "linux", any(test, feature = "fuse")))]
-#[cfg_attr(not(feature = "fuse"), allow(dead_code))]
+#[cfg(target_os = "linux")]
+mod life;
+#[cfg(target_os = "linux")]
+mod machine;
+#[cfg(target_os = "linux")]
 mod recording;
+#[cfg(target_os = "linux")]
+mod tally;

@@ -218,6 +218,8 @@ impl Bug {
         Bug::UnlockOutside,
         Bug::ForgetLimit,
         Bug::TellEarly,
+        Bug::WaitForHooks,
+        Bug::CloseUntold,
         Bug::ForgetTask,
     ];
     /// Those that a single thread cannot show.

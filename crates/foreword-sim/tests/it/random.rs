@@ -4,10 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use foreword_sim::suite::{Case, Summary, full_disk, places};
-
-/// A number and not a time: the load of the machine must not decide what is tried.
-const SEEDS: u64 = 400;
+use foreword_sim::suite::{Case, SEEDS, Summary, full_disk, places};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|s| s.parse().ok())
