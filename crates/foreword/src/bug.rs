@@ -183,6 +183,7 @@ impl Bug {
     /// holds, hooks, many logs, a flush that is held up, or much room.
     pub const OF_TESTS: &[Bug] = &[
         Bug::WriteInFork,
+        Bug::WaitInFork,
         Bug::NeverAbsorb,
         Bug::AbsorbAllOrNone,
         Bug::LoseBegun,
