@@ -236,7 +236,7 @@ impl Archive {
         let at = dir.clone();
         blocking(move || prepare(&at)).await??;
         // The log last: without it nothing is there.
-        self.restore_copy(&backup, &dir.join(COPY)).await?;
+        self.restore_copy(&backup, &dir.join(COPY)).await.map_err(|error| error.of_restore(&dir))?;
         self.restore_planned(&dir.join(LOG), log, options).await?;
         Ok((with_copy(log, &backup), backup))
     }

@@ -1,7 +1,7 @@
 //! What can go wrong, and what to do about it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foreword::Lsn;
@@ -46,6 +46,15 @@ pub enum Error {
         path: PathBuf,
         /// What the system says.
         source: Arc<std::io::Error>,
+    },
+    /// The disk is full on which a log is restored. What is restored by then is kept; the same call
+    /// goes on, once there is more space.
+    #[non_exhaustive]
+    NoSpace {
+        /// Where it is restored.
+        dir: PathBuf,
+        /// What was to be done.
+        source: Arc<Error>,
     },
     /// There is no archive at this address.
     #[non_exhaustive]
@@ -153,6 +162,16 @@ impl Error {
         Error::Io { doing, path: path.into(), source: Arc::new(source) }
     }
 
+    /// The same, of a restore into a directory: what to do where its disk is full.
+    pub(crate) fn of_restore(self, dir: &Path) -> Error {
+        let is_full = match &self {
+            Error::Log(foreword::Error::NoSpace { .. }) => true,
+            Error::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            _ => false,
+        };
+        if is_full { Error::NoSpace { dir: dir.to_owned(), source: Arc::new(self) } } else { self }
+    }
+
     pub(crate) fn damaged(object: &str, why: impl Into<String>) -> Error {
         Error::Damaged { object: object.to_owned(), why: why.into() }
     }
@@ -178,6 +197,16 @@ impl fmt::Display for Error {
             }
             Error::Log(error) => error.fmt(f),
             Error::Io { doing, path, source } => write!(f, "cannot {doing} {}: {source}", path.display()),
+            Error::NoSpace { dir, source } => {
+                let full = std::error::Error::source(source).map(ToString::to_string).unwrap_or_default();
+                write!(
+                    f,
+                    "no space to restore into {}: {full}; a log takes what its records do when they are not compressed, and \
+                     two segments and a little more at least: make room, or take smaller segments (--segment-size), and do the same again: \
+                     it goes on where it was",
+                    dir.display()
+                )
+            }
             Error::NoArchive { url } => {
                 write!(f, "there is no archive at {url}: check the address, or begin one (`foreword-archive push --create`)")
             }
@@ -220,6 +249,7 @@ impl std::error::Error for Error {
             Error::Store { source, .. } | Error::Clock { source, .. } => Some(source),
             Error::Log(source) => Some(source),
             Error::Io { source, .. } => Some(source),
+            Error::NoSpace { source, .. } => Some(source),
             _ => None,
         }
     }

@@ -134,8 +134,9 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a directory that is not empty, or with the rest of another restore;
-    /// [`Error::NotThere`]; [`Error::Damaged`], which names the object; [`Error::Log`], for no
-    /// space, say. What is restored by then is kept beside the directory, for the next call.
+    /// [`Error::NotThere`]; [`Error::Damaged`], which names the object;
+    /// [`Error::NoSpace`]; [`Error::Log`]. What is restored by then is kept beside the directory, for
+    /// the next call.
     pub async fn restore(&mut self, dir: impl AsRef<Path>, options: &RestoreOptions) -> Result<Plan> {
         let plan = self.plan(options).await?;
         self.restore_planned(dir.as_ref(), plan, options).await?;
@@ -150,15 +151,17 @@ impl Archive {
         let (at, segment_bytes) = (work.clone(), options.segment_bytes);
         // Of which timelines the history is, and up to where: a restore of any of it goes on.
         let history = self.state.history(plan.timeline, plan.last.0);
-        let log = Arc::new(blocking(move || at.begin(origin, plan.first, &history, segment_bytes)).await??);
+        let full = |error: Error| error.of_restore(dir);
+        let begun = blocking(move || at.begin(origin, plan.first, &history, segment_bytes)).await?;
+        let log = Arc::new(begun.map_err(full)?);
         let filled = self.fill(&log, plan, options).await;
         let closed = blocking({
             let log = log.clone();
             move || log.close()
         });
         let closed = closed.await?;
-        filled?;
-        closed?;
+        filled.map_err(full)?;
+        closed.map_err(|error| full(error.into()))?;
         drop(log);
         blocking(move || work.finish()).await?
     }

@@ -101,7 +101,8 @@ impl Standby {
         let next = self.log.last_lsn().next();
         if whole >= next.0 {
             let plan = Plan { timeline: id, first: next, last: Lsn(whole), objects: 0, bytes: 0 };
-            self.archive.fill(&self.log, plan, &self.options).await?;
+            let filled = self.archive.fill(&self.log, plan, &self.options).await;
+            filled.map_err(|error| error.of_restore(&self.dir))?;
             self.note().await?;
         }
         Ok(self.log.last_lsn())
