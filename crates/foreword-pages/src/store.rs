@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use foreword::disk::Disk;
-use foreword::{Log, Lsn};
+use foreword::{Log, LogId, Lsn};
 
 use crate::background::Background;
 use crate::backup::{self, Backup};
@@ -84,6 +84,12 @@ impl Store {
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.0.recovery
+    }
+
+    /// The store's identity: that of its log. A restored copy has another.
+    #[must_use]
+    pub fn id(&self) -> LogId {
+        self.0.engine.pool.log.id()
     }
 
     /// Bytes of a page that the caller can use: the page's size without the store's header.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use foreword_pages::{Options, PageId, Store};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Tree};
 use crate::error::{Error, Result};
 use crate::node::u64_of;
 use crate::records;
-use crate::tree::{Tree, undo};
+use crate::tree::{BTree, undo};
 use crate::txn::Txn;
 
 /// What the store's root begins with.
@@ -90,11 +90,18 @@ impl Db {
     ///     Ok(count + 1)
     /// })?;
     /// assert_eq!(next, 1);
+    /// // An error of one's own rolls it back, too.
+    /// let refused = db.run(|txn| {
+    ///     txn.put(tree, "visits", [0])?;
+    ///     Err::<(), _>(foreword_tree::Error::other("visits are not taken back"))
+    /// });
+    /// assert_eq!(refused.unwrap_err().to_string(), "visits are not taken back");
+    /// assert_eq!(db.begin().get(tree, "visits")?, Some(vec![1]));
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// Those of `work` and of [`Txn::commit`].
+    /// Those of `work`, its own among them ([`Error::other`]), and of [`Txn::commit`].
     pub fn run<T>(&self, mut work: impl FnMut(&mut Txn) -> Result<T>) -> Result<T> {
         let mut attempt = 0;
         loop {
@@ -117,17 +124,21 @@ impl Db {
         let txn = self.begin();
         if let Some(found) = txn.get(names, name)? {
             txn.commit()?; // What another has made may not be durable yet.
-            return parse(&found);
+            return self.found(&found);
         }
         drop(txn);
         self.run(|txn| {
             if let Some(found) = txn.get_for_update(names, name)? {
-                return parse(&found);
+                return self.found(&found);
             }
             let tree = txn.create_tree()?;
-            txn.put(names, name, tree.root.0.to_le_bytes())?;
+            txn.put(names, name, tree.pages.root.0.to_le_bytes())?;
             Ok(tree)
         })
+    }
+
+    fn found(&self, value: &[u8]) -> Result<Tree> {
+        Ok(self.0.tree(parse(value)?))
     }
 
     /// The names of all trees, in their order.
@@ -147,10 +158,10 @@ impl Db {
     /// [`Error::Damaged`], which names the page; [`Error::Pages`].
     pub fn verify(&self, while_idle: bool) -> Result<Verified> {
         let pages = self.0.store.begin();
-        let names = self.0.names.check(&pages, false)?;
+        let names = self.0.names.pages.check(&pages, false)?;
         let mut verified = Verified { keys: 0, pages: names.pages + 1, levels: 0 };
         let txn = self.begin();
-        let trees: Vec<Tree> = txn.scan(self.0.names, ..).map(|entry| parse(&entry?.1)).collect::<Result<_>>()?;
+        let trees: Vec<BTree> = txn.scan(self.0.names, ..).map(|entry| parse(&entry?.1)).collect::<Result<_>>()?;
         for tree in trees {
             let counted = tree.check(&pages, while_idle)?;
             verified.keys += counted.keys;
@@ -186,13 +197,13 @@ impl Db {
     }
 }
 
-fn parse(value: &[u8]) -> Result<Tree> {
+fn parse(value: &[u8]) -> Result<BTree> {
     let root = u64_of(value).filter(|_| value.len() == 8);
     let root = root.ok_or(Error::NotTrees { why: "a tree's name leads nowhere".into() })?;
-    Ok(Tree { root: PageId(root) })
+    Ok(BTree { root: PageId(root) })
 }
 
-fn read_root(store: &Store, root: PageId) -> Result<Tree> {
+fn read_root(store: &Store, root: PageId) -> Result<BTree> {
     let not = |why: String| Err(Error::NotTrees { why });
     let page = store.read(root)?;
     if &page[..8] != MAGIC {
@@ -205,10 +216,10 @@ fn read_root(store: &Store, root: PageId) -> Result<Tree> {
     parse(&page[NAMES..NAMES + 8])
 }
 
-fn make_root(store: &Store) -> Result<Tree> {
+fn make_root(store: &Store) -> Result<BTree> {
     let mut txn = store.begin();
     let root = txn.allocate()?;
-    let names = Tree::create(&mut txn)?;
+    let names = BTree::create(&mut txn)?;
     let version = [VERSION.to_le_bytes(), [0; 4]].concat();
     txn.update(root, 0, &[&MAGIC[..], &version, &names.root.0.to_le_bytes()].concat())?;
     txn.set_root(root)?;

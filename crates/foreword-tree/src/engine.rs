@@ -4,13 +4,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use foreword_pages::Store;
-use foreword_pages::foreword::Lsn;
+use foreword_pages::foreword::{LogId, Lsn};
 
 use crate::error::{Error, Result};
 use crate::locks::{Locks, Mode, Target};
 use crate::node;
 use crate::sabotage::{self, Bug};
-use crate::tree::Tree;
+use crate::tree::BTree;
+
+/// A tree of a store: keys in their order (of bytes), each with a value. [`Db::tree`](crate::Db::tree)
+/// finds one by its name.
+///
+/// A `Tree` is only a name: it borrows nothing, and outlives the store's handles. In a transaction of
+/// another store it is [`Error::OtherStore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tree {
+    store: LogId,
+    pub(crate) pages: BTree,
+}
 
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -25,8 +36,20 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(store: Store, names: Tree) -> Engine {
+    pub(crate) fn new(store: Store, names: BTree) -> Engine {
+        let names = Tree { store: store.id(), pages: names };
         Engine { store, locks: Locks::new(), names, unended: Mutex::default(), has_unended: AtomicBool::new(false) }
+    }
+
+    /// A tree of this store.
+    pub(crate) fn tree(&self, pages: BTree) -> Tree {
+        Tree { store: self.store.id(), pages }
+    }
+
+    /// The pages of a tree, which is to be of this store.
+    pub(crate) fn pages_of(&self, tree: Tree) -> Result<BTree> {
+        let store = self.store.id();
+        if tree.store == store { Ok(tree.pages) } else { Err(Error::OtherStore { tree: tree.store, store }) }
     }
 
     pub(crate) fn key_max(&self) -> usize {

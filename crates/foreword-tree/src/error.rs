@@ -1,8 +1,10 @@
 //! One error type; each variant prescribes what the caller does.
 
 use std::fmt;
+use std::sync::Arc;
 
 use foreword_pages::PageId;
+use foreword_pages::foreword::LogId;
 
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -57,6 +59,14 @@ pub enum Error {
         /// The most that a value may have.
         max: usize,
     },
+    /// The tree is of another store. Nothing was read or changed.
+    #[non_exhaustive]
+    OtherStore {
+        /// The store whose tree it is, by its log.
+        tree: LogId,
+        /// The transaction's.
+        store: LogId,
+    },
     /// A page is whole, but is not what the tree needs there: something else wrote to it, or the
     /// program has a fault. Restore a copy.
     #[non_exhaustive]
@@ -66,6 +76,9 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// An error of the caller's own, from the work of a transaction: [`Db::run`](crate::Db::run) has
+    /// rolled it back, and passes the error on. [`Error::other`] makes one.
+    Other(Arc<dyn std::error::Error + Send + Sync>),
     /// The store's pages are another program's: its root is not one of trees. Nothing was changed.
     #[non_exhaustive]
     NotTrees {
@@ -75,6 +88,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// An error of the caller's own, for the work of a transaction; of a type of its own, or text.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Other(error.into().into())
+    }
+
     /// Whether there was no room on the disk. Nothing was changed then, and the transaction goes
     /// on.
     #[must_use]
@@ -98,6 +116,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Pages(error) => write!(f, "{error}"),
+            Error::Other(error) => write!(f, "{error}"),
             Error::Deadlock { owners } => {
                 for (i, owner) in owners.iter().chain(owners.first()).enumerate() {
                     let before = ["deadlock: transaction ", " would wait for ", ", which waits for "][i.min(2)];
@@ -112,6 +131,7 @@ impl fmt::Display for Error {
             Error::Locked => write!(f, "another transaction has locked it: try again, or roll the transaction back"),
             Error::KeyTooLong { len, max } => write!(f, "a key of {len} bytes: the store's pages allow {max}"),
             Error::ValueTooLong { len, max } => write!(f, "a value of {len} bytes: {max} are allowed"),
+            Error::OtherStore { tree, store } => write!(f, "a tree of store {tree} was used in a transaction of store {store}"),
             Error::Damaged { page, why } => write!(f, "page {page} of a tree is damaged: {why}; restore a copy"),
             Error::NotTrees { why } => write!(f, "the store has no trees, but other pages: {why}"),
         }
@@ -122,6 +142,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Pages(error) => Some(error),
+            Error::Other(error) => Some(&**error),
             _ => None,
         }
     }

@@ -100,7 +100,7 @@ pub use foreword_pages;
 pub use foreword_pages::{Commit, Options};
 
 pub use db::{Db, Verified};
+pub use engine::Tree;
 pub use error::{Error, Result};
 pub use scan::Scan;
-pub use tree::Tree;
 pub use txn::Txn;

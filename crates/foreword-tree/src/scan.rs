@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 
+use crate::engine::Tree;
 use crate::error::{Error, Result};
 use crate::locks::Mode;
 use crate::node::{OwnedValue, Seek};
 use crate::sabotage::{self, Bug};
-use crate::tree::{self, Passed, Tree};
+use crate::tree::{self, Passed};
 use crate::txn::Txn;
 
 /// The most keys that are read and locked at a time.
@@ -94,6 +95,7 @@ impl<'t> Scan<'t> {
 
     /// Reads and locks the next keys.
     fn load(&mut self) -> Result<()> {
+        self.txn.pages_of(self.tree)?;
         while self.found.is_empty() && !self.is_done {
             let step = match (self.is_back, self.is_bounded) {
                 (false, _) => self.forward()?,
@@ -103,7 +105,7 @@ impl<'t> Scan<'t> {
             if let Step::Blocked(key) = step
                 && self.found.is_empty()
             {
-                self.txn.lock(self.tree, key.as_deref(), Mode::Shared)?;
+                self.txn.lock(self.tree.pages, key.as_deref(), Mode::Shared)?;
             }
         }
         self.batch = (2 * self.batch).min(BATCH_MAX);
@@ -111,9 +113,9 @@ impl<'t> Scan<'t> {
     }
 
     fn try_lock(&self, key: Option<&[u8]>) -> Result<bool> {
-        let is_granted = self.txn.try_lock(self.tree, key, Mode::Shared)?;
+        let is_granted = self.txn.try_lock(self.tree.pages, key, Mode::Shared)?;
         if is_granted {
-            self.txn.end_read(self.tree, key, Mode::Shared);
+            self.txn.end_read(self.tree.pages, key, Mode::Shared);
         }
         Ok(is_granted)
     }
@@ -124,7 +126,7 @@ impl<'t> Scan<'t> {
             Bound::Excluded(key) => (self.txn.pages(), &key[..], true),
             Bound::Unbounded => (self.txn.pages(), &b""[..], false),
         };
-        let mut page = self.tree.leaf(pages, Seek::Key(start))?;
+        let mut page = self.tree.pages.leaf(pages, Seek::Key(start))?;
         let mut at = match tree::read(page.id(), &page)?.search(start).map_err(Error::damaged(page.id()))? {
             Ok(at) => at + usize::from(is_passed),
             Err(at) => at,
@@ -180,12 +182,12 @@ impl<'t> Scan<'t> {
         let pages = self.txn.pages();
         let (page, at) = match &self.to {
             Bound::Included(key) | Bound::Excluded(key) => {
-                let page = self.tree.leaf(pages, Seek::Key(key))?;
+                let page = self.tree.pages.leaf(pages, Seek::Key(key))?;
                 let at = tree::read(page.id(), &page)?.lower_bound(key).map_err(Error::damaged(page.id()))?;
                 (page, at)
             }
             Bound::Unbounded => {
-                let page = self.tree.leaf(pages, Seek::Last)?;
+                let page = self.tree.pages.leaf(pages, Seek::Last)?;
                 let at = tree::read(page.id(), &page)?.count();
                 (page, at)
             }
@@ -207,7 +209,7 @@ impl<'t> Scan<'t> {
             (None, Bound::Excluded(key)) => Seek::Before(key),
             (None, Bound::Unbounded) => Seek::Last,
         };
-        let page = self.tree.leaf(self.txn.pages(), seek)?;
+        let page = self.tree.pages.leaf(self.txn.pages(), seek)?;
         let node = tree::read(page.id(), &page)?;
         let end = match &self.to {
             Bound::Included(key) => {

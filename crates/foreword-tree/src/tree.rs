@@ -18,12 +18,9 @@ use crate::node::{Node, OwnedValue, Plan, Seek, entry_bytes};
 use crate::records;
 use crate::sabotage::{self, Bug};
 
-/// A tree of a store: keys in their order (of bytes), each with a value. [`Db::tree`](crate::Db::tree)
-/// finds one by its name.
-///
-/// A `Tree` is only a name: it borrows nothing, and is of use with its own store only.
+/// Keys in their order (of bytes), each with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tree {
+pub(crate) struct BTree {
     /// The first page, which stays the first whatever becomes of the tree.
     pub(crate) root: PageId,
 }
@@ -46,7 +43,7 @@ pub(crate) fn read(id: PageId, bytes: &[u8]) -> Result<Node<'_>> {
     Node::new(bytes).map_err(Error::damaged(id))
 }
 
-impl Tree {
+impl BTree {
     /// The place of the way down, the child there, and the level on which the child must be.
     fn below(page: PageId, bytes: &[u8], seek: Seek<'_>) -> Result<(PageId, u8)> {
         let node = read(page, bytes)?;
@@ -58,7 +55,7 @@ impl Tree {
     pub(crate) fn leaf(self, txn: &Txn, seek: Seek<'_>) -> Result<PageRef> {
         let mut page = txn.fetch_shared(self.root)?;
         while read(page.id(), &page)?.level() > 0 {
-            let (child, level) = Tree::below(page.id(), &page, seek)?;
+            let (child, level) = BTree::below(page.id(), &page, seek)?;
             if sabotage::has(Bug::NoCoupling) {
                 drop(page);
                 std::thread::yield_now();
@@ -86,14 +83,14 @@ impl Tree {
                 continue; // It has grown in between.
             }
             loop {
-                let (child, level) = Tree::below(page.id(), &page, seek)?;
+                let (child, level) = BTree::below(page.id(), &page, seek)?;
                 if level == 0 {
                     break;
                 }
                 page = txn.fetch_shared(child)?;
                 expect_level(child, &page, level)?;
             }
-            let (child, _) = Tree::below(page.id(), &page, seek)?;
+            let (child, _) = BTree::below(page.id(), &page, seek)?;
             if sabotage::has(Bug::NoCoupling) {
                 drop(page);
                 std::thread::yield_now();
@@ -107,14 +104,14 @@ impl Tree {
     }
 
     /// Makes an empty tree, which only the transaction knows.
-    pub(crate) fn create(txn: &mut Txn) -> Result<Tree> {
+    pub(crate) fn create(txn: &mut Txn) -> Result<BTree> {
         let root = txn.allocate()?;
         let mut page = txn.fetch_exclusive(root)?;
         let plan = Plan { level: 0, next: None, low: b"", high: None, entries: Vec::new() };
         let mut change = Change::new();
         records::build(&mut change, root, page.len(), &plan).map_err(Error::damaged(root))?;
         txn.apply(&change, &mut [&mut page])?;
-        Ok(Tree { root })
+        Ok(BTree { root })
     }
 
     /// The value of a key.

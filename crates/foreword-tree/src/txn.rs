@@ -7,13 +7,13 @@ use std::sync::Arc;
 use foreword_pages::Commit;
 use foreword_pages::foreword::{Durability, Lsn};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Tree};
 use crate::error::{Error, Result};
 use crate::locks::{Mode, Target};
 use crate::node::{OwnedValue, Value};
 use crate::sabotage::{self, Bug};
 use crate::tree::long::{self, VALUE_MAX};
-use crate::tree::{Done, Tree};
+use crate::tree::{BTree, Done};
 
 /// A transaction on the trees of a store: serializable, atomic, and durable once it has
 /// [committed](Txn::commit). [`Db::begin`](crate::Db::begin) makes one.
@@ -35,7 +35,7 @@ pub struct Txn {
     failed: Option<Error>,
 }
 
-fn target(tree: Tree, key: Option<&[u8]>) -> Target<'_> {
+fn target(tree: BTree, key: Option<&[u8]>) -> Target<'_> {
     let tree = tree.root.0;
     key.map_or(Target::End { tree }, |key| Target::Key { tree, key })
 }
@@ -72,8 +72,8 @@ impl Txn {
     /// that](Txn::get_for_update).
     ///
     /// # Errors
-    /// [`Error::KeyTooLong`], [`Error::Deadlock`], [`Error::Locked`], [`Error::TooManyLocks`],
-    /// [`Error::Damaged`], [`Error::Pages`]. The transaction goes on, but after a deadlock it should
+    /// [`Error::OtherStore`], [`Error::KeyTooLong`], [`Error::Deadlock`], [`Error::Locked`],
+    /// [`Error::TooManyLocks`], [`Error::Damaged`], [`Error::Pages`]. The transaction goes on, but after a deadlock it should
     /// be rolled back, because others wait for it.
     pub fn get(&self, tree: Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         self.read(tree, key.as_ref(), Mode::Shared)
@@ -89,6 +89,7 @@ impl Txn {
     }
 
     fn read(&self, tree: Tree, key: &[u8], mode: Mode) -> Result<Option<Vec<u8>>> {
+        let tree = self.engine.pages_of(tree)?;
         self.check_key(key)?;
         self.lock(tree, Some(key), mode)?;
         let found = tree.find(self.pages(), key)?;
@@ -102,7 +103,7 @@ impl Txn {
     }
 
     /// The deliberate bug: what was read is not locked until the end.
-    pub(crate) fn end_read(&self, tree: Tree, key: Option<&[u8]>, mode: Mode) {
+    pub(crate) fn end_read(&self, tree: BTree, key: Option<&[u8]>, mode: Mode) {
         if sabotage::has(Bug::ReadLocksEnd) && mode == Mode::Shared {
             self.engine.locks.unlock(self.id(), target(tree, key), mode);
         }
@@ -115,7 +116,7 @@ impl Txn {
     /// [`Error::Damaged`] and errors of reading pages, the value before may be lost from sight: the
     /// transaction can only be rolled back then.
     pub fn put(&mut self, tree: Tree, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        let (key, value) = (key.as_ref(), value.as_ref());
+        let (tree, key, value) = (self.engine.pages_of(tree)?, key.as_ref(), value.as_ref());
         self.check_key(key)?;
         if value.len() > VALUE_MAX {
             return Err(Error::ValueTooLong { len: value.len(), max: VALUE_MAX });
@@ -135,7 +136,7 @@ impl Txn {
         done
     }
 
-    fn put_stored(&mut self, tree: Tree, key: &[u8], value: Value<'_>) -> Result<()> {
+    fn put_stored(&mut self, tree: BTree, key: &[u8], value: Value<'_>) -> Result<()> {
         // The lock on the key behind is only for the instant in which the new key comes before it.
         let (engine, id) = (self.engine.clone(), self.id());
         let unlock = |next: Option<Option<Vec<u8>>>| {
@@ -184,7 +185,7 @@ impl Txn {
     /// # Errors
     /// As [`put`](Txn::put).
     pub fn delete(&mut self, tree: Tree, key: impl AsRef<[u8]>) -> Result<bool> {
-        let key = key.as_ref();
+        let (tree, key) = (self.engine.pages_of(tree)?, key.as_ref());
         self.check_key(key)?;
         self.lock(tree, Some(key), Mode::Exclusive)?;
         let (engine, id) = (self.engine.clone(), self.id());
@@ -288,7 +289,8 @@ impl Txn {
 
     /// Makes an empty tree, which no other transaction knows yet.
     pub(crate) fn create_tree(&mut self) -> Result<Tree> {
-        Tree::create(self.pages_mut())
+        let pages = BTree::create(self.pages_mut())?;
+        Ok(self.engine.tree(pages))
     }
 
     fn pages_mut(&mut self) -> &mut foreword_pages::Txn {
@@ -303,13 +305,17 @@ impl Txn {
         if key.len() > max { Err(Error::KeyTooLong { len: key.len(), max }) } else { Ok(()) }
     }
 
+    pub(crate) fn pages_of(&self, tree: Tree) -> Result<BTree> {
+        self.engine.pages_of(tree)
+    }
+
     /// Takes a lock, and waits for it, without a latch. `None`: that of the tree's end.
-    pub(crate) fn lock(&self, tree: Tree, key: Option<&[u8]>, mode: Mode) -> Result<()> {
+    pub(crate) fn lock(&self, tree: BTree, key: Option<&[u8]>, mode: Mode) -> Result<()> {
         self.engine.lock(self.id(), target(tree, key), mode, self.waits)
     }
 
     /// Takes a lock if it is to be had at once.
-    pub(crate) fn try_lock(&self, tree: Tree, key: Option<&[u8]>, mode: Mode) -> Result<bool> {
+    pub(crate) fn try_lock(&self, tree: BTree, key: Option<&[u8]>, mode: Mode) -> Result<bool> {
         self.engine.try_lock(self.id(), target(tree, key), mode)
     }
 }

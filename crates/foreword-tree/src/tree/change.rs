@@ -2,13 +2,13 @@
 
 use foreword_pages::{Change, Txn};
 
-use super::{Done, Gate, Tree, entry_need, next_key, read};
+use super::{BTree, Done, Gate, entry_need, next_key, read};
 use crate::error::{Error, Result};
 use crate::node::{OwnedValue, Value};
 use crate::records;
 use crate::sabotage::{self, Bug};
 
-impl Tree {
+impl BTree {
     /// Gives a key a value. Returns the value that it had. A key that is new needs the lock on the
     /// key behind it, for an instant: it comes between that one and the one before.
     pub(crate) fn put(

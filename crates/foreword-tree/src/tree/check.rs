@@ -2,7 +2,7 @@
 
 use foreword_pages::{PageId, PageRef, Txn};
 
-use super::{Tree, long, read};
+use super::{BTree, long, read};
 use crate::error::{Error, Result};
 
 /// What a check has found in a tree.
@@ -25,7 +25,7 @@ struct Check<'t> {
     counted: Counted,
 }
 
-impl Tree {
+impl BTree {
     /// Reads all pages, and checks that each is as its neighbours and the page above say. Others may
     /// read and write meanwhile.
     ///

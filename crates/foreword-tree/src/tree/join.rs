@@ -4,7 +4,7 @@
 use foreword_pages::{Change, PageMut, Txn};
 
 use super::split::top_action;
-use super::{Tree, expect_level, read};
+use super::{BTree, expect_level, read};
 use crate::error::{Error, Result};
 use crate::node::{Node, Plan, Seek, Source};
 use crate::records;
@@ -13,7 +13,7 @@ use crate::sabotage::{self, Bug};
 /// A page that results from a join is at most so full, in quarters, unless one of the two is empty.
 const FULL_QUARTERS: usize = 3;
 
-impl Tree {
+impl BTree {
     /// Joins the pages on the way to a key that are nearly empty once so many bytes of the leaf are
     /// gone. Without space for that, they stay as they are.
     pub(super) fn join_around(self, txn: &mut Txn, key: &[u8], goes: usize) -> Result<()> {

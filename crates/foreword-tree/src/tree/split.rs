@@ -3,13 +3,13 @@
 
 use foreword_pages::{Change, PageMut, Txn};
 
-use super::{Tree, expect_level, read};
+use super::{BTree, expect_level, read};
 use crate::error::{Error, Result};
 use crate::node::{CHILD, Node, Plan, Seek, Source, Value, common, entry_bytes, key_max};
 use crate::records;
 use crate::sabotage::{self, Bug};
 
-impl Tree {
+impl BTree {
     /// Splits the leaf where a key belongs, unless it has room for so many bytes.
     ///
     /// The pages on the way down are latched exclusively. Those above a page that has room for a
@@ -24,7 +24,7 @@ impl Tree {
                 }
                 break;
             }
-            let (child, level) = Tree::below(page.id(), page, Seek::Key(key))?;
+            let (child, level) = BTree::below(page.id(), page, Seek::Key(key))?;
             let longest = entry_bytes(key_max(page.len()), CHILD);
             let child = txn.fetch_exclusive(child)?;
             expect_level(child.id(), &child, level)?;

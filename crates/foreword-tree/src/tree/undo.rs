@@ -3,7 +3,7 @@
 
 use foreword_pages::{HandlerError, Options, Txn};
 
-use super::{Done, Tree};
+use super::{BTree, Done};
 use crate::error::Error;
 use crate::node::{Fault, OwnedValue};
 use crate::records::{self, UNDO_INSERT, UNDO_NOTHING, UNDO_REMOVE, UNDO_REPLACE};
@@ -26,7 +26,7 @@ fn undo_insert(txn: &mut Txn, payload: &[u8]) -> Result<(), HandlerError> {
         return undo_at(txn, payload);
     }
     let (root, key) = records::read_key(payload)?;
-    match (Tree { root }).remove(txn, key, None).map_err(passed_on)? {
+    match (BTree { root }).remove(txn, key, None).map_err(passed_on)? {
         Done::Yes(Some(_)) => Ok(()),
         _ => Err(missing()),
     }
@@ -46,7 +46,7 @@ fn undo_at(txn: &mut Txn, payload: &[u8]) -> Result<(), HandlerError> {
 fn give_back(txn: &mut Txn, payload: &[u8], had: bool) -> Result<(), HandlerError> {
     let (root, key, value): (_, _, OwnedValue) =
         records::read_value(payload).map_err(|fault: Fault| HandlerError::from(fault))?;
-    match (Tree { root }).put(txn, key, value.borrow(), None).map_err(passed_on)? {
+    match (BTree { root }).put(txn, key, value.borrow(), None).map_err(passed_on)? {
         Done::Yes(old) if old.is_some() == had => Ok(()),
         _ => Err(missing()),
     }

@@ -7,6 +7,7 @@ mod common;
 mod availability;
 mod basics;
 mod crash;
+mod damage;
 mod example;
 mod history;
 #[cfg(feature = "sabotage")]
