@@ -1,12 +1,16 @@
 //! Transactions that wait for each other, disks that are full or fail: no call waits without end,
 //! and nothing is there in part.
 
-use std::sync::mpsc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use foreword_sim::{Effect, Fault, OpKind, SimDisk};
+use foreword_tests::hooked::{Op, hooked};
 use foreword_tree::foreword_pages::PageId;
-use foreword_tree::{Db, Error, Result};
+use foreword_tree::{Db, Error, Result, Txn};
 
 use crate::common::{DIR, options};
 
@@ -193,6 +197,69 @@ fn a_rollback_that_fails_once_is_made_good_by_a_checkpoint() {
     db.store().checkpoint().unwrap();
     assert_eq!(db.begin().get(tree, key(0)).unwrap().unwrap(), [1; 400]);
     db.verify(true).unwrap();
+}
+
+/// The disk panics once, in any operation while a transaction ends. Others wait for nothing, and see
+/// nothing of it that was not committed.
+#[test]
+fn a_disk_that_panics_while_a_transaction_ends_leaves_no_lock() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.to_string().contains("deliberate") {
+            others(panic)
+        }
+    }));
+    let ends: [(&str, fn(Txn) -> Result<()>); 3] =
+        [("abort", Txn::abort), ("drop", |txn| Ok(drop(txn))), ("commit", |txn| txn.commit().map(drop))];
+    let (mut panics, mut unended) = (0, 0);
+    for (name, end) in ends {
+        for at in 0.. {
+            let disk = SimDisk::new(at);
+            let left = Arc::new(AtomicU64::new(u64::MAX));
+            let count = left.clone();
+            let hook = move |_: Op, _: &str| {
+                let is_last = count.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) == Err(0);
+                if is_last {
+                    count.store(u64::MAX, SeqCst);
+                    panic!("deliberate");
+                }
+                Ok(())
+            };
+            let db = Db::open_with(options(&disk, 1).disk(hooked(disk.clone(), hook)), DIR).unwrap();
+            let tree = db.tree("t").unwrap();
+            let key = |n: u32| n.to_be_bytes();
+            db.run(|txn| (0..1000).try_for_each(|n| txn.put(tree, key(n), [1; 400]))).unwrap();
+            let mut one = db.begin();
+            (0..8).try_for_each(|n| one.put(tree, key(n * 9), "2")).unwrap();
+            // What it has changed leaves the pool.
+            assert!((100..1000).all(|n| db.begin().get(tree, key(n)).unwrap().is_some()));
+            left.store(at, SeqCst);
+            let ended = catch_unwind(AssertUnwindSafe(|| end(one)));
+            let has_panicked = left.swap(u64::MAX, SeqCst) > at;
+            panics += u32::from(has_panicked);
+            let (tell, told) = mpsc::channel();
+            let other = db.clone();
+            std::thread::spawn(move || {
+                let get = || other.begin().get(tree, 0u32.to_be_bytes());
+                let first = get();
+                let again = first.is_err().then(|| other.store().checkpoint().map_err(Error::from).and_then(|_| get()));
+                tell.send((first, again)).unwrap();
+            });
+            let (first, again) = told.recv_timeout(SOON).unwrap_or_else(|_| panic!("{name}, {at}: it hangs"));
+            unended += u32::from(first.is_err());
+            let is_whole = |value: &Option<Vec<u8>>| match value.as_deref() {
+                Some(b"2") => name == "commit",
+                value => value == Some(&[1; 400]) && (name != "commit" || has_panicked),
+            };
+            let answers = [Some(first), again].into_iter().flatten().filter_map(|answer| answer.ok());
+            answers.for_each(|value| assert!(is_whole(&value), "{name}, {at}: {value:?}, {ended:?}"));
+            if !has_panicked {
+                break;
+            }
+        }
+    }
+    println!("{panics} panics, {unended} not rolled back at once");
+    assert!(panics > 10 && unended > 0, "{panics}, {unended}");
 }
 
 /// It is in the log's memory, and comes no further: to find it there is not enough.
