@@ -256,6 +256,10 @@ impl Archive {
 
     /// Creates the next manifest; `false`: there was another, which is taken in.
     async fn commit_as(&mut self, changes: &[Change], epoch: u64) -> Result<bool> {
+        // A manifest of an older epoch would follow none, and no archive could be read past it.
+        if epoch < self.tip.epoch {
+            return Err(Error::Fenced { epoch, by: self.tip.epoch });
+        }
         match self.try_commit(changes, epoch).await? {
             Committed::Ours => return Ok(true),
             Committed::Other(manifest, hash) => self.adopt(&manifest, hash)?,

@@ -19,7 +19,6 @@ use foreword::{Lsn, View};
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use crate::archive::Archive;
 use crate::chunk::Chunk;
@@ -144,9 +143,11 @@ impl Archiver {
             match blocking(move || view.hold_up_to(&hold, next, limit)).await? {
                 Ok(()) => return Ok(()),
                 Err(foreword::Error::Dropped { start, .. } | foreword::Error::HoldLost { start, .. }) => {
-                    self.skip(missed(next.0, start.0)).await?;
+                    if start > next {
+                        self.skip(missed(next.0, start.0)).await?;
+                    }
                     let (view, hold) = (self.view.clone(), name.clone());
-                    let _ = blocking(move || view.release(&hold)).await?;
+                    blocking(move || view.release(&hold)).await??;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -242,27 +243,29 @@ impl Archiver {
                 },
                 view: self.view.clone(),
                 from: self.archived().next(),
+                generation: self.archive.state.timelines.get(&self.timeline).map_or(0, |timeline| timeline.generation),
                 end,
                 stopping: stopping.clone(),
                 out: pieces,
             };
             let thread = std::thread::Builder::new().name("foreword-archive".into()).spawn(move || reading.run());
             thread.map_err(|error| Error::io("start a thread", "", error))?;
-            let mut uploads: FuturesOrdered<JoinHandle<Result<Chunk>>> = FuturesOrdered::new();
+            let mut uploads = FuturesOrdered::new();
             let mut ended = None;
             let ended = loop {
                 tokio::select! {
                     () = &mut stop => stopping.store(true, Ordering::Relaxed),
                     piece = ready.recv(), if ended.is_none() && uploads.len() < self.options.uploads => match piece {
-                        Some(Piece::Chunk(chunk, bytes)) => uploads.push_back(tokio::spawn(self.upload(chunk, bytes))),
+                        Some(Piece::Chunk(chunk, bytes)) => uploads.push_back(Task::spawn(self.upload(chunk, bytes)).end()),
                         Some(Piece::End(end)) => ended = Some(end),
-                        None => ended = Some(End::Done),
+                        // (It ends by saying so.)
+                        None => ended = Some(End::Failed(Error::io("read", self.dir.clone(), std::io::Error::other("the thread panicked")))),
                     },
                     Some(uploaded) = uploads.next(), if !uploads.is_empty() => {
-                        let mut chunks = vec![joined(uploaded)?];
+                        let mut chunks: Vec<Chunk> = vec![uploaded??];
                         // (All that are up, and follow.)
                         while let Some(Some(uploaded)) = uploads.next().now_or_never() {
-                            chunks.push(joined(uploaded)?);
+                            chunks.push(uploaded??);
                         }
                         self.confirm(chunks).await?;
                     }
@@ -300,15 +303,20 @@ impl Archiver {
         drop(there);
         let adds: Vec<_> = chunks.into_iter().map(|chunk| Change::Add { timeline, chunk }).collect();
         let mut patience = Patience::new(self);
+        // Made once for a manifest: by it, one whose answer was lost is known to be this archiver's.
+        let mut changes = None;
         loop {
-            // What was expired meanwhile is not to be listed.
             let confirmed = async {
-                let index = self.archive.index_some(timeline).await?;
-                self.archive.commit_once(&adds.iter().cloned().chain(index).collect::<Vec<_>>()).await
+                let changes = match &mut changes {
+                    Some(changes) => changes,
+                    none => none.insert(adds.iter().cloned().chain(self.archive.index_some(timeline).await?).collect::<Vec<_>>()),
+                };
+                self.archive.commit_once(changes).await
             };
             match confirmed.await {
                 Ok(true) => break,
-                Ok(false) => {}
+                // What was expired meanwhile is not to be listed.
+                Ok(false) => changes = None,
                 Err(error) => patience.wait(error).await?,
             }
         }
@@ -342,10 +350,6 @@ async fn trusted(store: &Store) -> Result<()> {
         return Err(Error::NotAtomic { why: format!("{}: {why}", store.url()) });
     }
     probe::creates_once(store).await
-}
-
-fn joined<T>(uploaded: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
-    uploaded.map_err(|error| Error::io("finish an upload", "", std::io::Error::other(error)))?
 }
 
 /// How a store that does not answer is asked again: after a pause that is twice as long each time,

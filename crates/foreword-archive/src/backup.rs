@@ -231,14 +231,17 @@ impl Archive {
     /// # Errors
     /// As [`restore`](Archive::restore), and [`plan_backup`](Archive::plan_backup).
     pub async fn restore_backup(&mut self, dir: impl AsRef<Path>, options: &RestoreOptions) -> Result<(Plan, Backup)> {
-        let (log, backup) = self.plan_log_of_backup(options).await?;
-        let dir = dir.as_ref().to_owned();
-        let at = dir.clone();
-        blocking(move || prepare(&at)).await??;
-        // The log last: without it nothing is there.
-        self.restore_copy(&backup, &dir.join(COPY)).await.map_err(|error| error.of_restore(&dir))?;
-        self.restore_planned(&dir.join(LOG), log, options).await?;
-        Ok((with_copy(log, &backup), backup))
+        let dir = dir.as_ref();
+        let restored = async {
+            let (log, backup) = self.plan_log_of_backup(options).await?;
+            let at = dir.to_owned();
+            blocking(move || prepare(&at)).await??;
+            // The log last: without it nothing is there.
+            self.restore_copy(&backup, &dir.join(COPY)).await?;
+            self.restore_planned(&dir.join(LOG), log, options).await?;
+            Ok((with_copy(log, &backup), backup))
+        };
+        restored.await.map_err(|error: Error| error.of_restore(dir))
     }
 
     /// Writes a copy to a file. Durable when it returns.
@@ -306,7 +309,11 @@ fn prepare(dir: &Path) -> Result<()> {
     let list = |error| Error::io("list", dir, error);
     for entry in fs::read_dir(dir).map_err(list)? {
         let name = entry.map_err(list)?.file_name();
-        if !["PAGES.part", COPY, "log.restoring"].iter().any(|ours| name == *ours) {
+        if name == COPY {
+            // It may be of another backup, and is made anew beside the space that it takes.
+            let copy = dir.join(COPY);
+            fs::remove_file(&copy).map_err(|error| Error::io("remove", &copy, error))?;
+        } else if !["PAGES.part", "log.restoring"].iter().any(|ours| name == *ours) {
             let why = format!("{} is not empty ({}): restore into a new one", dir.display(), name.display());
             return Err(Error::Invalid { what: "directory", why });
         }

@@ -1,6 +1,7 @@
 //! What can go wrong, and what to do about it.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -166,7 +167,7 @@ impl Error {
     pub(crate) fn of_restore(self, dir: &Path) -> Error {
         let is_full = match &self {
             Error::Log(foreword::Error::NoSpace { .. }) => true,
-            Error::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Error::Io { source, .. } => matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
             _ => false,
         };
         if is_full { Error::NoSpace { dir: dir.to_owned(), source: Arc::new(self) } } else { self }

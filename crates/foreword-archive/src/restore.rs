@@ -138,9 +138,13 @@ impl Archive {
     /// [`Error::NoSpace`]; [`Error::Log`]. What is restored by then is kept beside the directory, for
     /// the next call.
     pub async fn restore(&mut self, dir: impl AsRef<Path>, options: &RestoreOptions) -> Result<Plan> {
-        let plan = self.plan(options).await?;
-        self.restore_planned(dir.as_ref(), plan, options).await?;
-        Ok(plan)
+        let dir = dir.as_ref();
+        let restored = async {
+            let plan = self.plan(options).await?;
+            self.restore_planned(dir, plan, options).await?;
+            Ok(plan)
+        };
+        restored.await.map_err(|error: Error| error.of_restore(dir))
     }
 
     /// The same, of a plan that there is already.
@@ -151,17 +155,15 @@ impl Archive {
         let (at, segment_bytes) = (work.clone(), options.segment_bytes);
         // Of which timelines the history is, and up to where: a restore of any of it goes on.
         let history = self.state.history(plan.timeline, plan.last.0);
-        let full = |error: Error| error.of_restore(dir);
-        let begun = blocking(move || at.begin(origin, plan.first, &history, segment_bytes)).await?;
-        let log = Arc::new(begun.map_err(full)?);
+        let log = Arc::new(blocking(move || at.begin(origin, plan.first, &history, segment_bytes)).await??);
         let filled = self.fill(&log, plan, options).await;
         let closed = blocking({
             let log = log.clone();
             move || log.close()
         });
         let closed = closed.await?;
-        filled.map_err(full)?;
-        closed.map_err(|error| full(error.into()))?;
+        filled?;
+        closed?;
         drop(log);
         blocking(move || work.finish()).await?
     }

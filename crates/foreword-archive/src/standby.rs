@@ -33,8 +33,12 @@ impl Standby {
     /// # Errors
     /// As [`Archive::restore`]; [`Error::Foreign`] for a log that was not restored from this
     /// archive; [`Error::Log`].
-    pub async fn open(mut archive: Archive, dir: impl AsRef<Path>, options: RestoreOptions) -> Result<Standby> {
-        let dir = dir.as_ref().to_owned();
+    pub async fn open(archive: Archive, dir: impl AsRef<Path>, options: RestoreOptions) -> Result<Standby> {
+        let dir = dir.as_ref();
+        Standby::open_in(archive, dir.to_owned(), options).await.map_err(|error| error.of_restore(dir))
+    }
+
+    async fn open_in(mut archive: Archive, dir: PathBuf, options: RestoreOptions) -> Result<Standby> {
         let empty = std::fs::read_dir(&dir).map_or(true, |mut entries| entries.next().is_none());
         if empty {
             archive.restore(&dir, &options).await?;
@@ -89,9 +93,14 @@ impl Standby {
     /// archive has gone on in another timeline, what that does not have is cut.
     ///
     /// # Errors
-    /// [`Error::NotThere`] if the archive lacks records in between: restore anew; those of reading,
-    /// and of the log.
+    /// [`Error::NotThere`] if the archive lacks records in between: restore anew;
+    /// [`Error::NoSpace`]; those of reading, and of the log.
     pub async fn catch_up(&mut self) -> Result<Lsn> {
+        let caught = self.catch_up_now().await;
+        caught.map_err(|error| error.of_restore(&self.dir))
+    }
+
+    async fn catch_up_now(&mut self) -> Result<Lsn> {
         self.archive.refresh().await?;
         let timeline = self.archive.timeline(None)?;
         let (id, whole) = (timeline.id, timeline.whole);
@@ -101,8 +110,7 @@ impl Standby {
         let next = self.log.last_lsn().next();
         if whole >= next.0 {
             let plan = Plan { timeline: id, first: next, last: Lsn(whole), objects: 0, bytes: 0 };
-            let filled = self.archive.fill(&self.log, plan, &self.options).await;
-            filled.map_err(|error| error.of_restore(&self.dir))?;
+            self.archive.fill(&self.log, plan, &self.options).await?;
             self.note().await?;
         }
         Ok(self.log.last_lsn())
@@ -164,11 +172,12 @@ impl Standby {
     /// Closes it: the last LSN that it has.
     ///
     /// # Errors
-    /// [`Error::Log`], [`Error::Io`].
+    /// [`Error::Log`], [`Error::Io`], [`Error::NoSpace`].
     pub async fn close(mut self) -> Result<Lsn> {
         let log = self.log.clone();
         blocking(move || log.close()).await??;
-        self.note().await?;
+        let noted = self.note().await;
+        noted.map_err(|error| error.of_restore(&self.dir))?;
         Ok(self.log.last_lsn())
     }
 

@@ -16,6 +16,10 @@ use url::Url;
 
 use crate::error::{Error, Result};
 
+/// How long a request may take, with its body.
+#[cfg(feature = "cloud")]
+const REQUEST: &str = "5m";
+
 /// Whether of several that create an object at once only one is told that it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -125,10 +129,12 @@ impl Store {
     fn cloud(parsed: &Url, url: &str) -> Result<Store> {
         // One provider of cryptography for the process. If the program has chosen one, that one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let options: Vec<_> = std::env::vars_os()
+        let set = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.to_str()?.to_ascii_lowercase(), value.to_str()?.to_owned())))
-            .filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|of| name.starts_with(of)))
-            .collect();
+            .filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|of| name.starts_with(of)));
+        // By default a request ends after 30 s, with its body: then a slow link would send each
+        // chunk anew for ever. (What is set in the environment comes later, and counts.)
+        let options: Vec<_> = std::iter::once(("timeout".to_owned(), REQUEST.to_owned())).chain(set).collect();
         let endpoint = options.iter().any(|(name, _)| name.starts_with("aws_endpoint"));
         let (inner, prefix) = object_store::parse_url_opts(parsed, options).map_err(|error| Error::store("open", url, error))?;
         let atomicity = match parsed.scheme() {

@@ -142,7 +142,10 @@ impl Archiver {
         if lsn < start || lsn == 0 || of.gaps.iter().any(|gap| gap.last == lsn) {
             return Ok(());
         }
-        let from = lsn.saturating_sub(COMPARED - 1).max(start);
+        let from = lsn.saturating_sub(COMPARED - 1).max(start).max(self.archive.first_before(timeline, lsn).0);
+        if from > lsn {
+            return Ok(());
+        }
         let mut archived = self.archive.records(Some(timeline), Lsn(from), Lsn(lsn))?;
         let mut records = Vec::new();
         loop {

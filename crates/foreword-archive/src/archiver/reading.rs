@@ -72,6 +72,8 @@ pub(super) struct Reading {
     pub(super) cutter: Cutter,
     pub(super) view: View,
     pub(super) from: Lsn,
+    /// How often the timeline's log was cut: the archive has what that left.
+    pub(super) generation: u32,
     pub(super) end: Option<Lsn>,
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) out: mpsc::Sender<Piece>,
@@ -102,15 +104,22 @@ impl Reading {
 
     fn read(&self) -> Result<End> {
         let options = &self.cutter.options;
+        // A cut behind this the reader tells of; one before it would go unseen.
         let mut reader = self.view.reader_at(self.from);
+        if self.view.generation() != self.generation {
+            return Ok(End::Cut);
+        }
         let (mut next, mut end, mut stop_by) = (self.from, self.end, None);
         let (mut chunk, mut part): (Option<Gathering>, Option<Gathering>) = (None, None);
         let gathering =
             |first: Lsn| Ok::<_, Error>(Gathering { first, builder: self.cutter.begin(first)?, since: Instant::now() });
         loop {
+            if self.out.is_closed() {
+                return Ok(End::Done);
+            }
             if stop_by.is_none() && self.stopping.load(Ordering::Relaxed) {
                 stop_by = Some(Instant::now() + STOPS_WITHIN);
-                end = Some(self.view.last_lsn().unwrap_or(next.prev()));
+                end = self.view.last_lsn().ok().or(end);
             }
             let stopping = stop_by.is_some_and(|by| Instant::now() > by);
             let done = end.is_some_and(|end| next > end);

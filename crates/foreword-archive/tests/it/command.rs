@@ -18,7 +18,7 @@ fn output(place: &Place, line: &str) -> Output {
 }
 
 /// Its standard output; its exit status is as expected.
-fn said(place: &Place, line: &str, status: i32) -> String {
+pub fn said(place: &Place, line: &str, status: i32) -> String {
     let output = output(place, line);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(status), "{line}\n{out}\n{err}");
@@ -187,65 +187,4 @@ fn each_subcommand_helps() {
         let help = said(&place, &format!("{name} --help"), 0);
         assert!(help.contains("Example"), "{name}: {help}");
     }
-}
-
-/// A small file system in memory, as long as it lives: `None` without root.
-#[cfg(target_os = "linux")]
-struct Disk(std::path::PathBuf);
-
-#[cfg(target_os = "linux")]
-impl Disk {
-    fn new(at: std::path::PathBuf, options: &str) -> Option<Disk> {
-        std::fs::create_dir(&at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&at).output();
-        if !mounted.is_ok_and(|output| output.status.success()) {
-            println!("passed over: no file system can be mounted here, which takes root");
-            return None;
-        }
-        Some(Disk(at))
-    }
-
-    fn grow(&self, options: &str) {
-        assert!(Command::new("mount").args(["-o", options]).arg(&self.0).status().unwrap().success());
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Drop for Disk {
-    fn drop(&mut self) {
-        assert!(Command::new("umount").arg(&self.0).status().unwrap().success() || std::thread::panicking());
-    }
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_restore_that_fills_the_disk_says_so_and_goes_on_when_there_is_room() {
-    let place = Place::new();
-    let log = small().open(place.log()).unwrap();
-    commit_each(&log, 1..3_000, 1_000);
-    log.close().unwrap();
-    said(&place, "push log bucket --create --chunk 256K", 0);
-    let Some(disk) = Disk::new(place.path("disk"), "size=2m") else { return };
-    // Not even the first segment; and then some of them.
-    let restore = "restore bucket disk/restored --segment-size";
-    for size in ["64M", "256K"] {
-        for _ in 0..2 {
-            let full = said(&place, &format!("{restore} {size}"), 1);
-            for part in ["no space to restore into disk/restored: ", "--segment-size", "it goes on where it was"] {
-                assert!(full.contains(part), "{part}: {full}");
-            }
-            assert!(!place.path("disk/restored").exists());
-        }
-    }
-    // In another place it is no different for a standby.
-    assert!(
-        said(&place, "follow bucket disk/standby --once --segment-size 256K", 1)
-            .contains("no space to restore into disk/standby")
-    );
-    let there = foreword::View::open(place.path("disk/restored.restoring")).unwrap().recoverable_lsn().unwrap();
-    assert!(there > Lsn(100), "{there}");
-    disk.grow("remount,size=32m");
-    said(&place, &format!("{restore} 256K"), 0);
-    assert!(records(&place.path("disk/restored")) == records(&place.log()));
-    said(&place, "follow bucket disk/standby --once --segment-size 256K", 0);
 }

@@ -34,7 +34,8 @@ fn whatever_a_server_answers_what_is_archived_comes_back() {
             let may = move |method: &str| wrong != Answer::Status(409) || method == "PUT";
             server.answer(move |n, method, _| if is_wrong(n) && may(method) { wrong } else { Answer::Right });
             archiver.push_all().await.unwrap_or_else(|error| panic!("{wrong:?}: {error}"));
-            assert!(server.requests() > 10, "{wrong:?}");
+            // (Chunks that are up at the same time share a manifest.)
+            assert!(server.requests() > 5, "{wrong:?}");
             let there = restored(&store, &place, Target::Latest, None).await;
             if !is_final {
                 assert!(there.unwrap_or_else(|error| panic!("{wrong:?}: {error}")) == records(&place.log()), "{wrong:?}");

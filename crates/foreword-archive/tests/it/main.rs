@@ -6,11 +6,14 @@ mod command;
 mod damage;
 mod faults;
 mod fencing;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod histories;
 #[cfg(feature = "cloud")]
 mod http;
 mod operating;
 mod pages;
+mod races;
 mod reader;
 #[cfg(feature = "cloud")]
 mod server;
