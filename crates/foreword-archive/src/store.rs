@@ -2,6 +2,7 @@
 //! and deleted, and never changed.
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::tasks::blocking;
 
 /// How long a request may take, with its body.
 #[cfg(feature = "cloud")]
@@ -35,10 +37,46 @@ pub enum Atomicity {
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
     prefix: Path,
-    /// Where its files are, if it is a directory.
-    directory: Option<PathBuf>,
+    directory: Option<Directory>,
     url: String,
     atomicity: Atomicity,
+}
+
+/// Where a store's files are, if it is a directory.
+///
+/// It stays the one that was opened. Where it is moved away, or its disk is unmounted, there may be
+/// another with its name, or one would be made: what is written there is in no archive.
+#[derive(Clone, Debug)]
+struct Directory {
+    path: PathBuf,
+    /// Which it is, where the system says it.
+    identity: Option<(u64, u64)>,
+}
+
+impl Directory {
+    fn open(path: &FilePath) -> io::Result<Directory> {
+        Ok(Directory { path: path.to_owned(), identity: Directory::identity(path)? })
+    }
+
+    #[cfg(unix)]
+    fn identity(path: &FilePath) -> io::Result<Option<(u64, u64)>> {
+        use std::os::unix::fs::MetadataExt;
+        let found = path.metadata()?;
+        Ok(Some((found.dev(), found.ino())))
+    }
+
+    #[cfg(not(unix))]
+    fn identity(path: &FilePath) -> io::Result<Option<(u64, u64)>> {
+        path.metadata().map(|_| None)
+    }
+
+    fn is_there(&self) -> io::Result<()> {
+        match Directory::identity(&self.path) {
+            Ok(identity) if identity == self.identity => Ok(()),
+            Ok(_) => Err(io::Error::other("another directory is in its place: is its disk mounted?")),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl fmt::Debug for Store {
@@ -109,14 +147,9 @@ impl Store {
 
     fn directory(path: &FilePath, url: &str) -> Result<Store> {
         let inner = LocalFileSystem::new_with_prefix(path).map_err(|error| Error::store("open", url, error))?.with_fsync(true);
+        let directory = Directory::open(path).map_err(|error| Error::io("open", path, error))?;
         let atomicity = Atomicity::Known("a directory: hard links are made once");
-        Ok(Store {
-            inner: Arc::new(inner),
-            prefix: Path::default(),
-            directory: Some(path.into()),
-            url: url.to_owned(),
-            atomicity,
-        })
+        Ok(Store { inner: Arc::new(inner), prefix: Path::default(), directory: Some(directory), url: url.to_owned(), atomicity })
     }
 
     #[cfg(not(feature = "cloud"))]
@@ -169,11 +202,22 @@ impl Store {
         Path::from_iter(self.prefix.parts().chain(Path::from(name).parts()))
     }
 
+    /// Whether the archive's directory is still where it was, if it is one. Like a server that does
+    /// not answer: it may come back.
+    async fn is_there(&self) -> Result<()> {
+        let Some(directory) = self.directory.clone() else { return Ok(()) };
+        let gone = |error| object_store::Error::Generic { store: "directory", source: Box::new(error) };
+        blocking(move || directory.is_there()).await?.map_err(|error| Error::store("find", &self.url, gone(error)))
+    }
+
     /// Creates an object, unless there is one with that name. An answer that was lost shows as an
     /// object that is there already and has these bytes: give each object some that no other has.
     pub(crate) async fn put(&self, name: &str, bytes: &Bytes) -> Result<Created> {
+        self.is_there().await?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.inner.put_opts(&self.path(name), PutPayload::from(bytes.clone()), options).await {
+        let put = self.inner.put_opts(&self.path(name), PutPayload::from(bytes.clone()), options).await;
+        self.is_there().await?; // Or it was made anew, for this object alone.
+        match put {
             Ok(_) => Ok(Created::Ours),
             Err(exists @ object_store::Error::AlreadyExists { .. }) => match self.get(name).await? {
                 Some(there) if there == bytes => Ok(Created::Ours),
@@ -187,12 +231,14 @@ impl Store {
 
     /// An object; `None` if it is not there.
     pub(crate) async fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        self.is_there().await?;
         let read = async { self.inner.get(&self.path(name)).await?.bytes().await };
         found(read.await, name)
     }
 
     /// A part of an object.
     pub(crate) async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.is_there().await?;
         let read = self.inner.get_range(&self.path(name), range.clone()).await;
         match &read {
             Ok(bytes) if bytes.len() as u64 == range.end - range.start => {}
@@ -208,12 +254,14 @@ impl Store {
 
     /// Whether there is an object in a folder whose name comes behind this one.
     pub(crate) async fn has_behind(&self, folder: &str, name: &str) -> Result<bool> {
+        self.is_there().await?;
         let mut list = self.inner.list_with_offset(Some(&self.path(folder)), &self.path(name));
         let next = list.try_next().await.map_err(|error| Error::store("list", folder, error))?;
         Ok(next.is_some())
     }
 
     pub(crate) async fn exists(&self, name: &str) -> Result<bool> {
+        self.is_there().await?;
         match self.inner.head(&self.path(name)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
@@ -230,6 +278,7 @@ impl Store {
 
     /// Deletes objects, if they are there: many by one request, where the store can.
     pub(crate) async fn delete_all(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
+        self.is_there().await?;
         let paths: Vec<_> = names.into_iter().map(|name| Ok(self.path(&name))).collect();
         let mut deleted = self.inner.delete_stream(stream::iter(paths).boxed());
         while let Some(deleted) = deleted.next().await {
@@ -243,6 +292,7 @@ impl Store {
 
     /// The names of all objects in a folder, in any order.
     pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        self.is_there().await?;
         let at = self.path(folder);
         let skip = self.prefix.parts().count();
         let name = |path: Path| path.parts().skip(skip).map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
@@ -256,7 +306,8 @@ impl Store {
     /// another name first. They are no objects, and no list of objects has them. Those that were
     /// changed within this time may be under way, and are left out.
     pub(crate) fn leftovers(&self, young: Duration) -> Result<Vec<PathBuf>> {
-        let (mut leftovers, mut folders) = (Vec::new(), Vec::from_iter(self.directory.clone()));
+        let (mut leftovers, mut folders) =
+            (Vec::new(), Vec::from_iter(self.directory.as_ref().map(|directory| directory.path.clone())));
         while let Some(folder) = folders.pop() {
             let failed = |error| Error::io("list", &folder, error);
             for entry in std::fs::read_dir(&folder).map_err(failed)? {

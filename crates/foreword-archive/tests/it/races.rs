@@ -15,7 +15,7 @@ use foreword_archive::object_store::{
     CopyOptions, Error as StoreError, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
 };
-use foreword_archive::{Archiver, Atomicity, Error, Event, Keep, RestoreOptions, Standby, Store, Target};
+use foreword_archive::{Archive, Archiver, Atomicity, Error, Event, Keep, RestoreOptions, Standby, Store, Target};
 use futures_util::stream::BoxStream;
 
 use crate::support::*;
@@ -326,5 +326,41 @@ fn nothing_goes_on_when_an_archiver_is_dropped() {
         assert!(then > 0 && retries.load(SeqCst) == then, "{then}, {retries:?}");
         // (Those of tests beside this one come and go.)
         assert!(threads() < 20, "{}", threads());
+    });
+}
+
+/// A directory is moved away, and an empty one is in its place or none: nothing is written there, and
+/// what comes is archived when it is back.
+#[cfg(unix)]
+#[test]
+fn a_directory_that_goes_away_is_waited_for_and_not_made_anew() {
+    run(async {
+        for in_its_place in [false, true] {
+            let place = Place::new();
+            let (bucket, away) = (place.path("bucket"), place.path("away"));
+            let log = small().open(place.log()).unwrap();
+            commit(&log, 1..50);
+            let store = Store::create(bucket.to_str().unwrap()).unwrap();
+            let mut archiver = push_log(&log, &store).await.unwrap();
+            std::fs::rename(&bucket, &away).unwrap();
+            if in_its_place {
+                std::fs::create_dir(&bucket).unwrap();
+            }
+            commit(&log, 50..60);
+            shown(&log).await;
+            let waits = tokio::time::timeout(Duration::from_millis(1500), archiver.push_all()).await;
+            assert!(waits.is_err() || waits.is_ok_and(|pushed| pushed.is_err_and(|error| error.is_retryable())));
+            let said = Archive::open(store.clone(), keys()).await.unwrap_err();
+            assert!(matches!(said, Error::Store { .. }), "{said}");
+            if in_its_place {
+                assert_eq!(std::fs::read_dir(&bucket).unwrap().count(), 0);
+                std::fs::remove_dir(&bucket).unwrap();
+            }
+            assert!(!bucket.exists());
+            std::fs::rename(&away, &bucket).unwrap();
+            assert_eq!(archiver.push_all().await.unwrap(), Lsn(59));
+            log.close().unwrap();
+            assert!(restored(&store, &place, Target::Latest, None).await.unwrap() == records(&place.log()));
+        }
     });
 }
