@@ -247,7 +247,7 @@ impl Archive {
     async fn old(&self, keep: Keep) -> Result<Expired> {
         let mut expired = Expired::default();
         let Ok(newest) = self.timeline(None) else { return Ok(expired) };
-        let (newest, last) = (newest.id, newest.last);
+        let (newest, last, whole) = (newest.id, newest.last, newest.whole);
         let path = self.state.history(newest, last);
         let (first, _) = self.range(Some(newest))?;
         let mut floor = u64::MAX;
@@ -287,8 +287,9 @@ impl Archive {
         if floor == u64::MAX {
             return Ok(expired);
         }
-        // The newest point is kept in any case.
-        let floor = floor.min(last);
+        // The newest point is kept in any case: that to which a restore goes by default. (Without
+        // one, all is.)
+        let floor = floor.min(whole.max(first.0));
         // The backup with which the first point that is kept can be restored, and those behind it
         // stay, with the records that they need.
         let base = backups.iter().rposition(|backup| backup.consistent <= floor).unwrap_or(0);
@@ -296,6 +297,8 @@ impl Archive {
         let old_backups: HashSet<&str> = backups[..base].iter().map(|backup| &backup.list.name[..]).collect();
         // Timelines that are kept, and those that they come from.
         let mut needed: HashSet<u32> = path.iter().map(|(id, ..)| *id).collect();
+        // (It may have no records yet; an archiver is about to add some.)
+        needed.insert(newest);
         let mut forked = HashSet::new();
         for timeline in self.timelines().filter(|timeline| !path.iter().any(|(id, ..)| *id == timeline.id)) {
             let latest = parts(timeline).map(|part| part.to).max().unwrap_or(timeline.began);

@@ -116,6 +116,12 @@ impl Archive {
         if last.0 > timeline.last || last < first || from < first || from > last.next() {
             let there = self.stretches(id).into_iter().map(|(first, last)| format!("{first} to {last}")).collect::<Vec<_>>();
             let why = match there.is_empty() {
+                _ if options.to == Target::Latest && last < first && timeline.last >= first.0 => format!(
+                    "timeline {id} has records {}, and the last of them may be in the middle of a batch: \
+                     --to-lsn {} restores them as they are",
+                    there.join(", "),
+                    timeline.last
+                ),
                 true => format!("timeline {id} has no records yet"),
                 false if from < first => {
                     format!("timeline {id} has records {}, and not {from}; see `foreword-archive status`", there.join(", "))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use foreword::Lsn;
-use foreword_archive::{Archiver, Keep, Keys, PushOptions, Store, Target};
+use foreword_archive::{Archiver, Keep, Keys, PushOptions, RestoreOptions, Store, Target};
 
 use crate::support::*;
 
@@ -221,5 +221,71 @@ fn a_log_is_followed_while_it_is_written_and_truncated() {
         let there = restored(&store, &place, Target::Latest, None).await.unwrap();
         assert_eq!(there.len(), 1_999);
         assert!(there.iter().all(|(lsn, data)| *data == record(*lsn, if *lsn == 1 { 0 } else { 500 })));
+    });
+}
+
+/// A push dies behind a chunk that ends in the middle of a batch. Where a restore goes by default
+/// stays, and what there is behind it is said.
+#[test]
+fn expiry_keeps_the_newest_point_between_batches() {
+    run(async {
+        let mut divided = [0, 0];
+        for (at, with_a_point) in (2..24).flat_map(|at| [(at, false), (at, true)]) {
+            let (place, (faulty, store)) = (Place::new(), Faulty::new());
+            let log = small().open(place.log()).unwrap();
+            if with_a_point {
+                commit(&log, 1..11);
+                push_log(&log, &store).await.unwrap();
+            }
+            let first = log.last_lsn().next().0;
+            let batch: Vec<Vec<u8>> = (first..first + 400).map(|lsn| dense_record(lsn, 1_000)).collect();
+            log.commit_batch(&batch).unwrap();
+            log.close().unwrap();
+            let mut archiver = Archiver::begin(place.log(), store.clone(), keys(), options()).await.unwrap();
+            faulty.set(Fault::DeadBehind(at));
+            let died = archiver.push_all().await;
+            faulty.set(Fault::None);
+            let archive = open(&store).await;
+            let (last, whole) = archive.timeline(None).map_or((0, 0), |timeline| (timeline.last, timeline.whole));
+            if last == whole {
+                continue; // It died before, or not at all.
+            }
+            assert!(died.is_err());
+            divided[usize::from(with_a_point)] += 1;
+            let mut keep = Keep::default();
+            keep.chunks = Some(1);
+            open(&store).await.expire(keep).await.unwrap();
+            let to_the_last = restored(&store, &place, Target::Lsn(Lsn(last)), None).await.unwrap();
+            assert_eq!(to_the_last.keys().last(), Some(&last));
+            match restored(&store, &place, Target::Latest, None).await {
+                Ok(there) => assert!(with_a_point && there.keys().last() == Some(&10)),
+                Err(error) => {
+                    assert!(!with_a_point && error.to_string().contains(&format!("--to-lsn {last} restores")), "{error}");
+                }
+            }
+        }
+        assert!(divided[0] > 0 && divided[1] > 0, "{divided:?}");
+    });
+}
+
+/// A restored log begins a timeline; an expiry before its first record leaves the timeline.
+#[test]
+fn expiry_leaves_a_timeline_that_has_no_records_yet() {
+    run(async {
+        let (place, (_, store)) = (Place::new(), Faulty::new());
+        let log = small().open(place.log()).unwrap();
+        commit_each(&log, 1..100, 2_000);
+        push_log(&log, &store).await.unwrap();
+        log.close().unwrap();
+        open(&store).await.restore(place.path("on"), &RestoreOptions::default()).await.unwrap();
+        let log = small().open(place.path("on")).unwrap();
+        let mut archiver = push_log(&log, &store).await.unwrap();
+        assert_eq!(archiver.timeline(), 2);
+        let mut keep = Keep::default();
+        keep.chunks = Some(1);
+        assert!(open(&store).await.expire(keep).await.unwrap().timelines.is_empty());
+        commit(&log, 100..110);
+        push_on(&mut archiver, &log).await.unwrap();
+        assert_eq!((archiver.timeline(), archiver.archived()), (2, Lsn(109)));
     });
 }

@@ -42,7 +42,12 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
         let parent = timeline.parent.map(|parent| format!("{} at {}", parent.timeline, parent.last));
         rows.push(vec![
             timeline.id.to_string(),
-            if ranges.is_empty() { "none".into() } else { ranges.join(", ") },
+            match () {
+                () if ranges.is_empty() => "none".into(),
+                // (Up to there a restore goes by default.)
+                () if timeline.whole < timeline.last => format!("{}, whole batches up to {}", ranges.join(", "), timeline.whole),
+                () => ranges.join(", "),
+            },
             chunks.to_string(),
             timeline.backups.len().to_string(),
             units::bytes(bytes),
@@ -50,7 +55,7 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
             parent.clone().map_or_else(|| timeline.reason.clone(), |parent| format!("{}: from {parent}", timeline.reason)),
         ]);
         timelines.push(json!({
-            "timeline": timeline.id, "log": timeline.log, "records": stretches, "last": timeline.last, "chunks": chunks, "bytes": bytes,
+            "timeline": timeline.id, "log": timeline.log, "records": stretches, "last": timeline.last, "whole": timeline.whole, "chunks": chunks, "bytes": bytes,
             "began_micros": timeline.began, "reason": timeline.reason,
             "parent": timeline.parent.map(|parent| json!({"timeline": parent.timeline, "last": parent.last})),
             "backups": timeline.backups.iter().map(|backup| json!({

@@ -72,10 +72,16 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         true => archive.plan_backup(&options).await.map(|(plan, backup)| (plan, Some(backup)))?,
         false => (archive.plan(&options).await?, None),
     };
-    (options.to, options.timeline) = (Target::Lsn(plan.last), Some(plan.timeline));
     let made = backup.as_ref().map(|backup| format!("the backup of {}, and ", units::time(backup.made))).unwrap_or_default();
+    let last = archive.timeline(Some(plan.timeline))?.last;
+    let beyond = match options.to {
+        Target::Latest if plan.last.0 < last => {
+            format!(" (there are more, up to {last}; the last may be in the middle of a batch: --to-lsn {last} restores them)")
+        }
+        _ => String::new(),
+    };
     let what = format!(
-        "{made}records {} to {} of timeline {}: {} in {} objects",
+        "{made}records {} to {} of timeline {}: {} in {} objects{beyond}",
         plan.first,
         plan.last,
         plan.timeline,
@@ -84,6 +90,8 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     );
     let mut said = json!({"timeline": plan.timeline, "first": plan.first.0, "last": plan.last.0, "objects": plan.objects, "bytes": plan.bytes});
     said["backup_micros"] = json!(backup.as_ref().map(|backup| backup.made));
+    said["archived"] = json!(last);
+    (options.to, options.timeline) = (Target::Lsn(plan.last), Some(plan.timeline));
     if args.plan {
         if args.json {
             output::json(&said)?
