@@ -202,9 +202,9 @@ impl fmt::Display for Error {
                 let full = std::error::Error::source(source).map(ToString::to_string).unwrap_or_default();
                 write!(
                     f,
-                    "no space to restore into {}: {full}; a log takes what its records do when they are not compressed, and \
-                     two segments and a little more at least: make room, or take smaller segments (--segment-size), and do the same again: \
-                     it goes on where it was",
+                    "no space to restore into {}: {full}; a log takes what its records do when they are not compressed, \
+                     and two segments and a little more at least: make room, or take smaller segments \
+                     (--segment-size), and do the same again: it goes on where it was",
                     dir.display()
                 )
             }

@@ -73,7 +73,7 @@ impl Directory {
     fn is_there(&self) -> io::Result<()> {
         match Directory::identity(&self.path) {
             Ok(identity) if identity == self.identity => Ok(()),
-            Ok(_) => Err(io::Error::other("another directory is in its place: is its disk mounted?")),
+            Ok(_) => Err(io::Error::other("another directory is in its place: mount its disk, or start again if this is it")),
             Err(error) => Err(error),
         }
     }
