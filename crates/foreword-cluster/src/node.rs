@@ -3,6 +3,7 @@
 mod gather;
 mod members;
 mod pages;
+mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use std::time::Duration;
 use foreword_raft::GroupLogs;
 use foreword_raft::adapter::openraft::LogStore;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{ReadPolicy, ServerState};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::gather::{ENTRY_ITEMS, Waiting, gather};
+use self::refusal::not_leader;
 use crate::client::Router;
 use crate::error::{Error, Result};
 use crate::raft::{Item, LogId, Outcome, Peer, Types};
@@ -352,19 +354,6 @@ fn matched_by(replication: &BTreeMap<u64, Option<LogId>>, node: u64) -> u64 {
     replication.get(&node).and_then(|matched| matched.as_ref()).map_or(0, LogId::index)
 }
 
-fn not_leader(forward: &ForwardToLeader<Types>) -> Error {
-    let leader = forward.leader_id.zip(forward.leader_node.as_ref().map(|peer| peer.address.clone()));
-    Error::NotLeader { leader }
-}
-
-fn refused(error: &ClientWriteError<Types>) -> Error {
-    match error {
-        // Before anything was appended.
-        ClientWriteError::ForwardToLeader(forward) => not_leader(forward),
-        error => Error::unknown(error),
-    }
-}
-
 /// Has openraft take a newer snapshot, and purge up to it, when the front has passed one.
 async fn renew_snapshot(raft: Raft, machine: Machine, mut closed: watch::Receiver<bool>) {
     loop {
@@ -376,24 +365,5 @@ async fn renew_snapshot(raft: Raft, machine: Machine, mut closed: watch::Receive
         if raft.trigger().snapshot().await.is_err() {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_was_never_appended_is_a_refusal() {
-        let forward = ForwardToLeader {
-            leader_id: Some(2),
-            leader_node: Some(Peer { address: "b:1".to_owned(), instance: 2 }),
-            reason: Default::default(),
-        };
-        let refusal = refused(&ClientWriteError::ForwardToLeader(forward.clone()));
-        assert_eq!(refusal, Error::NotLeader { leader: Some((2, "b:1".to_owned())) });
-        // Another leader may have committed it.
-        let discarded = refused(&ClientWriteError::LogEntryDiscarded(forward));
-        assert!(matches!(discarded, Error::Unknown { .. }) && !discarded.is_refusal(), "{discarded}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use openraft::impls::ProgressResponder;
 use tokio::sync::mpsc;
 
-use super::refused;
+use super::refusal::refused;
 use crate::error::{Error, Result};
 use crate::raft::{Item, Outcome, Proposal};
 use crate::store::Raft;

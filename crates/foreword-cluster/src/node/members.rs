@@ -7,7 +7,8 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 
-use super::{Node, matched_by, refused};
+use super::refusal::refused;
+use super::{Node, matched_by};
 use crate::error::{Error, Result};
 use crate::raft::{LogId, Peer, Types};
 
