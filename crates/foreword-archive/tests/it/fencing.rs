@@ -91,13 +91,6 @@ fn many_that_begin_at_once_take_turns_and_one_goes_on() {
     });
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
-
 #[test]
 fn an_older_copy_another_log_and_one_that_went_on_differently_are_refused() {
     run(async {

@@ -114,13 +114,6 @@ fn cut_and_go_on(log: &Log, from: u64) {
     }
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
-
 #[test]
 fn a_cut_between_the_beginning_and_the_reading_begins_a_timeline() {
     run(async {

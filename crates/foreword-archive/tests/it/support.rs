@@ -166,6 +166,14 @@ pub async fn push_an_era(log: &Log, store: &Store, keys: &Keys) -> Archiver {
     archiver
 }
 
+/// Copies a directory that has no folders.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
 /// What a store is to do wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {

@@ -39,15 +39,13 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
         let (chunks, bytes) = (timeline.chunk_count(), timeline.bytes());
         let stretches: Vec<_> = archive.stretches(timeline.id).into_iter().map(|(first, last)| (first.0, last.0)).collect();
         let ranges: Vec<_> = stretches.iter().map(|(first, last)| format!("{first} to {last}")).collect();
+        // (Up to there a restore goes by default.)
+        let is_divided = timeline.whole < timeline.last;
+        let whole = if is_divided { format!(", whole batches up to {}", timeline.whole) } else { String::new() };
         let parent = timeline.parent.map(|parent| format!("{} at {}", parent.timeline, parent.last));
         rows.push(vec![
             timeline.id.to_string(),
-            match () {
-                () if ranges.is_empty() => "none".into(),
-                // (Up to there a restore goes by default.)
-                () if timeline.whole < timeline.last => format!("{}, whole batches up to {}", ranges.join(", "), timeline.whole),
-                () => ranges.join(", "),
-            },
+            if ranges.is_empty() { "none".into() } else { ranges.join(", ") + &whole },
             chunks.to_string(),
             timeline.backups.len().to_string(),
             units::bytes(bytes),
