@@ -30,6 +30,8 @@ use crate::probe;
 use crate::store::{Atomicity, Store};
 use crate::tasks::{Task, blocking};
 
+use attach::Beside;
+pub use attach::Standing;
 pub(crate) use attach::{ORIGIN, Origin};
 pub use options::{Event, EventHook, PushOptions};
 use reading::{Cutter, End, Piece, Reading, missed};
@@ -91,15 +93,7 @@ impl Archiver {
                     trusted(&store).await?;
                 }
                 // Before anything is changed: a log that is none of this archive's fences nobody.
-                let archiver = Archiver {
-                    archive: archive.clone(),
-                    dir: dir.clone(),
-                    view: view.clone(),
-                    options: options.clone(),
-                    timeline: 0,
-                    meters: meters.clone(),
-                };
-                archiver.look_well().await?;
+                Beside { archive: &archive, view: &view, dir: &dir }.look_well().await?;
                 archive.begin(begin).await?;
                 archive
             }

@@ -65,7 +65,7 @@ mod store;
 mod tasks;
 
 pub use archive::Archive;
-pub use archiver::{Archiver, Event, EventHook, PushOptions};
+pub use archiver::{Archiver, Event, EventHook, PushOptions, Standing};
 pub use backup::Copied;
 pub use chunk::{ArchiveId, Chunk, Hash, Record};
 pub use error::{Error, Result};

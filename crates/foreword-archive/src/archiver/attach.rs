@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use foreword::Lsn;
+use foreword::{Lsn, View};
 use serde::{Deserialize, Serialize};
 
-use crate::archive::now_micros;
+use crate::archive::{Archive, now_micros};
 use crate::archiver::Archiver;
 use crate::archiver::options::Event;
 use crate::archiver::reading::LOOK;
@@ -54,11 +54,53 @@ pub(super) enum Attach {
     New(Timeline),
 }
 
-impl Archiver {
+/// How far an archive has a log; see [`Archive::standing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Standing {
+    /// The timeline that an archiver would go on in; `None`: it would begin one.
+    pub timeline: Option<u32>,
+    /// Up to this record the archive has what the log has, but for what either has dropped. 0 where
+    /// it has nothing of it.
+    pub archived: Lsn,
+}
+
+impl Archive {
+    /// How far the archive has the log in a directory, by its history and its last records, as an
+    /// archiver would find it. Changes nothing, there or here; reads one or two objects, and waits up
+    /// to a second for a log that is being opened or cut at this moment.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] if the archive is none of this log, or a standby has taken its place;
+    /// [`Error::Diverged`] if their records differ, or the log ends before what the archive has: it
+    /// is an older copy, say. [`Error::Log`], and those of reading.
+    pub async fn standing(&self, dir: impl AsRef<Path>) -> Result<Standing> {
+        let dir = dir.as_ref();
+        let at = dir.to_owned();
+        let view = blocking(move || View::open(at)).await??;
+        let attach = Beside { archive: self, view: &view, dir }.look_well().await?;
+        let (timeline, archived) = match attach {
+            Attach::As(id) | Attach::Generation(id, _) => {
+                (Some(id), self.state.timelines.get(&id).map_or(0, |timeline| timeline.last))
+            }
+            Attach::New(timeline) => (None, timeline.parent.map_or(0, |parent| parent.last)),
+        };
+        Ok(Standing { timeline, archived: Lsn(archived) })
+    }
+}
+
+/// A log, and the archive that may have some of it.
+pub(super) struct Beside<'a> {
+    pub(super) archive: &'a Archive,
+    pub(super) view: &'a View,
+    pub(super) dir: &'a Path,
+}
+
+impl Beside<'_> {
     /// What is to be done before the log can be archived: a timeline that it goes on in, or what a
     /// new one is to be.
     async fn look(&self) -> Result<Attach> {
-        let (view, state) = (&self.view, &self.archive.state);
+        let (view, state) = (self.view, &self.archive.state);
         let log = view.id().to_string();
         let view_ = view.clone();
         let last = blocking(move || view_.recoverable_lsn()).await??.0;
@@ -84,7 +126,7 @@ impl Archiver {
             return Err(Error::Foreign { why: "a standby of this log was promoted, and has taken its place".into() });
         }
         let Some(timeline) = state.timelines.values().rev().find(|timeline| timeline.log == log) else {
-            let dir = self.dir.clone();
+            let dir = self.dir.to_owned();
             if let Some(origin) = blocking(move || Origin::read(&dir)).await?? {
                 if origin.archive != self.archive.id.to_string() {
                     return Err(Error::Foreign { why: format!("this log was restored from archive {}", origin.archive) });
@@ -210,10 +252,13 @@ impl Archiver {
             }
         }
     }
+}
 
+impl Archiver {
     /// Finds or begins the log's timeline, and places the hold.
     pub(super) async fn attach(&mut self) -> Result<()> {
-        match self.look_well().await? {
+        let beside = Beside { archive: &self.archive, view: &self.view, dir: &self.dir };
+        match beside.look_well().await? {
             Attach::As(timeline) => self.timeline = timeline,
             Attach::Generation(timeline, generation) => {
                 self.commit(Change::Generation { timeline, generation }).await?;

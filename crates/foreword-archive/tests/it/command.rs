@@ -114,6 +114,82 @@ fn a_damaged_archive_is_said_and_its_keys_are_asked_for() {
     assert!(!place.path("restored").exists());
 }
 
+/// What `status` says of a directory is what `push` would do with it, and changes nothing.
+#[test]
+fn status_tells_a_log_that_is_not_archived_here() {
+    let place = Place::new();
+    let log = small().open(place.log()).unwrap();
+    commit_each(&log, 1..20, 100);
+    log.close().unwrap();
+    said(&place, "push log bucket --create", 0);
+    copy(&place.log(), &place.path("copy"));
+    let log = small().open(place.log()).unwrap();
+    commit_each(&log, 20..30, 100);
+    log.close().unwrap();
+    let of = |dir: &str, status: i32| {
+        let said = said(&place, &format!("status bucket {dir} --json"), status);
+        serde_json::from_str::<serde_json::Value>(said.lines().next().unwrap()).unwrap()["log"].clone()
+    };
+    let behind = of("log", 0);
+    assert!(behind["archived"] == 19 && behind["behind_records"] == 10 && behind["refused"].is_null(), "{behind}");
+    said(&place, "push log bucket", 0);
+    assert_eq!(of("log", 0)["behind_records"], 0);
+    // An older copy, one that went on differently, a restored log before and behind what it has of
+    // its own, and another log.
+    assert!(of("copy", 2)["refused"].as_str().unwrap().contains("up to 29"));
+    let log = small().open(place.path("copy")).unwrap();
+    commit_each(&log, 500..515, 100);
+    log.close().unwrap();
+    let differs = of("copy", 2);
+    assert!(differs["refused"].as_str().unwrap().contains("differ") && differs["archived"] == 0, "{differs}");
+    said(&place, "restore bucket restored --to-lsn 9 --segment-size 64K", 0);
+    assert!(of("restored", 0)["behind_records"] == 0 && of("restored", 0)["archived"] == 9);
+    small().open(place.path("restored")).unwrap().commit(b"gone on").unwrap();
+    assert_eq!(of("restored", 0)["behind_records"], 1);
+    small().open(place.path("another")).unwrap().commit(b"another log").unwrap();
+    assert!(of("another", 2)["refused"].as_str().unwrap().contains("of log"));
+    assert!(said(&place, "status bucket another", 2).contains("IS NOT ARCHIVED HERE"));
+    assert_eq!(said(&place, "status bucket", 0).matches("created").count(), 1, "nothing was begun");
+}
+
+#[test]
+fn a_standby_keeps_the_size_of_its_segments() {
+    let place = Place::new();
+    let log = small().open(place.log()).unwrap();
+    commit_each(&log, 1..20, 100);
+    said(&place, "push log bucket --create", 0);
+    assert_eq!(said(&place, "follow bucket standby --once --segment-size 64K", 0), "standby has all up to 19\n");
+    commit_each(&log, 20..200, 2_000);
+    log.close().unwrap();
+    said(&place, "push log bucket", 0);
+    said(&place, "follow bucket standby --once", 0);
+    said(&place, "promote bucket standby", 0);
+    let largest = std::fs::read_dir(place.path("standby")).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).max();
+    assert_eq!(largest, Some(64 << 10));
+    assert_eq!(records(&place.path("standby")).len(), 199);
+}
+
+/// What is not there, and arguments that mean nothing.
+#[test]
+fn an_archive_without_records_and_arguments_without_sense() {
+    let place = Place::new();
+    drop(small().open(place.log()).unwrap());
+    said(&place, "push log bucket --create", 0);
+    assert_eq!(said(&place, "cat bucket", 0), "");
+    assert!(said(&place, "cat bucket --from 1", 1).contains("the range is empty"));
+    for line in ["doctor bucket --racers 1", "doctor bucket --races 0", "verify bucket --sample 0", "verify bucket --sample NaN"]
+    {
+        said(&place, line, 1);
+    }
+    assert!(said(&place, "push nothing new --create", 1).contains("nothing"));
+    assert!(!place.path("new").exists());
+    let log = small().open(place.log()).unwrap();
+    commit_each(&log, 1..20, 100);
+    log.close().unwrap();
+    said(&place, "push log bucket", 0);
+    assert!(said(&place, "restore bucket restored --plan --to-time 0s", 0).contains("the newest that is archived is of"));
+}
+
 #[test]
 fn a_name_does_nothing_to_the_terminal() {
     let place = Place::new();

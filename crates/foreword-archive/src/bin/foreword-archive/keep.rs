@@ -122,10 +122,10 @@ pub(crate) struct DoctorArgs {
     #[arg(value_name = "ARCHIVE")]
     url: String,
     /// How many races
-    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     races: u32,
     /// How many take part in each
-    #[arg(long, value_name = "COUNT", default_value_t = 16)]
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1000))]
     racers: u32,
     /// Write JSON
     #[arg(long)]

@@ -67,15 +67,15 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
         "archive": archive.id().to_string(), "epoch": archive.newest_epoch(), "manifests": archive.manifests(),
         "seconds_since_confirmed": quiet, "timelines": timelines,
     });
-    let mut lag = None;
+    let (mut lag, mut status) = (None, Status::Fine);
     if let Some(dir) = &args.dir {
+        let standing = archive.standing(dir).await;
         let view = View::open(dir)?;
-        let (log, last) = (view.id().to_string(), view.last_lsn()?);
-        let of = archive.timelines().filter(|timeline| timeline.log == log).last();
-        let cut = of.and_then(|timeline| view.cut_since(timeline.generation)).unwrap_or(Lsn::MAX);
-        let archived = Lsn(of.map_or(0, |timeline| timeline.last)).min(last).min(cut.prev());
-        let behind = last.0 - archived.0;
+        let last = view.last_lsn()?;
+        // (Of a log that is none of this archive's, nothing is archived.)
+        let archived = standing.as_ref().map_or(Lsn::ZERO, |standing| standing.archived).min(last);
         let from = archived.next().max(view.start_lsn());
+        let behind = last.next().0 - from.0;
         let bytes = if behind > 0 { view.bytes_between(from, last.next())? } else { 0 };
         let holds: Vec<_> = view
             .holds()?
@@ -83,17 +83,29 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
             .filter(|(_, hold)| hold.lsn <= from)
             .map(|(name, hold)| json!({"name": name, "lsn": hold.lsn.0}))
             .collect();
-        said["log"] =
-            json!({"last": last.0, "archived": archived.0, "behind_records": behind, "behind_bytes": bytes, "holds": holds});
-        lag = Some(format!(
-            "{} is archived up to {archived} of {last}: {behind} records behind, {}",
-            dir.display(),
-            units::bytes(bytes)
-        ));
+        let at = dir.display();
+        let (refused, line) = match standing {
+            Ok(_) => {
+                let bytes = units::bytes(bytes);
+                (None, format!("{at} is archived up to {archived} of {last}: {behind} records behind, {bytes}"))
+            }
+            Err(error @ (Error::Foreign { .. } | Error::Diverged { .. })) => {
+                (Some(error.to_string()), format!("{at} IS NOT ARCHIVED HERE: {error}"))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if refused.is_some() {
+            status = Status::Fenced;
+        }
+        said["log"] = json!({
+            "last": last.0, "archived": archived.0, "behind_records": behind, "behind_bytes": bytes, "holds": holds,
+            "refused": refused,
+        });
+        lag = Some(line);
     }
     if args.json {
         output::json(&said)?;
-        return Ok(Status::Fine);
+        return Ok(status);
     }
     output::line(format!(
         "archive {}, epoch {}, {} manifests; the last was confirmed {quiet} s ago",
@@ -102,8 +114,8 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
         archive.manifests()
     ))?;
     output::table(&["timeline", "records", "chunks", "backups", "size", "began", "why"], &rows)?;
-    lag.map_or(Ok(()), output::line)?;
-    Ok(Status::Fine)
+    lag.map_or(Ok(()), |lag| output::line(plain(lag)))?;
+    Ok(status)
 }
 
 /// Write records to standard output, straight from the archive
@@ -135,6 +147,10 @@ pub(crate) struct CatArgs {
 pub(crate) async fn cat(args: CatArgs) -> Result<Status, Failure> {
     let archive = args.at.open().await?;
     let (first, last) = archive.range(args.timeline)?;
+    // (As a log without records.)
+    if first > last && args.from.is_none() && args.to.is_none() {
+        return Ok(Status::Fine);
+    }
     let from = args.from.unwrap_or(first);
     let to = match args.until {
         Some(until) => archive.lsn_at(args.timeline, until).await?,
@@ -205,8 +221,8 @@ pub(crate) struct VerifyArgs {
 }
 
 pub(crate) async fn verify(args: VerifyArgs) -> Result<Status, Failure> {
-    if !(0.0..=100.0).contains(&args.sample) {
-        return Err(Failure::Wrong("--sample is a number from 0 to 100".into()));
+    if !(args.sample > 0.0 && args.sample <= 100.0) {
+        return Err(Failure::Wrong("--sample is a number of percent: above 0, and up to 100".into()));
     }
     let archive = args.at.open().await?;
     let verified = archive.verify(args.sample / 100.0, &mut |_| {}).await?;

@@ -33,7 +33,7 @@ AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT, GOOGLE_SERVICE_ACCOUNT, AZURE_S
 Exit status:
   0    success
   1    wrong usage, an I/O error, a store that does not answer, or a refusal
-  2    push: another archiver has taken over, or the log is not the archive's
+  2    push: another archiver has taken over; push, status: the log is not the archive's
   3    something is damaged or missing in the archive
 
 Example:

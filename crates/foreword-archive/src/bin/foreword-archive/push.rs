@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foreword::Limit;
+use foreword::{Limit, View};
 use foreword_archive::{Archiver, Event, PushOptions, Store};
 use serde_json::json;
 
@@ -133,6 +133,8 @@ fn tell(event: &Event, json: bool) {
 
 pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
     let keys = args.keys.load()?;
+    // (No directory is made for what is no log.)
+    View::open(&args.dir)?;
     let store = if args.create { Store::create(&args.url)? } else { Store::open(&args.url)? };
     let began = Instant::now();
     let mut archiver = loop {

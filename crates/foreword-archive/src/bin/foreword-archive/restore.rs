@@ -1,7 +1,7 @@
 //! `foreword-archive restore`, `follow` and `promote`.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ use serde_json::json;
 
 use crate::exit::{Failure, Status};
 use crate::{At, stopped, units};
-use foreword_command::output;
+use foreword_command::directory::segment_bytes;
+use foreword_command::{output, plain};
 
 /// Restore a log from its archive
 ///
@@ -73,10 +74,15 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         false => (archive.plan(&options).await?, None),
     };
     let made = backup.as_ref().map(|backup| format!("the backup of {}, and ", units::time(backup.made))).unwrap_or_default();
-    let last = archive.timeline(Some(plan.timeline))?.last;
+    let timeline = archive.timeline(Some(plan.timeline))?;
+    let last = timeline.last;
+    let newest = timeline.indexes.iter().map(|index| index.to).chain(timeline.chunks.iter().map(|chunk| chunk.to)).max();
     let beyond = match options.to {
         Target::Latest if plan.last.0 < last => {
             format!(" (there are more, up to {last}; the last may be in the middle of a batch: --to-lsn {last} restores them)")
+        }
+        Target::Time(time) if plan.last.0 == last && newest.is_some_and(|newest| newest < time) => {
+            format!(" (the newest that is archived is of {})", units::time(newest.unwrap_or(time)))
         }
         _ => String::new(),
     };
@@ -114,7 +120,8 @@ pub(crate) async fn run(args: Args) -> Result<Status, Failure> {
         said["seconds"] = json!(took);
         output::json(&said)?;
     } else {
-        output::line(format!("restored {} to {} into {} in {took:.1} s", plan.first, plan.last, args.dir.display()))?;
+        let dir = plain(args.dir.display());
+        output::line(format!("restored {} to {} into {dir} in {took:.1} s", plan.first, plan.last))?;
     }
     Ok(Status::Fine)
 }
@@ -155,17 +162,24 @@ pub(crate) struct FollowArgs {
     /// Catch up, and end
     #[arg(long)]
     once: bool,
-    /// The size of the log's segments
-    #[arg(long, value_name = "SIZE", value_parser = units::size, default_value = "64M")]
-    segment_size: u64,
+    /// The size of the log's segments [default: those that it has, or 64M]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    segment_size: Option<u64>,
     /// Write JSON: a line each time that more has come, or that it fails, and one at the end
     #[arg(long)]
     json: bool,
 }
 
-pub(crate) async fn follow(args: FollowArgs) -> Result<Status, Failure> {
+fn of_standby(dir: &Path, segment_size: Option<u64>) -> RestoreOptions {
     let mut options = RestoreOptions::default();
-    options.segment_bytes = args.segment_size;
+    if let Some(bytes) = segment_size.or_else(|| segment_bytes(dir)) {
+        options.segment_bytes = bytes;
+    }
+    options
+}
+
+pub(crate) async fn follow(args: FollowArgs) -> Result<Status, Failure> {
+    let options = of_standby(&args.dir, args.segment_size);
     let mut standby = Standby::open(args.at.open().await?, &args.dir, options).await?;
     let last = if args.once {
         standby.catch_up().await?;
@@ -186,7 +200,7 @@ pub(crate) async fn follow(args: FollowArgs) -> Result<Status, Failure> {
     };
     match args.json {
         true => output::json(&json!({"event": "done", "lsn": last.0}))?,
-        false => output::line(format!("{} has all up to {last}", args.dir.display()))?,
+        false => output::line(format!("{} has all up to {last}", plain(args.dir.display())))?,
     }
     Ok(Status::Fine)
 }
@@ -211,12 +225,13 @@ pub(crate) struct PromoteArgs {
 }
 
 pub(crate) async fn promote(args: PromoteArgs) -> Result<Status, Failure> {
-    let standby = Standby::open(args.at.open().await?, &args.dir, RestoreOptions::default()).await?;
+    let standby = Standby::open(args.at.open().await?, &args.dir, of_standby(&args.dir, None)).await?;
     let last = standby.promote().await?;
     match args.json {
         true => output::json(&json!({"event": "promoted", "lsn": last.0}))?,
         false => {
-            output::line(format!("{} is the log, up to {last}; whoever archived the old one is fenced", args.dir.display()))?
+            let dir = plain(args.dir.display());
+            output::line(format!("{dir} is the log, up to {last}; the archiver of the old one is fenced"))?
         }
     }
     Ok(Status::Fine)
