@@ -37,8 +37,11 @@ impl Store for Open {
         if let Some(index) = purge {
             group.purge(index, "")?;
         }
-        group.commit((first..).zip(entries))?;
-        Ok(Pending::Done)
+        Ok(Pending::Commit(group.begin_commit((first..).zip(entries))?))
+    }
+
+    fn pipelines(&self) -> bool {
+        true
     }
 
     fn fill(&self, groups: Range<u64>, entries: u64) -> Result<()> {

@@ -35,7 +35,10 @@ pub trait Store: Send + Sync {
 /// What an append left to be waited for.
 pub enum Pending {
     /// Nothing: it is durable.
+    #[cfg(feature = "groups")]
     Done,
+    /// Threads that wait make it so.
+    Commit(foreword_raft::Commit),
     /// The store's own thread answers when it is.
     #[cfg(feature = "groups")]
     Answer(std::sync::mpsc::Receiver<std::io::Result<()>>),
@@ -45,7 +48,9 @@ impl Pending {
     /// Returns when what was appended is durable.
     pub fn wait(self) -> Result<()> {
         match self {
+            #[cfg(feature = "groups")]
             Pending::Done => Ok(()),
+            Pending::Commit(commit) => Ok(commit.wait()?),
             #[cfg(feature = "groups")]
             Pending::Answer(answer) => Ok(answer.recv().context("it gave no answer")??),
         }

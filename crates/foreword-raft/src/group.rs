@@ -126,10 +126,39 @@ impl Group {
     /// ([`Error::Log`]), it is not known whether the entries are there after the logs are opened
     /// anew.
     pub fn commit<D: AsRef<[u8]>>(&self, entries: impl IntoIterator<Item = (u64, D)>) -> Result<()> {
+        self.begin_commit(entries)?.wait()
+    }
+
+    /// The first half of a [`commit`](Group::commit): appends the entries, which can be read when it
+    /// returns. [`Commit::wait`] is the other. For threads that append to one group: what gives each
+    /// its index can be a lock, which they let go before they wait, and so they share flushes.
+    /// Does not wait for the disk.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), foreword_raft::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let logs = foreword_raft::Options::new().open(dir.path())?;
+    /// let next = std::sync::Mutex::new(1);
+    /// let append = |data: &str| {
+    ///     let mut next = next.lock().unwrap();
+    ///     let commit = logs.group(7).begin_commit([(*next, data)])?;
+    ///     *next += 1;
+    ///     drop(next);
+    ///     commit.wait()
+    /// };
+    /// append("one")?;
+    /// append("two")?;
+    /// assert_eq!(logs.group(7).last()?, Some(2));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`append`](Group::append), after which nothing was written.
+    pub fn begin_commit<D: AsRef<[u8]>>(&self, entries: impl IntoIterator<Item = (u64, D)>) -> Result<Commit> {
         let batch = Batch { entries: owned(entries), ..Batch::default() };
         let last = self.place(&mut lock(&self.slot.state), &batch)?;
         self.shared.after_write();
-        self.wait((last > Lsn::ZERO).then_some(last))
+        Ok(Commit { group: self.clone(), last })
     }
 
     /// Writes a batch, which is in force when this returns. `done` is called as
@@ -390,6 +419,27 @@ impl Group {
         drop(state);
         self.shared.after_write();
         Ok(Some(lsn))
+    }
+}
+
+/// Entries that were appended, and may not be durable yet; see [`Group::begin_commit`]. Without a
+/// call of [`wait`](Commit::wait) they become durable with what is made so later.
+#[derive(Debug)]
+#[must_use = "what was appended is not durable yet"]
+pub struct Commit {
+    group: Group,
+    last: Lsn,
+}
+
+impl Commit {
+    /// Returns when the entries are durable, and so is all that the group wrote before. Blocks for a
+    /// flush, which concurrent calls share.
+    ///
+    /// # Errors
+    /// [`Error::Log`], if the flush fails: it is not known whether the entries are there after the
+    /// logs are opened anew.
+    pub fn wait(self) -> Result<()> {
+        self.group.wait((self.last > Lsn::ZERO).then_some(self.last))
     }
 }
 

@@ -36,6 +36,7 @@
 //! | call | when it returns |
 //! |---|---|
 //! | [`Group::save_vote`], [`Group::commit`] | durable, with all that the group wrote before |
+//! | [`Group::begin_commit`] | readable; durable when [`Commit::wait`] returns |
 //! | [`Group::append`] | readable; durable when the callback is called with `Ok` |
 //! | [`Group::truncate_after`], [`Group::purge`], [`Group::save_committed`], [`GroupLogs::remove`] | in force; durable with whatever is written and made durable after it, or by [`foreword::Options::sync`], by default within 100 ms |
 //! | [`Group::sync`], [`GroupLogs::sync`], [`GroupLogs::close`] | durable, with all before |
@@ -125,6 +126,6 @@ pub use compact::Compaction;
 pub use error::{Damage, DamagedGroup, Error, Result};
 #[doc(hidden)]
 pub use group::bounds;
-pub use group::{Entry, Group, Noted};
+pub use group::{Commit, Entry, Group, Noted};
 pub use logs::{GroupLogs, Stats};
 pub use options::Options;

@@ -180,6 +180,35 @@ fn a_failed_log_fails_all_that_wait() {
 }
 
 #[test]
+fn threads_append_to_a_group_in_turn_and_wait_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = small().open(dir.path()).unwrap();
+    let (next, flushes) = (Mutex::new(1), logs.stats().log.flushes);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let mut next = next.lock().unwrap();
+                    let commit = logs.group(1).begin_commit([(*next, next.to_string())]).unwrap();
+                    *next += 1;
+                    drop(next);
+                    commit.wait().unwrap();
+                }
+            });
+        }
+    });
+    let flushes = logs.stats().log.flushes - flushes;
+    assert!(flushes < 350, "{flushes} flushes for 400 entries");
+    // Without a wait, too, it is there once it is durable; and what is refused has written nothing.
+    drop(logs.group(1).begin_commit([(401, "401")]).unwrap());
+    assert!(matches!(logs.group(1).begin_commit([(500, "500")]), Err(Error::NotNext { .. })));
+    logs.close().unwrap();
+    let logs = small().open(dir.path()).unwrap();
+    let entries = logs.group(1).entries(1.., u64::MAX).unwrap();
+    assert!(entries.iter().map(|entry| entry.data.clone()).eq((1..=401).map(|index: u64| index.to_string().into_bytes())));
+}
+
+#[test]
 fn what_a_thread_commits_itself_is_cached_within_the_bound() {
     let dir = tempfile::tempdir().unwrap();
     let logs = small().cache_bytes(10_000).open(dir.path()).unwrap();
