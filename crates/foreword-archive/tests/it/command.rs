@@ -190,6 +190,21 @@ fn an_archive_without_records_and_arguments_without_sense() {
     assert!(said(&place, "restore bucket restored --plan --to-time 0s", 0).contains("the newest that is archived is of"));
 }
 
+/// It takes what it is asked, and says nothing.
+#[test]
+fn a_server_that_does_not_answer_is_given_up() {
+    let place = Place::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let began = Instant::now();
+    let set = [("AWS_ENDPOINT", &*endpoint), ("AWS_ALLOW_HTTP", "true"), ("AWS_TIMEOUT", "100ms"), ("AWS_REGION", "here")];
+    let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+    let said = command(&place, "status s3://bucket/log").envs(set).envs(keys).output().unwrap();
+    let error = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.code() == Some(1) && error.contains("/bucket/log/"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
 #[test]
 fn a_name_does_nothing_to_the_terminal() {
     let place = Place::new();
