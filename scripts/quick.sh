@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The quick loop, after each change: formatting, and all tests of the workspace but the few that
-# take their time, built as fast as can be.
+# The quick loop, after each change: formatting, and all tests of the log but the few that take
+# their time, built as fast as can be.
 #
-#   scripts/quick.sh [ARGUMENT...]    arguments of `cargo test`: -p PACKAGE, --test NAME, a test's name (all)
+#   scripts/quick.sh [ARGUMENT...]    arguments of `cargo test`: -p PACKAGE, --workspace, --test NAME,
+#                                     a test's name
 #
-# What it leaves out is listed below; docs/TESTING.md says what those tests are for. `cargo test
-# --workspace` runs them.
+# What it leaves out is listed below; docs/TESTING.md says what those tests are for. `cargo test`
+# runs them.
 source "$(dirname "$0")/common.sh"
 export RUST_TEST_THREADS=$(($(nproc) * 2))
 
@@ -19,6 +20,5 @@ long=(
     pool_and_recovery_keep_within_their_memory                        # foreword-pages, memory
 )
 cargo fmt --all --check
-[ $# -gt 0 ] || set -- --workspace
 cargo test --config scripts/quick.toml --locked --all-targets "$@" -- "${long[@]/#/--skip=}"
 echo "$SECONDS s"
