@@ -4,7 +4,6 @@
 //! make them part of the archive, and then moves the hold. After a crash the next archiver begins
 //! behind the last manifest: what was uploaded and not confirmed is of no account.
 
-mod attach;
 mod options;
 mod reading;
 
@@ -27,12 +26,10 @@ use crate::keys::Keys;
 use crate::manifest::{Change, Gap};
 use crate::meters::Meters;
 use crate::probe;
+use crate::standing::{Attach, Beside};
 use crate::store::{Atomicity, Store};
 use crate::tasks::{Task, blocking};
 
-use attach::Beside;
-pub use attach::Standing;
-pub(crate) use attach::{ORIGIN, Origin};
 pub use options::{Event, EventHook, PushOptions};
 use reading::{Cutter, End, Piece, Reading, missed};
 
@@ -126,6 +123,25 @@ impl Archiver {
         if let Some(hook) = &self.options.on_event {
             hook(event);
         }
+    }
+
+    /// Finds or begins the log's timeline, and places the hold.
+    async fn attach(&mut self) -> Result<()> {
+        let beside = Beside { archive: &self.archive, view: &self.view, dir: &self.dir };
+        match beside.look_well().await? {
+            Attach::As(timeline) => self.timeline = timeline,
+            Attach::Generation(timeline, generation) => {
+                self.commit(Change::Generation { timeline, generation }).await?;
+                self.timeline = timeline;
+            }
+            Attach::New(timeline) => {
+                let (id, reason) = (timeline.id, timeline.reason.clone());
+                self.commit(Change::Timeline(timeline)).await?;
+                self.timeline = id;
+                self.tell(&Event::Began { timeline: id, reason });
+            }
+        }
+        self.hold().await
     }
 
     /// Keeps in the log what is not archived.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use foreword::{Log, Lsn, Options};
 
 use crate::archive::Archive;
-use crate::archiver::{ORIGIN, Origin};
 use crate::error::{Error, Result};
+use crate::standing::{ORIGIN, Origin};
 use crate::tasks::blocking;
 
 /// How often a restore begins anew because an object was replaced meanwhile.

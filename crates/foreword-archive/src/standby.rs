@@ -9,10 +9,10 @@ use foreword::{Log, Lsn, View};
 use futures_util::FutureExt;
 
 use crate::archive::Archive;
-use crate::archiver::Origin;
 use crate::error::{Error, Result};
 use crate::manifest::Change;
 use crate::restore::{Plan, RestoreOptions, log_options, write_origin};
+use crate::standing::Origin;
 use crate::tasks::blocking;
 
 /// A log that follows an archive. While it is open it is its log's writer: readers see it by a

@@ -132,7 +132,7 @@ impl Group {
     /// The first half of a [`commit`](Group::commit): appends the entries, which can be read when it
     /// returns. [`Commit::wait`] is the other. For threads that append to one group: what gives each
     /// its index can be a lock, which they let go before they wait, and so they share flushes.
-    /// Does not wait for the disk.
+    /// Blocks as [`append`](Group::append) does.
     ///
     /// ```
     /// # fn main() -> Result<(), foreword_raft::Error> {

@@ -15,8 +15,7 @@ pub type EventHook = Arc<dyn Fn(&Event) + Send + Sync>;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// Bytes of records in a chunk: 8 MiB by default, from 64 KiB to 64 MiB. A chunk has up to a
-    /// quarter more where that divides no batch.
+    /// Bytes of records in a chunk: 8 MiB by default, from 64 KiB to 64 MiB.
     pub chunk_bytes: u64,
     /// A smaller chunk is cut when its first record is so old. 10 s by default.
     pub chunk_age: Duration,

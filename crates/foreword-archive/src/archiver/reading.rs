@@ -111,8 +111,6 @@ impl Reading {
         }
         let (mut next, mut end, mut stop_by) = (self.from, self.end, None);
         let (mut chunk, mut part): (Option<Gathering>, Option<Gathering>) = (None, None);
-        // Where a restore may end: no batch is divided there.
-        let mut whole = true;
         let gathering =
             |first: Lsn| Ok::<_, Error>(Gathering { first, builder: self.cutter.begin(first)?, since: Instant::now() });
         loop {
@@ -144,25 +142,26 @@ impl Reading {
                     gathering.builder.push(time, data)?;
                 }
                 next = lsn.next();
-                whole = reader.is_between_batches();
             }
             // (A log that fails, or was cut, is looked at again from where the archive ends.)
             let is_due = |gathering: &Gathering, age: Duration| gathering.since.elapsed() >= age;
             let full = chunk.take_if(|chunk| {
-                // (A batch that is larger than a frame may be divided.)
-                let size = chunk.builder.size();
-                size >= options.chunk_bytes && (whole || size - size / 5 >= options.chunk_bytes)
+                chunk.builder.size() >= options.chunk_bytes
                     || is_due(chunk, options.chunk_age)
                     || at_end && (done || stopping || problem.is_some())
             });
             if let Some(full) = full {
                 part = None;
+                // What is durable at once is whole batches.
+                let last = next.prev();
+                let whole = problem.is_none()
+                    && (at_end && !stopping || end == Some(last) || self.view.last_lsn().is_ok_and(|durable| durable == last));
                 if !self.send(full, whole)? {
                     return Ok(End::Done);
                 }
             }
             if let Some(partial) = part.take_if(|part| options.rpo.is_some_and(|rpo| is_due(part, rpo)))
-                && !self.send(partial, whole)?
+                && !self.send(partial, at_end)?
             {
                 return Ok(End::Done);
             }

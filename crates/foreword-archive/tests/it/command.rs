@@ -128,7 +128,7 @@ fn status_tells_a_log_that_is_not_archived_here() {
     log.close().unwrap();
     let of = |dir: &str, status: i32| {
         let said = said(&place, &format!("status bucket {dir} --json"), status);
-        serde_json::from_str::<serde_json::Value>(said.lines().next().unwrap()).unwrap()["log"].clone()
+        serde_json::from_str::<serde_json::Value>(said.lines().last().unwrap()).unwrap()["log"].clone()
     };
     let behind = of("log", 0);
     assert!(behind["archived"] == 19 && behind["behind_records"] == 10 && behind["refused"].is_null(), "{behind}");
@@ -141,14 +141,22 @@ fn status_tells_a_log_that_is_not_archived_here() {
     commit_each(&log, 500..515, 100);
     log.close().unwrap();
     let differs = of("copy", 2);
-    assert!(differs["refused"].as_str().unwrap().contains("differ") && differs["archived"] == 0, "{differs}");
+    assert!(differs["refused"].as_str().unwrap().contains("differ") && differs["archived"].is_null(), "{differs}");
     said(&place, "restore bucket restored --to-lsn 9 --segment-size 64K", 0);
     assert!(of("restored", 0)["behind_records"] == 0 && of("restored", 0)["archived"] == 9);
     small().open(place.path("restored")).unwrap().commit(b"gone on").unwrap();
     assert_eq!(of("restored", 0)["behind_records"], 1);
     small().open(place.path("another")).unwrap().commit(b"another log").unwrap();
     assert!(of("another", 2)["refused"].as_str().unwrap().contains("of log"));
-    assert!(said(&place, "status bucket another", 2).contains("IS NOT ARCHIVED HERE"));
+    let another = said(&place, "status bucket another", 2);
+    assert!(another.contains("of log") && another.contains("1 to 29"), "{another}");
+    // What was dropped from the log beyond what is archived is not behind.
+    assert!(foreword::View::open(place.log()).unwrap().release("archive").unwrap());
+    let log = small().open(place.log()).unwrap();
+    commit_each(&log, 30..40, 100);
+    log.truncate_front(log.last_lsn().next()).unwrap();
+    log.close().unwrap();
+    assert_eq!(of("log", 0)["behind_records"], 0);
     assert_eq!(said(&place, "status bucket", 0).matches("created").count(), 1, "nothing was begun");
 }
 
@@ -191,6 +199,7 @@ fn an_archive_without_records_and_arguments_without_sense() {
 }
 
 /// It takes what it is asked, and says nothing.
+#[cfg(feature = "cloud")]
 #[test]
 fn a_server_that_does_not_answer_is_given_up() {
     let place = Place::new();
@@ -202,7 +211,7 @@ fn a_server_that_does_not_answer_is_given_up() {
     let said = command(&place, "status s3://bucket/log").envs(set).envs(keys).output().unwrap();
     let error = String::from_utf8_lossy(&said.stderr);
     assert!(said.status.code() == Some(1) && error.contains("/bucket/log/"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
 }
 
 #[test]

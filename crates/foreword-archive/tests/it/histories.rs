@@ -327,31 +327,6 @@ fn small_chunks_are_replaced_and_batches_stay_whole() {
     });
 }
 
-/// Behind a backlog, too, a restore without a target has all that is archived.
-#[test]
-fn a_backlog_is_divided_between_batches() {
-    run(async {
-        let (place, (_, store)) = (Place::new(), Faulty::new());
-        let log = small().open(place.log()).unwrap();
-        let batch = |lsn| [record(lsn, 9_000), record(lsn + 1, 10), record(lsn + 2, 9_000)];
-        for lsn in (1..300).step_by(3) {
-            log.commit_batch(&batch(lsn)).unwrap();
-        }
-        let large: Vec<_> = (301..331).map(|lsn| record(lsn, 9_000)).collect();
-        log.commit_batch(&large).unwrap();
-        log.commit_batch(&batch(331)).unwrap();
-        push_log(&log, &store).await.unwrap();
-        let archive = open(&store).await;
-        let chunks = &archive.timeline(None).unwrap().chunks;
-        assert!(chunks.len() > 15, "{}", chunks.len());
-        for chunk in chunks {
-            let is_within = (301..330).contains(&chunk.last);
-            assert_eq!(chunk.whole, chunk.last % 3 == 0 && !is_within, "{} to {}", chunk.first, chunk.last);
-        }
-        assert!(chunks.iter().any(|chunk| !chunk.whole), "a batch of several chunks is divided");
-    });
-}
-
 /// Many chunks: what opening reads is bounded, and old chunks are found in their indexes.
 #[test]
 fn opening_reads_a_summary_and_what_is_behind_it() {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use foreword::{Log, Lsn};
@@ -69,7 +69,9 @@ impl Hooked {
         self.chunks.lock().unwrap().insert(lsn);
         let share = self.share.load(SeqCst);
         let others = lsn + 1..lsn + share;
+        let until = Instant::now() + Duration::from_secs(10);
         while lsn % share == 0 && others.clone().any(|other| !self.chunks.lock().unwrap().contains(&other)) {
+            assert!(Instant::now() < until, "no chunks come behind {lsn}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

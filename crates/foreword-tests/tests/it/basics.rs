@@ -474,28 +474,3 @@ fn a_hold_moves_once_for_many_records_and_keeps_nothing_that_is_not_appended() {
     assert_eq!(log.holds().unwrap()["a hold"].lsn, Lsn(11));
     log.close().unwrap();
 }
-
-/// Batches of all sizes, among them some of several frames, whose last record ends with a frame or
-/// within one.
-#[test]
-fn a_reader_knows_where_a_batch_ends() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Options::new().segment_bytes(4 << 20).open(dir.path()).unwrap();
-    let mut ends = Vec::new();
-    for (count, len) in [(1, 10), (3, 10), (2, 300_000), (1, 600_000), (40, 9_000), (2, 0), (30, 40_000), (3, 262_000), (5, 1)] {
-        log.commit_batch(&vec![vec![7; len]; count]).unwrap();
-        ends.push(log.last_lsn());
-    }
-    // As it was written, as another process reads it, and from the middle of each.
-    let mut readers = vec![log.reader(), View::open(dir.path()).unwrap().reader()];
-    readers.extend((1..=log.last_lsn().0).map(|lsn| log.reader_at(Lsn(lsn))));
-    for mut reader in readers {
-        assert!(!reader.is_between_batches(), "nothing was read");
-        while let Some(lsn) = reader.next().unwrap().map(|record| record.lsn) {
-            assert_eq!(reader.is_between_batches(), ends.contains(&lsn), "behind {lsn}");
-        }
-        assert!(reader.is_between_batches(), "at the end of what is durable");
-        reader.seek(Lsn(2));
-        assert!(!reader.is_between_batches(), "elsewhere");
-    }
-}

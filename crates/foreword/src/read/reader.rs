@@ -87,29 +87,6 @@ impl Reader {
         self.next
     }
 
-    /// Whether it is known that no batch goes on behind the record that was read last, going
-    /// forward: for a caller that copies a log in parts, and divides no batch. It is known at the end
-    /// of what is durable, and at the end of each frame, in which the log writes what comes together:
-    /// of up to 256 KiB, or a batch that is larger. Reads nothing.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), foreword::Error> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// # let log = foreword::Options::new().segment_bytes(1 << 20).open(dir.path())?;
-    /// log.commit_batch(&["one", "two"])?;
-    /// let mut reader = log.reader();
-    /// assert_eq!(reader.next()?.unwrap().data, b"one");
-    /// assert!(!reader.is_between_batches());
-    /// assert_eq!(reader.next()?.unwrap().data, b"two");
-    /// assert!(reader.is_between_batches());
-    /// # Ok(()) }
-    /// ```
-    #[must_use]
-    pub fn is_between_batches(&self) -> bool {
-        let Span { header, lsn, continues, .. } = &self.span;
-        header.is_some() && *lsn == self.next && *lsn == self.span.next_lsn() && !continues
-    }
-
     /// Stands before the record with this LSN, which need not be there yet: the next read says if
     /// it was dropped. [`Lsn::ZERO`] stands for the first record that is there when it is read.
     pub fn seek(&mut self, lsn: Lsn) {

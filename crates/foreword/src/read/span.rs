@@ -17,8 +17,6 @@ pub(super) struct Span {
     pub(super) micros: u64,
     pub(super) first: Lsn,
     pub(super) records: u32,
-    /// More of a batch stands behind the last of these records.
-    pub(super) continues: bool,
     /// Where the record after the one read last begins, and its LSN.
     pub(super) offset: usize,
     pub(super) lsn: Lsn,
@@ -29,10 +27,6 @@ pub(super) struct Span {
 impl Span {
     pub(super) fn has(&self, lsn: Lsn) -> bool {
         self.header.is_some() && lsn >= self.first && lsn.0 - self.first.0 < u64::from(self.records)
-    }
-
-    pub(super) fn next_lsn(&self) -> Lsn {
-        Lsn(self.first.0 + u64::from(self.records))
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
-    let archive = args.at.open().await?;
+    let mut archive = args.at.open().await?;
     let now = units::micros(SystemTime::now());
     let quiet = now.saturating_sub(archive.changed_micros()) / 1_000_000;
     let (mut rows, mut timelines) = (Vec::new(), Vec::new());
@@ -67,15 +67,14 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
         "archive": archive.id().to_string(), "epoch": archive.newest_epoch(), "manifests": archive.manifests(),
         "seconds_since_confirmed": quiet, "timelines": timelines,
     });
-    let (mut lag, mut status) = (None, Status::Fine);
+    let (mut lag, mut failed) = (None, None);
     if let Some(dir) = &args.dir {
         let standing = archive.standing(dir).await;
         let view = View::open(dir)?;
         let last = view.last_lsn()?;
-        // (Of a log that is none of this archive's, nothing is archived.)
-        let archived = standing.as_ref().map_or(Lsn::ZERO, |standing| standing.archived).min(last);
+        let archived = standing.as_ref().map_or(last, |standing| standing.archived).min(last);
         let from = archived.next().max(view.start_lsn());
-        let behind = last.next().0 - from.0;
+        let behind = last.next().0.saturating_sub(from.0);
         let bytes = if behind > 0 { view.bytes_between(from, last.next())? } else { 0 };
         let holds: Vec<_> = view
             .holds()?
@@ -84,28 +83,24 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
             .map(|(name, hold)| json!({"name": name, "lsn": hold.lsn.0}))
             .collect();
         let at = dir.display();
-        let (refused, line) = match standing {
+        said["log"] = match standing {
             Ok(_) => {
-                let bytes = units::bytes(bytes);
-                (None, format!("{at} is archived up to {archived} of {last}: {behind} records behind, {bytes}"))
+                let size = units::bytes(bytes);
+                lag = Some(format!("{at} is archived up to {archived} of {last}: {behind} records behind, {size}"));
+                json!({
+                    "last": last.0, "archived": archived.0, "behind_records": behind, "behind_bytes": bytes, "holds": holds,
+                })
             }
-            Err(error @ (Error::Foreign { .. } | Error::Diverged { .. })) => {
-                (Some(error.to_string()), format!("{at} IS NOT ARCHIVED HERE: {error}"))
+            Err(error) => {
+                let said = json!({"last": last.0, "holds": holds, "refused": error.to_string()});
+                failed = Some(error);
+                said
             }
-            Err(error) => return Err(error.into()),
         };
-        if refused.is_some() {
-            status = Status::Fenced;
-        }
-        said["log"] = json!({
-            "last": last.0, "archived": archived.0, "behind_records": behind, "behind_bytes": bytes, "holds": holds,
-            "refused": refused,
-        });
-        lag = Some(line);
     }
     if args.json {
         output::json(&said)?;
-        return Ok(status);
+        return failed.map_or(Ok(Status::Fine), |error| Err(error.into()));
     }
     output::line(format!(
         "archive {}, epoch {}, {} manifests; the last was confirmed {quiet} s ago",
@@ -115,7 +110,8 @@ pub(crate) async fn status(args: StatusArgs) -> Result<Status, Failure> {
     ))?;
     output::table(&["timeline", "records", "chunks", "backups", "size", "began", "why"], &rows)?;
     lag.map_or(Ok(()), |lag| output::line(plain(lag)))?;
-    Ok(status)
+    // (What there is was said; why the log does not fit is the error.)
+    failed.map_or(Ok(Status::Fine), |error| Err(error.into()))
 }
 
 /// Write records to standard output, straight from the archive
@@ -147,8 +143,9 @@ pub(crate) struct CatArgs {
 pub(crate) async fn cat(args: CatArgs) -> Result<Status, Failure> {
     let archive = args.at.open().await?;
     let (first, last) = archive.range(args.timeline)?;
-    // (As a log without records.)
-    if first > last && args.from.is_none() && args.to.is_none() {
+    // (As of a log without records.)
+    let has_none = archive.stretches(archive.timeline(args.timeline)?.id).is_empty();
+    if has_none && args.from.is_none() && args.to.is_none() {
         return Ok(Status::Fine);
     }
     let from = args.from.unwrap_or(first);

@@ -8,7 +8,7 @@ use super::Reader;
 use crate::error::{Damage, DamageKind};
 use crate::files::disk::Access;
 use crate::files::segment::{Found, Segment};
-use crate::format::{self, CONTINUED, CONTINUES, FrameHeader, LINK_BLOCK, Position};
+use crate::format::{self, CONTINUED, FrameHeader, LINK_BLOCK, Position};
 use crate::read::find::frame_between;
 use crate::read::recent::Place;
 use crate::read::span::{Span, missing_bytes};
@@ -28,7 +28,9 @@ impl Reader {
             at.store(lsn.prev().0, Ordering::Relaxed);
         }
         let in_chain = |w: &Walker| self.chain.entries.iter().any(|e| e.epoch == w.segment().epoch());
-        let goes_on = self.span.header.is_some() && self.walker.as_ref().is_some_and(in_chain) && lsn == self.span.next_lsn();
+        let goes_on = self.span.header.is_some()
+            && self.walker.as_ref().is_some_and(in_chain)
+            && lsn.0 == self.span.first.0 + u64::from(self.span.records);
         let mut attempt = 0;
         let mut loaded = if goes_on { self.load_forward(lsn) } else { self.load_anew(lsn) };
         // What fails may have been overtaken: by a rotation, a cut, or a file that was dropped and
@@ -78,7 +80,6 @@ impl Reader {
             span.micros = header.time;
             span.first = header.first_lsn();
             span.records = header.records;
-            span.continues = header.has(CONTINUES);
             span.lsn = span.first;
             span.offset = head;
             span.index.clear();
@@ -116,7 +117,6 @@ impl Reader {
             }
             self.span.joined.extend_from_slice(&walker.payload(&header)[..head]);
             missing -= head;
-            self.span.continues = header.has(CONTINUES) || header.records > 0;
             if header.records > 0 {
                 // Others begin in this frame: it is read again for them.
                 walker.seek(walker.block() - header.blocks());

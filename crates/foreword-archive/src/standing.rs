@@ -1,24 +1,23 @@
-//! How an archiver finds its log's timeline: what the archive has of the log, and where a new one
-//! begins.
+//! What an archive has of a log: in which timeline an archiver goes on, or where a new one begins.
 
 use std::path::Path;
+use std::time::Duration;
 
 use foreword::{Lsn, View};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{Archive, now_micros};
-use crate::archiver::Archiver;
-use crate::archiver::options::Event;
-use crate::archiver::reading::LOOK;
 use crate::chunk::Record;
 use crate::error::{Error, Result};
-use crate::manifest::{Change, Parent, Timeline};
+use crate::manifest::{Parent, Timeline};
 use crate::tasks::blocking;
 
 /// Beside a restored log: which archive it comes from.
 pub(crate) const ORIGIN: &str = "ARCHIVE";
-/// How often a log that does not fit is looked at again, before that is believed.
+/// How often a log that does not fit is looked at again, before that is believed, and after what
+/// pause.
 const LOOKS: usize = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 /// So many records of the log and the archive are compared, up to the last that both have.
 const COMPARED: u64 = 64;
 
@@ -48,7 +47,7 @@ impl Origin {
     }
 }
 
-pub(super) enum Attach {
+pub(crate) enum Attach {
     As(u32),
     Generation(u32, u32),
     New(Timeline),
@@ -67,18 +66,25 @@ pub struct Standing {
 
 impl Archive {
     /// How far the archive has the log in a directory, by its history and its last records, as an
-    /// archiver would find it. Changes nothing, there or here; reads one or two objects, and waits up
-    /// to a second for a log that is being opened or cut at this moment.
+    /// archiver would find it. Changes nothing, there or here. Reads an object or two; of a log that
+    /// was cut, all that the archive has of what was cut. Waits up to a second for a log that is being
+    /// opened or cut at this moment.
     ///
     /// # Errors
     /// [`Error::Foreign`] if the archive is none of this log, or a standby has taken its place;
     /// [`Error::Diverged`] if their records differ, or the log ends before what the archive has: it
     /// is an older copy, say. [`Error::Log`], and those of reading.
-    pub async fn standing(&self, dir: impl AsRef<Path>) -> Result<Standing> {
+    pub async fn standing(&mut self, dir: impl AsRef<Path>) -> Result<Standing> {
         let dir = dir.as_ref();
         let at = dir.to_owned();
         let view = blocking(move || View::open(at)).await??;
-        let attach = Beside { archive: self, view: &view, dir }.look_well().await?;
+        let attach = loop {
+            match (Beside { archive: self, view: &view, dir }).look_well().await {
+                // A small chunk may have become part of a larger one, and be gone.
+                Err(Error::Damaged { .. }) if self.refresh().await? => {}
+                looked => break looked?,
+            }
+        };
         let (timeline, archived) = match attach {
             Attach::As(id) | Attach::Generation(id, _) => {
                 (Some(id), self.state.timelines.get(&id).map_or(0, |timeline| timeline.last))
@@ -90,10 +96,10 @@ impl Archive {
 }
 
 /// A log, and the archive that may have some of it.
-pub(super) struct Beside<'a> {
-    pub(super) archive: &'a Archive,
-    pub(super) view: &'a View,
-    pub(super) dir: &'a Path,
+pub(crate) struct Beside<'a> {
+    pub(crate) archive: &'a Archive,
+    pub(crate) view: &'a View,
+    pub(crate) dir: &'a Path,
 }
 
 impl Beside<'_> {
@@ -162,10 +168,10 @@ impl Beside<'_> {
 
     /// The same, of a log that may be opened, or cut, at this moment: what does not fit is looked at
     /// again.
-    pub(super) async fn look_well(&self) -> Result<Attach> {
+    pub(crate) async fn look_well(&self) -> Result<Attach> {
         for _ in 0..LOOKS {
             match self.look().await {
-                Err(Error::Diverged { .. } | Error::Log(_)) => tokio::time::sleep(LOOK).await,
+                Err(Error::Diverged { .. } | Error::Log(_)) => tokio::time::sleep(PAUSE).await,
                 looked => return looked,
             }
         }
@@ -251,26 +257,5 @@ impl Beside<'_> {
                 return Ok(shared);
             }
         }
-    }
-}
-
-impl Archiver {
-    /// Finds or begins the log's timeline, and places the hold.
-    pub(super) async fn attach(&mut self) -> Result<()> {
-        let beside = Beside { archive: &self.archive, view: &self.view, dir: &self.dir };
-        match beside.look_well().await? {
-            Attach::As(timeline) => self.timeline = timeline,
-            Attach::Generation(timeline, generation) => {
-                self.commit(Change::Generation { timeline, generation }).await?;
-                self.timeline = timeline;
-            }
-            Attach::New(timeline) => {
-                let (id, reason) = (timeline.id, timeline.reason.clone());
-                self.commit(Change::Timeline(timeline)).await?;
-                self.timeline = id;
-                self.tell(&Event::Began { timeline: id, reason });
-            }
-        }
-        self.hold().await
     }
 }
