@@ -5,8 +5,8 @@
 #   scripts/quick.sh [ARGUMENT...]    arguments of `cargo test`: -p PACKAGE, --workspace, --test NAME,
 #                                     a test's name
 #
-# What it leaves out is listed below; docs/TESTING.md says what those tests are for. `cargo test`
-# runs them.
+# What it leaves out is listed below; docs/TESTING.md says what those tests are for. `cargo test
+# --workspace` runs all.
 source "$(dirname "$0")/common.sh"
 export RUST_TEST_THREADS=$(($(nproc) * 2))
 
