@@ -6,6 +6,8 @@ use crate::types::{HandlerError, RedoTypes};
 
 const BYTES: u8 = 1;
 const TYPED: u8 = 2;
+/// The most bytes that a typed part has before its payload.
+const TYPED_HEAD_MAX: usize = 16;
 
 /// A part of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,7 @@ impl<'a> Part<'a> {
                 out.extend_from_slice(bytes);
             }
             Part::Typed { number, payload } => {
+                out.reserve(payload.len() + TYPED_HEAD_MAX);
                 out.push(TYPED);
                 put_all(out, &[u64::from(number), payload.len() as u64]);
                 out.extend_from_slice(payload);

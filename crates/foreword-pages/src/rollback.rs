@@ -124,8 +124,8 @@ impl Engine {
         let next = if at > 0 { Point { lsn: step.lsn, left: at as u32 } } else { Point::all_of(step.prev) };
         let mut latched = self.pool.exclude(*page, active.owner, Load::Read)?;
         let mut written = [Written { latched: &mut latched, parts: Parts::new(parts).iter().collect() }];
-        let Active { id: txn, chain, scratch, .. } = active;
-        let done = self.pool.apply(&mut written, false, |changed| {
+        let Active { id: txn, chain, scratch, before, .. } = active;
+        let done = self.pool.apply(&mut written, false, before, |changed| {
             let mut chain = lock(chain);
             let redo = changed.first().map(|changed| changed.redo);
             let redo = redo.ok_or(Error::BadRecord { lsn: step.lsn, why: "it changes nothing" })?;

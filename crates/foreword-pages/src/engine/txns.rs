@@ -43,12 +43,14 @@ pub(crate) struct Active {
     pub(crate) kept: Vec<Pin>,
     /// Memory for the bytes of a record.
     pub(crate) scratch: Vec<u8>,
+    /// Memory for pages as they were before a change.
+    pub(crate) before: Vec<u8>,
 }
 
 impl Active {
     fn new(id: u64, chain: Arc<Mutex<UndoChain>>) -> Active {
-        let (frees, kept, scratch) = (Vec::new(), Vec::new(), Vec::new());
-        Active { id, owner: Owner::transaction(id), chain, frees, depth: 0, kept, scratch }
+        let (frees, kept, scratch, before) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Active { id, owner: Owner::transaction(id), chain, frees, depth: 0, kept, scratch, before }
     }
 
     /// Lends the transaction to a handler, which undoes a record of it.

@@ -69,9 +69,9 @@ impl Engine {
         // No other owner sees the pages before a top action is closed. So bytes undo it.
         let logical = logical.filter(|_| active.depth == 0 && !sabotage::has(Bug::UndoByBytes));
         let mut written = self.distribute(active, change, pages)?;
-        let Active { id: txn, depth, chain, scratch, .. } = active;
+        let Active { id: txn, depth, chain, scratch, before, .. } = active;
         let is_nested = *depth > 0;
-        let changed = self.pool.apply(&mut written, logical.is_some(), |pages| {
+        let changed = self.pool.apply(&mut written, logical.is_some(), before, |pages| {
             let mut chain = lock(chain);
             let prev = chain.next.lsn;
             let undo = match logical {
