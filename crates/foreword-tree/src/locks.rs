@@ -29,6 +29,7 @@
 mod circle;
 mod lock;
 mod marks;
+mod name;
 mod table;
 mod target;
 #[cfg(test)]

@@ -9,23 +9,20 @@ use std::sync::Arc;
 
 use super::lock::{Lock, Turn};
 use super::marks::Marks;
+use super::name::{AtHand, ByNumber, Name, Named};
 use super::target::{Mode, Target};
 use crate::error::{Error, Result};
-
-/// The bytes that name a target. An owner's list shares them with the table.
-type Name = Arc<[u8]>;
 
 /// What is not worth giving back.
 const SMALL: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Table {
-    locks: HashMap<Name, Lock>,
-    owners: HashMap<u64, Owner>,
+    locks: HashMap<Name, Lock, ByNumber>,
+    owners: HashMap<u64, Owner, ByNumber>,
     /// How many locks an owner may have.
     limit: usize,
-    /// The name of the target at hand: a lock that is there is found without an allocation.
-    name: Vec<u8>,
+    at_hand: AtHand,
     marks: Marks,
 }
 
@@ -65,13 +62,14 @@ impl Owner {
 
 impl Table {
     pub(super) fn new(limit: usize) -> Table {
-        Table { locks: HashMap::new(), owners: HashMap::new(), limit, name: Vec::new(), marks: Marks::new() }
+        let (locks, owners) = (HashMap::default(), HashMap::default());
+        Table { locks, owners, limit, at_hand: AtHand::default(), marks: Marks::new() }
     }
 
     /// Grants a lock, or has its owner wait for it, if it may.
     pub(super) fn place(&mut self, owner: u64, target: Target<'_>, mode: Mode, may_wait: bool) -> Result<Placed> {
-        target.write(&mut self.name);
-        if let Some(lock) = self.locks.get_mut(&*self.name) {
+        self.at_hand.set(target);
+        if let Some(lock) = self.locks.get_mut(&self.at_hand as &dyn Named) {
             let (has_it, gets_it) = (lock.mode_of(owner).is_some(), lock.admits(owner, mode));
             match (has_it, gets_it) {
                 (true, true) => {
@@ -111,17 +109,19 @@ impl Table {
 
     /// The name at hand, shared with the lock if there is one.
     fn name(&self) -> Name {
-        self.locks.get_key_value(&*self.name).map_or_else(|| Name::from(&*self.name), |(name, _)| name.clone())
+        let found = self.locks.get_key_value(&self.at_hand as &dyn Named);
+        found.map_or_else(|| self.at_hand.to_name(), |(name, _)| name.clone())
     }
 
     /// Takes one lock back, once. `false`: the owner does not have it in this mode.
     pub(super) fn unlock(&mut self, owner: u64, target: Target<'_>, mode: Mode, ended: &mut Vec<Arc<Turn>>) -> bool {
-        target.write(&mut self.name);
-        let Some(has_it) = self.locks.get_mut(&*self.name).and_then(|lock| lock.take_back(owner, mode)) else { return false };
+        self.at_hand.set(target);
+        let lock = self.locks.get_mut(&self.at_hand as &dyn Named);
+        let Some(has_it) = lock.and_then(|lock| lock.take_back(owner, mode)) else { return false };
         let name = self.name();
         if !has_it && let Some(owned) = self.owners.get_mut(&owner) {
             // What is taken back is mostly what was taken last.
-            owned.has.iter().rposition(|other| Arc::ptr_eq(other, &name)).map(|at| owned.has.swap_remove(at));
+            owned.has.iter().rposition(|other| other.is(&name)).map(|at| owned.has.swap_remove(at));
             self.forget_if_idle(owner);
         }
         self.advance(&name, ended);

@@ -8,7 +8,7 @@ use super::*;
 pub(super) type Picture = BTreeMap<Vec<u8>, (BTreeMap<u64, Mode>, Vec<(u64, Mode)>)>;
 
 pub(super) fn picture(table: &Table) -> Picture {
-    let of = |(name, lock): (&Arc<[u8]>, &lock::Lock)| {
+    let of = |(name, lock): (&name::Name, &lock::Lock)| {
         let queue = lock.queue().map(|waiter| (waiter.owner, waiter.mode)).collect();
         (name.to_vec(), (lock.holders().collect(), queue))
     };
