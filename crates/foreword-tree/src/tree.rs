@@ -82,15 +82,14 @@ impl BTree {
                 }
                 continue; // It has grown in between.
             }
-            loop {
+            let child = loop {
                 let (child, level) = BTree::below(page.id(), &page, seek)?;
                 if level == 0 {
-                    break;
+                    break child;
                 }
                 page = txn.fetch_shared(child)?;
                 expect_level(child, &page, level)?;
-            }
-            let (child, _) = BTree::below(page.id(), &page, seek)?;
+            };
             if sabotage::has(Bug::NoCoupling) {
                 drop(page);
                 std::thread::yield_now();

@@ -116,18 +116,49 @@ impl Txn {
     /// [`Error::Damaged`] and errors of reading pages, the value before may be lost from sight: the
     /// transaction can only be rolled back then.
     pub fn put(&mut self, tree: Tree, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        let (tree, key, value) = (self.engine.pages_of(tree)?, key.as_ref(), value.as_ref());
+        self.put_any(tree, key.as_ref(), value.as_ref(), true).map(|_| ())
+    }
+
+    /// Gives a key a value, if it has none. Whether it had none. Either way the key is locked as if
+    /// it was changed. Costs what [`put`](Txn::put) does: the key is looked for once.
+    ///
+    /// ```
+    /// # fn main() -> foreword_tree::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = foreword_tree::Db::open(dir.path())?;
+    /// let users = db.tree("users")?;
+    /// let mut txn = db.begin();
+    /// assert!(txn.insert(users, "anna", "the first")?);
+    /// assert!(!txn.insert(users, "anna", "the second")?);
+    /// assert_eq!(txn.get(users, "anna")?, Some(b"the first".to_vec()));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Txn::put).
+    pub fn insert(&mut self, tree: Tree, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+        self.put_any(tree, key.as_ref(), value.as_ref(), false)
+    }
+
+    /// Gives a key a value; one that has a value only if it `replaces` that. Whether it had none.
+    fn put_any(&mut self, tree: Tree, key: &[u8], value: &[u8], replaces: bool) -> Result<bool> {
+        let tree = self.engine.pages_of(tree)?;
         self.check_key(key)?;
         if value.len() > VALUE_MAX {
             return Err(Error::ValueTooLong { len: value.len(), max: VALUE_MAX });
         }
         self.lock(tree, Some(key), Mode::Exclusive)?;
         if key.len() + value.len() <= self.engine.entry_max() {
-            return self.put_stored(tree, key, Value { bytes: value, is_long: false });
+            return self.put_stored(tree, key, Value { bytes: value, is_long: false }, replaces);
+        }
+        // (The pages of a long value are written before the key is looked for.)
+        if !replaces && tree.find(self.pages(), key)?.is_some() {
+            return Ok(false);
         }
         let savepoint = self.pages_mut().savepoint();
         let page_len = self.engine.store.page_len();
-        let done = long::write(self.pages_mut(), value, page_len).and_then(|value| self.put_stored(tree, key, value.borrow()));
+        let done =
+            long::write(self.pages_mut(), value, page_len).and_then(|value| self.put_stored(tree, key, value.borrow(), replaces));
         if let Err(error) = &done
             && self.pages_mut().rollback_to(&savepoint).is_err()
         {
@@ -136,7 +167,7 @@ impl Txn {
         done
     }
 
-    fn put_stored(&mut self, tree: BTree, key: &[u8], value: Value<'_>) -> Result<()> {
+    fn put_stored(&mut self, tree: BTree, key: &[u8], value: Value<'_>, replaces: bool) -> Result<bool> {
         // The lock on the key behind is only for the instant in which the new key comes before it.
         let (engine, id) = (self.engine.clone(), self.id());
         let unlock = |next: Option<Option<Vec<u8>>>| {
@@ -157,12 +188,13 @@ impl Txn {
                 }
                 Ok(is_granted)
             };
-            let done = tree.put(self.pages_mut(), key, value, Some(&mut gate));
+            let done = tree.put(self.pages_mut(), key, value, replaces, Some(&mut gate));
             unlock(taken);
             unlock(waited.take());
             match done? {
-                Done::Yes(None) => return Ok(()),
-                Done::Yes(Some(old)) => return self.free(&old, value),
+                Done::Yes(None) => return Ok(true),
+                Done::Yes(Some(_)) if !replaces => return Ok(false),
+                Done::Yes(Some(old)) => return self.free(&old, value).map(|()| false),
                 Done::Blocked(next) => {
                     self.lock(tree, next.as_deref(), Mode::Exclusive)?;
                     waited = Some(next);

@@ -9,13 +9,15 @@ use crate::records;
 use crate::sabotage::{self, Bug};
 
 impl BTree {
-    /// Gives a key a value. Returns the value that it had. A key that is new needs the lock on the
-    /// key behind it, for an instant: it comes between that one and the one before.
+    /// Gives a key a value; one that has a value only if this `replaces` it. Returns the value that it
+    /// had. A key that is new needs the lock on the key behind it, for an instant: it comes between
+    /// that one and the one before.
     pub(crate) fn put(
         self,
         txn: &mut Txn,
         key: &[u8],
         value: Value<'_>,
+        replaces: bool,
         mut gate: Option<Gate<'_>>,
     ) -> Result<Done<Option<OwnedValue>>> {
         loop {
@@ -27,7 +29,7 @@ impl BTree {
             let (old, need) = match found {
                 Ok(at) => {
                     let old = node.cell(at).map_err(Error::damaged(id))?.value;
-                    if old == value {
+                    if old == value || !replaces {
                         return Ok(Done::Yes(Some(old.to_owned())));
                     }
                     (Some(old.to_owned()), value.bytes.len().saturating_sub(old.bytes.len()))

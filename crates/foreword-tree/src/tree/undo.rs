@@ -46,7 +46,7 @@ fn undo_at(txn: &mut Txn, payload: &[u8]) -> Result<(), HandlerError> {
 fn give_back(txn: &mut Txn, payload: &[u8], had: bool) -> Result<(), HandlerError> {
     let (root, key, value): (_, _, OwnedValue) =
         records::read_value(payload).map_err(|fault: Fault| HandlerError::from(fault))?;
-    match (BTree { root }).put(txn, key, value.borrow(), None).map_err(passed_on)? {
+    match (BTree { root }).put(txn, key, value.borrow(), true, None).map_err(passed_on)? {
         Done::Yes(old) if old.is_some() == had => Ok(()),
         _ => Err(missing()),
     }

@@ -238,8 +238,17 @@ impl World {
         match self.rng.below(100) {
             0..60 if self.rng.chance(if self.grows { 70 } else { 30 }) => {
                 let value = self.value();
-                txn.put(work, &key, &value)?;
-                delta.insert(key, Some(value));
+                if self.rng.chance(20) {
+                    let is_new = txn.insert(work, &key, &value)?;
+                    let expected = !self.seen(delta).contains_key(&key);
+                    self.expect(&is_new, &expected, "a key that was to be new");
+                    if is_new {
+                        delta.insert(key, Some(value));
+                    }
+                } else {
+                    txn.put(work, &key, &value)?;
+                    delta.insert(key, Some(value));
+                }
             }
             0..60 => {
                 let there = txn.delete(work, &key)?;

@@ -115,6 +115,38 @@ fn long_values_come_and_go_with_their_pages() {
 }
 
 #[test]
+fn an_insertion_leaves_a_value_that_is_there() {
+    let disk = SimDisk::new(3);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    let (short, long) = (b"short".to_vec(), vec![7; 50_000]);
+    let mut pages = 0;
+    for (first, second) in [(&short, &long), (&long, &short), (&long, &vec![8; 40_000]), (&short, &b"other".to_vec())] {
+        let mut txn = db.begin();
+        assert!(txn.insert(tree, "k", first).unwrap());
+        txn.commit().unwrap();
+        pages = pages.max(db.verify(true).unwrap().pages);
+        let mut txn = db.begin();
+        assert!(!txn.insert(tree, "k", second).unwrap());
+        assert_eq!(txn.get(tree, "k").unwrap().as_ref(), Some(first));
+        // It is locked as if it had changed.
+        let mut other = db.begin();
+        assert!(matches!(other.waits(false).get(tree, "k"), Err(Error::Locked)));
+        txn.commit().unwrap();
+        drop(other);
+        assert!(db.verify(true).unwrap().pages <= pages, "no page is left over");
+        let mut txn = db.begin();
+        assert!(txn.delete(tree, "k").unwrap());
+        assert!(txn.insert(tree, "k", second).unwrap());
+        txn.abort().unwrap();
+        assert_eq!(db.begin().get(tree, "k").unwrap().as_ref(), Some(first));
+        let mut txn = db.begin();
+        assert!(txn.delete(tree, "k").unwrap());
+        txn.commit().unwrap();
+    }
+}
+
+#[test]
 fn keys_and_values_of_any_length_up_to_the_limits() {
     for page_bytes in [4096, 8192, 65536] {
         let disk = SimDisk::new(4);
