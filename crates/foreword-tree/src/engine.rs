@@ -76,8 +76,15 @@ impl Engine {
         Ok(is_granted)
     }
 
+    /// Whether a lock is to be had at once. It is not taken.
+    pub(crate) fn admits(&self, owner: u64, target: Target<'_>, mode: Mode) -> Result<bool> {
+        let is_free = self.locks.admits(owner, target, mode);
+        self.check()?;
+        Ok(is_free)
+    }
+
     /// Checks that all that was not committed is rolled back, or locked. Asked after a lock was
-    /// taken: whoever has let it go without being rolled back has said so before.
+    /// had: whoever has let it go without being rolled back has said so before.
     fn check(&self) -> Result<()> {
         if !self.has_unended.load(Ordering::SeqCst) {
             return Ok(());

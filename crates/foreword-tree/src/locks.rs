@@ -108,6 +108,12 @@ impl Locks {
         self.wait(owner, target, mode, Some(deadline))
     }
 
+    /// Whether a lock is to be had without waiting: it is as if it was taken for an instant. What
+    /// others may take after that is the caller's to know.
+    pub(crate) fn admits(&self, owner: u64, target: Target<'_>, mode: Mode) -> bool {
+        self.table().admits(owner, target, mode)
+    }
+
     /// Takes one lock back that was taken in this mode, before the end of the transaction: one of
     /// instant duration. `false`: the owner has none in this mode on this target, and nothing was
     /// changed.

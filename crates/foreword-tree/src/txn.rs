@@ -168,29 +168,22 @@ impl Txn {
     }
 
     fn put_stored(&mut self, tree: BTree, key: &[u8], value: Value<'_>, replaces: bool) -> Result<bool> {
-        // The lock on the key behind is only for the instant in which the new key comes before it.
+        // The lock on the key behind is only for the instant in which the new key comes before it. So
+        // it is enough that it could be had then: whoever locks that key to find out what lies before
+        // it has to latch the leaf where the new key comes, which is latched here until it is there.
         let (engine, id) = (self.engine.clone(), self.id());
-        let unlock = |next: Option<Option<Vec<u8>>>| {
-            if let Some(next) = next {
-                engine.locks.unlock(id, target(tree, next.as_deref()), Mode::Exclusive);
-            }
-        };
         let mut waited: Option<Option<Vec<u8>>> = None;
         loop {
-            let mut taken = None;
             let mut gate = |next: Option<&[u8]>| {
                 if sabotage::has(Bug::InsertForgetsNext) || sabotage::has(Bug::NoSecondLook) && waited.is_some() {
                     return Ok(true);
                 }
-                let is_granted = engine.try_lock(id, target(tree, next), Mode::Exclusive)?;
-                if is_granted {
-                    taken = Some(next.map(<[u8]>::to_vec));
-                }
-                Ok(is_granted)
+                engine.admits(id, target(tree, next), Mode::Exclusive)
             };
             let done = tree.put(self.pages_mut(), key, value, replaces, Some(&mut gate));
-            unlock(taken);
-            unlock(waited.take());
+            if let Some(next) = waited.take() {
+                engine.locks.unlock(id, target(tree, next.as_deref()), Mode::Exclusive);
+            }
             match done? {
                 Done::Yes(None) => return Ok(true),
                 Done::Yes(Some(_)) if !replaces => return Ok(false),

@@ -89,6 +89,12 @@ impl Table {
         Ok(Placed::Granted)
     }
 
+    /// Whether the owner would get a lock without waiting.
+    pub(super) fn admits(&mut self, owner: u64, target: Target<'_>, mode: Mode) -> bool {
+        self.at_hand.set(target);
+        self.locks.get(&self.at_hand as &dyn Named).is_none_or(|lock| lock.admits(owner, mode))
+    }
+
     fn enqueue(&mut self, owner: u64, mode: Mode, has_it: bool) -> Result<Arc<Turn>> {
         if self.owners.get(&owner).is_some_and(|owner| owner.waits_for.is_some()) {
             return Err(Error::InUse { owner });

@@ -146,6 +146,7 @@ fn run(seed: u64, seen: &mut Seen) {
             }
             40..60 => {
                 let granted = model.lock(owner, at, mode, false) == Granted;
+                assert_eq!(stage.table.admits(owner, target, mode), granted, "seed {seed} step {step}");
                 assert_eq!(stage.try_lock(owner, target, mode), granted, "seed {seed} step {step}");
             }
             60..75 => {
