@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Loads the whole package dependency graph of Debian into the graph example, killing it (SIGKILL) at
-# random moments, and checks what came out of it: the edges are the input's, each once, and a
-# shortest path is one. Needs apt-cache and python3.
+# Loads the whole package dependency graph of Debian into the graph example, each time with up to
+# four threads, killing it (SIGKILL) at random moments, and checks what came out of it: the edges are
+# the input's, each once, and a shortest path is one. Needs apt-cache and python3.
 #
 #   scripts/graph-kills.sh [SEED]    when it is killed (1)
 source "$(dirname "$0")/common.sh"
 RANDOM=${1:-1}
-cargo build --quiet --release -p foreword-pages --example graph
+cargo build --quiet --release -p foreword-tree --example graph
 graph=$target/release/examples/graph
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-apt-cache dumpavail | crates/foreword-pages/examples/graph/debian.py > "$dir/debian.tsv"
+apt-cache dumpavail | crates/foreword-tree/examples/graph/debian.py > "$dir/debian.tsv"
 echo "$(grep -c ^N "$dir/debian.tsv") packages, $(grep -c ^E "$dir/debian.tsv") dependencies"
 kills=0
-until { timeout -s KILL "0.$((RANDOM % 8 + 1))$((RANDOM % 10))" "$graph" load "$dir/store" "$dir/debian.tsv" > "$dir/out"; } 2> "$dir/err"; do
+until { timeout -s KILL "0.$((RANDOM % 8 + 1))$((RANDOM % 10))" "$graph" load "$dir/store" "$dir/debian.tsv" 100 $((RANDOM % 4 + 1)) > "$dir/out"; } 2> "$dir/err"; do
   # (137 is SIGKILL: anything else is a failure of its own.)
   status=$?
   [ $status = 137 ] || { cat "$dir/out" "$dir/err"; echo "failed by itself: $status"; exit 1; }

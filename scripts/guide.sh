@@ -22,7 +22,7 @@ build() {
 measure() {
     cargo build --release --locked -p foreword --examples
     cargo build --release --locked -p foreword-cli -p foreword-guide
-    cargo build --release --locked -p foreword-pages --example graph
+    cargo build --release --locked -p foreword-tree --example graph
     cargo build --release --locked -p foreword-cluster --bin foreword-raft
     disk=$(mktemp -d "${GUIDE_DISK:-$PWD}/guide-measure.XXXXXX")
     trap 'rm -rf "$disk"' EXIT
@@ -43,11 +43,11 @@ measure() {
 
 graph() { # loads a graph, is killed, and goes on
     graph=$target/release/examples/graph
-    "$graph" load "$1/graph" crates/foreword-pages/examples/graph/excerpt.tsv 1 >/dev/null &
+    "$graph" load "$1/graph" crates/foreword-tree/examples/graph/excerpt.tsv 1 >/dev/null &
     sleep 0.07
     kill -9 $! || true # (It may be done: then the next line says so.)
     wait $! 2>/dev/null || true
-    "$graph" load "$1/graph" crates/foreword-pages/examples/graph/excerpt.tsv 1
+    "$graph" load "$1/graph" crates/foreword-tree/examples/graph/excerpt.tsv 1
 }
 
 exercises() {

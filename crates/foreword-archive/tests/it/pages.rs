@@ -1,9 +1,12 @@
 //! A page store: archived, backed up while it works, and restored to a moment. It is the graph
-//! example of foreword-pages.
+//! example of foreword-tree.
 #![allow(dead_code)]
 
-#[path = "../../../foreword-pages/examples/graph/graph.rs"]
-mod graph;
+#[path = "../../../foreword-tree/examples/graph"]
+mod program {
+    pub mod graph;
+    pub mod load;
+}
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,50 +14,50 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use foreword::Lsn;
 use foreword_archive::{Archive, Archiver, Copied, Error, RestoreOptions, Target};
-use foreword_pages::{Options, Store};
-use graph::{Direction, Graph};
+use foreword_tree::Options;
+use foreword_tree::foreword_pages::Store;
+use program::graph::{Direction, Graph, Result};
+use program::load;
 
 use crate::support::*;
 
-const EXCERPT: &str = include_str!("../../../foreword-pages/examples/graph/excerpt.tsv");
+const EXCERPT: &str = include_str!("../../../foreword-tree/examples/graph/excerpt.tsv");
 const BATCH: usize = 20;
 
 fn options() -> Options {
     Options::new().pool_bytes(1 << 20).log(small())
 }
 
-fn load(graph: &Graph, lines: std::ops::Range<usize>) -> graph::Result<()> {
-    graph.write(|writer| {
-        for line in EXCERPT.lines().skip(lines.start).take(lines.len()) {
-            match *line.split('\t').collect::<Vec<_>>() {
-                ["N", name, ..] => _ = writer.node(name)?,
-                ["E", from, to, kind, constraint] => {
-                    let (from, to) = (writer.node(from)?, writer.node(to)?);
-                    writer.add_edge(from, to, &[("kind", kind), ("constraint", constraint)])?;
-                }
-                _ => panic!("{line}"),
-            }
-        }
-        writer.set_progress(lines.end as u64)
-    })
+fn load(graph: &Graph, lines: std::ops::Range<usize>) -> Result<()> {
+    load::load(graph, &EXCERPT.lines().collect::<Vec<_>>(), &[lines], 1)
+}
+
+/// How many lines are loaded.
+fn progress(graph: &Graph) -> usize {
+    graph.run(|txn| txn.loaded()).unwrap().last().map_or(0, |range| range.end as usize)
 }
 
 /// The edges that a graph has, and those of so many lines.
 fn edges(graph: &Graph) -> BTreeSet<String> {
-    let reader = graph.read();
-    let mut edges = BTreeSet::new();
-    for node in 0..reader.nodes().unwrap() {
-        let from = reader.name(node).unwrap();
-        for edge in reader.neighbours(node, Direction::Out).unwrap() {
-            edges.insert(format!("{from} {}", reader.name(edge.node).unwrap()));
+    let edges = graph.run(|txn| {
+        let mut edges = BTreeSet::new();
+        for from in txn.names()? {
+            for edge in txn.neighbours(&from, Direction::Out)? {
+                edges.extend(
+                    edge.properties
+                        .into_iter()
+                        .map(|(_, constraint)| format!("{from} {} {} {constraint}", edge.node, edge.label)),
+                );
+            }
         }
-    }
-    edges
+        Ok(edges)
+    });
+    edges.unwrap()
 }
 
 fn expected(lines: usize) -> BTreeSet<String> {
     let fields = EXCERPT.lines().take(lines).map(|line| line.split('\t').collect::<Vec<_>>());
-    fields.filter(|fields| fields[0] == "E").map(|fields| format!("{} {}", fields[1], fields[2])).collect()
+    fields.filter(|fields| fields[0] == "E").map(|fields| fields[1..].join(" ")).collect()
 }
 
 fn copy(store: &Store, to: &mut dyn std::io::Write) -> std::io::Result<Copied> {
@@ -71,7 +74,7 @@ fn a_graph_is_restored_to_random_lsns_and_to_a_time() {
     run(async {
         let (place, (_, store)) = (Place::new(), Faulty::new());
         let dir = place.path("graph");
-        let graph = Graph::open(&dir, &options()).unwrap();
+        let graph = Graph::open(&dir, options()).unwrap();
         let log = dir.join("log");
         let mut push = crate::support::options();
         push.chunk_age = Duration::from_millis(20);
@@ -82,15 +85,15 @@ fn a_graph_is_restored_to_random_lsns_and_to_a_time() {
             archiver
         });
         // What the graph had, by the last LSN that was durable then.
-        let mut had = vec![(graph.store().stats().log.durable_lsn, 0)];
+        let mut had = vec![(graph.db().store().stats().log.durable_lsn, 0)];
         let lines = EXCERPT.lines().count();
         let (mut backups, mut moment) = (Vec::new(), None);
         for (batch, from) in (0..lines).step_by(BATCH).enumerate() {
             load(&graph, from..(from + BATCH).min(lines)).unwrap();
-            had.push((graph.store().stats().log.durable_lsn, (from + BATCH).min(lines)));
+            had.push((graph.db().store().stats().log.durable_lsn, (from + BATCH).min(lines)));
             if batch == 15 || batch == 35 {
                 // The pages change meanwhile: the next batch is loaded while they are copied.
-                let of = graph.store().clone();
+                let of = graph.db().store().clone();
                 let mut archive = open(&store).await;
                 while archive.timelines().next().is_none() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -104,7 +107,7 @@ fn a_graph_is_restored_to_random_lsns_and_to_a_time() {
                 tokio::time::sleep(Duration::from_millis(1_100)).await;
             }
         }
-        shown_up_to(&log, graph.store().stats().log.durable_lsn).await;
+        shown_up_to(&log, graph.db().store().stats().log.durable_lsn).await;
         stop.send(()).unwrap();
         let mut archiver = archiving.await.unwrap();
         let last = archiver.push_all().await.unwrap();
@@ -115,8 +118,8 @@ fn a_graph_is_restored_to_random_lsns_and_to_a_time() {
             let mut options = RestoreOptions::default();
             (options.to, options.segment_bytes) = (to, 64 << 10);
             let (plan, backup) = open(&store).await.restore_backup(&dir, &options).await?;
-            let graph = Graph::open(&dir, &self::options()).unwrap();
-            let progress = graph.read().progress().unwrap() as usize;
+            let graph = Graph::open(&dir, self::options()).unwrap();
+            let progress = progress(&graph);
             assert_eq!(edges(&graph), expected(progress), "{to:?}");
             drop(graph);
             std::fs::remove_dir_all(&dir).unwrap();
@@ -153,14 +156,14 @@ fn a_store_that_was_restored_goes_on_and_is_archived_again() {
     run(async {
         let (place, (_, store)) = (Place::new(), Faulty::new());
         let dir = place.path("graph");
-        let graph = Graph::open(&dir, &options()).unwrap();
+        let graph = Graph::open(&dir, options()).unwrap();
         load(&graph, 0..100).unwrap();
         let back_up = async |graph: &Graph| {
-            let of = graph.store().clone();
+            let of = graph.db().store().clone();
             shown_up_to(&dir.join("log"), of.stats().log.durable_lsn).await;
             push(&dir.join("log"), &store).await.unwrap();
             open(&store).await.back_up(move |to| copy(&of, to)).await.unwrap();
-            shown_up_to(&dir.join("log"), graph.store().stats().log.durable_lsn).await;
+            shown_up_to(&dir.join("log"), graph.db().store().stats().log.durable_lsn).await;
             push(&dir.join("log"), &store).await.unwrap()
         };
         let point = back_up(&graph).await.archived();
@@ -172,20 +175,20 @@ fn a_store_that_was_restored_goes_on_and_is_archived_again() {
         let mut options = RestoreOptions::default();
         (options.to, options.segment_bytes) = (Target::Lsn(point), 64 << 10);
         open(&store).await.restore_backup(&dir, &options).await.unwrap();
-        let graph = Graph::open(&dir, &self::options()).unwrap();
-        assert_eq!(graph.read().progress().unwrap(), 100);
+        let graph = Graph::open(&dir, self::options()).unwrap();
+        assert_eq!(progress(&graph), 100);
         load(&graph, 100..150).unwrap();
         let archiver = back_up(&graph).await;
         assert_eq!(archiver.timeline(), 2);
         graph.close().unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
-        for (timeline, progress) in [(2, 150), (1, 200)] {
+        for (timeline, lines) in [(2, 150), (1, 200)] {
             (options.to, options.timeline) = (Target::Latest, Some(timeline));
             let mut archive = Archive::open(store.clone(), keys()).await.unwrap();
             archive.restore_backup(&dir, &options).await.unwrap();
-            let graph = Graph::open(&dir, &self::options()).unwrap();
-            assert_eq!(graph.read().progress().unwrap(), progress);
-            assert_eq!(edges(&graph), expected(progress as usize));
+            let graph = Graph::open(&dir, self::options()).unwrap();
+            assert_eq!(progress(&graph), lines);
+            assert_eq!(edges(&graph), expected(lines));
             graph.close().unwrap();
             std::fs::remove_dir_all(&dir).unwrap();
         }

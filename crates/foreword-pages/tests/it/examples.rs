@@ -1,5 +1,4 @@
-//! The example `aries` runs to its end: its assertions are part of the tests. (The graph has a test
-//! of its own.)
+//! The example `aries` runs to its end: its assertions are part of the tests.
 
 #[allow(unreachable_pub)]
 #[path = "../../examples/aries.rs"]

@@ -11,7 +11,6 @@ mod basics;
 mod command;
 mod crash;
 mod examples;
-mod graph;
 mod nested;
 mod replay;
 mod tasks;

@@ -6,6 +6,9 @@
 mod rng;
 mod world;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use foreword_sim::SimDisk;
 use foreword_tree::Options;
 use foreword_tree::foreword_pages::foreword::{self, SyncPolicy};
@@ -29,6 +32,19 @@ pub fn options(disk: &SimDisk, threads: usize) -> Options {
         .on_error(|_| ());
     let options = Options::new().page_bytes(4096).pool_bytes(32 * 4096).recovery_bytes(20_000);
     options.background(false).recovery_threads(threads).disk(disk.handle()).log(log)
+}
+
+/// An example's program. Cargo builds it with all tests, but not with one alone.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let target = test.parent().and_then(Path::parent).unwrap();
+    let program = target.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    if !program.exists() {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--example", name, "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+        assert!(build.arg("--target-dir").arg(target.parent().unwrap()).status().unwrap().success());
+    }
+    program
 }
 
 /// The number of crashes: `default`, or `FOREWORD_CRASHES`.

@@ -2,28 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::common::{Rng, crashes_wanted};
+use crate::common::{Rng, crashes_wanted, example};
 
 type Contents = BTreeMap<String, String>;
 
-/// The example's program. Cargo builds it with all tests, but not with this test alone.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let target = test.parent().and_then(Path::parent).unwrap();
-    let program = target.join("examples").join(format!("tree-kv{}", std::env::consts::EXE_SUFFIX));
-    if !program.exists() {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--example", "tree-kv", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
-        assert!(build.arg("--target-dir").arg(target.parent().unwrap()).status().unwrap().success());
-    }
-    program
-}
-
 fn start(dir: &Path) -> Child {
-    Command::new(program()).arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    Command::new(example("tree-kv")).arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 /// The `n`th line, and what it does to the contents.

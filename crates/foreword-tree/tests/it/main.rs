@@ -9,6 +9,7 @@ mod basics;
 mod crash;
 mod damage;
 mod example;
+mod graph;
 mod history;
 #[cfg(feature = "sabotage")]
 mod sabotage;
