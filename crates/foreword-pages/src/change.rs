@@ -33,6 +33,9 @@ pub struct Change {
     undo: Option<(u16, Range<usize>)>,
 }
 
+/// Bytes that are reserved beside the first that are added.
+const ROOM: usize = 128;
+
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Bytes { offset: usize },
@@ -84,6 +87,10 @@ impl Change {
 
     fn add(&mut self, bytes: &[u8]) -> Range<usize> {
         let start = self.bytes.len();
+        if start == 0 {
+            // With room for what undoes a small change.
+            self.bytes.reserve(bytes.len() + ROOM);
+        }
         self.bytes.extend_from_slice(bytes);
         start..self.bytes.len()
     }

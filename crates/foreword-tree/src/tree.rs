@@ -44,9 +44,9 @@ pub(crate) fn read(id: PageId, bytes: &[u8]) -> Result<Node<'_>> {
 }
 
 impl BTree {
-    /// The place of the way down, the child there, and the level on which the child must be.
-    fn below(page: PageId, bytes: &[u8], seek: Seek<'_>) -> Result<(PageId, u8)> {
-        let node = read(page, bytes)?;
+    /// The child to which the way down leads, and the level on which the child must be. The page is
+    /// above the leaves.
+    fn below(page: PageId, node: &Node<'_>, seek: Seek<'_>) -> Result<(PageId, u8)> {
         let child = node.way(seek).and_then(|at| node.child(at)).map_err(Error::damaged(page))?;
         Ok((child, node.level() - 1))
     }
@@ -54,8 +54,9 @@ impl BTree {
     /// Latches the leaf that a search leads to.
     pub(crate) fn leaf(self, txn: &Txn, seek: Seek<'_>) -> Result<PageRef> {
         let mut page = txn.fetch_shared(self.root)?;
-        while read(page.id(), &page)?.level() > 0 {
-            let (child, level) = BTree::below(page.id(), &page, seek)?;
+        let mut node = read(self.root, &page)?;
+        while node.level() > 0 {
+            let (child, level) = BTree::below(page.id(), &node, seek)?;
             if sabotage::has(Bug::NoCoupling) {
                 drop(page);
                 std::thread::yield_now();
@@ -63,9 +64,10 @@ impl BTree {
             } else {
                 page = txn.fetch_shared(child)?;
             }
-            expect_level(page.id(), &page, level)?;
+            node = read(child, &page)?;
+            expect_level(child, &node, level)?;
         }
-        expect_place(page.id(), &page, seek)?;
+        expect_place(page.id(), &node, seek)?;
         Ok(page)
     }
 
@@ -74,7 +76,8 @@ impl BTree {
         let seek = Seek::Key(key);
         let leaf = loop {
             let mut page = txn.fetch_shared(self.root)?;
-            if read(self.root, &page)?.level() == 0 {
+            let mut node = read(self.root, &page)?;
+            if node.level() == 0 {
                 drop(page);
                 let root = txn.fetch_exclusive(self.root)?;
                 if read(self.root, &root)?.level() == 0 {
@@ -83,22 +86,23 @@ impl BTree {
                 continue; // It has grown in between.
             }
             let child = loop {
-                let (child, level) = BTree::below(page.id(), &page, seek)?;
+                let (child, level) = BTree::below(page.id(), &node, seek)?;
                 if level == 0 {
                     break child;
                 }
                 page = txn.fetch_shared(child)?;
-                expect_level(child, &page, level)?;
+                node = read(child, &page)?;
+                expect_level(child, &node, level)?;
             };
             if sabotage::has(Bug::NoCoupling) {
                 drop(page);
                 std::thread::yield_now();
             }
             let leaf = txn.fetch_exclusive(child)?;
-            expect_level(child, &leaf, 0)?;
+            expect_level(child, &read(child, &leaf)?, 0)?;
             break leaf;
         };
-        expect_place(leaf.id(), &leaf, seek)?;
+        expect_place(leaf.id(), &read(leaf.id(), &leaf)?, seek)?;
         Ok(leaf)
     }
 
@@ -185,15 +189,14 @@ pub(crate) fn neighbour(txn: &Txn, page: PageId, bytes: &[u8]) -> Result<Option<
     Ok(Some(right))
 }
 
-fn expect_level(page: PageId, bytes: &[u8], level: u8) -> Result<()> {
-    if read(page, bytes)?.level() == level {
+fn expect_level(page: PageId, node: &Node<'_>, level: u8) -> Result<()> {
+    if node.level() == level {
         return Ok(());
     }
     Err(Error::Damaged { page, why: "it is on another level than the page above says" })
 }
 
-fn expect_place(page: PageId, bytes: &[u8], seek: Seek<'_>) -> Result<()> {
-    let node = read(page, bytes)?;
+fn expect_place(page: PageId, node: &Node<'_>, seek: Seek<'_>) -> Result<()> {
     let is_right = match seek {
         Seek::Key(key) => node.covers(key),
         Seek::Before(key) => node.low() < key && node.high().is_none_or(|high| key <= high),

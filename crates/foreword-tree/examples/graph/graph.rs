@@ -270,7 +270,7 @@ fn text(properties: &[(&str, &str)]) -> Result<String> {
     if properties.iter().any(|(name, value)| name.contains(['\t', '\n']) || value.contains('\n')) {
         return Err(Error::other("a property has a tab in its name or a line break"));
     }
-    Ok(properties.iter().map(|(name, value)| format!("{name}\t{value}\n")).collect())
+    Ok(properties.iter().flat_map(|(name, value)| [*name, "\t", *value, "\n"]).collect())
 }
 
 fn properties(text: Vec<u8>) -> Result<Properties> {

@@ -56,7 +56,7 @@ impl Check<'_> {
                 at if at < level => return Ok(()), // The tree has got lower.
                 at => {
                     let child = self.txn.fetch_shared(node.child(0).map_err(Error::damaged(page.id()))?)?;
-                    super::expect_level(child.id(), &child, at - 1)?;
+                    super::expect_level(child.id(), &read(child.id(), &child)?, at - 1)?;
                     page = child;
                 }
             }
@@ -85,7 +85,7 @@ impl Check<'_> {
             let low = node.key(at).map_err(Error::damaged(id))?;
             let above = if at + 1 < node.count() { Some(node.key(at + 1).map_err(Error::damaged(id))?) } else { None };
             let child = self.txn.fetch_shared(node.child(at).map_err(Error::damaged(id))?)?;
-            super::expect_level(child.id(), &child, node.level() - 1)?;
+            super::expect_level(child.id(), &read(child.id(), &child)?, node.level() - 1)?;
             if next.is_some_and(|next| next != Some(child.id())) {
                 return Err(Error::Damaged { page: child.id(), why: "the page to its left leads elsewhere" });
             }

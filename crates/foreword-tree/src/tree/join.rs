@@ -39,7 +39,7 @@ impl BTree {
             let at = node.way(Seek::Key(key)).map_err(Error::damaged(id))?;
             let latch = |txn: &Txn, at: usize| -> Result<PageMut> {
                 let child = txn.fetch_exclusive(node.child(at).map_err(Error::damaged(id))?)?;
-                expect_level(child.id(), &child, level)?;
+                expect_level(child.id(), &read(child.id(), &child)?, level)?;
                 Ok(child)
             };
             let mut child = latch(txn, at)?;

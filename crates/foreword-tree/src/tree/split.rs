@@ -24,11 +24,12 @@ impl BTree {
                 }
                 break;
             }
-            let (child, level) = BTree::below(page.id(), page, Seek::Key(key))?;
+            let (child, level) = BTree::below(page.id(), &node, Seek::Key(key))?;
             let longest = entry_bytes(key_max(page.len()), CHILD);
             let child = txn.fetch_exclusive(child)?;
-            expect_level(child.id(), &child, level)?;
-            let has_room = read(child.id(), &child)?.room() >= if level == 0 { need } else { longest };
+            let below = read(child.id(), &child)?;
+            expect_level(child.id(), &below, level)?;
+            let has_room = below.room() >= if level == 0 { need } else { longest };
             if has_room {
                 path.clear();
             }
