@@ -12,7 +12,7 @@ mod edit;
 
 use foreword_pages::PageId;
 
-pub(crate) use build::{Plan, Source};
+pub(crate) use build::{Key, Plan, Source};
 pub(crate) use edit::{insert, remove, replace};
 
 /// What is wrong with a page.
@@ -240,10 +240,16 @@ impl<'a> Node<'a> {
 
     /// The key at a place. In an inner page: no key of the child there is lower.
     pub(crate) fn key(&self, at: usize) -> Result<Vec<u8>, Fault> {
+        let Key(prefix, rest) = self.pieces(at)?;
+        Ok([prefix, rest].concat())
+    }
+
+    /// The same without a copy.
+    pub(crate) fn pieces(&self, at: usize) -> Result<Key<'a>, Fault> {
         if self.level() > 0 && at == 0 {
-            return Ok(self.low.to_vec());
+            return Ok(Key(self.low, &[]));
         }
-        Ok([self.prefix, self.cell(at)?.rest].concat())
+        Ok(Key(self.prefix, self.cell(at)?.rest))
     }
 
     /// Where a key is, or else where it would be. The key is one that the page [covers](Node::covers).

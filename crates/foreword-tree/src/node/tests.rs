@@ -10,8 +10,12 @@ const LEN: usize = 4064;
 
 type Model = BTreeMap<Vec<u8>, OwnedValue>;
 
-fn page(level: u8, low: &[u8], high: Option<&[u8]>, entries: Vec<(Vec<u8>, Value<'_>)>) -> Vec<u8> {
-    let plan = Plan { level, next: Some(PageId(9)), low, high, entries };
+fn page(level: u8, low: &[u8], high: Option<&[u8]>, entries: &[(Vec<u8>, Value<'_>)]) -> Vec<u8> {
+    let entries = entries.iter().map(|(key, value)| (Key(b"", key), *value)).collect();
+    built(&Plan { level, next: Some(PageId(9)), low, high, entries })
+}
+
+fn built(plan: &Plan<'_>) -> Vec<u8> {
     let bytes = plan.bytes().unwrap();
     let (mut page, heap) = plan.build(LEN).unwrap();
     assert_eq!(bytes, page.len() + heap.len());
@@ -47,7 +51,7 @@ proptest! {
     #[test]
     fn entries_come_change_and_go(steps in prop::collection::vec(step(), 1..200), is_bounded in any::<bool>()) {
         let high = is_bounded.then_some(&b"key:8"[..]);
-        let mut bytes = page(0, b"key:0", high, Vec::new());
+        let mut bytes = page(0, b"key:0", high, &[]);
         let mut model = Model::new();
         for (what, key, len, is_long) in steps {
             let key = format!("key:{key:02}").into_bytes();
@@ -82,8 +86,7 @@ proptest! {
         if keep > 0 {
             let separator = node.key(keep).unwrap();
             let part = |from, to, low, high| {
-                let plan = Plan::of(&[Source { node, from, to }], 0, None, low, high).unwrap();
-                page(0, plan.low, plan.high, plan.entries)
+                built(&Plan::of(&[Source { node, from, to }], 0, None, low, high).unwrap())
             };
             let (left, right) = (part(0, keep, node.low(), Some(&separator)), part(keep, node.count(), &separator, node.high()));
             let all: Model = contents(&left).into_iter().chain(contents(&right)).collect();
@@ -91,7 +94,7 @@ proptest! {
             let (left, right) = (Node::new(&left).unwrap(), Node::new(&right).unwrap());
             let both = [left, right].map(|node| Source { node, from: 0, to: node.count() });
             let plan = Plan::of(&both, 0, None, left.low(), right.high()).unwrap();
-            check(&page(0, plan.low, plan.high, plan.entries), &model);
+            check(&built(&plan), &model);
         }
     }
 
@@ -99,8 +102,8 @@ proptest! {
     #[test]
     fn damaged_pages_are_faults(flips in prop::collection::vec((0usize..400, any::<u8>()), 1..8), at in 0usize..6) {
         let value = Value { bytes: &[7; 30], is_long: false };
-        let entries = (0..5).map(|i| (format!("key:{i}").into_bytes(), value)).collect();
-        let mut bytes = page(0, b"key:", Some(b"key:9"), entries);
+        let entries: Vec<_> = (0..5).map(|i| (format!("key:{i}").into_bytes(), value)).collect();
+        let mut bytes = page(0, b"key:", Some(b"key:9"), &entries);
         let places = bytes.len();
         for (place, byte) in flips {
             bytes[if place < 200 { place % 60 } else { places - 1 - place % 200 }] = byte;
@@ -121,7 +124,7 @@ fn a_search_goes_down_to_the_child_that_has_the_keys() {
     let children: Vec<[u8; 8]> = (10..14u64).map(u64::to_le_bytes).collect();
     let keys: [&[u8]; 4] = [b"a", b"f", b"m", b"t"];
     let entries = keys.iter().zip(&children).map(|(key, child)| (key.to_vec(), Value { bytes: child, is_long: false }));
-    let bytes = page(1, b"a", None, entries.collect());
+    let bytes = page(1, b"a", None, &entries.collect::<Vec<_>>());
     let node = Node::new(&bytes).unwrap();
     let way = |seek| node.child(node.way(seek).unwrap()).unwrap().0;
     let by_key = [("a", 10), ("e", 10), ("f", 11), ("l", 11), ("m", 12), ("z", 13)];

@@ -5,7 +5,7 @@ use foreword_pages::{Change, PageMut, Txn};
 
 use super::{BTree, expect_level, read};
 use crate::error::{Error, Result};
-use crate::node::{CHILD, Node, Plan, Seek, Source, Value, common, entry_bytes, key_max};
+use crate::node::{CHILD, Key, Node, Plan, Seek, Source, Value, common, entry_bytes, key_max};
 use crate::records;
 use crate::sabotage::{self, Bug};
 
@@ -89,7 +89,7 @@ impl BTree {
         let mut change = Change::new();
         records::build(&mut change, new, len, &plan).map_err(Error::damaged(new))?;
         let child = new.0.to_le_bytes();
-        let entries = vec![(Vec::new(), Value { bytes: &child, is_long: false })];
+        let entries = vec![(Key::default(), Value { bytes: &child, is_long: false })];
         let plan = Plan { level: above, next: None, low: b"", high: None, entries };
         records::build(&mut change, self.root, len, &plan).map_err(Error::damaged(self.root))?;
         txn.apply(&change, &mut [&mut below, root])?;
