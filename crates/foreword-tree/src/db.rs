@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foreword_pages::{Options, PageId, Store};
 
@@ -18,6 +19,8 @@ const VERSION: u32 = 1;
 const NAMES: usize = 16;
 /// How often [`Db::run`] begins a transaction that meets others.
 const ATTEMPTS: u32 = 100;
+/// How much longer it waits before each time: half a second in all.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// Trees in a store, each with a name, and transactions on any of them.
 ///
@@ -76,8 +79,8 @@ impl Db {
     }
 
     /// Runs a transaction and commits it. If it meets other transactions ([`Error::is_conflict`]) it
-    /// is rolled back, and run again, up to a hundred times. If `work` fails otherwise, it is rolled
-    /// back, and the error is returned.
+    /// is rolled back, and run again, up to a hundred times, after a pause that gets longer each time
+    /// (half a second in all). If `work` fails otherwise, it is rolled back, and the error is returned.
     ///
     /// ```
     /// # fn main() -> foreword_tree::Result<()> {
@@ -110,7 +113,8 @@ impl Db {
                 Err(error) if error.is_conflict() && attempt < ATTEMPTS => attempt += 1,
                 done => return done,
             }
-            std::thread::yield_now();
+            // Those that it met have locks, and mostly soon end: at once it would meet them again.
+            std::thread::sleep(PAUSE * attempt);
         }
     }
 

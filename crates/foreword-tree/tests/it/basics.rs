@@ -146,6 +146,22 @@ fn an_insertion_leaves_a_value_that_is_there() {
     }
 }
 
+/// It would have been run a hundred times before the other had ended.
+#[test]
+fn a_transaction_that_is_run_again_leaves_others_time_to_end() {
+    let disk = SimDisk::new(3);
+    let db = open(&disk);
+    let tree = db.tree("t").unwrap();
+    let mut other = db.begin();
+    other.put(tree, "k", "1").unwrap();
+    std::thread::scope(|scope| {
+        let found = scope.spawn(|| db.run(|txn| txn.waits(false).get(tree, "k")));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        other.commit().unwrap();
+        assert_eq!(found.join().unwrap().unwrap(), Some(b"1".to_vec()));
+    });
+}
+
 #[test]
 fn keys_and_values_of_any_length_up_to_the_limits() {
     for page_bytes in [4096, 8192, 65536] {
