@@ -13,9 +13,17 @@ trap 'rm -rf "$dir"' EXIT
 apt-cache dumpavail | crates/foreword-tree/examples/graph/debian.py > "$dir/debian.tsv"
 echo "$(grep -c ^N "$dir/debian.tsv") packages, $(grep -c ^E "$dir/debian.tsv") dependencies"
 kills=0
-until { timeout -s KILL "0.$((RANDOM % 8 + 1))$((RANDOM % 10))" "$graph" load "$dir/store" "$dir/debian.tsv" 100 $((RANDOM % 4 + 1)) > "$dir/out"; } 2> "$dir/err"; do
-  # (137 is SIGKILL: anything else is a failure of its own.)
-  status=$?
+while true; do
+  "$graph" load "$dir/store" "$dir/debian.tsv" 100 $((RANDOM % 4 + 1)) > "$dir/out" 2> "$dir/err" &
+  load=$!
+  sleep "0.$((RANDOM % 8 + 1))$((RANDOM % 10))" &
+  wait -n $load $! || true
+  kill -KILL $load 2>/dev/null || true
+  # (The next one is to begin when this one is gone.) 137 is SIGKILL: anything else is a failure of
+  # its own.
+  status=0
+  wait $load 2>/dev/null || status=$?
+  [ $status = 0 ] && break
   [ $status = 137 ] || { cat "$dir/out" "$dir/err"; echo "failed by itself: $status"; exit 1; }
   kills=$((kills + 1))
 done
