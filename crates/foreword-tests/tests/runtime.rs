@@ -86,7 +86,8 @@ fn many_logs_have_the_threads_of_one_and_an_idle_one_wakes_none() {
     drop(logs);
     drop(options);
     drop(runtime);
-    assert_eq!(threads().0, 0);
+    // (The system may show a thread for an instant longer.)
+    until("they have ended", || threads().0 == 0);
 }
 
 /// The directory, `LOCK`, `LOG`, and the segment: for writing past the page cache and through it.
