@@ -14,6 +14,8 @@ long=(
     every_flipped_bit_of_a_log every_cut_of_a_log                     # foreword, flips
     the_independent_reader_agrees_on_mutated_logs                     # foreword, golden
     growth:: cuts::                                                   # foreword
+    doctor_ bench_ a_report_ a_busy_machine an_interrupted_measurement # foreword-cli, measure
+    top:: operations:: chaos::                                        # foreword-cli
     every_crash_state_of_small_workloads damage_is_reported_or_costs  # foreword-sim
     random_cases_for_a_while a_full_disk what_threads_were_told       # foreword-sim
     random_work a_crash_at_every_write money_is_neither_made_nor_lost # foreword-pages, crash
