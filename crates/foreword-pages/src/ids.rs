@@ -10,8 +10,9 @@ pub(crate) type PageMap<V> = HashMap<PageId, V, BuildHasherDefault<IdHasher>>;
 pub(crate) type PageSet = HashSet<PageId, BuildHasherDefault<IdHasher>>;
 pub(crate) type TxnMap<V> = HashMap<u64, V, BuildHasherDefault<IdHasher>>;
 
+/// (Public for `foreword-tree`.)
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct IdHasher(u64);
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

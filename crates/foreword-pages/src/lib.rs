@@ -145,6 +145,8 @@ pub use backup::Backup;
 pub use change::Change;
 pub use checkpoint::Checkpointed;
 pub use error::{Error, Result};
+#[doc(hidden)]
+pub use ids::IdHasher;
 pub use options::Options;
 pub use page::PageId;
 pub use pool::{PageMut, PageRef};

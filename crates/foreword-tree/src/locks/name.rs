@@ -6,6 +6,8 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use foreword_pages::IdHasher;
+
 use super::target::Target;
 
 /// The bytes that name a target, and their hash. An owner's list shares them with the table.
@@ -100,22 +102,4 @@ impl Hash for Name {
 }
 
 /// For maps by what is a hash already, or a small number that no attacker chooses.
-pub(super) type ByNumber = BuildHasherDefault<Spread>;
-
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-}
+pub(super) type ByNumber = BuildHasherDefault<IdHasher>;
