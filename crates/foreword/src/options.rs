@@ -343,6 +343,10 @@ impl Options {
     /// it opens, truncates and takes holds on a full disk. Without, it may need some freed first:
     /// for very many small logs, where that space counts. Files that are there already stay, and
     /// serve.
+    ///
+    /// What was used of them is made again when the log itself frees space. Where another program
+    /// does, the background finds that within a minute (the first tries follow in half a second,
+    /// one second, two, and so on).
     #[must_use]
     pub fn reserve(mut self, reserve: bool) -> Options {
         self.reserve = reserve;

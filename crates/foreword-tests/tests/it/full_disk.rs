@@ -825,6 +825,20 @@ fn the_background_makes_the_reserve_when_there_is_room_again() {
     until("it is there", || reserve(&disk).len() == 2);
 }
 
+/// Nothing tells the log that another program has freed space: it looks again by itself.
+#[test]
+fn the_background_makes_the_reserve_when_another_program_frees_space() {
+    let disk = SimDisk::new(1);
+    let log = small().background(true).segment_bytes(MIB).disk(disk.handle()).open("/log").unwrap();
+    commit(&log, 1..3);
+    ["RESERVE-1", "RESERVE-2"].iter().for_each(|name| assert!(disk.lose(format!("/log/{name}"))));
+    disk.set_free(0);
+    let cut = log.truncate_back(Lsn(2));
+    assert!(matches!(cut, Err(Error::NoSpace { .. })), "{cut:?}");
+    disk.set_free(u64::from(u32::MAX));
+    until("it is there", || reserve(&disk).len() == 2);
+}
+
 #[test]
 fn what_cannot_be_removed_is_no_reason_to_refuse() {
     let disk = SimDisk::new(1);

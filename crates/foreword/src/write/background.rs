@@ -3,7 +3,7 @@
 //! how the log is doing. Each is a task of the [`Runtime`]; all end before the log does.
 
 use std::sync::{Arc, Mutex, TryLockError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Doing;
 use crate::observe::publish::Publisher;
@@ -33,8 +33,8 @@ impl Background {
         let publisher = Arc::new(Mutex::new(Publisher::new()));
         let (mut flusher, mine) = (Flusher::new(), log.clone());
         let sync = runtime.add(Lane::Sync, Box::new(move || flusher.step(&mine)));
-        let mine = log.clone();
-        let prepare = runtime.add(Lane::Prepare, Box::new(move || prepare(&mine)));
+        let (mut preparer, mine) = (Preparer::new(), log.clone());
+        let prepare = runtime.add(Lane::Prepare, Box::new(move || preparer.step(&mine)));
         let (mine, its) = (log.clone(), publisher.clone());
         let publish = publishes.then(|| runtime.add(Lane::Publish, Box::new(move || sync::lock(&its).step(&mine))));
         let _ = log.tasks.set(Tasks::new(sync, prepare, publish));
@@ -139,45 +139,80 @@ impl Flusher {
     }
 }
 
-/// One thing that is to be done about segments.
-fn prepare(log: &LogInner) -> Next {
-    let mut state = log.lock();
-    if state.life.stop {
-        return Next::WhenKicked;
+/// After the reserve could not be made for want of space, it is tried again so much later, and twice
+/// as long after each try: at most [`RESERVE_PAUSE_MAX`].
+const RESERVE_PAUSE: Duration = Duration::from_millis(500);
+const RESERVE_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What the task that looks after segments remembers of the log.
+struct Preparer {
+    /// When it tries to make the reserve again. Space that the log has not freed itself (another
+    /// program did, or closed the last file of a dropped segment) is told by nothing.
+    reserve_at: Option<Instant>,
+    /// How long it waits for that the next time.
+    pause: Duration,
+}
+
+impl Preparer {
+    fn new() -> Preparer {
+        Preparer { reserve_at: None, pause: RESERVE_PAUSE }
     }
-    let now = Instant::now();
-    let prepare_again = state.spares.retry_at(now);
-    if log.keeping.is_due() {
-        drop(state);
-        log.keep_reserve(Vec::new());
-        return Next::Now;
-    }
-    if state.wants_removal(now) {
-        drop(log.unlock_and_remove(state, now));
-        return Next::Now;
-    }
-    let due = match log.retention(&mut state, now) {
-        Retention::Drop(before) => {
-            log.retain(state, before);
+
+    /// One thing that is to be done about segments.
+    fn step(&mut self, log: &LogInner) -> Next {
+        let mut state = log.lock();
+        if state.life.stop {
+            return Next::WhenKicked;
+        }
+        let now = Instant::now();
+        let prepare_again = state.spares.retry_at(now);
+        if log.keeping.is_due() || self.is_reserve_due(log, now) {
+            drop(state);
+            log.keep_reserve(Vec::new());
             return Next::Now;
         }
-        Retention::At(at) => at,
-    };
-    if !state.wants_spare() {
-        let again = [prepare_again, state.removals.retry_at(), due].into_iter().flatten().min();
-        return again.map_or(Next::WhenKicked, Next::At);
-    }
-    let (mut state, prepared) = log.unlock_and_prepare(state);
-    if let Err(error) = prepared {
-        // An append that needs the segment tries again, and gets the error.
-        state.spares.failed(&error);
-        if error.is_too_many_files() && state.has_unsynced() {
-            // What is synced has no file open.
-            state.requests.sync_due = true;
-            log.kick(Lane::Sync);
+        if state.wants_removal(now) {
+            drop(log.unlock_and_remove(state, now));
+            return Next::Now;
         }
-        drop(state);
-        crate::trace::warn!(error = %error, "cannot prepare a segment");
+        let due = match log.retention(&mut state, now) {
+            Retention::Drop(before) => {
+                log.retain(state, before);
+                return Next::Now;
+            }
+            Retention::At(at) => at,
+        };
+        if !state.wants_spare() {
+            let again = [prepare_again, state.removals.retry_at(), due, self.reserve_at].into_iter().flatten().min();
+            return again.map_or(Next::WhenKicked, Next::At);
+        }
+        let (mut state, prepared) = log.unlock_and_prepare(state);
+        if let Err(error) = prepared {
+            // An append that needs the segment tries again, and gets the error.
+            state.spares.failed(&error);
+            if error.is_too_many_files() && state.has_unsynced() {
+                // What is synced has no file open.
+                state.requests.sync_due = true;
+                log.kick(Lane::Sync);
+            }
+            drop(state);
+            crate::trace::warn!(error = %error, "cannot prepare a segment");
+        }
+        Next::Now
     }
-    Next::Now
+
+    /// Whether it is time to try again to make the reserve, for which there was no space.
+    fn is_reserve_due(&mut self, log: &LogInner, now: Instant) -> bool {
+        if !log.dir.reserve_is_short() {
+            *self = Preparer::new();
+            return false;
+        }
+        let at = *self.reserve_at.get_or_insert(now + self.pause);
+        if at > now {
+            return false;
+        }
+        self.pause = RESERVE_PAUSE_MAX.min(self.pause * 2);
+        self.reserve_at = Some(now + self.pause);
+        true
+    }
 }
