@@ -27,8 +27,9 @@ pub enum Task {
         /// So many groups more, which have entries and do nothing.
         laggards: u64,
     },
-    /// Opening so many groups with so many entries of 1 KiB each.
-    Open { groups: u64, entries: u64 },
+    /// Opening so many groups with so many entries of 1 KiB each, whose files are in the page cache,
+    /// or on the disk alone.
+    Open { groups: u64, entries: u64, cached: bool },
 }
 
 impl Task {
@@ -88,11 +89,11 @@ impl Part {
         let open = (store.open)(&self.dir)?;
         let seconds = started.elapsed().as_secs_f64();
         let measured = match self.task {
-            Task::Open { groups, entries } if self.build => {
+            Task::Open { groups, entries, .. } if self.build => {
                 open.fill(0..groups, entries)?;
                 Measured::default()
             }
-            Task::Open { groups, entries } => {
+            Task::Open { groups, entries, .. } => {
                 let memory = gauge::memory().0.saturating_sub(before);
                 Measured { entries: groups * entries, seconds, memory, ..Measured::default() }
             }

@@ -23,6 +23,7 @@ use cell::{Measured, Task};
 use contestants::STORES;
 use stores::Contestant;
 
+use crate::files;
 use crate::gauge::Disk;
 use crate::wait;
 
@@ -117,17 +118,20 @@ impl Args {
 
     fn opening(&self, dir: &Path) -> Result<()> {
         let (groups, entries) = OPENED;
-        let task = Task::Open { groups, entries };
-        println!(
-            "\nOpening {groups} groups with {entries} entries of 1 KiB each:\n\n| store | time | memory | a group |\n|---|---:|---:|---:|"
-        );
-        let measured = self.rounds(dir, task)?;
-        for (store, all) in STORES.iter().zip(&measured).filter(|(_, all)| !all.is_empty()) {
-            let memory = median(all.iter().map(|m| m.memory as f64));
-            let time = Unit::Seconds.text(median(all.iter().map(|m| m.seconds)));
-            println!("| {} | {time} | {} | {} |", store.name, Unit::Bytes.text(memory), Unit::Bytes.text(memory / groups as f64));
+        println!("\nOpening {groups} groups with {entries} entries of 1 KiB each:\n");
+        println!("| store | files | time | memory | a group |\n|---|---|---:|---:|---:|");
+        let mut ratios = Vec::new();
+        for (cached, files) in [(true, "in the page cache"), (false, "on the disk")] {
+            let measured = self.rounds(dir, Task::Open { groups, entries, cached })?;
+            for (store, all) in STORES.iter().zip(&measured).filter(|(_, all)| !all.is_empty()) {
+                let time = Unit::Seconds.text(median(all.iter().map(|m| m.seconds)));
+                let memory = median(all.iter().map(|m| m.memory as f64));
+                let of_group = Unit::Bytes.text(memory / groups as f64);
+                println!("| {} | {files} | {time} | {} | {of_group} |", store.name, Unit::Bytes.text(memory));
+            }
+            ratios.push(format!("{files} {}", to_the_better(&measured, rate)));
         }
-        println!("\nEntries a second to the better peer: {}", to_the_better(&measured, rate));
+        println!("\nEntries a second to the better peer: {}", ratios.join(", "));
         Ok(())
     }
 
@@ -168,8 +172,9 @@ impl Args {
     fn one(&self, dir: &Path, store: &Contestant, task: Task) -> Result<Measured> {
         let place = dir.join(store.name);
         std::fs::create_dir(&place)?;
-        if let Task::Open { .. } = task {
+        if let Task::Open { cached, .. } = task {
             self.part(&place, store, task, true)?;
+            if cached { files::warm(&place)? } else { files::chill(&place)? }
         }
         rustix::fs::syncfs(File::open(dir)?)?;
         Disk::of(dir).settle();
