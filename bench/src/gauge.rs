@@ -43,7 +43,7 @@ pub struct Spent {
     /// not count them.
     pub disk_flushes: Option<u64>,
     pub disk_written_bytes: Option<u64>,
-    /// What this process gave the kernel to write.
+    /// What this process gave the kernel to write: whole pages, however large, of the page cache.
     pub own_written_bytes: Option<u64>,
 }
 

@@ -50,8 +50,9 @@ pub struct Measured {
     /// Of an append.
     pub p50: f64,
     pub p99: f64,
-    /// What the process gave the kernel to write meanwhile.
-    pub written: u64,
+    /// What was written to the disk meanwhile, if it has a counter. (What the kernel counts for a
+    /// process is the size of what it changed in the page cache: a page of 2 MiB for a byte.)
+    pub written: Option<u64>,
     /// What the directory takes on the disk at the end.
     pub space: u64,
     /// What the process had in memory when it was open, beyond what it had before.
@@ -141,7 +142,7 @@ impl Part {
                     seconds: spent.seconds,
                     p50: at(0.5),
                     p99: at(0.99),
-                    written: spent.own_written_bytes.unwrap_or(0),
+                    written: spent.disk_written_bytes,
                     ..Measured::default()
                 })
             });

@@ -146,7 +146,8 @@ impl Args {
         for laggards in [0, 10, 100] {
             let measured = self.rounds(dir, Task::Append { threads, groups, size: 1 << 10, laggards })?;
             for (store, all) in STORES.iter().zip(&measured).filter(|(_, all)| !all.is_empty()) {
-                let amplification = median(all.iter().map(|m| m.written as f64 / (m.entries << 10) as f64));
+                let amplification =
+                    median(all.iter().map(|m| m.written.map_or(f64::NAN, |bytes| bytes as f64 / (m.entries << 10) as f64)));
                 let space = Unit::Bytes.text(median(all.iter().map(|m| m.space as f64)));
                 println!("| {} | {laggards} | {:.0} | {amplification:.2} | {space} |", store.name, median(all.iter().map(rate)));
             }

@@ -114,7 +114,7 @@ impl Cluster {
                 Err(_) => "no answer".to_owned(),
             };
             if begun.elapsed() > STARTS {
-                return Err(format!("no stream after {STARTS:?}: {error}; see {}", self.dir.display()));
+                return Err(format!("no stream after {STARTS:?}: {error}{}", self.said()));
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -163,11 +163,21 @@ impl Cluster {
             let mut line = String::new();
             let said = timeout(STARTS, BufReader::new(out).read_line(&mut line)).await;
             if !matches!(said, Ok(Ok(length)) if length > 0) {
-                return Err(format!("node {id} did not start: see {}", self.dir.display()));
+                return Err(format!("node {id} did not start{}", self.said()));
             }
         }
         self.nodes[at].process = Some(process);
         Ok(())
+    }
+
+    /// What the nodes said last, for an error: their files go with the benchmark.
+    fn said(&self) -> String {
+        let said = (1..=NODES).filter_map(|id| {
+            let text = std::fs::read_to_string(self.dir.join(format!("{id}.err"))).ok()?;
+            let last: Vec<&str> = text.lines().rev().take(3).collect();
+            (!last.is_empty()).then(|| format!("\nnode {id} said: {}", last.into_iter().rev().collect::<Vec<_>>().join("\n")))
+        });
+        said.collect()
     }
 
     /// The processes.
@@ -211,7 +221,7 @@ impl Cluster {
             }
             sleep(Duration::from_millis(20)).await;
         }
-        Err(format!("the {} cluster has no leader that all know after {STARTS:?}: see {}", self.kind, self.dir.display()))
+        Err(format!("the {} cluster has no leader that all know after {STARTS:?}{}", self.kind, self.said()))
     }
 
     /// Another client, which calls the leader.
