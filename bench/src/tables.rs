@@ -323,7 +323,8 @@ impl Results {
         let section = with(section, self.ratios(&columns, rate, |w| Some((w, 1.0))));
         let columns = [2, 4, 8].map(|threads| (format!("T={threads}"), Append { threads, size: 128 }));
         let title = "Threads that append together, records of 128 B: records a second, until the last append returned";
-        Some(with(section, self.matrix(title, &columns, append_rate, count)))
+        let section = with(section, self.matrix(title, &columns, append_rate, count));
+        Some(with(section, self.ratios(&columns, append_rate, |_| None)))
     }
 
     fn recovery(&self) -> Option<Section> {

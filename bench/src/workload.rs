@@ -72,7 +72,7 @@ impl Workload {
             Commit { .. } => Feature::Commit,
             Async { .. } => Feature::Async,
             Batch { .. } => Feature::Batch,
-            Append { threads, .. } if threads > 1 && peer.name != "foreword" => return Some("measured with Foreword alone"),
+            Append { threads, .. } if threads > 1 && peer.lacks(Feature::Append).is_none() => Feature::Together,
             Append { .. } => Feature::Append,
             Recover { .. } => Feature::Read,
             Open { .. } if peer.is_floor() => return Some("it is no log"),

@@ -20,6 +20,8 @@ pub enum Feature {
     Async,
     /// Records appended without waiting, and one sync at the end.
     Append,
+    /// The same from several threads, each of which appends on while others do.
+    Together,
     /// Reopening and reading everything.
     Read,
 }

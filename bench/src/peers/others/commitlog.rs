@@ -63,11 +63,11 @@ struct One<'a>(&'a Open);
 
 impl Writer for One<'_> {
     fn append_all(&mut self, next: Records<'_>) -> Result<()> {
-        let mut log = self.0.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = || self.0.log.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(record) = next() {
-            log.append_msg(record)?;
+            log().append_msg(record)?;
         }
-        log.flush()?;
+        log().flush()?;
         files::sync_all(&self.0.dir)
     }
 }

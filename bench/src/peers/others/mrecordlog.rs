@@ -20,6 +20,7 @@ pub const PEER: Peer = Peer {
         (Feature::Commit, "never syncs: its `sync` flushes a buffer to the operating system"),
         (Feature::Batch, "never syncs: its `sync` flushes a buffer to the operating system"),
         (Feature::Async, "one writer at a time (`&mut self`)"),
+        (Feature::Together, "one writer at a time (`&mut self`)"),
     ],
     open: |dir, _| {
         let runtime = runtime()?;

@@ -16,7 +16,10 @@ pub const PEER: Peer = Peer {
     // Filled with zeros when they are made, and then never outgrown: no commit pays for a new
     // segment, as the checkpoints that would recycle them are not what is measured.
     setting: "one zero-filled segment of at least 64 MiB, a buffer of 256 KiB",
-    lacks: &[(Feature::Async, "no asynchronous interface")],
+    lacks: &[
+        (Feature::Async, "no asynchronous interface"),
+        (Feature::Together, "an entry has the log to itself until it is synced"),
+    ],
     open: |dir, need| Ok(Box::new(Open(configuration(dir, need).open(LogVoid)?))),
     read: |dir, each| {
         let log = configuration(dir, Need { bytes: 0 }).open(Recover(Mutex::new(each)))?;

@@ -12,7 +12,7 @@ pub const PEER: Peer = Peer {
     name: "redb",
     package: "redb",
     setting: "defaults (`Durability::Immediate`)",
-    lacks: &[(Feature::Async, "no asynchronous interface")],
+    lacks: &[(Feature::Async, "no asynchronous interface"), (Feature::Together, "one writer at a time")],
     open: |dir, _| Ok(Box::new(Open { db: open(dir)?, keys: Keys::default() })),
     read: |dir, mut each| {
         let db = open(dir)?;

@@ -15,7 +15,7 @@ pub const PEER: Peer = Peer {
     // used again after each checkpoint, so that it grows only at first. Threads share a connection:
     // with one for each they would poll for the lock.
     setting: "WAL, `synchronous=FULL`, exclusive locking, one connection",
-    lacks: &[(Feature::Async, "no asynchronous interface")],
+    lacks: &[(Feature::Async, "no asynchronous interface"), (Feature::Together, "one writer at a time")],
     open: |dir, _| Ok(Box::new(Open(Mutex::new(open(dir)?)))),
     read: |dir, mut each| {
         let db = open(dir)?;
