@@ -10,11 +10,20 @@
 #   --out FILE                           each result as a line of JSON, too
 #   --options                            says all options
 #
-# A table goes to standard output, and what it is at to standard error.
+# A table goes to standard output, and what it is at to standard error. The nodes are measured as they
+# are to be installed: with all optimization, which takes minutes to build, and jemalloc.
 source "$(dirname "$0")/common.sh"
 
-cargo build --quiet --release --locked -p foreword-cluster --bins --example cluster_bench
+cargo build --quiet --release --locked -p foreword-cluster --example cluster_bench
 bench=$(realpath "$target/release/examples/cluster_bench")
+nodes=()
+case " $* " in
+    *" --options "* | *" --foreword-raft"*) ;;
+    *)
+        cargo build --quiet --profile dist --locked -p foreword-cluster --features jemalloc --bins
+        nodes=(--foreword-raft "$(realpath "$target/dist/foreword-raft")")
+        ;;
+esac
 cd "$came_from"
 [ "${1-}" != --options ] || exec "$bench" --help
-exec "$bench" "$@"
+exec "$bench" "${nodes[@]}" "$@"

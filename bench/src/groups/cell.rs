@@ -87,7 +87,7 @@ impl Part {
         let store = contestants::find(&self.store)?;
         let (before, _) = gauge::memory();
         let started = Instant::now();
-        let open = (store.open)(&self.dir)?;
+        let open = (store.open)(&self.dir, matches!(self.task, Task::Append { .. }))?;
         let seconds = started.elapsed().as_secs_f64();
         let measured = match self.task {
             Task::Open { groups, entries, .. } if self.build => {

@@ -17,8 +17,9 @@ pub const STORE: Contestant = Contestant {
     open,
 };
 
-fn open(dir: &Path) -> Result<Box<dyn Store>> {
-    let log = foreword::Options::new().segment_bytes(64 << 20).spare_segments(4).sync(foreword::SyncPolicy::manual());
+fn open(dir: &Path, filled: bool) -> Result<Box<dyn Store>> {
+    let spares = if filled { 4 } else { 0 };
+    let log = foreword::Options::new().segment_bytes(64 << 20).spare_segments(spares).sync(foreword::SyncPolicy::manual());
     let logs = Options::new().log(log).compact_slack(SLACK).open(dir)?;
     Ok(Box::new(Open(logs)))
 }

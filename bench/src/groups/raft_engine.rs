@@ -19,13 +19,13 @@ pub const STORE: Contestant = Contestant {
     open,
 };
 
-fn open(dir: &Path) -> Result<Box<dyn Store>> {
+fn open(dir: &Path, filled: bool) -> Result<Box<dyn Store>> {
     let config = Config {
         dir: dir.to_str().context("a directory whose name is not UTF-8")?.to_owned(),
         target_file_size: ReadableSize(64 << 20),
         purge_threshold: ReadableSize(SLACK),
         batch_compression_threshold: ReadableSize(0),
-        prefill_for_recycle: true,
+        prefill_for_recycle: filled,
         prefill_limit: Some(ReadableSize(2 * SLACK)),
         ..Config::default()
     };

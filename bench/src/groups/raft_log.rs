@@ -38,7 +38,7 @@ impl Types for Bytes {
     }
 }
 
-fn open(dir: &Path) -> Result<Box<dyn Store>> {
+fn open(dir: &Path, _filled: bool) -> Result<Box<dyn Store>> {
     let open = Open { dir: dir.to_owned(), logs: RwLock::new(Vec::new()) };
     let there = std::fs::read_dir(dir)?.count() as u64;
     if let Some(last) = there.checked_sub(1) {

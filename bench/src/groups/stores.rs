@@ -64,7 +64,9 @@ pub struct Contestant {
     pub setting: &'static str,
     /// With more groups than this it takes no part.
     pub groups_max: u64,
-    pub open: fn(&Path) -> Result<Box<dyn Store>>,
+    /// Opens it, or makes it. With files that are filled before, if it can have them: what is measured
+    /// then is a store that has run for a while.
+    pub open: fn(&Path, filled: bool) -> Result<Box<dyn Store>>,
 }
 
 /// So much is written before space is given back, by all of them.

@@ -70,8 +70,8 @@
 //!
 //! The logs use about 13 bytes of memory for each entry, wherever its bytes are; under 1 KiB for a
 //! group with few entries, plus its vote and notes; the entries that are not durable yet; and [a
-//! cache](Options::cache_bytes) of the newest entries of all groups. Opening uses the same, and one
-//! record.
+//! cache](Options::cache_bytes) of the newest entries of all groups. Opening uses the same, and up to
+//! 8 MiB and a record for each of at most four threads that read.
 //!
 //! # Damage
 //!

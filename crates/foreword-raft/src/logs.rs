@@ -22,8 +22,8 @@ use crate::{Error, Options, Result};
 
 impl Options {
     /// Opens the logs in a directory, and creates them if there are none. Blocks: reads the whole
-    /// log, to rebuild where each entry is, with as many threads as there are processors, but no
-    /// more than four.
+    /// log, to rebuild where each entry is; a log of more than a thousand records with as many
+    /// threads besides as there are processors, but no more than four.
     ///
     /// # Errors
     /// [`Error::Log`] as [`foreword::Options::open`]; [`Error::Damaged`] with the groups hit;

@@ -1,13 +1,14 @@
 //! Opening: replays the log from its front, and says which groups are whole. **Writes nothing.**
 //!
-//! Reading the log takes most of the time. So threads read stretches of it ahead, and one thread
-//! applies what they found, in the log's order.
+//! Groups do not depend on each other; the records of one are applied in the log's order. Reading
+//! takes most of the time. So threads read stretches of the log ahead, a part after the other, and
+//! one thread applies what they found.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use foreword::{Log, Lsn};
+use foreword::{Log, Lsn, Reader};
 
 use crate::error::{Damage, DamagedGroup};
 use crate::record::{Body, Previous, Record};
@@ -18,9 +19,14 @@ use crate::{Error, Result};
 /// How many threads read at most.
 const READERS: usize = 4;
 
-/// How many LSNs a stretch has: at most some 5 MiB of what replay needs of their records.
+/// How many LSNs a stretch has.
 const STRETCH_MIN: u64 = 1 << 10;
 const STRETCH_MAX: u64 = 1 << 16;
+
+/// A part ends when what replay needs of its records takes so many bytes, or the records themselves.
+/// A reader has one part in hand, and one ready.
+const PART_KEPT: usize = 2 << 20;
+const PART_READ: usize = 16 << 20;
 
 pub(crate) struct Recovered {
     pub(crate) groups: HashMap<u64, Arc<Slot>>,
@@ -73,50 +79,109 @@ fn replay_in(log: &Log, stretch: u64, readers: usize) -> Result<Recovered> {
     let (start, end) = (log.start_lsn(), log.last_lsn());
     let stretches: Vec<_> = (start.0..=end.0)
         .step_by(stretch as usize)
-        .map(|first| (Lsn(first), Lsn(first).max(end.min(Lsn(first.saturating_add(stretch - 1))))))
+        .map(|first| (Lsn(first), end.min(Lsn(first.saturating_add(stretch - 1)))))
         .collect();
+    let readers = if stretches.len() > 1 { readers } else { 1 };
     let mut replay = Replay { start, next: start, gaps: Vec::new(), groups: HashMap::new() };
     thread::scope(|scope| {
-        let readers = if stretches.len() > 1 { readers } else { 1 };
         let start_reader = |reader: usize| {
-            let (found, from) = mpsc::sync_channel(1);
+            let (to, from) = mpsc::sync_channel(1);
             let mine = stretches.iter().skip(reader).step_by(readers);
-            // (If nothing receives any more, another thread has met an error.)
-            let work = move || _ = mine.map(|&(first, last)| read(log, first, last)).try_for_each(|read| found.send(read));
+            let work = move || {
+                for &(first, last) in mine {
+                    let mut stretch = Stretch::new(log, first, last);
+                    loop {
+                        let part = stretch.part();
+                        let ends = !matches!(part, Ok(Some(_)));
+                        if to.send(part).is_err() {
+                            return; // Nothing is read any more.
+                        }
+                        if ends {
+                            break;
+                        }
+                    }
+                }
+            };
             thread::Builder::new().name("foreword-replay".to_owned()).spawn_scoped(scope, work).map(|_| from)
         };
-        let ahead: std::io::Result<Vec<_>> = (0..readers).filter(|_| readers > 1).map(start_reader).collect();
-        let mut ahead = ahead.iter().flatten().cycle();
+        // If any cannot be started, this thread reads all.
+        let started: std::io::Result<Vec<_>> = (0..readers).filter(|_| readers > 1).map(start_reader).collect();
+        let mut ahead = started.iter().flatten().cycle();
         for &(first, last) in &stretches {
-            // Without threads, or if none could be started, this one reads. (One that panics has
-            // sent nothing, and the scope passes it on.)
-            let found = ahead.next().and_then(|reader| reader.recv().ok());
-            replay.apply(found.unwrap_or_else(|| read(log, first, last))?)?;
+            if let Some(reader) = ahead.next() {
+                // A reader that panics sends no more, and the scope panics, too.
+                while let Ok(part) = reader.recv()
+                    && let Some(runs) = part?
+                {
+                    replay.apply(runs)?;
+                }
+            } else {
+                let mut stretch = Stretch::new(log, first, last);
+                while let Some(runs) = stretch.part()? {
+                    replay.apply(runs)?;
+                }
+            }
         }
         Ok(replay.end(end))
     })
 }
 
 /// Reads the records from one LSN up to another.
-fn read(log: &Log, first: Lsn, last: Lsn) -> Result<Vec<Run>> {
-    let mut runs: Vec<Run> = Vec::new();
-    let (mut reader, mut next) = (log.reader_at(first), first);
-    while next <= last
-        && let Some(record) = reader.next()?
-        && record.lsn <= last
-    {
-        next = record.lsn.next();
-        let found = Found::new(record.lsn, record.data)?;
-        match runs.last_mut().filter(|run| run.last.next() == found.lsn) {
-            Some(run) => {
-                run.last = found.lsn;
-                run.records.push(found);
-            }
-            None => runs.push(Run { first: found.lsn, last: found.lsn, records: vec![found] }),
-        }
+struct Stretch {
+    reader: Reader,
+    next: Lsn,
+    last: Lsn,
+    /// What it met behind the records of the part before.
+    failed: Option<Error>,
+}
+
+impl Stretch {
+    fn new(log: &Log, first: Lsn, last: Lsn) -> Stretch {
+        Stretch { reader: log.reader_at(first), next: first, last, failed: None }
     }
-    runs.iter_mut().for_each(|run| run.records.sort_by_key(|found| found.group));
-    Ok(runs)
+
+    /// The next records; `None` at the end. Records before an error come before it.
+    fn part(&mut self) -> Result<Option<Vec<Run>>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let mut runs: Vec<Run> = Vec::new();
+        let (mut kept, mut read) = (0, 0);
+        while kept < PART_KEPT && read < PART_READ {
+            let found = match self.next() {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(error) if runs.is_empty() => return Err(error),
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            };
+            kept += found.kept();
+            read += found.bytes;
+            match runs.last_mut().filter(|run| run.last.next() == found.lsn) {
+                Some(run) => {
+                    run.last = found.lsn;
+                    run.records.push(found);
+                }
+                None => runs.push(Run { first: found.lsn, last: found.lsn, records: vec![found] }),
+            }
+        }
+        runs.iter_mut().for_each(|run| run.records.sort_by_key(|found| found.group));
+        Ok((!runs.is_empty()).then_some(runs))
+    }
+
+    fn next(&mut self) -> Result<Option<Found>> {
+        if self.next <= self.last
+            && let Some(record) = self.reader.next()?
+            && record.lsn <= self.last
+        {
+            self.next = record.lsn.next();
+            return Ok(Some(Found::new(record.lsn, record.data)?));
+        }
+        self.next = self.last.next();
+        Ok(None)
+    }
 }
 
 impl Found {
@@ -135,6 +200,12 @@ impl Found {
         };
         Ok(Found { lsn, bytes: data.len(), group, said })
     }
+
+    /// How many bytes it takes.
+    fn kept(&self) -> usize {
+        let apart = if let Said::Bytes(bytes) = &self.said { bytes.len() } else { 0 };
+        size_of::<Found>() + apart
+    }
 }
 
 /// The groups while the log is replayed.
@@ -152,19 +223,28 @@ impl Replay {
         for Run { first, last, records } in runs {
             self.lacks_before(first);
             self.next = last.next();
-            // (All of a group's.)
-            for records in records.chunk_by(|one, other| one.group == other.group) {
-                let group = self.groups.entry(records[0].group).or_default();
-                for found in records {
-                    let record = match &found.said {
-                        Said::Record(record) => *record,
-                        Said::Bytes(bytes) => Record::decode(found.lsn, bytes)?,
-                    };
-                    follow(group, found.lsn, record.previous, self.start, &self.gaps)?;
-                    group.hit &= record.body != Body::Removed;
-                    group.state.apply(found.lsn, found.bytes, &record);
-                }
+            // Of what each group makes of its records, the error that comes first in the log.
+            let of_groups = records.chunk_by(|one, other| one.group == other.group);
+            let failed = of_groups.filter_map(|records| self.apply_to_group(records).err()).min_by_key(|(lsn, _)| *lsn);
+            if let Some((_, error)) = failed {
+                return Err(error);
             }
+        }
+        Ok(())
+    }
+
+    /// Applies records of one group, up to one that is none.
+    fn apply_to_group(&mut self, records: &[Found]) -> Result<(), (Lsn, Error)> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let group = self.groups.entry(first.group).or_default();
+        for found in records {
+            let record = match &found.said {
+                Said::Record(record) => *record,
+                Said::Bytes(bytes) => Record::decode(found.lsn, bytes).map_err(|error| (found.lsn, error))?,
+            };
+            follow(group, found.lsn, record.previous, self.start, &self.gaps).map_err(|error| (found.lsn, error))?;
+            group.hit &= record.body != Body::Removed;
+            group.state.apply(found.lsn, found.bytes, &record);
         }
         Ok(())
     }
@@ -293,9 +373,13 @@ mod tests {
         }
         let log = options(&disk).on_damage(OnDamage::Salvage).open("/log").unwrap();
         assert_eq!(same(&log).matches("missing: [").count(), GROUPS as usize);
-        let stray = Record { group: 1, previous: Previous::At(log.start_lsn()), moved: false, body: Body::Append(9, b"") };
+        // Of several that follow no other, the first; and none that is unknown behind them.
+        let stray = Record { group: 4, previous: Previous::At(log.start_lsn()), moved: false, body: Body::Append(9, b"") };
         log.commit(stray.encode()).unwrap();
-        (0..100).for_each(|_| _ = log.commit(Record { previous: Previous::None, group: 9, ..stray }.encode()).unwrap());
-        assert!(same(&log).contains("it does not follow"));
+        let strays = [stray, Record { group: 1, ..stray }, Record { group: 9, previous: Previous::None, ..stray }];
+        let first = log.last_lsn();
+        strays[1..].iter().for_each(|stray| _ = log.commit(stray.encode()).unwrap());
+        (0..100).for_each(|_| _ = log.commit([9, 9]).unwrap());
+        assert!(same(&log).starts_with(&format!("record {first} is not one of a group's log")));
     }
 }

@@ -344,9 +344,9 @@ impl Options {
     /// for very many small logs, where that space counts. Files that are there already stay, and
     /// serve.
     ///
-    /// What was used of them is made again when the log itself frees space. Where another program
-    /// does, the background finds that within a minute (the first tries follow in half a second,
-    /// one second, two, and so on).
+    /// What was used of them is made again when the log frees space, or has space for a segment.
+    /// Where another program frees it, the background finds that within a minute: it tries after
+    /// half a second, one second, two, and so on.
     #[must_use]
     pub fn reserve(mut self, reserve: bool) -> Options {
         self.reserve = reserve;

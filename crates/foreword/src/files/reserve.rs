@@ -140,17 +140,21 @@ impl Dir {
             self.short.store(false, Ordering::Relaxed);
             return (superseded, true);
         }
+        let given = superseded.len();
         let left = self.fill_reserve(superseded);
-        let mut no_space = false;
+        let (mut changed, mut no_space) = (left.len() < given, false);
         for name in RESERVES.iter().filter(|name| self.blocks_of(name) < blocks) {
             if let Err(error) = self.make_reserve(name, blocks) {
                 crate::trace::warn!(error = %error, "cannot keep room for a full disk");
                 no_space = is_full(&error);
                 break;
             }
+            changed = true;
         }
         self.short.store(no_space, Ordering::Relaxed);
-        let _ = self.sync();
+        if changed {
+            let _ = self.sync();
+        }
         (left, !self.lacks_reserve(segment_blocks))
     }
 
@@ -217,6 +221,8 @@ pub(crate) struct Keeping {
     asked: AtomicU32,
     /// It was as it should be, when it was last looked at.
     whole: AtomicBool,
+    /// It was not, after all that could be done.
+    lacking: AtomicBool,
     /// There was room for a segment since.
     room: AtomicBool,
 }
@@ -237,6 +243,11 @@ impl Keeping {
         !self.whole.load(Ordering::Relaxed) && self.room.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether it could not be made as it should be.
+    pub(crate) fn is_lacking(&self) -> bool {
+        self.lacking.load(Ordering::Relaxed)
+    }
+
     /// Whether a thread is making it.
     pub(crate) fn is_under_way(&self) -> bool {
         self.asked.load(Ordering::Acquire) > 0
@@ -250,7 +261,9 @@ impl Keeping {
             return false;
         }
         loop {
-            self.whole.store(keep(), Ordering::Relaxed);
+            let whole = keep();
+            self.whole.store(whole, Ordering::Relaxed);
+            self.lacking.store(!whole, Ordering::Relaxed);
             match self.asked.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(now) => seen = now,

@@ -10,6 +10,7 @@ use crate::observe::publish::Publisher;
 use crate::write::inner::LogInner;
 use crate::write::retain::Retention;
 use crate::write::runtime::{Lane, Next, Runtime, Tasks};
+use crate::write::state::LogState;
 use crate::{Error, Result, sync};
 
 #[derive(Debug)]
@@ -139,8 +140,8 @@ impl Flusher {
     }
 }
 
-/// After the reserve could not be made for want of space, it is tried again so much later, and twice
-/// as long after each try: at most [`RESERVE_PAUSE_MAX`].
+/// After the reserve could not be made, it is tried again so much later, and twice as long after each
+/// try: at most [`RESERVE_PAUSE_MAX`].
 const RESERVE_PAUSE: Duration = Duration::from_millis(500);
 const RESERVE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -166,7 +167,7 @@ impl Preparer {
         }
         let now = Instant::now();
         let prepare_again = state.spares.retry_at(now);
-        if log.keeping.is_due() || self.is_reserve_due(log, now) {
+        if log.keeping.is_due() || self.is_reserve_due(log, &state, now) {
             drop(state);
             log.keep_reserve(Vec::new());
             return Next::Now;
@@ -201,9 +202,9 @@ impl Preparer {
         Next::Now
     }
 
-    /// Whether it is time to try again to make the reserve, for which there was no space.
-    fn is_reserve_due(&mut self, log: &LogInner, now: Instant) -> bool {
-        if !log.dir.reserve_is_short() {
+    /// Whether it is time to try again to make the reserve. (A log that has failed writes nothing.)
+    fn is_reserve_due(&mut self, log: &LogInner, state: &LogState, now: Instant) -> bool {
+        if state.life.has_failed() || !(log.dir.reserve_is_short() || log.keeping.is_lacking()) {
             *self = Preparer::new();
             return false;
         }

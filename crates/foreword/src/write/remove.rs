@@ -143,6 +143,7 @@ impl LogInner {
         let kept = self.keeping.keep(|| {
             let epochs = std::mem::take(&mut left);
             let kept = self.attempt("keep room", &self.dir.path, || {
+                self.dir.check_writer()?; // Else it may be another's.
                 Ok(self.dir.keep_reserve(self.options.segment_blocks(), epochs.clone()))
             });
             let (rest, done) = kept.unwrap_or((epochs, false));

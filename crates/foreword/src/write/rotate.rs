@@ -101,6 +101,7 @@ impl LogInner {
         let mut state = self.lock();
         state.spares.preparing = false;
         self.changed.notify_all();
+        self.kick(Lane::Prepare); // It tries again to make the reserve.
         state.spares.ready.push_back(taken?);
         state.life.usable()?;
         Ok(state)

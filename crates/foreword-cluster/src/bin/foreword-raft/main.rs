@@ -19,6 +19,10 @@ use foreword_command::{arguments, output};
 
 use crate::exit::{Failure, Status};
 
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Parser)]
 #[command(
     name = "foreword-raft",
