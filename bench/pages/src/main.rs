@@ -1,5 +1,5 @@
-//! Measures foreword-pages and foreword-tree beside SQLite on the same disk in the same run. `foreword-pages-bench
-//! help` says what and how.
+//! Measures foreword-pages beside SQLite, and foreword-tree beside other stores, on the same disk
+//! in the same run. `foreword-pages-bench help` says what and how.
 
 /// As the standard one, which panics where nobody reads standard output any more (`| head`).
 macro_rules! println {
@@ -21,7 +21,8 @@ use clap::Parser;
 use foreword_measure::idle::Idle;
 use foreword_measure::machine::Machine;
 
-/// Measures foreword-pages and foreword-tree beside SQLite, on the same disk, in turn, round by round.
+/// Measures foreword-pages beside SQLite, and foreword-tree beside SQLite, redb, fjall and RocksDB,
+/// on the same disk, in turn, round by round.
 ///
 /// Medians count; the smallest and the largest stand in brackets. Ratios are of the same round.
 #[derive(Parser)]

@@ -1,206 +1,137 @@
-//! Transactions on keys: the workloads of YCSB, and transfers, on trees and on SQLite's.
+//! Transactions on keys: the workloads of YCSB, and transfers, on trees and on other stores.
 
+mod contest;
+mod contestants;
+mod fjall;
+mod foreword;
+mod ledger;
 mod mix;
+mod op;
+mod redb;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
+mod sqlite;
+mod stores;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
+use foreword_measure::Scratch;
+use foreword_measure::report::Unit;
 use foreword_measure::sample::{Spread, ratio};
-use foreword_measure::{Scratch, load};
-use foreword_tree::{Db, Options, Tree};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use crate::bank::connect;
-use crate::text::told;
-use mix::{ACCOUNTS, Mix, Op, Source, Workload, key};
+use contest::{Contest, Measured};
+use contestants::STORES;
+use mix::Workload;
 
-/// Bytes of a value: ten fields of a hundred, as YCSB has them.
-const VALUE: usize = 1000;
-const CACHE: usize = 256 << 20;
-
-/// YCSB's workloads, and transfers, on trees and on SQLite: operations a second, each of which is a
-/// durable transaction.
+/// YCSB's workloads, and transfers, on trees and on other stores: operations a second, each of
+/// which is a durable transaction.
 ///
-/// A: half reads, half updates. B: 5% updates. C: reads. E: 95% scans of up to 100 keys, 5% inserts.
-/// F: half reads, half reads that are followed by an update. Keys are chosen as YCSB does (zipfian).
-/// Transfers change eight bytes in two of 10,000 rows. Reads are transactions, too: what they have
-/// read is durable. Both have 256 MiB of cache. SQLite is in WAL mode with synchronous=FULL, has a
-/// connection for each thread and a table WITHOUT ROWID, and its writers take turns at one lock,
-/// which is faster than SQLite's own waiting.
+/// A: half reads, half updates. B: 5% updates. C: reads. E: 95% scans of up to 100 keys, 5%
+/// inserts. F: half reads, half reads that are followed by an update. Keys are chosen as YCSB does
+/// (zipfian). Transfers change eight bytes in two of 10,000 rows. Reads are transactions, too, and
+/// what they have read is durable. Each store has 256 MiB of cache. The first lines say how each is
+/// set.
+///
+/// The stores come in turn, round by round, in one process; what one has left to be written is
+/// written before the next begins. For each there are the operations a second and how long one
+/// takes (p50, p99), the median of the rounds; in the end the ratio of the first to the best other
+/// of the same round: median, least and most. Then each store is closed and opened, and every byte
+/// in it is compared with what was written. `--features rocksdb` at building adds RocksDB.
+///
+/// As it stands it takes five to six minutes; `--workloads f,transfers --threads 64` looks at a
+/// part.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A directory on the disk that is to be measured.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
     /// How long each measurement takes.
-    #[arg(long, default_value_t = 2)]
-    seconds: u64,
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
     /// How often each is made.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// How many threads.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64])]
     threads: Vec<usize>,
-    /// How many keys of 1,000 bytes each.
-    #[arg(long, default_value_t = 100_000)]
+    /// Which workloads.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Workload::ALL)]
+    workloads: Vec<Workload>,
+    /// How many keys with values of 1,000 bytes each.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(100..=100_000_000))]
     records: u64,
 }
 
 impl Args {
     pub(crate) fn run(&self) -> Result<()> {
+        ensure!(self.rounds > 0 && !self.threads.contains(&0), "--rounds and --threads are more than 0");
+        let time = Duration::try_from_secs_f64(self.seconds)?;
         let scratch = Scratch::new(&self.dir, "foreword-pages-bench")?;
-        let trees = Trees::new(&scratch.path().join("trees"), self.records)?;
-        let sqlite = Sqlite::new(&scratch.path().join("keys.sqlite"), self.records)?;
-        let time = Duration::from_secs(self.seconds);
-        for workload in Workload::ALL {
+        for store in STORES {
+            println!("{} ({} {}): {}", store.name, store.package, store.version(), store.setting);
+        }
+        let contests =
+            STORES.iter().map(|store| Contest::new(store, scratch.path(), self.records)).collect::<Result<Vec<_>>>()?;
+        println!("\n| workload | threads |{} to the best peer |", columns(|name| format!(" {name} | p50, p99 |")));
+        println!("|---|---:|{}---:|", columns(|_| "---:|---:|".to_owned()));
+        for &workload in &self.workloads {
             for &threads in &self.threads {
-                let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+                let mut measured = vec![Vec::new(); contests.len()];
                 for round in 0..self.rounds {
-                    let seed = |thread: usize| (round * 1000 + thread) as u64;
-                    ours.push(load::closed(threads, time, |thread| trees.worker(workload, seed(thread)))?.rate());
-                    theirs.push(load::closed(threads, time, |thread| sqlite.worker(workload, seed(thread)))?.rate());
+                    for k in 0..contests.len() {
+                        let at = (round + k) % contests.len();
+                        quiet(scratch.path())?;
+                        measured[at].push(contests[at].measure(workload, threads, time, round as u64)?);
+                    }
                 }
-                let times = told(ratio(&ours, &theirs), 1);
-                let [ours, theirs] = [&ours, &theirs].map(|rates| told(Spread::of(rates), 0));
-                println!("{workload}, {threads:2} threads: {ours} a second, SQLite {theirs}: {times} times");
+                let cells: String = measured.iter().map(|all| cell(all)).collect();
+                println!("| {workload} | {threads} |{cells} {} |", to_the_best(&measured));
             }
         }
-        trees.db.verify(true).context("checking the trees")?;
-        Ok(trees.db.close()?)
+        for contest in contests {
+            contest.check()?;
+        }
+        println!("\nEach store has every byte that was written, and the sum of all accounts is 0.");
+        Ok(())
     }
 }
 
-struct Trees {
-    db: Db,
-    keys: Tree,
-    accounts: Tree,
-    source: Source,
+fn columns(column: impl Fn(&str) -> String) -> String {
+    STORES.iter().map(|store| column(store.name)).collect()
 }
 
-impl Trees {
-    fn new(dir: &Path, records: u64) -> Result<Trees> {
-        let db = Db::open_with(Options::new().pool_bytes(CACHE), dir)?;
-        let (keys, accounts, source) = (db.tree("keys")?, db.tree("accounts")?, Source::new(records));
-        let mut next = 0;
-        while next < records {
-            let end = records.min(next + 1000);
-            db.run(|txn| (next..end).try_for_each(|n| txn.put(keys, key(n), [7; VALUE])))?;
-            next = end;
-        }
-        db.run(|txn| (0..ACCOUNTS).try_for_each(|n| txn.put(accounts, n.to_be_bytes(), 0u64.to_le_bytes())))?;
-        Ok(Trees { db, keys, accounts, source })
-    }
-
-    fn worker(&self, workload: Workload, seed: u64) -> impl FnMut() -> Result<()> + Send {
-        let mut mix = Mix::new(&self.source, workload, seed);
-        move || Ok(self.carry_out(mix.next(), &mut mix)?)
-    }
-
-    fn carry_out(&self, op: Op, mix: &mut Mix<'_>) -> foreword_tree::Result<()> {
-        let keys = self.keys;
-        match op {
-            Op::Read(n) => self.db.run(|txn| txn.get(keys, key(n)).map(drop)),
-            Op::Put(n) => {
-                let value = mix.value(VALUE);
-                self.db.run(|txn| txn.put(keys, key(n), &value))
-            }
-            Op::ReadAndPut(n) => self.db.run(|txn| {
-                let mut value = txn.get_for_update(keys, key(n))?.unwrap_or_default();
-                value.iter_mut().take(100).for_each(|byte| *byte = byte.wrapping_add(1));
-                txn.put(keys, key(n), value)
-            }),
-            Op::Scan(n, most) => {
-                self.db.run(|txn| txn.scan(keys, &key(n)[..]..).take(most).try_for_each(|entry| entry.map(drop)))
-            }
-            Op::Transfer(from, to) => self.db.run(|txn| {
-                for (row, change) in [(from, u64::MAX), (to, 1)] {
-                    let old = txn.get_for_update(self.accounts, row.to_be_bytes())?.unwrap_or_default();
-                    let old = old.first_chunk().copied().map_or(0, u64::from_le_bytes);
-                    txn.put(self.accounts, row.to_be_bytes(), old.wrapping_add(change).to_le_bytes())?;
-                }
-                Ok(())
-            }),
-        }
-    }
+/// What one store leaves to be written must not be written in another's turn.
+fn quiet(dir: &Path) -> Result<()> {
+    Ok(rustix::fs::syncfs(File::open(dir)?)?)
 }
 
-struct Sqlite {
-    path: PathBuf,
-    /// SQLite has one writer at a time. Who waits for this lock is woken; who waits for SQLite
-    /// sleeps and asks again.
-    turn: Mutex<()>,
-    source: Source,
+fn cell(all: &[Measured]) -> String {
+    let median = |figure: fn(&Measured) -> f64| {
+        Spread::of(&all.iter().map(figure).collect::<Vec<_>>()).map_or(f64::NAN, |spread| spread.median)
+    };
+    let time = |figure| Unit::Seconds.text(median(figure));
+    format!(" {:.0} | {}, {} |", median(|m| m.rate), time(|m| m.p50), time(|m| m.p99))
 }
 
-impl Sqlite {
-    fn new(path: &Path, records: u64) -> Result<Sqlite> {
-        let mut db = connect(path)?;
-        db.execute_batch("CREATE TABLE keys (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")?;
-        db.execute_batch("CREATE TABLE accounts (id INTEGER PRIMARY KEY, value INTEGER)")?;
-        let txn = db.transaction()?;
-        (0..records).try_for_each(|n| {
-            txn.prepare_cached("INSERT INTO keys VALUES (?, ?)")?.execute(params![key(n), [7u8; VALUE]]).map(drop)
-        })?;
-        (0..ACCOUNTS).try_for_each(|n| txn.execute("INSERT INTO accounts VALUES (?, 0)", [n as i64]).map(drop))?;
-        txn.commit()?;
-        Ok(Sqlite { path: path.to_owned(), turn: Mutex::new(()), source: Source::new(records) })
-    }
+/// The first store's rate to that of the best other one, round by round.
+fn to_the_best(measured: &[Vec<Measured>]) -> String {
+    let Some((own, peers)) = measured.split_first() else { return String::new() };
+    let best = |round: usize| peers.iter().map(|all| all[round].rate).fold(f64::NAN, f64::max);
+    let (own, best): (Vec<f64>, Vec<f64>) = own.iter().enumerate().map(|(round, m)| (m.rate, best(round))).unzip();
+    ratio(&own, &best).map_or("–".into(), |r| format!("{:.2} ({:.2} to {:.2})", r.median, r.min, r.max))
+}
 
-    fn worker(&self, workload: Workload, seed: u64) -> impl FnMut() -> Result<()> + Send {
-        let mut mix = Mix::new(&self.source, workload, seed);
-        let mut db = connect(&self.path).and_then(|db| {
-            db.execute_batch(&format!("PRAGMA cache_size=-{}", CACHE >> 10))?;
-            Ok(db)
-        });
-        move || match &mut db {
-            Ok(db) => self.carry_out(db, mix.next(), &mut mix),
-            Err(e) => anyhow::bail!("{e:#}"),
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn carry_out(&self, db: &mut Connection, op: Op, mix: &mut Mix<'_>) -> Result<()> {
-        const GET: &str = "SELECT value FROM keys WHERE key = ?";
-        const PUT: &str = "INSERT INTO keys VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-        let get = |db: &Connection, n| -> Result<Vec<u8>> {
-            let found = db.prepare_cached(GET)?.query_row([key(n)], |row| row.get(0)).optional()?;
-            Ok(found.unwrap_or_default())
-        };
-        match op {
-            Op::Read(n) => get(db, n).map(drop),
-            Op::Scan(n, most) => {
-                let mut scan = db.prepare_cached("SELECT key, value FROM keys WHERE key >= ? ORDER BY key LIMIT ?")?;
-                let rows = scan
-                    .query_map(params![key(n), most as i64], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
-                for row in rows {
-                    row?;
-                }
-                Ok(())
-            }
-            Op::Put(n) => {
-                let value = mix.value(VALUE);
-                let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-                db.prepare_cached(PUT)?.execute(params![key(n), value])?;
-                Ok(())
-            }
-            Op::ReadAndPut(n) => {
-                let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-                let txn = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                let mut value = get(&txn, n)?;
-                value.iter_mut().take(100).for_each(|byte| *byte = byte.wrapping_add(1));
-                txn.prepare_cached(PUT)?.execute(params![key(n), value])?;
-                Ok(txn.commit()?)
-            }
-            Op::Transfer(from, to) => {
-                let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-                let txn = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                for (row, change) in [(from, -1), (to, 1)] {
-                    let mut update = txn.prepare_cached("UPDATE accounts SET value = value + ? WHERE id = ?")?;
-                    update.execute(params![change, row as i64])?;
-                }
-                Ok(txn.commit()?)
-            }
-        }
+    #[test]
+    fn the_ratio_is_to_the_best_peer_of_each_round() {
+        let rates = |rates: [f64; 3]| rates.map(|rate| Measured { rate, p50: 0.0, p99: 0.0 }).to_vec();
+        let measured = [rates([10.0, 20.0, 30.0]), rates([10.0, 5.0, 10.0]), rates([5.0, 40.0, 20.0])];
+        assert_eq!(to_the_best(&measured), "1.00 (0.50 to 1.50)");
     }
 }

@@ -1,18 +1,18 @@
-//! What the workloads do, and to which keys.
+//! Which operations the workloads have, and on which keys.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::rng::Rng;
 
-/// Rows of the transfers.
-pub(crate) const ACCOUNTS: u64 = 10_000;
+use super::ledger::Ledger;
+use super::op::{ACCOUNTS, Op, value};
+
 /// How unequally keys are chosen: YCSB's constant.
 const THETA: f64 = 0.99;
 /// The most keys of a scan.
 const SCAN_MAX: u64 = 100;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Workload {
     A,
     B,
@@ -35,45 +35,21 @@ impl fmt::Display for Workload {
     }
 }
 
-/// An operation on keys, by their numbers.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Op {
-    Read(u64),
-    Put(u64),
-    ReadAndPut(u64),
-    /// From a key on, so many.
-    Scan(u64, usize),
-    Transfer(u64, u64),
-}
-
-/// A key by its number.
-pub(crate) fn key(n: u64) -> [u8; 16] {
-    let mut key = *b"user000000000000";
-    let (mut at, mut n) = (key.len(), n);
-    while n > 0 && at > 4 {
-        at -= 1;
-        key[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-    }
-    key
-}
-
-/// Which keys there are.
+/// The numbers of keys, unequally chosen.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct Zipfian {
     records: u64,
     /// What zipfian numbers need (Gray et al., SIGMOD 1994).
     zeta: f64,
     eta: f64,
-    inserted: AtomicU64,
 }
 
-impl Source {
-    pub(crate) fn new(records: u64) -> Source {
+impl Zipfian {
+    pub(crate) fn new(records: u64) -> Zipfian {
         let zeta = |n: u64| (1..=n).map(|i| (i as f64).powf(-THETA)).sum::<f64>();
         let all = zeta(records);
         let eta = (1.0 - (2.0 / records as f64).powf(1.0 - THETA)) / (1.0 - zeta(2) / all);
-        Source { records, zeta: all, eta, inserted: AtomicU64::new(0) }
+        Zipfian { records, zeta: all, eta }
     }
 
     /// The number of a key. Those that are chosen most lie anywhere.
@@ -91,31 +67,33 @@ impl Source {
 /// The operations of a thread.
 #[derive(Debug)]
 pub(crate) struct Mix<'s> {
-    source: &'s Source,
+    keys: &'s Zipfian,
+    ledger: &'s Ledger,
     workload: Workload,
     rng: Rng,
 }
 
 impl<'s> Mix<'s> {
-    pub(crate) fn new(source: &'s Source, workload: Workload, seed: u64) -> Mix<'s> {
-        Mix { source, workload, rng: Rng(seed << 32) }
+    pub(crate) fn new(keys: &'s Zipfian, ledger: &'s Ledger, workload: Workload, seed: u64) -> Mix<'s> {
+        Mix { keys, ledger, workload, rng: Rng(seed << 32) }
     }
 
     pub(crate) fn next(&mut self) -> Op {
-        let (percent, key) = (self.rng.next() % 100, self.source.choose(&mut self.rng));
+        let (percent, n) = (self.rng.next() % 100, self.keys.choose(&mut self.rng));
         match self.workload {
-            Workload::A if percent < 50 => Op::Put(key),
-            Workload::B if percent < 5 => Op::Put(key),
-            Workload::A | Workload::B | Workload::C => Op::Read(key),
-            Workload::E if percent < 5 => Op::Put(self.source.records + self.source.inserted.fetch_add(1, Ordering::Relaxed)),
-            Workload::E => Op::Scan(key, 1 + (self.rng.next() % SCAN_MAX) as usize),
-            Workload::F if percent < 50 => Op::ReadAndPut(key),
-            Workload::F => Op::Read(key),
+            Workload::A if percent < 50 => self.put(n),
+            Workload::B if percent < 5 => self.put(n),
+            Workload::A | Workload::B | Workload::C => Op::Read(n),
+            Workload::E if percent < 5 => self.put(self.ledger.insert()),
+            Workload::E => Op::Scan(n, 1 + (self.rng.next() % SCAN_MAX) as usize),
+            Workload::F if percent < 50 => Op::ReadAndPut(n),
+            Workload::F => Op::Read(n),
             Workload::Transfers => Op::Transfer(self.rng.next() % ACCOUNTS, self.rng.next() % ACCOUNTS),
         }
     }
 
-    pub(crate) fn value(&mut self, len: usize) -> Vec<u8> {
-        self.rng.bytes(len)
+    fn put(&self, n: u64) -> Op {
+        let write = self.ledger.begin();
+        Op::Put { n, write, value: value(n, write) }
     }
 }
