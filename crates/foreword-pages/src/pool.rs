@@ -101,15 +101,16 @@ impl Drop for Loading<'_> {
     fn drop(&mut self) {
         if self.is_done {
             self.pin.set_page(self.id);
-        }
-        self.pin.latch.end_loading(self.page.clone());
-        let mut table = self.shard.lock();
-        if self.is_done {
-            table.policy.insert(self.index, self.id);
+            self.pin.latch.end_loading(self.page.clone());
+            self.shard.lock().policy.insert(self.index, self.id);
         } else {
+            let mut table = self.shard.lock();
             table.frame_of.remove(&self.id);
             // Threads may still have pins of the frame. It is taken only when those are gone.
             table.free.push(self.index);
+            drop(table);
+            // Invariant: those that this wakes do not find the page any more.
+            self.pin.latch.end_loading(self.page.clone());
         }
     }
 }
