@@ -9,17 +9,16 @@
 //! that waits for others after [`PATIENCE`]. (A page that is being loaded is waited for as long as
 //! that takes: its loader waits for no latch.)
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::page::Page;
-use crate::sync::lock;
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError, hint, lock, thread};
 
 /// How long an owner waits for another: longer than any operation takes that does not wait itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a latch is looked at before its thread sleeps: most latches are held for less time
-/// than falling asleep takes.
-const LOOKS: u32 = 20;
+/// than falling asleep takes. (Of schedules, nearly all would sleep nowhere.)
+const LOOKS: u32 = if cfg!(shuttle) { 1 } else { 20 };
 
 /// Which transaction or session holds a latch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +161,7 @@ impl Latch {
         }
         for _ in 0..LOOKS {
             drop(state);
-            std::hint::spin_loop();
+            hint::spin_loop();
             state = lock(&self.state);
             if let Some(found) = attempt(&mut state) {
                 return Ok(Some((state, found)));
@@ -204,7 +203,7 @@ impl Latch {
     fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
         (0..LOOKS).find_map(|look| {
             if look > 0 {
-                std::thread::yield_now();
+                thread::yield_now();
             }
             match self.state.try_lock() {
                 Ok(state) => Some(state),

@@ -11,8 +11,7 @@ mod change;
 mod frame;
 mod guard;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foreword::{Log, Lsn};
@@ -22,7 +21,8 @@ use crate::ids::{PageMap, mix};
 use crate::latch::{Deadlock, Wait};
 use crate::page::{HEADER, Page, PageId};
 use crate::policy::{Policy, Victim};
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, TryLockError, lock, sleep};
 use crate::types::RedoTypes;
 use crate::{Error, Result};
 
@@ -265,7 +265,7 @@ impl Pool {
                 if Instant::now() > deadline {
                     return Err(Error::PoolExhausted { pages: self.frames() });
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                sleep(Duration::from_millis(1));
                 table = shard.lock();
                 continue;
             };
@@ -279,7 +279,7 @@ impl Pool {
             match self.write_back(&pin, Wait::No) {
                 Ok(true) => {}
                 // Another page may be free.
-                Ok(false) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(false) => sleep(Duration::from_millis(1)),
                 // Another page may need no room.
                 Err(e) if e.is_no_space() && refused < shard.frames.len() => refused += 1,
                 Err(e) => return Err(e),

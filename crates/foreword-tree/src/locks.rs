@@ -35,7 +35,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::target::{Mode, Target};
@@ -43,6 +43,7 @@ pub use self::target::{Mode, Target};
 use self::lock::Turn;
 use self::table::{Placed, Table};
 use crate::error::{Error, Result};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many locks are let go at a time: others wait for no more than that.
 const BATCH: usize = 256;

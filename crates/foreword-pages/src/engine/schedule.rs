@@ -1,13 +1,12 @@
 //! When a checkpoint is due, and what became of the last one.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use foreword::Lsn;
 
 use crate::Error;
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, PoisonError, lock};
 
 /// The checkpoints of a store: one at a time, each after so many bytes of log.
 #[derive(Debug)]
