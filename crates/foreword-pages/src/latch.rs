@@ -12,6 +12,7 @@
 use std::time::{Duration, Instant};
 
 use crate::page::Page;
+use crate::sabotage::{self, Bug};
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError, hint, lock, thread};
 
 /// How long an owner waits for another: longer than any operation takes that does not wait itself.
@@ -128,7 +129,7 @@ impl Latch {
         attempt: impl Fn(&mut State) -> Option<Page>,
     ) -> Result<Option<Page>, Deadlock> {
         let Some((mut state, page)) = self.wait_for(wait, owner, is_writer, attempt)? else { return Ok(None) };
-        if state.keep != Keep::WithGuard {
+        if state.keep != Keep::WithGuard && (is_writer || !sabotage::has(Bug::ReaderUncounted)) {
             state.holders.push(owner);
         }
         Ok(Some(page))
@@ -153,7 +154,7 @@ impl Latch {
             return Ok(Some((state, found)));
         }
         // What is in the way waits for this owner. So waiting would not end.
-        if state.holders.contains(&owner) && owner != Owner::NONE {
+        if state.holders.contains(&owner) && owner != Owner::NONE && !sabotage::has(Bug::WaitForItself) {
             return Err(Deadlock);
         }
         if wait == Wait::No {
@@ -216,7 +217,7 @@ impl Latch {
     /// Makes an only guard's shared latch exclusive. The guard has given its page back.
     pub(crate) fn upgrade(&self) -> Option<Page> {
         let mut state = lock(&self.state);
-        if state.holders.len() != 1 {
+        if state.holders.len() != 1 && !sabotage::has(Bug::UpgradeBeside) {
             return None;
         }
         state.is_exclusive = true;
@@ -280,7 +281,9 @@ impl Latch {
     pub(crate) fn end_loading(&self, page: Page) {
         let mut state = lock(&self.state);
         (state.is_loading, state.is_exclusive, state.page) = (false, false, Some(page));
-        self.tell(&state);
+        if !sabotage::has(Bug::LoadedUntold) {
+            self.tell(&state);
+        }
     }
 
     /// Waits until the page is loaded, or that has failed.
@@ -294,7 +297,7 @@ impl Latch {
     }
 
     fn tell(&self, state: &State) {
-        if state.waiting > 0 {
+        if state.waiting > 0 && !sabotage::has(Bug::LatchWakesNone) {
             self.freed.notify_all();
         }
     }

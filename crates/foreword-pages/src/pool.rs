@@ -21,6 +21,7 @@ use crate::ids::{PageMap, mix};
 use crate::latch::{Deadlock, Wait};
 use crate::page::{HEADER, Page, PageId};
 use crate::policy::{Policy, Victim};
+use crate::sabotage::{self, Bug};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, TryLockError, lock, sleep};
 use crate::types::RedoTypes;
@@ -140,7 +141,7 @@ impl Shard {
     }
 
     fn is_unused(&self, frame: u32) -> bool {
-        Pin::is_unused(&self.frames[frame as usize])
+        Pin::is_unused(&self.frames[frame as usize]) || sabotage::has(Bug::EvictPinned)
     }
 }
 
