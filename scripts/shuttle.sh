@@ -24,7 +24,7 @@ fails() { ! FOREWORD_BUG="$1" timeout 120 "$program" --exact "$2" >/dev/null 2>&
 # PACKAGE BUGS [ARGUMENTS]: each bug against each scenario of a package.
 check() {
     echo "== $1"
-    program="$(explore "--cfg shuttle --cfg foreword_bug" "-p $1" $quick --no-run "${@:3}" 2>&1 | tee /dev/stderr | sed -n 's/.*Executable.*(\(.*\))/\1/p')"
+    program="$(explore "--cfg shuttle --cfg foreword_bug" "-p $1" $quick --no-run "${@:3}" 2>&1 | tee >(cat >&2) | sed -n 's/.*Executable.*(\(.*\))/\1/p')"
     local scenarios uncaught=() idle caught
     scenarios="$("$program" --list | sed -n 's/: test$//p')"
     idle="$scenarios"

@@ -5,7 +5,7 @@ use shuttle::{Config, Runner};
 
 /// Runs a scenario under as many schedules as `SHUTTLE_SCHEDULES` says. In half of them any thread
 /// may be the next at any step; in the others one works on until it waits, but for a few steps
-/// (PCT). What one half finds is often out of reach of the other.
+/// (PCT). What one half finds may be out of reach of the other.
 pub fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     const CHANGES: usize = 3;
     let schedules = std::env::var("SHUTTLE_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
