@@ -91,7 +91,7 @@ campaigns() {
         with "FOREWORD_SIM_SECONDS=$((tenth * 2))" "FOREWORD_SIM_SEED=$seed" $test -p foreword-sim --test it random:: -- --nocapture
     campaign matrix "what each fault does, as docs/GUARANTEES.md has it" $test -p foreword-sim --test it matrix::
     campaign bugs "each deliberate bug, and what catches it" scripts/bugs.sh
-    campaign shuttle "thread schedules of the commit path" scripts/shuttle.sh $((tenth * 50))
+    campaign shuttle "thread schedules of the log, the pages and the trees" scripts/shuttle.sh $((tenth * 30))
     for it in segment directory options input; do
         campaign "fuzz-$it" "fuzzing of the target $it" scripts/fuzz.sh "$tenth" "$it"
     done

@@ -6,11 +6,11 @@
 //! bits: in the first map they name the root.
 
 use std::collections::HashSet;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::latch::{Owner, Wait};
 use crate::page::{PAGES_MAX, PageId};
 use crate::pool::Pool;
+use crate::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::{Error, Result};
 
 /// Bytes at the end of each map's body that are no bits.

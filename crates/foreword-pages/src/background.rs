@@ -3,11 +3,11 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::checkpoint::WriteBack;
 use crate::engine::Engine;
+use crate::sync::thread::{Builder, JoinHandle};
 use crate::{Error, Result};
 
 /// A running background thread. Dropping this stops the thread and waits for it.
@@ -20,7 +20,7 @@ pub(crate) struct Background {
 impl Background {
     pub(crate) fn start(engine: &Arc<Engine>, interval: Option<Duration>) -> Result<Background> {
         let its = engine.clone();
-        let thread = std::thread::Builder::new().name("foreword-pages".into()).spawn(move || run(&its, interval));
+        let thread = Builder::new().name("foreword-pages".into()).spawn(move || run(&its, interval));
         let thread = thread.map_err(Error::io("start a thread", engine.pool.file.path()))?;
         Ok(Background { engine: engine.clone(), thread: Some(thread) })
     }

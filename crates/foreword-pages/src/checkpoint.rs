@@ -2,7 +2,6 @@
 //! that is dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use foreword::Lsn;
 
@@ -10,6 +9,7 @@ use crate::engine::Engine;
 use crate::engine::schedule::LastCheckpoint;
 use crate::record::{Checkpoint, Record};
 use crate::sabotage::{self, Bug};
+use crate::sync::atomic::Ordering;
 use crate::sync::lock;
 use crate::{Error, Result};
 

@@ -6,7 +6,6 @@ pub(crate) mod txns;
 mod work;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use foreword::Lsn;
 
@@ -16,6 +15,7 @@ use crate::latch::{Owner, Wait};
 use crate::page::PageId;
 use crate::pool::{Load, PageMut, PageRef, Pool};
 use crate::record::Record;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::{HandlerError, Types};
 
 use schedule::Schedule;

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use foreword::disk::{Access, Disk, DiskDir, DiskFile};
@@ -13,7 +12,8 @@ use foreword::{Log, LogId, Lsn};
 use crate::page::{Kind, PAGE_MAX, PAGE_MIN, Page, PageId};
 use crate::record::VERSION;
 use crate::sabotage::{self, Bug};
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, lock, sleep};
 use crate::{Error, Result};
 
 /// The directory of the log, beside the page file.
@@ -245,7 +245,7 @@ impl PageFile {
                 None => return Ok(()),
                 Some(why) if tries == TORN_MAX => return Err(self.rotten(id, why)),
                 // It may be half of what is being written.
-                Some(_) => std::thread::sleep(Duration::from_millis(1 << tries)),
+                Some(_) => sleep(Duration::from_millis(1 << tries)),
             }
             tries += 1;
         }

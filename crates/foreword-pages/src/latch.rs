@@ -9,17 +9,17 @@
 //! that waits for others after [`PATIENCE`]. (A page that is being loaded is waited for as long as
 //! that takes: its loader waits for no latch.)
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::page::Page;
-use crate::sync::lock;
+use crate::sabotage::{self, Bug};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError, hint, lock, thread};
 
 /// How long an owner waits for another: longer than any operation takes that does not wait itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a latch is looked at before its thread sleeps: most latches are held for less time
-/// than falling asleep takes.
-const LOOKS: u32 = 20;
+/// than falling asleep takes. (Of schedules, nearly all would sleep nowhere.)
+const LOOKS: u32 = if cfg!(shuttle) { 1 } else { 20 };
 
 /// Which transaction or session holds a latch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Latch {
         attempt: impl Fn(&mut State) -> Option<Page>,
     ) -> Result<Option<Page>, Deadlock> {
         let Some((mut state, page)) = self.wait_for(wait, owner, is_writer, attempt)? else { return Ok(None) };
-        if state.keep != Keep::WithGuard {
+        if state.keep != Keep::WithGuard && (is_writer || !sabotage::has(Bug::ReaderUncounted)) {
             state.holders.push(owner);
         }
         Ok(Some(page))
@@ -154,7 +154,7 @@ impl Latch {
             return Ok(Some((state, found)));
         }
         // What is in the way waits for this owner. So waiting would not end.
-        if state.holders.contains(&owner) && owner != Owner::NONE {
+        if state.holders.contains(&owner) && owner != Owner::NONE && !sabotage::has(Bug::WaitForItself) {
             return Err(Deadlock);
         }
         if wait == Wait::No {
@@ -162,7 +162,7 @@ impl Latch {
         }
         for _ in 0..LOOKS {
             drop(state);
-            std::hint::spin_loop();
+            hint::spin_loop();
             state = lock(&self.state);
             if let Some(found) = attempt(&mut state) {
                 return Ok(Some((state, found)));
@@ -204,7 +204,7 @@ impl Latch {
     fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
         (0..LOOKS).find_map(|look| {
             if look > 0 {
-                std::thread::yield_now();
+                thread::yield_now();
             }
             match self.state.try_lock() {
                 Ok(state) => Some(state),
@@ -217,7 +217,7 @@ impl Latch {
     /// Makes an only guard's shared latch exclusive. The guard has given its page back.
     pub(crate) fn upgrade(&self) -> Option<Page> {
         let mut state = lock(&self.state);
-        if state.holders.len() != 1 {
+        if state.holders.len() != 1 && !sabotage::has(Bug::UpgradeBeside) {
             return None;
         }
         state.is_exclusive = true;
@@ -281,7 +281,9 @@ impl Latch {
     pub(crate) fn end_loading(&self, page: Page) {
         let mut state = lock(&self.state);
         (state.is_loading, state.is_exclusive, state.page) = (false, false, Some(page));
-        self.tell(&state);
+        if !sabotage::has(Bug::LoadedUntold) {
+            self.tell(&state);
+        }
     }
 
     /// Waits until the page is loaded, or that has failed.
@@ -295,7 +297,7 @@ impl Latch {
     }
 
     fn tell(&self, state: &State) {
-        if state.waiting > 0 {
+        if state.waiting > 0 && !sabotage::has(Bug::LatchWakesNone) {
             self.freed.notify_all();
         }
     }

@@ -11,8 +11,7 @@ mod change;
 mod frame;
 mod guard;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foreword::{Log, Lsn};
@@ -22,7 +21,9 @@ use crate::ids::{PageMap, mix};
 use crate::latch::{Deadlock, Wait};
 use crate::page::{HEADER, Page, PageId};
 use crate::policy::{Policy, Victim};
-use crate::sync::lock;
+use crate::sabotage::{self, Bug};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, TryLockError, lock, sleep};
 use crate::types::RedoTypes;
 use crate::{Error, Result};
 
@@ -101,15 +102,16 @@ impl Drop for Loading<'_> {
     fn drop(&mut self) {
         if self.is_done {
             self.pin.set_page(self.id);
-        }
-        self.pin.latch.end_loading(self.page.clone());
-        let mut table = self.shard.lock();
-        if self.is_done {
-            table.policy.insert(self.index, self.id);
+            self.pin.latch.end_loading(self.page.clone());
+            self.shard.lock().policy.insert(self.index, self.id);
         } else {
+            let mut table = self.shard.lock();
             table.frame_of.remove(&self.id);
             // Threads may still have pins of the frame. It is taken only when those are gone.
             table.free.push(self.index);
+            drop(table);
+            // Invariant: those that this wakes do not find the page any more.
+            self.pin.latch.end_loading(self.page.clone());
         }
     }
 }
@@ -139,7 +141,7 @@ impl Shard {
     }
 
     fn is_unused(&self, frame: u32) -> bool {
-        Pin::is_unused(&self.frames[frame as usize])
+        Pin::is_unused(&self.frames[frame as usize]) || sabotage::has(Bug::EvictPinned)
     }
 }
 
@@ -264,7 +266,7 @@ impl Pool {
                 if Instant::now() > deadline {
                     return Err(Error::PoolExhausted { pages: self.frames() });
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                sleep(Duration::from_millis(1));
                 table = shard.lock();
                 continue;
             };
@@ -278,7 +280,7 @@ impl Pool {
             match self.write_back(&pin, Wait::No) {
                 Ok(true) => {}
                 // Another page may be free.
-                Ok(false) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(false) => sleep(Duration::from_millis(1)),
                 // Another page may need no room.
                 Err(e) if e.is_no_space() && refused < shard.frames.len() => refused += 1,
                 Err(e) => return Err(e),

@@ -55,6 +55,35 @@ pub enum Bug {
     NestedUndoneLate,
     /// A backup counts as consistent before all of its pages were read.
     BackupTooEarly,
+    /// A latch that is let go wakes none of those that wait for it.
+    LatchWakesNone,
+    /// Threads that wait for a page to be loaded are not told that it is.
+    LoadedUntold,
+    /// A latch for reading keeps no writer away.
+    ReaderUncounted,
+    /// A latch is made exclusive while others read the page.
+    UpgradeBeside,
+    /// An owner waits for itself.
+    WaitForItself,
+    /// A frame is taken from a page that is in use.
+    EvictPinned,
+    /// The background thread is not woken to end.
+    StopUntold,
+}
+
+impl Bug {
+    /// Those that schedules of threads show (`scripts/shuttle.sh --self-check`).
+    pub const OF_THREADS: &[Bug] = &[
+        Bug::LatchWakesNone,
+        Bug::LoadedUntold,
+        Bug::ReaderUncounted,
+        Bug::UpgradeBeside,
+        Bug::WaitForItself,
+        Bug::EvictPinned,
+        Bug::StopUntold,
+        Bug::LatchNotKept,
+        Bug::CleanTooSoon,
+    ];
 }
 
 #[cfg(feature = "sabotage")]

@@ -2,8 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use foreword::disk::Disk;
 use foreword::{Log, LogId, Lsn};
@@ -19,7 +18,8 @@ use crate::pool::{PageRef, Pool};
 use crate::recovery::{self, Recovery};
 use crate::sabotage::{self, Bug};
 use crate::session::Session;
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, lock};
 use crate::txn::{Commit, Txn};
 use crate::{Error, Options, Result};
 

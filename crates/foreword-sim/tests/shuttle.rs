@@ -3,6 +3,8 @@
 #![cfg(shuttle)]
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
+#[path = "shuttle/explore.rs"]
+mod explore;
 #[path = "shuttle/memory.rs"]
 mod memory;
 
@@ -12,9 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
 use foreword::{Durability, Error, Log, Lsn, Options, Result, SyncPolicy};
-use shuttle::scheduler::RandomScheduler;
-use shuttle::{Config, Runner, thread};
+use shuttle::thread;
 
+use explore::explore;
 use memory::Memory;
 
 fn open(memory: &Memory) -> Log {
@@ -24,15 +26,6 @@ fn open(memory: &Memory) -> Log {
 fn open_with(memory: &Memory, with: impl FnOnce(Options) -> Options) -> Log {
     let options = Options::new().background(false).sync(SyncPolicy::manual()).segment_bytes(64 << 10);
     with(options).disk(Arc::new(memory.clone())).open("/log").unwrap()
-}
-
-/// Runs a scenario under as many schedules as `SHUTTLE_SCHEDULES` says.
-fn explore(scenario: impl Fn() + Send + Sync + 'static) {
-    let schedules = std::env::var("SHUTTLE_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
-    // Of a log that is not optimized a thread needs more than shuttle's 32 KiB.
-    let mut config = Config::new();
-    config.stack_size = 256 << 10;
-    Runner::new(RandomScheduler::new(schedules), config).run(scenario);
 }
 
 fn spawn(log: &Arc<Log>, work: impl FnOnce(&Log) + Send + 'static) -> thread::JoinHandle<()> {

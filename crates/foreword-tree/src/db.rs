@@ -10,6 +10,7 @@ use crate::engine::{Engine, Tree};
 use crate::error::{Error, Result};
 use crate::node::u64_of;
 use crate::records;
+use crate::sync::thread;
 use crate::tree::{BTree, undo};
 use crate::txn::Txn;
 
@@ -114,7 +115,7 @@ impl Db {
                 done => return done,
             }
             // Those that it met have locks, and mostly soon end: at once it would meet them again.
-            std::thread::sleep(PAUSE * attempt);
+            thread::sleep(PAUSE * attempt);
         }
     }
 

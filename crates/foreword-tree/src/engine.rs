@@ -1,8 +1,5 @@
 //! What the handles and transactions of a store share: its pages, and its locks.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 use foreword_pages::Store;
 use foreword_pages::foreword::{LogId, Lsn};
 
@@ -10,6 +7,8 @@ use crate::error::{Error, Result};
 use crate::locks::{Locks, Mode, Target};
 use crate::node;
 use crate::sabotage::{self, Bug};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, PoisonError};
 use crate::tree::BTree;
 
 /// A tree of a store: keys in their order (of bytes), each with a value. [`Db::tree`](crate::Db::tree)

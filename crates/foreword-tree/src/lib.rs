@@ -80,6 +80,7 @@ mod node;
 mod records;
 #[doc(hidden)]
 pub mod sabotage;
+mod sync;
 
 // Locks on keys, which know no pages.
 pub mod locks;

@@ -35,7 +35,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::target::{Mode, Target};
@@ -43,6 +43,8 @@ pub use self::target::{Mode, Target};
 use self::lock::Turn;
 use self::table::{Placed, Table};
 use crate::error::{Error, Result};
+use crate::sabotage::{self, Bug};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many locks are let go at a time: others wait for no more than that.
 const BATCH: usize = 256;
@@ -180,7 +182,7 @@ impl Locks {
 /// Asks for a lock. `None`: it is there. Otherwise the owner waits.
 fn begin(table: &mut Table, owner: u64, target: Target<'_>, mode: Mode) -> Result<Option<Arc<Turn>>> {
     let Placed::Queued(turn) = table.place(owner, target, mode, true)? else { return Ok(None) };
-    match circle::through(table, owner) {
+    match circle::through(table, owner).filter(|_| !sabotage::has(Bug::CircleUnseen)) {
         None => Ok(Some(turn)),
         Some(owners) => {
             let mut ended = Vec::new();
@@ -193,5 +195,7 @@ fn begin(table: &mut Table, owner: u64, target: Target<'_>, mode: Mode) -> Resul
 
 /// Wakes threads whose wait has ended. Without the mutex, which they take next.
 fn tell(ended: &[Arc<Turn>]) {
-    ended.iter().for_each(|turn| turn.came.notify_one());
+    if !sabotage::has(Bug::GrantUntold) {
+        ended.iter().for_each(|turn| turn.came.notify_one());
+    }
 }

@@ -37,6 +37,28 @@ pub enum Bug {
     PassedLetGo,
     /// A transaction's locks are let go before its commit record has its place in the log.
     UnlockBeforeCommit,
+    /// A transaction that gets a lock is not woken.
+    GrantUntold,
+    /// A deadlock is not found.
+    CircleUnseen,
+}
+
+impl Bug {
+    /// Those that schedules of threads show (`scripts/shuttle.sh --self-check`).
+    pub const OF_THREADS: &[Bug] = &[
+        Bug::NoTopAction,
+        Bug::UndoByPlace,
+        Bug::NoCoupling,
+        Bug::NoCouplingAside,
+        Bug::PassedLetGo,
+        Bug::ScanForgetsNext,
+        Bug::InsertForgetsNext,
+        Bug::RemoveForgetsNext,
+        Bug::ReadLocksEnd,
+        Bug::UnlockBeforeUndo,
+        Bug::GrantUntold,
+        Bug::CircleUnseen,
+    ];
 }
 
 #[cfg(feature = "sabotage")]

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::locks::Mode;
 use crate::node::{OwnedValue, Seek};
 use crate::sabotage::{self, Bug};
+use crate::sync::thread;
 use crate::tree::{self, Passed};
 use crate::txn::Txn;
 
@@ -139,7 +140,7 @@ impl<'t> Scan<'t> {
                     && sabotage::has(Bug::NoCouplingAside)
                 {
                     drop(page);
-                    std::thread::yield_now();
+                    thread::yield_now();
                     (page, at) = (pages.fetch_shared(next)?, 0);
                     continue;
                 }

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::node::{Node, OwnedValue, Plan, Seek, entry_bytes};
 use crate::records;
 use crate::sabotage::{self, Bug};
+use crate::sync::thread;
 
 /// Keys in their order (of bytes), each with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,7 +60,7 @@ impl BTree {
             let (child, level) = BTree::below(page.id(), &node, seek)?;
             if sabotage::has(Bug::NoCoupling) {
                 drop(page);
-                std::thread::yield_now();
+                thread::yield_now();
                 page = txn.fetch_shared(child)?;
             } else {
                 page = txn.fetch_shared(child)?;
@@ -96,7 +97,7 @@ impl BTree {
             };
             if sabotage::has(Bug::NoCoupling) {
                 drop(page);
-                std::thread::yield_now();
+                thread::yield_now();
             }
             let leaf = txn.fetch_exclusive(child)?;
             expect_level(child, &read(child, &leaf)?, 0)?;
@@ -140,7 +141,7 @@ impl Passed {
         self.0.push(std::mem::replace(leaf, right));
         if sabotage::has(Bug::PassedLetGo) {
             self.0.clear();
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 

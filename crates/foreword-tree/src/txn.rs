@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::locks::{Mode, Target};
 use crate::node::{OwnedValue, Value};
 use crate::sabotage::{self, Bug};
+use crate::sync::thread;
 use crate::tree::long::{self, VALUE_MAX};
 use crate::tree::{BTree, Done};
 
@@ -277,7 +278,7 @@ impl Txn {
         let id = pages.id();
         if sabotage::has(Bug::UnlockBeforeCommit) {
             self.engine.locks.release(id);
-            std::thread::yield_now();
+            thread::yield_now();
         }
         match commit(pages) {
             Ok(lsn) => Ok((lsn, self.engine.has_committed(id, lsn))),
@@ -302,7 +303,7 @@ impl Txn {
         let id = pages.id();
         if sabotage::has(Bug::UnlockBeforeUndo) {
             self.engine.locks.release(id);
-            std::thread::yield_now();
+            thread::yield_now();
         }
         let undone = pages.abort();
         match &undone {

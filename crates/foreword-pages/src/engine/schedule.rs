@@ -1,13 +1,13 @@
 //! When a checkpoint is due, and what became of the last one.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use foreword::Lsn;
 
 use crate::Error;
-use crate::sync::lock;
+use crate::sabotage::{self, Bug};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, PoisonError, lock};
 
 /// The checkpoints of a store: one at a time, each after so many bytes of log.
 #[derive(Debug)]
@@ -128,7 +128,9 @@ impl Schedule {
     /// Ends the wait of the background thread for good.
     pub(crate) fn stop(&self) {
         lock(&self.wish).stop = true;
-        self.wished.notify_one();
+        if !sabotage::has(Bug::StopUntold) {
+            self.wished.notify_one();
+        }
     }
 
     /// Waits until a checkpoint is due, by bytes or by time. `None`: the thread is to end. `false`:

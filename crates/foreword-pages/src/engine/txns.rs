@@ -1,7 +1,7 @@
 //! The transaction table: the transactions that have not ended, and what undoes each of them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use foreword::Lsn;
 
@@ -9,7 +9,7 @@ use crate::latch::Owner;
 use crate::page::{OwnedEdit, PageId};
 use crate::pool::Pin;
 use crate::record::Point;
-use crate::sync::lock;
+use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Bytes that a transaction keeps in memory to undo itself. Older steps are read from the log.
 const STEPS_BYTES_MAX: usize = 1 << 20;

@@ -2,7 +2,6 @@
 //! none.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use foreword::Lsn;
 
@@ -12,6 +11,7 @@ use super::guard::PageMut;
 use crate::page::{Image, Page, PageId, Redo};
 use crate::parts::{Failed, Part, Parts, difference};
 use crate::record::ChangedPage;
+use crate::sync::atomic::Ordering;
 use crate::types::RedoTypes;
 use crate::{Error, Result};
 

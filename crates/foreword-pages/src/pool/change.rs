@@ -1,7 +1,5 @@
 //! Changes of one place: each under the page's exclusive latch, and logged before it counts.
 
-use std::sync::atomic::Ordering;
-
 use foreword::Lsn;
 
 use super::frame::{BufferFrame, DirtyState};
@@ -11,6 +9,7 @@ use crate::latch::Owner;
 use crate::page::{Edit, Image, OwnedEdit, Page, PageId, Redo};
 use crate::parts::{self, Failed};
 use crate::sabotage::{self, Bug};
+use crate::sync::atomic::Ordering;
 use crate::{Error, Result};
 
 /// A change that was made and is not logged yet. Dropping it takes the change back, unless the

@@ -1,8 +1,7 @@
 //! A frame of the buffer pool: memory for one page, its latch, and how it stands to the disk.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::Arc;
 
 use foreword::Lsn;
 
@@ -10,7 +9,8 @@ use crate::Error;
 use crate::latch::Latch;
 use crate::page::{Page, PageId};
 use crate::sabotage::{self, Bug};
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, TryLockError, lock};
 
 /// A frame of the buffer pool.
 #[derive(Debug)]

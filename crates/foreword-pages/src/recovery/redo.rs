@@ -14,8 +14,7 @@ mod prefetch;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Barrier, OnceLock};
 use std::thread::Builder;
 
 use foreword::{Lsn, Reader};
@@ -26,7 +25,8 @@ use crate::ids::PageSet;
 use crate::page::{PageId, Redo};
 use crate::pool::{Load, Pool};
 use crate::record::{ChangedPage, Header, RawChange};
-use crate::sync::lock;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, lock};
 use crate::{Error, Result};
 
 use bucket::{BUCKETS, Bucket, BucketPart, bucket_of};

@@ -33,7 +33,10 @@ const FLOORS: [(&str, &[&[&str]]); 3] = [
             &["builder", "options", "replay", "session", "store"],
         ],
     ),
-    ("foreword-tree", &[&["error", "node", "records", "sabotage"], &["locks"], &["tree"], &["engine", "scan", "txn"], &["db"]]),
+    (
+        "foreword-tree",
+        &[&["error", "node", "records", "sabotage", "sync"], &["locks"], &["tree"], &["engine", "scan", "txn"], &["db"]],
+    ),
 ];
 
 /// A file of a crate, by its module's path: `read::reader`, or an empty one for the root.

@@ -5,9 +5,10 @@
 //! first stand first.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use super::target::Mode;
+use crate::sync::Condvar;
 
 /// 24 bytes, and no allocation while one owner has it and none waits.
 #[derive(Debug, Default)]

@@ -1,11 +1,10 @@
 //! Pages that redo is about to change are read ahead, where redo has to read pages at all.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::page::PageId;
 use crate::pool::{Load, Pool};
-use crate::sync::lock;
+use crate::sync::{Condvar, Mutex, PoisonError, lock};
 
 /// Pages that redo is about to change, and that may not be in memory.
 #[derive(Debug, Default)]
