@@ -21,14 +21,14 @@ fi
 # Each in a process of its own: one that fails may abort it.
 fails() { ! FOREWORD_BUG="$1" timeout 120 "$program" --exact "$2" >/dev/null 2>&1; }
 
-# PACKAGE BUGS [ARGUMENTS]: each bug against each scenario of a package.
+# PACKAGE MODULE BUGS [ARGUMENTS]: each bug against each scenario of a module of a package's.
 check() {
-    echo "== $1"
-    program="$(explore "--cfg shuttle --cfg foreword_bug" "-p $1" $quick --no-run "${@:3}" 2>&1 | tee >(cat >&2) | sed -n 's/.*Executable.*(\(.*\))/\1/p')"
+    echo "== $1 $2"
+    program="$(explore "--cfg shuttle --cfg foreword_bug" "-p $1" $quick --no-run "${@:4}" 2>&1 | tee >(cat >&2) | sed -n 's/.*Executable.*(\(.*\))/\1/p')"
     local scenarios uncaught=() idle caught
-    scenarios="$("$program" --list | sed -n 's/: test$//p')"
+    scenarios="$("$program" --list | sed -n "/^$2/s/: test\$//p")"
     idle="$scenarios"
-    for bug in none $2; do
+    for bug in none $3; do
         caught=()
         for scenario in $scenarios; do
             if fails "$bug" "$scenario"; then caught+=("$scenario"); fi
@@ -50,8 +50,7 @@ of_threads() {
     sed -n '/OF_THREADS/,/];/p' "crates/$1/src/sabotage.rs" | grep -o 'Bug::[A-Z][A-Za-z]*' | cut -c6-
 }
 
-check foreword-sim "TellAtOnce CloseUntold AppendWhileClosing LostWakeup ForgetOthers ChangeAtOnce CutInFlight FlushUncopied PrepareAtOnce AckBeforeFlush ForgetFailure"
-for package in foreword-pages foreword-tree; do
-    check $package "$(of_threads $package)" --features sabotage
-done
+check foreword-sim "" "TellAtOnce CloseUntold AppendWhileClosing LostWakeup ForgetOthers ChangeAtOnce CutInFlight FlushUncopied PrepareAtOnce AckBeforeFlush ForgetFailure"
+check foreword-tree pages "$(of_threads foreword-pages)" --features sabotage,foreword-pages/sabotage
+check foreword-tree trees "$(of_threads foreword-tree)" --features sabotage,foreword-pages/sabotage
 echo "every bug is caught, and every scenario catches one"

@@ -1,11 +1,6 @@
 //! Latches, frames and top actions under shuttle: thousands of thread schedules of small scenarios,
-//! on whole stores. Run by `scripts/shuttle.sh`. (Shuttle knows no time: where a thread would wait
-//! until its patience ends, it reports a deadlock.)
-#![cfg(shuttle)]
-#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
-
-#[path = "../../foreword-sim/tests/shuttle/explore.rs"]
-mod explore;
+//! on whole stores. (Shuttle knows no time: where a thread would wait until its patience ends, it
+//! reports a deadlock.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -24,7 +19,7 @@ fn explore(scenario: impl Fn() + Send + Sync + 'static) {
         let name = std::env::var("FOREWORD_BUG").unwrap_or_default();
         switch(Bug::OF_THREADS.iter().copied().find(|bug| format!("{bug:?}") == name));
     }
-    explore::explore(scenario);
+    crate::explore::explore(scenario);
 }
 
 /// A store with the smallest pool that there is. Others go on while it reads, writes and syncs.
