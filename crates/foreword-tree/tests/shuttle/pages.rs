@@ -80,6 +80,18 @@ fn counts(store: &Store, pages: &[PageId]) -> Vec<u64> {
     pages.iter().map(has_its_number).collect()
 }
 
+/// A reader that finds the same count on two pages.
+fn sees_both(a: PageId, b: PageId) -> impl Fn(&Store) + Copy + Send + 'static {
+    move |store| {
+        let session = store.session();
+        for _ in 0..2 {
+            let one = session.fetch_shared(a).unwrap();
+            let two = session.fetch_shared(b).unwrap();
+            assert_eq!(count(&one), count(&two));
+        }
+    }
+}
+
 type Work = Box<dyn FnOnce(&Store) + Send>;
 
 fn run<const N: usize>(store: &Store, threads: [Work; N]) {
@@ -109,14 +121,7 @@ fn latches_in_one_order_let_all_through() {
                 commit(txn);
             }
         };
-        let read = move |store: &Store| {
-            let session = store.session();
-            for _ in 0..2 {
-                let one = session.fetch_shared(a).unwrap();
-                let two = session.fetch_shared(b).unwrap();
-                assert_eq!(count(&one), count(&two));
-            }
-        };
+        let read = sees_both(a, b);
         run(&store, [Box::new(write), Box::new(write), Box::new(read), Box::new(read)]);
         assert_eq!(counts(&store, &pages), [4, 4]);
     });
@@ -253,17 +258,9 @@ fn what_a_top_action_has_changed_is_seen_when_it_is_closed() {
             assert_eq!(done.is_ok(), succeeds);
             commit(txn);
         };
-        let read = move |store: &Store| {
-            let session = store.session();
-            for _ in 0..2 {
-                let one = session.fetch_shared(a).unwrap();
-                let two = session.fetch_shared(b).unwrap();
-                assert_eq!(count(&one), count(&two));
-            }
-        };
         let works = move |store: &Store| act(store, true);
         let fails = move |store: &Store| act(store, false);
-        run(&store, [Box::new(works), Box::new(fails), Box::new(works), Box::new(read)]);
+        run(&store, [Box::new(works), Box::new(fails), Box::new(works), Box::new(sees_both(a, b))]);
         assert_eq!(counts(&store, &pages), [2, 2]);
     });
 }

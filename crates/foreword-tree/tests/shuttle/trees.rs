@@ -1,4 +1,5 @@
 //! Trees under shuttle: thousands of thread schedules of small scenarios, on whole stores.
+
 use foreword_sim::SimDisk;
 use foreword_tree::foreword_pages::foreword::{self, Durability, SyncPolicy};
 use foreword_tree::{Db, Options, Result, Tree, Txn};
